@@ -1,0 +1,82 @@
+"""One class per `error.code` of the contract; each says what is wrong, where, and the way out."""
+
+from __future__ import annotations
+
+
+class LoraSizeError(Exception):
+    """A request that cannot be answered.
+
+    what:    the fault in one sentence, with the offending value
+    where:   option, file, field or tensor
+    way_out: what the reader can do about it
+    """
+
+    code = "unsupported"
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str, way_out: str) -> None:
+        super().__init__(what)
+        self.what, self.where, self.way_out = what, where, way_out
+
+
+class UsageError(LoraSizeError):
+    code = "usage"
+
+
+class NotFoundError(LoraSizeError):
+    code = "not_found"
+    exit_code = 3
+
+
+class GatedError(LoraSizeError):
+    code = "gated"
+    exit_code = 3
+
+
+class NetworkError(LoraSizeError):
+    code = "network"
+    exit_code = 3
+
+
+class OfflineError(LoraSizeError):
+    code = "offline"
+    exit_code = 3
+
+
+class MalformedHeaderError(LoraSizeError):
+    code = "malformed_header"
+
+
+class MalformedConfigError(LoraSizeError):
+    code = "malformed_config"
+
+
+class NoWeightsError(LoraSizeError):
+    """No headers, and the shapes of this class can't be had from config.json."""
+
+    code = "no_weights"
+    exit_code = 3
+
+
+class NoTargetModulesError(LoraSizeError):
+    """PEFT would refuse: nothing matched."""
+
+    code = "no_target_modules"
+
+
+class UnsupportedModuleError(LoraSizeError):
+    """PEFT would refuse: something matched that LoRA cannot wrap."""
+
+    code = "unsupported_module"
+
+
+class InvalidLoraError(LoraSizeError):
+    """PEFT would refuse the LoRA config itself."""
+
+    code = "invalid_lora"
+
+
+class UnsupportedError(LoraSizeError):
+    """Not answered yet: said instead of a guess."""
+
+    code = "unsupported"

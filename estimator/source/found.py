@@ -1,0 +1,31 @@
+"""What every source answers: config.json and the headers of the weight files, as found, nothing judged yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from estimator.notes import Note
+
+
+class StoredFile(NamedTuple):
+    """One safetensors file: its header and its real size."""
+
+    path: str  # relative to the folder or repository, "/" between parts
+    header: bytes | Mapping[str, Any]  # the JSON text, or the parsed object where the source had it parsed
+    header_length: int | None  # bytes of the JSON text with its padding; None where the source does not tell
+    actual_bytes: int | None  # of the real file; None where the source does not tell
+    local_path: str | None = None  # where the bytes themselves can be read, for comparing ties
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    id: str  # the resolved Hub id or the local path
+    revision: str | None  # the commit, where known
+    source: str  # "hub" | "cache" | "local" | "snapshot"
+    config: Mapping[str, Any] | None  # config.json; None where there is none
+    files: tuple[StoredFile, ...] = ()  # () where shapes have to come from the config
+    index: Mapping[str, Any] | None = None  # model.safetensors.index.json
+    other_files: Mapping[str, int] = field(default_factory=dict)  # weights in other formats: path -> bytes
+    notes: tuple[Note, ...] = ()
