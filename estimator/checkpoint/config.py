@@ -1,0 +1,52 @@
+"""config.json: from its text to a plain mapping, with nothing in it taken on trust."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.errors import MalformedConfigError
+
+MAX_CONFIG_BYTES = 20_000_000
+_WAY_OUT = "fetch config.json again, or write it with transformers' save_pretrained"
+
+
+def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
+    """The object in a config.json. Raises MalformedConfigError where it is none, or a field has the wrong type."""
+    if len(text) > MAX_CONFIG_BYTES:
+        raise MalformedConfigError(f"config.json has {len(text):,} bytes.", where=where, way_out=_WAY_OUT)
+    try:
+        config = json.loads(text)
+    except RecursionError as error:
+        raise MalformedConfigError("config.json is nested too deeply.", where=where, way_out=_WAY_OUT) from error
+    except ValueError as error:
+        raise MalformedConfigError(f"config.json is not JSON: {error}.", where=where, way_out=_WAY_OUT) from error
+    check_config(config, where=where)
+    return config
+
+
+def check_config(config: Any, *, where: str) -> None:
+    """Raises MalformedConfigError where the fields that name the model have the wrong type."""
+    if not isinstance(config, dict):
+        what = f"config.json holds a {type(config).__name__}, not an object."
+        raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
+    architectures = config.get("architectures")
+    if architectures is not None and not (
+        isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
+    ):
+        what = f"architectures is {str(architectures)[:60]!r}, not a list of class names."
+        raise MalformedConfigError(what, where=f"architectures in {where}", way_out=_WAY_OUT)
+    model_type = config.get("model_type")
+    if model_type is not None and not isinstance(model_type, str):
+        what = f"model_type is {str(model_type)[:60]!r}, not a name."
+        raise MalformedConfigError(what, where=f"model_type in {where}", way_out=_WAY_OUT)
+    numeric = {name: value for name, value in config.items() if name in _SIZES and value is not None}
+    for name, value in numeric.items():
+        if type(value) is not int or not 0 <= value < 2**48:
+            what = f"{name} is {str(value)[:60]!r}, not a size."
+            raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
+
+
+# Only what is one whole number in every architecture; lists by layer (OpenELM's heads) are others.
+_SIZES = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
