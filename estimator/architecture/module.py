@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from estimator.notes import Note
@@ -18,6 +18,7 @@ class Parameter(NamedTuple):
     name: str  # local: "weight", "bias", "gate_up_proj"
     shape: tuple[int, ...]  # as torch has it: Linear (out, in); Conv1D (in, out); Embedding (rows, width)
     dtype: str  # safetensors' name, "F32"; as stored, or as config.json says, or "F32"
+    fixed: bool = False  # the class sets this dtype itself: from_pretrained(dtype=...) leaves it (float32 inv_freq)
 
 
 class Module(NamedTuple):
@@ -29,6 +30,23 @@ class Module(NamedTuple):
     parameters: tuple[Parameter, ...] = ()  # in registration order, tied ones included
     buffers: tuple[Parameter, ...] = ()  # persistent or not
     groups: int = 1  # of a convolution
+
+
+class QuantisedLayer(NamedTuple):
+    """What stands at run time in place of a module's own parameters once a quantiser has converted it.
+
+    The module keeps its place in `ModuleTree.modules` with the logical weight, so that in and out features, and what
+    LoRA puts on them, are read as ever; bytes and counts are read here.
+    """
+
+    scheme: str  # "bitsandbytes_4bit", "gptq", "fp8", ...: the module's own, where several are mixed
+    cls: str  # run-time class: "Linear4bit"
+    parameters: tuple[Parameter, ...]  # as run-time tensors, packed; bias included
+    buffers: tuple[Parameter, ...] = ()
+    state_bytes: int = 0  # tensors beside the weight that are neither parameter nor buffer
+    packed_factor: int = 1  # PEFT counts an element of `weight` this often: 2 x itemsize for Params4bit
+    is_linear: bool = True  # isinstance(torch.nn.Linear): what `all-linear` finds
+    refusal: str | None = None  # why PEFT cannot wrap it; None where it can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +65,5 @@ class ModuleTree:
     is_composite: bool = False  # several towers: config.json nests text_config and others
     basis: str = "exact"  # "exact" | "inferred"
     shapes: str = "headers"  # "headers" | "config"
+    quantised: Mapping[str, QuantisedLayer] = field(default_factory=dict)  # by module name; {} until loaded so
     notes: tuple[Note, ...] = ()
