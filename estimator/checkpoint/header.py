@@ -160,9 +160,11 @@ def _unusual(name: str, entry: Any, where: str) -> tuple[str, list[Any], int, in
 
 
 def _depth(value: Any) -> int:
-    if not isinstance(value, (dict, list)):
-        return 0
-    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def _what_is_odd(name: str, entry: Any) -> str | None:

@@ -1,0 +1,171 @@
+"""A local folder as transformers saves one: config.json, one safetensors file, or shards with or without an index."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from estimator.checkpoint.config import parse_config
+from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError
+from estimator.source.found import Found, StoredFile
+from estimator.source.framing import LENGTH_BYTES, header_length
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_INDEX_BYTES = 200_000_000
+OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt")
+# What lies beside weights without being the model's: optimizer states, adapters, training arguments.
+_NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "rng_state", "consolidated")
+
+
+def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
+    """Config and headers of a folder, or of the folder around a config.json or a .safetensors file.
+
+    Raises NotFoundError where there is nothing, MalformedHeaderError and MalformedConfigError where what is there lies.
+    """
+    if os.path.isfile(path):
+        return _find_by_file(path)
+    folder = os.path.join(path, *_inside(subfolder)) if subfolder else path
+    if not os.path.isdir(folder):
+        way_out = "name one of: " + ", ".join(_subfolders(path)) if _subfolders(path) else "check the spelling"
+        raise NotFoundError(f"there is no folder {subfolder!r} in {path}.", where="--subfolder", way_out=way_out)
+    entries = _listed(folder)
+    config = _config(os.path.join(folder, "config.json")) if "config.json" in entries else None
+    names, index = _weight_files(folder, entries)
+    files = tuple(read_stored_file(os.path.join(folder, name), name) for name in names)
+    others = {name: os.path.getsize(os.path.join(folder, name)) for name in entries if _is_other_weights(name)}
+    if config is None and not files:
+        _refuse_empty(folder, entries, others)
+    return Found(
+        id=path, revision=None, source="local", config=config, files=files, index=index, other_files=others
+    )
+
+
+def read_stored_file(path: str, name: str) -> StoredFile:
+    """The header of one local safetensors file, never more of it. Raises MalformedHeaderError, NotFoundError."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = header_length(file.read(LENGTH_BYTES), size, where=path)
+            header = file.read(length)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(header) != length:
+        what = f"the header claims {length:,} bytes, but the file ends after {len(header):,} of them."
+        raise MalformedHeaderError(what, where=path, way_out="fetch this file again")
+    return StoredFile(name, header, length, size, os.path.abspath(path))
+
+
+def _find_by_file(path: str) -> Found:
+    if path.endswith(".safetensors"):
+        folder, name = os.path.split(os.path.abspath(path))
+        config_path = os.path.join(folder, "config.json")
+        config = _config(config_path) if os.path.isfile(config_path) else None
+        return Found(id=path, revision=None, source="local", config=config, files=(read_stored_file(path, name),))
+    if path.endswith(".json"):
+        return Found(id=path, revision=None, source="local", config=_config(path))
+    raise NotFoundError(
+        f"{path} is neither a folder, a config.json nor a .safetensors file.",
+        where="--model",
+        way_out="name the folder that holds config.json and the weights",
+    )
+
+
+def _inside(subfolder: str) -> list[str]:
+    parts = subfolder.replace("\\", "/").split("/")
+    if os.path.isabs(subfolder) or ".." in parts:
+        raise NotFoundError(
+            f"the subfolder {subfolder!r} lies outside the model.", where="--subfolder", way_out="give a path inside it"
+        )
+    return [part for part in parts if part not in ("", ".")]
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> LoraSizeError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return NotFoundError(f"{path} can't be read: {reason}.", where=path, way_out="check its permissions")
+
+
+def _config(path: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return parse_config(text, where=path)
+
+
+def _weight_files(folder: str, entries: list[str]) -> tuple[list[str], Any]:
+    """The files that from_pretrained would read, in its order of preference, and the index that names them."""
+    if SINGLE in entries:
+        return [SINGLE], None
+    if INDEX in entries:
+        index = _index(os.path.join(folder, INDEX))
+        return _shards(folder, index, entries), index
+    return [name for name in entries if name.endswith(".safetensors") and not name.startswith(_NOT_THE_MODEL)], None
+
+
+def _index(path: str) -> Any:
+    try:
+        if os.path.getsize(path) > MAX_INDEX_BYTES:
+            raise ValueError(f"it has {os.path.getsize(path):,} bytes")
+        with open(path, "rb") as file:
+            index = json.load(file)
+        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+            raise ValueError("it has no weight_map")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        what = f"the index of the shards can't be read: {error}."
+        raise MalformedHeaderError(what, where=path, way_out="fetch this file again") from error
+    return index
+
+
+def _shards(folder: str, index: Any, entries: list[str]) -> list[str]:
+    names = list(dict.fromkeys(index["weight_map"].values()))
+    for name in names:
+        if not isinstance(name, str) or os.path.basename(name) != name or name not in entries:
+            present = sum(isinstance(other, str) and other in entries for other in names)
+            raise MalformedHeaderError(
+                f"the index names the shard {str(name)[:200]!r}, which is not in the folder.",
+                where=os.path.join(folder, INDEX),
+                way_out=f"fetch the missing shards again ({present} of {len(names)} are there)",
+            )
+    return names
+
+
+def _is_other_weights(name: str) -> bool:
+    return name.endswith(OTHER_WEIGHTS) and not name.startswith(_NOT_THE_MODEL)
+
+
+def _subfolders(path: str) -> list[str]:
+    def holds_model(folder: str) -> Iterator[bool]:
+        with os.scandir(folder) as entries:
+            yield from (entry.name == "config.json" or entry.name.endswith(".safetensors") for entry in entries)
+
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and any(holds_model(entry.path)))
+    except OSError:
+        return []
+
+
+def _refuse_empty(folder: str, entries: list[str], others: dict[str, int]) -> None:
+    if "adapter_config.json" in entries:
+        what, way_out = f"{folder} holds an adapter, not a model.", "name its base with --model and pass the adapter with --adapter"
+    elif inside := _subfolders(folder):
+        what, way_out = f"{folder} has no config.json; its subfolders do.", "add --subfolder with one of: " + ", ".join(inside)
+    elif others:
+        what = f"{folder} holds {', '.join(list(others)[:3])}, and neither config.json nor safetensors files."
+        way_out = "put the model's config.json beside them"
+    else:
+        what, way_out = f"{folder} holds neither config.json nor safetensors files.", "name the folder of a model"
+    raise NotFoundError(what, where="--model", way_out=way_out)
