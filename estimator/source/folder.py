@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from estimator.checkpoint.config import parse_config
+from estimator.source.config import parse_config
 from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError
 from estimator.source.found import Found, StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length

@@ -1,0 +1,47 @@
+"""What is asked of an estimate: the options of the command line, with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Names are the options' with underscores. None: not given, so PEFT's or the library's default holds."""
+
+    model: str | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)  # dotted field of config.json -> value
+    revision: str | None = None
+    subfolder: str | None = None
+    token: str | None = None
+    offline: bool = False
+    online: bool = False
+    timeout: float = 60.0  # seconds, for all of the Hub's answers together
+    lora: Mapping[str, Any] = field(default_factory=dict)  # fields of adapter_config.json
+    config: str | None = None  # path of an adapter_config.json or a trainer's config
+    r: int | None = None
+    targets: str | None = None
+    exclude: str | None = None
+    layers: str | None = None
+    rank_pattern: Mapping[str, int] | None = None
+    dora: bool | None = None
+    bias: str | None = None
+    lora_bias: bool | None = None
+    modules_to_save: Sequence[str] | str | None = None
+    target_parameters: Sequence[str] | str | None = None
+    trainable_tokens: Sequence[int] | Mapping[str, Sequence[int]] | str | None = None
+    task: str | None = None
+    num_labels: int | None = None
+    vocab_size: int | None = None
+    tokenizer: str | None = None
+    save_embedding_layers: str = "auto"
+    adapter_dtype: str | None = None
+    base_precision: str = "stored"
+    dtype: str = "auto"
+    double_quant: bool | None = None
+    quant_storage: str | None = None
+    compute_dtype: str | None = None
+    skip_modules: Sequence[str] | str | None = None
+    prepare_kbit: bool = False

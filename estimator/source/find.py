@@ -1,0 +1,106 @@
+"""Who answers for a model: a local folder, the bundled snapshot, or the Hub and its cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+from estimator.errors import LoraSizeError, NetworkError, NotFoundError, OfflineError, UsageError
+from estimator.source.folder import find_in_folder
+from estimator.source.found import Found
+from estimator.source.snapshot import find_in_snapshot, known_models
+
+# huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`): up to 96 characters a part, at most one slash.
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+_HUB_ID = re.compile(f"(?:{_PART}/)?{_PART}")
+DEFAULT_TIMEOUT = 60.0  # seconds
+
+
+def find(
+    model: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | None = None,
+    offline: bool = False,
+    online: bool = False,
+    timeout: float = DEFAULT_TIMEOUT,
+    progress: Callable[[str], None] | None = None,
+) -> Found:
+    """Config and headers of `model`: a path, an alias, `org/name` or `org/name@revision`.
+
+    Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError.
+    """
+    if offline and online:
+        way_out = "give one of the two"
+        raise UsageError("--offline and --online contradict each other.", where="--online", way_out=way_out)
+    if _is_local(model):
+        return find_in_folder(os.path.expanduser(model), subfolder=subfolder)
+    name, _, at_revision = model.partition("@")
+    revision = revision or at_revision or None
+    if not online and not revision and not subfolder and (found := find_in_snapshot(name)) is not None:
+        return found
+    return _ask_hub(name, revision, subfolder, token, offline, timeout, progress)
+
+
+def closest_names(name: str, count: int = 3) -> list[str]:
+    """Bundled models whose id or alias is spelled almost like `name`, best first."""
+    from difflib import get_close_matches
+
+    spellings = {}
+    for known in known_models():
+        for spelling in (known.id, known.id.rpartition("/")[2], *known.aliases):
+            spellings.setdefault(spelling.lower(), known.id)
+    close = get_close_matches(name.lower(), spellings, n=3 * count, cutoff=0.6)
+    return list(dict.fromkeys(spellings[spelling] for spelling in close))[:count]
+
+
+def _is_local(model: str) -> bool:
+    if os.path.isdir(model) or (os.path.isfile(model) and model.endswith((".json", ".safetensors"))):
+        return True
+    looks_like_a_path = model.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", model)
+    if looks_like_a_path and not os.path.exists(os.path.expanduser(model)):
+        way_out = "check the spelling; a model of the Hub is named org/name"
+        raise NotFoundError(f"there is no folder {model}.", where="--model", way_out=way_out)
+    return bool(looks_like_a_path)
+
+
+def _ask_hub(
+    name: str,
+    revision: str | None,
+    subfolder: str | None,
+    token: str | None,
+    offline: bool,
+    timeout: float,
+    progress: Callable[[str], None] | None,
+) -> Found:
+    if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+        raise _unknown(name, f"{name[:200]!r} is neither a folder, a known model nor an id of the Hub.")
+    from estimator.source.hub import find_on_hub
+
+    bundled = find_in_snapshot(name)
+    try:
+        return find_on_hub(
+            bundled.id if bundled else name,
+            revision=revision,
+            subfolder=subfolder,
+            token=token,
+            offline=offline,
+            timeout=timeout,
+            progress=progress,
+        )
+    except (NetworkError, OfflineError) as error:
+        if "/" in name or bundled:
+            raise
+        raise _unknown(name, f"no model is known as {name!r} without a network, and the Hub was not reached.") from error
+    except NotFoundError as error:
+        if not closest_names(name):
+            raise
+        raise _unknown(name, error.what) from error
+
+
+def _unknown(name: str, what: str) -> LoraSizeError:
+    close = closest_names(name)
+    way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists what is known offline"
+    return NotFoundError(what, where="--model", way_out=way_out)
