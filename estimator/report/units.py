@@ -1,0 +1,36 @@
+"""Numbers and strangers' texts as people read them: decimal units, thousands separators, nothing that moves a cursor."""
+
+from __future__ import annotations
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def decimal_size(size: int) -> str:
+    """Bytes in decimal units with one digit: 109086416 -> "109.1 MB"."""
+    if size < 1000:
+        return f"{size} bytes"
+    value = float(size)
+    for unit in _UNITS[1:]:
+        value /= 1000
+        if value < 999.95 or unit == _UNITS[-1]:
+            return f"{value:.1f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def exact_size(size: int) -> str:
+    return f"{size:,} bytes"
+
+
+def percent(value: float) -> str:
+    """Three digits that count: 0.3395 -> "0.340 %"."""
+    return f"{value:.3g} %" if value < 100 else f"{value:,.0f} %"
+
+
+def printable(text: object, limit: int = 300) -> str:
+    """One line that a terminal shows as it is: control and invisible characters escaped, long texts cut."""
+    shown = "".join(letter if letter.isprintable() else _escape(letter) for letter in str(text))
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")
