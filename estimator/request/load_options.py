@@ -1,0 +1,18 @@
+"""How the base is loaded: the arguments of `from_pretrained` and `BitsAndBytesConfig` that decide about bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PRECISIONS = ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    base_precision: str = "stored"  # one of PRECISIONS; "stored" is a plain from_pretrained()
+    dtype: str = "auto"  # "auto" or safetensors' name, "BF16": what is not quantised takes it
+    double_quant: bool = False  # bnb_4bit_use_double_quant
+    quant_storage: str = "U8"  # bnb_4bit_quant_storage, safetensors' name
+    compute_dtype: str | None = None  # bnb_4bit_compute_dtype; changes no byte
+    skip_modules: tuple[str, ...] | None = None  # llm_int8_skip_modules; None is transformers' own list
+    prepare_kbit: bool = False  # peft.prepare_model_for_kbit_training afterwards

@@ -1,0 +1,120 @@
+"""What the base weighs: parameters, bytes at each precision, and what `get_memory_footprint()` would print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from estimator.architecture.module import ModuleTree, Parameter
+from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.dtypes import BITS
+from estimator.request.load_options import LoadOptions
+from estimator.sizes.loading import as_loaded, load_dtype
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "nf4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The base as this request loads it."""
+
+    precision: str  # as asked: "stored", "nf4", ...
+    dtype: str  # of what is not quantised, safetensors' name
+    footprint_bytes: int  # parameters and buffers, as get_memory_footprint() counts them
+    state_bytes: int  # of quantisation, outside the footprint
+    weight_bytes: int  # parameters alone, state included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseSizes:
+    parameters: int  # logical, tied weights once
+    checkpoint_bytes: int | None  # of all tensors as stored; None without headers
+    bytes: Mapping[str, int]  # precision -> parameters and quantisation state, without buffers
+    footprint: Mapping[str, int]  # precision -> get_memory_footprint()
+    loaded: Loaded
+    all_parameters: int  # the base's share of get_nb_trainable_parameters()[1], as this request loads it
+
+
+def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOptions) -> BaseSizes:
+    """Counts and bytes of the base at every precision and as `load` asks for it.
+
+    Raises UsageError where transformers would refuse the options.
+    """
+    at = {p: as_loaded(tree, checkpoint, replace(load, base_precision=p)) for p in PRECISIONS}
+    loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load)
+    return BaseSizes(
+        parameters=sum(prod(p.shape) for _, p in _logical(tree)),
+        checkpoint_bytes=checkpoint.bytes if checkpoint is not None else None,
+        bytes={p: weight_bytes(model) + state_bytes(model) for p, model in at.items()},
+        footprint={p: footprint_bytes(model) for p, model in at.items()},
+        loaded=Loaded(
+            precision=load.base_precision,
+            dtype=load_dtype(tree.config, checkpoint, load),
+            footprint_bytes=footprint_bytes(loaded) + (kbit_bytes(loaded) if load.prepare_kbit else 0),
+            state_bytes=state_bytes(loaded),
+            weight_bytes=weight_bytes(loaded) + state_bytes(loaded) + (kbit_bytes(loaded) if load.prepare_kbit else 0),
+        ),
+        all_parameters=counted_by_peft(loaded),
+    )
+
+
+def footprint_bytes(model: ModuleTree) -> int:
+    """`get_memory_footprint()` of a loaded tree: distinct parameters and all buffers, persistent or not."""
+    return weight_bytes(model) + sum(_bytes(buffer) for buffer in _buffers(model))
+
+
+def weight_bytes(model: ModuleTree) -> int:
+    """Bytes of a loaded tree's distinct parameters."""
+    return sum(_bytes(parameter) for _, parameter in run_time_parameters(model))
+
+
+def state_bytes(model: ModuleTree) -> int:
+    """Bytes of quantisation that are neither parameter nor buffer; a tied weight was never converted and has none."""
+    return sum(layer.state_bytes for name, layer in model.quantised.items() if f"{name}.weight" not in model.tied)
+
+
+def counted_by_peft(model: ModuleTree) -> int:
+    """Elements as `get_nb_trainable_parameters()[1]` counts them: a Params4bit stands for two elements a byte."""
+    factors = {f"{name}.weight": layer.packed_factor for name, layer in model.quantised.items()}
+    return sum(prod(p.shape) * factors.get(name, 1) for name, p in run_time_parameters(model))
+
+
+def kbit_bytes(model: ModuleTree) -> int:
+    """What `prepare_model_for_kbit_training` adds: float16 and bfloat16 become float32, Params4bit are spared.
+
+    peft 0.21.2, peft/utils/other.py; schemes in LEFT_ALONE are not cast at all.
+    """
+    if any(layer.scheme in LEFT_ALONE for layer in model.quantised.values()):
+        return 0
+    spared = {f"{name}.weight" for name, layer in model.quantised.items() if layer.packed_factor > 1}
+    halves = (p for name, p in run_time_parameters(model) if p.dtype in ("F16", "BF16") and name not in spared)
+    return sum(2 * prod(p.shape) for p in halves)
+
+
+LEFT_ALONE = frozenset({"gptq", "aqlm", "eetq", "hqq", "torchao"})
+
+
+def run_time_parameters(model: ModuleTree) -> Iterator[tuple[str, Parameter]]:
+    """`named_parameters()` of a loaded tree: full name and tensor, tied ones once."""
+    for module in model.modules:
+        layer = model.quantised.get(module.name)
+        prefix = f"{module.name}." if module.name else ""
+        for parameter in layer.parameters if layer else module.parameters:
+            if prefix + parameter.name not in model.tied:
+                yield prefix + parameter.name, parameter
+
+
+def _buffers(model: ModuleTree) -> Iterator[Parameter]:
+    for module in model.modules:
+        layer = model.quantised.get(module.name)
+        yield from module.buffers
+        yield from layer.buffers if layer else ()
+
+
+def _logical(tree: ModuleTree) -> Iterator[tuple[str, Parameter]]:
+    return run_time_parameters(replace(tree, quantised={}))
+
+
+def _bytes(parameter: Parameter) -> int:
+    return prod(parameter.shape) * BITS[parameter.dtype] // 8

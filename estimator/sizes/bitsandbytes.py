@@ -1,0 +1,112 @@
+"""Loading in 4 or 8 bits through bitsandbytes (0.50.2), as transformers (5.23.0) does it.
+
+A 4-bit weight of n elements is ceil(n / 2) bytes, held as [bytes / itemsize, 1] of the storage dtype; beside it stand
+a code book (16 float32) and a float32 absmax for each block of 64 elements. Double quantisation turns the absmax into
+bytes and adds a float32 for each 256 of them, a code book of 256 float32 and a float32 offset. An 8-bit weight is int8,
+with a float32 for each row beside it. What stands beside a weight is in no footprint.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from math import prod
+
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.dtypes import BITS
+from estimator.errors import UsageError
+from estimator.request.load_options import LoadOptions
+
+BLOCK = 64  # elements that share an absmax: bnb.functional.quantize_4bit
+NESTED_BLOCK = 256  # absmax bytes that share one of their own
+CODE_BYTES = 16 * 4
+NESTED_CODE_BYTES = 256 * 4
+OFFSET_BYTES = 4
+
+
+def quantise(tree: ModuleTree, load: LoadOptions) -> ModuleTree:
+    """The tree with the layers that `load` converts in `quantised`; the same tree where it converts none."""
+    convert = {"int8": eight_bit_layer, "nf4": four_bit_layer, "fp4": four_bit_layer}.get(load.base_precision)
+    if convert is None:
+        return tree
+    skipped = skip_matcher(tree, load.skip_modules)
+    layers = {m.name: convert(m, load) for m in tree.modules if _convertible(m) and not skipped(m.name)}
+    return replace(tree, quantised=layers)
+
+
+def _convertible(module: Module) -> bool:
+    """Exactly torch.nn.Linear, or a Conv1D (transformers, `replace_with_bnb_linear`); subclasses of Linear stay."""
+    return module.kind == "Conv1D" or (module.kind == "Linear" and module.cls == "Linear")
+
+
+def skip_matcher(tree: ModuleTree, skip_modules: tuple[str, ...] | None):
+    """Whether a module's name is one that a quantiser leaves alone (`should_convert_module`), as a function of it.
+
+    Raises UsageError where a pattern is no regular expression.
+    """
+    patterns = [*(default_skips(tree) if skip_modules is None else skip_modules), *tree.keep_in_fp32]
+    suffixes = tuple(patterns)
+    try:
+        starts = [re.compile(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))") for pattern in patterns]
+    except re.error as error:
+        raise UsageError(
+            f"a name of modules to skip is no regular expression: {error}.",
+            where=f"--skip-modules {','.join(skip_modules or ())}",
+            way_out="transformers reads each name as one; escape what is meant literally",
+        ) from error
+    return lambda name: name.endswith(suffixes) or any(start.match(name) for start in starts)
+
+
+def default_skips(tree: ModuleTree) -> tuple[str, ...]:
+    """What stays unconverted where nobody says: tied weights, the last parameter, the output embedding.
+
+    transformers 5.23.0, `get_keys_to_not_convert`. Only `.weight` is cut off, so a last parameter that is a bias
+    protects nothing: the classifiers of BERT and ViT are converted.
+    """
+    names = {*tree.tied, *tree.tied.values()}
+    last = next((m for m in reversed(tree.modules) if m.parameters), None)
+    if last is not None:
+        names.add(f"{last.name}.{last.parameters[-1].name}".removeprefix("."))
+    if tree.output_embedding is not None:
+        names.add(tree.output_embedding)
+    return tuple(sorted(name.removesuffix(".weight") for name in names))
+
+
+def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
+    """bnb.nn.Linear4bit in place of a module; raises UsageError where its bytes don't fit the storage dtype."""
+    elements = prod(module.parameters[0].shape)
+    packed, width = -(-elements // 2), BITS[load.quant_storage] // 8
+    if packed % width:
+        raise UsageError(
+            f"{module.name} is {packed:,} bytes in 4 bits, and {load.quant_storage} elements are {width} bytes wide.",
+            where=f"--quant-storage {load.quant_storage}",
+            way_out="take uint8, or skip this module with --skip-modules",
+        )
+    weight = Parameter("weight", (packed // width, 1), load.quant_storage, True)
+    return QuantisedLayer(
+        scheme="bitsandbytes_4bit",
+        cls="Linear4bit",
+        parameters=(weight, *module.parameters[1:]),
+        state_bytes=four_bit_state_bytes(elements, load.double_quant),
+        packed_factor=2 * width,
+    )
+
+
+def four_bit_state_bytes(elements: int, double_quant: bool) -> int:
+    """Bytes beside a 4-bit weight, outside the footprint (bnb.functional.QuantState)."""
+    blocks = -(-elements // BLOCK)
+    if not double_quant:
+        return CODE_BYTES + 4 * blocks
+    return CODE_BYTES + blocks + 4 * -(-blocks // NESTED_BLOCK) + NESTED_CODE_BYTES + OFFSET_BYTES
+
+
+def eight_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
+    """bnb.nn.Linear8bitLt in place of a module: int8 [out, in], and SCB beside it."""
+    shape = module.parameters[0].shape
+    out_first = tuple(reversed(shape)) if module.kind == "Conv1D" else shape
+    return QuantisedLayer(
+        scheme="bitsandbytes_8bit",
+        cls="Linear8bitLt",
+        parameters=(Parameter("weight", out_first, "I8", True), *module.parameters[1:]),
+        state_bytes=4 * out_first[0],
+    )

@@ -1,0 +1,83 @@
+"""The dtypes and layers that `from_pretrained` leaves in memory (transformers 5.23.0, modeling_utils.py)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.dtypes import FROM_TORCH
+from estimator.request.load_options import LoadOptions
+from estimator.sizes.bitsandbytes import quantise
+
+FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a default dtype
+FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
+
+DtypeOf = Callable[[str, Parameter], str]
+
+
+def as_loaded(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOptions) -> ModuleTree:
+    """The tree under these options: every dtype is the run-time one, converted layers are in `quantised`.
+
+    Raises UsageError where transformers would refuse the options (a --quant-storage that a weight's bytes do not fit).
+    """
+    dtype_of = dtypes(tree, load_dtype(tree.config, checkpoint, load))
+    loaded = replace(tree, modules=tuple(_cast(module, dtype_of) for module in tree.modules))
+    return quantise(loaded, load)
+
+
+def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: LoadOptions) -> str:
+    """The dtype that what is not quantised takes, as safetensors names it (`_get_dtype`)."""
+    if load.base_precision in FLOAT_PRECISIONS:
+        return FLOAT_PRECISIONS[load.base_precision]
+    if load.dtype != "auto":
+        return load.dtype
+    return config_dtype(config) or _first_float(checkpoint) or "F32"
+
+
+def config_dtype(config: Mapping[str, Any]) -> str | None:
+    """`dtype` of config.json, or its older spelling; None where neither names a dtype (a vocabulary may be there)."""
+    for key in ("dtype", "torch_dtype"):
+        value = config.get(key)
+        if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
+            return FROM_TORCH[value.removeprefix("torch.")]
+    return None
+
+
+def dtypes(tree: ModuleTree, dtype: str) -> DtypeOf:
+    """What a parameter's or buffer's run-time dtype is, by its full name (`_get_dtype_plan`).
+
+    Integers and dtypes that the class fixes stay; `_keep_in_fp32_modules` become float32 under float16,
+    `_keep_in_fp32_modules_strict` under bfloat16 as well.
+    """
+    patterns = list(tree.keep_in_fp32) if dtype == "F16" else []
+    patterns += tree.keep_in_fp32_strict if dtype in ("F16", "BF16") else ()
+    kept = re.compile("|".join(pattern.replace("*", ".*") for pattern in patterns)) if patterns else None
+
+    def dtype_of(name: str, parameter: Parameter) -> str:
+        if parameter.fixed or parameter.dtype not in FLOATS:
+            return parameter.dtype
+        return "F32" if kept and kept.search(name) else dtype
+
+    return dtype_of
+
+
+def _first_float(checkpoint: Checkpoint | None) -> str | None:
+    """The first floating dtype of the first file, by name (`get_state_dict_dtype`); 8-bit floats do not count."""
+    if checkpoint is None or not checkpoint.tensors:
+        return None
+    first_file = min(tensor.file for tensor in checkpoint.tensors.values())
+    ordered = (checkpoint.tensors[name] for name in sorted(checkpoint.tensors))
+    return next((t.dtype for t in ordered if t.file == first_file and t.dtype in FLOATS), None)
+
+
+def _cast(module: Module, dtype_of: DtypeOf) -> Module:
+    if not module.parameters and not module.buffers:
+        return module
+    prefix = f"{module.name}." if module.name else ""
+    parameters = tuple(p._replace(dtype=dtype_of(prefix + p.name, p)) for p in module.parameters)
+    buffers = tuple(b._replace(dtype=dtype_of(prefix + b.name, b)) for b in module.buffers)
+    return module._replace(parameters=parameters, buffers=buffers)
