@@ -1,0 +1,32 @@
+"""`lora-size batch`: JSON Lines in, JSON Lines out."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command("batch")
+@click.argument("file", type=click.Path())
+@click.option("--offline", is_flag=True, help="Never ask the network.")
+def command(file: str, offline: bool) -> int:
+    """Answer FILE (or - for standard input): one request a line, in order.
+
+    \b
+      {"id": 1, "model": "llama-3.1-8b", "lora": {"r": 32, "target_modules": ["q_proj", "v_proj"]}}
+    """
+    from estimator.errors import NotFoundError
+    from estimator.jobs.batch import answers
+
+    try:
+        stream = sys.stdin.buffer if file == "-" else open(file, "rb")  # noqa: SIM115
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise NotFoundError(f"{file} can't be read: {reason}.", where="FILE", way_out="check the path") from error
+    failed = False
+    with stream:
+        for line, good in answers(stream, offline=offline):
+            failed = failed or not good
+            print(line, flush=file == "-")
+    return 1 if failed else 0

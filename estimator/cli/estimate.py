@@ -1,0 +1,81 @@
+"""The default command: one adapter estimated and shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from estimator.cli.options import request_fields
+from estimator.errors import UsageError
+from estimator.jobs.estimate import estimate
+from estimator.report.document import to_document
+from estimator.request.request import Request
+
+
+def run(options: dict[str, Any]) -> int:
+    """Print the answer in the format asked for; returns the exit code. Raises LoraSizeError."""
+    if not options["model"] and not options["config"]:
+        way_out = "for instance: lora-size --model llama-3.1-8b --r 32 --targets qkvo"
+        raise UsageError("no model is named.", where="--model", way_out=way_out)
+    answer = estimate(Request(**request_fields(options)), progress=_progress())
+    document = to_document(answer)
+    if options["quiet"]:
+        print(document["adapter"]["parameters"], document["adapter"]["file"]["bytes"], sep="\t")
+    else:
+        format_ = "json" if options["json_"] else options["format_"]
+        print(_FORMATS[format_](document))
+        for text in _extras(options, format_, answer, document):
+            print("\n" + text)
+    return 1 if document["cross_check"]["status"] == "mismatch" else 0
+
+
+def _as_json(document: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(document, indent=2)
+
+
+def _as_table(document: dict[str, Any]) -> str:
+    from estimator.report.as_table import as_table
+
+    return as_table(document)
+
+
+def _as_markdown(document: dict[str, Any]) -> str:
+    from estimator.report.as_markdown import as_markdown
+
+    return as_markdown(document)
+
+
+def _as_csv(document: dict[str, Any]) -> str:
+    from estimator.report.as_csv import as_csv
+
+    return as_csv(document)
+
+
+_FORMATS = {"table": _as_table, "json": _as_json, "markdown": _as_markdown, "csv": _as_csv}
+
+
+def _extras(options: dict[str, Any], format_: str, answer: Any, document: dict[str, Any]) -> list[str]:
+    """Texts below a table; the other formats are read by programs and stay as they are."""
+    texts = []
+    if options["explain"] and format_ in ("table", "markdown"):
+        from estimator.report.explain import explain
+
+        texts.append(explain(document))
+    if options["tree"] and format_ in ("table", "markdown"):
+        from estimator.report.as_tree import as_tree
+
+        texts.append(as_tree(answer.tree, answer.adaptation))
+    return texts
+
+
+def _progress() -> Any:
+    """A line on stderr that is written over, only where somebody is looking."""
+    if not sys.stderr.isatty():
+        return None
+
+    def say(text: str) -> None:
+        print("\r\033[K" + text, end="", file=sys.stderr, flush=True)
+
+    return say

@@ -1,0 +1,122 @@
+"""The command `lora-size`: a group whose default is an estimate. Only here are errors printed and exit codes set."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from estimator.cli.options import estimate_options
+from estimator.errors import LoraSizeError
+
+# name -> module that holds a click command `command`; imported when it is called.
+COMMANDS = {
+    "batch": "estimator.cli.batch",
+    "check": "estimator.cli.check",
+    "completion": "estimator.cli.completion",
+    "models": "estimator.cli.models",
+    "plan": "estimator.cli.plan",
+    "sweep": "estimator.cli.sweep",
+}
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        from importlib import import_module
+
+        return import_module(COMMANDS[name]).command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"a model is given as --model {args[0]}"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@estimate_options
+@click.version_option(package_name="lora-size", prog_name="lora-size")
+@click.pass_context
+def cli(ctx: click.Context, **options: Any) -> None:
+    """Exact sizes of LoRA adapters, before a weight is downloaded.
+
+    From config.json and safetensors headers alone: how many parameters PEFT would train, how large the adapter file
+    would be, and the base model at each precision.
+
+    \b
+      lora-size --model llama-3.1-8b --r 32 --targets qkvo
+      lora-size --model ./my-model --targets all-linear --dora --explain
+      lora-size --model gpt2 --config adapter_config.json --json
+    """
+    if ctx.invoked_subcommand is not None:
+        given = [name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
+        if given:
+            option = "--" + given[0].replace("_", "-")
+            raise click.UsageError(f"{option} belongs behind the command: lora-size {ctx.invoked_subcommand} {option} ...")
+        return
+    from estimator.cli.estimate import run
+
+    sys.exit(run(options))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit with the contract's code; never a traceback for what users or files bring."""
+    try:
+        result = cli.main(args=arguments, prog_name=_program(), standalone_mode=False)
+        sys.stdout.flush()
+        code = result if isinstance(result, int) else 0
+    except LoraSizeError as error:
+        code = _say(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
+        code = 0
+    except click.ClickException as error:
+        code = _say_usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        print("\nstopped.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader is gone: nothing more can be said, and the interpreter must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _program() -> str:
+    name = os.path.basename(sys.argv[0])
+    return "hf lora-size" if name == "hf-lora-size" else "lora-size"
+
+
+def _say(error: LoraSizeError) -> int:
+    from estimator.report.units import printable
+
+    lines = [f"Error: {printable(error.what, 600)}", f"  where  {printable(error.where)}", f"  try    {printable(error.way_out, 600)}"]
+    print("\n".join([*lines, f"  code   {error.code}"]), file=sys.stderr)
+    return error.exit_code
+
+
+def _say_usage(error: click.ClickException) -> int:
+    from estimator.report.units import printable
+
+    ctx = getattr(error, "ctx", None)
+    where = getattr(getattr(error, "param", None), "opts", None)
+    lines = [f"Error: {printable(error.format_message(), 600)}"]
+    lines += [f"  where  {where[0]}"] if where else []
+    lines += [f"  try    {ctx.command_path if ctx else 'lora-size'} --help", "  code   usage"]
+    print("\n".join(lines), file=sys.stderr)
+    return 2

@@ -1,0 +1,44 @@
+"""`lora-size models`: what is known without a network."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import click
+
+
+@click.command("models")
+@click.argument("pattern", default="")
+@click.option("--json", "json_", is_flag=True, help="A list of objects.")
+def command(pattern: str, json_: bool) -> int:
+    """List the models that are known without a network; PATTERN is a part of the name, or has * and ?."""
+    import json
+
+    from estimator.errors import NotFoundError
+    from estimator.source.find import closest_names
+    from estimator.source.snapshot import known_models
+
+    wanted = pattern.lower() if any(letter in pattern for letter in "*?[") else f"*{pattern.lower()}*"
+    found = [
+        known
+        for known in known_models()
+        if any(fnmatch.fnmatchcase(name.lower(), wanted) for name in (known.id, *known.aliases))
+    ]
+    if not found:
+        close = closest_names(pattern)
+        way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists all of them"
+        raise NotFoundError(f"no bundled model matches {pattern!r}.", where="PATTERN", way_out=way_out)
+    if json_:
+        print(json.dumps([_as_object(known) for known in found], indent=2))
+        return 0
+    width = max(len(known.id) for known in found)
+    for known in found:
+        print(f"{known.id:<{width}}  {', '.join(known.aliases)}".rstrip())
+    return 0
+
+
+def _as_object(known: object) -> dict[str, object]:
+    import json
+
+    config = json.loads(known.config_text)
+    return {"id": known.id, "aliases": list(known.aliases), "architecture": (config.get("architectures") or [None])[0]}

@@ -1,0 +1,99 @@
+"""The options of an estimate, declared once; `plan` and `sweep` take them as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+PRECISIONS = ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4")
+FORMATS = ("table", "json", "markdown", "csv")
+TASKS = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+_STORAGE = ("uint8", "int8", "bf16", "fp16", "fp32", "bfloat16", "float16", "float32")
+_DTYPES = ("bf16", "fp16", "fp32")
+
+MODEL = (
+    click.option("-m", "--model", help="Hub id (org/name, org/name@revision), alias, folder or config.json."),
+    click.option("--set", "set_", metavar="FIELD=VALUE", multiple=True, help="Change a field of config.json. Repeatable."),
+    click.option("--revision", help="Branch, tag or commit on the Hub."),
+    click.option("--subfolder", help="Folder inside the model that holds config.json."),
+    click.option("--token", help="Token of the Hub; HF_TOKEN and `hf auth login` are honoured."),
+    click.option("--offline", is_flag=True, help="Never ask the network; HF_HUB_OFFLINE does the same."),
+    click.option("--online", is_flag=True, help="Ask the Hub even for a model that is known without it."),
+    click.option("--timeout", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="Seconds for the Hub."),
+)
+LORA = (
+    click.option("-r", "--r", type=int, help="Rank. [default: 8]"),
+    click.option("-t", "--targets", help="Letters (qkvo, qkvogud), names (q_proj,v_proj), all-linear, default, or re:REGEX."),
+    click.option("--exclude", metavar="NAMES|re:REGEX", help="Modules that are not adapted."),
+    click.option("--layers", metavar="0-15,31", help="Only these layers (layers_to_transform)."),
+    click.option("--rank-pattern", metavar="NAME=RANK", multiple=True, help="Another rank for some modules. Repeatable."),
+    click.option("--dora/--no-dora", default=None, help="DoRA (use_dora)."),
+    click.option("--bias", type=click.Choice(("none", "all", "lora_only")), help="Which biases train. [default: none]"),
+    click.option("--lora-bias/--no-lora-bias", default=None, help="A bias in lora_B."),
+    click.option("--modules-to-save", metavar="NAMES", help="Modules that are trained and saved whole."),
+    click.option("--target-parameters", metavar="NAMES", help="Parameters to adapt, such as mlp.experts.gate_up_proj."),
+    click.option("--trainable-tokens", metavar="IDS", help="Rows of the embedding to train: 0,1,2 or embed_tokens=0,1."),
+    click.option("-c", "--config", type=click.Path(), help="An adapter_config.json or a trainer's config file."),
+    click.option("--task", type=click.Choice(TASKS, case_sensitive=False), help="PEFT's task_type."),
+    click.option("--num-labels", type=click.IntRange(1, 10_000_000), help="Labels of the fresh head."),
+    click.option("--vocab-size", type=click.IntRange(1, 2**31), help="Rows of the embedding after resizing."),
+    click.option("--tokenizer", metavar="PATH|ID", help="Count those rows from a tokenizer's files."),
+    click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")), default="auto", show_default=True,
+                 help="As in save_pretrained."),
+    click.option("--adapter-dtype", type=click.Choice((*_DTYPES, "base")), help="Dtype of the adapter. [default: PEFT's]"),
+)  # fmt: skip
+LOADING = (
+    click.option("--base-precision", type=click.Choice(PRECISIONS), default="stored", show_default=True,
+                 help="How the base is loaded."),
+    click.option("--dtype", type=click.Choice(("auto", *_DTYPES)), default="auto", show_default=True,
+                 help="from_pretrained's dtype, for what is not quantised."),
+    click.option("--double-quant/--no-double-quant", default=None, help="bnb_4bit_use_double_quant."),
+    click.option("--quant-storage", type=click.Choice(_STORAGE), help="bnb_4bit_quant_storage."),
+    click.option("--compute-dtype", type=click.Choice(_DTYPES), help="bnb_4bit_compute_dtype."),
+    click.option("--skip-modules", metavar="NAMES", help="llm_int8_skip_modules."),
+    click.option("--prepare-kbit", is_flag=True, help="prepare_model_for_kbit_training was called."),
+)  # fmt: skip
+OUTPUT = (
+    click.option("--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True),
+    click.option("--json", "json_", is_flag=True, help="Short for --format json."),
+    click.option("-q", "--quiet", is_flag=True, help="Only parameters and file bytes, a tab between."),
+)
+SHOW = (
+    click.option("--explain", is_flag=True, help="The arithmetic, matrix by matrix."),
+    click.option("--tree", is_flag=True, help="The module tree as print(model) shows it."),
+)
+
+Decorator = Callable[[Any], Any]
+
+
+def together(*groups: tuple[Decorator, ...]) -> Decorator:
+    """One decorator that adds all options, in the order given."""
+
+    def add(function: Any) -> Any:
+        for decorator in reversed([option for group in groups for option in group]):
+            function = decorator(function)
+        return function
+
+    return add
+
+
+estimate_options = together(MODEL, LORA, LOADING, OUTPUT, SHOW)
+
+
+def request_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """click's values as the fields of a Request; those of output and display are left out.
+
+    Raises UsageError for --set and --rank-pattern that can't be read.
+    """
+    from dataclasses import fields
+
+    from estimator.request.flags import parse_rank_pattern, parse_set
+    from estimator.request.request import Request
+
+    known = {field.name for field in fields(Request)}
+    chosen = {name.rstrip("_"): value for name, value in options.items()}
+    chosen["set"] = parse_set(chosen.get("set") or ())
+    chosen["rank_pattern"] = parse_rank_pattern(chosen.get("rank_pattern") or ()) or None
+    return {name: value for name, value in chosen.items() if name in known}

@@ -1,0 +1,106 @@
+"""The base of an estimate: found, read, and turned into modules; kept while many requests name the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from estimator.architecture.module import ModuleTree
+from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.errors import LoraSizeError, UsageError
+from estimator.request.load_options import LoadOptions
+from estimator.request.request import Request
+from estimator.sizes.base import BaseSizes, base_sizes
+from estimator.source.find import find
+from estimator.source.found import Found
+
+Progress = Callable[[str], None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    found: Found
+    config: Mapping[str, Any]  # with --set applied
+    checkpoint: Checkpoint | None  # as stored; None where shapes come from the config
+    tree: ModuleTree
+
+
+class BaseCache:
+    """What was read of each base, and its sizes for each way of loading; a fault is remembered as well."""
+
+    def __init__(self) -> None:
+        self._bases: dict[str, Base | LoraSizeError] = {}
+        self._sizes: dict[tuple[int, LoadOptions], BaseSizes] = {}
+
+    def base(self, request: Request, task: str | None, progress: Progress = None) -> Base:
+        """Raises what load_base raises, the second time as well."""
+        key = repr((request.model, request.set, request.revision, request.subfolder, request.offline, request.online,
+                    task, request.num_labels))  # fmt: skip
+        if key not in self._bases:
+            try:
+                self._bases[key] = load_base(request, task, progress)
+            except LoraSizeError as error:
+                self._bases[key] = error
+        base = self._bases[key]
+        if isinstance(base, LoraSizeError):
+            raise base
+        return base
+
+    def sizes(self, base: Base, load: LoadOptions) -> BaseSizes:
+        key = (id(base), load)  # a base in the cache lives as long as the cache
+        if key not in self._sizes:
+            self._sizes[key] = base_sizes(base.tree, base.checkpoint, load)
+        return self._sizes[key]
+
+
+def load_base(request: Request, task: str | None, progress: Progress = None) -> Base:
+    """Raises NotFoundError and its kin, malformed_header, malformed_config, no_weights, unsupported."""
+    if not request.model:
+        raise UsageError("no model is named.", where="--model", way_out="lora-size --model llama-3.1-8b")
+    found = find(
+        request.model,
+        revision=request.revision,
+        subfolder=request.subfolder,
+        token=request.token,
+        offline=request.offline,
+        online=request.online,
+        timeout=request.timeout,
+        progress=progress,
+    )
+    config = _changed(found.config, request.set)
+    if found.files and not request.set:
+        return _from_headers(found, config, task, request.num_labels)
+    from estimator.architecture.from_config import from_config
+
+    if found.config is None:
+        raise UsageError("there is no config.json to change.", where="--set", way_out="put config.json beside the weights")
+    tree = from_config(config, task=task, num_labels=request.num_labels)
+    tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
+    return Base(found=found, config=config, checkpoint=None, tree=replace(tree, tied=tied))
+
+
+def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
+    from estimator.architecture.build import build
+    from estimator.checkpoint.index import to_checkpoint
+
+    checkpoint = to_checkpoint(found.files, found.index)
+    tree = build(config, checkpoint, task=task, num_labels=num_labels)
+    return Base(found=found, config=config, checkpoint=checkpoint, tree=tree)
+
+
+def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with each dotted field set. Raises UsageError where a field lies inside what is no object."""
+    changed = dict(config or {})
+    for path, value in changes.items():
+        *outer, last = path.split(".")
+        place = changed
+        for name in outer:
+            inner = place.get(name, {})
+            if not isinstance(inner, Mapping):
+                way_out = "name a field that config.json nests"
+                raise UsageError(f"{name!r} is no object in config.json.", where=f"--set {path}", way_out=way_out)
+            place[name] = dict(inner)
+            place = place[name]
+        place[last] = value
+    return changed
