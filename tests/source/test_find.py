@@ -1,0 +1,72 @@
+"""Who answers for a name, and what a mistyped one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from estimator.errors import LoraSizeError
+from estimator.source.find import closest_names, find
+from estimator.source.snapshot import find_in_snapshot, known_models
+
+
+@pytest.mark.parametrize(
+    ("name", "id_"),
+    [
+        pytest.param("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B", id="the id"),
+        pytest.param("meta-llama/llama-3.1-8b", "meta-llama/Llama-3.1-8B", id="the id in small letters"),
+        pytest.param("llama-3.1-8b", "meta-llama/Llama-3.1-8B", id="an alias"),
+        pytest.param("qwen2.5-7b-instruct", "Qwen/Qwen2.5-7B-Instruct", id="an alias with dots"),
+        pytest.param("mistral-7b-v0.3", "mistralai/Mistral-7B-v0.3", id="an alias with a version"),
+        pytest.param("gpt2", "openai-community/gpt2", id="an alias that others begin with"),
+        pytest.param("meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-8B", id="the Hub's older id"),
+    ],
+)
+def test_a_bundled_model_is_found(name: str, id_: str) -> None:
+    found = find(name)
+    assert (found.id, found.source, found.revision) == (id_, "snapshot", None)
+    assert found.config["architectures"]
+
+
+def test_every_bundled_name_finds_its_model_and_no_name_is_given_twice() -> None:
+    names = [(name.lower(), known.id) for known in known_models() for name in (known.id, *known.aliases)]
+    assert len(dict(names)) == len(names) >= 630
+    assert all(find_in_snapshot(name).id == id_ for name, id_ in names[::25])
+
+
+@pytest.mark.parametrize("name", ["", "llama", "llama-3.1-8b\t", "a,b", "no-such-model"])
+def test_what_is_not_bundled_is_none(name: str) -> None:
+    assert find_in_snapshot(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        pytest.param("llama-3.1-8", "not_found", "meta-llama/Llama-3.1-8B", id="a letter short"),
+        pytest.param("lama-3.1-8b", "not_found", "meta-llama/Llama-3.1-8B", id="a typo"),
+        pytest.param("./nowhere", "not_found", "check the spelling", id="a path that is not there"),
+        pytest.param("a/b/c", "not_found", "lora-size models", id="two slashes"),
+        pytest.param("with space", "not_found", "", id="a space"),
+        pytest.param("org/name", "offline", "", id="a Hub id that is not cached"),
+    ],
+)
+def test_a_name_that_is_not_known_without_a_network(
+    name: str, code: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(LoraSizeError) as caught:
+        find(name, offline=True)
+    assert caught.value.code == code
+    assert caught.value.exit_code == 3
+    assert says in caught.value.way_out
+
+
+def test_the_neighbours_of_a_name_are_ids() -> None:
+    assert closest_names("qwen2.5-7b-instuct")[0] == "Qwen/Qwen2.5-7B-Instruct"
+    assert closest_names("zzzzzzzzzz") == []
+
+
+def test_offline_and_online_contradict() -> None:
+    with pytest.raises(LoraSizeError, match="contradict"):
+        find("gpt2", offline=True, online=True)

@@ -1,0 +1,120 @@
+"""What a folder, a file or a name is answered with, and what each odd one says."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from estimator.errors import LoraSizeError
+from estimator.source.folder import find_in_folder
+
+HEADER = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+
+
+
+
+def weights(header: bytes = HEADER) -> bytes:
+    return struct.pack("<Q", len(header)) + header + bytes(4)
+
+
+CONFIG = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}).encode()
+INDEX = json.dumps({"metadata": {"total_size": 4}, "weight_map": {"a": "one.safetensors"}}).encode()
+
+
+def model_files(*names: str) -> dict[str, bytes]:
+    known = {
+        "config.json": CONFIG,
+        "model.safetensors": weights(),
+        "one.safetensors": weights(),
+        "two.safetensors": weights(HEADER.replace(b'"a"', b'"b"')),
+        "model.safetensors.index.json": INDEX,
+        "adapter_model.safetensors": weights(),
+        "pytorch_model.bin": b"12345",
+    }
+    return {name: known[name] for name in names}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> str:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        pytest.param(["config.json", "model.safetensors"], ["model.safetensors"], id="one file"),
+        pytest.param(
+            ["config.json", "model.safetensors", "two.safetensors"], ["model.safetensors"], id="the file with the known name wins"
+        ),
+        pytest.param(
+            ["config.json", "one.safetensors", "two.safetensors", "model.safetensors.index.json"],
+            ["one.safetensors"],
+            id="shards that the index names",
+        ),
+        pytest.param(
+            ["config.json", "one.safetensors", "two.safetensors"], ["one.safetensors", "two.safetensors"], id="shards without an index"
+        ),
+        pytest.param(["one.safetensors"], ["one.safetensors"], id="no config.json"),
+        pytest.param(["config.json"], [], id="config.json alone"),
+        pytest.param(["config.json", "pytorch_model.bin"], [], id="weights in another format"),
+        pytest.param(["config.json", "one.safetensors", "adapter_model.safetensors"], ["one.safetensors"], id="an adapter beside"),
+    ],
+)
+def test_which_files_are_the_model(tmp_path: Path, names: list[str], found: list[str]) -> None:
+    answer = find_in_folder(put(tmp_path, model_files(*names)))
+    assert [stored.path for stored in answer.files] == found
+    assert (answer.config is not None) == ("config.json" in names)
+    assert all(stored.header == HEADER or b'"b"' in bytes(stored.header) for stored in answer.files)
+    assert dict(answer.other_files) == ({"pytorch_model.bin": 5} if "pytorch_model.bin" in names else {})
+
+
+def test_a_subfolder_is_read_in_place_of_the_folder(tmp_path: Path) -> None:
+    put(tmp_path / "text_encoder", model_files("config.json", "model.safetensors"))
+    assert find_in_folder(str(tmp_path), subfolder="text_encoder").files[0].actual_bytes == len(weights())
+
+
+ODD = [
+    pytest.param({}, None, "not_found", "neither config.json nor safetensors", id="empty folder"),
+    pytest.param({"config.json": b"{"}, None, "malformed_config", "not JSON", id="config.json is broken"),
+    pytest.param({"config.json": b"[]"}, None, "malformed_config", "not an object", id="config.json is a list"),
+    pytest.param({"config.json": b'{"architectures": "X"}'}, None, "malformed_config", "architectures", id="architectures is a text"),
+    pytest.param({"config.json": b'{"hidden_size": "8"}'}, None, "malformed_config", "hidden_size", id="hidden_size is a text"),
+    pytest.param({"config.json": b"\xff\xfe"}, None, "malformed_config", "not JSON", id="config.json is no text"),
+    pytest.param({"config.json": b"[" * 9000}, None, "malformed_config", "", id="config.json is nested without end"),
+    pytest.param({"model.safetensors": b"1234"}, None, "malformed_header", "8", id="file cut within its length"),
+    pytest.param({"model.safetensors": weights()[:20]}, None, "malformed_header", "ends after", id="file cut within its header"),
+    pytest.param(
+        {"model.safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, None, "malformed_header", "LFS", id="LFS pointer"
+    ),
+    pytest.param({"model.safetensors.index.json": b"{}"}, None, "malformed_header", "weight_map", id="index without a map"),
+    pytest.param({"model.safetensors.index.json": INDEX}, None, "malformed_header", "one.safetensors", id="shard is missing"),
+    pytest.param(
+        {"model.safetensors.index.json": INDEX.replace(b"one", b"../one")}, None, "malformed_header", "../one", id="shard outside"
+    ),
+    pytest.param({"unet/config.json": CONFIG}, None, "not_found", "unet", id="models are in subfolders"),
+    pytest.param({"unet/config.json": CONFIG}, "vae", "not_found", "unet", id="another subfolder"),
+    pytest.param({"config.json": CONFIG}, "../x", "not_found", "outside", id="subfolder outside"),
+    pytest.param({"adapter_config.json": b"{}"}, None, "not_found", "adapter", id="an adapter alone"),
+]
+
+
+@pytest.mark.parametrize(("files", "subfolder", "code", "says"), ODD)
+def test_odd_folders_are_refused(tmp_path: Path, files: dict[str, bytes], subfolder: str | None, code: str, says: str) -> None:
+    with pytest.raises(LoraSizeError) as caught:
+        find_in_folder(put(tmp_path, files), subfolder=subfolder)
+    assert caught.value.code == code
+    assert says in caught.value.what + caught.value.way_out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0)
+    with pytest.raises(LoraSizeError, match="permission"):
+        find_in_folder(str(tmp_path))
