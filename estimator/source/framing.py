@@ -21,7 +21,7 @@ def header_length(first_bytes: bytes, file_bytes: int | None, *, where: str) -> 
     Raises MalformedHeaderError where the file is too short, or the length is over the format's limit or the file's end.
     """
     again = "fetch this file again; safetensors would refuse it too"
-    if first_bytes.startswith(b"version https://git-lfs"):
+    if first_bytes[:LENGTH_BYTES] == b"version ":
         raise MalformedHeaderError(
             "this is a Git LFS pointer, not the file itself.", where=where, way_out="run `git lfs pull` to fetch the file"
         )

@@ -1,0 +1,24 @@
+"""Everything that an estimate found out, before it is put into a form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from estimator.architecture.module import ModuleTree
+from estimator.lora.adapt import Adaptation
+from estimator.notes import Note
+from estimator.sizes.base import BaseSizes
+from estimator.sizes.cross_check import CrossCheck
+from estimator.source.found import Found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    found: Found
+    tree: ModuleTree
+    adaptation: Adaptation
+    base: BaseSizes
+    cross_check: CrossCheck
+    file_bytes: int | None  # of adapter_model.safetensors; None where PEFT can't save
+    comparison_bytes: int | None  # of the base as this request loads it
+    notes: tuple[Note, ...] = ()
