@@ -8,7 +8,9 @@ from math import prod
 
 from estimator.architecture.module import ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.quantized import quantization_of
 from estimator.dtypes import BITS
+from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.loading import as_loaded, load_dtype
 
@@ -34,6 +36,7 @@ class BaseSizes:
     footprint: Mapping[str, int]  # precision -> get_memory_footprint()
     loaded: Loaded
     all_parameters: int  # the base's share of get_nb_trainable_parameters()[1], as this request loads it
+    notes: tuple[Note, ...] = ()  # what the reader must know of the way it is loaded
 
 
 def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOptions) -> BaseSizes:
@@ -56,7 +59,21 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
             weight_bytes=weight_bytes(loaded) + state_bytes(loaded) + (kbit_bytes(loaded) if load.prepare_kbit else 0),
         ),
         all_parameters=counted_by_peft(loaded),
+        notes=_notes(tree, loaded, load),
     )
+
+
+def _notes(tree: ModuleTree, loaded: ModuleTree, load: LoadOptions) -> tuple[Note, ...]:
+    quantization = quantization_of(tree.config)
+    if quantization is not None and load.base_precision != "stored":
+        return (
+            Note(
+                "stored_quantised",
+                f"The checkpoint is stored as {quantization.scheme}; {load.base_precision} is what its weights would be "
+                "unpacked, which from_pretrained() alone does not do.",
+            ),
+        )
+    return tuple(note for note in loaded.notes if note not in tree.notes)
 
 
 def footprint_bytes(model: ModuleTree) -> int:

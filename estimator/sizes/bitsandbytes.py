@@ -8,7 +8,6 @@ with a float32 for each row beside it. What stands beside a weight is in no foot
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from math import prod
 
@@ -16,6 +15,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter, Quantis
 from estimator.dtypes import BITS
 from estimator.errors import UsageError
 from estimator.request.load_options import LoadOptions
+from estimator.sizes.skipping import skips
 
 BLOCK = 64  # elements that share an absmax: bnb.functional.quantize_4bit
 NESTED_BLOCK = 256  # absmax bytes that share one of their own
@@ -29,7 +29,7 @@ def quantise(tree: ModuleTree, load: LoadOptions) -> ModuleTree:
     convert = {"int8": eight_bit_layer, "nf4": four_bit_layer, "fp4": four_bit_layer}.get(load.base_precision)
     if convert is None:
         return tree
-    skipped = skip_matcher(tree, load.skip_modules)
+    skipped = skips(tree, load.skip_modules, where="--skip-modules")
     layers = {m.name: convert(m, load) for m in tree.modules if _convertible(m) and not skipped(m.name)}
     return replace(tree, quantised=layers)
 
@@ -37,39 +37,6 @@ def quantise(tree: ModuleTree, load: LoadOptions) -> ModuleTree:
 def _convertible(module: Module) -> bool:
     """Exactly torch.nn.Linear, or a Conv1D (transformers, `replace_with_bnb_linear`); subclasses of Linear stay."""
     return module.kind == "Conv1D" or (module.kind == "Linear" and module.cls == "Linear")
-
-
-def skip_matcher(tree: ModuleTree, skip_modules: tuple[str, ...] | None):
-    """Whether a module's name is one that a quantiser leaves alone (`should_convert_module`), as a function of it.
-
-    Raises UsageError where a pattern is no regular expression.
-    """
-    patterns = [*(default_skips(tree) if skip_modules is None else skip_modules), *tree.keep_in_fp32]
-    suffixes = tuple(patterns)
-    try:
-        starts = [re.compile(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))") for pattern in patterns]
-    except re.error as error:
-        raise UsageError(
-            f"a name of modules to skip is no regular expression: {error}.",
-            where=f"--skip-modules {','.join(skip_modules or ())}",
-            way_out="transformers reads each name as one; escape what is meant literally",
-        ) from error
-    return lambda name: name.endswith(suffixes) or any(start.match(name) for start in starts)
-
-
-def default_skips(tree: ModuleTree) -> tuple[str, ...]:
-    """What stays unconverted where nobody says: tied weights, the last parameter, the output embedding.
-
-    transformers 5.23.0, `get_keys_to_not_convert`. Only `.weight` is cut off, so a last parameter that is a bias
-    protects nothing: the classifiers of BERT and ViT are converted.
-    """
-    names = {*tree.tied, *tree.tied.values()}
-    last = next((m for m in reversed(tree.modules) if m.parameters), None)
-    if last is not None:
-        names.add(f"{last.name}.{last.parameters[-1].name}".removeprefix("."))
-    if tree.output_embedding is not None:
-        names.add(tree.output_embedding)
-    return tuple(sorted(name.removesuffix(".weight") for name in names))
 
 
 def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:

@@ -12,6 +12,7 @@ from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.dtypes import FROM_TORCH
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise
+from estimator.sizes.quantized import keeps_stored_dtype, quantise_as_stored
 
 FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a default dtype
 FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
@@ -24,9 +25,11 @@ def as_loaded(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOptions
 
     Raises UsageError where transformers would refuse the options (a --quant-storage that a weight's bytes do not fit).
     """
-    dtype_of = dtypes(tree, load_dtype(tree.config, checkpoint, load))
+    dtype = load_dtype(tree.config, checkpoint, load)
+    as_stored = load.base_precision == "stored"
+    dtype_of = dtypes(tree, dtype, as_stored)
     loaded = replace(tree, modules=tuple(_cast(module, dtype_of) for module in tree.modules))
-    return quantise(loaded, load)
+    return quantise_as_stored(loaded, dtype) if as_stored else quantise(loaded, load)
 
 
 def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: LoadOptions) -> str:
@@ -47,18 +50,22 @@ def config_dtype(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def dtypes(tree: ModuleTree, dtype: str) -> DtypeOf:
+def dtypes(tree: ModuleTree, dtype: str, as_stored: bool = False) -> DtypeOf:
     """What a parameter's or buffer's run-time dtype is, by its full name (`_get_dtype_plan`).
 
     Integers and dtypes that the class fixes stay; `_keep_in_fp32_modules` become float32 under float16,
-    `_keep_in_fp32_modules_strict` under bfloat16 as well.
+    `_keep_in_fp32_modules_strict` under bfloat16 as well. as_stored: quantised checkpoints keep their layers, and
+    some of them the dtypes of the file.
     """
     patterns = list(tree.keep_in_fp32) if dtype == "F16" else []
     patterns += tree.keep_in_fp32_strict if dtype in ("F16", "BF16") else ()
+    reassembled = as_stored and keeps_stored_dtype(tree.config)
     kept = re.compile("|".join(pattern.replace("*", ".*") for pattern in patterns)) if patterns else None
 
     def dtype_of(name: str, parameter: Parameter) -> str:
         if parameter.fixed or parameter.dtype not in FLOATS:
+            return parameter.dtype
+        if reassembled and "weight" in name:
             return parameter.dtype
         return "F32" if kept and kept.search(name) else dtype
 

@@ -1,0 +1,219 @@
+"""How each quantiser lays out a layer in the file, and how the logical weight's shape is read back from it.
+
+out, in are the layer's features, g the group size, b the bits. Tensor names are given after the layer's own name.
+
+    gptq        qweight I32 [in b/32, out]   qzeros I32 [groups, out b/32]  scales [groups, out]  g_idx I32 [in]
+    awq gemm    qweight I32 [in, out b/32]   qzeros I32 [groups, out b/32]  scales [groups, out]
+    awq gemv    qweight I32 [out, in b/32]
+    bnb 8-bit   weight I8 [out, in]          SCB F32 [out]                  weight_format U8 []
+    bnb 4-bit   weight [bytes, 1]            weight.absmax, weight.quant_map, weight.quant_state.* (JSON text as U8)
+    fp8         weight F8 [out, in]          weight_scale_inv [out/block, in/block], or one scale a tensor or row
+    compressed  weight I8 or F8 [out, in], or weight_packed I32 [out, in b/32] with weight_shape I64 [2] (nvfp4, mxfp4:
+                U8 [out, in/2])              weight_scale [out, groups]
+    torchao     _weight_qdata [out, in]      _weight_scale ...
+    bitnet      weight U8 [out/4, in]        weight_scale [1]
+    mxfp4       X_blocks U8 [experts, out, in/32, 16]                       X_scales U8 [experts, out, in/32]
+    mlx         weight U32 [out, in b/32]    scales [out, in/g]             biases [out, in/g]
+    modelopt    weight U8 [out, in/2]        weight_scale F8 [out, in/16]   weight_scale_2 F32
+    eetq        weight I8 [in, out]          weight_scales [out]
+    aqlm        codes [out/og, in/ig, books] codebooks [books, 2^b, og, ig] scales [out/og, 1, 1, 1]
+    hqq         W_q U8 [rows, columns] of groups, not of features
+    quanto      weight._data I8 [out, in]    weight._scale
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+
+Parts = Mapping[str, Tensor]  # what follows the layer's name -> the tensor
+Shape = tuple[int, ...]
+Fields = Mapping[str, Any]
+
+
+class Layout(NamedTuple):
+    marker: str  # ends the name of a tensor that only a packed layer has
+    parts: tuple[str, ...]  # what follows the layer's name
+    shape: Callable[[Parts, Fields, Checkpoint], Shape | None]
+    logical: str = ".weight"
+    needs: tuple[str, ...] = ()  # parts without which it is no packed layer
+    fields_by_layer: bool = False
+
+    def stem(self, name: str) -> str | None:
+        """The layer's name where `name` ends in the marker."""
+        return name[: -len(self.marker)] if name.endswith(self.marker) else None
+
+    def is_packed(self, parts: Parts) -> bool:
+        return all(part in parts for part in self.needs)
+
+
+def _gptq(parts: Parts, fields: Fields, _: Checkpoint) -> Shape:
+    rows, out = parts[".qweight"].shape
+    return out, rows * 32 // _bits(parts, fields)
+
+
+def _bits(parts: Parts, fields: Fields) -> int:
+    """From the zeros where they are: one file may hold layers of several widths (gptqmodel's `dynamic`)."""
+    zeros, out = parts.get(".qzeros"), parts[".qweight"].shape[1]
+    if zeros is not None and out and zeros.shape[-1] * 32 % out == 0:
+        return zeros.shape[-1] * 32 // out
+    return int(fields.get("bits") or 4)
+
+
+def _awq(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
+    rows, columns = parts[".qweight"].shape
+    bits = int(fields.get("bits") or fields.get("w_bit") or 4)
+    version = str(fields.get("version") or "gemm").lower()
+    if version == "gemm":
+        return columns * 32 // bits, rows
+    return (rows, columns * 32 // bits) if version == "gemv" else None
+
+
+def _auto_round(parts: Parts, fields: Fields, checkpoint: Checkpoint) -> Shape | None:
+    packing = str(fields.get("packing_format") or fields.get("backend") or "")
+    return (_awq if "awq" in packing else _gptq)(parts, fields, checkpoint)
+
+
+def _as_stored(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
+    return parts[".weight"].shape
+
+
+def _transposed(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
+    return tuple(reversed(parts[".weight"].shape))
+
+
+def _halved(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
+    out, half = parts[".weight"].shape
+    return out, half * 2
+
+
+def _bnb_4bit(parts: Parts, _: Fields, checkpoint: Checkpoint) -> Shape | None:
+    """From the quantisation state's text, where the file is at hand; headers alone do not hold the shape."""
+    state = next((t for part, t in parts.items() if part.startswith(".weight.quant_state")), None)
+    text = _read(state, checkpoint) if state is not None else None
+    try:
+        shape = json.loads(text)["shape"] if text else None
+        return tuple(int(size) for size in shape) if shape else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
+    if ".weight" in parts:
+        return parts[".weight"].shape
+    packed, scale = parts[".weight_packed"], parts.get(".weight_scale")
+    out, columns = packed.shape[-2:]
+    if packed.dtype == "U8":
+        return *packed.shape[:-1], columns * 2
+    stem = packed.name.removesuffix(".weight_packed")
+    weights = next((g["weights"] for g in groups_of(fields) if applies(g, stem, "Linear")), {})
+    group = weights.get("group_size") or 0
+    if group > 0 and scale is not None and scale.shape[-1] > 1:
+        return *packed.shape[:-1], scale.shape[-1] * group
+    return *packed.shape[:-1], columns * 32 // int(weights.get("num_bits") or 4)
+
+
+def groups_of(fields: Fields) -> tuple[Mapping[str, Any], ...]:
+    """compressed-tensors' config_groups that quantise weights, in order."""
+    groups = fields.get("config_groups") or {}
+    return tuple(g for g in groups.values() if isinstance(g, Mapping) and isinstance(g.get("weights"), Mapping))
+
+
+def applies(group: Mapping[str, Any], name: str, cls: str) -> bool:
+    """Whether a config group's targets hold a module, by name, regular expression or class."""
+    return any(named(target, name, cls) for target in group.get("targets") or ())
+
+
+def named(target: str, name: str, cls: str) -> bool:
+    """compressed-tensors' `is_match`: `re:` and a pattern from the name's start, a full name, or a class."""
+    if target.startswith("re:"):
+        return re.match(target.removeprefix("re:"), name) is not None
+    return target in (name, cls)
+
+
+def _torchao(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
+    data = parts["._weight_qdata"]
+    return data.shape if data.dtype != "U8" else None
+
+
+def _bitnet(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
+    rows, columns = parts[".weight"].shape
+    return (rows * 4, columns) if parts[".weight"].dtype == "U8" else (rows, columns)
+
+
+def _mxfp4(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
+    experts, out, blocks, _bytes = parts["_blocks"].shape
+    return experts, blocks * 32, out
+
+
+def _mlx(parts: Parts, fields: Fields, _: Checkpoint) -> Shape:
+    *leading, columns = parts[".weight"].shape
+    return *leading, columns * 32 // int(fields.get("bits") or 4)
+
+
+def _aqlm(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
+    (out_groups, in_groups, _books), codebooks = parts[".codes"].shape, parts[".codebooks"].shape
+    return out_groups * codebooks[2], in_groups * codebooks[3]
+
+
+def _quanto(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
+    data = parts[".weight._data"]
+    return data.shape if data.dtype != "U8" else None
+
+
+def _unknown(_: Parts, __: Fields, ___: Checkpoint) -> None:
+    return None
+
+
+def _read(tensor: Tensor, checkpoint: Checkpoint) -> bytes | None:
+    """A small tensor's bytes from the file, None where it is not at hand."""
+    file = next((f for f in checkpoint.files if f.path == tensor.file), None)
+    if file is None or file.local_path is None or file.data_start is None:
+        return None
+    begin, end = tensor.offsets
+    with open(file.local_path, "rb") as stream:
+        stream.seek(file.data_start + begin)
+        return stream.read(end - begin)
+
+
+_GPTQ_PARTS = (".qweight", ".qzeros", ".scales", ".g_idx")
+_BNB_PARTS = (
+    ".weight", ".weight.absmax", ".weight.quant_map", ".weight.nested_absmax", ".weight.nested_quant_map",
+    ".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4",
+)  # fmt: skip
+_COMPRESSED_PARTS = (
+    ".weight", ".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx",
+    ".weight_global_scale", ".input_scale", ".input_zero_point", ".input_global_scale", ".output_scale",
+    ".output_zero_point",
+)  # fmt: skip
+_FP8_PARTS = (".weight", ".weight_scale_inv", ".activation_scale", ".input_scale")
+_MODELOPT_PARTS = (".weight", ".weight_scale", ".weight_scale_2", ".input_scale")
+_TORCHAO_PARTS = (
+    "._weight_qdata", "._weight_scale", "._weight_zero_point", "._weight_scale_and_zero", "._weight_per_tensor_scale",
+    "._weight_act_pre_scale",
+)  # fmt: skip
+
+LAYOUTS: Mapping[str, Layout] = {
+    "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq),
+    "awq": Layout(".qweight", _GPTQ_PARTS, _awq),
+    "auto-round": Layout(".qweight", _GPTQ_PARTS, _auto_round),
+    "bitsandbytes_4bit": Layout(".weight.absmax", _BNB_PARTS, _bnb_4bit, needs=(".weight",)),
+    "bitsandbytes_8bit": Layout(".SCB", (".weight", ".SCB", ".weight_format"), _as_stored, needs=(".weight",)),
+    "fp8": Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",)),
+    "mxfp8": Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",)),
+    "fbgemm_fp8": Layout(".weight_scale", (".weight", ".weight_scale"), _as_stored, needs=(".weight",)),
+    "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed),
+    "torchao": Layout("._weight_qdata", _TORCHAO_PARTS, _torchao),
+    "bitnet": Layout(".weight_scale", (".weight", ".weight_scale"), _bitnet, needs=(".weight",)),
+    "mxfp4": Layout("_blocks", ("_blocks", "_scales"), _mxfp4, "", needs=("_scales",)),
+    "mlx": Layout(".scales", (".weight", ".scales", ".biases"), _mlx, needs=(".weight",), fields_by_layer=True),
+    "modelopt": Layout(".weight_scale_2", _MODELOPT_PARTS, _halved, needs=(".weight", ".weight_scale")),
+    "eetq": Layout(".weight_scales", (".weight", ".weight_scales"), _transposed, needs=(".weight",)),
+    "aqlm": Layout(".codes", (".codes", ".codebooks", ".scales"), _aqlm, needs=(".codebooks",)),
+    "hqq": Layout(".W_q", (".W_q", ".meta"), _unknown),
+    "quanto": Layout(".weight._data", (".weight._data", ".weight._scale", ".weight._shift"), _quanto),
+}

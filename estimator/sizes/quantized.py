@@ -1,0 +1,137 @@
+"""The layers of a checkpoint that is stored quantised, as `from_pretrained` leaves them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
+from estimator.checkpoint.quantized import Quantization, quantization_of
+from estimator.dtypes import FROM_TORCH
+from estimator.notes import Note
+from estimator.request.load_options import LoadOptions
+from estimator.sizes import bitsandbytes
+from estimator.sizes.schemes.compressed import compressed_layers
+from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
+from estimator.sizes.schemes.others import (
+    aqlm_layers,
+    bitnet_layers,
+    eetq_layers,
+    hqq_layers,
+    mlx_layers,
+    mxfp4_layers,
+    unchanged_layers,
+)
+from estimator.sizes.schemes.packed_ints import awq_layers, gptq_layers
+
+Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
+
+
+def quantise_as_stored(tree: ModuleTree, dtype: str) -> ModuleTree:
+    """The tree with the layers that its quantization_config converts in `quantised`; a note where no rule is known.
+
+    dtype: what is not quantised takes it, safetensors' name.
+    """
+    quantization = quantization_of(tree.config)
+    if quantization is None:
+        return tree
+    layers = SCHEMES.get(quantization.scheme)
+    if layers is None:
+        return replace(tree, notes=(*tree.notes, _unknown(quantization.scheme)))
+    tree = replace(tree, modules=tuple(_upright(module) for module in tree.modules))
+    caution = CAUTIONS.get(quantization.scheme)
+    notes = (*tree.notes, caution) if caution else tree.notes
+    return replace(tree, quantised=layers(tree, quantization, dtype), notes=notes)
+
+
+def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
+    """Whether tensors with `weight` in their name keep the file's dtype, whatever from_pretrained(dtype=...) says.
+
+    So it is where the quantiser reassembles `weight` from several tensors (transformers 5.23.0,
+    `HfQuantizer.get_new_dtype` and `get_weight_conversions`).
+    """
+    quantization = quantization_of(config)
+    return quantization is not None and quantization.scheme in REASSEMBLED
+
+
+def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization)).quantised)
+
+
+def bitsandbytes_options(quantization: Quantization) -> LoadOptions:
+    """A saved BitsAndBytesConfig as options of loading."""
+    fields = quantization.fields
+    storage = str(fields.get("bnb_4bit_quant_storage") or "uint8").removeprefix("torch.")
+    skipped = fields.get("llm_int8_skip_modules")
+    four_bit = quantization.scheme == "bitsandbytes_4bit"
+    return LoadOptions(
+        base_precision=str(fields.get("bnb_4bit_quant_type") or "fp4") if four_bit else "int8",
+        double_quant=bool(fields.get("bnb_4bit_use_double_quant")),
+        quant_storage=FROM_TORCH.get(storage, "U8"),
+        skip_modules=tuple(skipped) if skipped is not None else None,
+    )
+
+
+def _upright(module: Module) -> Module:
+    """A Conv1D whose weight was stored as [out, in], the way quantisers keep it, turned back to (in, out)."""
+    if module.kind != "Conv1D" or len(module.parameters) < 2:
+        return module
+    weight, bias = module.parameters[:2]
+    if weight.shape[-1:] == bias.shape or weight.shape[:1] != bias.shape:
+        return module
+    return module._replace(parameters=(weight._replace(shape=weight.shape[::-1]), *module.parameters[1:]))
+
+
+def _unknown(scheme: str) -> Note:
+    return Note(
+        "unknown_quantisation",
+        f"No rule is known for weights stored by {scheme!r}: the base's bytes in memory are those of the plain model, "
+        "and PEFT may refuse layers that are counted here.",
+    )
+
+
+REASSEMBLED = ("bitsandbytes_4bit", "bitsandbytes_8bit")
+
+SCHEMES: Mapping[str, Layers] = {
+    "bitsandbytes_4bit": _bitsandbytes,
+    "bitsandbytes_8bit": _bitsandbytes,
+    "gptq": gptq_layers,
+    "auto-round": gptq_layers,
+    "awq": awq_layers,
+    "fp8": fp8_layers,
+    "mxfp8": fp8_layers,
+    "fbgemm_fp8": fbgemm_layers,
+    "compressed-tensors": compressed_layers,
+    "mxfp4": mxfp4_layers,
+    "bitnet": bitnet_layers,
+    "torchao": unchanged_layers,
+    "quanto": unchanged_layers,
+    "eetq": eetq_layers,
+    "aqlm": aqlm_layers,
+    "hqq": hqq_layers,
+    "mlx": mlx_layers,
+}
+
+CAUTIONS: Mapping[str, Note] = {
+    "gptq": Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers."),
+    "awq": Note("kernel_dependent", "The footprint is that of the packed tensors; kernels hold buffers beside them."),
+    "fp8": Note(
+        "gpu_needed",
+        "FP8 stays packed on a GPU of compute capability 8.9 or more; elsewhere transformers unpacks it to bfloat16.",
+    ),
+    "mxfp4": Note(
+        "gpu_needed",
+        "The packed form is assumed, as a GPU with Triton kernels holds it; elsewhere transformers unpacks MXFP4.",
+    ),
+    "torchao": Note(
+        "logical_footprint",
+        "torchao's weights report their logical size: the footprint is the plain model's, the memory held is less.",
+    ),
+    "quanto": Note(
+        "logical_footprint",
+        "quanto's weights report their logical size: the footprint is the plain model's, the memory held is less.",
+    ),
+    "hqq": Note("not_loadable", "transformers 5.23 does not load HQQ checkpoints; the figures are hqq's own."),
+    "mlx": Note("not_loadable", "MLX's layout: transformers cannot load it, so PEFT adapts none of it."),
+}

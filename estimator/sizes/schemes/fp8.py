@@ -1,0 +1,96 @@
+"""8-bit floats with scales: transformers' FineGrainedFP8 (fp8, mxfp8) and fbgemm_fp8.
+
+A converted Linear has weight F8 [out, in] and weight_scale_inv [ceil(out / block), ceil(in / block)] (one float32
+without blocks), both parameters; fused experts have the same with the expert in front (transformers 5.23.0,
+integrations/finegrained_fp8.py: FP8Linear, FP8Experts, `replace_with_fp8_linear`).
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.checkpoint.quantized import Quantization
+from estimator.sizes.skipping import skips
+
+
+def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """What FineGrainedFP8 makes of each Linear and each `experts` module that is not skipped."""
+    fields = quantization.fields
+    named = fields.get("modules_to_not_convert")
+    skipped = skips(tree, fields.get("ignored_layers") if named is None else named)
+    layers = {}
+    for module in tree.modules:
+        if skipped(module.name) or fields.get("dequantize"):
+            continue
+        if module.name.endswith(".experts") and any(len(p.shape) == 3 for p in module.parameters):
+            layers[module.name] = _experts(module, tree, fields)
+        elif module.kind == "Linear" and module.cls == "Linear":
+            layers[module.name] = _linear(module, fields)
+    return layers
+
+
+def _linear(module: Module, fields) -> QuantisedLayer:
+    weight, *rest = module.parameters
+    scale = Parameter("weight_scale_inv", _scale_shape(weight.shape, _block(fields)), _scale_dtype(fields), True)
+    static = (Parameter("activation_scale", (), "F32", True),) if fields.get("activation_scheme") == "static" else ()
+    parameters = (weight._replace(dtype="F8_E4M3", fixed=True), scale, *static, *rest)
+    return QuantisedLayer(scheme="fp8", cls="FP8Linear", parameters=parameters)
+
+
+def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
+    parameters = []
+    for parameter in module.parameters:
+        experts, rows, columns = parameter.shape
+        if f"{module.name}.{parameter.name}" in tree.transposed:
+            rows, columns = columns, rows
+        parameters += _expert_pair(parameter.name, (experts, rows, columns), fields)
+    return QuantisedLayer(scheme="fp8", cls="FP8Experts", parameters=tuple(parameters), is_linear=False)
+
+
+def _expert_pair(name: str, shape: tuple[int, int, int], fields) -> tuple[Parameter, Parameter]:
+    """`_alloc_expert_proj`: fp4 experts are bytes of two values, with a scale for each 32 of a row."""
+    experts, rows, columns = shape
+    four_bit = fields.get("expert_dtype") == "fp4"
+    block = (1, 32) if four_bit else _block(fields)
+    scale_rows, scale_columns = _scale_shape((rows, columns), block) or (1, 1)
+    if name == "gate_up_proj":
+        scale_rows = max(scale_rows, 2)  # both halves keep a scale of their own
+    weight = (experts, rows, columns // 2) if four_bit else shape
+    return (
+        Parameter(name, weight, "I8" if four_bit else "F8_E4M3", True),
+        Parameter(f"{name}_scale_inv", (experts, scale_rows, scale_columns), _scale_dtype(fields), True),
+    )
+
+
+def _block(fields) -> tuple[int, int] | None:
+    block = fields.get("weight_block_size", (128, 128))
+    return (int(block[0]), int(block[1])) if block else None
+
+
+def _scale_shape(shape, block: tuple[int, int] | None) -> tuple[int, ...]:
+    """() where one scale serves the whole tensor."""
+    return (ceil(shape[0] / block[0]), ceil(shape[1] / block[1])) if block else ()
+
+
+def _scale_dtype(fields) -> str:
+    return "F8_E8M0" if fields.get("scale_fmt") == "ue8m0" else "F32"
+
+
+def fbgemm_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """FbgemmFp8Linear: weight F8 [out, in], weight_scale F32 [out, 1], bias F32 (integrations/fbgemm_fp8.py)."""
+    skipped = skips(tree, quantization.fields.get("modules_to_not_convert"))
+    layers = {}
+    for module in tree.modules:
+        if module.kind != "Linear" or module.cls != "Linear" or skipped(module.name):
+            continue
+        weight, *rest = module.parameters
+        scale = Parameter("weight_scale", (weight.shape[0], 1), "F32", True)
+        bias = (parameter._replace(dtype="F32", fixed=True) for parameter in rest)
+        layers[module.name] = QuantisedLayer(
+            scheme="fbgemm_fp8",
+            cls="FbgemmFp8Linear",
+            parameters=(weight._replace(dtype="F8_E4M3", fixed=True), scale, *bias),
+            buffers=(Parameter("input_scale_ub", (1,), "F32", True),),
+        )
+    return layers

@@ -1,0 +1,158 @@
+"""Schemes with a rule of a few lines each: BitNet, MXFP4, torchao, quanto, EETQ, AQLM, HQQ, and MLX's layout.
+
+Sources: transformers 5.23.0 (quantizers and integrations of the same names); figures of hqq 0.2.8.post1,
+optimum-quanto 0.2.7, torchao 0.18.0.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.checkpoint.quantized import Quantization
+from estimator.sizes.skipping import skips
+
+NOT_LOADABLE = "MLX wrote this checkpoint, and transformers cannot load its packed weights"
+BITLINEAR = "BitLinear is no module that PEFT's LoRA supports"
+
+
+def bitnet_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
+    """BitLinear: weight U8 [out/4, in] and a scale, all buffers. AutoBitLinear keeps a plain weight."""
+    fields = quantization.fields
+    make = _auto_bit_linear if fields.get("linear_class") == "autobitlinear" else _bit_linear
+    online = fields.get("quantization_mode") == "online"
+    return {m.name: make(m, dtype, online) for m in _linears(tree, fields)}
+
+
+def _bit_linear(module: Module, dtype: str, _online: bool) -> QuantisedLayer:
+    weight, *rest = module.parameters
+    out, columns = weight.shape
+    scale = Parameter("weight_scale", (1,), dtype)
+    buffers = (Parameter("weight", (out // 4, columns), "U8", True), scale, *rest)
+    return QuantisedLayer(
+        scheme="bitnet", cls="BitLinear", parameters=(), buffers=buffers, is_linear=False, refusal=BITLINEAR
+    )
+
+
+def _auto_bit_linear(module: Module, dtype: str, online: bool) -> QuantisedLayer:
+    scale = () if online else (Parameter("weight_scale", (1,), dtype),)
+    return QuantisedLayer(scheme="bitnet", cls="AutoBitLinear", parameters=module.parameters, buffers=scale)
+
+
+def mxfp4_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """gpt-oss' experts, two values a byte and a scale byte for each 32; biases are float32 (Mxfp4GptOssExperts).
+
+    Kept packed on a GPU whose kernels can run them; elsewhere, and with `dequantize`, transformers unpacks them.
+    """
+    fields = quantization.fields
+    if fields.get("dequantize"):
+        return {}
+    skipped = skips(tree, fields.get("modules_to_not_convert"))
+    experts = (m for m in tree.modules if m.name.endswith(".experts") and not skipped(m.name))
+    return {m.name: _mxfp4_experts(m) for m in experts if any(len(p.shape) == 3 for p in m.parameters)}
+
+
+def _mxfp4_experts(module: Module) -> QuantisedLayer:
+    parameters, scale_bytes = [], 0
+    for parameter in module.parameters:
+        if len(parameter.shape) != 3:
+            parameters.append(parameter._replace(dtype="F32", fixed=True))
+            continue
+        experts, columns, rows = parameter.shape  # the class keeps (experts, in, out)
+        parameters.append(Parameter(parameter.name, (experts, rows, columns // 2), "U8", True))
+        scale_bytes += experts * rows * (columns // 32)
+    return QuantisedLayer(
+        scheme="mxfp4",
+        cls="Mxfp4GptOssExperts",
+        parameters=tuple(parameters),
+        state_bytes=scale_bytes,
+        is_linear=False,
+        refusal="transformers does not train packed MXFP4 experts; load with Mxfp4Config(dequantize=True)",
+    )
+
+
+def unchanged_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """torchao and quanto: a weight reports its logical shape in the load dtype, so counts and footprint stay."""
+    scheme = quantization.scheme
+    scales = tuple(Parameter(name, (), "F32", True) for name in ("input_scale", "output_scale"))
+    buffers, cls = (scales, "QLinear") if scheme == "quanto" else ((), "Linear")
+    return {
+        m.name: QuantisedLayer(scheme=scheme, cls=cls, parameters=m.parameters, buffers=buffers)
+        for m in _linears(tree, quantization.fields)
+    }
+
+
+def eetq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """EetqLinear: weight I8 [in, out], weight_scales F16 [out], bias F16; no torch.nn.Linear."""
+    layers = {}
+    for module in _linears(tree, quantization.fields):
+        weight, *rest = module.parameters
+        out, columns = weight.shape
+        parameters = (
+            Parameter("weight", (columns, out), "I8", True),
+            Parameter("weight_scales", (out,), "F16", True),
+            *(bias._replace(dtype="F16", fixed=True) for bias in rest),
+        )
+        layers[module.name] = QuantisedLayer(scheme="eetq", cls="EetqLinear", parameters=parameters, is_linear=False)
+    return layers
+
+
+def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
+    """aqlm.QuantizedLinear: codes [out/og, in/ig, books], codebooks [books, 2^b, og, ig], scales [out/og, 1, 1, 1]."""
+    fields = quantization.fields
+    out_group, in_group = int(fields.get("out_group_size") or 1), int(fields.get("in_group_size") or 8)
+    books, bits = int(fields.get("num_codebooks") or 1), int(fields.get("nbits_per_codebook") or 16)
+    layers = {}
+    for module in _linears(tree, {"modules_to_not_convert": fields.get("linear_weights_not_to_quantize")}):
+        weight, *rest = module.parameters
+        out, columns = weight.shape
+        parameters = (
+            Parameter("codebooks", (books, 2**bits, out_group, in_group), dtype),
+            Parameter("codes", (out // out_group, columns // in_group, books), "I8" if bits <= 8 else "I16", True),
+            Parameter("scales", (out // out_group, 1, 1, 1), dtype),
+            *rest,
+        )
+        layers[module.name] = QuantisedLayer(
+            scheme="aqlm", cls="QuantizedLinear", parameters=parameters, is_linear=False
+        )
+    return layers
+
+
+def hqq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """HQQLinear: W_q alone is a parameter, floor(rows x bits / 8) x columns bytes with one group a row."""
+    weights = (quantization.fields.get("quant_config") or {}).get("weight_quant_params") or {}
+    bits, group = int(weights.get("nbits") or 4), weights.get("group_size")
+    layers = {}
+    for module in _linears(tree, {"modules_to_not_convert": quantization.fields.get("skip_modules")}):
+        weight, *rest = module.parameters
+        out, columns = weight.shape
+        width = int(group) if group else columns
+        packed = Parameter("W_q", (out * columns // width * bits // 8, width), "U8", True)
+        state = 2 * 2 * ceil(out * columns / width)  # scale and zero of each group, two bytes each
+        layers[module.name] = QuantisedLayer(
+            scheme="hqq", cls="HQQLinear", parameters=(packed, *rest), state_bytes=state, is_linear=False
+        )
+    return layers
+
+
+def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
+    """What the file holds, for its bytes; no library beside MLX loads it, so PEFT adapts none of it."""
+    bits, group = int(quantization.fields.get("bits") or 4), int(quantization.fields.get("group_size") or 64)
+    layers = {}
+    for module in tree.modules:
+        if module.kind not in ("Linear", "Embedding") or not module.parameters:
+            continue
+        weight, *rest = module.parameters
+        out, columns = weight.shape
+        halves = tuple(Parameter(name, (out, ceil(columns / group)), dtype) for name in ("scales", "biases"))
+        packed = Parameter("weight", (out, columns * bits // 32), "U32", True)
+        layers[module.name] = QuantisedLayer(
+            scheme="mlx", cls="QuantizedLinear", parameters=(packed, *halves, *rest), refusal=NOT_LOADABLE
+        )
+    return layers
+
+
+def _linears(tree: ModuleTree, fields) -> list[Module]:
+    """Linear modules that are not skipped."""
+    skipped = skips(tree, fields.get("modules_to_not_convert"))
+    return [m for m in tree.modules if m.kind == "Linear" and not skipped(m.name)]

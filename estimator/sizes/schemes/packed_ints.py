@@ -1,0 +1,99 @@
+"""GPTQ and AWQ: integers packed into int32 words, all of them buffers (gptqmodel 7.7.0, optimum 2.3.0).
+
+gptq   qweight I32 [in bits/32, out]   qzeros I32 [groups, out bits/32]   scales F16 [groups, out]   g_idx I32 [in]
+awq    qweight I32 [in, out bits/32]   qzeros I32 [groups, out bits/32]   scales F16 [groups, out]
+
+gptqmodel's PyTorch kernels hold two more buffers of shifts; its CUDA kernels (Marlin, ExLlama) hold workspaces of
+their own. None of these classes is a torch.nn.Linear, so PEFT's all-linear passes them by; named targets are adapted.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.checkpoint.quantized import Quantization
+from estimator.sizes.skipping import skips
+
+# optimum 2.3.0, gptq/constants.py: where blocks are looked for when the config does not say.
+BLOCK_PATTERNS = ("transformer.h", "model.decoder.layers", "gpt_neox.layers", "model.layers")
+
+
+def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`)."""
+    fields = quantization.fields
+    inner = tuple(name for group in fields.get("modules_in_block_to_quantize") or () for name in group)
+    prefix = fields.get("block_name_to_quantize") or _block_name(tree)
+    if prefix is None:
+        return {}
+    return {
+        module.name: _gptq_layer(module, fields)
+        for module in tree.modules
+        if module.kind in ("Linear", "Conv1D")
+        and module.name.startswith(prefix + ".")
+        and (not inner or module.name.endswith(inner))
+    }
+
+
+def _block_name(tree: ModuleTree) -> str | None:
+    names = [module.name for module in tree.modules]
+    return next((p for p in BLOCK_PATTERNS if any(name.startswith(p) for name in names)), None)
+
+
+def _gptq_layer(module: Module, fields) -> QuantisedLayer:
+    (rows, columns), bits = _in_out(module), int(fields.get("bits") or 4)
+    groups = _groups(rows, fields.get("group_size"))
+    return QuantisedLayer(
+        scheme="gptq",
+        cls="QuantLinear",
+        parameters=(),
+        buffers=(
+            Parameter("qweight", (rows * bits // 32, columns), "I32", True),
+            Parameter("qzeros", (groups, columns * bits // 32), "I32", True),
+            Parameter("scales", (groups, columns), "F16", True),
+            Parameter("g_idx", (rows,), "I32", True),
+            *(bias._replace(dtype="F16", fixed=True) for bias in module.parameters[1:]),
+            Parameter("wf_unsqueeze_zero", _shifts(bits), "I32", True),
+            Parameter("wf_unsqueeze_neg_one", _shifts(bits), "I32", True),
+        ),
+        is_linear=False,
+    )
+
+
+def _shifts(bits: int) -> tuple[int, ...]:
+    """Shifts of the PyTorch kernels: one for each value in a word, three words of twelve at 3 bits."""
+    return (3, 12) if bits == 3 else (32 // bits,)
+
+
+def awq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """Every Linear that is not skipped; the default list counts beside the config's own (quantizer_awq.py)."""
+    fields = quantization.fields
+    skipped = skips(tree, fields.get("modules_to_not_convert"), add_default=True)
+    return {m.name: _awq_layer(m, fields) for m in tree.modules if m.kind == "Linear" and not skipped(m.name)}
+
+
+def _awq_layer(module: Module, fields) -> QuantisedLayer:
+    (rows, columns), bits = _in_out(module), int(fields.get("bits") or fields.get("w_bit") or 4)
+    groups = _groups(rows, fields.get("group_size") or fields.get("q_group_size"))
+    return QuantisedLayer(
+        scheme="awq",
+        cls="AwqQuantLinear",
+        parameters=(),
+        buffers=(
+            Parameter("qweight", (rows, columns * bits // 32), "I32", True),
+            Parameter("qzeros", (groups, columns * bits // 32), "I32", True),
+            Parameter("scales", (groups, columns), "F16", True),
+            *(bias._replace(dtype="F16", fixed=True) for bias in module.parameters[1:]),
+        ),
+        is_linear=False,
+    )
+
+
+def _in_out(module: Module) -> tuple[int, int]:
+    shape = module.parameters[0].shape
+    return (shape[0], shape[1]) if module.kind == "Conv1D" else (shape[1], shape[0])
+
+
+def _groups(rows: int, group_size: int | None) -> int:
+    """-1 (and nothing) is one group for the whole column."""
+    return ceil(rows / group_size) if group_size and group_size > 0 else 1
