@@ -40,20 +40,20 @@ LORA = (
     click.option("--num-labels", type=click.IntRange(1, 10_000_000), help="Labels of the fresh head."),
     click.option("--vocab-size", type=click.IntRange(1, 2**31), help="Rows of the embedding after resizing."),
     click.option("--tokenizer", metavar="PATH|ID", help="Count those rows from a tokenizer's files."),
-    click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")), default="auto", show_default=True,
-                 help="As in save_pretrained."),
+    click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")),
+                 help="As in save_pretrained. [default: auto]"),
     click.option("--adapter-dtype", type=click.Choice((*_DTYPES, "base")), help="Dtype of the adapter. [default: PEFT's]"),
 )  # fmt: skip
 LOADING = (
-    click.option("--base-precision", type=click.Choice(PRECISIONS), default="stored", show_default=True,
-                 help="How the base is loaded."),
-    click.option("--dtype", type=click.Choice(("auto", *_DTYPES)), default="auto", show_default=True,
-                 help="from_pretrained's dtype, for what is not quantised."),
+    click.option("--base-precision", type=click.Choice(PRECISIONS),
+                 help="How the base is loaded. [default: stored]"),
+    click.option("--dtype", type=click.Choice(("auto", *_DTYPES)),
+                 help="from_pretrained's dtype, for what is not quantised. [default: auto]"),
     click.option("--double-quant/--no-double-quant", default=None, help="bnb_4bit_use_double_quant."),
     click.option("--quant-storage", type=click.Choice(_STORAGE), help="bnb_4bit_quant_storage."),
     click.option("--compute-dtype", type=click.Choice(_DTYPES), help="bnb_4bit_compute_dtype."),
     click.option("--skip-modules", metavar="NAMES", help="llm_int8_skip_modules."),
-    click.option("--prepare-kbit", is_flag=True, help="prepare_model_for_kbit_training was called."),
+    click.option("--prepare-kbit/--no-prepare-kbit", default=None, help="prepare_model_for_kbit_training was called."),
 )  # fmt: skip
 OUTPUT = (
     click.option("--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True),

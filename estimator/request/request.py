@@ -36,12 +36,12 @@ class Request:
     num_labels: int | None = None
     vocab_size: int | None = None
     tokenizer: str | None = None
-    save_embedding_layers: str = "auto"
+    save_embedding_layers: str | None = None  # "auto"
     adapter_dtype: str | None = None
-    base_precision: str = "stored"
-    dtype: str = "auto"
+    base_precision: str | None = None  # "stored"
+    dtype: str | None = None  # "auto"
     double_quant: bool | None = None
     quant_storage: str | None = None
     compute_dtype: str | None = None
     skip_modules: Sequence[str] | str | None = None
-    prepare_kbit: bool = False
+    prepare_kbit: bool | None = None

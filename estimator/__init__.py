@@ -1,0 +1,29 @@
+"""lora-size: exact sizes of LoRA adapters from config.json and safetensors headers alone.
+
+    >>> import estimator
+    >>> answer = estimator.estimate("llama-3.1-8b", r=32, targets="qkvo")
+    >>> answer["adapter"]["parameters"], answer["adapter"]["file"]["bytes"]
+    (27262976, 109086416)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.errors import LoraSizeError
+
+__version__ = "0.1.0"
+__all__ = ["LoraSizeError", "estimate"]
+
+
+def estimate(model: str | None = None, **options: Any) -> dict[str, Any]:
+    """The object of `lora-size --json`, for option names with underscores (`r`, `targets`, `base_precision`, ...).
+
+    `lora` takes the fields of an adapter_config.json. Parameters are counted, sizes are in bytes.
+    Raises LoraSizeError: `code` is one of the contract's error codes, `what`, `where` and `way_out` say the rest.
+    """
+    from estimator.jobs.estimate import estimate as job
+    from estimator.report.document import to_document
+    from estimator.request.options import to_request
+
+    return to_document(job(to_request({**options, "model": model})))

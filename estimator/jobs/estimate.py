@@ -1,0 +1,108 @@
+"""One adapter on one base: the rooms chained."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from estimator.dtypes import FROM_TORCH
+from estimator.errors import UsageError
+from estimator.jobs.base import Base, BaseCache, Progress
+from estimator.lora.adapt import Adaptation, adapt
+from estimator.lora.letters import resolve_targets
+from estimator.notes import Note
+from estimator.report.answer import Answer
+from estimator.request.flags import lora_fields
+from estimator.request.load_options import LoadOptions
+from estimator.request.lora_config import from_mapping
+from estimator.request.request import Request
+from estimator.sizes.adapter_file import adapter_file_bytes
+from estimator.sizes.base import BaseSizes
+from estimator.sizes.cross_check import cross_check
+
+
+def estimate(request: Request, *, bases: BaseCache | None = None, progress: Progress = None) -> Answer:
+    """What PEFT would train and save, and what the base weighs. Raises LoraSizeError: every refusal of the contract."""
+    request = with_config_file(request)
+    bases = bases or BaseCache()
+    given = {**request.lora, **lora_fields(request)}
+    load = load_options(request)
+    base = bases.base(request, given.get("task_type"), progress)
+    adaptation, target_notes = _adapt(base, given, request)
+    sizes = bases.sizes(base, load)
+    return Answer(
+        found=base.found,
+        tree=base.tree,
+        adaptation=adaptation,
+        base=sizes,
+        cross_check=cross_check(base.checkpoint, base.config, base.tree),
+        file_bytes=None if adaptation.save_error else adapter_file_bytes(adaptation.tensors)[0],
+        comparison_bytes=_comparison_bytes(sizes, load),
+        notes=(*base.found.notes, *base.tree.notes, *target_notes, *adaptation.notes),
+    )
+
+
+def with_config_file(request: Request) -> Request:
+    """The request with what --config says filled in where the request itself says nothing.
+
+    Raises UsageError for a file that can't be read or has no LoRA in it.
+    """
+    if request.config is None:
+        return request
+    from estimator.request.files import read_config_file, to_request
+
+    said = dict(to_request(read_config_file(request.config)))
+    lora = {**said.pop("lora", {}), **request.lora}
+    empty = {field.name for field in fields(Request) if getattr(request, field.name) in (None, {})}
+    return replace(request, lora=lora, **{name: value for name, value in said.items() if name in empty})
+
+
+def load_options(request: Request) -> LoadOptions:
+    """How the request loads its base; the library's own defaults where it says nothing."""
+    skip = request.skip_modules
+    return LoadOptions(
+        base_precision=request.base_precision or "stored",
+        dtype="auto" if request.dtype in (None, "auto") else _dtype(request.dtype, "--dtype"),
+        double_quant=bool(request.double_quant),
+        quant_storage=_dtype(request.quant_storage or "uint8", "--quant-storage"),
+        compute_dtype=_dtype(request.compute_dtype, "--compute-dtype") if request.compute_dtype else None,
+        skip_modules=tuple(skip.split(",") if isinstance(skip, str) else skip) if skip is not None else None,
+        prepare_kbit=bool(request.prepare_kbit),
+    )
+
+
+def _dtype(name: str, option: str) -> str:
+    dtype = FROM_TORCH.get(name.removeprefix("torch."))
+    if dtype is None:
+        way_out = "one of " + ", ".join(FROM_TORCH)
+        raise UsageError(f"there is no dtype {name[:60]!r}.", where=option, way_out=way_out)
+    return dtype
+
+
+def _adapt(base: Base, given: dict[str, Any], request: Request) -> tuple[Adaptation, tuple[Note, ...]]:
+    notes: tuple[Note, ...] = ()
+    if request.targets is not None:
+        given["target_modules"], notes = resolve_targets(request.targets, base.tree)
+    adapter_dtype = request.adapter_dtype
+    adaptation = adapt(
+        base.tree,
+        from_mapping(given),
+        adapter_dtype=adapter_dtype if adapter_dtype in (None, "base") else _dtype(adapter_dtype, "--adapter-dtype"),
+        vocab_size=_vocab_size(request),
+        save_embedding_layers=request.save_embedding_layers or "auto",
+    )
+    return adaptation, notes
+
+
+def _vocab_size(request: Request) -> int | None:
+    if request.vocab_size is not None or request.tokenizer is None:
+        return request.vocab_size
+    from estimator.source.tokenizer import vocabulary_size
+
+    return vocabulary_size(request.tokenizer)
+
+
+def _comparison_bytes(sizes: BaseSizes, load: LoadOptions) -> int | None:
+    if load.base_precision == "stored":
+        return sizes.checkpoint_bytes
+    return sizes.loaded.weight_bytes

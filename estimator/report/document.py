@@ -1,0 +1,138 @@
+"""The contract's JSON object: field names, types and units as users rely on them; sizes in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from estimator.dtypes import BITS
+from estimator.lora.adapt import PEFT, TRANSFORMERS
+from estimator.report.answer import Answer
+
+SCHEMA_VERSION = 1
+_WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+def to_document(answer: Answer) -> dict[str, Any]:
+    """A plain object that json.dumps takes."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": _model(answer),
+        "lora": answer.adaptation.config,
+        "adapter": _adapter(answer),
+        "base": _base(answer),
+        "totals": _totals(answer),
+        "cross_check": _cross_check(answer),
+        "comparison": _comparison(answer),
+        "rules": {"peft": PEFT, "transformers": TRANSFORMERS},
+        "notes": [{"code": note.code, "message": note.message} for note in answer.notes],
+    }
+
+
+def _model(answer: Answer) -> dict[str, Any]:
+    found, tree = answer.found, answer.tree
+    return {
+        "id": found.id,
+        "revision": found.revision,
+        "source": found.source,
+        "architecture": _declared(tree.config) or tree.architecture,
+        "basis": tree.basis,
+        "shapes": tree.shapes,
+    }
+
+
+def _declared(config: Mapping[str, Any]) -> str | None:
+    return next(iter(config.get("architectures") or ()), None)
+
+
+def _adapter(answer: Answer) -> dict[str, Any]:
+    adaptation = answer.adaptation
+    parameters = adaptation.trainable_parameters
+    return {
+        "parameters": parameters,
+        "bytes": {precision: parameters * width for precision, width in _WIDTHS.items()},
+        "modules": [
+            {
+                "name": module.name,
+                "kind": module.kind,
+                "in_features": module.in_features,
+                "out_features": module.out_features,
+                "rank": module.rank,
+                "parameters": module.parameters,
+            }
+            for module in adaptation.modules
+        ],
+        "file": {
+            "bytes": answer.file_bytes,
+            "tensors": None if answer.file_bytes is None else len(adaptation.tensors),
+            "dtypes": _dtypes(adaptation.tensors),
+        },
+        "parts": _parts(adaptation),
+    }
+
+
+def _dtypes(tensors: Any) -> dict[str, dict[str, int]]:
+    dtypes: dict[str, dict[str, int]] = {}
+    for tensor in tensors:
+        entry = dtypes.setdefault(tensor.dtype, {"tensors": 0, "elements": 0, "bytes": 0})
+        elements = prod(tensor.shape)
+        entry["tensors"] += 1
+        entry["elements"] += elements
+        entry["bytes"] += elements * BITS[tensor.dtype] // 8
+    return dtypes
+
+
+def _parts(adaptation: Any) -> list[dict[str, Any]]:
+    parts: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for tensor in adaptation.tensors:
+        key = (tensor.part, tensor.dtype)
+        entry = parts.setdefault(key, {"part": tensor.part, "parameters": 0, "file_bytes": 0, "dtype": tensor.dtype})
+        entry["file_bytes"] += prod(tensor.shape) * BITS[tensor.dtype] // 8
+    for part, parameters in adaptation.parameters_by_part.items():
+        entry = next((entry for (name, _), entry in parts.items() if name == part), None)
+        if entry is None:
+            entry = parts[part, None] = {"part": part, "parameters": 0, "file_bytes": 0, "dtype": None}
+        entry["parameters"] = parameters
+    return list(parts.values())
+
+
+def _base(answer: Answer) -> dict[str, Any]:
+    base = answer.base
+    return {
+        "parameters": base.parameters,
+        "bytes": {"checkpoint": base.checkpoint_bytes, **base.bytes},
+        "footprint": dict(base.footprint),
+        "loaded": {
+            "precision": base.loaded.precision,
+            "dtype": base.loaded.dtype,
+            "footprint_bytes": base.loaded.footprint_bytes,
+            "state_bytes": base.loaded.state_bytes,
+        },
+    }
+
+
+def _totals(answer: Answer) -> dict[str, Any]:
+    total = answer.base.all_parameters + answer.adaptation.added_parameters
+    return {
+        "all_parameters": total,
+        "trainable_percent": 100 * answer.adaptation.trainable_parameters / total if total else 0.0,
+    }
+
+
+def _cross_check(answer: Answer) -> dict[str, Any]:
+    check = answer.cross_check
+    files = [
+        {"path": f.path, "expected_bytes": f.expected_bytes, "actual_bytes": f.actual_bytes, "dtypes": dict(f.dtypes)}
+        for f in check.files
+    ]
+    return {"status": check.status, "files": files, "complaints": list(check.complaints)}
+
+
+def _comparison(answer: Answer) -> dict[str, Any]:
+    parameters, file_bytes, base_bytes = answer.base.parameters, answer.file_bytes, answer.comparison_bytes
+    known = file_bytes is not None and base_bytes
+    return {
+        "parameters_percent": 100 * answer.adaptation.trainable_parameters / parameters if parameters else 0.0,
+        "bytes_percent": 100 * file_bytes / base_bytes if known else None,
+    }

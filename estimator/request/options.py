@@ -1,0 +1,47 @@
+"""A request from a mapping of option names: a line of `batch`, the arguments of `estimator.estimate`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from estimator.errors import UsageError
+from estimator.request.request import Request
+
+_FIELDS = frozenset(field.name for field in fields(Request))
+
+
+def to_request(row: dict[str, Any]) -> Request:
+    """Option names with underscores as a Request. Raises UsageError for a name or a value that is none."""
+    if unknown := sorted(set(row) - _FIELDS):
+        from difflib import get_close_matches
+
+        close = get_close_matches(unknown[0], _FIELDS, n=1)
+        way_out = f"did you mean {close[0]}?" if close else "fields of adapter_config.json belong in `lora`"
+        raise UsageError(f"there is no option {unknown[0][:100]!r}.", where=unknown[0][:100], way_out=way_out)
+    for name, value in row.items():
+        _check_type(name, value)
+    return Request(**{name: value for name, value in row.items() if value is not None})
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("offline", "online", "dora", "lora_bias", "double_quant", "prepare_kbit"), bool),
+    **dict.fromkeys(("r", "num_labels", "vocab_size"), int),
+    "timeout": (int, float),
+    **dict.fromkeys(("lora", "set", "rank_pattern"), dict),
+    **dict.fromkeys(("modules_to_save", "target_parameters", "skip_modules"), (list, str)),
+    "trainable_tokens": (list, dict, str),
+}
+_CHOICES = {
+    "base_precision": ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4"),
+    "save_embedding_layers": ("auto", "yes", "no"),
+}
+
+
+def _check_type(name: str, value: Any) -> None:
+    wanted = _TYPES.get(name, str)
+    right = value is None or (isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool))
+    if not right or (isinstance(value, str) and value not in _CHOICES.get(name, (value,))):
+        names = " or ".join(kind.__name__ for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
+        way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give a {names}"
+        raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out=way_out)
