@@ -1,0 +1,92 @@
+"""Whether the files are what their headers, their index and config.json say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from estimator.architecture.module import ModuleTree
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
+_SIDE_TOWERS = ("vision", "visual", "audio", "encoder", "decoder", "mtp", "talker", "speech")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossCheck:
+    status: str  # "match" | "mismatch" | "unavailable": nothing to compare with
+    files: tuple[CheckedFile, ...] = ()
+    complaints: tuple[str, ...] = ()  # what differs, in words; () unless mismatch
+    dtypes: Mapping[str, int] | None = None  # of all files together: dtype -> number of tensors
+
+
+def cross_check(checkpoint: Checkpoint | None, config: Mapping[str, Any], tree: ModuleTree) -> CrossCheck:
+    """Headers against real sizes, index against headers, config.json against shapes."""
+    if checkpoint is None or not checkpoint.files:
+        return CrossCheck(status="unavailable")
+    complaints = (*_sizes(checkpoint), *checkpoint.complaints, *_shapes(checkpoint, config, tree))
+    compared = checkpoint.index_total_size is not None or any(_is_comparable(file) for file in checkpoint.files)
+    agrees = "match" if compared else "unavailable"
+    return CrossCheck(
+        status="mismatch" if complaints else agrees,
+        files=checkpoint.files,
+        complaints=complaints,
+        dtypes=_dtype_mix(checkpoint),
+    )
+
+
+def _is_comparable(file: CheckedFile) -> bool:
+    return file.expected_bytes is not None and file.actual_bytes is not None
+
+
+def _sizes(checkpoint: Checkpoint) -> Iterator[str]:
+    for file in checkpoint.files:
+        if not _is_comparable(file) or file.expected_bytes == file.actual_bytes:
+            continue
+        how = "cut short" if file.actual_bytes < file.expected_bytes else "longer than its header says"
+        yield f"{file.path} is {how}: its header calls for {file.expected_bytes:,} bytes, {file.actual_bytes:,} are there"
+
+
+def _shapes(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree) -> Iterator[str]:
+    """Vocabulary, width and number of layers; silent where config.json says them in a way of its own."""
+    text = config.get("text_config")
+    section = text if isinstance(text, Mapping) else config
+    yield from _embedding(checkpoint, section, tree)
+    yield from _layers(checkpoint, section)
+
+
+def _embedding(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree) -> Iterator[str]:
+    """A number that config.json holds nowhere can't be what the class builds."""
+    name = (tree.input_embedding or "").rpartition(".")[2]
+    stored = [
+        t for t in checkpoint.tensors.values() if name and t.name.endswith(f"{name}.weight") and len(t.shape) == 2
+    ]
+    known = {value for value in config.values() if type(value) is int}
+    padded = any("pad_vocab" in key or "vocab_size_multiple" in key for key in config)
+    if len(stored) != 1 or stored[0].dtype not in ("F32", "F16", "BF16"):
+        return
+    rows, width = stored[0].shape
+    for field, size in (("vocab_size", rows), ("hidden_size", width)):
+        if type(config.get(field)) is int and size not in known and not (padded and field == "vocab_size"):
+            yield f"{stored[0].name} is {rows:,} x {width:,}, but config.json says {field} {config[field]:,}"
+
+
+def _layers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Iterator[str]:
+    """Fewer layers than config.json says; more are common (extra heads for several tokens) and loaded by nobody."""
+    promised = config.get("num_hidden_layers")
+    if type(promised) is not int:
+        return
+    names = (name for name in checkpoint.tensors if not any(tower in name for tower in _SIDE_TOWERS))
+    found = {int(match.group(1)) for match in map(_LAYER.search, names) if match}
+    if found and len(found) < promised and max(found) + 1 < promised:
+        yield f"the files hold {max(found) + 1} layers, but config.json says num_hidden_layers {promised}"
+
+
+def _dtype_mix(checkpoint: Checkpoint) -> Mapping[str, int]:
+    mix: dict[str, int] = {}
+    for file in checkpoint.files:
+        for dtype, count in file.dtypes.items():
+            mix[dtype] = mix.get(dtype, 0) + count
+    return mix
