@@ -29,7 +29,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     load = load_options(request)
     base = bases.base(request, given.get("task_type"), progress)
     adaptation, target_notes = _adapt(base, given, request)
-    sizes = bases.sizes(base, load)
+    sizes, size_notes = _honest_sizes(base, bases.sizes(base, load), load)
     return Answer(
         found=base.found,
         tree=base.tree,
@@ -38,7 +38,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
         cross_check=cross_check(base.checkpoint, base.config, base.tree),
         file_bytes=None if adaptation.save_error else adapter_file_bytes(adaptation.tensors)[0],
         comparison_bytes=_comparison_bytes(sizes, load),
-        notes=(*base.found.notes, *base.tree.notes, *target_notes, *adaptation.notes),
+        notes=(*base.found.notes, *base.tree.notes, *target_notes, *adaptation.notes, *size_notes),
     )
 
 
@@ -103,6 +103,28 @@ def _vocab_size(request: Request) -> int | None:
 
 
 def _comparison_bytes(sizes: BaseSizes, load: LoadOptions) -> int | None:
-    if load.base_precision == "stored":
+    """The base's bytes at --base-precision: the file's own where it is compared as stored and its headers are known."""
+    if load.base_precision == "stored" and sizes.checkpoint_bytes is not None:
         return sizes.checkpoint_bytes
     return sizes.loaded.weight_bytes
+
+
+_DTYPE_UNKNOWN = Note(
+    "stored_dtype_unknown",
+    "The dtype in which this base is stored is not known without its headers: --online reads them, --dtype says it.",
+)
+
+
+def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[BaseSizes, tuple[Note, ...]]:
+    """Without headers and without a dtype in the config, what depends on the stored dtype is not claimed."""
+    known = base.checkpoint is not None or load.dtype != "auto" or base.config.get("dtype") or base.config.get("torch_dtype")
+    if known:
+        return sizes, ()
+    loaded = sizes.loaded
+    if load.base_precision not in ("fp32", "bf16", "fp16"):
+        loaded = replace(loaded, dtype=None, footprint_bytes=None, state_bytes=None, weight_bytes=None)
+    whole = {name: size for name, size in sizes.bytes.items() if name in ("fp32", "bf16", "fp16")}
+    footprint = {name: size for name, size in sizes.footprint.items() if name in whole}
+    unknown = dict.fromkeys(name for name in sizes.bytes if name not in whole)
+    honest = replace(sizes, bytes={**whole, **unknown}, footprint={**footprint, **unknown}, loaded=loaded)
+    return honest, (_DTYPE_UNKNOWN,)

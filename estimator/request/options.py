@@ -6,22 +6,31 @@ from dataclasses import fields
 from typing import Any
 
 from estimator.errors import UsageError
+from estimator.request.lora_config import LoraConfig
 from estimator.request.request import Request
 
 _FIELDS = frozenset(field.name for field in fields(Request))
+LORA_FIELDS = frozenset(field.name for field in fields(LoraConfig))
 
 
 def to_request(row: dict[str, Any]) -> Request:
     """Option names with underscores as a Request. Raises UsageError for a name or a value that is none."""
-    if unknown := sorted(set(row) - _FIELDS):
-        from difflib import get_close_matches
-
-        close = get_close_matches(unknown[0], _FIELDS, n=1)
-        way_out = f"did you mean {close[0]}?" if close else "fields of adapter_config.json belong in `lora`"
-        raise UsageError(f"there is no option {unknown[0][:100]!r}.", where=unknown[0][:100], way_out=way_out)
+    if unknown := sorted(set(row) - _FIELDS, key=str):
+        raise _unknown(str(unknown[0])[:100])
     for name, value in row.items():
         _check_type(name, value)
     return Request(**{name: value for name, value in row.items() if value is not None})
+
+
+def _unknown(name: str) -> UsageError:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, _FIELDS, n=1)
+    if name in LORA_FIELDS:
+        way_out = "fields of adapter_config.json belong in `lora`"
+    else:
+        way_out = f"did you mean {close[0]}?" if close else "`lora-size --help` lists the options"
+    return UsageError(f"there is no option {name!r}.", where=name, way_out=way_out)
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
