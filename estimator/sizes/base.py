@@ -36,6 +36,7 @@ class BaseSizes:
     footprint: Mapping[str, int]  # precision -> get_memory_footprint()
     loaded: Loaded
     all_parameters: int  # the base's share of get_nb_trainable_parameters()[1], as this request loads it
+    model: ModuleTree  # as this request loads it: what PEFT is given
     notes: tuple[Note, ...] = ()  # what the reader must know of the way it is loaded
 
 
@@ -59,6 +60,7 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
             weight_bytes=weight_bytes(loaded) + state_bytes(loaded) + (kbit_bytes(loaded) if load.prepare_kbit else 0),
         ),
         all_parameters=counted_by_peft(loaded),
+        model=loaded,
         notes=_notes(tree, loaded, load),
     )
 
@@ -69,8 +71,8 @@ def _notes(tree: ModuleTree, loaded: ModuleTree, load: LoadOptions) -> tuple[Not
         return (
             Note(
                 "stored_quantised",
-                f"The checkpoint is stored as {quantization.scheme}; {load.base_precision} is what its weights would be "
-                "unpacked, which from_pretrained() alone does not do.",
+                f"The checkpoint is stored as {quantization.scheme}; {load.base_precision} is what its weights would "
+                "be unpacked, which from_pretrained() alone does not do.",
             ),
         )
     return tuple(note for note in loaded.notes if note not in tree.notes)

@@ -18,7 +18,7 @@ _SIDE_TOWERS = ("vision", "visual", "audio", "encoder", "decoder", "mtp", "talke
 class CrossCheck:
     status: str  # "match" | "mismatch" | "unavailable": nothing to compare with
     files: tuple[CheckedFile, ...] = ()
-    complaints: tuple[str, ...] = ()  # what differs, in words; () unless mismatch
+    complaints: tuple[str, ...] = ()  # index and config.json against the headers, in words; sizes are in `files`
     dtypes: Mapping[str, int] | None = None  # of all files together: dtype -> number of tensors
 
 
@@ -26,27 +26,16 @@ def cross_check(checkpoint: Checkpoint | None, config: Mapping[str, Any], tree: 
     """Headers against real sizes, index against headers, config.json against shapes."""
     if checkpoint is None or not checkpoint.files:
         return CrossCheck(status="unavailable")
-    complaints = (*_sizes(checkpoint), *checkpoint.complaints, *_shapes(checkpoint, config, tree))
-    compared = checkpoint.index_total_size is not None or any(_is_comparable(file) for file in checkpoint.files)
-    agrees = "match" if compared else "unavailable"
+    complaints = (*checkpoint.complaints, *_shapes(checkpoint, config, tree))
+    compared = [f for f in checkpoint.files if f.expected_bytes is not None and f.actual_bytes is not None]
+    differs = complaints or any(file.expected_bytes != file.actual_bytes for file in compared)
+    agrees = "match" if compared or checkpoint.index_total_size is not None else "unavailable"
     return CrossCheck(
-        status="mismatch" if complaints else agrees,
+        status="mismatch" if differs else agrees,
         files=checkpoint.files,
         complaints=complaints,
         dtypes=_dtype_mix(checkpoint),
     )
-
-
-def _is_comparable(file: CheckedFile) -> bool:
-    return file.expected_bytes is not None and file.actual_bytes is not None
-
-
-def _sizes(checkpoint: Checkpoint) -> Iterator[str]:
-    for file in checkpoint.files:
-        if not _is_comparable(file) or file.expected_bytes == file.actual_bytes:
-            continue
-        how = "cut short" if file.actual_bytes < file.expected_bytes else "longer than its header says"
-        yield f"{file.path} is {how}: its header calls for {file.expected_bytes:,} bytes, {file.actual_bytes:,} are there"
 
 
 def _shapes(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree) -> Iterator[str]:
