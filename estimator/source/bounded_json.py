@@ -1,0 +1,50 @@
+"""JSON of strangers, parsed only where the result fits in memory.
+
+A byte of JSON can become thirty of Python ("{}," is 3 bytes and makes an object of 64), so the bound is on what the
+structure will cost, estimated from a count of its brackets and commas, not on the length of the text alone.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MAX_TEXT_BYTES = 64_000_000
+MAX_PARSED_BYTES = 220_000_000
+# CPython 3.11: a dict of up to 5 keys, a list with room for 4, and what a comma parts: a pointer and a short text or number.
+_COSTS = ((b"{", 232), (b"[", 88), (b",", 80))
+
+
+class NotUsable(ValueError):
+    """Why a text can't be read as JSON, in a few words."""
+
+
+def parsed_bytes(text: bytes) -> int:
+    """About how many bytes the parsed object of a JSON text takes, the decoded text included; never far too few."""
+    width = 1 if text.isascii() else 4
+    return len(text) * width + sum(text.count(mark) * cost for mark, cost in _COSTS)
+
+
+def check_affordable(text: bytes) -> None:
+    """Raises NotUsable where parsing `text` would take more memory than anything honest needs."""
+    if len(text) > MAX_TEXT_BYTES:
+        raise NotUsable(f"it has {len(text):,} bytes")
+    if (cost := parsed_bytes(text)) > MAX_PARSED_BYTES:
+        raise NotUsable(f"its {len(text):,} bytes would take about {cost:,} in memory")
+
+
+def parse_json(text: bytes) -> Any:
+    """The value of a JSON text. Raises NotUsable for what is none, is nested too deeply, or would fill the memory."""
+    check_affordable(text)
+    try:
+        return json.loads(text.decode(), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise NotUsable(f"it is not UTF-8 (byte {error.start:,})") from error
+    except RecursionError as error:
+        raise NotUsable("it is nested too deeply") from error
+    except ValueError as error:
+        raise NotUsable(f"it is not JSON ({error})") from error
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number of JSON")

@@ -1,0 +1,185 @@
+"""What was read of a commit, kept for good.
+
+A commit is immutable, so an answer about it never ages. An entry is one file beside what the Hub's own tools keep:
+
+    {HF_HUB_CACHE}/models--{org}--{name}/lora-size/v1/{commit}[+{folder, quoted}].entry
+
+    line 1      lora-size 1 {crc32 of all that follows, in hex}
+    line 2      JSON: {"id", "commit", "folder", "parts": [[kind, name, bytes, file's bytes or null], ...],
+                "other_files": {name: bytes}, "files": {path: bytes} or null}
+    then        the parts, one after the other, as the Hub sent them; kind is "config", "endpoint", "index" or "header"
+
+    .../lora-size/v1/refs/{revision, quoted}    the commit that a branch or tag stood at when it was last asked for
+
+Both are written beside their place and moved into it, so that readers see a whole file or none; an entry whose lengths or
+sum do not fit is read as none. `hf cache rm` removes them with the repository's folder; an empty `snapshots` makes the
+folder one that `hf cache ls` can read. Nothing here holds a token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import quote
+
+from estimator.source.place import is_commit
+
+FORMAT = 1
+_MAX_ENTRY_BYTES = 256_000_000
+_STALE_SECONDS = 3_600
+
+
+class Part(NamedTuple):
+    kind: str  # "config" | "endpoint" | "index" | "header"
+    name: str
+    text: bytes
+    file_bytes: int | None = None  # of the file whose header it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    id: str
+    commit: str
+    folder: str
+    parts: tuple[Part, ...]
+    other_files: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, int] | None = None  # sizes that the endpoint's headers were checked against
+
+
+def repository_folder(cache: str, id_: str) -> str:
+    """Where the Hub's tools keep a model (huggingface_hub 2.4.0, file_download.py, `repo_folder_name`)."""
+    return os.path.join(cache, "--".join(["models", *id_.split("/")]))
+
+
+def read_entry(cache: str, id_: str, commit: str, folder: str) -> Entry | None:
+    """The entry of a commit; None where there is none that is whole."""
+    try:
+        with open(_entry_path(cache, id_, commit, folder), "rb") as file:
+            if os.fstat(file.fileno()).st_size > _MAX_ENTRY_BYTES:
+                return None
+            first_line, rest = file.readline(100), file.read()
+        if first_line != _first_line(zlib.crc32(rest)):
+            return None
+        entry = _parsed(rest)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return entry if (entry.id, entry.commit, entry.folder) == (id_, commit, folder) else None
+
+
+def _first_line(crc: int) -> bytes:
+    return b"lora-size %d %08x\n" % (FORMAT, crc)
+
+
+def _parsed(rest: bytes) -> Entry:
+    at = rest.index(b"\n") + 1
+    head = json.loads(rest[:at])
+    parts = []
+    for kind, name, length, file_bytes in head["parts"]:
+        parts.append(Part(kind, name, rest[at : at + length], file_bytes))
+        at += length
+    if at != len(rest):
+        raise ValueError("the parts do not fill the entry")
+    named = {key: head[key] for key in ("id", "commit", "folder", "other_files", "files")}
+    return Entry(parts=tuple(parts), **named)
+
+
+def write_entry(cache: str, entry: Entry) -> None:
+    """Keep an entry. A cache that can't be written is no error: the next reader asks the Hub again."""
+    head = {
+        "id": entry.id,
+        "commit": entry.commit,
+        "folder": entry.folder,
+        "parts": [[part.kind, part.name, len(part.text), part.file_bytes] for part in entry.parts],
+        "other_files": dict(entry.other_files),
+        "files": None if entry.files is None else dict(entry.files),
+    }
+    texts = [json.dumps(head).encode() + b"\n", *(part.text for part in entry.parts)]
+    crc = 0
+    for text in texts:
+        crc = zlib.crc32(text, crc)
+    path = _entry_path(cache, entry.id, entry.commit, entry.folder)
+    try:
+        os.makedirs(os.path.join(repository_folder(cache, entry.id), "snapshots"), exist_ok=True)
+        _write(path, [_first_line(crc), *texts])
+        _sweep(os.path.dirname(path))
+    except OSError:
+        return
+
+
+def read_ref(cache: str, id_: str, revision: str) -> str | None:
+    """The commit that a branch or tag was last seen at, by this tool or by the Hub's own; None where it never was."""
+    ours = _ref_path(cache, id_, revision)
+    theirs = os.path.join(repository_folder(cache, id_), "refs", *revision.split("/"))
+    seen = []
+    for path in (ours, theirs) if ".." not in revision.split("/") and "\0" not in revision else (ours,):
+        try:
+            with open(path, encoding="ascii") as file:
+                commit = file.read(64).strip()
+                if is_commit(commit):
+                    seen.append((os.fstat(file.fileno()).st_mtime, commit))
+        except (OSError, ValueError):
+            continue
+    return max(seen)[1] if seen else None
+
+
+def write_ref(cache: str, id_: str, revision: str, commit: str) -> None:
+    """Keep which commit a branch or tag stands at now."""
+    if is_commit(revision):
+        return
+    try:
+        _write(_ref_path(cache, id_, revision), [commit.encode()])
+    except OSError:
+        return
+
+
+def kept_ids(cache: str) -> list[str]:
+    """Ids of the models of which something is kept, in order."""
+    try:
+        names = sorted(os.listdir(cache))
+    except OSError:
+        return []
+    return [name[len("models--") :].replace("--", "/", 1) for name in names if name.startswith("models--")]
+
+
+def _root(cache: str, id_: str) -> str:
+    return os.path.join(repository_folder(cache, id_), "lora-size", f"v{FORMAT}")
+
+
+def _entry_path(cache: str, id_: str, commit: str, folder: str) -> str:
+    name = commit + ("+" + quote(folder.rstrip("/"), safe="") if folder else "")
+    return os.path.join(_root(cache, id_), name[:200] + ".entry")
+
+
+def _ref_path(cache: str, id_: str, revision: str) -> str:
+    return os.path.join(_root(cache, id_), "refs", quote(revision, safe="").replace(".", "%2E")[:200])
+
+
+def _write(path: str, texts: list[bytes]) -> None:
+    """Write a file whole or not at all: beside its place under a name of this process's own, then moved."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    draft = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    try:
+        with open(draft, "xb") as file:
+            file.writelines(texts)
+        os.replace(draft, path)
+    except BaseException:
+        if os.path.exists(draft):
+            os.unlink(draft)
+        raise
+
+
+def _sweep(folder: str) -> None:
+    """Remove the drafts of writers that were killed."""
+    with os.scandir(folder) as entries:
+        stale = [entry.path for entry in entries if entry.name.endswith(".tmp") and _age(entry) > _STALE_SECONDS]
+    for path in stale:
+        os.unlink(path)
+
+
+def _age(entry: os.DirEntry[str]) -> float:
+    return time.time() - entry.stat().st_mtime

@@ -1,0 +1,113 @@
+"""A model from what is kept of it: an entry of our own cache, or files that the Hub's own tools have downloaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from estimator.errors import LoraSizeError, OfflineError
+from estimator.notes import Note
+from estimator.source.bounded_json import NotUsable
+from estimator.source.cache import Entry, kept_ids, read_entry, read_ref, repository_folder
+from estimator.source.config import parse_config
+from estimator.source.folder import find_in_folder
+from estimator.source.found import Found, StoredFile
+from estimator.source.hub_notes import notes_about
+from estimator.source.metadata_endpoint import described
+from estimator.source.place import Place, is_commit
+from estimator.source.plain import plain
+from estimator.source.shard_names import shards_of
+
+
+def kept(place: Place, cache: str) -> Found | None:
+    """All that is known of a place held at a commit; None where that is not all of its headers."""
+    entry = read_entry(cache, place.id, place.revision, place.folder)
+    if entry is not None and (found := from_entry(entry, place)):
+        return found
+    found = _downloaded(place, cache)
+    return found if found is not None and found.files else None
+
+
+def find_offline(place: Place, cache: str) -> Found:
+    """What is kept of a place. Raises OfflineError where nothing is, and says what is."""
+    commit = place.revision if is_commit(place.revision) else read_ref(cache, place.id, place.revision)
+    if commit is not None:
+        place = place.at(commit)
+        if found := kept(place, cache) or _downloaded(place, cache) or _config_alone(place, cache):
+            return found
+    raise _not_kept(place, cache)
+
+
+def from_entry(entry: Entry, place: Place) -> Found | None:
+    """The model that an entry holds; None where it can't be read after all."""
+    try:
+        return _from_parts(entry, place)
+    except (LoraSizeError, NotUsable, TypeError, KeyError):
+        return None
+
+
+def _from_parts(entry: Entry, place: Place) -> Found:
+    config, index, files = None, None, []
+    for part in entry.parts:
+        if part.kind == "config":
+            config = parse_config(part.text, where=place.where("config.json"))
+        elif part.kind == "endpoint":
+            told = described(part.text, place, entry.files)
+            files, index = list(told.files), told.index
+        elif part.kind == "index":
+            index = shards_of(part.text, place, name=part.name)[1]
+        else:
+            files.append(StoredFile(part.name, part.text, len(part.text), part.file_bytes))
+    return Found(
+        id=entry.id,
+        revision=entry.commit,
+        source="cache",
+        config=config,
+        files=tuple(files),
+        index=index,
+        other_files=entry.other_files,
+        notes=notes_about(config, bool(files), entry.files, place),
+    )
+
+
+def _snapshot(place: Place, cache: str) -> str:
+    return os.path.join(repository_folder(cache, place.id), "snapshots", place.revision)
+
+
+def _downloaded(place: Place, cache: str) -> Found | None:
+    """The model in a snapshot of the Hub's own cache; None where it is not whole."""
+    if not os.path.isdir(_snapshot(place, cache)):
+        return None
+    try:
+        found = find_in_folder(_snapshot(place, cache), subfolder=place.folder or None)
+    except (LoraSizeError, OSError):
+        return None
+    return replace(found, id=place.id, revision=place.revision, source="cache")
+
+
+def _config_alone(place: Place, cache: str) -> Found | None:
+    try:
+        with open(os.path.join(_snapshot(place, cache), *place.folder.split("/"), "config.json"), "rb") as file:
+            config = parse_config(file.read(), where=place.where("config.json"))
+    except OSError:
+        return None
+    message = f"the weights of {place.id} are not all downloaded, so that shapes come from config.json."
+    return Found(
+        id=place.id,
+        revision=place.revision,
+        source="cache",
+        config=config,
+        notes=(Note("weights_not_cached", message),),
+    )
+
+
+def _not_kept(place: Place, cache: str) -> OfflineError:
+    others = kept_ids(cache)
+    if place.id in others:
+        what = f"{place.id} is cached, but not its revision {plain(place.revision, 60)!r}."
+    else:
+        what = f"{place.id} is not cached."
+    there = [plain(id_, 80) for id_ in others if id_ != place.id]
+    known = f" (cached are {', '.join(there[:5])}{' and more' if len(there) > 5 else ''})" if there else ""
+    way_out = f"run once without --offline and HF_HUB_OFFLINE{known}"
+    return OfflineError(what, where=cache, way_out=way_out)

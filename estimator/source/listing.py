@@ -1,0 +1,130 @@
+"""The files of a repository with their sizes, and which of them a model is read from.
+
+`/api/models/{id}/tree/{revision}?recursive=true` answers a JSON list of {"type": "file", "path", "size", "lfs": {"size"}},
+a thousand a page; `Link: <address>; rel="next"` leads to the next page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.errors import NetworkError
+from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.folder import INDEX, OTHER_WEIGHTS, SINGLE
+from estimator.source.place import Place
+from estimator.source.plain import plain
+from estimator.source.redirects import origin
+from estimator.source.refusals import refusal
+from estimator.source.transport import Answer, Line, get, shown
+
+MAX_PAGES = 50
+MAX_PAGE_BYTES = 8_000_000
+_NEXT = re.compile(r'<([^<>]*)>\s*;[^<,]*\brel\s*=\s*"?next\b')
+# What lies beside weights without being the model's.
+_NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "rng_state", "consolidated")
+
+
+def list_files(line: Line, place: Place) -> dict[str, int]:
+    """Path -> size in bytes of every file at `place`.
+
+    Raises NotFoundError, GatedError or NetworkError where the Hub refuses, or lists what can't be.
+    """
+    files: dict[str, int] = {}
+    url: str | None = place.tree()
+    seen = set()
+    while url is not None:
+        if url in seen or len(seen) >= MAX_PAGES:
+            what = f"the list of files goes on for more than {len(seen)} pages" + (
+                ", in a circle." if url in seen else "."
+            )
+            raise NetworkError(what, where=place.id, way_out="this is not how a model's repository looks; check its id")
+        seen.add(url)
+        answer = get(line, url, limit=MAX_PAGE_BYTES)
+        if answer.status != 200:
+            raise refusal(line, answer, id_=place.id, revision=place.revision)
+        place.check_commit(answer.said.get("x-repo-commit"), of="the list of files")
+        files.update(_page(answer))
+        url = _next_page(line, answer)
+    return files
+
+
+def _page(answer: Answer) -> dict[str, int]:
+    try:
+        entries = parse_json(answer.body)
+        return {entry["path"]: _size(entry) for entry in entries if _is_file(entry)}
+    except (NotUsable, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, NotUsable) else "it is no list of paths and sizes"
+        way_out = "try again; if it happens again, check HF_ENDPOINT"
+        raise NetworkError(
+            f"the list of files can't be used: {reason}.", where=shown(answer.url), way_out=way_out
+        ) from error
+
+
+def _is_file(entry: Any) -> bool:
+    if not isinstance(entry["path"], str):
+        raise TypeError
+    return entry.get("type", "file") == "file"
+
+
+def _size(entry: Mapping[str, Any]) -> int:
+    """A file's own size; for what lies in large file storage that of the file, not of its pointer."""
+    lfs = entry.get("lfs")
+    size = lfs["size"] if isinstance(lfs, Mapping) and "size" in lfs else entry["size"]
+    if type(size) is not int or not 0 <= size < 2**63:
+        raise TypeError
+    return size
+
+
+def _next_page(line: Line, answer: Answer) -> str | None:
+    match = _NEXT.search(answer.headers.get("link", ""))
+    if match is None:
+        return None
+    url = match[1].replace(
+        "https://huggingface.co/", line.endpoint + "/", 1
+    )  # a mirror may pass the Hub's own words on
+    try:
+        if origin(url) == origin(line.endpoint):
+            return url
+    except ValueError:
+        pass
+    what = f"the list of files goes on at another host: {plain(url, 120)!r}."
+    raise NetworkError(what, where=shown(answer.url), way_out="check HF_ENDPOINT; the Hub's own lists stay on it")
+
+
+def weight_files(files: Mapping[str, int], folder: str) -> list[str]:
+    """Names in `folder` that hold a model's weights, where neither the single file nor an index is there."""
+    names = _directly_in(files, folder)
+    return [name for name in names if name.endswith(".safetensors") and not name.startswith(_NOT_THE_MODEL)]
+
+
+def other_weights(files: Mapping[str, int], folder: str) -> dict[str, int]:
+    """Weights in `folder` in formats that are not read: name -> bytes."""
+    names = _directly_in(files, folder)
+    wanted = [name for name in names if name.endswith(OTHER_WEIGHTS) and not name.startswith(_NOT_THE_MODEL)]
+    return {name: files[folder + name] for name in wanted}
+
+
+def model_folders(files: Mapping[str, int]) -> list[str]:
+    """Folders below the root that look like models of their own: with a config.json or safetensors files."""
+    return sorted(
+        {
+            folder
+            for path in files
+            if (folder := path.rpartition("/")[0]) and (path.endswith(("/config.json", ".safetensors")))
+        }
+    )
+
+
+def _directly_in(files: Mapping[str, int], folder: str) -> list[str]:
+    inside = (path[len(folder) :] for path in files if path.startswith(folder))
+    return sorted(name for name in inside if "/" not in name)
+
+
+def holds(files: Mapping[str, int] | None, folder: str, name: str) -> bool | None:
+    """Whether a file is there; None where the list is not known."""
+    return None if files is None else folder + name in files
+
+
+__all__ = ["INDEX", "SINGLE", "holds", "list_files", "model_folders", "other_weights", "weight_files"]

@@ -1,0 +1,233 @@
+"""A model read from the Hub itself.
+
+1   config.json's address and, of the default branch, the metadata endpoint, side by side; the first names the commit
+2   config.json itself and the list of files, held at that commit
+3   only where the endpoint does not serve: the index, then the first bytes of every file
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from estimator.errors import LoraSizeError, MalformedConfigError, NetworkError, NotFoundError
+from estimator.source.bounded_json import NotUsable, check_affordable
+from estimator.source.cache import Entry, Part
+from estimator.source.config import MAX_CONFIG_BYTES, parse_config
+from estimator.source.folder import INDEX, SINGLE
+from estimator.source.found import Found, StoredFile
+from estimator.source.hub_notes import nothing_here, notes_about
+from estimator.source.listing import list_files, other_weights, weight_files
+from estimator.source.metadata_endpoint import MAX_BYTES, described
+from estimator.source.place import DEFAULT_REVISION, Place, is_commit
+from estimator.source.ranges import MAX_HEADERS_BYTES, read_headers
+from estimator.source.refusals import is_missing_entry, refusal
+from estimator.source.shard_names import missing_shard, shards_of
+from estimator.source.side_by_side import Started
+from estimator.source.transport import Answer, Line, TooLong, get
+from estimator.source.verified import verified
+
+_GRACE_SECONDS = 2.0  # for the list of files, where the headers are already there
+_RENAMES = 2
+
+
+class Head(NamedTuple):
+    """What the address of a file says before the file is fetched."""
+
+    place: Place  # under the id that the Hub uses, held at its commit where it names one
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    files: tuple[StoredFile, ...] = ()
+    index: Mapping[str, Any] | None = None
+    parts: tuple[Part, ...] = ()  # what the cache keeps of them
+    sizes: Mapping[str, int] | None = None  # that the endpoint's headers were checked against
+
+
+def read_online(
+    line: Line, place: Place, *, kept: Callable[[Place], Found | None] | None, tell: Callable[[str], None]
+) -> tuple[Found, Entry | None]:
+    """The model, and what to keep of it. `kept` is asked first where something of the branch is kept already."""
+    tell(f"asking {line.endpoint} for {place.id}")
+    asked = None if kept else _ask_endpoint(line, place)
+    head = Started(ask_head, line, place, "config.json").value(line.deadline)
+    if kept and is_commit(head.place.revision) and (found := kept(head.place)):
+        return found, None
+    asked = asked or _ask_endpoint(line, place)
+    listing = Started(list_files, line, head.place)
+    text = Started(file_text, line, head, MAX_CONFIG_BYTES)
+    config_text = _config_text(text, line, head)
+    config = None if config_text is None else parse_config(config_text, where=head.place.where("config.json"))
+    body = _endpoint_body(asked, line, head.place)
+    files = _listed(listing, line, hurry=body is not None, needed=head.answer.status == 404)
+    weights = _weights(line, head.place, body, files, tell)
+    if config is None and not weights.files:
+        raise nothing_here(head.place, files)
+    found = _found(head.place, config, weights, files)
+    return found, _entry(found, head.place, config_text, weights)
+
+
+def ask_head(line: Line, place: Place, name: str) -> Head:
+    """Where a file lies and at which commit. Raises NotFoundError, GatedError or NetworkError; a missing file is none."""
+    answer = get(line, place.resolve(name), limit=MAX_CONFIG_BYTES, follow=False)
+    for _ in range(_RENAMES):
+        id_ = _renamed(place, answer.location)
+        if id_ is None:
+            break
+        place = replace(place, id=id_)
+        answer = get(line, place.resolve(name), limit=MAX_CONFIG_BYTES, follow=False)
+    if answer.status != 200 and answer.location is None and not is_missing_entry(answer):
+        raise refusal(line, answer, id_=place.id, revision=place.revision)
+    commit = answer.said.get("x-repo-commit")
+    place.check_commit(commit, of=name)
+    return Head(place.at(commit) if is_commit(commit) else place, answer)
+
+
+def _renamed(place: Place, location: str | None) -> str | None:
+    """The id that a redirect from one repository to another leads to."""
+    match = re.match(re.escape(place.endpoint) + r"/([\w.-]+(?:/[\w.-]+)?)/resolve/", location or "")
+    return match[1] if match and match[1] != place.id and not match[1].startswith("api/") else None
+
+
+def file_text(line: Line, head: Head, limit: int) -> bytes | None:
+    """The file that a head leads to; None where it is missing."""
+    if head.answer.status == 404:
+        return None
+    if head.answer.location is None:
+        return head.answer.body
+    answer = get(line, head.answer.location, limit=limit)
+    if answer.status != 200:
+        raise refusal(line, answer, id_=head.place.id, revision=head.place.revision)
+    head.place.check_commit(answer.said.get("x-repo-commit"), of="a file")
+    return answer.body
+
+
+def _config_text(text: Started[bytes | None], line: Line, head: Head) -> bytes | None:
+    where = head.place.where("config.json")
+    try:
+        config = text.value(line.deadline)
+        if config is not None:
+            check_affordable(config)
+    except (TooLong, NotUsable) as error:
+        way_out = "this is no config.json of a model; check the repository"
+        raise MalformedConfigError(f"config.json is too large: {error}", where=where, way_out=way_out) from error
+    return config
+
+
+def _ask_endpoint(line: Line, place: Place) -> Started[Answer] | None:
+    if place.revision != DEFAULT_REVISION:
+        return None
+    return Started(get, line, place.safetensors_metadata(INDEX), limit=MAX_BYTES, attempts=1)
+
+
+def _endpoint_body(asked: Started[Answer] | None, line: Line, place: Place) -> bytes | None:
+    """The endpoint's answer; None where it does not serve this model, for whatever reason."""
+    if asked is None:
+        return None
+    try:
+        answer = asked.value(line.deadline)
+        place.check_commit(answer.said.get("x-repo-commit"), of="the metadata endpoint's answer")
+    except NetworkError:
+        if time.monotonic() >= line.deadline:
+            raise
+        return None
+    return answer.body if answer.status == 200 else None
+
+
+def _listed(listing: Started[dict[str, int]], line: Line, *, hurry: bool, needed: bool) -> dict[str, int] | None:
+    """The list of files; None where the Hub has none and config.json is proof enough that the repository is there."""
+    if hurry and not listing.done_by(min(line.deadline, time.monotonic() + _GRACE_SECONDS)):
+        return None
+    try:
+        return listing.value(line.deadline)
+    except LoraSizeError:
+        if needed or time.monotonic() >= line.deadline:
+            raise
+        return None
+
+
+def _weights(
+    line: Line, place: Place, body: bytes | None, files: Mapping[str, int] | None, tell: Callable[[str], None]
+) -> Weights:
+    """The headers of what from_pretrained would load: the single file before the shards of an index."""
+    if files is not None and place.folder + SINGLE in files:
+        return _by_ranges(line, place, [SINGLE], files, tell)
+    if body is not None and (weights := _by_endpoint(line, place, body, files, tell)):
+        return weights
+    if files is None or place.folder + INDEX in files:
+        if weights := _by_index(line, place, files, tell):
+            return weights
+        return _guessed(line, place, tell)
+    return _by_ranges(line, place, weight_files(files, place.folder), files, tell)
+
+
+def _by_endpoint(
+    line: Line, place: Place, body: bytes, files: Mapping[str, int] | None, tell: Callable[[str], None]
+) -> Weights | None:
+    try:
+        told = described(body, place, files)
+    except NotUsable:
+        return None
+    sizes = None if files is None else {file.path: files[file.path] for file in told.files}
+    verified(line, place, told, files, tell)
+    return Weights(files=told.files, index=told.index, parts=(Part("endpoint", "", body),), sizes=sizes)
+
+
+def _by_index(line: Line, place: Place, files: Mapping[str, int] | None, tell: Callable[[str], None]) -> Weights | None:
+    head = ask_head(line, place, INDEX)
+    text = file_text(line, head, MAX_HEADERS_BYTES)
+    if text is None:
+        return None
+    names, index = shards_of(text, place, name=INDEX)
+    if files is not None and (missing := [name for name in names if place.folder + name not in files]):
+        raise missing_shard(missing, names, place)
+    weights = _by_ranges(line, place, names, files, tell)
+    return replace(weights, index=index, parts=(Part("index", INDEX, text), *weights.parts))
+
+
+def _by_ranges(
+    line: Line, place: Place, names: list[str], files: Mapping[str, int] | None, tell: Callable[[str], None]
+) -> Weights:
+    stored = read_headers(line, place, names, files, tell)
+    parts = tuple(Part("header", file.path, bytes(file.header), file.actual_bytes) for file in stored)
+    return Weights(files=stored, parts=parts)
+
+
+def _guessed(line: Line, place: Place, tell: Callable[[str], None]) -> Weights:
+    """Without a list of files and without an index: the single file under its usual name, if it is there."""
+    try:
+        return _by_ranges(line, place, [SINGLE], None, tell)
+    except NotFoundError:
+        return Weights()
+
+
+def _found(place: Place, config: Mapping[str, Any] | None, weights: Weights, files: Mapping[str, int] | None) -> Found:
+    return Found(
+        id=place.id,
+        revision=place.revision if is_commit(place.revision) else None,
+        source="hub",
+        config=config,
+        files=weights.files,
+        index=weights.index,
+        other_files=other_weights(files or {}, place.folder),
+        notes=notes_about(config, bool(weights.files), files, place),
+    )
+
+
+def _entry(found: Found, place: Place, config_text: bytes | None, weights: Weights) -> Entry | None:
+    if found.revision is None:
+        return None
+    config = () if config_text is None else (Part("config", "config.json", config_text),)
+    return Entry(
+        id=found.id,
+        commit=found.revision,
+        folder=place.folder,
+        parts=(*config, *weights.parts),
+        other_files=found.other_files,
+        files=weights.sizes,
+    )

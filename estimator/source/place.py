@@ -1,0 +1,68 @@
+"""One revision of one repository on the Hub, and the addresses of what lies there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from estimator.errors import NetworkError, UsageError
+from estimator.source.plain import plain
+
+DEFAULT_REVISION = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a full commit, which can never mean anything else."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    endpoint: str
+    id: str
+    revision: str  # a branch, a tag or a commit
+    folder: str  # "" or a path that ends in "/"
+
+    def resolve(self, name: str) -> str:
+        """The address of a file in the folder."""
+        return f"{self.endpoint}/{self.id}/resolve/{quote(self.revision, safe='')}/{quote(self.folder + name)}"
+
+    def tree(self) -> str:
+        """The address of the list of all files."""
+        return f"{self.endpoint}/api/models/{self.id}/tree/{quote(self.revision, safe='')}?recursive=true"
+
+    def safetensors_metadata(self, index_name: str) -> str:
+        """The address that answers all headers of a sharded model at once; it knows the default revision alone."""
+        return f"{self.endpoint}/api/models/{self.id}/safetensors-metadata/{quote(self.folder + index_name)}"
+
+    def at(self, commit: str) -> Place:
+        """The same place, held fast at a commit."""
+        return replace(self, revision=commit)
+
+    def where(self, name: str = "") -> str:
+        """The place in words, for a message."""
+        return plain(f"{self.folder}{name} in {self.id}" if self.folder or name else self.id) + self._at()
+
+    def _at(self) -> str:
+        if is_commit(self.revision):
+            return f" at {self.revision[:12]}"
+        return "" if self.revision == DEFAULT_REVISION else f" at {plain(self.revision, 60)}"
+
+    def check_commit(self, commit: str | None, *, of: str) -> None:
+        """Raises NetworkError where an answer belongs to another commit than the one it was asked of."""
+        if commit is not None and is_commit(self.revision) and commit != self.revision:
+            what = f"{of} comes from commit {plain(commit, 40)}, but {self.revision} was asked for."
+            raise NetworkError(
+                what, where=self.id, way_out="try again; if it happens again, the mirror mixes revisions up"
+            )
+
+
+def folder_of(subfolder: str | None) -> str:
+    """A subfolder as a prefix of paths: "" or ending in "/". Raises UsageError where it leaves the repository."""
+    parts = [part for part in (subfolder or "").replace("\\", "/").split("/") if part not in ("", ".")]
+    if ".." in parts or (subfolder or "").startswith(("/", "\\")) or not (subfolder or "").isprintable():
+        what = f"the subfolder {plain(subfolder, 100)!r} lies outside the repository."
+        raise UsageError(what, where="--subfolder", way_out="give a path inside it")
+    return "".join(part + "/" for part in parts)

@@ -1,0 +1,207 @@
+"""One bounded GET, through huggingface_hub's own session.
+
+What its client leaves open is closed here: redirects are followed one by one (redirects.py), the token goes to the
+endpoint's origin alone, a body is read up to a limit and unpacked up to the same limit, and one clock runs over all.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from estimator.errors import NetworkError
+from estimator.source.plain import plain
+from estimator.source.redirects import origin, redirected
+from estimator.source.retries import patience
+from estimator.source.side_by_side import out_of_time
+
+if TYPE_CHECKING:
+    import httpx2
+
+MAX_REDIRECTS = 5
+MAX_ERROR_BYTES = 65_536
+_STALL_SECONDS = 10.0  # as huggingface_hub's HF_HUB_DOWNLOAD_TIMEOUT
+_ATTEMPTS = 3
+_OF_THE_HUB = ("x-repo-commit", "x-linked-size", "x-error-code")
+
+
+class TooLong(NetworkError):
+    """A body over its limit."""
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]  # of the last hop
+    said: Mapping[str, str]  # by the hops on the Hub itself: commit, size of the file, error code
+    body: bytes
+    url: str  # that answered at last
+    location: str | None  # where a redirect that was not followed leads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What every request to one Hub shares."""
+
+    endpoint: str  # without a slash at the end
+    token: str | None
+    deadline: float  # of time.monotonic
+    user_agent: str
+
+
+def get(
+    line: Line,
+    url: str,
+    *,
+    limit: int,
+    span: tuple[int, int] | None = None,
+    follow: bool = True,
+    attempts: int = _ATTEMPTS,
+) -> Answer:
+    """The answer to GET `url`, its body of at most `limit` bytes. A `span` asks for those bytes, both ends included.
+
+    Resets, time-outs, truncated bodies, 429 and 5xx are tried again, `attempts` times in all; the last answer comes back
+    whatever its status. Raises NetworkError where there is none, the body is over the limit, or time is up.
+    """
+    import httpx2
+
+    for attempt in range(1, attempts + 1):
+        answer, fault = None, None
+        try:
+            answer = _follow(line, url, limit, span, follow)
+        except (httpx2.TransportError, _Truncated) as error:
+            fault = error
+        wait = patience(attempt, answer.status if answer else None, answer.headers if answer else {}, fault)
+        if wait is None or attempt == attempts or time.monotonic() + wait > line.deadline:
+            break
+        time.sleep(wait)
+    if answer is None:
+        raise _unreached(line, url, fault) from fault
+    return answer
+
+
+class _Truncated(Exception):
+    """A packed body that ends before its end."""
+
+
+def _follow(line: Line, url: str, limit: int, span: tuple[int, int] | None, follow: bool) -> Answer:
+    from huggingface_hub.utils import get_session
+
+    said: dict[str, str] = {}
+    for _ in range(MAX_REDIRECTS + 1):
+        if time.monotonic() >= line.deadline:
+            raise out_of_time()
+        response = _send(get_session(), line, url, span)
+        try:
+            if origin(url) == origin(line.endpoint):
+                _note_down(said, response)
+            target = _target(line, url, response)
+            if target is None or not follow:
+                body = _body(line, response, limit, span)
+                return Answer(response.status_code, response.headers, said, body, url, target)
+            _body(line, response, MAX_ERROR_BYTES, None)  # read to its end, so that the connection serves the next hop
+        finally:
+            response.close()
+        url = target
+    what = f"the answer was redirected more than {MAX_REDIRECTS} times."
+    raise NetworkError(what, where=shown(url), way_out="check HF_ENDPOINT and the proxy; the Hub itself needs two")
+
+
+def _note_down(said: dict[str, str], response: httpx2.Response) -> None:
+    """Keep what a hop of the Hub says of the file. Raises NetworkError where two hops contradict each other."""
+    for name in _OF_THE_HUB:
+        value = response.headers.get(name)
+        if value is not None and said.setdefault(name, value) != value:
+            what = f"the Hub's redirect says {name} is {plain(said[name], 60)}, the answer it leads to says {plain(value, 60)}."
+            raise NetworkError(what, where=shown(str(response.url)), way_out="try again")
+
+
+def _target(line: Line, url: str, response: httpx2.Response) -> str | None:
+    if response.status_code not in (301, 302, 303, 307, 308):
+        return None
+    location = response.headers.get("location")
+    return redirected(url, location, line.endpoint) if location else None
+
+
+def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | None) -> httpx2.Response:
+    import httpx2
+
+    headers = {"user-agent": line.user_agent, "accept-encoding": "gzip", "accept": "*/*"}
+    if span is not None:
+        headers |= {"range": f"bytes={span[0]}-{span[1]}", "accept-encoding": "identity"}
+    if line.token and origin(url) == origin(line.endpoint):
+        headers["authorization"] = f"Bearer {line.token}"
+    patience_seconds = max(0.1, min(_STALL_SECONDS, line.deadline - time.monotonic()))
+    try:
+        request = client.build_request("GET", url, headers=headers, timeout=patience_seconds)
+        return client.send(request, stream=True, follow_redirects=False)
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, ValueError) as error:
+        what = f"no request can be made of this address: {plain(error, 120)}."
+        raise NetworkError(
+            what, where=shown(url), way_out="check HF_ENDPOINT, the proxy's address and the token"
+        ) from error
+
+
+def _body(line: Line, response: httpx2.Response, limit: int, span: tuple[int, int] | None) -> bytes:
+    """The body; of a whole file where a part was asked, no more than up to that part's end."""
+    limit = limit if response.status_code < 400 else MAX_ERROR_BYTES
+    enough = span[1] + 1 if span and response.status_code == 200 else None
+    length = response.headers.get("content-length", "")
+    if enough is None and length.isdigit() and len(length) < 20 and int(length) > limit and response.status_code < 400:
+        raise _too_long(response, limit)
+    body = bytearray()
+    for piece in _unpacked(response, limit + 1):
+        body += piece
+        if time.monotonic() >= line.deadline:
+            raise out_of_time()
+        if enough is not None and len(body) >= enough:
+            return bytes(body[span[0] : enough])  # type: ignore[index]
+        if len(body) > limit:
+            if response.status_code >= 400:
+                break
+            raise _too_long(response, limit)
+    return bytes(body[span[0] :] if enough is not None else body)  # type: ignore[index]
+
+
+def _unpacked(response: httpx2.Response, most: int) -> Iterator[bytes]:
+    """The body in pieces, unpacked; each piece of at most `most` bytes, whatever a packed body claims to hold."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("", "identity"):
+        yield from response.iter_raw()
+        return
+    if coding not in ("gzip", "x-gzip"):
+        what = f"the answer is packed as {plain(coding, 40)!r}, which was not asked for."
+        raise NetworkError(what, where=shown(str(response.url)), way_out="check the proxy between here and the Hub")
+    unpacker = zlib.decompressobj(31)
+    for packed in response.iter_raw():
+        while packed and not unpacker.eof:
+            try:
+                yield unpacker.decompress(packed, most)
+            except zlib.error as error:
+                raise _Truncated("the packed answer is damaged") from error
+            packed = unpacker.unconsumed_tail
+    if not unpacker.eof:
+        raise _Truncated("the packed answer ends too early")
+
+
+def _too_long(response: httpx2.Response, limit: int) -> TooLong:
+    what = f"the answer has more than the {limit:,} bytes that are read of it."
+    return TooLong(
+        what, where=shown(str(response.url)), way_out="this is not what a model's repository holds; check its id"
+    )
+
+
+def _unreached(line: Line, url: str, fault: Exception | None) -> NetworkError:
+    reason = plain(fault, 120) or type(fault).__name__
+    what = f"the Hub was not reached: {reason}."
+    way_out = "check the network, HF_ENDPOINT and the proxy; --offline answers from what is cached"
+    return NetworkError(what, where=shown(url), way_out=way_out)
+
+
+def shown(url: str) -> str:
+    """An address fit for a message: without its query, which may hold a signature, and without a user's name."""
+    parts = urlsplit(url)
+    return plain(parts._replace(query="", fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl())

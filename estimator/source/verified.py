@@ -1,0 +1,51 @@
+"""Headers from the metadata endpoint held against the files themselves, where a file's size does not prove them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from estimator.errors import MalformedHeaderError
+from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.found import StoredFile
+from estimator.source.metadata_endpoint import Described
+from estimator.source.place import Place
+from estimator.source.plain import plain
+from estimator.source.ranges import read_headers
+from estimator.source.transport import Line
+
+_MOST = 4  # files that are read; a writer that pads its headers in its own way pads them all so
+
+
+def verified(
+    line: Line, place: Place, told: Described, files: Mapping[str, int] | None, tell: Callable[[str], None]
+) -> None:
+    """Nothing, where the files say what the endpoint says of them. Raises MalformedHeaderError where one does not."""
+    by_path = {file.path: file for file in told.files}
+    unsure = [path[len(place.folder) :] for path in told.unsure[:_MOST]]
+    for stored in read_headers(line, place, unsure, files, tell) if unsure else ():
+        if fault := _difference(by_path[stored.path], stored):
+            what = (
+                f"the metadata endpoint and the file {plain(stored.path, 100)!r} itself contradict each other: {fault}."
+            )
+            way_out = "name the commit with --revision, which reads the files themselves"
+            raise MalformedHeaderError(what, where=place.where(), way_out=way_out)
+
+
+def _difference(told: StoredFile, stored: StoredFile) -> str | None:
+    try:
+        header = parse_json(bytes(stored.header))
+    except NotUsable as error:
+        return f"the file's header can't be read, {error}"
+    if header == told.header:
+        return None
+    said: Any = told.header
+    names = (
+        [name for name in {**said, **header} if said.get(name) != header.get(name)] if isinstance(header, dict) else []
+    )
+    names = [name for name in names if name != "__metadata__"]
+    if isinstance(header, dict) and not names:
+        return None
+    if not names:
+        return "the file's header is no object"
+    return f"of {plain(names[0], 100)!r} the endpoint says {plain(said.get(names[0]), 90)}, the file {plain(header.get(names[0]), 90)}"
