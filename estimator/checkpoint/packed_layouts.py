@@ -17,8 +17,8 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
     modelopt    weight U8 [out, in/2]        weight_scale F8 [out, in/16]   weight_scale_2 F32
     eetq        weight I8 [in, out]          weight_scales [out]
     aqlm        codes [out/og, in/ig, books] codebooks [books, 2^b, og, ig] scales [out/og, 1, 1, 1]
-    hqq         W_q U8 [rows, columns] of groups, not of features
-    quanto      weight._data I8 [out, in]    weight._scale
+    hqq         W_q [rows, columns] of groups, not of features              shape I64 [2]
+    quanto      weight._data I8 [out, in], or weight._data._data U8 [out/2, in]         weight._scale [out, 1]
 """
 
 from __future__ import annotations
@@ -161,12 +161,20 @@ def _aqlm(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
 
 
 def _quanto(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
-    data = parts[".weight._data"]
-    return data.shape if data.dtype != "U8" else None
+    scale = parts[".weight._scale"].shape
+    if ".weight._data" in parts:
+        return parts[".weight._data"].shape
+    packed = parts.get(".weight._data._data")
+    in_one_group = packed is not None and len(scale) == 2 and scale[1] == 1 and packed.shape[0] == -(-scale[0] // 2)
+    return (scale[0], packed.shape[1]) if in_one_group else None
 
 
-def _unknown(_: Parts, __: Fields, ___: Checkpoint) -> None:
-    return None
+def _hqq(parts: Parts, _: Fields, checkpoint: Checkpoint) -> Shape | None:
+    stored = _read(parts[".shape"], checkpoint) if ".shape" in parts else None
+    if not stored or len(stored) != 16:
+        return None
+    shape = int.from_bytes(stored[:8], "little"), int.from_bytes(stored[8:], "little")
+    return shape if all(shape) else None
 
 
 def _read(tensor: Tensor, checkpoint: Checkpoint) -> bytes | None:
@@ -196,6 +204,17 @@ _TORCHAO_PARTS = (
     "._weight_qdata", "._weight_scale", "._weight_zero_point", "._weight_scale_and_zero", "._weight_per_tensor_scale",
     "._weight_act_pre_scale",
 )  # fmt: skip
+_HQQ_PARTS = tuple(
+    f".{part}"
+    for part in (
+        "W_q", "shape", "scale", "zero", "nbits", "group_size", "axis", "packing", "unpack_view_dtype", "view_as_float",
+        "quant_scale", "quant_zero", "compute_dtype", "offload_meta", "encoded_state_dict", "stores_quant_config",
+        "channel_wise", "optimize", "round_zero",
+    )
+)  # fmt: skip
+_QUANTO_PARTS = (
+    ".weight._data", ".weight._data._data", ".weight._scale", ".weight._shift", ".input_scale", ".output_scale",
+)  # fmt: skip
 
 LAYOUTS: Mapping[str, Layout] = {
     "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq),
@@ -214,6 +233,6 @@ LAYOUTS: Mapping[str, Layout] = {
     "modelopt": Layout(".weight_scale_2", _MODELOPT_PARTS, _halved, needs=(".weight", ".weight_scale")),
     "eetq": Layout(".weight_scales", (".weight", ".weight_scales"), _transposed, needs=(".weight",)),
     "aqlm": Layout(".codes", (".codes", ".codebooks", ".scales"), _aqlm, needs=(".codebooks",)),
-    "hqq": Layout(".W_q", (".W_q", ".meta"), _unknown),
-    "quanto": Layout(".weight._data", (".weight._data", ".weight._scale", ".weight._shift"), _quanto),
+    "hqq": Layout(".W_q", _HQQ_PARTS, _hqq),
+    "quanto": Layout(".weight._scale", _QUANTO_PARTS, _quanto),
 }

@@ -6,7 +6,7 @@ optimum-quanto 0.2.7, torchao 0.18.0.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, prod
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.quantized import Quantization
@@ -119,18 +119,24 @@ def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dic
 
 
 def hqq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """HQQLinear: W_q alone is a parameter, floor(rows x bits / 8) x columns bytes with one group a row."""
+    """HQQLinear: the packed W_q [groups x bits / 8, group] alone is a parameter, ten 3-bit values to an int32.
+
+    Scale and zero of each group (float16) and the bias are plain tensors, in no footprint.
+    """
     weights = (quantization.fields.get("quant_config") or {}).get("weight_quant_params") or {}
     bits, group = int(weights.get("nbits") or 4), weights.get("group_size")
     layers = {}
     for module in _linears(tree, {"modules_to_not_convert": quantization.fields.get("skip_modules")}):
-        weight, *rest = module.parameters
-        out, columns = weight.shape
+        out, columns = module.parameters[0].shape
         width = int(group) if group else columns
-        packed = Parameter("W_q", (out * columns // width * bits // 8, width), "U8", True)
-        state = 2 * 2 * ceil(out * columns / width)  # scale and zero of each group, two bytes each
+        rows = out * columns // width
+        packed = ((ceil(rows / 10), width), "I32") if bits == 3 else ((rows * bits // 8, width), "U8")
         layers[module.name] = QuantisedLayer(
-            scheme="hqq", cls="HQQLinear", parameters=(packed, *rest), state_bytes=state, is_linear=False
+            scheme="hqq",
+            cls="HQQLinear",
+            parameters=(Parameter("W_q", *packed, True),),
+            state_bytes=2 * 2 * rows + 2 * sum(prod(bias.shape) for bias in module.parameters[1:]),
+            is_linear=False,
         )
     return layers
 
