@@ -102,8 +102,9 @@ def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dic
     fields = quantization.fields
     out_group, in_group = int(fields.get("out_group_size") or 1), int(fields.get("in_group_size") or 8)
     books, bits = int(fields.get("num_codebooks") or 1), int(fields.get("nbits_per_codebook") or 16)
+    kept = [name.removesuffix(".weight") for name in fields.get("linear_weights_not_to_quantize") or ()]
     layers = {}
-    for module in _linears(tree, {"modules_to_not_convert": fields.get("linear_weights_not_to_quantize")}):
+    for module in _linears(tree, {"modules_to_not_convert": kept}):
         weight, *rest = module.parameters
         out, columns = weight.shape
         parameters = (

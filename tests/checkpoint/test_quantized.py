@@ -1,0 +1,114 @@
+"""Packed checkpoints: what config.json says, and the logical shapes read back from the headers."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
+from estimator.checkpoint.quantized import quantization_of, unpack
+from estimator.dtypes import BITS
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "quantized"
+
+
+def rows(name):
+    return [json.loads(line) for line in (FIXTURES / name).read_text().splitlines()]
+
+
+def checkpoint(headers):
+    tensors = {name: Tensor(name, dtype, tuple(shape), "model.safetensors") for name, (dtype, shape) in headers.items()}
+    stored = sum(prod(tensor.shape) * BITS[tensor.dtype] // 8 for tensor in tensors.values())
+    return Checkpoint(tensors=tensors, files=(), bytes=stored)
+
+
+@pytest.mark.parametrize(
+    ("config", "scheme"),
+    [
+        pytest.param({}, None, id="plain"),
+        pytest.param({"quantization_config": None}, None, id="null is plain"),
+        pytest.param(
+            {"quantization_config": {"load_in_4bit": True}}, "bitsandbytes_4bit", id="old bnb without a method"
+        ),
+        pytest.param(
+            {"quantization_config": {"quant_method": "bitsandbytes", "_load_in_8bit": True}},
+            "bitsandbytes_8bit",
+            id="bnb 8",
+        ),
+        pytest.param({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq", id="gptq"),
+        pytest.param({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8", id="in the text model"),
+        pytest.param(
+            {"compression_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors", id="older section"
+        ),
+        pytest.param({"quantization": {"group_size": 64, "bits": 4}}, "mlx", id="MLX names no method"),
+        pytest.param({"quantization_config": {"wbits": 4}}, "unnamed", id="no method at all"),
+        pytest.param({"quantization_config": {"quant_method": "novel"}}, "novel", id="an unknown one keeps its name"),
+    ],
+)
+def test_scheme(config, scheme):
+    found = quantization_of(config)
+    assert (found and found.scheme) == scheme
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in rows("layouts.jsonl")])
+def test_features_of_each_layout(row):
+    unpacked = unpack(row["config"], checkpoint(row["headers"]))
+    assert set(unpacked.layers) == set(row["features"])
+    for name, features in row["features"].items():
+        shape = unpacked.layers[name].shape
+        assert (shape and [shape[1], shape[0]]) == features
+        assert (name in unpacked.unknown) == (features is None)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in rows("recorded.jsonl")])
+def test_recorded_checkpoints(row):
+    stored = checkpoint(row["headers"])
+    unpacked = unpack(row["config"], stored)
+    assert stored.bytes == unpacked.checkpoint.bytes == row["truth"]["stored_bytes"]
+    if "note" in row["truth"]:  # experts, whose features are not recorded
+        return
+    for name, (in_features, out_features) in row["truth"]["features"].items():
+        packed = unpacked.layers.get(name)
+        logical = unpacked.checkpoint.tensors.get(f"{name}.weight")
+        if packed is not None and packed.shape is None:
+            assert "bitsandbytes_4bit" in packed.scheme
+        elif "compressed-int8-packed" in row["id"]:
+            assert -(-in_features // 4) * 4 == logical.shape[1]  # headers tell whole words only
+        else:
+            assert sorted(logical.shape) == sorted((out_features, in_features))
+
+
+def test_mxfp4_experts_keep_their_order():
+    row = next(row for row in rows("recorded.jsonl") if row["id"] == "mxfp4-unpacked")
+    logical = unpack(row["config"], checkpoint(row["headers"])).checkpoint.tensors
+    plain = {f"{name}.{p}": tuple(shape) for name, _, _, parameters, _ in row["modules"] for p, shape in parameters}
+    experts = [name for name in plain if name.endswith(("gate_up_proj", "down_proj"))]
+    assert experts
+    assert {name: logical[name].shape for name in experts} == {name: plain[name] for name in experts}
+
+
+def test_four_bit_shape_is_read_where_the_file_is_at_hand(tmp_path):
+    state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [192, 128]}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\0" * 24 + state)
+    name = "q_proj.weight.quant_state.bitsandbytes__nf4"
+    tensors = {
+        "q_proj.weight": Tensor("q_proj.weight", "U8", (12288, 1), "model.safetensors"),
+        "q_proj.weight.absmax": Tensor("q_proj.weight.absmax", "F32", (384,), "model.safetensors"),
+        name: Tensor(name, "U8", (len(state),), "model.safetensors", (16, 16 + len(state))),
+    }
+    file = CheckedFile("model.safetensors", None, None, {}, {}, data_start=8, local_path=str(path))
+    config = {"dtype": "float16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    unpacked = unpack(config, Checkpoint(tensors=tensors, files=(file,), bytes=12288 + 1536 + len(state)))
+    assert dict(unpacked.checkpoint.tensors) == {
+        "q_proj.weight": Tensor("q_proj.weight", "F16", (192, 128), "model.safetensors")
+    }
+    assert unpacked.unknown == ()
+
+
+def test_a_plain_checkpoint_is_handed_on_as_it_is():
+    plain = checkpoint({"q_proj.weight": ["BF16", [4, 4]]})
+    assert unpack({}, plain).checkpoint is plain

@@ -1,0 +1,115 @@
+"""Which layers bitsandbytes converts, and what stands beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.errors import UsageError
+from estimator.request.load_options import LoadOptions
+from estimator.sizes.bitsandbytes import four_bit_state_bytes, quantise
+
+
+def linear(name, cls="Linear", kind="Linear", bias=False):
+    own = (Parameter("weight", (64, 32), "BF16"),) + ((Parameter("bias", (64,), "BF16"),) if bias else ())
+    return Module(name, cls, kind, own)
+
+
+def tree(*modules, **fields):
+    return ModuleTree(architecture=None, config={}, modules=modules, tied=fields.pop("tied", {}), **fields)
+
+
+QK = (linear("layers.0.attn.q_proj"), linear("layers.0.mlp.up_proj"))
+NORM = Module("norm", "Norm", "other", (Parameter("weight", (32,), "BF16"),))
+
+
+@pytest.mark.parametrize(
+    ("model", "skip", "converted"),
+    [
+        pytest.param(tree(*QK, NORM), None, {"layers.0.attn.q_proj", "layers.0.mlp.up_proj"}, id="every Linear"),
+        pytest.param(
+            tree(*QK, linear("score")),
+            None,
+            {"layers.0.attn.q_proj", "layers.0.mlp.up_proj"},
+            id="the last parameter is left",
+        ),
+        pytest.param(
+            tree(linear("a"), linear("classifier", bias=True)),
+            None,
+            {"a", "classifier"},
+            id="a last bias protects nothing",
+        ),
+        pytest.param(
+            tree(linear("a"), linear("lm_head"), NORM, output_embedding="lm_head"),
+            None,
+            {"a"},
+            id="the output embedding is left",
+        ),
+        pytest.param(
+            tree(linear("a"), linear("b"), NORM, tied={"b.weight": "a.weight"}),
+            None,
+            set(),
+            id="what is tied is left, on both sides",
+        ),
+        pytest.param(tree(linear("a", cls="FalconLinear"), NORM), None, set(), id="a subclass of Linear is left"),
+        pytest.param(tree(linear("c_attn", "Conv1D", "Conv1D"), NORM), None, {"c_attn"}, id="Conv1D is converted"),
+        pytest.param(
+            tree(linear("a"), linear("wo"), NORM, keep_in_fp32=("wo",)), None, {"a"}, id="kept in float32 is left"
+        ),
+        pytest.param(
+            tree(*QK, linear("lm_head"), output_embedding="lm_head"),
+            (),
+            {"layers.0.attn.q_proj", "layers.0.mlp.up_proj", "lm_head"},
+            id="an empty list spares nothing",
+        ),
+        pytest.param(
+            tree(*QK, NORM),
+            ("mlp",),
+            {"layers.0.attn.q_proj", "layers.0.mlp.up_proj"},
+            id="a name inside does not skip",
+        ),
+        pytest.param(tree(*QK, NORM), ("up_proj",), {"layers.0.attn.q_proj"}, id="a suffix skips"),
+        pytest.param(tree(*QK, NORM), ("layers.0.mlp",), {"layers.0.attn.q_proj"}, id="a beginning up to a dot skips"),
+        pytest.param(
+            tree(*QK, NORM),
+            ("layers.0.m",),
+            {"layers.0.attn.q_proj", "layers.0.mlp.up_proj"},
+            id="a beginning that stops inside a name does not",
+        ),
+        pytest.param(
+            tree(*QK, NORM), (r"layers\.\d+\.attn",), {"layers.0.mlp.up_proj"}, id="a regular expression skips"
+        ),
+    ],
+)
+def test_which_layers(model, skip, converted):
+    layers = quantise(model, LoadOptions(base_precision="nf4", skip_modules=skip)).quantised
+    assert set(layers) == converted
+
+
+def test_a_broken_pattern_is_refused():
+    with pytest.raises(UsageError) as refused:
+        quantise(tree(*QK, NORM), LoadOptions(base_precision="int8", skip_modules=("mlp(",)))
+    assert refused.value.where == "--skip-modules"
+
+
+@pytest.mark.parametrize(
+    ("elements", "double", "state"),
+    [
+        pytest.param(64, False, 64 + 4, id="one block: a code book and a float"),
+        pytest.param(65, False, 64 + 8, id="a second block begins"),
+        pytest.param(64, True, 64 + 1 + 4 + 1024 + 4, id="double: a byte, its float, a second book, an offset"),
+        pytest.param(64 * 257, True, 64 + 257 + 8 + 1024 + 4, id="257 bytes need two floats"),
+        pytest.param(4096 * 14336, True, 64 + 917_504 + 4 * 3584 + 1024 + 4, id="Llama-3.1-8B's down_proj"),
+    ],
+)
+def test_four_bit_state(elements, double, state):
+    assert four_bit_state_bytes(elements, double) == state
+
+
+def test_a_tied_weight_that_is_converted_all_the_same_keeps_its_tie():
+    from estimator.sizes.base import base_sizes
+
+    model = tree(linear("embed", "Embedding", "Embedding"), linear("lm_head"), tied={"lm_head.weight": "embed.weight"})
+    sizes = base_sizes(model, None, LoadOptions(base_precision="int8", dtype="BF16", skip_modules=()))
+    assert set(sizes.model.quantised) == {"lm_head"}
+    assert (sizes.loaded.footprint_bytes, sizes.loaded.state_bytes) == (2 * 64 * 32, 0)

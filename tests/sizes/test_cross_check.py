@@ -1,0 +1,64 @@
+"""Headers, index, config.json and real sizes against one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.module import ModuleTree
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
+from estimator.sizes.cross_check import cross_check
+
+TREE = ModuleTree(architecture=None, config={}, modules=(), tied={}, input_embedding="model.embed_tokens")
+
+
+def file(expected, actual, path="model.safetensors"):
+    return CheckedFile(path, expected, actual, {"BF16": 2}, {})
+
+
+def checkpoint(*files, layers=2, rows=100, width=64, **fields):
+    shapes = {"model.embed_tokens.weight": (rows, width)}
+    shapes |= {f"model.layers.{i}.mlp.up_proj.weight": (width, width) for i in range(layers)}
+    tensors = {name: Tensor(name, "BF16", shape, "model.safetensors") for name, shape in shapes.items()}
+    return Checkpoint(tensors=tensors, files=files, bytes=0, **fields)
+
+
+GOOD = file(1000, 1000)
+CONFIG = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("found", "config", "status", "complaint"),
+    [
+        pytest.param(None, CONFIG, "unavailable", None, id="no headers"),
+        pytest.param(checkpoint(), CONFIG, "unavailable", None, id="no files"),
+        pytest.param(checkpoint(file(1000, None)), CONFIG, "unavailable", None, id="the real size is not known"),
+        pytest.param(checkpoint(GOOD), CONFIG, "match", None, id="sizes agree"),
+        pytest.param(checkpoint(file(1000, None), index_total_size=7), CONFIG, "match", None, id="the index agrees"),
+        pytest.param(checkpoint(file(1000, 999)), CONFIG, "mismatch", None, id="cut short"),
+        pytest.param(checkpoint(GOOD, file(9, 10, "b")), CONFIG, "mismatch", None, id="one of two is longer"),
+        pytest.param(
+            checkpoint(GOOD, complaints=("the index claims",)), CONFIG, "mismatch", "claims", id="the index differs"
+        ),
+        pytest.param(checkpoint(GOOD, rows=99), CONFIG, "mismatch", "vocab_size 100", id="vocabulary"),
+        pytest.param(checkpoint(GOOD, width=32), CONFIG, "mismatch", "hidden_size 64", id="width"),
+        pytest.param(checkpoint(GOOD, layers=1), CONFIG, "mismatch", "num_hidden_layers 2", id="a layer is missing"),
+        pytest.param(checkpoint(GOOD, layers=3), CONFIG, "match", None, id="one more layer is common"),
+        pytest.param(checkpoint(GOOD, rows=99), {}, "match", None, id="a silent config"),
+        pytest.param(
+            checkpoint(GOOD, width=32), {**CONFIG, "embedding_size": 32}, "match", None, id="a width of its own"
+        ),
+        pytest.param(
+            checkpoint(GOOD, rows=104), {**CONFIG, "pad_vocab_size_multiple": 8}, "match", None, id="padded rows"
+        ),
+        pytest.param(checkpoint(GOOD), {"text_config": CONFIG}, "match", None, id="the text model's section"),
+    ],
+)
+def test_status(found, config, status, complaint):
+    check = cross_check(found, config, TREE)
+    assert check.status == status
+    assert (complaint is None) == (not check.complaints)
+    assert complaint is None or complaint in check.complaints[0]
+
+
+def test_dtypes_of_all_files():
+    assert cross_check(checkpoint(GOOD, file(1, 1, "b")), {}, TREE).dtypes == {"BF16": 4}

@@ -1,0 +1,122 @@
+"""Bytes and counts of checkpoints that are stored quantised, against what the libraries recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.request.load_options import LoadOptions
+from estimator.sizes.base import base_sizes
+from tests.sizes.trees import tree_of_row
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "quantized" / "recorded.jsonl"
+ROWS = [row for row in map(json.loads, FIXTURE.read_text().splitlines()) if "note" not in row["truth"]]
+DTYPES = {"auto": "auto", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+def sizes_of(row):
+    stored = DTYPES[row["config"]["dtype"]]
+    return base_sizes(tree_of_row(row, stored), None, LoadOptions(dtype=DTYPES[row["dtype"]]))
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in ROWS])
+def test_recorded_truth(row):
+    sizes, truth = sizes_of(row), row["truth"]
+    state = truth["state_bytes"] if "bitsandbytes" in row["id"] else 0  # others' scales are tensors of the model
+    assert (sizes.parameters, sizes.all_parameters) == (truth["parameters"], truth["peft_parameters"])
+    assert (sizes.loaded.footprint_bytes, sizes.loaded.state_bytes) == (truth["footprint_bytes"], state)
+    converted = {name for name in sizes.model.quantised if not name.endswith(".experts")}
+    assert converted == set(truth["features"])
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in ROWS])
+def test_what_peft_can_adapt(row):
+    layers = sizes_of(row).model.quantised
+    linear = [layer for name, layer in layers.items() if not name.endswith(".experts")]
+    for lora in row["truth"]["lora"]:
+        if lora["config"]["target_modules"] == "all-linear":
+            finds_nothing = "No `target_modules` passed" in (lora["error"] or "")
+            assert all(not layer.is_linear for layer in linear) == finds_nothing
+        else:
+            assert any(layer.refusal for layer in linear) == (lora["error"] is not None)
+
+
+def one_linear(config):
+    modules = (
+        Module("", "LlamaForCausalLM", "other"),
+        Module("layers.0.q_proj", "Linear", "Linear", (Parameter("weight", (192, 128), "BF16"),)),
+        Module("lm_head", "Linear", "Linear", (Parameter("weight", (320, 128), "BF16"),)),
+    )
+    return ModuleTree(architecture=None, config=config, modules=modules, tied={}, output_embedding="lm_head")
+
+
+HEAD = 320 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "footprint_bytes"),
+    [
+        pytest.param(
+            {"quant_method": "awq", "bits": 4, "group_size": 64},
+            HEAD + 128 * 24 * 4 + 2 * 24 * 4 + 2 * 192 * 2,
+            id="awq: qweight, qzeros, scales",
+        ),
+        pytest.param({"quant_method": "eetq"}, HEAD + 128 * 192 + 192 * 2, id="eetq: bytes and a scale a row"),
+        pytest.param(
+            {
+                "quant_method": "aqlm",
+                "in_group_size": 8,
+                "num_codebooks": 2,
+                "nbits_per_codebook": 8,
+                "linear_weights_not_to_quantize": ["lm_head.weight"],
+            },
+            HEAD + 192 * 16 * 2 + 2 * 256 * 8 * 2 + 192 * 2,
+            id="aqlm: codes, codebooks, scales",
+        ),
+        pytest.param(
+            {"quant_method": "fbgemm_fp8"}, HEAD + 192 * 128 + 192 * 4 + 4, id="fbgemm: scales and an upper bound"
+        ),
+        pytest.param(
+            {"quant_method": "fp8", "weight_block_size": None, "activation_scheme": "static"},
+            HEAD + 192 * 128 + 4 + 4,
+            id="fp8 a tensor: two scales",
+        ),
+        pytest.param(
+            {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3, "group_size": 64}}},
+            HEAD + 39 * 64 * 4,
+            id="hqq at 3 bits: ten values a word",
+        ),
+        pytest.param(
+            {"quant_method": "quanto", "weights": "int8"},
+            HEAD + 192 * 128 * 2 + 8,
+            id="quanto: the logical size and two scalars",
+        ),
+        pytest.param({"quant_method": "novel"}, HEAD + 192 * 128 * 2, id="unknown: the plain model"),
+    ],
+)
+def test_by_hand(fields, footprint_bytes):
+    config = {"dtype": "bfloat16", "quantization_config": fields}
+    assert base_sizes(one_linear(config), None, LoadOptions()).loaded.footprint_bytes == footprint_bytes
+
+
+def test_mlx_is_refused_and_weighed():
+    sizes = base_sizes(one_linear({"quantization": {"bits": 4, "group_size": 64}}), None, LoadOptions(dtype="BF16"))
+    assert sizes.loaded.footprint_bytes == 192 * 64 + 192 * 2 * 2 * 2 + 320 * 64 + 320 * 2 * 2 * 2
+    assert all(layer.refusal for layer in sizes.model.quantised.values())
+    assert [note.code for note in sizes.notes] == ["not_loadable"]
+
+
+def test_an_unknown_scheme_says_so():
+    notes = base_sizes(one_linear({"quantization_config": {"quant_method": "novel"}}), None, LoadOptions()).notes
+    assert [note.code for note in notes] == ["unknown_quantisation"]
+    assert "novel" in notes[0].message
+
+
+def test_another_precision_of_a_stored_scheme_is_marked():
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    sizes = base_sizes(tree, None, LoadOptions(base_precision="bf16"))
+    assert sizes.loaded.footprint_bytes == HEAD + 192 * 128 * 2
+    assert [note.code for note in sizes.notes] == ["stored_quantised"]
