@@ -53,6 +53,8 @@ def list_files(line: Line, place: Place) -> dict[str, int]:
 def _page(answer: Answer) -> dict[str, int]:
     try:
         entries = parse_json(answer.body)
+        if not isinstance(entries, list):
+            raise TypeError
         return {entry["path"]: _size(entry) for entry in entries if _is_file(entry)}
     except (NotUsable, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, NotUsable) else "it is no list of paths and sizes"

@@ -65,6 +65,9 @@ def read_online(
     config = None if config_text is None else parse_config(config_text, where=head.place.where("config.json"))
     body = _endpoint_body(asked, line, head.place)
     files = _listed(listing, line, hurry=body is not None, needed=head.answer.status == 404)
+    if config is not None and files is not None and head.place.folder + "config.json" not in files:
+        what = "the Hub serves config.json, but its list of files does not name it."
+        raise NetworkError(what, where=head.place.where(), way_out="try again; if it happens again, check HF_ENDPOINT")
     weights = _weights(line, head.place, body, files, tell)
     if config is None and not weights.files:
         raise nothing_here(head.place, files)

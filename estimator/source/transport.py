@@ -195,6 +195,8 @@ def _too_long(response: httpx2.Response, limit: int) -> TooLong:
 
 
 def _unreached(line: Line, url: str, fault: Exception | None) -> NetworkError:
+    if time.monotonic() >= line.deadline - 0.1:
+        return out_of_time()
     reason = plain(fault, 120) or type(fault).__name__
     what = f"the Hub was not reached: {reason}."
     way_out = "check the network, HF_ENDPOINT and the proxy; --offline answers from what is cached"
