@@ -43,7 +43,7 @@ class _Printer:
         inner = [(child.rpartition(".")[2], self.lines(child)) for child in self.children.get(name, ())]
         if not inner:
             return [_one_line(module)]
-        pairs = _folded(inner) if module.cls == _FOLDED else [(f"({key}): ", text) for key, text in inner]
+        pairs = _folded(inner) if module.cls == _FOLDED else [(f"({printable(key)}): ", text) for key, text in inner]
         return _block(printable(module.cls), pairs)
 
     def _with_lora(self, name: str) -> list[str]:

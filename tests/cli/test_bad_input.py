@@ -1,0 +1,118 @@
+"""Bad input of every kind: one message on stderr, its exit code, its error code, and nothing on stdout."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from estimator.cli.main import main
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 10,
+}
+
+
+def weights(header: str, data_bytes: int = 4) -> bytes:
+    return struct.pack("<Q", len(header)) + header.encode() + bytes(data_bytes)
+
+
+GOOD = '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+FOLDERS: dict[str, dict[str, bytes]] = {
+    "empty": {},
+    "no-weights-odd-class": {"config.json": b'{"architectures": ["NoSuchClass"], "model_type": "no_such"}'},
+    "broken-config": {"config.json": b"{", "model.safetensors": weights(GOOD)},
+    "truncated": {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights(GOOD)[:30]},
+    "lying": {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights(GOOD.replace("[0,4]", "[0,8]"), 8)},
+    "huge-header": {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": struct.pack("<Q", 2**62)},
+    "notes.txt": {},
+}
+LLAMA = ["--model", "llama-3.1-8b"]
+
+CASES = [
+    pytest.param([], 0, None, "", id="nothing at all shows the help"),
+    pytest.param(["--r", "8"], 2, "usage", "no model", id="no model"),
+    pytest.param(["--modle", "x"], 2, "usage", "--model", id="a typo in an option"),
+    pytest.param(["llama-3.1-8b"], 2, "usage", "--model llama-3.1-8b", id="a model without its option"),
+    pytest.param(["chek"], 2, "usage", "check", id="a typo in a command"),
+    pytest.param(["--model", "llama-3.1-8", "--offline"], 3, "not_found", "meta-llama/Llama-3.1-8B", id="a typo in the model"),
+    pytest.param(["--model", "some-org/some-model", "--offline"], 3, "offline", "", id="not cached, offline"),
+    pytest.param(["--model", "{empty}"], 3, "not_found", "config.json", id="a folder without a model"),
+    pytest.param(["--model", "./no/such/folder"], 3, "not_found", "", id="a folder that is not there"),
+    pytest.param(["--model", "{no-weights-odd-class}"], 3, "no_weights", "", id="an unknown class without weights"),
+    pytest.param(["--model", "{broken-config}"], 2, "malformed_config", "config.json", id="broken config.json"),
+    pytest.param(["--model", "{truncated}"], 2, "malformed_header", "model.safetensors", id="truncated file"),
+    pytest.param(["--model", "{lying}"], 2, "malformed_header", "'a'", id="a header that lies"),
+    pytest.param(["--model", "{huge-header}"], 2, "malformed_header", "100,000,000", id="a header without end"),
+    pytest.param([*LLAMA, "--r", "0"], 2, "invalid_lora", "r", id="r of 0"),
+    pytest.param([*LLAMA, "--r", "-1"], 2, "invalid_lora", "-1", id="r of -1"),
+    pytest.param([*LLAMA, "--r", str(10**30)], 2, "invalid_lora", "", id="r of 10**30"),
+    pytest.param([*LLAMA, "--r", "eight"], 2, "usage", "eight", id="r that is no number"),
+    pytest.param([*LLAMA, "--targets", "x"], 2, "no_target_modules", "", id="a name that the model has not"),
+    pytest.param([*LLAMA, "--targets", "qz"], 2, "no_target_modules", "", id="an unknown letter"),
+    pytest.param([*LLAMA, "--targets", ""], 2, None, "", id="empty target list"),
+    pytest.param([*LLAMA, "--targets", "re:("], 2, None, "", id="a regular expression that is none"),
+    pytest.param([*LLAMA, "--targets", "norm"], 2, "unsupported_module", "norm", id="a norm"),
+    pytest.param([*LLAMA, "--layers", "3-1"], 2, "usage", "--layers", id="layers backwards"),
+    pytest.param([*LLAMA, "--set", "x"], 2, "usage", "--set", id="--set without a value"),
+    pytest.param([*LLAMA, "--base-precision", "int7"], 2, "usage", "nf4", id="a precision that is none"),
+    pytest.param([*LLAMA, "--offline", "--online"], 2, "usage", "contradict", id="offline and online"),
+    pytest.param([*LLAMA, "--config", "no-such.json"], 2, None, "no-such.json", id="a config that is not there"),
+    pytest.param(["batch", "no-such.jsonl"], 3, "not_found", "no-such.jsonl", id="a batch that is not there"),
+    pytest.param(["models", "zzzzzz"], 3, "not_found", "zzzzzz", id="a pattern that matches nothing"),
+    pytest.param(["--json", "models"], 2, "usage", "behind the command", id="an option before the command"),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    def command(arguments: list[str]) -> tuple[int, str, str]:
+        places = {}
+        for name, files in FOLDERS.items():
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            places[name] = str(folder)
+            for file, content in files.items():
+                (folder / file).write_bytes(content)
+        filled = [places.get(argument[1:-1], argument) if argument[:1] == "{" else argument for argument in arguments]
+        with pytest.raises(SystemExit) as end:
+            main(filled)
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return command
+
+
+@pytest.mark.parametrize(("arguments", "exit_code", "code", "says"), CASES)
+def test_bad_input(run: Callable, arguments: list[str], exit_code: int, code: str | None, says: str) -> None:
+    found, out, err = run(arguments)
+    assert found == exit_code
+    assert says in err
+    assert "Traceback" not in err
+    if exit_code:
+        assert out == ""
+        assert err.startswith("Error: ")
+        assert "  try    " in err
+        assert err.rstrip().endswith(f"code   {code}") or code is None
+
+
+def test_a_pipe_closed_early_is_no_error(tmp_path: Path) -> None:
+    script = f"{sys.executable} -m estimator models | head -n 1"
+    run = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert run.stderr == ""
+    assert run.stdout.count("\n") == 1
