@@ -245,7 +245,7 @@ class StandIn:
         if files is None or name not in files:
             handler.refuse(404, "EntryNotFound")
         else:
-            self.send_file(handler, files[name], {"X-Repo-Commit": commit})
+            self.send_file(handler, files[name], {"X-Repo-Commit": commit, "ETag": '"0"'})
 
     def send_file(self, handler: Handler, file: File, headers: Mapping[str, object] = {}) -> None:
         """A file, or the part of it that is asked for."""

@@ -1,0 +1,121 @@
+"""Metadata from the Hub: this tool against huggingface_hub's own calls, and hf-mem where it is installed.
+
+    python -m benchmarks.hub [--latency 20] [--rounds 5] [--model llama-8b]
+
+Whole processes against the stand-in Hub of tests/hub, in turns, so that a busy moment hits all alike. Shown are the
+median wall time, the requests, the bytes of all bodies and the connections of one run. The promise: the whole estimate
+takes no longer than the fastest of the library's calls (0.9 of it for DeepSeek-V3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from tests.hub.large import large_repos
+from tests.hub.standin import StandIn
+
+_API = "from huggingface_hub import HfApi; HfApi().{call}('{id}')"
+_READ = "from estimator.source.hub import find_on_hub; find_on_hub('{id}')"
+_WARM = "from estimator.source.hub import find_on_hub; find_on_hub('{id}'{more})"
+COMMIT = "a" * 40
+LIMITS = {"llama-8b": 1.0, "llama-70b": 1.0, "deepseek-v3": 0.9}
+
+
+class Run(NamedTuple):
+    seconds: float
+    requests: int
+    sent_bytes: int
+    connections: int
+    failed: bool
+
+
+def contestants(id_: str) -> dict[str, list[str]]:
+    """Command lines by name."""
+    python = [sys.executable, "-c"]
+    estimate = [sys.executable, "-m", "estimator.cli.main", "--model", id_, "--online", "--json"]
+    made = {
+        "lora-size, whole estimate": estimate,
+        "lora-size, reading alone": [*python, _READ.format(id=id_)],
+        "lora-size, reading by ranges": [*python, _READ.format(id=id_ + "-ranged")],
+        "get_sharded_safetensors_metadata": [*python, _API.format(call="get_sharded_safetensors_metadata", id=id_)],
+        "get_safetensors_metadata": [*python, _API.format(call="get_safetensors_metadata", id=id_)],
+    }
+    if find_spec("hf_mem"):
+        made["hf-mem"] = [sys.executable, "-m", "hf_mem.cli", "--model-id", id_]
+    return made
+
+
+def run(command: list[str], hub: StandIn, cache: str) -> Run:
+    """One process, from its start to its end."""
+    hub.seen.clear()
+    hub.connections.clear()
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": cache, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_CACHE": os.path.join(cache, "hub")}
+    begun = time.perf_counter()
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+    seconds = time.perf_counter() - begun
+    sent = sum(seen.sent for seen in hub.seen)
+    return Run(seconds, len(hub.seen), sent, sum(hub.connections.values()), ended.returncode != 0)
+
+
+def rounds(commands: dict[str, list[str]], hub: StandIn, number: int) -> dict[str, list[Run]]:
+    """Every contestant cold, `number` times, in turns."""
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for _ in range(number):
+        for name, command in commands.items():
+            with tempfile.TemporaryDirectory() as cache:
+                runs[name].append(run(command, hub, cache))
+    return runs
+
+
+def warm(id_: str, hub: StandIn, number: int) -> Iterator[tuple[str, list[Run]]]:
+    """Everything cached: by branch (one request), by commit (none) and offline."""
+    python = [sys.executable, "-c"]
+    ways = {"by branch": "", "by commit": f", revision='{COMMIT}'", "offline": ", offline=True"}
+    with tempfile.TemporaryDirectory() as cache:
+        run([*python, _READ.format(id=id_)], hub, cache)
+        for name, more in ways.items():
+            command = [*python, _WARM.format(id=id_, more=more)]
+            yield f"cached, {name}", [run(command, hub, cache) for _ in range(number)]
+
+
+def line(name: str, runs: list[Run], best: float | None) -> str:
+    """One row of the table."""
+    median = statistics.median(one.seconds for one in runs)
+    last = runs[-1]
+    ratio = f"{median / best:6.2f}" if best else "      "
+    mark = "  FAILED" if any(one.failed for one in runs) else ""
+    numbers = f"{last.requests:5} requests {last.sent_bytes:12,} bytes {last.connections:4} connections"
+    return f"  {name:34} {median:7.3f} s {ratio} {numbers}{mark}"
+
+
+def main() -> None:
+    """Print one table per model and latency."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--latency", type=float, action="append", help="milliseconds; default 0, 20 and 60")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", action="append", choices=list(LIMITS))
+    options = parser.parse_args()
+    with StandIn(large_repos()) as hub:
+        for latency in options.latency or [0, 20, 60]:
+            hub.latency = latency / 1000
+            for model in options.model or list(LIMITS):
+                runs = rounds(contestants(f"org/{model}"), hub, options.rounds)
+                rivals = [of for name, of in runs.items() if not name.startswith("lora-size")]
+                best = min(statistics.median(one.seconds for one in of) for of in rivals if not of[-1].failed)
+                print(f"{model} at {latency:g} ms (limit {LIMITS[model]})")
+                for name, of in [*runs.items(), *warm(f"org/{model}", hub, options.rounds)]:
+                    print(line(name, of, best), flush=True)
+
+
+if __name__ == "__main__":
+    main()
