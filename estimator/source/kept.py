@@ -70,6 +70,11 @@ def _from_parts(entry: Entry, place: Place) -> Found:
     )
 
 
+def snapshot_file(place: Place, cache: str, name: str) -> str:
+    """Where the Hub's own tools keep a file of a place held at a commit."""
+    return os.path.join(_snapshot(place, cache), *place.folder.split("/"), name)
+
+
 def _snapshot(place: Place, cache: str) -> str:
     return os.path.join(repository_folder(cache, place.id), "snapshots", place.revision)
 
@@ -87,7 +92,7 @@ def _downloaded(place: Place, cache: str) -> Found | None:
 
 def _config_alone(place: Place, cache: str) -> Found | None:
     try:
-        with open(os.path.join(_snapshot(place, cache), *place.folder.split("/"), "config.json"), "rb") as file:
+        with open(snapshot_file(place, cache, "config.json"), "rb") as file:
             config = parse_config(file.read(), where=place.where("config.json"))
     except OSError:
         return None

@@ -57,15 +57,19 @@ def _taken_apart(answer: Any) -> tuple[dict[str, dict[str, Any]], dict[str, Any]
 
 def _written_lengths(body: bytes, names: list[str]) -> dict[str, int]:
     """Bytes of each header as safetensors writes it, from where it stands in the answer: compact, without padding."""
-    marks = sorted((body.find(b'"%s"' % name.encode()), name) for name in names)
-    ends = [at for at, _ in marks[1:]] + [_end_of_last(body, marks[-1][0])]
-    lengths = {}
-    for (at, name), end in zip(marks, ends, strict=True):
-        text = body[at:end]
-        begin, close = text.find(b"{"), text.rfind(b"}")
-        text = text[begin : close + 1]
-        lengths[name] = len(text) - text.count(b", ") - text.count(b": ")
-    return lengths
+    marks = []
+    for name in names:
+        marks.append(body.find(b'"%s"' % name.encode(), marks[-1] + 1 if marks else 0))
+    if -1 in marks:
+        return {}
+    ends = [*marks[1:], _end_of_last(body, marks[-1])]
+    return {name: _compact(body[at:end]) for name, at, end in zip(names, marks, ends, strict=True)}
+
+
+def _compact(text: bytes) -> int:
+    """Bytes of the object in `"name":{...},` without the spaces that some writers put behind commas and colons."""
+    spaces = text.count(b", ") + text.count(b": ") if b'": ' in text[:1_000] else 0
+    return text.rfind(b"}") + 1 - text.find(b"{") - spaces
 
 
 def _end_of_last(body: bytes, begin: int) -> int:

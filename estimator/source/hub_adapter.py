@@ -1,0 +1,129 @@
+"""An adapter on the Hub: its adapter_config.json and the header and size of its file, nothing of its weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
+from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.cache import Entry, Part, read_entry, read_ref, write_entry, write_ref
+from estimator.source.found import StoredFile
+from estimator.source.hub_settings import hub_settings, open_line
+from estimator.source.kept import snapshot_file
+from estimator.source.place import DEFAULT_REVISION, Place, folder_of, is_commit
+from estimator.source.plain import plain
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+MAX_CONFIG_BYTES = 5_000_000
+_KEPT_AS = "?adapter"  # behind the folder, so that a model and an adapter in one repository are kept apart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundAdapter:
+    id: str
+    revision: str | None  # the commit, where known
+    source: str  # "hub" | "cache"
+    config: Mapping[str, Any]  # adapter_config.json
+    file: StoredFile | None  # adapter_model.safetensors; None where there is none
+
+
+def find_adapter_on_hub(
+    adapter_id: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | None = None,
+    offline: bool = False,
+    timeout: float = 60.0,
+    progress: Callable[[str], None] | None = None,
+) -> FoundAdapter:
+    """An adapter's config and the header of its file.
+
+    Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError.
+    """
+    deadline = time.monotonic() + timeout
+    settings = hub_settings()
+    revision = revision or DEFAULT_REVISION
+    place = Place(endpoint=settings.endpoint, id=adapter_id, revision=revision, folder=folder_of(subfolder))
+    commit = revision if is_commit(revision) else read_ref(settings.cache, place.id, revision)
+    is_offline = offline or settings.offline
+    if commit and (is_offline or is_commit(revision)) and (found := _kept(place.at(commit), settings.cache)):
+        return found
+    if is_offline:
+        way_out = "run once without --offline and HF_HUB_OFFLINE"
+        raise OfflineError(f"the adapter {plain(adapter_id)} is not cached.", where=settings.cache, way_out=way_out)
+    if progress:
+        progress(f"asking {settings.endpoint} for {adapter_id}")
+    entry, named = _ask(open_line(settings.endpoint, token, deadline), place)
+    if is_commit(entry.commit):
+        write_entry(settings.cache, entry)
+        write_ref(settings.cache, entry.id, revision, entry.commit)
+    return _found(entry, named, source="hub")
+
+
+def _ask(line: Any, place: Place) -> tuple[Entry, Place]:
+    from estimator.source.online import ask_head, file_text
+    from estimator.source.ranges import read_header
+    from estimator.source.side_by_side import Started
+
+    head = Started(ask_head, line, place, CONFIG).value(line.deadline)
+    if head.answer.status == 404:
+        what = f"{head.place.where()} has no {CONFIG}, so it is no adapter of PEFT's."
+        raise NotFoundError(what, where="--adapter", way_out="name an adapter's repository, or its --subfolder")
+    reading = Started(read_header, line, head.place, WEIGHTS, None)
+    text = Started(file_text, line, head, MAX_CONFIG_BYTES).value(line.deadline) or b""
+    parts = [Part("config", CONFIG, text)]
+    try:
+        stored = reading.value(line.deadline)
+        parts.append(Part("header", WEIGHTS, bytes(stored.header), stored.actual_bytes))
+    except NotFoundError:
+        pass  # an adapter saved as a pickle: its size is for the list of files to tell
+    commit = head.place.revision
+    return Entry(id=head.place.id, commit=commit, folder=place.folder + _KEPT_AS, parts=tuple(parts)), head.place
+
+
+def _kept(place: Place, cache: str) -> FoundAdapter | None:
+    entry = read_entry(cache, place.id, place.revision, place.folder + _KEPT_AS)
+    try:
+        if entry is not None:
+            return _found(entry, place, source="cache")
+        return _downloaded(place, cache)
+    except (LoraSizeError, OSError):
+        return None
+
+
+def _downloaded(place: Place, cache: str) -> FoundAdapter | None:
+    from estimator.source.folder import read_stored_file
+
+    with open(snapshot_file(place, cache, CONFIG), "rb") as file:
+        config = _config(file.read(MAX_CONFIG_BYTES + 1), place)
+    stored = read_stored_file(snapshot_file(place, cache, WEIGHTS), place.folder + WEIGHTS)
+    return FoundAdapter(id=place.id, revision=place.revision, source="cache", config=config, file=stored)
+
+
+def _found(entry: Entry, place: Place, *, source: str) -> FoundAdapter:
+    texts = {part.kind: part for part in entry.parts}
+    header = texts.get("header")
+    return FoundAdapter(
+        id=entry.id,
+        revision=entry.commit if is_commit(entry.commit) else None,
+        source=source,
+        config=_config(texts["config"].text, place),
+        file=header and StoredFile(place.folder + header.name, header.text, len(header.text), header.file_bytes),
+    )
+
+
+def _config(text: bytes, place: Place) -> Mapping[str, Any]:
+    reason = "it is no object"
+    try:
+        config = parse_json(text)
+        if isinstance(config, dict):
+            return config
+    except NotUsable as error:
+        reason = str(error)
+    what = f"{CONFIG} can't be used: {plain(reason)}."
+    raise MalformedConfigError(what, where=place.where(CONFIG), way_out="fetch it again, or save the adapter again")

@@ -1,0 +1,94 @@
+"""Many processes on one cold cache, and processes that are killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hub.faults import bomb, endless, say
+from tests.hub.models import tiny_sharded, tiny_single
+from tests.hub.standin import StandIn
+
+READ = """
+import json, sys
+from estimator.source.hub import find_on_hub
+from estimator.checkpoint.index import to_checkpoint
+from estimator.errors import LoraSizeError
+try:
+    found = find_on_hub(sys.argv[1], offline=sys.argv[2] == "offline", timeout=60.0)
+    tensors = to_checkpoint(found.files, found.index).tensors
+    print(json.dumps([found.revision, sorted(map(str, tensors))]))
+except LoraSizeError as error:
+    print(json.dumps(error.code))
+"""
+MOST_MEMORY = 400_000_000
+
+
+def start(hub: StandIn, folder: Path, id_: str, how: str = "online") -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder), "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", READ, id_, how]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> object:
+    out, err = process.communicate(timeout=120)
+    assert err == ""
+    return json.loads(out)
+
+
+def test_fifty_processes_on_one_cold_cache_give_one_answer_and_one_entry(tmp_path: Path) -> None:
+    with StandIn([tiny_sharded()]) as hub:
+        answers = [ended(process) for process in [start(hub, tmp_path, "org/tiny") for _ in range(50)]]
+        assert all(answer == answers[0] for answer in answers)
+        assert isinstance(answers[0], list)
+        kept = [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and path.parent.name == "v1"]
+        assert [path.suffix for path in kept] == [".entry"]
+        assert ended(start(hub, tmp_path, "org/tiny", "offline")) == answers[0]
+
+
+def test_a_process_killed_at_any_moment_leaves_a_cache_that_the_next_one_reads_or_replaces(tmp_path: Path) -> None:
+    with StandIn([tiny_sharded()]) as hub:
+        begun = time.monotonic()
+        whole = ended(start(hub, tmp_path / "first", "org/tiny"))
+        lasts = time.monotonic() - begun
+        for step in range(12):
+            folder = tmp_path / str(step)
+            process = start(hub, folder, "org/tiny")
+            time.sleep(lasts * (0.5 + step / 20))
+            process.kill()
+            process.communicate()
+            assert ended(start(hub, folder, "org/tiny", "offline")) in (whole, "offline")
+            assert ended(start(hub, folder, "org/tiny")) == whole
+
+
+@pytest.mark.parametrize(
+    ("route", "fault"),
+    [
+        pytest.param("metadata", bomb(), id="a bomb of the endpoint"),
+        pytest.param("metadata", endless(b'{"a":' * 200_000), id="nested without end"),
+        pytest.param("metadata", say(b'{"headers":{"a.safetensors":{"b":[' + b"[]," * 20_000_000 + b"[]]}}}"), id="60 MB of lists"),
+        pytest.param("metadata", say(b'{"headers":{"a.safetensors":{"b":["' + b"\xf0\x9f\x92\xa9" * 15_000_000 + b'"]}}}'), id="60 MB of wide letters"),
+        pytest.param("cached config", say(b'{"a":[' + b"{}," * 6_000_000 + b"{}]}"), id="18 MB of objects as config"),
+        pytest.param("cached config", bomb(), id="a bomb of a config"),
+        pytest.param("tree", say(b"[" + b"{}," * 2_600_000 + b"{}]"), id="8 MB of objects as list"),
+    ],
+)
+def test_memory_stays_bounded(tmp_path: Path, route: str, fault) -> None:  # noqa: ANN001
+    with StandIn([tiny_sharded(), tiny_single()]) as hub:
+        hub.faults[route] = fault
+        process = start(hub, tmp_path, "org/tiny")
+        out, err = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0
+        assert err == ""
+        assert out
+        assert used.ru_maxrss * 1_024 < MOST_MEMORY, f"{used.ru_maxrss:,} kB"
+
+
