@@ -19,6 +19,7 @@ class Parameter(NamedTuple):
     shape: tuple[int, ...]  # as torch has it: Linear (out, in); Conv1D (in, out); Embedding (rows, width)
     dtype: str  # safetensors' name, "F32"; as stored, or as config.json says, or "F32"
     fixed: bool = False  # the class sets this dtype itself: from_pretrained(dtype=...) leaves it (float32 inv_freq)
+    persistent: bool = True  # of a buffer: part of state_dict(), so saved along with a module in modules_to_save
 
 
 class Module(NamedTuple):
@@ -58,6 +59,8 @@ class ModuleTree:
     modules: tuple[Module, ...]  # in named_modules() order
     tied: Mapping[str, str]  # full parameter name -> the name of the parameter that it shares
     input_embedding: str | None = None  # module name behind get_input_embeddings(); None where that fails
+    declares_ties: bool = False  # `_tied_weights_keys` is a mapping: PEFT then asks for the input embedding, or fails
+    tie_word_embeddings: bool | None = None  # of the run-time config, class default included; None: no such field, or unknown
     output_embedding: str | None = None  # module name behind get_output_embeddings()
     keep_in_fp32: tuple[str, ...] = ()  # _keep_in_fp32_modules (under fp16 only)
     keep_in_fp32_strict: tuple[str, ...] = ()  # _keep_in_fp32_modules_strict (under bf16 too)
