@@ -1,0 +1,28 @@
+"""`lora-size --adapter PATH_OR_ID`: a published adapter explained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.cli.options import request_fields
+from estimator.jobs.explain_adapter import explain_adapter
+from estimator.report.explanation import explanation_document, explanation_text
+from estimator.request.request import Request
+
+
+def run(options: dict[str, Any]) -> int:
+    """Print why the file is as large as it is; 1 where it is damaged or the difference stays open.
+
+    Raises LoraSizeError.
+    """
+    explanation = explain_adapter(options["adapter"], Request(**request_fields(options)))
+    document = explanation_document(explanation)
+    if options["json_"] or options["format_"] == "json":
+        import json
+
+        print(json.dumps(document, indent=2))
+    elif options["quiet"]:
+        print(document["implied"]["bytes"], document["actual"]["bytes"], document["status"], sep="\t")
+    else:
+        print(explanation_text(document))
+    return 1 if explanation.status in ("damaged", "unexplained") else 0

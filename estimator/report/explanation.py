@@ -1,0 +1,55 @@
+"""A published adapter's explanation as a document and for a terminal; sizes in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.report.units import exact_size, printable
+
+_SAID = {
+    "exact": "the file is what adapter_config.json implies, to the byte",
+    "explained": "the file differs from what adapter_config.json implies, and it is known why",
+    "unexplained": "the file differs from what adapter_config.json implies",
+    "damaged": "the file is damaged",
+    "unknown": "there is no file to compare with",
+}
+
+
+def explanation_document(explanation: Any) -> dict[str, Any]:
+    """A plain object that json.dumps takes. `explanation`: jobs' AdapterExplanation."""
+    found, answer = explanation.adapter, explanation.answer
+    return {
+        "adapter": {"id": found.id, "revision": found.revision, "source": found.source},
+        "base": None if answer is None else {"id": answer.found.id, "architecture": answer.tree.architecture},
+        "status": explanation.status,
+        "implied": {
+            "bytes": explanation.implied_bytes,
+            "parameters": answer and answer.adaptation.trainable_parameters,
+            "tensors": answer and len(answer.adaptation.tensors),
+        },
+        "actual": {"bytes": explanation.actual_bytes, "tensors": explanation.tensors},
+        "causes": [cause._asdict() for cause in explanation.causes],
+        "notes": [note._asdict() for note in answer.notes] if answer else [],
+    }
+
+
+def explanation_text(document: Mapping[str, Any]) -> str:
+    """Several lines without a newline at the end."""
+    implied, actual, base = document["implied"], document["actual"], document["base"]
+    lines = [f"{printable(document['adapter']['id'])}: {_SAID[document['status']]}"]
+    lines.append(
+        f"  base      {printable(base['id'])} ({printable(base['architecture'])})" if base else "  base      -"
+    )
+    lines.append(f"  implied   {_size(implied)}")
+    lines.append(f"  file      {_size(actual)}")
+    for cause in document["causes"]:
+        grown = f"  [{cause['bytes']:+,} bytes]" if cause["bytes"] else ""
+        lines.append(f"  because   {printable(cause['message'], 600)}{grown}")
+    lines += [f"note: {printable(note['message'], 1000)}" for note in document["notes"]]
+    return "\n".join(lines)
+
+
+def _size(side: Mapping[str, Any]) -> str:
+    known = exact_size(side["bytes"]) if side["bytes"] is not None else "not known"
+    return known if side["tensors"] is None else f"{known} in {side['tensors']:,} tensors"

@@ -1,0 +1,230 @@
+"""Why a real adapter file differs from what its adapter_config.json implies, tensor by tensor.
+
+Both sides are tensors by the name they have in the file. What older releases and other tools wrote differently is
+undone step by step, and each step that changes something is a cause; what is left over is named as missing or extra.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import NamedTuple
+
+from estimator.dtypes import BITS
+
+PREFIX = "base_model.model."
+HALVES = ("F16", "BF16")
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+class Cause(NamedTuple):
+    code: str  # stable, snake_case
+    message: str
+    tensors: int  # how many it accounts for
+    bytes: int  # by which it makes the data larger; negative: smaller
+
+
+class Part(NamedTuple):
+    """One tensor of an adapter, real or implied."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * BITS[self.dtype] // 8
+
+
+Parts = Mapping[str, Part]
+
+
+def causes_of(implied: Parts, real: Parts, embeddings: Iterable[str] = ()) -> tuple[Cause, ...]:
+    """Every difference between the tensors implied and the real ones; () where there is none.
+
+    embeddings: module names of the input and output embedding, "model.embed_tokens".
+    """
+    if not real:
+        return (Cause("no_tensors", "The file holds no tensor at all.", 0, -_total(implied)),)
+    real, causes = _plain_names(implied, real)
+    real, renamed = _older_names(implied, real)
+    shared = [name for name in implied if name in real]
+    causes += renamed
+    causes += _dtypes(implied, real, shared)
+    causes += _shapes(implied, real, shared, tuple(embeddings))
+    causes += _missing({name: implied[name] for name in implied if name not in real})
+    causes += _extra({name: real[name] for name in real if name not in implied}, tuple(embeddings))
+    return tuple(causes)
+
+
+def _total(parts: Parts) -> int:
+    return sum(part.bytes for part in parts.values())
+
+
+def _plain_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
+    """The real tensors under the names that PEFT writes today, and what had to be undone."""
+    causes = []
+    for code, message, undo in _SPELLINGS:
+        plain = {undo(name): part for name, part in real.items()}
+        if len(plain) == len(real) and plain.keys() != real.keys() and _known(plain, implied) > _known(real, implied):
+            causes.append(Cause(code, message, sum(name not in plain for name in real), 0))
+            real = plain
+    return real, causes
+
+
+def _known(parts: Parts, implied: Parts) -> int:
+    return sum(name in implied for name in parts)
+
+
+def _without_doubled_prefix(name: str) -> str:
+    while name.startswith(PREFIX + PREFIX):
+        name = name.removeprefix(PREFIX)
+    return name
+
+
+def _with_prefix(name: str) -> str:
+    return name if name.startswith(PREFIX) else PREFIX + name
+
+
+def _without_adapter_name(name: str) -> str:
+    return re.sub(r"(\.lora_\w+|\.modules_to_save)\.default(?=\.|$)", r"\1", name).replace(".modules_to_save.", ".")
+
+
+_SPELLINGS = (
+    (
+        "doubled_prefix",
+        f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one. Counts are the same.",
+        _without_doubled_prefix,
+    ),
+    ("no_prefix", f"The names lack {PREFIX}, which PEFT puts before them.", _with_prefix),
+    ("older_peft_names", "The names hold the adapter's own name, as PEFT up to 0.2 wrote them.", _without_adapter_name),
+    ("base_layer_names", "The names hold base_layer, as an adapter saved by hand has them.",
+     lambda name: name.replace(".base_layer.", ".")),
+)  # fmt: skip
+
+
+def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
+    """Modules of another name, but the same layers, shapes and matrices: paired where the pairing is one to one."""
+    for key in (_by_leaf, _by_place):
+        lost, odd = defaultdict(list), defaultdict(list)
+        for name, part in implied.items():
+            if name not in real:
+                lost[key(name, part)].append(name)
+        for name, part in real.items():
+            if name not in implied:
+                odd[key(name, part)].append(name)
+        pairs = {names[0]: odd[k][0] for k, names in lost.items() if len(names) == len(odd.get(k, ())) == 1}
+        if pairs and len(pairs) * 2 >= sum(map(len, odd.values())):
+            back = {old: new for new, old in pairs.items()}
+            new, old = next(iter(pairs.items()))
+            message = f"The modules have the names of an older transformers: {old} where today's class has {new}."
+            renamed = {back.get(name, name): part for name, part in real.items()}
+            return renamed, [Cause("older_names", message, len(pairs), 0)]
+    return real, []
+
+
+def _by_leaf(name: str, part: Part) -> tuple:
+    return tuple(_INDEX.findall(name)), tuple(name.split(".")[-3:]), part.shape
+
+
+def _by_place(name: str, part: Part) -> tuple:
+    return tuple(_INDEX.findall(name)), tuple(name.split(".")[-2:]), part.shape
+
+
+def _dtypes(implied: Parts, real: Parts, shared: list[str]) -> list[Cause]:
+    changes: Counter[tuple[str, str]] = Counter()
+    grown: Counter[tuple[str, str]] = Counter()
+    for name in shared:
+        change = implied[name].dtype, real[name].dtype
+        if change[0] != change[1]:
+            changes[change] += 1
+            elements = prod(real[name].shape)
+            grown[change] += elements * (BITS[change[1]] - BITS[change[0]]) // 8
+    return [
+        Cause(
+            "sixteen_bit" if is_ in HALVES else "other_dtype",
+            f"{count} tensors are {is_}; PEFT's own default would have saved {was}.",
+            count,
+            grown[was, is_],
+        )
+        for (was, is_), count in changes.items()
+    ]
+
+
+def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: tuple[str, ...]) -> list[Cause]:
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in shared:
+        was, is_ = implied[name].shape, real[name].shape
+        if was != is_:
+            found[_why_shape(name, was, is_, embeddings)].append(name)
+    return [
+        Cause(
+            code,
+            message,
+            len(names),
+            sum(real[n].bytes - implied[n]._replace(dtype=real[n].dtype).bytes for n in names),
+        )
+        for (code, message), names in found.items()
+    ]
+
+
+def _why_shape(name: str, was: tuple[int, ...], is_: tuple[int, ...], embeddings: tuple[str, ...]) -> tuple[str, str]:
+    rows_alone = len(was) == len(is_) and was[1:] == is_[1:]
+    if ".lora_" in name and len(was) == len(is_):
+        rank = is_[0] if ".lora_A" in name or ".lora_embedding_A" in name else is_[-1]
+        return "other_rank", f"Some matrices have rank {rank}, which is not what adapter_config.json says."
+    if rows_alone and _is_embedding(name, embeddings):
+        return "resized_vocabulary", f"The vocabulary was resized from {was[0]:,} to {is_[0]:,} rows."
+    if rows_alone:
+        return "number_of_labels", f"The head has {is_[0]:,} labels, which adapter_config.json does not say."
+    return "other_shape", f"{name} is {list(is_)}, not {list(was)}: another base or another class."
+
+
+def _is_embedding(name: str, embeddings: tuple[str, ...]) -> bool:
+    module = name.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".bias")
+    return any(module == known or known.endswith("." + module.rpartition(".")[2]) for known in embeddings)
+
+
+def _missing(lost: Parts) -> list[Cause]:
+    causes = []
+    biases = {name: part for name, part in lost.items() if name.endswith(".bias") and ".lora_" not in name}
+    if biases:
+        message = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
+        causes.append(Cause("older_peft_bias", message, len(biases), -_total(biases)))
+    rest = {name: part for name, part in lost.items() if name not in biases}
+    if rest:
+        message = f"Implied, but not in the file: {_summary(rest)}."
+        causes.append(Cause("missing_modules", message, len(rest), -_total(rest)))
+    return causes
+
+
+def _extra(odd: Parts, embeddings: tuple[str, ...]) -> list[Cause]:
+    kinds: dict[str, dict[str, Part]] = defaultdict(dict)
+    for name, part in odd.items():
+        kinds[_kind_of_extra(name, embeddings)][name] = part
+    return [
+        Cause(code, _EXTRA[code].format(_summary(parts)), len(parts), _total(parts)) for code, parts in kinds.items()
+    ]
+
+
+_EXTRA = {
+    "embeddings_saved": "Embeddings are saved along: {}.",
+    "experts_one_by_one": "Experts are adapted one by one, as transformers 4 named them: {}.",
+    "saved_modules": "Modules are saved whole that adapter_config.json does not name: {}.",
+    "extra_modules": "Adapted, but not implied by adapter_config.json on this base: {}.",
+}
+
+
+def _kind_of_extra(name: str, embeddings: tuple[str, ...]) -> str:
+    if ".lora_" in name:
+        return "experts_one_by_one" if _EXPERT.search(name) else "extra_modules"
+    return "embeddings_saved" if _is_embedding(name, embeddings) else "saved_modules"
+
+
+def _summary(parts: Parts) -> str:
+    """The modules' names with their indices folded, at most four."""
+    names = dict.fromkeys(_INDEX.sub("*", name.removeprefix(PREFIX)) for name in parts)
+    shown = ", ".join(list(names)[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more kinds"

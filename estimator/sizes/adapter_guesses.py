@@ -1,0 +1,135 @@
+"""Why an adapter file has another size than its adapter_config.json implies, where the size is all that is known.
+
+A Git LFS pointer or a listing of the Hub tells the size alone. Each hypothesis is the implied tensors with one or two
+things changed that are common in published adapters; it holds only where the file would come out to the very byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from estimator.sizes.adapter_causes import HALVES, PREFIX, Cause, Part, Parts
+
+SizeOf = Callable[[Parts], int]  # bytes of the safetensors file that holds these tensors
+
+# torch.save's zip: a record of its own for each tensor, padded to 64 bytes, with a directory and a pickle beside them.
+BIN_BYTES_A_TENSOR = 1_000
+BIN_BYTES = 8_192
+
+
+def guess_causes(
+    implied: Parts,
+    actual_bytes: int,
+    size_of: SizeOf,
+    embeddings: Mapping[str, Part],
+    others: Iterable[tuple[Cause, Parts]] = (),
+) -> tuple[Cause, ...] | None:
+    """The fewest causes that make the file `actual_bytes` long; () where it is so as implied, None where none do.
+
+    embeddings: tensors of the file's names that PEFT could have saved along, input embedding first
+    others: further hypotheses, of which the data alone has to fit, for their names are not known
+    """
+    if size_of(implied) == actual_bytes:
+        return ()
+    changed = [((), implied), *_changed_throughout(implied)]
+    for causes, parts in changed[1:]:
+        if size_of(parts) == actual_bytes:
+            return causes
+    for causes, parts in changed:
+        for more in _solved(parts, actual_bytes, size_of, embeddings):
+            return (*more, *causes)
+    named = _longer_names(implied, actual_bytes, size_of)
+    fitting = ((cause,) for cause, parts in others if _longer_names(parts, actual_bytes, size_of))
+    return named or next(fitting, None)
+
+
+def guess_bin_causes(implied: Parts, actual_bytes: int) -> tuple[Cause, ...] | None:
+    """The same for adapter_model.bin, whose container leaves some bytes open; None where the data does not fit."""
+    for causes, parts in (((), implied), *_changed_throughout(implied)):
+        beside = actual_bytes - sum(part.bytes for part in parts.values())
+        if 0 < beside <= BIN_BYTES + BIN_BYTES_A_TENSOR * len(parts):
+            message = f"A pickle in a zip: {beside:,} bytes of it are not tensors, as torch.save leaves them."
+            return (*causes, Cause("bin_file", message, len(parts), 0))
+    return None
+
+
+def _changed_throughout(implied: Parts) -> Iterator[tuple[tuple[Cause, ...], Parts]]:
+    """Hypotheses about all tensors alike."""
+    for dtype in HALVES:  # a header that says BF16 is longer
+        halved = {name: part._replace(dtype=dtype) for name, part in implied.items()}
+        smaller = sum(part.bytes for part in halved.values()) - sum(part.bytes for part in implied.values())
+        message = f"The tensors are {dtype}; PEFT's own default would have saved F32."
+        yield (Cause("sixteen_bit", message, len(halved), smaller),), halved
+    doubled = {PREFIX + name: part for name, part in implied.items()}
+    message = f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one. Counts are the same."
+    yield (Cause("doubled_prefix", message, len(doubled), 0),), doubled
+    kept = {name: part for name, part in implied.items() if ".lora_" in name or not name.endswith(".bias")}
+    if len(kept) < len(implied):
+        lost = sum(part.bytes for part in implied.values()) - sum(part.bytes for part in kept.values())
+        message = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
+        yield (Cause("older_peft_bias", message, len(implied) - len(kept), -lost),), kept
+
+
+def _solved(
+    parts: Parts, actual_bytes: int, size_of: SizeOf, embeddings: Mapping[str, Part]
+) -> Iterator[tuple[Cause, ...]]:
+    """Hypotheses with a number in them, solved for it: labels of the head, rows of the embeddings."""
+    head = _head(parts)
+    for rows, first in _solve_rows(parts, head, actual_bytes, size_of):
+        message = f"The head has {rows:,} labels, which adapter_config.json does not say."
+        yield (Cause("number_of_labels", message, len(head), (rows - first) * _row_bytes(parts, head)),)
+    for names in _choices(tuple(embeddings)):
+        for dtype in ("F32", "BF16"):
+            along = {name: embeddings[name]._replace(dtype=dtype) for name in names}
+            for rows, first in _solve_rows({**parts, **along}, names, actual_bytes, size_of):
+                yield _embedding_causes(names, dtype, rows, first, rows * _row_bytes(along, names))
+
+
+def _choices(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield from ((name,) for name in names)
+    if len(names) > 1:
+        yield names
+
+
+def _head(parts: Parts) -> tuple[str, ...]:
+    """Tensors whose rows are labels: the smallest number of rows among the modules saved whole, of one module."""
+    saved = {name: part for name, part in parts.items() if ".lora_" not in name and part.shape}
+    fewest = min((part.shape[0] for part in saved.values()), default=0)
+    return tuple(name for name, part in saved.items() if part.shape[0] == fewest)
+
+
+def _solve_rows(parts: Parts, names: tuple[str, ...], actual_bytes: int, size_of: SizeOf) -> Iterator[tuple[int, int]]:
+    """Rows of `names` that give the size, and the rows they had; found near where the bytes a row point."""
+    row = _row_bytes(parts, names)
+    if not row:
+        return
+    first = parts[names[0]].shape[0]
+    about = first + (actual_bytes - size_of(parts)) // row
+    for rows in range(max(1, about - 2), about + 3):
+        resized = {name: part._replace(shape=(rows, *part.shape[1:])) for name, part in parts.items() if name in names}
+        if size_of({**parts, **resized}) == actual_bytes:
+            yield rows, first
+
+
+def _row_bytes(parts: Parts, names: tuple[str, ...]) -> int:
+    return sum(parts[name].bytes // max(1, parts[name].shape[0]) for name in names)
+
+
+def _embedding_causes(names: tuple[str, ...], dtype: str, rows: int, first: int, grown: int) -> tuple[Cause, ...]:
+    shown = ", ".join(name.removeprefix(PREFIX) for name in names)
+    causes = [Cause("embeddings_saved", f"Embeddings are saved along in {dtype}: {shown}.", len(names), grown)]
+    if rows != first:
+        message = f"The vocabulary was resized from {first:,} to {rows:,} rows."
+        causes.append(Cause("resized_vocabulary", message, len(names), 0))
+    return tuple(causes)
+
+
+def _longer_names(implied: Parts, actual_bytes: int, size_of: SizeOf) -> tuple[Cause, ...] | None:
+    """Where the data fits and the header alone differs: other names of as many tensors."""
+    difference, names = actual_bytes - size_of(implied), sum(map(len, implied))
+    if not implied or abs(difference) > names:
+        return None
+    each = difference / len(implied)
+    how = "longer" if each > 0 else "shorter"
+    message = f"The data fits to the byte; the names are about {abs(each):.0f} characters {how} than today's."
+    return (Cause("older_names", message, len(implied), 0),)

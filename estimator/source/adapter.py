@@ -1,0 +1,94 @@
+"""A published adapter: adapter_config.json and the header of adapter_model.safetensors, from a folder or the Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from estimator.errors import NotFoundError
+from estimator.source.config import MAX_CONFIG_BYTES, parse_config
+from estimator.source.folder import read_stored_file
+from estimator.source.found import Found, StoredFile
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
+_POINTER = re.compile(rb"version https://git-lfs.*?^size (\d{1,19})$", re.DOTALL | re.MULTILINE)
+_POINTER_BYTES = 1_024
+
+
+def find_adapter(
+    name: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | None = None,
+    offline: bool = False,
+    timeout: float = 60.0,
+) -> Found:
+    """`config` is adapter_config.json; `files` the safetensors file where its header can be read; `other_files` the
+    size of a pickled one, or of one that is a Git LFS pointer here; of the Hub's, neither is known.
+
+    Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError.
+    """
+    path = os.path.join(os.path.expanduser(name), subfolder or "")
+    if os.path.isfile(path) and os.path.basename(path) in (CONFIG, WEIGHTS, PICKLED):
+        path = os.path.dirname(path)
+    if os.path.isdir(path):
+        return _in_folder(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        way_out = "name a folder with adapter_config.json in it, or an adapter's id on the Hub"
+        raise NotFoundError(f"there is no folder {name}.", where="--adapter", way_out=way_out)
+    id_, _, at_revision = name.partition("@")
+    return _on_hub(id_, revision or at_revision or None, subfolder, token, offline, timeout)
+
+
+def _in_folder(folder: str) -> Found:
+    config = _read(os.path.join(folder, CONFIG), folder)
+    files: tuple[StoredFile, ...] = ()
+    others: dict[str, int] = {}
+    if os.path.isfile(path := os.path.join(folder, WEIGHTS)):
+        pointed = _pointed_bytes(path)
+        if pointed is None:
+            files = (read_stored_file(path, WEIGHTS),)
+        else:
+            others[WEIGHTS] = pointed
+    if os.path.isfile(path := os.path.join(folder, PICKLED)):
+        others[PICKLED] = _pointed_bytes(path) or os.path.getsize(path)
+    return Found(id=folder, revision=None, source="local", config=config, files=files, other_files=others)
+
+
+def _read(path: str, folder: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise NotFoundError(
+            f"{folder} holds no {CONFIG} that can be read.", where="--adapter", way_out="name the adapter's own folder"
+        ) from error
+    return parse_config(text, where=path)
+
+
+def _pointed_bytes(path: str) -> int | None:
+    """The size that a Git LFS pointer names; None for a file that is none."""
+    with open(path, "rb") as file:
+        match = _POINTER.match(file.read(_POINTER_BYTES))
+    return int(match[1]) if match else None
+
+
+def _on_hub(
+    id_: str, revision: str | None, subfolder: str | None, token: str | None, offline: bool, timeout: float
+) -> Found:
+    from estimator.source.hub_adapter import find_adapter_on_hub
+
+    found = find_adapter_on_hub(
+        id_, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout
+    )
+    return Found(
+        id=found.id,
+        revision=found.revision,
+        source=found.source,
+        config=found.config,
+        files=() if found.file is None else (found.file,),
+    )

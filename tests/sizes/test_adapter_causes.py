@@ -1,0 +1,113 @@
+"""Why a real adapter file differs: one row a cause, headers as published files have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.sizes.adapter_causes import Part, causes_of
+
+LAYER = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
+HEAD = "base_model.model.score.weight"
+EMBEDDING = "base_model.model.model.embed_tokens.weight"
+BIAS = "base_model.model.model.layers.0.self_attn.q_proj.bias"
+
+
+def lora(dtype="F32", r=8, layers=(0, 1), names=("q_proj", "v_proj"), template=LAYER):
+    return {
+        template.format(layer, name, matrix): Part(dtype, (r, 64) if matrix == "A" else (32, r))
+        for layer in layers
+        for name in names
+        for matrix in "AB"
+    }
+
+
+IMPLIED = lora()
+GROWN = 4 * 300 * 64
+
+
+def renamed(parts, change):
+    return {change(name): part for name, part in parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("implied", "real", "causes"),
+    [
+        pytest.param(IMPLIED, IMPLIED, [], id="the same"),
+        pytest.param(IMPLIED, {}, [("no_tensors", 0, -4 * 4 * 8 * 96)], id="an empty file"),
+        pytest.param(IMPLIED, lora("BF16"), [("sixteen_bit", 8, -2 * 4 * 8 * 96)], id="bfloat16"),
+        pytest.param(
+            IMPLIED,
+            renamed(IMPLIED, lambda name: "base_model.model." + name),
+            [("doubled_prefix", 8, 0)],
+            id="a PEFT model in a PEFT model",
+        ),
+        pytest.param(
+            IMPLIED,
+            renamed(IMPLIED, lambda name: name.removeprefix("base_model.model.")),
+            [("no_prefix", 8, 0)],
+            id="no prefix",
+        ),
+        pytest.param(
+            IMPLIED,
+            renamed(IMPLIED, lambda name: name.replace(".weight", ".default.weight")),
+            [("older_peft_names", 8, 0)],
+            id="the adapter's own name inside",
+        ),
+        pytest.param(
+            IMPLIED,
+            lora(template=LAYER.replace("self_attn", "attention.attention")),
+            [("older_names", 8, 0)],
+            id="modules of an older transformers",
+        ),
+        pytest.param(
+            {**IMPLIED, HEAD: Part("F32", (2, 64))},
+            {**IMPLIED, HEAD: Part("F32", (5, 64))},
+            [("number_of_labels", 1, 4 * 3 * 64)],
+            id="five labels",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, EMBEDDING: Part("F32", (300, 64))},
+            [("embeddings_saved", 1, GROWN)],
+            id="the embedding saved along",
+        ),
+        pytest.param(
+            {**IMPLIED, EMBEDDING: Part("F32", (300, 64))},
+            {**IMPLIED, EMBEDDING: Part("F32", (301, 64))},
+            [("resized_vocabulary", 1, 4 * 64)],
+            id="one more token",
+        ),
+        pytest.param(
+            {**IMPLIED, BIAS: Part("F32", (32,))}, IMPLIED, [("older_peft_bias", 1, -128)], id="biases not saved"
+        ),
+        pytest.param(IMPLIED, lora(layers=(0,)), [("missing_modules", 4, -2 * 4 * 8 * 96)], id="a layer is missing"),
+        pytest.param(
+            IMPLIED,
+            lora(names=("q_proj", "v_proj", "o_proj")),
+            [("extra_modules", 4, 2 * 4 * 8 * 96)],
+            id="one more module a layer",
+        ),
+        pytest.param(IMPLIED, lora(r=16), [("other_rank", 8, 4 * 4 * 8 * 96)], id="another rank"),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, **lora(template="base_model.model.model.layers.{}.mlp.experts.3.{}.lora_{}.weight")},
+            [("experts_one_by_one", 8, 4 * 4 * 8 * 96)],
+            id="experts one by one",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**renamed(lora("F16"), lambda n: "base_model.model." + n), EMBEDDING: Part("F16", (300, 64))},
+            [
+                ("doubled_prefix", 8, 0),
+                ("sixteen_bit", 8, -2 * 4 * 8 * 96),
+                ("embeddings_saved", 1, GROWN // 2),
+            ],
+            id="three at once",
+        ),
+    ],
+)
+def test_causes(implied, real, causes):
+    found = causes_of(implied, real, ["model.embed_tokens"])
+    assert [(cause.code, cause.tensors, cause.bytes) for cause in found] == causes
+    implied_bytes, real_bytes = (sum(part.bytes for part in parts.values()) for parts in (implied, real))
+    assert implied_bytes + sum(cause.bytes for cause in found) == real_bytes

@@ -1,0 +1,87 @@
+"""Causes found from a file's size alone; each hypothesis has to fit to the byte."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.sizes.adapter_causes import Cause, Part
+from estimator.sizes.adapter_guesses import guess_bin_causes, guess_causes
+
+IMPLIED = {
+    "base_model.model.layers.0.q_proj.lora_A.weight": Part("F32", (8, 64)),
+    "base_model.model.layers.0.q_proj.lora_B.weight": Part("F32", (32, 8)),
+    "base_model.model.layers.0.q_proj.bias": Part("F32", (32,)),
+    "base_model.model.score.dense.weight": Part("F32", (64, 64)),
+    "base_model.model.score.out.weight": Part("F32", (2, 64)),
+    "base_model.model.score.out.bias": Part("F32", (2,)),
+}
+EMBEDDINGS = {
+    "base_model.model.embed_tokens.weight": Part("F32", (300, 64)),
+    "base_model.model.lm_head.weight": Part("F32", (300, 64)),
+}
+
+
+def size_of(parts):
+    """A stand-in for the file: each tensor's data, its name and dtype, and 60 bytes of punctuation."""
+    return 64 + sum(part.bytes + len(name) + len(part.dtype) + 60 for name, part in parts.items())
+
+
+def labels(count):
+    resized = {name: Part("F32", (count, *part.shape[1:])) for name, part in IMPLIED.items() if ".out." in name}
+    return {**IMPLIED, **resized}
+
+
+def halved(parts, dtype):
+    return {name: part._replace(dtype=dtype) for name, part in parts.items()}
+
+
+def along(rows, dtype="F32", names=tuple(EMBEDDINGS)[:1]):
+    return {**IMPLIED, **{name: Part(dtype, (rows, 64)) for name in names}}
+
+
+@pytest.mark.parametrize(
+    ("real", "codes"),
+    [
+        pytest.param(IMPLIED, [], id="as implied"),
+        pytest.param(halved(IMPLIED, "BF16"), ["sixteen_bit"], id="bfloat16"),
+        pytest.param(halved(IMPLIED, "F16"), ["sixteen_bit"], id="float16, a character shorter each"),
+        pytest.param({"base_model.model." + n: p for n, p in IMPLIED.items()}, ["doubled_prefix"], id="prefix twice"),
+        pytest.param({n: p for n, p in IMPLIED.items() if n[-4:] != "bias"}, ["older_peft_bias"], id="no biases"),
+        pytest.param(labels(7), ["number_of_labels"], id="seven labels"),
+        pytest.param(labels(1), ["number_of_labels"], id="one label"),
+        pytest.param(halved(labels(7), "BF16"), ["number_of_labels", "sixteen_bit"], id="seven labels in bfloat16"),
+        pytest.param(along(300), ["embeddings_saved"], id="the embedding"),
+        pytest.param(along(301), ["embeddings_saved", "resized_vocabulary"], id="the embedding with a new token"),
+        pytest.param(along(300, "BF16"), ["embeddings_saved"], id="the embedding in bfloat16"),
+        pytest.param(
+            along(320, names=tuple(EMBEDDINGS)), ["embeddings_saved", "resized_vocabulary"], id="embedding and head"
+        ),
+        pytest.param({"x" * 9 + n: p for n, p in IMPLIED.items()}, ["older_names"], id="longer names"),
+        pytest.param({**IMPLIED, "one.more": Part("F32", (999, 7))}, None, id="nothing fits"),
+    ],
+)
+def test_guesses(real, codes):
+    found = guess_causes(IMPLIED, size_of(real), size_of, EMBEDDINGS)
+    assert (None if found is None else [cause.code for cause in found]) == codes
+
+
+def test_a_further_hypothesis_has_to_fit_in_its_data_alone():
+    fused = {**IMPLIED, "base_model.model.layers.0.Wqkv.lora_A.weight": Part("F32", (8, 1000))}
+    cause = Cause("names_not_in_class", "Wqkv", 1, 32_000)
+    real = {name.replace("model.layers", "transformer.h"): part for name, part in fused.items()}
+    assert guess_causes(IMPLIED, size_of(real), size_of, {}, [(cause, fused)]) == (cause,)
+    assert guess_causes(IMPLIED, size_of(real) + 9_000, size_of, {}, [(cause, fused)]) is None
+
+
+@pytest.mark.parametrize(
+    ("beside", "codes"),
+    [
+        pytest.param(3_000, ["bin_file"], id="a zip around the data"),
+        pytest.param(-9_000, ["sixteen_bit", "bin_file"], id="a zip around half the data"),
+        pytest.param(400_000, None, id="too much beside the data"),
+    ],
+)
+def test_pickled_files(beside, codes):
+    data = sum(part.bytes for part in IMPLIED.values())
+    found = guess_bin_causes(IMPLIED, data + beside)
+    assert (None if found is None else [cause.code for cause in found]) == codes
