@@ -52,6 +52,6 @@ def _on_gguf(name: str, size: int, parameters: int, folder: str | None) -> Note:
     stored = sum(tensor.bytes for tensor in tensors)
     return Note(
         "gguf_weights",
-        f"{name} has {size:,} bytes: {len(tensors)} tensors ({types}) of {elements:,} elements in {stored:,} bytes. PEFT "
-        "adapts the model that transformers unpacks from it.",
+        f"{name} has {size:,} bytes: {len(tensors)} tensors ({types}) of {elements:,} elements in {stored:,} bytes. "
+        "PEFT adapts the model that transformers unpacks from it.",
     )
