@@ -9,9 +9,10 @@ from typing import Any
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.errors import LoraSizeError, UsageError
+from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
-from estimator.sizes.base import BaseSizes, base_sizes
+from estimator.sizes.base import BaseSizes, base_sizes, parameters_of
 from estimator.source.find import find
 from estimator.source.found import Found
 
@@ -24,6 +25,7 @@ class Base:
     config: Mapping[str, Any]  # with --set applied
     checkpoint: Checkpoint | None  # as stored; None where shapes come from the config
     tree: ModuleTree
+    notes: tuple[Note, ...] = ()  # on where it was found and what is not read of it
 
 
 class BaseCache:
@@ -74,19 +76,38 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     from estimator.architecture.from_config import from_config
 
     if found.config is None:
-        raise UsageError("there is no config.json to change.", where="--set", way_out="put config.json beside the weights")
+        raise UsageError(
+            "there is no config.json to change.", where="--set", way_out="put config.json beside the weights"
+        )
     tree = from_config(config, task=task, num_labels=request.num_labels)
     tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
-    return Base(found=found, config=config, checkpoint=None, tree=replace(tree, tied=tied))
+    tree = replace(tree, tied=tied)
+    return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
+
+
+def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:
+    if not found.other_files or found.files:
+        return found.notes
+    from estimator.sizes.other_files import notes_on_other_files
+
+    folder = found.id if found.source == "local" else None
+    return (*found.notes, *notes_on_other_files(found.other_files, parameters_of(tree), folder))
 
 
 def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
     from estimator.architecture.build import build
     from estimator.checkpoint.index import to_checkpoint
+    from estimator.checkpoint.quantized import unpack
 
     checkpoint = to_checkpoint(found.files, found.index)
-    tree = build(config, checkpoint, task=task, num_labels=num_labels)
-    return Base(found=found, config=config, checkpoint=checkpoint, tree=tree)
+    unpacked = unpack(config, checkpoint)
+    if unpacked.unknown:  # packed so that headers do not tell the layers' features
+        from estimator.architecture.from_config import from_config
+
+        tree = from_config(config, task=task, num_labels=num_labels)
+    else:
+        tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
+    return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)
 
 
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from estimator.architecture.module import ModuleTree
 from estimator.dtypes import FROM_TORCH
 from estimator.errors import UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
@@ -28,8 +29,9 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     given = {**request.lora, **lora_fields(request)}
     load = load_options(request)
     base = bases.base(request, given.get("task_type"), progress)
-    adaptation, target_notes = _adapt(base, given, request)
-    sizes, size_notes = _honest_sizes(base, bases.sizes(base, load), load)
+    loaded = bases.sizes(base, load)
+    adaptation, target_notes = _adapt(loaded.model, given, request)
+    sizes, size_notes = _honest_sizes(base, loaded, load)
     return Answer(
         found=base.found,
         tree=base.tree,
@@ -38,7 +40,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
         cross_check=cross_check(base.checkpoint, base.config, base.tree),
         file_bytes=None if adaptation.save_error else adapter_file_bytes(adaptation.tensors)[0],
         comparison_bytes=_comparison_bytes(sizes, load),
-        notes=(*base.found.notes, *base.tree.notes, *target_notes, *adaptation.notes, *size_notes),
+        notes=(*base.notes, *base.tree.notes, *target_notes, *adaptation.notes, *loaded.notes, *size_notes),
     )
 
 
@@ -79,13 +81,13 @@ def _dtype(name: str, option: str) -> str:
     return dtype
 
 
-def _adapt(base: Base, given: dict[str, Any], request: Request) -> tuple[Adaptation, tuple[Note, ...]]:
+def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[Adaptation, tuple[Note, ...]]:
     notes: tuple[Note, ...] = ()
     if request.targets is not None:
-        given["target_modules"], notes = resolve_targets(request.targets, base.tree)
+        given["target_modules"], notes = resolve_targets(request.targets, tree)
     adapter_dtype = request.adapter_dtype
     adaptation = adapt(
-        base.tree,
+        tree,
         from_mapping(given),
         adapter_dtype=adapter_dtype if adapter_dtype in (None, "base") else _dtype(adapter_dtype, "--adapter-dtype"),
         vocab_size=_vocab_size(request),
@@ -117,7 +119,12 @@ _DTYPE_UNKNOWN = Note(
 
 def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[BaseSizes, tuple[Note, ...]]:
     """Without headers and without a dtype in the config, what depends on the stored dtype is not claimed."""
-    known = base.checkpoint is not None or load.dtype != "auto" or base.config.get("dtype") or base.config.get("torch_dtype")
+    known = (
+        base.checkpoint is not None
+        or load.dtype != "auto"
+        or base.config.get("dtype")
+        or base.config.get("torch_dtype")
+    )
     if known:
         return sizes, ()
     loaded = sizes.loaded

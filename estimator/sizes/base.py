@@ -48,7 +48,7 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     at = {p: as_loaded(tree, checkpoint, replace(load, base_precision=p)) for p in PRECISIONS}
     loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load)
     return BaseSizes(
-        parameters=sum(prod(p.shape) for _, p in _logical(tree)),
+        parameters=parameters_of(tree),
         checkpoint_bytes=checkpoint.bytes if checkpoint is not None else None,
         bytes={p: weight_bytes(model) + state_bytes(model) for p, model in at.items()},
         footprint={p: footprint_bytes(model) for p, model in at.items()},
@@ -76,6 +76,11 @@ def _notes(tree: ModuleTree, loaded: ModuleTree, load: LoadOptions) -> tuple[Not
             ),
         )
     return tuple(note for note in loaded.notes if note not in tree.notes)
+
+
+def parameters_of(tree: ModuleTree) -> int:
+    """The model's own parameters, tied weights once, packed ones as what they stand for."""
+    return sum(prod(p.shape) for _, p in run_time_parameters(replace(tree, quantised={})))
 
 
 def footprint_bytes(model: ModuleTree) -> int:
@@ -129,10 +134,6 @@ def _buffers(model: ModuleTree) -> Iterator[Parameter]:
         layer = model.quantised.get(module.name)
         yield from module.buffers
         yield from layer.buffers if layer else ()
-
-
-def _logical(tree: ModuleTree) -> Iterator[tuple[str, Parameter]]:
-    return run_time_parameters(replace(tree, quantised={}))
 
 
 def _bytes(parameter: Parameter) -> int:
