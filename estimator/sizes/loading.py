@@ -27,7 +27,8 @@ def as_loaded(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOptions
     """
     dtype = load_dtype(tree.config, checkpoint, load)
     as_stored = load.base_precision == "stored"
-    dtype_of = dtypes(tree, dtype, as_stored)
+    keeps_stored = as_stored and keeps_stored_dtype(tree.config)
+    dtype_of = dtypes(tree, dtype, _stored_weights(checkpoint) if keeps_stored else None)
     loaded = replace(tree, modules=tuple(_cast(module, dtype_of) for module in tree.modules))
     return quantise_as_stored(loaded, dtype) if as_stored else quantise(loaded, load)
 
@@ -50,26 +51,31 @@ def config_dtype(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def dtypes(tree: ModuleTree, dtype: str, as_stored: bool = False) -> DtypeOf:
+def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, str] | None = None) -> DtypeOf:
     """What a parameter's or buffer's run-time dtype is, by its full name (`_get_dtype_plan`).
 
     Integers and dtypes that the class fixes stay; `_keep_in_fp32_modules` become float32 under float16,
-    `_keep_in_fp32_modules_strict` under bfloat16 as well. as_stored: quantised checkpoints keep their layers, and
-    some of them the dtypes of the file.
+    `_keep_in_fp32_modules_strict` under bfloat16 as well. stored: dtypes in the file by name, where it is one whose
+    weights keep them.
     """
     patterns = list(tree.keep_in_fp32) if dtype == "F16" else []
     patterns += tree.keep_in_fp32_strict if dtype in ("F16", "BF16") else ()
-    reassembled = as_stored and keeps_stored_dtype(tree.config)
     kept = re.compile("|".join(pattern.replace("*", ".*") for pattern in patterns)) if patterns else None
 
     def dtype_of(name: str, parameter: Parameter) -> str:
         if parameter.fixed or parameter.dtype not in FLOATS:
             return parameter.dtype
-        if reassembled and "weight" in name:
-            return parameter.dtype
+        if stored is not None and "weight" in name:
+            return stored.get(name, parameter.dtype)
         return "F32" if kept and kept.search(name) else dtype
 
     return dtype_of
+
+
+def _stored_weights(checkpoint: Checkpoint | None) -> Mapping[str, str]:
+    """The floating dtypes in the file, by name."""
+    tensors = checkpoint.tensors.values() if checkpoint is not None else ()
+    return {tensor.name: tensor.dtype for tensor in tensors if tensor.dtype in FLOATS}
 
 
 def _first_float(checkpoint: Checkpoint | None) -> str | None:
