@@ -8,7 +8,8 @@ from typing import Any
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.errors import LoraSizeError, UsageError
+from estimator.checkpoint.quantized import Unpacked
+from estimator.errors import LoraSizeError, NoWeightsError, UnsupportedError, UsageError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
@@ -101,13 +102,36 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
 
     checkpoint = to_checkpoint(found.files, found.index)
     unpacked = unpack(config, checkpoint)
-    if unpacked.unknown:  # packed so that headers do not tell the layers' features
-        from estimator.architecture.from_config import from_config
-
-        tree = from_config(config, task=task, num_labels=num_labels)
+    if unpacked.unknown:
+        tree = _with_unknown_shapes(config, unpacked, task, num_labels)
     else:
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)
+
+
+def _with_unknown_shapes(
+    config: Mapping[str, Any], unpacked: Unpacked, task: str | None, num_labels: int | None
+) -> ModuleTree:
+    """From config.json, where packed headers do not tell the layers' features; inferred where the class is not known.
+
+    Raises NoWeightsError or UnsupportedError where neither tells.
+    """
+    from estimator.architecture.build import build
+    from estimator.architecture.from_config import from_config
+    from estimator.checkpoint.unknown_shapes import infer_unknown
+
+    try:
+        return from_config(config, task=task, num_labels=num_labels)
+    except (NoWeightsError, UnsupportedError):
+        inferred = infer_unknown(config, unpacked)
+        if inferred.unknown:
+            raise
+    tree = build(config, inferred.checkpoint, task=task, num_labels=num_labels)
+    note = Note(
+        "packed_shapes_inferred",
+        "The headers do not tell the features of 4-bit layers; they were inferred from their size and the model's width.",
+    )
+    return replace(tree, basis="inferred", notes=(*tree.notes, note))
 
 
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.checkpoint.quantized import quantization_of, unpack
+from estimator.checkpoint.unknown_shapes import infer_unknown
 from estimator.dtypes import BITS
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "quantized"
@@ -112,3 +113,25 @@ def test_four_bit_shape_is_read_where_the_file_is_at_hand(tmp_path):
 def test_a_plain_checkpoint_is_handed_on_as_it_is():
     plain = checkpoint({"q_proj.weight": ["BF16", [4, 4]]})
     assert unpack({}, plain).checkpoint is plain
+
+
+BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+FOUR_BIT = {"hidden_size": 128, "vision_config": {"hidden_size": 32}, "quantization_config": BNB}
+
+
+@pytest.mark.parametrize(
+    ("name", "elements", "bias", "shape"),
+    [
+        pytest.param("layers.0.q_proj", 192 * 128, None, (192, 128), id="into the layer: the width comes in"),
+        pytest.param("layers.0.o_proj", 192 * 128, None, (128, 192), id="out of it: the width goes out"),
+        pytest.param("layers.0.mixed", 192 * 100, 192, (192, 100), id="a bias tells what goes out"),
+        pytest.param("visual.blocks.0.qkv", 96 * 32, None, (96, 32), id="a tower's own width"),
+        pytest.param("layers.0.odd", 100 * 130, None, None, id="not a multiple of the width"),
+    ],
+)
+def test_features_inferred_from_the_width(name, elements, bias, shape):
+    headers = {f"{name}.weight": ["U8", [elements // 2, 1]], f"{name}.weight.absmax": ["F32", [elements // 64]]}
+    headers |= {f"{name}.bias": ["BF16", [bias]]} if bias else {}
+    inferred = infer_unknown(FOUR_BIT, unpack(FOUR_BIT, checkpoint(headers)))
+    assert inferred.layers[name].shape == shape
+    assert (inferred.unknown == (name,)) == (shape is None)

@@ -1,0 +1,59 @@
+"""Features of packed layers that neither headers nor a known class tell: from the number of elements and the width.
+
+A 4-bit weight of bitsandbytes is one column of bytes. Nearly every Linear has the model's width on one side, which
+side its name tells; LoRA's count does not depend on the side. What comes of it is inferred, and said to be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from estimator.checkpoint.checkpoint import Tensor
+from estimator.checkpoint.quantized import PackedLayer, Unpacked
+from estimator.dtypes import BITS
+
+_TO_THE_WIDTH = re.compile(r"(o_proj|out_proj|down_proj|c_proj|attn_out|ff_out|fc2|wo|w2|dense_4h_to_h|output\.dense)$")
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "embed_dim", "dim")
+_TOWERS = (("vision", "vision_config"), ("visual", "vision_config"), ("audio", "audio_config"))
+
+
+def infer_unknown(config: Mapping[str, Any], unpacked: Unpacked) -> Unpacked:
+    """The same with inferred shapes for layers in `unknown`; those that the width does not divide stay there."""
+    tensors, layers, unknown = dict(unpacked.checkpoint.tensors), dict(unpacked.layers), []
+    for stem in unpacked.unknown:
+        shape = _shape(stem, layers[stem], config, tensors)
+        if shape is None:
+            unknown.append(stem)
+            continue
+        name = stem + ".weight"
+        layers[stem] = layers[stem]._replace(shape=shape)
+        tensors[name] = Tensor(name, "BF16", shape, layers[stem].tensors[0].file)
+    checkpoint = replace(unpacked.checkpoint, tensors=tensors)
+    return replace(unpacked, checkpoint=checkpoint, layers=layers, unknown=tuple(unknown))
+
+
+def _shape(
+    stem: str, layer: PackedLayer, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[int, int] | None:
+    packed = next((tensor for tensor in layer.tensors if tensor.name == stem + ".weight"), None)
+    if layer.scheme != "bitsandbytes_4bit" or packed is None:
+        return None
+    elements = 2 * packed.shape[0] * BITS[packed.dtype] // 8
+    bias = tensors.get(stem + ".bias")
+    if bias is not None and len(bias.shape) == 1 and elements % bias.shape[0] == 0:
+        return bias.shape[0], elements // bias.shape[0]
+    width = _width(stem, config)
+    if not width or elements % width:
+        return None
+    other = elements // width
+    return (width, other) if _TO_THE_WIDTH.search(stem) else (other, width)
+
+
+def _width(stem: str, config: Mapping[str, Any]) -> int | None:
+    tower = next((section for word, section in _TOWERS if word in stem), "text_config")
+    section = config.get(tower)
+    section = section if isinstance(section, Mapping) else config
+    return next((section[field] for field in _WIDTHS if type(section.get(field)) is int), None)
