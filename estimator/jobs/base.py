@@ -129,7 +129,7 @@ def _with_unknown_shapes(
     tree = build(config, inferred.checkpoint, task=task, num_labels=num_labels)
     note = Note(
         "packed_shapes_inferred",
-        "The headers do not tell the features of 4-bit layers; they were inferred from their size and the model's width.",
+        "The headers do not tell the features of 4-bit layers; they were inferred from their size and the width.",
     )
     return replace(tree, basis="inferred", notes=(*tree.notes, note))
 
