@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from estimator.architecture.module import ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint
@@ -45,19 +46,23 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
 
     Raises UsageError where transformers would refuse the options.
     """
-    at = {p: as_loaded(tree, checkpoint, replace(load, base_precision=p)) for p in PRECISIONS}
-    loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load)
+    casts: dict[Any, ModuleTree] = {}
+    at = {p: as_loaded(tree, checkpoint, replace(load, base_precision=p), casts) for p in PRECISIONS}
+    loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load, casts)
+    weights = {p: weight_bytes(model) for p, model in at.items()}
+    footprint, state = footprint_bytes(loaded), state_bytes(loaded)
+    added = kbit_bytes(loaded) if load.prepare_kbit else 0
     return BaseSizes(
         parameters=parameters_of(tree),
         checkpoint_bytes=checkpoint.bytes if checkpoint is not None else None,
-        bytes={p: weight_bytes(model) + state_bytes(model) for p, model in at.items()},
-        footprint={p: footprint_bytes(model) for p, model in at.items()},
+        bytes={p: weights[p] + state_bytes(model) for p, model in at.items()},
+        footprint={p: weights[p] + buffer_bytes(model) for p, model in at.items()},
         loaded=Loaded(
             precision=load.base_precision,
             dtype=load_dtype(tree.config, checkpoint, load),
-            footprint_bytes=footprint_bytes(loaded) + (kbit_bytes(loaded) if load.prepare_kbit else 0),
-            state_bytes=state_bytes(loaded),
-            weight_bytes=weight_bytes(loaded) + state_bytes(loaded) + (kbit_bytes(loaded) if load.prepare_kbit else 0),
+            footprint_bytes=footprint + added,
+            state_bytes=state,
+            weight_bytes=weight_bytes(loaded) + state + added,
         ),
         all_parameters=counted_by_peft(loaded),
         model=loaded,
@@ -85,7 +90,12 @@ def parameters_of(tree: ModuleTree) -> int:
 
 def footprint_bytes(model: ModuleTree) -> int:
     """`get_memory_footprint()` of a loaded tree: distinct parameters and all buffers, persistent or not."""
-    return weight_bytes(model) + sum(_bytes(buffer) for buffer in _buffers(model))
+    return weight_bytes(model) + buffer_bytes(model)
+
+
+def buffer_bytes(model: ModuleTree) -> int:
+    """Bytes of all buffers, persistent or not."""
+    return sum(_bytes(buffer) for buffer in _buffers(model))
 
 
 def weight_bytes(model: ModuleTree) -> int:

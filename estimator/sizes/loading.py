@@ -20,16 +20,23 @@ FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 DtypeOf = Callable[[str, Parameter], str]
 
 
-def as_loaded(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOptions) -> ModuleTree:
+def as_loaded(
+    tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOptions, casts: dict[Any, ModuleTree] | None = None
+) -> ModuleTree:
     """The tree under these options: every dtype is the run-time one, converted layers are in `quantised`.
 
+    casts: where the tree has been cast before, filled on the way; several precisions share one.
     Raises UsageError where transformers would refuse the options (a --quant-storage that a weight's bytes do not fit).
     """
     dtype = load_dtype(tree.config, checkpoint, load)
     as_stored = load.base_precision == "stored"
     keeps_stored = as_stored and keeps_stored_dtype(tree.config)
-    dtype_of = dtypes(tree, dtype, _stored_weights(checkpoint) if keeps_stored else None)
-    loaded = replace(tree, modules=tuple(_cast(module, dtype_of) for module in tree.modules))
+    casts = {} if casts is None else casts
+    loaded = casts.get((dtype, keeps_stored))
+    if loaded is None:
+        dtype_of = dtypes(tree, dtype, _stored_weights(checkpoint) if keeps_stored else None)
+        loaded = replace(tree, modules=tuple(_cast(module, dtype_of) for module in tree.modules))
+        casts[dtype, keeps_stored] = loaded
     return quantise_as_stored(loaded, dtype) if as_stored else quantise(loaded, load)
 
 
@@ -88,9 +95,16 @@ def _first_float(checkpoint: Checkpoint | None) -> str | None:
 
 
 def _cast(module: Module, dtype_of: DtypeOf) -> Module:
+    """The module with run-time dtypes; the same object where none changes."""
     if not module.parameters and not module.buffers:
         return module
     prefix = f"{module.name}." if module.name else ""
-    parameters = tuple(p._replace(dtype=dtype_of(prefix + p.name, p)) for p in module.parameters)
-    buffers = tuple(b._replace(dtype=dtype_of(prefix + b.name, b)) for b in module.buffers)
+    parameters = tuple([_as(p, dtype_of(prefix + p.name, p)) for p in module.parameters])
+    buffers = tuple([_as(b, dtype_of(prefix + b.name, b)) for b in module.buffers])
+    if parameters == module.parameters and buffers == module.buffers:
+        return module
     return module._replace(parameters=parameters, buffers=buffers)
+
+
+def _as(parameter: Parameter, dtype: str) -> Parameter:
+    return parameter if parameter.dtype == dtype else parameter._replace(dtype=dtype)
