@@ -9,6 +9,7 @@ from typing import Any
 from estimator.dtypes import BITS
 from estimator.lora.adapt import PEFT, TRANSFORMERS
 from estimator.report.answer import Answer
+from estimator.sizes.comparison import compare
 
 SCHEMA_VERSION = 1
 _WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -132,7 +133,11 @@ def _cross_check(answer: Answer) -> dict[str, Any]:
 def _comparison(answer: Answer) -> dict[str, Any]:
     parameters, file_bytes, base_bytes = answer.base.parameters, answer.file_bytes, answer.comparison_bytes
     known = file_bytes is not None and base_bytes
+    beside = compare(file_bytes, answer.base)
     return {
         "parameters_percent": 100 * answer.adaptation.trainable_parameters / parameters if parameters else 0.0,
         "bytes_percent": 100 * file_bytes / base_bytes if known else None,
+        "bytes_percent_at": dict(beside.percent_at),
+        "full_checkpoint_bytes": beside.full_checkpoint_bytes,
+        "merged_bytes": beside.merged_bytes,
     }
