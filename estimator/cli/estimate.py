@@ -14,6 +14,10 @@ from estimator.request.request import Request
 
 def run(options: dict[str, Any]) -> int:
     """Print the answer in the format asked for; returns the exit code. Raises LoraSizeError."""
+    if options.get("adapter"):
+        from estimator.cli.adapter import run as run_adapter
+
+        return run_adapter(options)
     if not options["model"] and not options["config"]:
         way_out = "for instance: lora-size --model llama-3.1-8b --r 32 --targets qkvo"
         raise UsageError("no model is named.", where="--model", way_out=way_out)

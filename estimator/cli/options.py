@@ -15,13 +15,17 @@ _DTYPES = ("bf16", "fp16", "fp32")
 
 MODEL = (
     click.option("-m", "--model", help="Hub id (org/name, org/name@revision), alias, folder or config.json."),
-    click.option("--set", "set_", metavar="FIELD=VALUE", multiple=True, help="Change a field of config.json. Repeatable."),
+    click.option(
+        "--set", "set_", metavar="FIELD=VALUE", multiple=True, help="Change a field of config.json. Repeatable."
+    ),
     click.option("--revision", help="Branch, tag or commit on the Hub."),
     click.option("--subfolder", help="Folder inside the model that holds config.json."),
     click.option("--token", help="Token of the Hub; HF_TOKEN and `hf auth login` are honoured."),
     click.option("--offline", is_flag=True, help="Never ask the network; HF_HUB_OFFLINE does the same."),
     click.option("--online", is_flag=True, help="Ask the Hub even for a model that is known without it."),
-    click.option("--timeout", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="Seconds for the Hub."),
+    click.option(
+        "--timeout", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="Seconds for the Hub."
+    ),
 )
 LORA = (
     click.option("-r", "--r", type=int, help="Rank. [default: 8]"),
@@ -61,6 +65,7 @@ OUTPUT = (
     click.option("-q", "--quiet", is_flag=True, help="Only parameters and file bytes, a tab between."),
 )
 SHOW = (
+    click.option("--adapter", metavar="PATH|ID", help="Explain a published adapter: its file against its config."),
     click.option("--explain", is_flag=True, help="The arithmetic, matrix by matrix."),
     click.option("--tree", is_flag=True, help="The module tree as print(model) shows it."),
 )
