@@ -173,6 +173,11 @@ def _kept(needed: Mapping[str, Any], table: tuple[tuple[str, Any], ...]) -> dict
     return {key: value for key, value in needed.items() if not (table and isinstance(value, PreTrainedConfig))}
 
 
+def make(name: str, fields: Mapping[str, Any]) -> PreTrainedConfig:
+    """The class's config from keyword arguments."""
+    return _make(config_class(name), fields)
+
+
 def _make(cls: type[PreTrainedConfig], fields: Mapping[str, Any]) -> PreTrainedConfig:
     # Constructors change the dictionaries that they are given.
     return cls(**{key: _copy(value) for key, value in fields.items()})
@@ -236,7 +241,8 @@ def _others(key: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, bool):
         return (not value,)
     if type(value) is int:
-        return _OTHER_NUMBERS.get(value, (0,) if re.search(r"size|dim|rank|num|layers", key) else ())
+        without = (None,) if re.search(r"rank|window|.*intermediate_size", key) else ()
+        return without + _OTHER_NUMBERS.get(value, (0,) if re.search(r"size|dim|rank|num|layers", key) else ())
     if isinstance(value, float):
         return (0.0,) if value else (0.1,)
     if isinstance(value, str) and re.search(r"act|hidden_act|activation", key):

@@ -1,0 +1,86 @@
+"""The modules that transformers would build from config.json and a checkpoint's headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.architecture.choose import choose
+from estimator.architecture.conditions import Lookup, lookup_in
+from estimator.architecture.facts import ClassFacts
+from estimator.architecture.grow import Grown, grow
+from estimator.architecture.load import Load, load
+from estimator.architecture.module import ModuleTree
+from estimator.architecture.ties import resolve_ties
+from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.notes import Note
+
+
+def build(
+    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    *,
+    task: str | None = None,
+    num_labels: int | None = None,
+    use_facts: bool = True,
+) -> ModuleTree:
+    """The module tree, in `named_modules()` order.
+
+    `task` is PEFT's task type: it chooses transformers' class for that task, whose head may be fresh, sized by
+    `num_labels`. An architecture without facts, and any under `use_facts=False`, is inferred from names and shapes.
+    """
+    facts = choose(config, task) if use_facts else None
+    if facts is None:
+        from estimator.architecture.infer import infer
+
+        return infer(config, checkpoint)
+    lookup = lookup_for(config, facts, num_labels)
+    loaded = load(checkpoint.tensors, facts, lookup)
+    grown = grow(facts, loaded, lookup, config)
+    tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
+    tie = lookup("tie_word_embeddings")
+    return ModuleTree(
+        architecture=facts.name,
+        config=config,
+        modules=grown.modules,
+        tied=tied,
+        input_embedding=_present(facts.input_embedding, grown),
+        output_embedding=_present(facts.output_embedding, grown),
+        declares_ties=facts.declares_ties,
+        tie_word_embeddings=facts.tie_word_embeddings
+        if tie is None or facts.tie_word_embeddings is None
+        else bool(tie),
+        keep_in_fp32=facts.keep_in_fp32,
+        keep_in_fp32_strict=facts.keep_in_fp32_strict,
+        transposed=grown.transposed,
+        is_composite=facts.is_composite,
+        notes=(*tie_notes, *grown.notes, *_left_out(loaded, facts)),
+    )
+
+
+def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
+    """Reads the config's fields as the class would see them; `num_labels` counts `id2label` where it is not given."""
+    plain = lookup_in(config, facts.defaults, facts.aliases)
+
+    def lookup(path: str) -> Any:
+        if path != "num_labels":
+            return plain(path)
+        if num_labels is not None:
+            return num_labels
+        labels = config.get("id2label")
+        return len(labels) if isinstance(labels, Mapping) else plain(path) or 2
+
+    return lookup
+
+
+def _present(name: str | None, grown: Grown) -> str | None:
+    return name if name is not None and any(module.name == name for module in grown.modules) else None
+
+
+def _left_out(loaded: Load, facts: ClassFacts) -> list[Note]:
+    """A note on stored tensors that the class does not load."""
+    if not loaded.unexpected:
+        return []
+    count, first = len(loaded.unexpected), loaded.unexpected[0]
+    others = f" and {count - 1:,} more" if count > 1 else ""
+    return [Note("unused_tensors", f"{facts.name} does not load {first}{others} from this checkpoint.")]

@@ -1,0 +1,25 @@
+"""Which class is built: config.json's, or the one that transformers' Auto class for a task builds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.architecture.facts import ClassFacts, class_facts, class_for
+
+
+def choose(config: Mapping[str, Any], task: str | None) -> ClassFacts | None:
+    """The facts of the class; None where transformers' facts know none.
+
+    The task's class comes first, then `architectures`, then the model type's own.
+    """
+    model_type = config.get("model_type")
+    model_type = model_type if isinstance(model_type, str) else None
+    named = config.get("architectures")
+    named = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+    candidates = (class_for(model_type, task) if task else None, named, class_for(model_type, None))
+    for name in candidates:
+        facts = class_facts(name) if name else None
+        if facts is not None:
+            return facts
+    return None

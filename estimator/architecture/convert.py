@@ -1,0 +1,135 @@
+"""Shapes through transformers' conversion operations: experts merged, projections joined or split.
+
+Rules' source: transformers 5.23.0, core_model_loading.py, the `convert` of each ConversionOps. Values do not matter here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from estimator.architecture.rename import Transform
+
+Shape = tuple[int, ...]
+Shapes = dict[str, list[Shape]]  # by source or target pattern
+
+
+def converted(
+    transform: Transform, name: str, collected: Shapes, config: Callable[[str], Any]
+) -> dict[str, Shape] | None:
+    """Full parameter name -> shape, from the shapes that a converter gathered; None where shapes alone can't tell."""
+    shapes: Shapes | None = collected
+    for operation, arguments in transform.operations:
+        shapes = _OPERATIONS.get(operation, _unknown)(shapes, transform, {**arguments, "config": config})
+        if shapes is None:
+            return None
+    full = name.replace("*.", "0.")
+    inside = next((key for key in shapes if key in full), None)
+    if inside is None:
+        return {key: found[0] for key, found in shapes.items()}
+    before, _, after = full.partition(inside)
+    return {before + key + after: found[0] for key, found in shapes.items()}
+
+
+def _only(shapes: Shapes) -> Shape:
+    return next(iter(shapes.values()))[0]
+
+
+def _merge(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    dim = arguments["dim"]
+    merged = {}
+    for source, found in shapes.items():
+        target = transform.targets[0] if len(shapes) == 1 else source
+        merged[target] = [(*found[0][:dim], len(found), *found[0][dim:])]
+    return merged
+
+
+def _concatenate(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    parts = [shape for found in shapes.values() for shape in found]
+    dim = arguments["dim"] % len(parts[0])
+    total = sum(shape[dim] for shape in parts)
+    return {transform.targets[0]: [(*parts[0][:dim], total, *parts[0][dim + 1 :])]}
+
+
+def _chunk(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes | None:
+    targets, shape = list(transform.targets), _only(shapes)
+    if attribute := arguments.get("num_shards_attribute"):
+        count = arguments["config"](attribute)
+        if not isinstance(count, int):
+            return None
+        targets = [targets[0].replace("*", str(index)) for index in range(count)]
+    dim = arguments["dim"] % len(shape)
+    size = math.ceil(shape[dim] / len(targets))
+    sizes = [min(size, shape[dim] - at * size) for at in range(len(targets))]
+    return {target: [(*shape[:dim], size, *shape[dim + 1 :])] for target, size in zip(targets, sizes, strict=True)}
+
+
+def _split_list(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    dim, found = arguments["dim"], {}
+    for source, (shape, *_) in shapes.items():
+        pattern = transform.targets[0] if len(shapes) == 1 else source
+        for index in range(shape[dim]):
+            found[pattern.replace("*", str(index))] = [(*shape[:dim], *shape[dim + 1 :])]
+    return found
+
+
+def _transpose(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes | None:
+    if arguments.get("check_dims"):
+        return None
+    shape = list(_only(shapes))
+    one, other = arguments["dim0"], arguments["dim1"]
+    shape[one], shape[other] = shape[other], shape[one]
+    target = transform.sources[0] if len(transform.targets) > 1 else transform.targets[0]
+    return {target: [tuple(shape)]}
+
+
+def _flatten(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    shape = _only(shapes)
+    return {transform.targets[0]: [(shape[0], math.prod(shape[1:]))]}
+
+
+def _unflatten(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    shape = _only(shapes)
+    return {transform.targets[0]: [(shape[0], arguments["in_channels"], *arguments["kernel_size"])]}
+
+
+def _same(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    if len(shapes) == 1 and len(transform.targets) == 1:
+        return {transform.targets[0]: next(iter(shapes.values()))}
+    return shapes
+
+
+def _ernie(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    """Experts of text and of vision lie in one list: equal parts for each target, gate and up joined."""
+    parts, found = len(transform.targets), {}
+    for at, target in enumerate(transform.targets):
+        fused: Shape | None = None
+        for shape_list in shapes.values():
+            size = math.ceil(len(shape_list) / parts)
+            part = shape_list[at * size : (at + 1) * size]
+            stacked = (len(part), *part[0])
+            dim = arguments["concat_dim"]
+            fused = stacked if fused is None else (*fused[:dim], fused[dim] + stacked[dim], *fused[dim + 1 :])
+        found[target] = [fused]
+    return found
+
+
+def _unknown(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> None:
+    return None
+
+
+_OPERATIONS: Mapping[str, Callable[[Shapes, Transform, Mapping[str, Any]], Shapes | None]] = {
+    "MergeModulelist": _merge,
+    "SplitModulelist": _split_list,
+    "Concatenate": _concatenate,
+    "Chunk": _chunk,
+    "Transpose": _transpose,
+    "Conv3dToLinear": _flatten,
+    "LinearToConv3d": _unflatten,
+    "Interleave": _same,
+    "PermuteForRope": _same,
+    "VisionUnfuseAndPermuteForRope": _chunk,
+    "VisionFuseAndPermuteForRope": _concatenate,
+    "ErnieFuseAndSplitTextVisionExperts": _ernie,
+}

@@ -1,0 +1,150 @@
+"""What transformers builds for a class: read from the generated facts, only the lines that the class needs.
+
+The file is text, one fact a line, sorted, `name<TAB>JSON`, packed as a whole with zlib:
+
+    LlamaMLP            a module class (structure.py says how it is written); LlamaMLP.2 is another form of it
+    =LlamaForCausalLM   what is said of a model class beside its modules
+    @llama              the class of each task for a model type
+    ~transform.7        a weight transform;  !legacy: those that every class has
+    !activations        names of ACT2FN and their classes;  !refused: classes that could not be built, and why
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from estimator.architecture.structure import Structure, read_structure
+
+FACTS = Path(__file__).with_name("classes.facts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFacts:
+    """The facts of one model class."""
+
+    name: str
+    root: Structure
+    prefix: str = ""  # base_model_prefix
+    transforms: tuple[Sequence[Any], ...] = ()  # as transforms.py writes them, legacy ones included
+    ties: tuple[tuple[str, str, str], ...] = ()  # parameter, the one that it shares, condition
+    fresh: Mapping[str, Sequence[Any]]  # shapes of heads: numbers and config fields
+    defaults: Mapping[str, Any]
+    aliases: Mapping[str, str]
+    input_embedding: str | None = None
+    output_embedding: str | None = None
+    keep_in_fp32: tuple[str, ...] = ()
+    keep_in_fp32_strict: tuple[str, ...] = ()
+    ignored_unexpected: tuple[str, ...] = ()  # regular expressions of tensors that are skipped in silence
+    declares_ties: bool = False
+    tie_word_embeddings: bool | None = None  # the class's default; None: no such field
+    is_composite: bool = False
+    activations: Mapping[str, str]
+
+
+def pack(text: str) -> bytes:
+    return zlib.compress(text.encode(), 9)
+
+
+def unpack(packed: bytes) -> str:
+    return zlib.decompress(packed).decode()
+
+
+@cache
+def _lines() -> list[str]:
+    return unpack(FACTS.read_bytes()).rstrip("\n").split("\n")
+
+
+def stamp() -> str:
+    """The file's first line: which releases it states."""
+    return _lines()[0]
+
+
+def line(name: str) -> Any:
+    """The JSON behind a line's name; None where there is no such line."""
+    lines = _lines()
+    key = f"{name}\t"
+    at = bisect.bisect_left(lines, key, 1)
+    if at < len(lines) and lines[at].startswith(key):
+        return json.loads(lines[at][len(key) :])
+    return None
+
+
+def class_facts(name: str) -> ClassFacts | None:
+    """The facts of a model class; None where the file knows none."""
+    said = line(f"={name}")
+    if said is None:
+        return None
+    parsed = _needed(said["root"])
+    transforms = [line(ref) for ref in said.get("transforms", ())] + line("!legacy")
+    return ClassFacts(
+        name=name,
+        root=read_structure(said["root"], parsed, {}),
+        prefix=said.get("prefix", ""),
+        transforms=tuple(transforms),
+        ties=tuple(map(tuple, said.get("ties", ()))),
+        fresh=said.get("fresh", {}),
+        defaults=said.get("defaults", {}),
+        aliases=said.get("aliases", {}),
+        input_embedding=said.get("in"),
+        output_embedding=said.get("out"),
+        keep_in_fp32=tuple(said.get("fp32", ())),
+        keep_in_fp32_strict=tuple(said.get("fp32s", ())),
+        ignored_unexpected=tuple(said.get("unexpected", ())),
+        declares_ties=said.get("declares", False),
+        tie_word_embeddings=said.get("tie"),
+        is_composite=said.get("composite", False),
+        activations=line("!activations"),
+    )
+
+
+def _needed(root: str) -> dict[str, Sequence[Any]]:
+    """The lines of a structure and of all below it."""
+    parsed: dict[str, Sequence[Any]] = {}
+    waiting = [root]
+    while waiting:
+        name = waiting.pop()
+        if name not in parsed:
+            parsed[name] = line(name)
+            waiting += [ref for _, _, options in parsed[name][5] for _, ref in options]
+    return parsed
+
+
+def class_for(model_type: str | None, task: str | None) -> str | None:
+    """The class that transformers' Auto class of a task (PEFT's name for it) builds for a model type.
+
+    Without a task: the causal language model, else the first that there is. None where the model type is unknown.
+    """
+    tasks = line(f"@{model_type}") or {}
+    if task is not None:
+        return tasks.get(task)
+    order = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "any", "FEATURE_EXTRACTION")
+    return next((tasks[kind] for kind in order if kind in tasks), None)
+
+
+def explain(name: str) -> str:
+    """What the file says of a class, for people."""
+    said = line(f"={name}")
+    if said is None:
+        reason = (line("!refused") or {}).get(name, "no such class in the Auto mappings")
+        return f"{name}: no facts ({reason})"
+    rows = [f"{key}: {json.dumps(value)}" for key, value in said.items()]
+    return "\n".join([stamp(), name, *rows, *_tree(said["root"], _needed(said["root"]), 1)])
+
+
+def _tree(ref: str, parsed: Mapping[str, Sequence[Any]], depth: int) -> list[str]:
+    rows = []
+    for child, when, options in parsed[ref][5]:
+        for condition, option in options:
+            where = " ".join(text for text in ("" if when == 0 else str(when), condition) if text)
+            rows.append(
+                f"{'  ' * depth}{child}: {option} {' '.join(parsed[option][2])} {f'[{where}]' if where else ''}".rstrip()
+            )
+            rows += _tree(option, parsed, depth + 1)
+    return rows

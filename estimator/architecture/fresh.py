@@ -1,0 +1,105 @@
+"""Shapes of parameters that a checkpoint lacks: tied ones, heads made fresh, gaps in a list of alike layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.architecture.conditions import Lookup, Place, holds
+from estimator.architecture.facts import ClassFacts
+from estimator.architecture.module import Module, Parameter
+from estimator.architecture.structure import Slot
+from estimator.dtypes import FROM_TORCH
+from estimator.notes import Note
+
+Missing = tuple[int, Slot, bool]
+
+
+def fill(
+    modules: list[Module], missing: list[Missing], facts: ClassFacts, lookup: Lookup, config: Mapping[str, Any]
+) -> tuple[list[Module], set[str], list[Note]]:
+    """The modules with what was missing put in, the full names of it, and a note on what no rule could size."""
+    shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
+    dtype = _dtype(config, modules)
+    added: dict[int, dict[str, Parameter]] = {}
+    names, unknown = set(), []
+    waiting = [entry for entry in missing if not entry[2]]
+    for _ in range(2):  # a tie's source may itself be missing
+        later = []
+        for at, slot, buffer in waiting:
+            name = f"{modules[at].name}.{slot.name}".lstrip(".")
+            shape = (
+                _tied_shape(name, shapes, facts, lookup) or _fresh_shape(name, facts, lookup) or _sibling(name, shapes)
+            )
+            if shape is None:
+                later.append((at, slot, buffer))
+                continue
+            shapes[name] = shape
+            names.add(name)
+            added.setdefault(at, {})[slot.name] = Parameter(
+                slot.name, shape, slot.dtype or dtype, slot.dtype is not None
+            )
+        waiting = later
+    unknown = [f"{modules[at].name}.{slot.name}".lstrip(".") for at, slot, _ in waiting]
+    for at, found in added.items():
+        modules[at] = modules[at]._replace(parameters=_ordered(modules[at], found, facts))
+    return modules, names, _note(unknown)
+
+
+def _ordered(module: Module, found: Mapping[str, Parameter], facts: ClassFacts) -> tuple[Parameter, ...]:
+    """weight before bias: what is stored and what is added, as Linear and Embedding register them."""
+    both = {parameter.name: parameter for parameter in module.parameters} | dict(found)
+    return tuple(sorted(both.values(), key=lambda parameter: (parameter.name != "weight", parameter.name == "bias")))
+
+
+def _dtype(config: Mapping[str, Any], modules: list[Module]) -> str:
+    for section in (config, config.get("text_config")):
+        for key in ("dtype", "torch_dtype"):
+            value = section.get(key) if isinstance(section, Mapping) else None
+            if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
+                return FROM_TORCH[value.removeprefix("torch.")]
+    return next((parameter.dtype for module in modules for parameter in module.parameters), "F32")
+
+
+def _tied_shape(name: str, shapes: Mapping[str, Any], facts: ClassFacts, lookup: Lookup) -> tuple[int, ...] | None:
+    for target, source, condition in facts.ties:
+        for one, other in ((target, source), (source, target)):
+            partner = matched(name, one, other)
+            if partner in shapes and holds(condition, lookup, Place()):
+                return shapes[partner]
+    return None
+
+
+def matched(name: str, pattern: str, other: str) -> str | None:
+    """`other` with its "*" filled as the name fills the pattern's; None where the pattern is not the name's."""
+    if "*" not in pattern:
+        return other if name == pattern and "*" not in other else None
+    found = re.fullmatch(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
+    if found is None:
+        return None
+    indices = iter(found.groups())
+    return re.sub(r"\*", lambda _: next(indices, "0"), other)
+
+
+def _fresh_shape(name: str, facts: ClassFacts, lookup: Lookup) -> tuple[int, ...] | None:
+    expression = facts.fresh.get(name)
+    if expression is None:
+        return None
+    shape = tuple(part if isinstance(part, int) else lookup(part) for part in expression)
+    return shape if all(isinstance(size, int) for size in shape) else None
+
+
+def _sibling(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The shape of the same parameter in another layer."""
+    if not re.search(r"\.\d+\.", name):
+        return None
+    pattern = re.compile(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(name), count=1))
+    return next((shape for other, shape in shapes.items() if pattern.fullmatch(other)), None)
+
+
+def _note(unknown: list[str]) -> list[Note]:
+    if not unknown:
+        return []
+    message = f"The checkpoint lacks {len(unknown):,} parameters, {unknown[0]} first, whose size is not known: they are not counted."
+    return [Note("missing_tensors", message)]

@@ -1,0 +1,185 @@
+"""Writes the facts: python -m estimator.architecture.generate [--check] [--explain CLASS] [--jobs N]
+
+Every class of every Auto mapping of the installed transformers is built tiny, under many configs, without weights; what
+is common becomes one line. Needs torch and transformers, and timm, pillow and torchvision for the classes that wrap
+timm's models. The same releases give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from typing import Any
+
+from estimator.architecture.facts import FACTS, explain, pack, unpack
+from estimator.architecture.meanings import meanings
+from estimator.architecture.structure import Structure, write_slot
+
+_MEMORY_BYTES = 6 << 30
+_TASKS = {
+    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "FEATURE_EXTRACTION": "MODEL_MAPPING_NAMES",
+}
+
+
+class Lines:
+    """The lines of the file: structures and transforms that are alike share one."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, str] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._used: dict[str, int] = {}
+
+    def shared(self, stem: str, value: Any) -> str:
+        """The name of the line that holds this value: the stem, or the stem and a number."""
+        text = dumped(value)
+        if (stem, text) not in self._names:
+            number = self._used[stem] = self._used.get(stem, 0) + 1
+            name = stem if number == 1 else f"{stem}.{number}"
+            self._names[stem, text] = name
+            self.lines[name] = text
+        return self._names[stem, text]
+
+    def structure(self, structure: Structure) -> str:
+        children = [
+            [
+                child.name,
+                0 if child.when is None else child.when,
+                [[c, self.structure(option)] for c, option in child.options],
+            ]
+            for child in structure.children
+        ]
+        return self.shared(
+            structure.cls,
+            [
+                structure.cls,
+                "" if structure.kind == "other" else structure.kind,
+                [write_slot(slot) for slot in structure.parameters],
+                [write_slot(slot) for slot in structure.buffers],
+                structure.groups,
+                children,
+                int(structure.transposed),
+            ],
+        )
+
+
+def keep(key: str, value: Any) -> bool:
+    """Whether a fact is written: what is empty or false goes without saying, but for the default of a tie."""
+    return value is not None and (key == "tie" or value not in ([], {}, "", False))
+
+
+def dumped(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _survey(name: str) -> tuple[str, Any, str | None]:
+    from estimator.architecture.survey import survey
+
+    warnings.simplefilter("ignore")
+    try:
+        return name, survey(name), None
+    except Exception as error:
+        return name, None, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+
+
+def _limit_memory() -> None:
+    """A change may make a huge model: it is to fail alone."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+
+
+def surveys(names: Iterable[str], jobs: int) -> Iterable[tuple[str, Any, str | None]]:
+    if jobs == 1:
+        yield from map(_survey, names)
+        return
+    with ProcessPoolExecutor(jobs, initializer=_limit_memory) as pool:
+        yield from pool.map(_survey, names, chunksize=8)
+
+
+def generate(jobs: int = 1) -> str:
+    """The facts file's text."""
+    from estimator.architecture import tiny
+    from estimator.architecture.survey import activations
+
+    classes = tiny.classes()
+    lines, refused, built = Lines(), {}, {}
+    for name, surveyed, reason in surveys(classes, jobs):
+        if surveyed is None:
+            refused[name] = reason
+            continue
+        facts = dict(surveyed.facts)
+        built.setdefault(classes[name].model_type, []).append(surveyed.structure)
+        facts["transforms"] = [lines.shared("~transform", transform) for transform in facts["transforms"]]
+        facts["model_types"] = list(classes[name].model_types)
+        facts["root"] = lines.structure(surveyed.structure)
+        lines.lines[f"={name}"] = dumped({key: value for key, value in facts.items() if keep(key, value)})
+        for problem in surveyed.unresolved:
+            print(f"{name}: {problem}", file=sys.stderr)
+    lines.lines["!names"] = dumped(meanings(built))
+    lines.lines["!refused"] = dumped(refused)
+    lines.lines["!activations"] = dumped(activations())
+    lines.lines["!legacy"] = dumped(_legacy())
+    lines.lines.update(_model_types())
+    body = "\n".join(f"{name}\t{text}" for name, text in sorted(lines.lines.items()))
+    stamp = f"# Generated by python -m estimator.architecture.generate from transformers {version('transformers')}"
+    return f"{stamp}, torch {version('torch').partition('+')[0]}\n{body}\n"
+
+
+def _legacy() -> list[Any]:
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from estimator.architecture.transforms import written_transform
+
+    return [written_transform(transform) for transform in get_checkpoint_conversion_mapping("legacy")]
+
+
+def _model_types() -> dict[str, str]:
+    from transformers.models.auto import modeling_auto
+
+    found: dict[str, dict[str, str]] = {}
+    for task, mapping in _TASKS.items():
+        for model_type, name in getattr(modeling_auto, mapping).items():
+            found.setdefault(model_type, {})[task] = name if isinstance(name, str) else name[0]
+    for mapping, names in vars(modeling_auto).items():
+        if mapping.endswith("_MAPPING_NAMES") and mapping != "CONFIG_MAPPING_NAMES":
+            for model_type, name in names.items():
+                found.setdefault(model_type, {}).setdefault("any", name if isinstance(name, str) else name[0])
+    return {f"@{model_type}": dumped(tasks) for model_type, tasks in found.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 1 where --check finds another text than the file's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with the file; write nothing")
+    parser.add_argument("--explain", metavar="CLASS", help="print what the file says of a class")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args(arguments)
+    if options.explain:
+        print(explain(options.explain))
+        return 0
+    text = generate(options.jobs)
+    if not options.check:
+        FACTS.write_bytes(pack(text))
+        return 0
+    return _difference(unpack(FACTS.read_bytes()), text)
+
+
+def _difference(old: str, new: str) -> int:
+    import difflib
+
+    changes = list(difflib.unified_diff(old.splitlines(), new.splitlines(), "facts", "generated now", lineterm="", n=0))
+    print("\n".join(line[:300] for line in changes[:200]))
+    return int(bool(changes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

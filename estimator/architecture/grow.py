@@ -1,0 +1,160 @@
+"""Modules from a class's structure and what a checkpoint holds for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from estimator.architecture.conditions import Lookup, Place, holds
+from estimator.architecture.facts import ClassFacts
+from estimator.architecture.fresh import fill
+from estimator.architecture.load import Load, Loaded, count_of
+from estimator.architecture.module import Module, Parameter
+from estimator.architecture.structure import Child, Slot, Structure
+from estimator.notes import Note
+
+ACTIVATION = "ACT2FN:"
+Branch = dict[str, Any]  # names below a module: a Branch, or a Loaded
+
+
+class Grown(NamedTuple):
+    modules: tuple[Module, ...]
+    transposed: tuple[str, ...]  # parameters of experts kept (experts, in, out)
+    fresh: frozenset[str]  # parameters that the checkpoint lacks
+    notes: tuple[Note, ...] = ()
+
+
+def grow(facts: ClassFacts, loaded: Load, lookup: Lookup, config: Mapping[str, Any]) -> Grown:
+    """Every module, in order. A parameter that the checkpoint lacks has the shape that config.json gives it."""
+    grower = _Grower(facts, lookup)
+    grower.module("", facts.root, branches(loaded.parameters), Place())
+    modules, fresh, notes = fill(grower.modules, grower.missing, facts, lookup, config)
+    return Grown(tuple(modules), tuple(grower.transposed), frozenset(fresh), tuple(notes))
+
+
+def branches(parameters: Mapping[str, Loaded]) -> Branch:
+    """Full names as a tree of their parts."""
+    root: Branch = {}
+    for name, value in parameters.items():
+        *path, leaf = name.split(".")
+        at = root
+        for part in path:
+            at = at.setdefault(part, {})
+        at[leaf] = value
+    return root
+
+
+class _Grower:
+    def __init__(self, facts: ClassFacts, lookup: Lookup) -> None:
+        self.facts, self.lookup = facts, lookup
+        self.modules: list[Module] = []
+        self.missing: list[tuple[int, Slot, bool]] = []  # module's place, slot, whether it is a buffer
+        self.transposed: list[str] = []
+        self.slots: dict[int, tuple[set[str], set[str], bool]] = {}
+
+    def module(self, name: str, structure: Structure, branch: Branch, place: Place) -> None:
+        """Adds the module and all below it."""
+        at = len(self.modules)
+        parameters = self._tensors(at, structure.parameters, branch, False)
+        buffers = self._tensors(at, structure.buffers, branch, True)
+        self.modules.append(
+            Module(
+                name, self._class(structure), structure.kind, parameters, buffers, self._groups(structure, parameters)
+            )
+        )
+        if structure.transposed:
+            self.transposed += [f"{name}.{parameter.name}" for parameter in parameters]
+        before = f"{name}." if name else ""
+        for child in structure.children:
+            for part, its_place in self._names(child, branch, place):
+                below = branch.get(part)
+                below = below if isinstance(below, dict) else {}
+                option = self._option(child, below, its_place)
+                if option is not None:
+                    self.module(before + part, option, below, its_place)
+
+    def _class(self, structure: Structure) -> str:
+        if not structure.cls.startswith(ACTIVATION):
+            return structure.cls
+        return self.facts.activations.get(str(self.lookup(structure.cls.removeprefix(ACTIVATION))), "Activation")
+
+    def _groups(self, structure: Structure, parameters: tuple[Parameter, ...]) -> int:
+        text = structure.groups
+        if not text:
+            return 1
+        if text == "out":
+            return parameters[0].shape[0] if parameters else 1
+        value = int(text) if text.isdigit() else self.lookup(text)
+        return value if isinstance(value, int) else 1
+
+    def _tensors(self, at: int, slots: tuple[Slot, ...], branch: Branch, buffer: bool) -> tuple[Parameter, ...]:
+        found = []
+        for slot in slots:
+            loaded = branch.get(slot.name)
+            if isinstance(loaded, Loaded) and loaded.shape is not None:
+                found.append(Parameter(slot.name, loaded.shape, slot.dtype or loaded.dtype, slot.dtype is not None))
+            elif isinstance(loaded, Loaded) or slot.always:
+                self.missing.append((at, slot, buffer))
+        return tuple(found)
+
+    def _names(self, child: Child, branch: Branch, place: Place) -> list[tuple[str, Place]]:
+        """The children that are there, each with its place."""
+        if child.name == "*":
+            stored = sorted(int(part) for part, below in branch.items() if part.isdigit() and isinstance(below, dict))
+            count = count_of(child.when, self.lookup) if child.when is not None else None
+            indices = stored if count is None else range(count)
+            total = count if count is not None else (stored[-1] + 1 if stored else 0)
+            return [(str(index), place.inner(index, total)) for index in indices]
+        return [(child.name, place)] if self._there(child, branch, place) else []
+
+    def _there(self, child: Child, branch: Branch, place: Place) -> bool:
+        if isinstance(branch.get(child.name), dict):
+            return True
+        if child.when is None or child.when == "!":
+            return False
+        return holds(child.when, self.lookup, place)
+
+    def _option(self, child: Child, branch: Branch, place: Place) -> Structure | None:
+        """The structure that fits the weights; where several do, the one whose condition holds."""
+        if len(child.options) == 1:
+            return child.options[0][1]
+        ranked = []
+        for order, (condition, structure) in enumerate(child.options):
+            falsity = 1 if condition == "!" else 2 * (not holds(condition, self.lookup, place))
+            ranked.append((self._misfit(structure, branch), falsity, order, structure))
+        return min(ranked, key=lambda rank: rank[:3])[3]
+
+    def _misfit(self, structure: Structure, branch: Branch, depth: int = 2) -> int:
+        """How many names the structure does not have or misses, a few levels deep."""
+        wrong = 0
+        slots = {slot.name: slot for slot in structure.parameters + structure.buffers}
+        children = {child.name: child for child in structure.children}
+        for part, below in branch.items():
+            if isinstance(below, dict):
+                child = children.get(part) or (children.get("*") if part.isdigit() else None)
+                if child is None:
+                    wrong += 1
+                elif depth:
+                    wrong += min(self._misfit(option, below, depth - 1) for _, option in child.options)
+            else:
+                wrong += self._wrong_slot(slots.get(part), below)
+        lacking = sum(1 for slot in slots.values() if slot.always and slot.saved and slot.name not in branch)
+        absent = sum(
+            1 for child in structure.children if child.when == "" and child.name not in branch and _weighs(child)
+        )
+        return wrong + lacking + absent
+
+    @staticmethod
+    def _wrong_slot(slot: Slot | None, loaded: Loaded) -> int:
+        if slot is None:
+            return 1
+        return int(slot.dimensions is not None and loaded.shape is not None and len(loaded.shape) != slot.dimensions)
+
+
+def _weighs(child: Child) -> bool:
+    """Whether a checkpoint holds anything of this child."""
+    return all(
+        any(slot.saved and slot.always for slot in option.parameters + option.buffers)
+        or any(_weighs(below) for below in option.children if below.when == "")
+        for _, option in child.options
+    )

@@ -1,0 +1,116 @@
+"""From a checkpoint's tensors to a model's parameters: what transformers would load where, and what it would leave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from estimator.architecture.conditions import Lookup
+from estimator.architecture.convert import converted
+from estimator.architecture.facts import ClassFacts
+from estimator.architecture.rename import Renamed, Transform, natural_key, read_transform, renamer
+from estimator.architecture.structure import Child, Structure
+from estimator.checkpoint.checkpoint import Tensor
+
+
+class Loaded(NamedTuple):
+    shape: tuple[int, ...] | None  # at run time; None where headers can't tell
+    dtype: str  # as stored
+    tensors: tuple[str, ...]  # the stored tensors that it is made of
+
+
+class Load(NamedTuple):
+    parameters: Mapping[str, Loaded]  # by full run-time name; buffers that are saved too
+    unexpected: tuple[str, ...]  # stored tensors that the model has no place for
+
+
+def load(tensors: Mapping[str, Tensor], facts: ClassFacts, lookup: Lookup) -> Load:
+    """Every stored tensor: loaded into which parameter, or left."""
+    known = knower(facts.root, lookup)
+    transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
+    rename = renamer(transforms, facts.prefix, known)
+    simple: dict[str, Loaded] = {}
+    gathered: dict[str, list[tuple[Renamed, Tensor]]] = {}
+    unexpected = []
+    for name, tensor in tensors.items():
+        renamed = rename(name)
+        if not known(renamed.name):
+            unexpected.append(name)
+        elif renamed.converter is None:
+            simple[renamed.name] = Loaded(tensor.shape, tensor.dtype, (name,))
+        else:
+            gathered.setdefault(renamed.name, []).append((renamed, tensor))
+    for name, parts in gathered.items():
+        simple.update(_convert(name, parts, lookup))
+    return Load(simple, tuple(unexpected))
+
+
+def _convert(name: str, parts: list[tuple[Renamed, Tensor]], lookup: Lookup) -> dict[str, Loaded]:
+    transform: Transform = parts[0][0].converter
+    parts = sorted(parts, key=lambda part: natural_key(part[1].name))
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for renamed, tensor in parts:
+        shapes.setdefault(renamed.source, []).append(tensor.shape)
+    names = tuple(tensor.name for _, tensor in parts)
+    dtype = parts[0][1].dtype
+    found = converted(transform, name, shapes, lookup)
+    if found is None:
+        targets = [name.replace(transform.targets[0], target) for target in transform.targets]
+        return {target: Loaded(None, dtype, names) for target in targets}
+    return {target: Loaded(shape, dtype, names) for target, shape in found.items()}
+
+
+def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
+    """Whether the model may have a parameter or saved buffer of this name."""
+    results: dict[str, bool] = {}
+    counts: dict[str, int | None] = {}
+    children: dict[int, dict[str, list[Child]]] = {}
+
+    def below(structures: list[Structure], part: str) -> list[Structure]:
+        found = []
+        for structure in structures:
+            named = children.get(id(structure))
+            if named is None:
+                named = children[id(structure)] = {child.name: child for child in structure.children}
+            child = named.get(part) or (named.get("*") if part.isdigit() else None)
+            if child is not None and not (child.name == "*" and _beyond(child, int(part))):
+                found += [option for _, option in child.options]
+        return found
+
+    def _beyond(child: Child, index: int) -> bool:
+        if child.when is None:
+            return False
+        if child.when not in counts:
+            counts[child.when] = count_of(child.when, lookup)
+        limit = counts[child.when]
+        return limit is not None and index >= limit
+
+    def known(name: str) -> bool:
+        if name not in results:
+            *path, leaf = name.split(".")
+            structures = [root]
+            for part in path:
+                structures = below(structures, part)
+                if not structures:
+                    break
+            results[name] = any(
+                slot.name == leaf and slot.saved
+                for structure in structures
+                for slot in structure.parameters + structure.buffers
+            )
+        return results[name]
+
+    return known
+
+
+def count_of(when: str, lookup: Lookup) -> int | None:
+    """The number of children that "n:..." states; None where config.json does not tell."""
+    text = when.removeprefix("n:")
+    if text.isdigit():
+        return int(text)
+    path, offset = re.fullmatch(r"(.*?)([+-]1)?", text).groups()
+    value = lookup(path)
+    if isinstance(value, (list, tuple)):
+        value = len(value)
+    return value + int(offset or 0) if isinstance(value, int) else None

@@ -1,0 +1,168 @@
+"""The module tree against what transformers 5.23.0 had after loading the same file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from estimator.architecture.build import build
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
+from estimator.checkpoint.header import parse_header
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "architecture"
+CASES = sorted(path.name.removesuffix(".json.gz") for path in FIXTURES.glob("*.json.gz"))
+
+
+def read(case):
+    return json.loads(gzip.decompress((FIXTURES / f"{case}.json.gz").read_bytes()))
+
+
+def checkpoint_of(truth):
+    headers = [parse_header(file["header"], file=path) for path, file in truth["files"].items()]
+    return Checkpoint(
+        tensors={tensor.name: tensor for header in headers for tensor in header.tensors}, files=(), bytes=0
+    )
+
+
+def stored(**shapes):
+    tensors = {name: Tensor(name, "BF16", shape, "model.safetensors") for name, shape in shapes.items()}
+    return Checkpoint(tensors=tensors, files=(), bytes=0)
+
+
+def full_names(tree):
+    return {f"{m.name}.{p.name}".lstrip("."): p.shape for m in tree.modules for p in m.parameters}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tree_is_what_transformers_built(case):
+    truth = read(case)
+    tree = build(truth["config"], checkpoint_of(truth))
+    ours = [
+        [m.name, m.cls, m.kind, {p.name: list(p.shape) for p in m.parameters}] for m in tree.modules if m.parameters
+    ]
+    assert ours == [row[:4] for row in truth["runtime_modules"]]
+    groups = {m.name: m.groups for m in tree.modules if m.groups != 1}
+    assert groups == {
+        row[0]: row[4]["groups"] for row in truth["runtime_modules"] if len(row) > 4 and row[4]["groups"] != 1
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_modules_without_parameters_stand_in_order(case):
+    truth = read(case)
+    if "runtime_paramless" not in truth:
+        pytest.skip("was not recorded")
+    tree = build(truth["config"], checkpoint_of(truth))
+    ours = [[m.name, m.cls] for m in tree.modules if not m.parameters and m.name]
+    assert ours == [row for row in truth["runtime_paramless"] if row[0]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ties_and_total(case):
+    truth = read(case)
+    tree = build(truth["config"], checkpoint_of(truth))
+    assert dict(tree.tied) == truth["tied"]
+    assert (
+        sum(math.prod(s) for name, s in full_names(tree).items() if name not in tree.tied)
+        == truth["runtime_total_params"]
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_embedding_and_head(case):
+    truth = read(case)
+    tree = build(truth["config"], checkpoint_of(truth))
+    assert (tree.input_embedding, tree.output_embedding) == (truth["facts"]["embedding"], truth["facts"]["head"])
+
+
+LLAMA = read("llama--LlamaForCausalLM")
+
+
+def test_a_classifier_on_a_causal_checkpoint_gets_a_fresh_head():
+    tree = build(LLAMA["config"], checkpoint_of(LLAMA), task="SEQ_CLS", num_labels=5)
+    assert tree.architecture == "LlamaForSequenceClassification"
+    assert full_names(tree)["score.weight"] == (5, 48)
+    assert "lm_head.weight" not in full_names(tree)
+    assert [note.code for note in tree.notes] == ["unused_tensors"]
+
+
+def test_the_base_model_prefix_may_be_missing_in_the_file():
+    checkpoint = checkpoint_of(LLAMA)
+    bare = {name.removeprefix("model."): tensor for name, tensor in checkpoint.tensors.items()}
+    tree = build(LLAMA["config"], Checkpoint(tensors=bare, files=(), bytes=0))
+    assert full_names(tree) == full_names(build(LLAMA["config"], checkpoint))
+
+
+def test_layers_beyond_the_config_are_left():
+    checkpoint = checkpoint_of(LLAMA)
+    extra = {name.replace("layers.2", "layers.3"): t for name, t in checkpoint.tensors.items() if "layers.2" in name}
+    tree = build(LLAMA["config"], Checkpoint(tensors={**checkpoint.tensors, **extra}, files=(), bytes=0))
+    assert not any("layers.3" in module.name for module in tree.modules)
+    assert [note.code for note in tree.notes] == ["unused_tensors"]
+
+
+@pytest.fixture
+def two_heads(tmp_path):
+    """A tied GPT-2 whose file holds the head too, after the embedding: the bytes are the test's to write."""
+    truth = read("gpt2--GPT2LMHeadModel")
+    checkpoint = checkpoint_of(truth)
+    size = 101 * 48 * 2
+    tensors = dict(checkpoint.tensors)
+    for at, name in enumerate(("transformer.wte.weight", "lm_head.weight")):
+        tensors[name] = Tensor(name, "BF16", (101, 48), "model.safetensors", (at * size, (at + 1) * size))
+
+    def tree_for(content):
+        path = tmp_path / "model.safetensors"
+        if content is not None:
+            path.write_bytes(content)
+        local = str(path) if content is not None else None
+        file = CheckedFile("model.safetensors", None, None, {}, {}, data_start=0, local_path=local)
+        return build(truth["config"], Checkpoint(tensors=tensors, files=(file,), bytes=0))
+
+    return tree_for, size
+
+
+@pytest.mark.parametrize(
+    ("content", "tied", "codes"),
+    [
+        pytest.param(lambda size: bytes(2 * size), True, [], id="equal values are tied"),
+        pytest.param(lambda size: bytes(2 * size - 1) + b"\1", False, [], id="one byte differs: two weights"),
+        pytest.param(lambda size: None, True, ["ties_assumed"], id="not at hand: assumed, and said"),
+    ],
+)
+def test_a_head_that_is_stored_beside_its_embedding(two_heads, content, tied, codes):
+    tree_for, size = two_heads
+    tree = tree_for(content(size))
+    assert ("lm_head.weight" in tree.tied) is tied
+    assert [note.code for note in tree.notes] == codes
+
+
+def test_without_facts_the_tree_is_inferred_and_says_so():
+    tree = build(LLAMA["config"], checkpoint_of(LLAMA), use_facts=False)
+    assert tree.basis == "inferred"
+    assert [note.code for note in tree.notes] == ["inferred"]
+    assert {m.name: m.kind for m in tree.modules if m.parameters} == {
+        row[0]: row[2] for row in LLAMA["runtime_modules"]
+    }
+
+
+def test_code_of_a_repository_keeps_its_experts_apart():
+    config = {
+        "architectures": ["NewForCausalLM"],
+        "model_type": "new",
+        "auto_map": {"AutoModel": "m.N"},
+        "tie_word_embeddings": False,
+    }
+    tree = build(
+        config,
+        stored(
+            **{"layers.0.mlp.experts.0.gate_proj.weight": (8, 4), "layers.0.mlp.experts.1.gate_proj.weight": (8, 4)}
+        ),
+    )
+    assert [m.name for m in tree.modules if m.kind == "Linear"] == [
+        f"layers.0.mlp.experts.{index}.gate_proj" for index in (0, 1)
+    ]

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.conditions import Place, holds, lookup_in
+
+CONFIG = {"bias": True, "act": "silu", "n": 2, "kinds": ["full", "sliding"], "text_config": {"rank": None}}
+LOOKUP = lookup_in(CONFIG, {"text_config.rank": 4, "absent": False}, {"layers": "n"})
+OUTER = Place(1, 3, first=False)
+
+
+@pytest.mark.parametrize(
+    ("condition", "place", "true"),
+    [
+        pytest.param("", Place(), True, id="always"),
+        pytest.param("?bias", Place(), True, id="truthy"),
+        pytest.param("!absent", Place(), True, id="default is falsy"),
+        pytest.param("?text_config.rank", Place(), True, id="null counts as absent, the default stands in"),
+        pytest.param("act=gelu|silu", Place(), True, id="one of"),
+        pytest.param("act~gelu|silu", Place(), False, id="none of"),
+        pytest.param("layers<", Place(1, 3), True, id="below, by an alias"),
+        pytest.param("layers>=", Place(2, 3), True, id="at or above"),
+        pytest.param("kinds@sliding", Place(1, 2), True, id="the list's element here"),
+        pytest.param("kinds@sliding", Place(5, 6), False, id="beyond the list"),
+        pytest.param("#=0|2", Place(2, 3), True, id="index"),
+        pytest.param("#%2=1", Place(2, 3), False, id="remainder"),
+        pytest.param("#last", Place(2, 3), True, id="last"),
+        pytest.param("#!first", OUTER.inner(0, 2), True, id="an outer index is not 0"),
+        pytest.param("^#=1", OUTER.inner(0, 2), True, id="the outer index"),
+        pytest.param("?bias & #=0", Place(1, 2), False, id="both"),
+        pytest.param("!bias / #=1", Place(1, 2), True, id="either"),
+    ],
+)
+def test_holds(condition, place, true):
+    assert holds(condition, LOOKUP, place) is true
