@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from estimator.architecture.buffers import Wanted, buffer_shape
 from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import Module, Parameter
@@ -44,7 +45,24 @@ def fill(
     unknown = [f"{modules[at].name}.{slot.name}".lstrip(".") for at, slot, _ in waiting]
     for at, found in added.items():
         modules[at] = modules[at]._replace(parameters=_ordered(modules[at], found, facts))
-    return modules, names, _note(unknown)
+    unsized = _fill_buffers(modules, [entry for entry in missing if entry[2]], shapes, lookup, dtype)
+    return modules, names, [*_note(unknown), *_buffer_note(unsized)]
+
+
+def _fill_buffers(
+    modules: list[Module], missing: list[Missing], shapes: Mapping[str, Any], lookup: Lookup, dtype: str
+) -> list[str]:
+    """Puts the buffers that are not stored into `modules`; the full names of those that no rule could size."""
+    unsized = []
+    for at, slot, _ in missing:
+        module = modules[at]
+        shape = buffer_shape(Wanted(module.name, module.cls, slot.name, slot.dimensions), shapes, lookup)
+        if shape is None:
+            unsized.append(f"{module.name}.{slot.name}".lstrip("."))
+            continue
+        buffer = Parameter(slot.name, shape, slot.dtype or dtype, slot.dtype is not None, slot.saved)
+        modules[at] = module._replace(buffers=(*module.buffers, buffer))
+    return unsized
 
 
 def _ordered(module: Module, found: Mapping[str, Parameter], facts: ClassFacts) -> tuple[Parameter, ...]:
@@ -96,6 +114,13 @@ def _sibling(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...] | None:
         return None
     pattern = re.compile(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(name), count=1))
     return next((shape for other, shape in shapes.items() if pattern.fullmatch(other)), None)
+
+
+def _buffer_note(unsized: list[str]) -> list[Note]:
+    if not unsized:
+        return []
+    message = f"{len(unsized):,} buffers, {unsized[0]} first, are of unknown size: footprints leave them out."
+    return [Note("unsized_buffers", message)]
 
 
 def _note(unknown: list[str]) -> list[Note]:

@@ -41,15 +41,16 @@ def _shape(
     packed = next((tensor for tensor in layer.tensors if tensor.name == stem + ".weight"), None)
     if layer.scheme != "bitsandbytes_4bit" or packed is None:
         return None
-    elements = 2 * packed.shape[0] * BITS[packed.dtype] // 8
-    bias = tensors.get(stem + ".bias")
-    if bias is not None and len(bias.shape) == 1 and elements % bias.shape[0] == 0:
-        return bias.shape[0], elements // bias.shape[0]
-    width = _width(stem, config)
-    if not width or elements % width:
-        return None
-    other = elements // width
-    return (width, other) if _TO_THE_WIDTH.search(stem) else (other, width)
+    bias, width = tensors.get(stem + ".bias"), _width(stem, config)
+    out = bias.shape[0] if bias is not None and len(bias.shape) == 1 else None
+    even = 2 * packed.shape[0] * BITS[packed.dtype] // 8
+    for elements in (even, even - 1):  # an odd number of elements fills half of the last byte
+        if out and elements % out == 0:
+            return out, elements // out
+        if not out and width and elements % width == 0:
+            other = elements // width
+            return (width, other) if _TO_THE_WIDTH.search(stem) else (other, width)
+    return None
 
 
 def _width(stem: str, config: Mapping[str, Any]) -> int | None:

@@ -126,11 +126,12 @@ FOUR_BIT = {"hidden_size": 128, "vision_config": {"hidden_size": 32}, "quantizat
         pytest.param("layers.0.o_proj", 192 * 128, None, (128, 192), id="out of it: the width goes out"),
         pytest.param("layers.0.mixed", 192 * 100, 192, (192, 100), id="a bias tells what goes out"),
         pytest.param("visual.blocks.0.qkv", 96 * 32, None, (96, 32), id="a tower's own width"),
+        pytest.param("layers.0.odd", 33 * 35, 33, (33, 35), id="an odd number of elements"),
         pytest.param("layers.0.odd", 100 * 130, None, None, id="not a multiple of the width"),
     ],
 )
 def test_features_inferred_from_the_width(name, elements, bias, shape):
-    headers = {f"{name}.weight": ["U8", [elements // 2, 1]], f"{name}.weight.absmax": ["F32", [elements // 64]]}
+    headers = {f"{name}.weight": ["U8", [-(-elements // 2), 1]], f"{name}.weight.absmax": ["F32", [elements // 64]]}
     headers |= {f"{name}.bias": ["BF16", [bias]]} if bias else {}
     inferred = infer_unknown(FOUR_BIT, unpack(FOUR_BIT, checkpoint(headers)))
     assert inferred.layers[name].shape == shape

@@ -1,0 +1,142 @@
+"""Shapes of buffers that no checkpoint stores: rotary frequencies, position ids, masks, scales.
+
+They weigh little, but `get_memory_footprint()` counts them. Each rule holds for the classes of transformers 5.23.0 that
+have a buffer of that name; where none does, the buffer is left out and the tree says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Shape = tuple[int, ...]
+Read = Callable[[str], Any]  # a config field's value, the class's default included; None where there is none
+
+_TOWERS = (
+    ("vision", "vision_config"),
+    ("visual", "vision_config"),
+    ("image", "vision_config"),
+    ("audio", "audio_config"),
+)
+# Classes whose buffers of these names follow no field of config.json that could be named, or constants.
+_OF_THEIR_OWN = (
+    "RelPositional", "DINOv3", "Sapiens2", "MLCD", "MiniMaxM3VL", "Musicgen", "Seamless", "Speech2Text", "Tipsv2",
+    "Sam3", "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3", "SpeechT5", "FalconMamba",
+)  # fmt: skip
+_OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
+_TEXTS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
+
+
+class Wanted(NamedTuple):
+    """A buffer that is to be sized."""
+
+    module: str  # full name
+    cls: str
+    name: str
+    dimensions: int | None
+
+
+def buffer_shape(wanted: Wanted, shapes: Mapping[str, Shape], read: Read) -> Shape | None:
+    """The shape in torch's order, None where no rule says it. `shapes`: of all parameters, by full name."""
+    if wanted.dimensions == 0:
+        return ()
+    if any(word in wanted.cls for word in _OF_THEIR_OWN):
+        return None
+    config = _section(wanted.module, read)
+    if wanted.name.endswith("inv_freq"):
+        return _inverse_frequencies(wanted, config)
+    rule = _RULES.get((wanted.name, wanted.dimensions))
+    return rule(wanted, shapes, config) if rule else None
+
+
+def _section(module: str, read: Read) -> Read:
+    """The fields of the tower that a module belongs to."""
+    sections = [section for word, section in _TOWERS if word in module]
+    sections += [] if sections else _TEXTS
+    for section in sections:
+        if isinstance(read(section), Mapping):
+            return lambda field: read(f"{section}.{field}")
+    return read
+
+
+def _first(config: Read, *fields: str) -> int | None:
+    values = (config(field) for field in fields)
+    return next((value for value in values if type(value) is int), None)
+
+
+def _heads(config: Read) -> int | None:
+    return _first(config, "num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads")
+
+
+def _head_dim(config: Read) -> int | None:
+    stated = _first(config, "head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels")
+    if stated is not None:
+        return stated
+    width, heads = _first(config, "hidden_size", "n_embd", "d_model", "dim"), _heads(config)
+    return width // heads if width and heads else None
+
+
+def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
+    """One for each pair of rotated dimensions."""
+    kind = wanted.name.removesuffix("inv_freq").removesuffix("original_").rstrip("_")
+    if "Vision" in wanted.cls:
+        return _of_a_vision_tower(wanted, config)
+    if kind == "full_attention" and _first(config, "global_head_dim"):
+        return (_pairs(config("global_head_dim")),)
+    rope = config("rope_parameters") or config("rope_scaling") or {}
+    rope = rope.get(kind, rope) if isinstance(rope, Mapping) else {}
+    factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
+    factor = next((f for f in (factor, config("partial_rotary_factor"), config("rotary_pct")) if f is not None), 1.0)
+    head = _head_dim(config)
+    return (_pairs(int(head * factor)),) if head and isinstance(factor, (int, float)) else None
+
+
+def _of_a_vision_tower(wanted: Wanted, config: Read) -> Shape | None:
+    """Rows and columns take a quarter of the head each; Pixtral keeps them side by side."""
+    width = _first(config, "hidden_size", "embed_dim", "d_model")
+    heads = _first(config, "num_heads", "num_attention_heads")
+    if not width or not heads:
+        return None
+    return (_pairs(width // heads // (1 if "Pixtral" in wanted.cls else 2)),)
+
+
+def _pairs(dimensions: int) -> int:
+    return -(-dimensions // 2)
+
+
+def _positions(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
+    """As many as the position embedding beside it has rows."""
+    for name in ("position_embeddings", "position_embedding", "positions", "embed_positions", "pos_embed"):
+        found = shapes.get(f"{wanted.module}.{name}.weight")
+        if found is not None:
+            return (1, found[0] - (2 if wanted.cls.startswith(_OFFSET_BY_TWO) else 0))
+    stated = _first(config, "max_position_embeddings", "n_positions", "max_positions")
+    return (1, stated) if stated else None
+
+
+def _square_mask(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    stated = _first(config, "max_position_embeddings", "n_positions", "n_ctx")
+    return (1,) * (wanted.dimensions - 2) + (stated, stated) if stated else None
+
+
+def _rotary_table(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    """GPT-J's sines and cosines: positions x rotated dimensions."""
+    positions = _first(config, "max_position_embeddings", "n_positions")
+    rotated = _first(config, "rotary_dim") or _first(config, "hidden_size", "n_embd")
+    return (positions, rotated) if positions and rotated else None
+
+
+def _sinusoids(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    positions = _first(config, "max_position_embeddings", "max_source_positions")
+    width = _first(config, "d_model", "hidden_size", "embed_dim")
+    return (positions + 2, width) if positions and width else None
+
+
+_RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], Read], Shape | None]] = {
+    ("position_ids", 2): _positions,
+    ("token_type_ids", 2): _positions,
+    ("bias", 2): _square_mask,
+    ("bias", 4): _square_mask,
+    ("embed_positions", 2): _rotary_table,
+    ("weights", 2): _sinusoids,
+}
