@@ -1,0 +1,68 @@
+"""Shapes of buffers that no checkpoint stores; truth from the classes of transformers 5.23.0."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.buffers import Wanted, buffer_shape
+
+LLAMA = {"hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 131_072}
+CLIP = {"vision_config": {"hidden_size": 1280, "num_heads": 16}}
+POSITIONS = {"bert.embeddings.position_embeddings.weight": (512, 768)}
+
+
+def reader(config):
+    def read(path):
+        at = config
+        for part in path.split("."):
+            at = at.get(part) if isinstance(at, dict) else None
+        return at
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("module", "cls", "name", "dimensions", "config", "shape"),
+    [
+        pytest.param("model.rotary_emb", "LlamaRotaryEmbedding", "inv_freq", 1, LLAMA, (64,), id="half a head"),
+        pytest.param("model.rotary_emb", "LlamaRotaryEmbedding", "original_inv_freq", 1, LLAMA, (64,), id="its copy"),
+        pytest.param("r", "GemmaRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 256}, (128,), id="head_dim"),
+        pytest.param("r", "X", "inv_freq", 1, {**LLAMA, "head_dim": 9}, (5,), id="an odd head"),
+        pytest.param(
+            "r", "PhiRotaryEmbedding", "inv_freq", 1, {**LLAMA, "partial_rotary_factor": 0.5}, (32,), id="half rotated"
+        ),
+        pytest.param(
+            "r",
+            "Gemma3RotaryEmbedding",
+            "sliding_attention_inv_freq",
+            1,
+            {**LLAMA, "rope_parameters": {"sliding_attention": {"partial_rotary_factor": 0.25}}},
+            (16,),
+            id="by kind of layer",
+        ),
+        pytest.param(
+            "model.visual.rotary_pos_emb",
+            "Qwen2VLVisionRotaryEmbedding",
+            "inv_freq",
+            1,
+            CLIP,
+            (20,),
+            id="a vision tower",
+        ),
+        pytest.param("model.language_model.r", "X", "inv_freq", 1, {"text_config": LLAMA}, (64,), id="the text model"),
+        pytest.param("e", "Gemma3TextScaledWordEmbedding", "embed_scale", 0, {}, (), id="a scalar"),
+        pytest.param("bert.embeddings", "BertEmbeddings", "position_ids", 2, {}, (1, 512), id="rows beside it"),
+        pytest.param("bert.embeddings", "BertEmbeddings", "token_type_ids", 2, {}, (1, 512), id="token types too"),
+        pytest.param("bert.embeddings", "YosoEmbeddings", "position_ids", 2, {}, (1, 510), id="two rows less"),
+        pytest.param("e", "X", "position_ids", 2, LLAMA, (1, 131_072), id="the config's positions"),
+        pytest.param("t", "GPTBigCodeModel", "bias", 2, {"n_positions": 64}, (64, 64), id="a mask"),
+        pytest.param("a", "GPTNeoSelfAttention", "bias", 4, {"n_positions": 64}, (1, 1, 64, 64), id="a mask of 4"),
+        pytest.param(
+            "a", "GPTJAttention", "embed_positions", 2, {"n_positions": 64, "rotary_dim": 16}, (64, 16), id="GPT-J"
+        ),
+        pytest.param("a", "SwinSelfAttention", "relative_position_index", 2, LLAMA, None, id="no rule"),
+        pytest.param("a", "ParakeetEncoderRelPositionalEncoding", "inv_freq", 1, LLAMA, None, id="a class of its own"),
+    ],
+)
+def test_shape(module, cls, name, dimensions, config, shape):
+    assert buffer_shape(Wanted(module, cls, name, dimensions), POSITIONS, reader(config)) == shape
