@@ -57,7 +57,12 @@ def main() -> None:
         if importlib.util.find_spec(module):
             commands[label] = arguments
     with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "HF_HOME": home, "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONDONTWRITEBYTECODE": ""}
+        environment = {
+            **os.environ,
+            "HF_HOME": home,
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
         times: dict[str, list[float]] = {label: [] for label in commands}
         for _ in range(runs + 1):
             for label, arguments in commands.items():

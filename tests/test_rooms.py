@@ -54,7 +54,9 @@ def test_the_plain_modules_import_no_room() -> None:
 
 def test_no_cycle_between_modules() -> None:
     known = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in modules()}
-    edges = {name: {found for found in imported(path, top_level_only=True) if found in known} for name, path in known.items()}
+    edges = {
+        name: {found for found in imported(path, top_level_only=True) if found in known} for name, path in known.items()
+    }
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
@@ -86,7 +88,9 @@ def test_an_estimate_of_a_known_model_loads_little(json: str) -> None:
     run = subprocess.run([sys.executable, "-c", ESTIMATE.format(json=json)], capture_output=True, text=True, check=True)
     loaded = set(run.stderr.split())
     assert {"click", "estimator"} <= loaded
-    assert not loaded & (HEAVY | {"pydantic", "huggingface_hub", "tabulate", "safetensors", "yaml", "asyncio", "http", "ssl"})
+    assert not loaded & (
+        HEAVY | {"pydantic", "huggingface_hub", "tabulate", "safetensors", "yaml", "asyncio", "http", "ssl"}
+    )
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -113,7 +113,9 @@ def _tensor(name: str, entry: Any, file: str, where: str) -> Tensor:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         bits = BITS[dtype]
-        well_formed = len(entry) == 3 and type(entry) is dict and type(shape) is list and _is_size(begin) and _is_size(end)
+        well_formed = (
+            len(entry) == 3 and type(entry) is dict and type(shape) is list and _is_size(begin) and _is_size(end)
+        )
     except (TypeError, ValueError, KeyError):
         well_formed = False
     if not well_formed:
@@ -124,7 +126,9 @@ def _tensor(name: str, entry: Any, file: str, where: str) -> Tensor:
     if needed >= _LIMIT:
         raise _refuse(f"tensor {name[:200]!r} of shape {str(shape)[:80]} is larger than any file.", where)
     if (end - begin) * 8 != needed:
-        what = f"tensor {name[:200]!r} takes {end - begin:,} bytes, but {dtype} {str(shape)[:80]} needs {needed / 8:,.0f}."
+        what = (
+            f"tensor {name[:200]!r} takes {end - begin:,} bytes, but {dtype} {str(shape)[:80]} needs {needed / 8:,.0f}."
+        )
         raise _refuse(what, where)
     return Tensor(name, dtype, tuple(shape), file, (begin, end))
 
@@ -140,7 +144,9 @@ def _elements(name: str, shape: list[Any], where: str) -> int:
     elements = 1
     for dimension in shape:
         if not _is_size(dimension):
-            raise _refuse(f"tensor {name[:200]!r} has the shape {str(shape)[:80]}; dimensions are whole numbers.", where)
+            raise _refuse(
+                f"tensor {name[:200]!r} has the shape {str(shape)[:80]}; dimensions are whole numbers.", where
+            )
         elements *= dimension
         if elements >= _LIMIT:
             raise _refuse(f"tensor {name[:200]!r} of shape {str(shape)[:80]} is larger than any file.", where)
@@ -192,7 +198,9 @@ def _contiguous_end(tensors: list[Tensor], where: str) -> int:
     for tensor in tensors:
         begin, end = tensor.offsets
         if begin != at:
-            what = f"tensor {tensor.name[:200]!r} starts at data byte {begin:,}, but the tensor before it ends at {at:,}."
+            what = (
+                f"tensor {tensor.name[:200]!r} starts at data byte {begin:,}, but the tensor before it ends at {at:,}."
+            )
             raise _refuse(what, where)
         at = end
     return at

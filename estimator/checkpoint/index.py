@@ -25,7 +25,9 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
         for tensor in header.tensors:
             if tensor.name in tensors:
                 what = f"tensor {tensor.name[:200]!r} is in {tensors[tensor.name].file} and in {stored.path}."
-                raise MalformedHeaderError(what, where="the shards of this model", way_out="remove the file that does not belong")
+                raise MalformedHeaderError(
+                    what, where="the shards of this model", way_out="remove the file that does not belong"
+                )
             tensors[tensor.name] = tensor
         checked.append(_checked(stored, header.tensors, header.data_bytes, header.metadata))
     stored_bytes = sum(tensor.offsets[1] - tensor.offsets[0] for tensor in tensors.values())
@@ -35,7 +37,9 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     )
 
 
-def _checked(stored: StoredFile, tensors: Iterable[Tensor], data_bytes: int, metadata: Mapping[str, str]) -> CheckedFile:
+def _checked(
+    stored: StoredFile, tensors: Iterable[Tensor], data_bytes: int, metadata: Mapping[str, str]
+) -> CheckedFile:
     data_start = None if stored.header_length is None else LENGTH_BYTES + stored.header_length
     return CheckedFile(
         path=stored.path,
@@ -62,10 +66,17 @@ def _against_index(
     if missing := [name for name in weight_map if name not in tensors]:
         complaints.append(f"the index names {missing[0][:200]!r}, which no shard holds ({len(missing)} such)")
     if extra := [name for name in tensors if name not in weight_map]:
-        complaints.append(f"{extra[0][:200]!r} is in {tensors[extra[0]].file}, but not in the index ({len(extra)} such)")
-    moved = [name for name, file in weight_map.items() if name in tensors and tensors[name].file.rpartition("/")[2] != file]
+        complaints.append(
+            f"{extra[0][:200]!r} is in {tensors[extra[0]].file}, but not in the index ({len(extra)} such)"
+        )
+    moved = [
+        name for name, file in weight_map.items() if name in tensors and tensors[name].file.rpartition("/")[2] != file
+    ]
     if moved:
-        complaints.append(f"the index says {moved[0][:200]!r} is in {str(weight_map[moved[0]])[:80]!r}, it is in {tensors[moved[0]].file}")
+        complaints.append(
+            f"the index says {moved[0][:200]!r} is in {str(weight_map[moved[0]])[:80]!r}, "
+            f"it is in {tensors[moved[0]].file}"
+        )
     if total is not None and total != stored_bytes:
         complaints.append(f"the index claims {total:,} bytes of tensors; the headers declare {stored_bytes:,}")
     return tuple(complaints), total

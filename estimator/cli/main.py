@@ -67,7 +67,9 @@ def cli(ctx: click.Context, **options: Any) -> None:
         given = [name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
         if given:
             option = "--" + given[0].replace("_", "-")
-            raise click.UsageError(f"{option} belongs behind the command: lora-size {ctx.invoked_subcommand} {option} ...")
+            raise click.UsageError(
+                f"{option} belongs behind the command: lora-size {ctx.invoked_subcommand} {option} ..."
+            )
         return
     from estimator.cli.estimate import run
 
@@ -105,7 +107,11 @@ def _program() -> str:
 def _say(error: LoraSizeError) -> int:
     from estimator.report.units import printable
 
-    lines = [f"Error: {printable(error.what, 600)}", f"  where  {printable(error.where)}", f"  try    {printable(error.way_out, 600)}"]
+    lines = [
+        f"Error: {printable(error.what, 600)}",
+        f"  where  {printable(error.where)}",
+        f"  try    {printable(error.way_out, 600)}",
+    ]
     print("\n".join([*lines, f"  code   {error.code}"]), file=sys.stderr)
     return error.exit_code
 

@@ -29,16 +29,16 @@ MODEL = (
 )
 LORA = (
     click.option("-r", "--r", type=int, help="Rank. [default: 8]"),
-    click.option("-t", "--targets", help="Letters (qkvo, qkvogud), names (q_proj,v_proj), all-linear, default, or re:REGEX."),
+    click.option("-t", "--targets", help="Letters (qkvo, qkvogud), names (q_proj,v_proj), all-linear, default, re:REGEX."),
     click.option("--exclude", metavar="NAMES|re:REGEX", help="Modules that are not adapted."),
     click.option("--layers", metavar="0-15,31", help="Only these layers (layers_to_transform)."),
-    click.option("--rank-pattern", metavar="NAME=RANK", multiple=True, help="Another rank for some modules. Repeatable."),
+    click.option("--rank-pattern", metavar="NAME=RANK", multiple=True, help="Another rank for some modules."),
     click.option("--dora/--no-dora", default=None, help="DoRA (use_dora)."),
     click.option("--bias", type=click.Choice(("none", "all", "lora_only")), help="Which biases train. [default: none]"),
     click.option("--lora-bias/--no-lora-bias", default=None, help="A bias in lora_B."),
     click.option("--modules-to-save", metavar="NAMES", help="Modules that are trained and saved whole."),
     click.option("--target-parameters", metavar="NAMES", help="Parameters to adapt, such as mlp.experts.gate_up_proj."),
-    click.option("--trainable-tokens", metavar="IDS", help="Rows of the embedding to train: 0,1,2 or embed_tokens=0,1."),
+    click.option("--trainable-tokens", metavar="IDS", help="Embedding rows to train: 0,1,2 or embed_tokens=0,1."),
     click.option("-c", "--config", type=click.Path(), help="An adapter_config.json or a trainer's config file."),
     click.option("--task", type=click.Choice(TASKS, case_sensitive=False), help="PEFT's task_type."),
     click.option("--num-labels", type=click.IntRange(1, 10_000_000), help="Labels of the fresh head."),
@@ -46,7 +46,7 @@ LORA = (
     click.option("--tokenizer", metavar="PATH|ID", help="Count those rows from a tokenizer's files."),
     click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")),
                  help="As in save_pretrained. [default: auto]"),
-    click.option("--adapter-dtype", type=click.Choice((*_DTYPES, "base")), help="Dtype of the adapter. [default: PEFT's]"),
+    click.option("--adapter-dtype", type=click.Choice((*_DTYPES, "base")), help="The adapter's. [default: PEFT's]"),
 )  # fmt: skip
 LOADING = (
     click.option("--base-precision", type=click.Choice(PRECISIONS),

@@ -40,7 +40,11 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line) if len(line) <= MAX_LINE_BYTES else "over the limit of a line"
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"the line is not JSON: {error}.", where="a line", way_out="write one object a line") from error
+        raise UsageError(
+            f"the line is not JSON: {error}.", where="a line", way_out="write one object a line"
+        ) from error
     if not isinstance(row, dict):
-        raise UsageError("the line is not a JSON object.", where="a line", way_out='write {"model": ..., "lora": {...}}')
+        raise UsageError(
+            "the line is not a JSON object.", where="a line", way_out='write {"model": ..., "lora": {...}}'
+        )
     return row

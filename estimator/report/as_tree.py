@@ -30,7 +30,9 @@ def as_tree(tree: ModuleTree, adapted: Iterable[Any]) -> str:
 
 
 class _Printer:
-    def __init__(self, modules: Mapping[str, Module], children: Mapping[str, list[str]], loras: Mapping[str, Any]) -> None:
+    def __init__(
+        self, modules: Mapping[str, Module], children: Mapping[str, list[str]], loras: Mapping[str, Any]
+    ) -> None:
         self.modules, self.children, self.loras = modules, children, loras
 
     def lines(self, name: str) -> list[str]:

@@ -17,7 +17,14 @@ def explain(document: Mapping[str, Any]) -> str:
     groups: dict[tuple[Any, ...], int] = {}
     for module in adapter["modules"]:
         name = _INDEX.sub("*", module["name"])
-        key = (name, module["kind"], module["in_features"], module["out_features"], module["rank"], module["parameters"])
+        key = (
+            name,
+            module["kind"],
+            module["in_features"],
+            module["out_features"],
+            module["rank"],
+            module["parameters"],
+        )
         groups[key] = groups.get(key, 0) + 1
     lines = ["how the parameters come about: r × (in + out) for each matrix"]
     lines += [_line(*key, count) for key, count in groups.items()]

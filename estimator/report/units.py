@@ -1,4 +1,4 @@
-"""Numbers and strangers' texts as people read them: decimal units, thousands separators, nothing that moves a cursor."""
+"""Numbers and strangers' texts as people read them: decimal units, separators, nothing that moves a cursor."""
 
 from __future__ import annotations
 

@@ -93,7 +93,9 @@ def _ask_hub(
     except (NetworkError, OfflineError) as error:
         if "/" in name or bundled:
             raise
-        raise _unknown(name, f"no model is known as {name!r} without a network, and the Hub was not reached.") from error
+        raise _unknown(
+            name, f"no model is known as {name!r} without a network, and the Hub was not reached."
+        ) from error
     except NotFoundError as error:
         if not closest_names(name):
             raise

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from estimator.source.config import parse_config
 from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError
+from estimator.source.config import parse_config
 from estimator.source.found import Found, StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length
 
@@ -38,9 +38,7 @@ def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
     others = {name: os.path.getsize(os.path.join(folder, name)) for name in entries if _is_other_weights(name)}
     if config is None and not files:
         _refuse_empty(folder, entries, others)
-    return Found(
-        id=path, revision=None, source="local", config=config, files=files, index=index, other_files=others
-    )
+    return Found(id=path, revision=None, source="local", config=config, files=files, index=index, other_files=others)
 
 
 def read_stored_file(path: str, name: str) -> StoredFile:
@@ -160,9 +158,15 @@ def _subfolders(path: str) -> list[str]:
 
 def _refuse_empty(folder: str, entries: list[str], others: dict[str, int]) -> None:
     if "adapter_config.json" in entries:
-        what, way_out = f"{folder} holds an adapter, not a model.", "name its base with --model and pass the adapter with --adapter"
+        what, way_out = (
+            f"{folder} holds an adapter, not a model.",
+            "name its base with --model and pass the adapter with --adapter",
+        )
     elif inside := _subfolders(folder):
-        what, way_out = f"{folder} has no config.json; its subfolders do.", "add --subfolder with one of: " + ", ".join(inside)
+        what, way_out = (
+            f"{folder} has no config.json; its subfolders do.",
+            "add --subfolder with one of: " + ", ".join(inside),
+        )
     elif others:
         what = f"{folder} holds {', '.join(list(others)[:3])}, and neither config.json nor safetensors files."
         way_out = "put the model's config.json beside them"

@@ -1,6 +1,6 @@
 """Write models.tsv from a table of models: JSON Lines with id, aliases, config and, where it applies, untied.
 
-    python -m estimator.source.generate MODELS.jsonl [--check]
+python -m estimator.source.generate MODELS.jsonl [--check]
 """
 
 from __future__ import annotations

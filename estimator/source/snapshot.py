@@ -37,7 +37,9 @@ def find_in_snapshot(name: str) -> Found | None:
     known = _look_up(name)
     if known is None:
         return None
-    note = Note("bundled_snapshot", f"{known.id} was answered from the bundled snapshot; --online asks the Hub instead.")
+    note = Note(
+        "bundled_snapshot", f"{known.id} was answered from the bundled snapshot; --online asks the Hub instead."
+    )
     return Found(
         id=known.id,
         revision=None,

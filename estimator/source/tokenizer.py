@@ -26,9 +26,7 @@ def vocabulary_size(path: str) -> int:
         if os.path.isfile(file):
             tokens = count(file)
             return len(tokens | _added(folder))
-    raise NotFoundError(
-        f"{path} holds none of {', '.join(_COUNTS)}.", where="--tokenizer", way_out=_WAY_OUT
-    )
+    raise NotFoundError(f"{path} holds none of {', '.join(_COUNTS)}.", where="--tokenizer", way_out=_WAY_OUT)
 
 
 def _read(file: str) -> bytes:
@@ -82,5 +80,7 @@ def _added(folder: str) -> set[str]:
     file = os.path.join(folder, "tokenizer_config.json")
     if os.path.isfile(file):
         decoder = _json(file).get("added_tokens_decoder")
-        added |= {token["content"] for token in (decoder or {}).values() if isinstance(token, dict) and "content" in token}
+        added |= {
+            token["content"] for token in (decoder or {}).values() if isinstance(token, dict) and "content" in token
+        }
     return added

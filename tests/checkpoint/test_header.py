@@ -71,7 +71,9 @@ ODD_FILES = [
     pytest.param(framed(tensor(shape='"1"')), id="shape as text"),
     pytest.param(framed(tensor(shape="[]")), id="scalar"),
     pytest.param(framed(tensor(shape="[0]", data_offsets="[0,0]"), 0), id="tensor of no elements"),
-    pytest.param(framed(tensor(shape="[0,18446744073709551615]", data_offsets="[0,0]"), 0), id="zero times the largest"),
+    pytest.param(
+        framed(tensor(shape="[0,18446744073709551615]", data_offsets="[0,0]"), 0), id="zero times the largest"
+    ),
     pytest.param(framed(tensor(shape="[0,18446744073709551616]", data_offsets="[0,0]"), 0), id="over 64 bits"),
     pytest.param(framed(tensor(shape="[18446744073709551615,2,0]", data_offsets="[0,0]"), 0), id="overflow, then zero"),
     pytest.param(framed(tensor(shape="[4294967296,4294967296]")), id="overflow"),

@@ -34,7 +34,10 @@ FOLDERS: dict[str, dict[str, bytes]] = {
     "no-weights-odd-class": {"config.json": b'{"architectures": ["NoSuchClass"], "model_type": "no_such"}'},
     "broken-config": {"config.json": b"{", "model.safetensors": weights(GOOD)},
     "truncated": {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights(GOOD)[:30]},
-    "lying": {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights(GOOD.replace("[0,4]", "[0,8]"), 8)},
+    "lying": {
+        "config.json": json.dumps(CONFIG).encode(),
+        "model.safetensors": weights(GOOD.replace("[0,4]", "[0,8]"), 8),
+    },
     "huge-header": {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": struct.pack("<Q", 2**62)},
     "notes.txt": {},
 }
@@ -46,7 +49,9 @@ CASES = [
     pytest.param(["--modle", "x"], 2, "usage", "--model", id="a typo in an option"),
     pytest.param(["llama-3.1-8b"], 2, "usage", "--model llama-3.1-8b", id="a model without its option"),
     pytest.param(["chek"], 2, "usage", "check", id="a typo in a command"),
-    pytest.param(["--model", "llama-3.1-8", "--offline"], 3, "not_found", "meta-llama/Llama-3.1-8B", id="a typo in the model"),
+    pytest.param(
+        ["--model", "llama-3.1-8", "--offline"], 3, "not_found", "meta-llama/Llama-3.1-8B", id="a typo in the model"
+    ),
     pytest.param(["--model", "some-org/some-model", "--offline"], 3, "offline", "", id="not cached, offline"),
     pytest.param(["--model", "{empty}"], 3, "not_found", "config.json", id="a folder without a model"),
     pytest.param(["--model", "./no/such/folder"], 3, "not_found", "", id="a folder that is not there"),

@@ -28,7 +28,9 @@ def test_exact_sizes_have_separators() -> None:
     assert exact_size(109_086_416) == "109,086,416 bytes"
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0.33950, "0.34 %"), (12.345, "12.3 %"), (100.0, "100 %"), (1234.5, "1,234 %")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.33950, "0.34 %"), (12.345, "12.3 %"), (100.0, "100 %"), (1234.5, "1,234 %")]
+)
 def test_percent(value: float, shown: str) -> None:
     assert percent(value) == shown
 

@@ -15,8 +15,6 @@ from estimator.source.folder import find_in_folder
 HEADER = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 
 
-
-
 def weights(header: bytes = HEADER) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(4)
 
@@ -51,7 +49,9 @@ def put(folder: Path, files: dict[str, bytes]) -> str:
     [
         pytest.param(["config.json", "model.safetensors"], ["model.safetensors"], id="one file"),
         pytest.param(
-            ["config.json", "model.safetensors", "two.safetensors"], ["model.safetensors"], id="the file with the known name wins"
+            ["config.json", "model.safetensors", "two.safetensors"],
+            ["model.safetensors"],
+            id="the file with the known name wins",
         ),
         pytest.param(
             ["config.json", "one.safetensors", "two.safetensors", "model.safetensors.index.json"],
@@ -59,12 +59,16 @@ def put(folder: Path, files: dict[str, bytes]) -> str:
             id="shards that the index names",
         ),
         pytest.param(
-            ["config.json", "one.safetensors", "two.safetensors"], ["one.safetensors", "two.safetensors"], id="shards without an index"
+            ["config.json", "one.safetensors", "two.safetensors"],
+            ["one.safetensors", "two.safetensors"],
+            id="shards without an index",
         ),
         pytest.param(["one.safetensors"], ["one.safetensors"], id="no config.json"),
         pytest.param(["config.json"], [], id="config.json alone"),
         pytest.param(["config.json", "pytorch_model.bin"], [], id="weights in another format"),
-        pytest.param(["config.json", "one.safetensors", "adapter_model.safetensors"], ["one.safetensors"], id="an adapter beside"),
+        pytest.param(
+            ["config.json", "one.safetensors", "adapter_model.safetensors"], ["one.safetensors"], id="an adapter beside"
+        ),
     ],
 )
 def test_which_files_are_the_model(tmp_path: Path, names: list[str], found: list[str]) -> None:
@@ -84,19 +88,41 @@ ODD = [
     pytest.param({}, None, "not_found", "neither config.json nor safetensors", id="empty folder"),
     pytest.param({"config.json": b"{"}, None, "malformed_config", "not JSON", id="config.json is broken"),
     pytest.param({"config.json": b"[]"}, None, "malformed_config", "not an object", id="config.json is a list"),
-    pytest.param({"config.json": b'{"architectures": "X"}'}, None, "malformed_config", "architectures", id="architectures is a text"),
-    pytest.param({"config.json": b'{"hidden_size": "8"}'}, None, "malformed_config", "hidden_size", id="hidden_size is a text"),
+    pytest.param(
+        {"config.json": b'{"architectures": "X"}'},
+        None,
+        "malformed_config",
+        "architectures",
+        id="architectures is a text",
+    ),
+    pytest.param(
+        {"config.json": b'{"hidden_size": "8"}'}, None, "malformed_config", "hidden_size", id="hidden_size is a text"
+    ),
     pytest.param({"config.json": b"\xff\xfe"}, None, "malformed_config", "not JSON", id="config.json is no text"),
     pytest.param({"config.json": b"[" * 9000}, None, "malformed_config", "", id="config.json is nested without end"),
     pytest.param({"model.safetensors": b"1234"}, None, "malformed_header", "8", id="file cut within its length"),
-    pytest.param({"model.safetensors": weights()[:20]}, None, "malformed_header", "ends after", id="file cut within its header"),
     pytest.param(
-        {"model.safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, None, "malformed_header", "LFS", id="LFS pointer"
+        {"model.safetensors": weights()[:20]}, None, "malformed_header", "ends after", id="file cut within its header"
     ),
-    pytest.param({"model.safetensors.index.json": b"{}"}, None, "malformed_header", "weight_map", id="index without a map"),
-    pytest.param({"model.safetensors.index.json": INDEX}, None, "malformed_header", "one.safetensors", id="shard is missing"),
     pytest.param(
-        {"model.safetensors.index.json": INDEX.replace(b"one", b"../one")}, None, "malformed_header", "../one", id="shard outside"
+        {"model.safetensors": b"version https://git-lfs.github.com/spec/v1\n"},
+        None,
+        "malformed_header",
+        "LFS",
+        id="LFS pointer",
+    ),
+    pytest.param(
+        {"model.safetensors.index.json": b"{}"}, None, "malformed_header", "weight_map", id="index without a map"
+    ),
+    pytest.param(
+        {"model.safetensors.index.json": INDEX}, None, "malformed_header", "one.safetensors", id="shard is missing"
+    ),
+    pytest.param(
+        {"model.safetensors.index.json": INDEX.replace(b"one", b"../one")},
+        None,
+        "malformed_header",
+        "../one",
+        id="shard outside",
     ),
     pytest.param({"unet/config.json": CONFIG}, None, "not_found", "unet", id="models are in subfolders"),
     pytest.param({"unet/config.json": CONFIG}, "vae", "not_found", "unet", id="another subfolder"),
@@ -106,7 +132,9 @@ ODD = [
 
 
 @pytest.mark.parametrize(("files", "subfolder", "code", "says"), ODD)
-def test_odd_folders_are_refused(tmp_path: Path, files: dict[str, bytes], subfolder: str | None, code: str, says: str) -> None:
+def test_odd_folders_are_refused(
+    tmp_path: Path, files: dict[str, bytes], subfolder: str | None, code: str, says: str
+) -> None:
     with pytest.raises(LoraSizeError) as caught:
         find_in_folder(put(tmp_path, files), subfolder=subfolder)
     assert caught.value.code == code
