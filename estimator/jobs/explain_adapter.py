@@ -17,6 +17,7 @@ from estimator.request.request import Request
 from estimator.sizes.adapter_causes import PREFIX, Cause, Part, Parts, causes_of
 from estimator.sizes.adapter_file import adapter_file_bytes
 from estimator.sizes.adapter_guesses import guess_bin_causes, guess_causes
+from estimator.sizes.other_methods import other_method_causes
 from estimator.source.adapter import PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
 
@@ -24,7 +25,7 @@ from estimator.source.found import Found
 EXPLAINED = frozenset({
     "sixteen_bit", "other_dtype", "doubled_prefix", "no_prefix", "older_peft_names", "base_layer_names", "older_names",
     "number_of_labels", "embeddings_saved", "resized_vocabulary", "older_peft_bias", "experts_one_by_one", "bin_file",
-    "names_not_in_class", "saved_modules", "other_rank",
+    "names_not_in_class", "saved_modules", "other_rank", "other_method",
 })  # fmt: skip
 DAMAGED = frozenset({"cut_short", "too_long", "no_tensors"})
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
@@ -56,25 +57,41 @@ def explain_adapter(
         timeout=request.timeout,
     )
     checkpoint = to_checkpoint(found.files) if found.files else None
+    bases = bases or BaseCache()
+    if (found.config or {}).get("peft_type", "LORA") not in ("LORA", None):
+        return _of_another_method(found, checkpoint, bases.base(_on_its_base(found, request), None, progress).tree)
     try:
         answer = estimate(_on_its_base(found, request), bases=bases, progress=progress)
     except LoraSizeError as error:
         if error.code not in ("invalid_lora", "no_target_modules", "unsupported_module"):
             raise
         return _refused(found, checkpoint, error)
-    causes = _damage(checkpoint) if checkpoint else ()
-    more = _compare(answer, found, checkpoint)
-    causes = (*causes, *(more or ()))
-    status = "unexplained" if more is None else _status(causes, found)
+    return _explanation(found, checkpoint, answer, _compare(answer, found, checkpoint))
+
+
+def _explanation(
+    found: Found, checkpoint: Checkpoint | None, answer: Answer | None, causes: tuple[Cause, ...] | None
+) -> AdapterExplanation:
+    """causes: None where nothing fits."""
+    all_causes = (*(_damage(checkpoint) if checkpoint else ()), *(causes or ()))
     return AdapterExplanation(
         adapter=found,
         answer=answer,
-        status=status,
-        implied_bytes=answer.file_bytes,
+        status="unexplained" if causes is None else _status(all_causes, found),
+        implied_bytes=answer.file_bytes if answer else None,
         actual_bytes=_actual_bytes(found),
         tensors=len(checkpoint.tensors) if checkpoint else None,
-        causes=causes,
+        causes=all_causes,
     )
+
+
+def _of_another_method(found: Found, checkpoint: Checkpoint | None, tree: ModuleTree) -> AdapterExplanation:
+    config, actual = found.config or {}, _actual_bytes(found)
+    causes = other_method_causes(config, tree, actual) if actual is not None else None
+    if causes is None:
+        message = f"adapter_config.json is of {config.get('peft_type')}, another method than LoRA."
+        causes = (Cause("not_lora", message, len(checkpoint.tensors) if checkpoint else 0, 0),)
+    return _explanation(found, checkpoint, None, causes)
 
 
 def _on_its_base(found: Found, request: Request) -> Request:
@@ -176,15 +193,6 @@ def _fused_parts(tree: ModuleTree, name: str, rank: Any) -> Iterator[tuple[str, 
 
 
 def _refused(found: Found, checkpoint: Checkpoint | None, error: LoraSizeError) -> AdapterExplanation:
-    message = f"PEFT would refuse this config today: {error.what}"
-    cause = Cause("refused_today", message, len(checkpoint.tensors) if checkpoint else 0, 0)
-    causes = (*(_damage(checkpoint) if checkpoint else ()), cause)
-    return AdapterExplanation(
-        adapter=found,
-        answer=None,
-        status="damaged" if len(causes) > 1 else "unexplained",
-        implied_bytes=None,
-        actual_bytes=_actual_bytes(found),
-        tensors=len(checkpoint.tensors) if checkpoint else None,
-        causes=causes,
-    )
+    tensors = len(checkpoint.tensors) if checkpoint else 0
+    cause = Cause("refused_today", f"PEFT would refuse this config today: {error.what}", tensors, 0)
+    return _explanation(found, checkpoint, None, (cause,))
