@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    id: str
+    id: str  # the Hub's own
     commit: str
     folder: str
     parts: tuple[Part, ...]
@@ -68,7 +68,7 @@ def read_entry(cache: str, id_: str, commit: str, folder: str) -> Entry | None:
         entry = _parsed(rest)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return entry if (entry.id, entry.commit, entry.folder) == (id_, commit, folder) else None
+    return entry if (entry.commit, entry.folder) == (commit, folder) else None
 
 
 def _first_line(crc: int) -> bytes:
@@ -88,8 +88,13 @@ def _parsed(rest: bytes) -> Entry:
     return Entry(parts=tuple(parts), **named)
 
 
-def write_entry(cache: str, entry: Entry) -> None:
-    """Keep an entry. A cache that can't be written is no error: the next reader asks the Hub again."""
+def has_entry(cache: str, id_: str, commit: str, folder: str) -> bool:
+    """Whether something is kept of a commit, whole or not."""
+    return os.path.isfile(_entry_path(cache, id_, commit, folder))
+
+
+def write_entry(cache: str, id_: str, entry: Entry) -> None:
+    """Keep an entry under the id that was asked for. A cache that can't be written is no error: the next reader asks the Hub again."""
     head = {
         "id": entry.id,
         "commit": entry.commit,
@@ -102,9 +107,9 @@ def write_entry(cache: str, entry: Entry) -> None:
     crc = 0
     for text in texts:
         crc = zlib.crc32(text, crc)
-    path = _entry_path(cache, entry.id, entry.commit, entry.folder)
+    path = _entry_path(cache, id_, entry.commit, entry.folder)
     try:
-        os.makedirs(os.path.join(repository_folder(cache, entry.id), "snapshots"), exist_ok=True)
+        os.makedirs(os.path.join(repository_folder(cache, id_), "snapshots"), exist_ok=True)
         _write(path, [_first_line(crc), *texts])
         _sweep(os.path.dirname(path))
     except OSError:

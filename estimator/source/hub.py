@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from estimator.source.cache import read_ref, write_entry, write_ref
+from estimator.source.cache import write_entry, write_ref
 from estimator.source.found import Found
 from estimator.source.hub_settings import hub_settings, open_line
-from estimator.source.kept import find_offline, kept
-from estimator.source.place import DEFAULT_REVISION, Place, folder_of, is_commit
+from estimator.source.kept import find_offline, is_kept, kept
+from estimator.source.place import is_commit, place_of
 
 
 def find_on_hub(
@@ -29,20 +29,24 @@ def find_on_hub(
     """
     deadline = time.monotonic() + timeout
     settings = hub_settings()
-    revision = revision or DEFAULT_REVISION
-    place = Place(endpoint=settings.endpoint, id=model_id, revision=revision, folder=folder_of(subfolder))
+    place = place_of(settings.endpoint, model_id, revision, subfolder)
     if offline or settings.offline:
         return find_offline(place, settings.cache)
-    if is_commit(revision) and (found := kept(place, settings.cache)):
+    if is_commit(place.revision) and (found := kept(place, settings.cache)):
         return found
     from estimator.source.online import read_online
 
     line = open_line(settings.endpoint, token, deadline)
-    is_kept = read_ref(settings.cache, place.id, revision) is not None
-    ask_cache = (lambda held: kept(held, settings.cache)) if is_kept else None
-    found, entry = read_online(line, place, kept=ask_cache, tell=progress or (lambda text: None))
-    if entry is not None:
-        write_entry(settings.cache, entry)
-    if found.revision:
-        write_ref(settings.cache, place.id, revision, found.revision)
+    found, entry = read_online(
+        line,
+        place,
+        kept=lambda held: kept(held, settings.cache),
+        likely_kept=is_kept(place, settings.cache),
+        tell=progress or (lambda text: None),
+    )
+    for id_ in {place.id, found.id}:  # they differ where the repository was renamed
+        if entry is not None:
+            write_entry(settings.cache, id_, entry)
+        if found.revision:
+            write_ref(settings.cache, id_, place.revision, found.revision)
     return found

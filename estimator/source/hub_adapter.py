@@ -13,7 +13,7 @@ from estimator.source.cache import Entry, Part, read_entry, read_ref, write_entr
 from estimator.source.found import StoredFile
 from estimator.source.hub_settings import hub_settings, open_line
 from estimator.source.kept import snapshot_file
-from estimator.source.place import DEFAULT_REVISION, Place, folder_of, is_commit
+from estimator.source.place import Place, is_commit, place_of
 from estimator.source.plain import plain
 
 CONFIG = "adapter_config.json"
@@ -47,8 +47,8 @@ def find_adapter_on_hub(
     """
     deadline = time.monotonic() + timeout
     settings = hub_settings()
-    revision = revision or DEFAULT_REVISION
-    place = Place(endpoint=settings.endpoint, id=adapter_id, revision=revision, folder=folder_of(subfolder))
+    place = place_of(settings.endpoint, adapter_id, revision, subfolder)
+    revision = place.revision
     commit = revision if is_commit(revision) else read_ref(settings.cache, place.id, revision)
     is_offline = offline or settings.offline
     if commit and (is_offline or is_commit(revision)) and (found := _kept(place.at(commit), settings.cache)):
@@ -60,8 +60,9 @@ def find_adapter_on_hub(
         progress(f"asking {settings.endpoint} for {adapter_id}")
     entry, named = _ask(open_line(settings.endpoint, token, deadline), place)
     if is_commit(entry.commit):
-        write_entry(settings.cache, entry)
-        write_ref(settings.cache, entry.id, revision, entry.commit)
+        for id_ in {place.id, entry.id}:
+            write_entry(settings.cache, id_, entry)
+            write_ref(settings.cache, id_, revision, entry.commit)
     return _found(entry, named, source="hub")
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from estimator.errors import LoraSizeError, OfflineError
 from estimator.notes import Note
 from estimator.source.bounded_json import NotUsable
-from estimator.source.cache import Entry, kept_ids, read_entry, read_ref, repository_folder
+from estimator.source.cache import Entry, has_entry, kept_ids, read_entry, read_ref, repository_folder
 from estimator.source.config import parse_config
-from estimator.source.folder import find_in_folder
+from estimator.source.folder import INDEX, SINGLE, find_in_folder
 from estimator.source.found import Found, StoredFile
 from estimator.source.hub_notes import notes_about
 from estimator.source.metadata_endpoint import described
@@ -26,6 +26,16 @@ def kept(place: Place, cache: str) -> Found | None:
         return found
     found = _downloaded(place, cache)
     return found if found is not None and found.files else None
+
+
+def is_kept(place: Place, cache: str) -> bool:
+    """Whether the commit at which a branch was last seen is likely to be kept: worth a request to see if it still is."""
+    commit = read_ref(cache, place.id, place.revision)
+    if commit is None:
+        return False
+    held = place.at(commit)
+    files = (snapshot_file(held, cache, name) for name in (SINGLE, INDEX))
+    return has_entry(cache, place.id, commit, place.folder) or any(os.path.exists(file) for file in files)
 
 
 def find_offline(place: Place, cache: str) -> Found:

@@ -11,6 +11,7 @@ against the list of files of a known commit, where 8 + header + data must be the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ def described(body: bytes, place: Place, sizes: Mapping[str, int] | None) -> Des
     Raises NotUsable where it is not such an answer, MalformedHeaderError where it contradicts the files' `sizes`.
     """
     headers, index = _taken_apart(parse_json(body))
+    _check_single(body, headers, place)
     check_shard_names(headers, place)
     lengths = _written_lengths(body, list(headers))
     files = [_stored(place, name, header, sizes, lengths.get(name)) for name, header in headers.items()]
@@ -53,6 +55,24 @@ def _taken_apart(answer: Any) -> tuple[dict[str, dict[str, Any]], dict[str, Any]
         raise NotUsable("it holds no headers")
     index = answer.get("index")
     return headers, index if isinstance(index, dict) else None
+
+
+def _check_single(body: bytes, headers: Mapping[str, Mapping[str, Any]], place: Place) -> None:
+    """Raises MalformedHeaderError where a name is given twice, which a parser does not tell."""
+    tensors = sum(len(header) for header in headers.values())
+    if body.count(b'"data_offsets"') > tensors:
+        try:
+            json.loads(body, object_pairs_hook=_no_name_twice)
+        except ValueError as error:
+            raise _contradiction(f"in the metadata endpoint's answer, {error}.", place) from error
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ValueError(f"{plain(name, 100)!r} is given twice")
+        seen.add(name)
 
 
 def _written_lengths(body: bytes, names: list[str]) -> dict[str, int]:

@@ -50,13 +50,18 @@ class Weights:
 
 
 def read_online(
-    line: Line, place: Place, *, kept: Callable[[Place], Found | None] | None, tell: Callable[[str], None]
+    line: Line,
+    place: Place,
+    *,
+    kept: Callable[[Place], Found | None],
+    likely_kept: bool,
+    tell: Callable[[str], None],
 ) -> tuple[Found, Entry | None]:
-    """The model, and what to keep of it. `kept` is asked first where something of the branch is kept already."""
+    """The model, and what to keep of it: nothing where `kept` holds it already at the commit that the Hub names."""
     tell(f"asking {line.endpoint} for {place.id}")
-    asked = None if kept else _ask_endpoint(line, place)
-    head = Started(ask_head, line, place, "config.json").value(line.deadline)
-    if kept and is_commit(head.place.revision) and (found := kept(head.place)):
+    asked = None if likely_kept else _ask_endpoint(line, place)
+    head = _head(line, place)
+    if is_commit(head.place.revision) and (found := kept(head.place)):
         return found, None
     asked = asked or _ask_endpoint(line, place)
     listing = Started(list_files, line, head.place)
@@ -73,6 +78,13 @@ def read_online(
         raise nothing_here(head.place, files)
     found = _found(head.place, config, weights, files)
     return found, _entry(found, head.place, config_text, weights)
+
+
+def _head(line: Line, place: Place) -> Head:
+    try:
+        return Started(ask_head, line, place, "config.json").value(line.deadline)
+    except TooLong as error:
+        raise _too_large(place, error) from error
 
 
 def ask_head(line: Line, place: Place, name: str) -> Head:
@@ -111,15 +123,18 @@ def file_text(line: Line, head: Head, limit: int) -> bytes | None:
 
 
 def _config_text(text: Started[bytes | None], line: Line, head: Head) -> bytes | None:
-    where = head.place.where("config.json")
     try:
         config = text.value(line.deadline)
         if config is not None:
             check_affordable(config)
     except (TooLong, NotUsable) as error:
-        way_out = "this is no config.json of a model; check the repository"
-        raise MalformedConfigError(f"config.json is too large: {error}", where=where, way_out=way_out) from error
+        raise _too_large(head.place, error) from error
     return config
+
+
+def _too_large(place: Place, error: Exception) -> MalformedConfigError:
+    where, way_out = place.where("config.json"), "this is no config.json of a model; check the repository"
+    return MalformedConfigError(f"config.json is too large: {error}", where=where, way_out=way_out)
 
 
 def _ask_endpoint(line: Line, place: Place) -> Started[Answer] | None:

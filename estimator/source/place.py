@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
-from estimator.errors import NetworkError, UsageError
+from estimator.errors import NetworkError, NotFoundError, UsageError
 from estimator.source.plain import plain
 
 DEFAULT_REVISION = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`).
+_ID = re.compile(r"(?:[\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
 
 
 def is_commit(revision: str | None) -> bool:
@@ -57,6 +59,14 @@ class Place:
             raise NetworkError(
                 what, where=self.id, way_out="try again; if it happens again, the mirror mixes revisions up"
             )
+
+
+def place_of(endpoint: str, id_: str, revision: str | None, subfolder: str | None) -> Place:
+    """The place that is asked for. Raises NotFoundError for what is no id of the Hub, UsageError for a folder outside."""
+    if not _ID.fullmatch(id_) or "--" in id_ or ".." in id_:
+        way_out = "give it as org/name"
+        raise NotFoundError(f"{plain(id_, 100)!r} can be no repository of the Hub.", where="--model", way_out=way_out)
+    return Place(endpoint=endpoint, id=id_, revision=revision or DEFAULT_REVISION, folder=folder_of(subfolder))
 
 
 def folder_of(subfolder: str | None) -> str:

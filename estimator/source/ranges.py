@@ -7,6 +7,7 @@ is read from that address at once.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,20 @@ MAX_HEADERS_BYTES = 64_000_000  # of all files together
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
+class Allowance:
+    """Bytes that all headers of a model may take together; several threads take of it."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._lock = threading.Lock()
+
+    def take(self, number: int) -> bool:
+        """Whether that many bytes were left; they are taken before they are read."""
+        with self._lock:
+            self._left -= number
+            return self._left >= 0
+
+
 class Part(NamedTuple):
     data: bytes
     file_bytes: int | None  # of the whole file
@@ -43,15 +58,11 @@ def read_headers(
     if len(names) > MAX_FILES:
         what = f"the model lies in {len(names):,} files; {MAX_FILES:,} are read at most."
         raise MalformedHeaderError(what, where=place.where(), way_out="check the repository")
-    read = 0
+    allowance = Allowance(MAX_HEADERS_BYTES)
 
     def one(name: str) -> StoredFile:
-        nonlocal read
-        stored = read_header(line, place, name, None if sizes is None else sizes.get(place.folder + name))
-        read += len(stored.header)
-        if read > MAX_HEADERS_BYTES:
-            raise _too_much(place, f"the headers of {place.id} have more than {MAX_HEADERS_BYTES:,} bytes.")
-        return stored
+        listed_bytes = None if sizes is None else sizes.get(place.folder + name)
+        return read_header(line, place, name, listed_bytes, allowance)
 
     total = len(names)
     found = each(
@@ -64,19 +75,23 @@ def read_headers(
     return tuple(found)
 
 
-def read_header(line: Line, place: Place, name: str, listed_bytes: int | None) -> StoredFile:
+def read_header(
+    line: Line, place: Place, name: str, listed_bytes: int | None, allowance: Allowance | None = None
+) -> StoredFile:
     """The header of one file. `listed_bytes`: its size as the list of files has it."""
+    allowance = allowance or Allowance(MAX_HEADERS_BYTES)
     where = place.where(name)
     first = _part(line, place, name, place.resolve(name), (0, FIRST_BYTES - 1))
     sizes = {"the list of files": listed_bytes, "the file's server": first.file_bytes}
     _check_sizes(sizes, where)
     file_bytes = first.file_bytes if first.file_bytes is not None else listed_bytes
     length = header_length(first.data, file_bytes, where=where)
-    if length > MAX_HEADERS_BYTES:
-        raise _too_much(place, f"the header claims {length:,} bytes; {MAX_HEADERS_BYTES:,} are read at most.")
+    if not allowance.take(length):
+        what = f"the header claims {length:,} bytes; {MAX_HEADERS_BYTES:,} are read at most, of all files together."
+        raise _too_much(place, what)
     header = first.data[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(header) < length:
-        rest = _part(line, place, name, first.url, (len(first.data), LENGTH_BYTES + length - 1))
+        rest = _rest(line, place, name, first, LENGTH_BYTES + length - 1)
         _check_sizes({"its first bytes": first.file_bytes, "the bytes after them": rest.file_bytes}, where)
         header += rest.data
     if len(header) != length:
@@ -87,6 +102,15 @@ def read_header(line: Line, place: Place, name: str, listed_bytes: int | None) -
     except NotUsable as error:
         raise _too_much(place, f"the header can't be read: {error}.") from error
     return StoredFile(place.folder + name, header, length, file_bytes)
+
+
+def _rest(line: Line, place: Place, name: str, first: Part, last: int) -> Part:
+    """What follows a first part, from the same address; over the Hub once more where that has lost its signature."""
+    span = (len(first.data), last)
+    try:
+        return _part(line, place, name, first.url, span)
+    except NetworkError:
+        return _part(line, place, name, place.resolve(name), span)
 
 
 def _too_much(place: Place, what: str) -> MalformedHeaderError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from estimator.errors import NetworkError
+from estimator.errors import NetworkError, UsageError
 from estimator.source.plain import plain
 from estimator.source.redirects import origin, redirected
 from estimator.source.retries import patience
@@ -88,13 +88,12 @@ class _Truncated(Exception):
 
 
 def _follow(line: Line, url: str, limit: int, span: tuple[int, int] | None, follow: bool) -> Answer:
-    from huggingface_hub.utils import get_session
-
+    client = _session()
     said: dict[str, str] = {}
     for _ in range(MAX_REDIRECTS + 1):
         if time.monotonic() >= line.deadline:
             raise out_of_time()
-        response = _send(get_session(), line, url, span)
+        response = _send(client, line, url, span)
         try:
             if origin(url) == origin(line.endpoint):
                 _note_down(said, response)
@@ -108,6 +107,18 @@ def _follow(line: Line, url: str, limit: int, span: tuple[int, int] | None, foll
         url = target
     what = f"the answer was redirected more than {MAX_REDIRECTS} times."
     raise NetworkError(what, where=shown(url), way_out="check HF_ENDPOINT and the proxy; the Hub itself needs two")
+
+
+def _session() -> httpx2.Client:
+    """huggingface_hub's session. Raises UsageError where the proxy's or the certificates' variables can't be used."""
+    from huggingface_hub.utils import get_session
+
+    try:
+        return get_session()
+    except (ValueError, ImportError, OSError, TypeError) as error:
+        what = f"no session can be opened: {plain(error, 120)}."
+        where = "HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE"
+        raise UsageError(what, where=where, way_out="correct or unset the variable that holds this") from error
 
 
 def _note_down(said: dict[str, str], response: httpx2.Response) -> None:
@@ -137,6 +148,7 @@ def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | N
     patience_seconds = max(0.1, min(_STALL_SECONDS, line.deadline - time.monotonic()))
     try:
         request = client.build_request("GET", url, headers=headers, timeout=patience_seconds)
+        request.headers.pop("cookie", None)  # a host's cookies would go to its other ports too
         return client.send(request, stream=True, follow_redirects=False)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, ValueError) as error:
         what = f"no request can be made of this address: {plain(error, 120)}."
