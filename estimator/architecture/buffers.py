@@ -49,6 +49,20 @@ def buffer_shape(wanted: Wanted, shapes: Mapping[str, Shape], read: Read) -> Sha
     return rule(wanted, shapes, config) if rule else None
 
 
+def buffer_exists(wanted: Wanted, read: Read) -> bool:
+    """Whether a buffer is there that some configs of the class do not have: frequencies of a kind of layer."""
+    kind = _kind(wanted.name)
+    layers = _section(wanted.module, read)("layer_types")
+    if not wanted.name.endswith("inv_freq") or not isinstance(layers, (list, tuple)):
+        return True
+    return not kind or kind in layers
+
+
+def _kind(name: str) -> str:
+    """The kind of layer that rotary frequencies serve: "sliding_attention_original_inv_freq" -> "sliding_attention"."""
+    return name.removesuffix("inv_freq").removesuffix("original_").rstrip("_")
+
+
 def _section(module: str, read: Read) -> Read:
     """The fields of the tower that a module belongs to."""
     sections = [section for word, section in _TOWERS if word in module]
@@ -78,7 +92,7 @@ def _head_dim(config: Read) -> int | None:
 
 def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
     """One for each pair of rotated dimensions."""
-    kind = wanted.name.removesuffix("inv_freq").removesuffix("original_").rstrip("_")
+    kind = _kind(wanted.name)
     if "Vision" in wanted.cls:
         return _of_a_vision_tower(wanted, config)
     if kind == "full_attention" and _first(config, "global_head_dim"):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.architecture.buffers import Wanted, buffer_shape
+from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
 from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import Module, Parameter
@@ -56,7 +56,10 @@ def _fill_buffers(
     unsized = []
     for at, slot, _ in missing:
         module = modules[at]
-        shape = buffer_shape(Wanted(module.name, module.cls, slot.name, slot.dimensions), shapes, lookup)
+        wanted = Wanted(module.name, module.cls, slot.name, slot.dimensions)
+        if not slot.always and not buffer_exists(wanted, lookup):
+            continue
+        shape = buffer_shape(wanted, shapes, lookup)
         if shape is None:
             unsized.append(f"{module.name}.{slot.name}".lstrip("."))
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.buffers import Wanted, buffer_shape
+from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
 
 LLAMA = {"hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 131_072}
 CLIP = {"vision_config": {"hidden_size": 1280, "num_heads": 16}}
@@ -66,3 +66,16 @@ def reader(config):
 )
 def test_shape(module, cls, name, dimensions, config, shape):
     assert buffer_shape(Wanted(module, cls, name, dimensions), POSITIONS, reader(config)) == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "exists"),
+    [
+        pytest.param("sliding_attention_inv_freq", {"layer_types": ["sliding_attention"]}, True, id="such layers"),
+        pytest.param("full_attention_original_inv_freq", {"layer_types": ["sliding_attention"]}, False, id="none such"),
+        pytest.param("full_attention_inv_freq", {}, True, id="the config does not say"),
+        pytest.param("inv_freq", {"layer_types": ["full_attention"]}, True, id="for all kinds"),
+    ],
+)
+def test_frequencies_of_a_kind_of_layer(name, config, exists):
+    assert buffer_exists(Wanted("rotary_emb", "X", name, 1), reader(config)) is exists
