@@ -93,7 +93,7 @@ class _Grower:
             loaded = branch.get(slot.name)
             if isinstance(loaded, Loaded) and loaded.shape is not None:
                 found.append(Parameter(slot.name, loaded.shape, slot.dtype or loaded.dtype, slot.dtype is not None))
-            elif isinstance(loaded, Loaded) or slot.always:
+            elif isinstance(loaded, Loaded) or slot.always or (buffer and not slot.saved):
                 self.missing.append((at, slot, buffer))
         return tuple(found)
 
