@@ -17,6 +17,10 @@ _TOWERS = (
     ("visual", "vision_config"),
     ("image", "vision_config"),
     ("audio", "audio_config"),
+    ("encoder", "encoder"),
+    ("encoder", "encoder_config"),
+    ("decoder", "decoder"),
+    ("decoder", "decoder_config"),
 )
 # Classes whose buffers of these names follow no field of config.json that could be named, or constants.
 _OF_THEIR_OWN = (
@@ -66,8 +70,7 @@ def _kind(name: str) -> str:
 def _section(module: str, read: Read) -> Read:
     """The fields of the tower that a module belongs to."""
     sections = [section for word, section in _TOWERS if word in module]
-    sections += [] if sections else _TEXTS
-    for section in sections:
+    for section in (*sections, *(() if sections[:1] in (["vision_config"], ["audio_config"]) else _TEXTS)):
         if isinstance(read(section), Mapping):
             return lambda field: read(f"{section}.{field}")
     return read
@@ -120,12 +123,29 @@ def _pairs(dimensions: int) -> int:
 
 def _positions(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     """As many as the position embedding beside it has rows."""
-    for name in ("position_embeddings", "position_embedding", "positions", "embed_positions", "pos_embed"):
+    for name in ("position_embeddings", "position_embedding", "positions_embed", "embed_positions", "pos_embed"):
         found = shapes.get(f"{wanted.module}.{name}.weight")
         if found is not None:
             return (1, found[0] - (2 if wanted.cls.startswith(_OFFSET_BY_TWO) else 0))
     stated = _first(config, "max_position_embeddings", "n_positions", "max_positions")
     return (1, stated) if stated else None
+
+
+def _position_list(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
+    found = _positions(wanted, shapes, config)
+    return found[1:] if found else None
+
+
+def _window_pairs(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    """Swin: an index for each pair of places in a window."""
+    window = _first(config, "window_size")
+    places = window * window if window else 0
+    return ((places,) * 2 if wanted.dimensions == 2 else (places * places,)) if window else None
+
+
+def _window_offsets(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    window = _first(config, "window_size")
+    return (1, 2 * window - 1, 2 * window - 1, 2) if window else None
 
 
 def _square_mask(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
@@ -149,6 +169,10 @@ def _sinusoids(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | 
 _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], Read], Shape | None]] = {
     ("position_ids", 2): _positions,
     ("token_type_ids", 2): _positions,
+    ("position_ids", 1): _position_list,
+    ("relative_position_index", 1): _window_pairs,
+    ("relative_position_index", 2): _window_pairs,
+    ("relative_coords_table", 4): _window_offsets,
     ("bias", 2): _square_mask,
     ("bias", 4): _square_mask,
     ("embed_positions", 2): _rotary_table,

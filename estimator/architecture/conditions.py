@@ -4,7 +4,7 @@
     "?path"  "!path"    the field is truthy, is not
     "path=a|b"          the field's JSON text is one of these;  "path~a|b": is none of these
     "path@a|b"          the list field's element at this layer's index is one of these
-    "path<"  "path>="   the index is below the field's number, or not
+    "path<"  "path>="   the index is below the field's number, or not;  "one-other<": below the difference of two
     "#=0|2" "#~0|2"     the index is, is not one of these;  "#%2=1": its remainder;  "#last" "#!last"
     "#first" "#!first"  all indices that lead there are 0, are not
     "^..."              the same of the next outer index, as the stage of a block
@@ -89,6 +89,9 @@ def _holds_of_field(text: str, lookup: Lookup, place: Place) -> bool:
     at = min(position for mark in "=~@<>" if (position := text.find(mark)) > 0)
     value, mark, rest = lookup(text[:at]), text[at], text[at + 1 :]
     if mark in "<>":
+        if "-" in text[:at]:
+            numbers = [lookup(path) for path in text[:at].split("-")]
+            value = numbers[0] - numbers[1] if all(isinstance(number, int) for number in numbers) else None
         return isinstance(value, int) and (place.index < value) == (mark == "<")
     if mark == "@":
         inside = isinstance(value, (list, tuple)) and place.index < len(value)

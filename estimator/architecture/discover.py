@@ -131,8 +131,8 @@ def _of_lists(yes: Sequence[Setting]) -> Iterator[tuple[str, Any]]:
         ours = set()
         for setting in yes:
             elements = setting.lists.get(path, ())
-            ours.add(elements[setting.place.index] if setting.place.index < len(elements) else None)
-        if None in ours or len(ours) > 4:
+            ours.add(elements[setting.place.index] if len(elements) == setting.place.count else None)
+        if None in ours or len(ours) > 4 or all(_number(element) is not None for element in ours):
             continue
         yield (
             f"{path}@{'|'.join(sorted(ours))}",
@@ -148,21 +148,36 @@ def _number(text: str) -> int | None:
 
 
 def _of_limits(yes: Sequence[Setting], varying: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    for path in sorted(varying, key=len):
-        numbers = [_number(setting.fields.get(path, "")) for setting in yes]
-        if None in numbers:
+    for path in sorted(varying, key=len) + [f"{total}-{part}" for total, part in _shares(varying)]:
+        if None in [_limit(setting, path) for setting in yes]:
             continue
 
         def below(setting: Setting, path: str = path) -> bool:
-            number = _number(setting.fields.get(path, ""))
-            return number is not None and setting.place.index < number
+            limit = _limit(setting, path)
+            return limit is not None and setting.place.index < limit
 
         def above(setting: Setting, path: str = path) -> bool:
-            number = _number(setting.fields.get(path, ""))
-            return number is not None and setting.place.index >= number
+            limit = _limit(setting, path)
+            return limit is not None and setting.place.index >= limit
 
         yield f"{path}<", below
         yield f"{path}>=", above
+
+
+def _shares(varying: Iterable[str]) -> list[tuple[str, str]]:
+    """(number of layers, number of those that share or skip something) beside one another in a config."""
+    return [
+        (total, part)
+        for total in varying
+        if total.endswith("num_hidden_layers")
+        for part in varying
+        if "shared" in part and part.rpartition(".")[0] == total.rpartition(".")[0]
+    ]
+
+
+def _limit(setting: Setting, path: str) -> int | None:
+    numbers = [_number(setting.fields.get(part, "")) for part in path.split("-")]
+    return None if None in numbers else numbers[0] - sum(numbers[1:])
 
 
 def _of_places(yes: Sequence[Setting], no: Sequence[Setting]) -> Iterator[tuple[str, Any]]:

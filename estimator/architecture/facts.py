@@ -1,12 +1,13 @@
 """What transformers builds for a class: read from the generated facts, only the lines that the class needs.
 
-The file is text, one fact a line, sorted, `name<TAB>JSON`, packed as a whole with zlib:
+The file is text, one fact a line, sorted, `name<TAB>JSON`, packed in blocks with zlib, so that
+one class is read without the rest:
 
     LlamaMLP            a module class (structure.py says how it is written); LlamaMLP.2 is another form of it
     =LlamaForCausalLM   what is said of a model class beside its modules
     @llama              the class of each task for a model type
-    ~transform.7        a weight transform;  !legacy: those that every class has
-    !activations        names of ACT2FN and their classes;  !refused: classes that could not be built, and why
+    ~transform.7        a weight transform;  $legacy: those that every class has
+    $activations        names of ACT2FN and their classes;  $refused: classes that could not be built, and why
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from estimator.architecture.structure import Structure, read_structure
+from estimator.architecture.structure import Structure, read_children, read_structure
 
 FACTS = Path(__file__).with_name("classes.facts")
+_BLOCK_CHARACTERS = 48_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,31 +51,60 @@ class ClassFacts:
 
 
 def pack(text: str) -> bytes:
-    return zlib.compress(text.encode(), 9)
-
-
-def unpack(packed: bytes) -> str:
-    return zlib.decompress(packed).decode()
+    """Blocks of lines, each packed by itself, behind a table of the first line's name and the size of each."""
+    lines = text.rstrip("\n").split("\n")
+    blocks, names, block, size = [], [], [], 0
+    for entry in lines:
+        if size > _BLOCK_CHARACTERS:
+            blocks.append(zlib.compress("\n".join(block).encode(), 9))
+            block, size = [], 0
+        if not block:
+            names.append(entry.partition("\t")[0])
+        block.append(entry)
+        size += len(entry)
+    blocks.append(zlib.compress("\n".join(block).encode(), 9))
+    table = zlib.compress(json.dumps([names, [len(packed) for packed in blocks]]).encode(), 9)
+    return len(table).to_bytes(4, "little") + table + b"".join(blocks)
 
 
 @cache
-def _lines() -> list[str]:
-    return unpack(FACTS.read_bytes()).rstrip("\n").split("\n")
+def _table() -> tuple[bytes, list[str], list[int]]:
+    """The file's bytes, the name that each block begins with, where each begins; one more for the end."""
+    packed = FACTS.read_bytes()
+    start = 4 + int.from_bytes(packed[:4], "little")
+    names, sizes = json.loads(zlib.decompress(packed[4:start]))
+    places = [start]
+    for size in sizes:
+        places.append(places[-1] + size)
+    return packed, names, places
+
+
+@cache
+def _block(number: int) -> list[str]:
+    packed, _, places = _table()
+    return zlib.decompress(packed[places[number] : places[number + 1]]).decode().split("\n")
+
+
+def whole_text() -> str:
+    """The file as text, one fact a line."""
+    return "\n".join(entry for number in range(len(_table()[1])) for entry in _block(number)) + "\n"
 
 
 def stamp() -> str:
     """The file's first line: which releases it states."""
-    return _lines()[0]
+    return _block(0)[0]
 
 
+@cache
 def line(name: str) -> Any:
     """The JSON behind a line's name; None where there is no such line."""
-    lines = _lines()
-    key = f"{name}\t"
-    at = bisect.bisect_left(lines, key, 1)
-    if at < len(lines) and lines[at].startswith(key):
-        return json.loads(lines[at][len(key) :])
-    return None
+    lines = _block(max(0, bisect.bisect_right(_table()[1], name) - 1))
+    at = bisect.bisect_left(lines, name, key=_name)
+    return json.loads(lines[at].partition("\t")[2]) if at < len(lines) and _name(lines[at]) == name else None
+
+
+def _name(entry: str) -> str:
+    return entry.partition("\t")[0]
 
 
 def class_facts(name: str) -> ClassFacts | None:
@@ -82,7 +113,7 @@ def class_facts(name: str) -> ClassFacts | None:
     if said is None:
         return None
     parsed = _needed(said["root"])
-    transforms = [line(ref) for ref in said.get("transforms", ())] + line("!legacy")
+    transforms = [line(ref) for ref in said.get("transforms", ())] + line("$legacy")
     return ClassFacts(
         name=name,
         root=read_structure(said["root"], parsed, {}),
@@ -100,7 +131,7 @@ def class_facts(name: str) -> ClassFacts | None:
         declares_ties=said.get("declares", False),
         tie_word_embeddings=said.get("tie"),
         is_composite=said.get("composite", False),
-        activations=line("!activations"),
+        activations=line("$activations"),
     )
 
 
@@ -112,7 +143,7 @@ def _needed(root: str) -> dict[str, Sequence[Any]]:
         name = waiting.pop()
         if name not in parsed:
             parsed[name] = line(name)
-            waiting += [ref for _, _, options in parsed[name][5] for _, ref in options]
+            waiting += [ref for _, _, options in _children(parsed[name]) for _, ref in options]
     return parsed
 
 
@@ -132,19 +163,22 @@ def explain(name: str) -> str:
     """What the file says of a class, for people."""
     said = line(f"={name}")
     if said is None:
-        reason = (line("!refused") or {}).get(name, "no such class in the Auto mappings")
+        reason = (line("$refused") or {}).get(name, "no such class in the Auto mappings")
         return f"{name}: no facts ({reason})"
     rows = [f"{key}: {json.dumps(value)}" for key, value in said.items()]
     return "\n".join([stamp(), name, *rows, *_tree(said["root"], _needed(said["root"]), 1)])
 
 
+def _children(written: Sequence[Any]) -> list[tuple[str, str | None, list[tuple[str, str]]]]:
+    return read_children(written[1]) if len(written) > 1 else []
+
+
 def _tree(ref: str, parsed: Mapping[str, Sequence[Any]], depth: int) -> list[str]:
     rows = []
-    for child, when, options in parsed[ref][5]:
+    for child, when, options in _children(parsed[ref]):
         for condition, option in options:
-            where = " ".join(text for text in ("" if when == 0 else str(when), condition) if text)
-            rows.append(
-                f"{'  ' * depth}{child}: {option} {' '.join(parsed[option][2])} {f'[{where}]' if where else ''}".rstrip()
-            )
+            slots = parsed[option][2] if len(parsed[option]) > 2 else ()
+            where = " ".join(text for text in ("?" if when is None else when, condition) if text)
+            rows.append(f"{'  ' * depth}{child}: {option} {' '.join(slots)} {f'[{where}]' if where else ''}".rstrip())
             rows += _tree(option, parsed, depth + 1)
     return rows

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.fresh import fill
-from estimator.architecture.load import Load, Loaded, count_of
+from estimator.architecture.infer import below_open
+from estimator.architecture.load import Load, Loaded, child_of, count_of
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.structure import Child, Slot, Structure
 from estimator.notes import Note
@@ -65,6 +66,9 @@ class _Grower:
         if structure.transposed:
             self.transposed += [f"{name}.{parameter.name}" for parameter in parameters]
         before = f"{name}." if name else ""
+        if structure.is_open:
+            self.modules[at:] = below_open(name, branch)
+            return
         for child in structure.children:
             for part, its_place in self._names(child, branch, place):
                 below = branch.get(part)
@@ -92,26 +96,37 @@ class _Grower:
         for slot in slots:
             loaded = branch.get(slot.name)
             if isinstance(loaded, Loaded) and loaded.shape is not None:
-                found.append(Parameter(slot.name, loaded.shape, slot.dtype or loaded.dtype, slot.dtype is not None))
+                found.append(
+                    Parameter(slot.name, loaded.shape, slot.dtype or loaded.dtype, slot.dtype is not None, slot.saved)
+                )
             elif isinstance(loaded, Loaded) or slot.always or (buffer and not slot.saved):
                 self.missing.append((at, slot, buffer))
         return tuple(found)
 
     def _names(self, child: Child, branch: Branch, place: Place) -> list[tuple[str, Place]]:
         """The children that are there, each with its place."""
-        if child.name == "*":
-            stored = sorted(int(part) for part, below in branch.items() if part.isdigit() and isinstance(below, dict))
-            count = count_of(child.when, self.lookup) if child.when is not None else None
-            indices = stored if count is None else range(count)
-            total = count if count is not None else (stored[-1] + 1 if stored else 0)
-            return [(str(index), place.inner(index, total)) for index in indices]
+        if child.name.endswith("*"):
+            return self._indices(child, branch, place)
         return [(child.name, place)] if self._there(child, branch, place) else []
+
+    def _indices(self, child: Child, branch: Branch, place: Place) -> list[tuple[str, Place]]:
+        stem = child.name[:-1]
+        ends = [
+            part[len(stem) :] for part, below in branch.items() if part.startswith(stem) and isinstance(below, dict)
+        ]
+        stored = sorted(int(end) for end in ends if end.isdigit())
+        count = count_of(child.when, self.lookup) if child.when is not None else None
+        indices = stored or range(count or 0)
+        total = max(count or 0, stored[-1] + 1 if stored else 0)
+        return [(f"{stem}{index}", place.inner(index, total)) for index in indices]
 
     def _there(self, child: Child, branch: Branch, place: Place) -> bool:
         if isinstance(branch.get(child.name), dict):
             return True
         if child.when is None or child.when == "!":
             return False
+        if child.when[:1] == "+":
+            return child.when[1:] in branch
         return holds(child.when, self.lookup, place)
 
     def _option(self, child: Child, branch: Branch, place: Place) -> Structure | None:
@@ -131,7 +146,7 @@ class _Grower:
         children = {child.name: child for child in structure.children}
         for part, below in branch.items():
             if isinstance(below, dict):
-                child = children.get(part) or (children.get("*") if part.isdigit() else None)
+                child = child_of(children, part)
                 if child is None:
                     wrong += 1
                 elif depth:

@@ -1,7 +1,7 @@
 """Modules of an architecture without facts, from the checkpoint's names and shapes alone.
 
 What a name means (an Embedding, a router that is no Linear, a transposed convolution) is what it means in most of
-transformers' model families, from the facts' `!names`; shapes decide where the name says nothing.
+transformers' model families, from the facts' `$names`; shapes decide where the name says nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from estimator.architecture.facts import line
 from estimator.architecture.guess_names import run_time_parameters
 from estimator.architecture.guess_ties import add_tied
 from estimator.architecture.load import Loaded
+from estimator.architecture.rename import natural_key
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.notes import Note
@@ -48,6 +49,21 @@ def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
     )
 
 
+def below_open(name: str, branch: Mapping[str, Any]) -> list[Module]:
+    """The modules of a part that another package builds, from what the checkpoint holds for it."""
+    found: dict[str, Loaded] = {}
+    waiting = [("", branch)]
+    while waiting:
+        prefix, below = waiting.pop(0)
+        for part, value in below.items():
+            if isinstance(value, Loaded):
+                found[f"{prefix}{part}"] = value
+            else:
+                waiting.append((f"{prefix}{part}.", value))
+    ordered = dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+    return [module._replace(name=f"{name}.{module.name}".rstrip(".")) for module in _modules(ordered)]
+
+
 def _note(named: Any, tied: Mapping[str, str], config: Mapping[str, Any]) -> Note:
     what = named or config.get("model_type") or "this architecture"
     ties = f"; {', '.join(tied)} is taken as tied" if tied else ""
@@ -67,7 +83,7 @@ def _modules(parameters: Mapping[str, Loaded]) -> Iterator[Module]:
         for depth in range(len(parts)):
             owners.setdefault(".".join(parts[: depth + 1]), {})
         owners[owner][leaf] = loaded
-    names = line("!names") or {}
+    names = line("$names") or {}
     parents = {name.rpartition(".")[0] for name in owners if name}
     for name, own in _depth_first(owners):
         yield _module(name, own, names, name in parents, owners)

@@ -14,6 +14,10 @@ from estimator.architecture.structure import Child, Structure
 from estimator.checkpoint.checkpoint import Tensor
 
 
+# Fields that bound a stack: layers beyond it are stored for others (multi-token prediction) and not built.
+_LAYERS = re.compile(r"(layers?|depth|blocks)$")
+
+
 class Loaded(NamedTuple):
     shape: tuple[int, ...] | None  # at run time; None where headers can't tell
     dtype: str  # as stored
@@ -73,13 +77,13 @@ def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
             named = children.get(id(structure))
             if named is None:
                 named = children[id(structure)] = {child.name: child for child in structure.children}
-            child = named.get(part) or (named.get("*") if part.isdigit() else None)
+            child = child_of(named, part)
             if child is not None and not (child.name == "*" and _beyond(child, int(part))):
                 found += [option for _, option in child.options]
         return found
 
     def _beyond(child: Child, index: int) -> bool:
-        if child.when is None:
+        if child.when is None or not _LAYERS.search(child.when):
             return False
         if child.when not in counts:
             counts[child.when] = count_of(child.when, lookup)
@@ -91,10 +95,10 @@ def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
             *path, leaf = name.split(".")
             structures = [root]
             for part in path:
-                structures = below(structures, part)
-                if not structures:
+                if any(structure.is_open for structure in structures):
                     break
-            results[name] = any(
+                structures = below(structures, part)
+            results[name] = any(structure.is_open for structure in structures) or any(
                 slot.name == leaf and slot.saved
                 for structure in structures
                 for slot in structure.parameters + structure.buffers
@@ -102,6 +106,14 @@ def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
         return results[name]
 
     return known
+
+
+def child_of(named: Mapping[str, Child], part: str) -> Child | None:
+    """The child that a name's part leads to: of this very name, or of any index."""
+    if part in named:
+        return named[part]
+    stem = part.rstrip("0123456789")
+    return named.get(f"{stem}*") if stem != part else None
 
 
 def count_of(when: str, lookup: Lookup) -> int | None:

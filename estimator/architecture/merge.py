@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,16 +37,21 @@ class Merger:
             groups=self._groups(sights),
             children=tuple(self._children(sights, where)),
             transposed=first.transposed,
+            is_open=first.is_open,
         )
 
     def _children(self, sights: Sequence[Sight], where: str) -> list[Child]:
         if _is_list(sights):
-            return [self._any_index(sights, f"{where}.*")]
+            return [self._any_index("", sights, f"{where}.*")]
+        if stem := _numbered(sights):
+            return [self._any_index(stem, sights, f"{where}.{stem}*")]
         children = []
         for name in _in_order([[name for name, _ in sight.seen.children] for sight in sights]):
             there = [Sight(dict(sight.seen.children)[name], sight.setting) for sight in sights if _has(sight, name)]
             absent = [sight.setting for sight in sights if not _has(sight, name)]
             when = self._presence(there, absent, f"{where}.{name}")
+            if when not in ("", None) and (other := _companion(name, sights)):
+                when = f"+{other}"
             children.append(Child(name, when, self._options(there, f"{where}.{name}")))
         return children
 
@@ -60,37 +66,44 @@ class Merger:
             return "" if len(there) > len(absent) else "!"
         return condition
 
-    def _any_index(self, sights: Sequence[Sight], where: str) -> Child:
+    def _any_index(self, stem: str, sights: Sequence[Sight], where: str) -> Child:
         there = [
-            Sight(child, sight.setting._replace(place=sight.setting.place.inner(int(name), len(sight.seen.children))))
+            Sight(
+                child,
+                sight.setting._replace(
+                    place=sight.setting.place.inner(int(name[len(stem) :]), len(sight.seen.children))
+                ),
+            )
             for sight in sights
             for name, child in sight.seen.children
         ]
         weightless = not all(_weighs(sight.seen) for sight in there)
-        return Child("*", self._count(sights, where, weightless), self._options(there, where))
+        count = None if stem else self._count(sights, where, weightless)
+        return Child(f"{stem}*", count, self._options(there, where))
 
     def _count(self, sights: Sequence[Sight], where: str, weightless: bool) -> str | None:
         """How many: "n:" and a number or a field that holds it; None where weights tell."""
         counts = [len(sight.seen.children) for sight in sights]
         if len(set(counts)) == 1:
-            return f"n:{counts[0]}" if weightless else None
-        for offset in ("", "-1", "+1"):
-            for path in sorted(self.varying, key=lambda path: (path.count("."), len(path))):
-                values = [sight.setting.fields.get(path, "") for sight in sights]
-                if all(v.isdigit() and int(v) + int(offset or 0) == c for v, c in zip(values, counts, strict=True)):
-                    return f"n:{path}{offset}"
+            described = [path for path, items in sights[0].setting.lists.items() if items and items[0][:1] == "{"]
+            same = [p for p in described if all(len(s.setting.lists.get(p, ())) == counts[0] for s in sights)]
+            return f"n:{same[0] if same and weightless else counts[0]}"
+        paths = sorted(self.varying, key=lambda path: (path.count("."), len(path)))
+        for offset, path in itertools.product(("", "-1", "+1"), paths):
+            values = [sight.setting.fields.get(path, "") for sight in sights]
+            if all(v.isdigit() and int(v) + int(offset or 0) == c for v, c in zip(values, counts, strict=True)):
+                return f"n:{path}{offset}"
         for path in sorted({path for sight in sights for path in sight.setting.lists}):
-            lengths = [len(sight.setting.lists.get(path, ())) for sight in sights]
-            if lengths == counts:
+            if [len(sight.setting.lists.get(path, ())) for sight in sights] == counts:
                 return f"n:{path}"
         if weightless:
             self.unresolved.append(f"{where}: how many")
         return None
 
     def _options(self, sights: Sequence[Sight], where: str) -> tuple[tuple[str, Structure], ...]:
-        groups: dict[tuple[str, str], list[Sight]] = {}
+        groups: dict[tuple[str, str, bool], list[Sight]] = {}
         for sight in sights:
-            groups.setdefault((sight.seen.cls, sight.seen.kind), []).append(sight)
+            groups.setdefault((sight.seen.cls, sight.seen.kind, sight.seen.groups > 1), []).append(sight)
         if len(groups) > 1 and (path := self._activation_field(sights)):
             return (("", Structure(ACTIVATION + path, "other")),)
         ordered = sorted(groups.values(), key=len, reverse=True)
@@ -113,9 +126,7 @@ class Merger:
         return None
 
     def _groups(self, sights: Sequence[Sight]) -> str:
-        seen = [
-            (sight.seen.groups, sight.seen.parameters[0].shape[0] if sight.seen.parameters else 0) for sight in sights
-        ]
+        seen = [(sight.seen.groups, _outputs(sight.seen)) for sight in sights]
         if all(groups == 1 for groups, _ in seen):
             return ""
         if all(groups == out for groups, out in seen):
@@ -127,11 +138,42 @@ class Merger:
     def _field_of(self, numbers: Sequence[int], sights: Sequence[Sight], part: str) -> str | None:
         paths = sights[0].setting.fields
         for path in sorted(paths, key=lambda path: ("group" not in path, path.count("."), len(path))):
-            if part in path and all(
-                sight.setting.fields.get(path) == str(number) for number, sight in zip(numbers, sights, strict=True)
+            if (
+                part in path
+                and "label" not in path
+                and all(
+                    sight.setting.fields.get(path) == str(number) for number, sight in zip(numbers, sights, strict=True)
+                )
             ):
                 return path
         return None
+
+
+def _outputs(seen: Seen) -> int:
+    """A convolution's output channels; 0 where it has no weight of its own."""
+    return next((tensor.shape[0] for tensor in seen.parameters if tensor.name in ("weight", "bias")), 0)
+
+
+def _numbered(sights: Sequence[Sight]) -> str:
+    """The common part of names like "stage2", where a dictionary of modules has only such; "" else."""
+    names = [name for sight in sights for name, _ in sight.seen.children]
+    stems = {name.rstrip("0123456789") for name in names}
+    alike = (
+        len(stems) == 1
+        and all(sight.seen.cls == "ModuleDict" for sight in sights)
+        and all(n[-1].isdigit() for n in names)
+    )
+    return stems.pop() if alike else ""
+
+
+def _companion(name: str, sights: Sequence[Sight]) -> str | None:
+    """A sibling with weights that is there exactly when this one is."""
+    here = [_has(sight, name) for sight in sights]
+    for other in dict.fromkeys(child for sight in sights for child, _ in sight.seen.children):
+        weighty = all(_weighs(child) for sight in sights for key, child in sight.seen.children if key == other)
+        if other != name and weighty and [_has(sight, other) for sight in sights] == here:
+            return other
+    return None
 
 
 def _has(sight: Sight, name: str) -> bool:
@@ -140,7 +182,11 @@ def _has(sight: Sight, name: str) -> bool:
 
 def _weighs(seen: Seen) -> bool:
     """Whether a checkpoint holds anything of this module."""
-    return bool(seen.parameters) or any(b.persistent for b in seen.buffers) or any(_weighs(c) for _, c in seen.children)
+    return (
+        bool(seen.parameters or seen.is_open)
+        or any(b.persistent for b in seen.buffers)
+        or any(_weighs(c) for _, c in seen.children)
+    )
 
 
 def _is_list(sights: Sequence[Sight]) -> bool:

@@ -60,7 +60,9 @@ class ModuleTree:
     tied: Mapping[str, str]  # full parameter name -> the name of the parameter that it shares
     input_embedding: str | None = None  # module name behind get_input_embeddings(); None where that fails
     declares_ties: bool = False  # `_tied_weights_keys` is a mapping: PEFT then asks for the input embedding, or fails
-    tie_word_embeddings: bool | None = None  # of the run-time config, class default included; None: no such field, or unknown
+    tie_word_embeddings: bool | None = (
+        None  # of the run-time config, class default included; None: no such field, or unknown
+    )
     output_embedding: str | None = None  # module name behind get_output_embeddings()
     keep_in_fp32: tuple[str, ...] = ()  # _keep_in_fp32_modules (under fp16 only)
     keep_in_fp32_strict: tuple[str, ...] = ()  # _keep_in_fp32_modules_strict (under bf16 too)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+_OPEN = "timm model"
 _KINDS = (
     (nn.Embedding, "Embedding"),
     (nn.Conv1d, "Conv1d"),
@@ -38,9 +39,8 @@ class Seen(NamedTuple):
     buffers: tuple[SeenTensor, ...]
     groups: int
     transposed: bool
-    is_model: bool  # a PreTrainedModel: has a config of its own
-    config: Any  # that config, else None
     children: tuple[tuple[str, Seen], ...]
+    is_open: bool = False  # of another package, built by a name in the config: below it anything may stand
 
 
 def observe(model: nn.Module) -> Seen:
@@ -61,16 +61,16 @@ def _observe(module: nn.Module, done: set[int]) -> Seen:
     for name, child in module._modules.items():
         if child is not None and id(child) not in done:
             children.append((name, _observe(child, done)))
+    is_open = type(module).__module__.startswith("timm.")
     return Seen(
-        cls=type(module).__name__,
+        cls=_OPEN if is_open else type(module).__name__,
         kind=kind_of(module),
-        parameters=parameters,
-        buffers=buffers,
+        parameters=() if is_open else parameters,
+        buffers=() if is_open else buffers,
         groups=getattr(module, "groups", 1) if isinstance(module, nn.modules.conv._ConvNd) else 1,
         transposed=bool(getattr(module, "is_transposed", False)),
-        is_model=isinstance(module, PreTrainedModel),
-        config=getattr(module, "config", None) if isinstance(module, PreTrainedModel) else None,
-        children=tuple(children),
+        children=() if is_open else tuple(children),
+        is_open=is_open,
     )
 
 

@@ -1,19 +1,27 @@
 """What a module class may look like, over all configs, and how it is written in the facts file.
 
-A line of the facts is `name<TAB>JSON`, the JSON `[cls, kind, parameters, buffers, groups, children, flags]`:
+A line of the facts is `name<TAB>JSON`, the JSON `[cls, children, parameters, buffers, kind, groups, flags]`, what is
+empty at the end left out:
 
+    cls                   "" where it is the line's name without its number
+    children              "name line" for a child that is always there, "name? line" for one that is there if the checkpoint
+                          has weights for it, else [name, when, [[condition, line], ...]]: `when` is a condition, "+other":
+                          where that sibling is, "n:" and a number or a field: so many, or 0: as "?"; a condition "!" is:
+                          where no other's holds. A name "*" or "stage*" stands for any index
     parameters, buffers   texts: name, then ":" and marks: a digit (dimensions), "?" (not under every config),
                           "-" (a buffer that is not saved), "=F32" (a dtype that the class fixes)
     groups                "" for 1, "out" for the number of output channels, a number, or a config field
-    children              [name, when, [[condition, line name], ...]]: name "*" stands for any index; `when` is a condition,
-                          0: there if the checkpoint has weights for it, "n:" and a number or a field: so many
-    options               their condition "!" is: where no other's holds
+    flags                 1: experts are kept (experts, in, out);  2: below it anything may stand
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+_EMPTY = ("", (), (), (), "", "", 0)
+_NUMBER = re.compile(r"\.\d+$")
 
 
 class Slot(NamedTuple):
@@ -32,6 +40,7 @@ class Structure(NamedTuple):
     groups: str = ""
     children: tuple[Child, ...] = ()
     transposed: bool = False
+    is_open: bool = False  # what is below is not known, only the checkpoint tells
 
 
 class Child(NamedTuple):
@@ -55,25 +64,58 @@ def read_slot(text: str) -> Slot:
     return Slot(name, dimensions, "?" not in marks, "-" not in marks, dtype or None)
 
 
-def read_structure(name: str, parsed: dict[str, Sequence], known: dict[str, Structure]) -> Structure:
+def write_structure(name: str, structure: Structure, refer: Callable[[Structure], str]) -> list[Any]:
+    """The JSON of a line; `refer` gives the names of the lines that children stand in."""
+    written = [
+        "" if structure.cls == name else structure.cls,
+        [_write_child(child, refer) for child in structure.children],
+        [write_slot(slot) for slot in structure.parameters],
+        [write_slot(slot) for slot in structure.buffers],
+        "" if structure.kind == "other" else structure.kind,
+        structure.groups,
+        structure.transposed + 2 * structure.is_open,
+    ]
+    while len(written) > 1 and not written[-1]:
+        written.pop()
+    return written
+
+
+def _write_child(child: Child, refer: Callable[[Structure], str]) -> Any:
+    options = [[condition, refer(option)] for condition, option in child.options]
+    if len(options) == 1 and not options[0][0] and child.when in ("", None):
+        return f"{child.name}{'' if child.when == '' else '?'} {options[0][1]}"
+    return [child.name, 0 if child.when is None else child.when, options]
+
+
+def read_children(written: Sequence[Any]) -> list[tuple[str, str | None, list[tuple[str, str]]]]:
+    """(name, when, [(condition, line's name), ...]) of a line's children."""
+    found = []
+    for child in written:
+        if isinstance(child, str):
+            name, _, ref = child.partition(" ")
+            found.append((name.removesuffix("?"), None if name.endswith("?") else "", [("", ref)]))
+        else:
+            name, when, options = child
+            found.append((name, None if when == 0 else when, [tuple(option) for option in options]))
+    return found
+
+
+def read_structure(name: str, parsed: Mapping[str, Sequence[Any]], known: dict[str, Structure]) -> Structure:
     """The structure behind a line's name; `parsed` holds the JSON of every line that it needs."""
     if name in known:
         return known[name]
-    cls, kind, parameters, buffers, groups, children, transposed = parsed[name]
+    cls, children, parameters, buffers, kind, groups, flags = (*parsed[name], *_EMPTY[len(parsed[name]) :])
     known[name] = Structure(
-        cls,
+        cls or _NUMBER.sub("", name),
         kind or "other",
         tuple(map(read_slot, parameters)),
         tuple(map(read_slot, buffers)),
         groups,
         tuple(
-            Child(
-                child,
-                None if when == 0 else when,
-                tuple((cond, read_structure(ref, parsed, known)) for cond, ref in options),
-            )
-            for child, when, options in children
+            Child(child, when, tuple((cond, read_structure(ref, parsed, known)) for cond, ref in options))
+            for child, when, options in read_children(children)
         ),
-        bool(transposed),
+        bool(flags & 1),
+        bool(flags & 2),
     )
     return known[name]

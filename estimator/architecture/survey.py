@@ -20,6 +20,7 @@ from estimator.architecture.observe import BUILD_DTYPE, Seen, embeddings_of, obs
 from estimator.architecture.structure import Structure
 from estimator.architecture.transforms import written_transform
 
+_HEAD_PARAMETERS = 16  # more is not a head
 _SECONDS = 3  # tiny models take hundredths
 _COMBINATIONS = 8  # of changes that show, two to four at a time
 
@@ -82,8 +83,8 @@ def _all_builds(name: str) -> tuple[list[Built], Any]:
             known.add(_signature(one))
         elif path[-1] in ("num_labels",):
             built.append(one)
-    built += _combined(name, base, effective)
-    return built, model
+    others = (one for fields in tiny.other_bases(name) if (one := _try(name, fields)) is not None)
+    return [*built, *others, *_combined(name, base, effective)], model
 
 
 def _combined(name: str, base: Mapping[str, Any], effective: list[tuple[tuple[str, ...], Any]]) -> Iterator[Built]:
@@ -185,9 +186,12 @@ def _fresh(name: str, model: Any, built: Sequence[Built]) -> dict[str, list[Any]
     """Shapes of what a checkpoint of the base model lacks: numbers and config fields by dimension."""
     prefix = f"{model.base_model_prefix}." if model.base_model_prefix else "\0"
     has_base = any(child == model.base_model_prefix for child, _ in built[0].seen.children)
+    absent = {*(model._keys_to_ignore_on_save or ()), *(model._keys_to_ignore_on_load_missing or ())}
+    absent |= {re.escape(f"{key}.weight") for key, m in model.named_modules() if "Sinusoidal" in type(m).__name__}
     found = {}
     for parameter in (key for key, _ in model.named_parameters(remove_duplicate=False)):
-        if (has_base and not parameter.startswith(prefix)) or "pooler" in parameter:
+        heads = has_base and not parameter.startswith(prefix)
+        if heads or "pooler" in parameter or any(re.search(pattern, parameter) for pattern in absent):
             found[parameter] = [
                 _dimension(parameter, axis, built) for axis in range(_shape(built[0].seen, parameter)[1])
             ]
@@ -207,21 +211,31 @@ def _shape(seen: Seen, name: str) -> tuple[tuple[int, ...] | None, int]:
 def _dimension(parameter: str, axis: int, built: Sequence[Built]) -> Any:
     pairs = [(_shape(one.seen, parameter)[0], one.setting.fields) for one in built]
     pairs = [(shape[axis], fields) for shape, fields in pairs if shape is not None and axis < len(shape)]
-    paths = sorted(pairs[0][1], key=lambda path: (path != "num_labels", path.count("."), _rank(path), len(path), path))
+    paths = sorted(
+        pairs[0][1], key=lambda path: (path != "num_labels", path.count("."), _rank(path, parameter), len(path), path)
+    )
     for path in paths:
-        if all(fields.get(path) == str(size) for size, fields in pairs):
+        if "2label" not in path and "2id" not in path and all(fields.get(path) == str(size) for size, fields in pairs):
             return path
     return pairs[0][0]
 
 
-def _rank(path: str) -> int:
+def _rank(path: str, parameter: str) -> int:
+    if "position" in parameter and "position" in path:
+        return -1
     return 0 if re.search(r"(^|\.)(hidden_size|d_model|n_embd|vocab_size|embedding_size)$", path) else 1
 
 
 def paths_of(condition: str) -> set[str]:
     """The config fields that a condition reads."""
     parts = re.split(r" & | / ", condition)
-    return {found.group(1) for part in parts if (found := re.match(r"\^?[?!]?(?:n:)?([A-Za-z_][\w.\-]*)", part))}
+    return {
+        path
+        for part in parts
+        if (found := re.match(r"\^?[?!]?(?:n:)?([A-Za-z_][\w.\-]*)", part))
+        for path in found.group(1).split("-")
+        if path != "1"
+    }
 
 
 def paths_in(structure: Structure) -> set[str]:
@@ -236,6 +250,13 @@ def paths_in(structure: Structure) -> set[str]:
     return found
 
 
+def _field(holder: Any, name: str) -> Any:
+    try:
+        return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+    except Exception:  # a field that differs by layer
+        return None
+
+
 def _defaults(name: str, config: Any, paths: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """What a field is where config.json lacks it, and the other name that it may have there."""
     try:
@@ -247,9 +268,9 @@ def _defaults(name: str, config: Any, paths: Sequence[str]) -> tuple[dict[str, A
         *parents, leaf = path.split(".")
         holder = plain
         for parent in parents:
-            holder = holder.get(parent) if isinstance(holder, Mapping) else getattr(holder, parent, None)
-        value = holder.get(leaf) if isinstance(holder, Mapping) else getattr(holder, leaf, None)
-        if isinstance(value, (bool, int, float, str)) or (isinstance(value, (list, tuple)) and len(value) <= 100):
+            holder = _field(holder, parent)
+        value = _field(holder, leaf)
+        if isinstance(value, (bool, int, float, str)) or (isinstance(value, (list, tuple)) and len(value) <= 50):
             defaults[path] = list(value) if isinstance(value, tuple) else value
         for alias, real in getattr(holder, "attribute_map", {}).items():
             if real == leaf:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch  # noqa: E402
 from transformers import CONFIG_MAPPING, PreTrainedConfig  # noqa: E402
 from transformers import initialization as init  # noqa: E402
+from transformers.configuration_utils import ALLOWED_LAYER_TYPES  # noqa: E402
 from transformers.models.auto import modeling_auto  # noqa: E402
 
 
@@ -38,6 +40,8 @@ class ModelClass(NamedTuple):
         return self.model_types[0]
 
 
+_ROPE_KIND = {"rope_theta": 10000.0, "rope_type": "default"}
+_ROPE = {"rope_parameters": {"full_attention": _ROPE_KIND, "sliding_attention": _ROPE_KIND}}
 # What the config class's own defaults leave out, by class or model type: parts (">model_type") and values.
 _NEEDED: Mapping[str, Mapping[str, Any]] = {
     "encoder-decoder": {"encoder": ">bert", "decoder": ">bert:decoder"},
@@ -60,10 +64,18 @@ _NEEDED: Mapping[str, Mapping[str, Any]] = {
     "PerceiverForImageClassificationFourier": {"num_cross_attention_heads": 1},
     "PerceiverForImageClassificationConvProcessing": {"num_cross_attention_heads": 1},
     "BeitForSemanticSegmentation": {"out_indices": [1, 2, 3, 4], "num_hidden_layers": 4},
-    "dots1": {"moe_intermediate_size": 40},
-    "ConvNextBackbone": {"out_features": ["stage2", "stage4"]},
-    "ConvNextV2Backbone": {"out_features": ["stage2", "stage4"]},
-    "FocalNetBackbone": {"out_features": ["stage2", "stage4"]},
+    "dots1": {"moe_intermediate_size": 40, "n_routed_experts": 4, "n_shared_experts": 1},
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2}},
+    "cohere_compass": {"text_config": _ROPE},
+    "cohere_compass_text": _ROPE,
+    "perception_lm": {"vision_config": {"model_type": "timm_wrapper", "model_args": {"embed_dim": 48}}},
+    "convnext": {"hidden_sizes": [12, 20, 28, 36], "depths": [1, 1, 2, 1]},
+    "convnextv2": {"hidden_sizes": [12, 20, 28, 36], "depths": [1, 1, 2, 1]},
+    "Wav2Vec2ConformerForCTC": {"vocab_size": 32},
+    "DetrForSegmentation": {"d_model": 64, "encoder_attention_heads": 8, "decoder_attention_heads": 8},
 }
 
 _HEADS = (6, 5, 7, 4, 9, 3, 10, 11)  # one number per tower, so that every tower has a width of its own
@@ -74,7 +86,8 @@ _SMALL: tuple[tuple[str, Any], ...] = (
     (r"head_dim|d_kv|attention_head_dim", lambda heads: 8),
     (r"intermediate_size|d_ff|d_inner|ffn_dim|(en|de)coder_ffn_dim|n_inner|mlp_dim", lambda heads: heads * 8 + 32),
     (r"moe_intermediate_size", lambda heads: 40),
-    (r"vocab_size", lambda heads: 101),
+    (r"vocab_size|decoder_vocab_size", lambda heads: 101),
+    (r"(pad|bos|eos|decoder_start|forced_bos|forced_eos)_token_id", lambda heads: 1),
     (r"max_position_embeddings|n_positions", lambda heads: 64),
 )
 _COUNTS: tuple[tuple[str, Any], ...] = (
@@ -85,6 +98,7 @@ _EXPERTS: tuple[tuple[str, Any], ...] = (
     (r"num_experts_per_tok|moe_top_?k|moe_k|num_experts_per_token|moe_topk", 2),
     (r"n_group|topk_group", 1),
 )
+_STEPS: tuple[tuple[str, Any], ...] = ((r".*_(period|interval|freq|frequency|step)", 2), (r".*_offset", 1))
 _NOT_COUNTS = re.compile(r"max_window_layers|.*_bottleneck_layers")
 
 
@@ -148,7 +162,14 @@ def base_fields(name: str) -> dict[str, Any]:
     needed = {**_NEEDED.get(cls.model_type, {}), **_NEEDED.get(name, {})}
     needed = {key: _part(value) for key, value in needed.items()}
     everything = (*_COUNTS, *_EXPERTS, *_SMALL)
-    attempts = ((everything, False), (everything, True), ((*_COUNTS, *_EXPERTS), False), (_COUNTS, False), ((), False))
+    attempts = (
+        ((*everything, *_STEPS), False),
+        (everything, False),
+        (everything, True),
+        ((*_COUNTS, *_EXPERTS), False),
+        (_COUNTS, False),
+        ((), False),
+    )
     first: Exception | None = None
     for table, fill in attempts:
         try:
@@ -158,6 +179,20 @@ def base_fields(name: str) -> dict[str, Any]:
         except Exception as error:
             first = first or error
     raise first
+
+
+def other_bases(name: str) -> Iterator[dict[str, Any]]:
+    """Keyword arguments of configs that differ from the base in many fields: all towers alike, the class's own sizes."""
+    cls = config_class(name)
+    needed = {**_NEEDED.get(cls.model_type, {}), **_NEEDED.get(name, {})}
+    needed = {key: _part(value) for key, value in needed.items()}
+    plain = cls(**needed)
+    if sub_configs(plain):
+        table = (*_COUNTS, *_EXPERTS, *_SMALL)
+        yield {**_small(plain, table, False, itertools.repeat(_HEADS[0])), **_kept(needed, table)}
+    table = (*_COUNTS, *_EXPERTS)
+    yield {**_small(plain, table, False), **_kept(needed, table)}
+    yield _kept(needed, ())
 
 
 def _part(value: Any) -> Any:
@@ -170,7 +205,20 @@ def _part(value: Any) -> Any:
 
 def _kept(needed: Mapping[str, Any], table: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     """What is needed as given; nested configs only where `_small` has not made fields of them."""
-    return {key: value for key, value in needed.items() if not (table and isinstance(value, PreTrainedConfig))}
+    given = {key: _fields_of(value) if isinstance(value, PreTrainedConfig) else value for key, value in needed.items()}
+    return {key: value for key, value in given.items() if not (table and isinstance(value, dict))}
+
+
+def _fields_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a nested config holds that its class's defaults do not, with the model type."""
+    plain: dict[str, Any] = {}
+    with contextlib.suppress(Exception):
+        plain = vars(type(config)())
+    kept = {
+        key: value for key, value in vars(config).items() if not _PRIVATE.fullmatch(key) and plain.get(key) != value
+    }
+    kept = {key: _fields_of(value) if isinstance(value, PreTrainedConfig) else value for key, value in kept.items()}
+    return {**kept, "model_type": config.model_type}
 
 
 def make(name: str, fields: Mapping[str, Any]) -> PreTrainedConfig:
@@ -191,8 +239,7 @@ def _copy(value: Any) -> Any:
 
 def sub_configs(config: PreTrainedConfig) -> dict[str, PreTrainedConfig]:
     """The nested configs that are set, by field name."""
-    named = {key: getattr(config, key, None) for key in vars(config)}
-    return {key: value for key, value in named.items() if isinstance(value, PreTrainedConfig)}
+    return {key: value for key, value in vars(config).items() if isinstance(value, PreTrainedConfig)}
 
 
 def _small(
@@ -204,7 +251,7 @@ def _small(
     fields: dict[str, Any] = {}
     for key, value in vars(config).items():
         if isinstance(value, PreTrainedConfig):
-            fields[key] = {**_small(value, table, fill, tower), "model_type": value.model_type}
+            fields[key] = {**_fields_of(value), **_small(value, table, fill, tower), "model_type": value.model_type}
         elif not _NOT_COUNTS.fullmatch(key) and (type(value) is int or (fill and value is None)):
             small = next((small for pattern, small in table if re.fullmatch(pattern, key)), None)
             if small is not None:
@@ -220,6 +267,7 @@ def _smaller(value: int | None, small: Any, heads: int) -> int:
     return small if value is None else min(value, small)
 
 
+_PRIVATE = re.compile(r"_.*|transformers_version|architectures|id2label|label2id|num_labels|.*dtype")
 _IGNORED = re.compile(
     r"use_cache|output_.*|return_dict|.*_token(_id|_index)?|torchscript|.*dtype|initializer.*|.*_eps|.*epsilon|transformers_version"
     r"|architectures|_.*|.*dropout(_rate|_prob)?|pretraining_tp|problem_type|.*_loss.*|.*_ids|.*scale.*|rope_.*|id2label|label2id"
@@ -241,6 +289,8 @@ def _others(key: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, bool):
         return (not value,)
     if type(value) is int:
+        if re.search(r"period|interval|freq|step|offset|every", key):
+            return (1, 2) if value > 2 else _OTHER_NUMBERS.get(value, ())
         without = (None,) if re.search(r"rank|window|.*intermediate_size", key) else ()
         return without + _OTHER_NUMBERS.get(value, (0,) if re.search(r"size|dim|rank|num|layers", key) else ())
     if isinstance(value, float):
@@ -249,6 +299,10 @@ def _others(key: str, value: Any) -> tuple[Any, ...]:
         return ("gelu",) if value != "gelu" else ("relu",)
     if value is None:
         return (True, 2, [1])
+    if key.endswith(("layer_types", "block_type", "block_types")) and isinstance(value, list):
+        return tuple([*value[:-1], kind] for kind in ALLOWED_LAYER_TYPES if kind not in value) + tuple(
+            [kind] * len(value) for kind in dict.fromkeys(value)
+        )
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return tuple([kind] * len(value) for kind in dict.fromkeys(value)) if len(set(value)) > 1 else ()
     return ()
