@@ -27,6 +27,7 @@ _OF_THEIR_OWN = (
     "RelPositional", "DINOv3", "Sapiens2", "MLCD", "MiniMaxM3VL", "Musicgen", "Seamless", "Speech2Text", "Tipsv2",
     "Sam3", "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3", "SpeechT5", "FalconMamba",
 )  # fmt: skip
+_WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma")  # heads of global_head_dim, rotated whole
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
 _TEXTS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
 
@@ -98,8 +99,9 @@ def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
     kind = _kind(wanted.name)
     if "Vision" in wanted.cls:
         return _of_a_vision_tower(wanted, config)
-    if kind == "full_attention" and _first(config, "global_head_dim"):
-        return (_pairs(config("global_head_dim")),)
+    if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
+        head = _first(config, "global_head_dim")
+        return (_pairs(head),) if head else None
     rope = config("rope_parameters") or config("rope_scaling") or {}
     rope = rope.get(kind, rope) if isinstance(rope, Mapping) else {}
     factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
