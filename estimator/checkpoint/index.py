@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.checkpoint.header import parse_header
+from estimator.dtypes import BITS
 from estimator.errors import MalformedHeaderError
 from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
@@ -37,6 +39,13 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     )
 
 
+def declared_checkpoint(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Checkpoint:
+    """Tensors that are known by name and shape alone, of one dtype, in no file."""
+    tensors = {name: Tensor(name, dtype, shape, "") for name, shape in shapes.items()}
+    stored_bytes = sum(prod(shape) for shape in shapes.values()) * BITS[dtype] // 8
+    return Checkpoint(tensors=tensors, files=(), bytes=stored_bytes)
+
+
 def _checked(
     stored: StoredFile, tensors: Iterable[Tensor], data_bytes: int, metadata: Mapping[str, str]
 ) -> CheckedFile:
@@ -58,7 +67,8 @@ def _against_index(
     if index is None:
         return (), None
     weight_map = index.get("weight_map")
-    weight_map = weight_map if isinstance(weight_map, Mapping) else {}
+    if not isinstance(weight_map, Mapping):  # the Hub's metadata endpoint leaves it out
+        weight_map = {name: tensor.file.rpartition("/")[2] for name, tensor in tensors.items()}
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
     total = int(total) if isinstance(total, (int, float)) and 0 <= total < 2**63 else None

@@ -9,11 +9,12 @@ from typing import Any
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import Unpacked
-from estimator.errors import LoraSizeError, NoWeightsError, UnsupportedError, UsageError
+from estimator.errors import LoraSizeError, NoWeightsError, UsageError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
 from estimator.sizes.base import BaseSizes, base_sizes, parameters_of
+from estimator.sizes.loading import config_dtype
 from estimator.source.find import find
 from estimator.source.found import Found
 
@@ -74,16 +75,39 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     config = _changed(found.config, request.set)
     if found.files and not request.set:
         return _from_headers(found, config, task, request.num_labels)
-    from estimator.architecture.from_config import from_config
+    if found.declared is not None and not request.set:
+        return _from_declared(found, config, task, request.num_labels)
+    raise _needs_headers(found, request)
 
-    if found.config is None:
-        raise UsageError(
-            "there is no config.json to change.", where="--set", way_out="put config.json beside the weights"
-        )
-    tree = from_config(config, task=task, num_labels=request.num_labels)
+
+def _needs_headers(found: Found, request: Request) -> LoraSizeError:
+    """No headers, or headers that --set would contradict."""
+    if request.set:
+        what, where = "shapes can't be had from a changed config.json alone yet.", "--set"
+        return NoWeightsError(what, where=where, way_out="leave --set out, or name a folder that holds such a model")
+    others = ", ".join(list(found.other_files)[:3])
+    what = f"{found.id} has no safetensors headers" + (f", only {others}." if others else ".")
+    way_out = "name a folder or repository with .safetensors files"
+    return NoWeightsError(what, where="--model", way_out=way_out)
+
+
+def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
+    """A bundled model: its shapes are known, its files are not."""
+    from estimator.architecture.build import build
+    from estimator.checkpoint.index import declared_checkpoint
+
+    declared = declared_checkpoint(found.declared or {}, config_dtype(config) or "F32")
+    tree = build(config, declared, task=task, num_labels=num_labels)
     tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
-    tree = replace(tree, tied=tied)
+    notes = tuple(note for note in tree.notes if note.code != "ties_assumed")  # the bundled table knows
+    tree = _honest(replace(tree, tied=tied, shapes="config", notes=notes))
     return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
+
+
+def _honest(tree: ModuleTree) -> ModuleTree:
+    """A tree that does not hold all that the bundled layout declares is not called exact."""
+    doubtful = {"unused_tensors", "missing_parameters"} & {note.code for note in tree.notes}
+    return replace(tree, basis="inferred") if doubtful else tree
 
 
 def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:
@@ -112,20 +136,15 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
 def _with_unknown_shapes(
     config: Mapping[str, Any], unpacked: Unpacked, task: str | None, num_labels: int | None
 ) -> ModuleTree:
-    """From config.json, where packed headers do not tell the layers' features; inferred where the class is not known.
-
-    Raises NoWeightsError or UnsupportedError where neither tells.
-    """
+    """Where packed headers do not tell the layers' features: inferred. Raises NoWeightsError where that fails."""
     from estimator.architecture.build import build
-    from estimator.architecture.from_config import from_config
     from estimator.checkpoint.unknown_shapes import infer_unknown
 
-    try:
-        return from_config(config, task=task, num_labels=num_labels)
-    except (NoWeightsError, UnsupportedError):
-        inferred = infer_unknown(config, unpacked)
-        if inferred.unknown:
-            raise
+    inferred = infer_unknown(config, unpacked)
+    if inferred.unknown:
+        what = f"the headers do not tell the features of {inferred.unknown[0]}."
+        way_out = "name the model that was quantised instead"
+        raise NoWeightsError(what, where="--model", way_out=way_out)
     tree = build(config, inferred.checkpoint, task=task, num_labels=num_labels)
     note = Note(
         "packed_shapes_inferred",

@@ -2,7 +2,9 @@
 
 models.tsv is generated (`python -m estimator.source.generate`): a stamp, then one model a line, sorted by id:
 
-    id <tab> aliases, comma between <tab> names that the class ties and the file does not <tab> config as JSON
+    id <tab> aliases, comma between <tab> names that the class ties and the file does not <tab> layout <tab> config
+
+The layout is a number of layouts.tsv, the config is JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import NamedTuple
 
 from estimator.notes import Note
 from estimator.source.found import Found
+from estimator.source.layouts import layout
 
 PATH = os.path.join(os.path.dirname(__file__), "models.tsv")
 
@@ -22,6 +25,7 @@ class Known(NamedTuple):
     id: str
     aliases: tuple[str, ...]
     untied: tuple[str, ...]
+    layout: str
     config_text: str
 
 
@@ -46,6 +50,7 @@ def find_in_snapshot(name: str) -> Found | None:
         source="snapshot",
         config=json.loads(known.config_text),
         untied=known.untied,
+        declared=layout(known.layout),
         notes=(note,),
     )
 
@@ -56,8 +61,8 @@ def _text() -> str:
 
 
 def _parse(line: str) -> Known:
-    id_, aliases, untied, config = line.split("\t")
-    return Known(id_, tuple(filter(None, aliases.split(","))), tuple(filter(None, untied.split(","))), config)
+    id_, aliases, untied, number, config = line.split("\t")
+    return Known(id_, tuple(filter(None, aliases.split(","))), tuple(filter(None, untied.split(","))), number, config)
 
 
 def _look_up(name: str) -> Known | None:
