@@ -106,7 +106,7 @@ def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, nu
 
 def _honest(tree: ModuleTree) -> ModuleTree:
     """A tree that does not hold all that the bundled layout declares is not called exact."""
-    doubtful = {"unused_tensors", "missing_parameters"} & {note.code for note in tree.notes}
+    doubtful = {"unused_tensors", "missing_tensors"} & {note.code for note in tree.notes}
     return replace(tree, basis="inferred") if doubtful else tree
 
 
