@@ -13,7 +13,7 @@ from typing import Any
 MAX_TEXT_BYTES = 64_000_000
 MAX_PARSED_BYTES = 220_000_000
 _ALWAYS_FITS = 2_000_000  # bytes of text: at 80 bytes for each, still below the bound
-# CPython 3.11: a dict of up to 5 keys, a list with room for 4, and what a comma parts: a pointer and a short text or number.
+# CPython 3.11: a dict of up to 5 keys, a list with room for 4, and what a comma parts: a pointer and a short value.
 _COSTS = ((b"{", 232), (b"[", 88), (b",", 80))
 
 

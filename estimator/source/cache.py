@@ -11,9 +11,9 @@ A commit is immutable, so an answer about it never ages. An entry is one file be
 
     .../lora-size/v1/refs/{revision, quoted}    the commit that a branch or tag stood at when it was last asked for
 
-Both are written beside their place and moved into it, so that readers see a whole file or none; an entry whose lengths or
-sum do not fit is read as none. `hf cache rm` removes them with the repository's folder; an empty `snapshots` makes the
-folder one that `hf cache ls` can read. Nothing here holds a token.
+Both are written beside their place and moved into it, so that readers see a whole file or none; an entry whose lengths
+or sum do not fit is read as none. `hf cache rm` removes them with the repository's folder; an empty `snapshots` makes
+the folder one that `hf cache ls` can read. Nothing here holds a token.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def has_entry(cache: str, id_: str, commit: str, folder: str) -> bool:
 
 
 def write_entry(cache: str, id_: str, entry: Entry) -> None:
-    """Keep an entry under the id that was asked for. A cache that can't be written is no error: the next reader asks the Hub again."""
+    """Keep an entry under the id that was asked for. Where the cache can't be written, nothing is kept."""
     head = {
         "id": entry.id,
         "commit": entry.commit,

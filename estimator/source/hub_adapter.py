@@ -57,7 +57,7 @@ def find_adapter_on_hub(
         way_out = "run once without --offline and HF_HUB_OFFLINE"
         raise OfflineError(f"the adapter {plain(adapter_id)} is not cached.", where=settings.cache, way_out=way_out)
     if progress:
-        progress(f"asking {settings.endpoint} for {adapter_id}")
+        progress(f"asking the Hub for {adapter_id}")
     entry, named = _ask(open_line(settings.endpoint, token, deadline), place)
     if is_commit(entry.commit):
         for id_ in {place.id, entry.id}:

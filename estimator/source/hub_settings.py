@@ -1,4 +1,4 @@
-"""What huggingface_hub's environment says: endpoint, cache, token, offline; read without importing more than it takes."""
+"""What huggingface_hub's environment says: endpoint, cache, token, offline; nothing imported that is not needed."""
 
 from __future__ import annotations
 

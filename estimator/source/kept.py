@@ -29,7 +29,7 @@ def kept(place: Place, cache: str) -> Found | None:
 
 
 def is_kept(place: Place, cache: str) -> bool:
-    """Whether the commit at which a branch was last seen is likely to be kept: worth a request to see if it still is."""
+    """Whether the commit at which a branch was last seen is likely to be kept: worth asking if it still stands."""
     commit = read_ref(cache, place.id, place.revision)
     if commit is None:
         return False

@@ -1,7 +1,7 @@
 """The files of a repository with their sizes, and which of them a model is read from.
 
-`/api/models/{id}/tree/{revision}?recursive=true` answers a JSON list of {"type": "file", "path", "size", "lfs": {"size"}},
-a thousand a page; `Link: <address>; rel="next"` leads to the next page.
+`/api/models/{id}/tree/{revision}?recursive=true` answers a JSON list of {"type": "file", "path", "size", "lfs":
+{"size"}}, by the thousand; `Link: <address>; rel="next"` leads to the next page.
 """
 
 from __future__ import annotations

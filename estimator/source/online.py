@@ -19,7 +19,7 @@ from estimator.source.cache import Entry, Part
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.folder import INDEX, SINGLE
 from estimator.source.found import Found, StoredFile
-from estimator.source.hub_notes import nothing_here, notes_about
+from estimator.source.hub_notes import notes_about, nothing_here
 from estimator.source.listing import list_files, other_weights, weight_files
 from estimator.source.metadata_endpoint import MAX_BYTES, described
 from estimator.source.place import DEFAULT_REVISION, Place, is_commit
@@ -27,7 +27,7 @@ from estimator.source.ranges import MAX_HEADERS_BYTES, read_headers
 from estimator.source.refusals import is_missing_entry, refusal
 from estimator.source.shard_names import missing_shard, shards_of
 from estimator.source.side_by_side import Started
-from estimator.source.transport import Answer, Line, TooLong, get
+from estimator.source.transport import Answer, Line, TooLong, get, shown
 from estimator.source.verified import verified
 
 _GRACE_SECONDS = 2.0  # for the list of files, where the headers are already there
@@ -58,7 +58,7 @@ def read_online(
     tell: Callable[[str], None],
 ) -> tuple[Found, Entry | None]:
     """The model, and what to keep of it: nothing where `kept` holds it already at the commit that the Hub names."""
-    tell(f"asking {line.endpoint} for {place.id}")
+    tell(f"asking {shown(line.endpoint)} for {place.id}")
     asked = None if likely_kept else _ask_endpoint(line, place)
     head = _head(line, place)
     if is_commit(head.place.revision) and (found := kept(head.place)):
@@ -88,7 +88,7 @@ def _head(line: Line, place: Place) -> Head:
 
 
 def ask_head(line: Line, place: Place, name: str) -> Head:
-    """Where a file lies and at which commit. Raises NotFoundError, GatedError or NetworkError; a missing file is none."""
+    """Where a file lies and at which commit; a missing file is no error. Raises what refusal() says."""
     answer = get(line, place.resolve(name), limit=MAX_CONFIG_BYTES, follow=False)
     for _ in range(_RENAMES):
         id_ = _renamed(place, answer.location)

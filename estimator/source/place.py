@@ -62,7 +62,7 @@ class Place:
 
 
 def place_of(endpoint: str, id_: str, revision: str | None, subfolder: str | None) -> Place:
-    """The place that is asked for. Raises NotFoundError for what is no id of the Hub, UsageError for a folder outside."""
+    """The place that is asked for. Raises NotFoundError for what is no id, UsageError for a folder outside."""
     if not _ID.fullmatch(id_) or "--" in id_ or ".." in id_:
         way_out = "give it as org/name"
         raise NotFoundError(f"{plain(id_, 100)!r} can be no repository of the Hub.", where="--model", way_out=way_out)

@@ -1,7 +1,7 @@
 """Headers of safetensors files on the Hub, by ranged reads.
 
-The first bytes of a file hold most headers whole. `/resolve/` redirects to a signed address; the rest of a longer header
-is read from that address at once.
+The first bytes of a file hold most headers whole. `/resolve/` redirects to a signed address; the rest of a longer
+header is read from that address at once.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ def _checked_total(answer: Answer, span: tuple[int, int]) -> int | None:
     last = span[1] if total is None else min(span[1], total - 1)
     if match is None or int(match[1]) != span[0] or int(match[2]) != last or len(answer.body) != last - span[0] + 1:
         what = (
-            f"bytes {span[0]}-{span[1]} were asked for; the answer is {plain(said, 60) or 'a part that is not named'!r} "
-            f"and holds {len(answer.body):,} bytes."
+            f"bytes {span[0]}-{span[1]} were asked for; the answer is "
+            f"{plain(said, 60) or 'a part that is not named'!r} and holds {len(answer.body):,} bytes."
         )
         raise NetworkError(what, where=shown(answer.url), way_out="try again; check the proxy between here and the Hub")
     return total

@@ -1,7 +1,7 @@
 """Where an answer of the Hub may send the reader.
 
-The Hub answers /resolve/ with 307 to itself (small files) and 302 to a signed address on another host (LFS and Xet). What
-a stranger's mirror may not do: leave http(s), fall from https to http, or aim at addresses inside the reader's network.
+The Hub answers /resolve/ with 307 to itself (small files) and 302 to a signed address on another host (LFS and Xet).
+What a stranger's mirror may not do: leave http(s), fall from https to http, or aim into the reader's network.
 """
 
 from __future__ import annotations

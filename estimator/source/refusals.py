@@ -35,9 +35,10 @@ def refusal(line: Line, answer: Answer, *, id_: str, revision: str) -> LoraSizeE
         return _gated(line, id_)
     if code == "RevisionNotFound":
         what = f"{id_} has no revision {plain(revision, 100)!r}."
-        return NotFoundError(what, where="--revision", way_out=f"see {line.endpoint}/{id_}/refs for branches and tags")
+        way_out = f"see {shown(line.endpoint)}/{id_}/refs for branches and tags"
+        return NotFoundError(what, where="--revision", way_out=way_out)
     if status == 401 and "nvalid" in said:
-        return GatedError(f"the Hub does not accept the token: {said}.", where=line.endpoint, way_out=_LOG_IN)
+        return GatedError(f"the Hub does not accept the token: {said}.", where=shown(line.endpoint), way_out=_LOG_IN)
     if code == "RepoNotFound" or status in (401, 404):
         return _missing(line, id_)
     if status == 403:
@@ -50,7 +51,7 @@ def refusal(line: Line, answer: Answer, *, id_: str, revision: str) -> LoraSizeE
 
 
 def _gated(line: Line, id_: str) -> GatedError:
-    ask = f"ask for access at {line.endpoint}/{id_}"
+    ask = f"ask for access at {shown(line.endpoint)}/{id_}"
     way_out = f"{ask}; the token in use has none yet" if line.token else f"{ask}, then {_LOG_IN}"
     return GatedError(f"access to {id_} is gated, and not granted here.", where="--model", way_out=way_out)
 

@@ -26,7 +26,7 @@ def patience(attempt: int, status: int | None, headers: Mapping[str, str], fault
 
 
 def come_back_in(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the Hub wants to be asked again, from Retry-After (seconds or a date) or RateLimit; None: not said."""
+    """Seconds until the Hub wants to be asked again, by Retry-After (seconds or a date) or RateLimit; or None."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

@@ -63,8 +63,8 @@ def get(
 ) -> Answer:
     """The answer to GET `url`, its body of at most `limit` bytes. A `span` asks for those bytes, both ends included.
 
-    Resets, time-outs, truncated bodies, 429 and 5xx are tried again, `attempts` times in all; the last answer comes back
-    whatever its status. Raises NetworkError where there is none, the body is over the limit, or time is up.
+    Resets, time-outs, truncated bodies, 429 and 5xx are tried again, `attempts` times in all; the last answer comes
+    back whatever its status. Raises NetworkError where there is none, the body is over the limit, or time is up.
     """
     import httpx2
 
@@ -126,7 +126,7 @@ def _note_down(said: dict[str, str], response: httpx2.Response) -> None:
     for name in _OF_THE_HUB:
         value = response.headers.get(name)
         if value is not None and said.setdefault(name, value) != value:
-            what = f"the Hub's redirect says {name} is {plain(said[name], 60)}, the answer it leads to says {plain(value, 60)}."
+            what = f"the Hub's redirect says {name} is {plain(said[name], 60)}, its target says {plain(value, 60)}."
             raise NetworkError(what, where=shown(str(response.url)), way_out="try again")
 
 

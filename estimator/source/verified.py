@@ -48,4 +48,5 @@ def _difference(told: StoredFile, stored: StoredFile) -> str | None:
         return None
     if not names:
         return "the file's header is no object"
-    return f"of {plain(names[0], 100)!r} the endpoint says {plain(said.get(names[0]), 90)}, the file {plain(header.get(names[0]), 90)}"
+    one, other = (plain(of.get(names[0]), 90) for of in (said, header))
+    return f"of {plain(names[0], 100)!r} the endpoint says {one}, the file {other}"

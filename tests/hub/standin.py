@@ -1,7 +1,7 @@
 """The stand-in Hub: two real servers on the loopback interface, one that speaks as the Hub and one as its CDN.
 
-Small files answer 307 to /api/resolve-cache/, large ones 302 to a signed address on the CDN, which is another origin and
-another host name. Every request is written down. A fault takes the place of one route's answer.
+Small files answer 307 to /api/resolve-cache/, large ones 302 to a signed address on the CDN, which is another origin
+and another host name. Every request is written down. A fault takes the place of one route's answer.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ class _Server(ThreadingHTTPServer):
 class StandIn:
     """`with StandIn([repo]) as hub:` serves until the end; hub.endpoint is what HF_ENDPOINT has to be."""
 
-    def __init__(self, repos: Iterable[Repo], *, latency: float = 0.0, prefix: str = "", page: int = SMALL_PAGE) -> None:
+    def __init__(
+        self, repos: Iterable[Repo], *, latency: float = 0.0, prefix: str = "", page: int = SMALL_PAGE
+    ) -> None:
         self.repos = {repo.id: repo for repo in repos}
         self.latency, self.prefix, self.page = latency, prefix, page
         self.faults: dict[str, Fault] = {}
@@ -148,7 +150,9 @@ class StandIn:
         if parts[:2] == ["api", "resolve-cache"]:
             repo = self.repos.get("/".join(parts[3:5]))
             name = "/".join(parts[6:])
-            return _of_file(name, "cached"), lambda: self._cached(handler, repo, parts[5] if len(parts) > 5 else "", name)
+            return _of_file(name, "cached"), lambda: self._cached(
+                handler, repo, parts[5] if len(parts) > 5 else "", name
+            )
         if parts[:2] == ["api", "models"]:
             return self._api(handler, "/".join(parts[2:4]), parts[4:])
         if "resolve" in parts[1:3]:

@@ -355,7 +355,11 @@ def test_a_repository_that_is_no_model_says_what_it_is(hub: StandIn, files: dict
 
 def test_a_config_without_safetensors_is_an_answer_with_the_sizes_of_the_others(hub: StandIn) -> None:
     config = {**CONFIG, "auto_map": {"AutoModel": "modeling.Evil"}}
-    files = {"config.json": config_file(config), "pytorch_model.bin": text_file("x" * 99), "modeling.py": text_file("!")}
+    files = {
+        "config.json": config_file(config),
+        "pytorch_model.bin": text_file("x" * 99),
+        "modeling.py": text_file("!"),
+    }
     add(hub, Repo("org/old", files))
     found = find_on_hub("org/old")
     assert found.files == ()
@@ -377,7 +381,9 @@ def test_a_folder_outside(hub: StandIn, subfolder: str) -> None:
     assert hub.seen == []
 
 
-@pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://huggingface.co", "", "http://", "http://a:99999999", "file:///x"])
+@pytest.mark.parametrize(
+    "endpoint", ["huggingface.co", "ftp://huggingface.co", "", "http://", "http://a:99999999", "file:///x"]
+)
 def test_an_endpoint_that_is_none(hub: StandIn, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
     with pytest.raises(UsageError) as caught:
@@ -456,7 +462,9 @@ def test_an_adapter_downloaded_by_others(hub: StandIn, tmp_path: Path) -> None:
     [
         pytest.param("resolve config", refuse(404, "EntryNotFound"), NotFoundError, id="a model, not an adapter"),
         pytest.param("resolve config", refuse(403, "GatedRepo"), GatedError, id="gated"),
-        pytest.param("cached config", lambda handler, right: handler.reply(200, {}, b"[]"), MalformedConfigError, id="a list"),
+        pytest.param(
+            "cached config", lambda handler, right: handler.reply(200, {}, b"[]"), MalformedConfigError, id="a list"
+        ),
         pytest.param("cdn", lambda handler, right: handler.reply(200, {}, b"<html>"), MalformedHeaderError, id="HTML"),
         pytest.param("resolve shard", header("X-Repo-Commit", OLDER), NetworkError, id="pushed in between"),
         pytest.param("cdn", silence(60), NetworkError, id="never answers"),
@@ -478,5 +486,3 @@ def test_progress_is_told(hub: StandIn) -> None:
     told: list[str] = []
     find_on_hub("org/ranged", progress=told.append)
     assert told[0] == f"asking {hub.endpoint} for org/ranged"
-
-

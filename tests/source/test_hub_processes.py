@@ -75,8 +75,16 @@ def test_a_process_killed_at_any_moment_leaves_a_cache_that_the_next_one_reads_o
     [
         pytest.param("metadata", bomb(), id="a bomb of the endpoint"),
         pytest.param("metadata", endless(b'{"a":' * 200_000), id="nested without end"),
-        pytest.param("metadata", say(b'{"headers":{"a.safetensors":{"b":[' + b"[]," * 20_000_000 + b"[]]}}}"), id="60 MB of lists"),
-        pytest.param("metadata", say(b'{"headers":{"a.safetensors":{"b":["' + b"\xf0\x9f\x92\xa9" * 15_000_000 + b'"]}}}'), id="60 MB of wide letters"),
+        pytest.param(
+            "metadata",
+            say(b'{"headers":{"a.safetensors":{"b":[' + b"[]," * 20_000_000 + b"[]]}}}"),
+            id="60 MB of lists",
+        ),
+        pytest.param(
+            "metadata",
+            say(b'{"headers":{"a.safetensors":{"b":["' + b"\xf0\x9f\x92\xa9" * 15_000_000 + b'"]}}}'),
+            id="60 MB of wide letters",
+        ),
         pytest.param("cached config", say(b'{"a":[' + b"{}," * 6_000_000 + b"{}]}"), id="18 MB of objects as config"),
         pytest.param("cached config", bomb(), id="a bomb of a config"),
         pytest.param("tree", say(b"[" + b"{}," * 2_600_000 + b"{}]"), id="8 MB of objects as list"),
