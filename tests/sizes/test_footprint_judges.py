@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from estimator.architecture.build import build
+from estimator.checkpoint.index import to_checkpoint
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
-from tests.sizes.trees import tree_of_model
+from estimator.source.folder import find_in_folder
 
 pytestmark = pytest.mark.judges
 
@@ -58,7 +60,6 @@ FAMILIES = {
         {**SMALL, "num_key_value_heads": 2, "head_dim": 12, "num_local_experts": 4, "num_experts_per_tok": 2},
     ),
 }
-FIXED = ("inv_freq", "position_ids")  # float32 and integers, whatever the model is loaded in
 LOADS = {
     "fp32": {},
     "bf16": {},
@@ -73,7 +74,7 @@ LOADS = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def saved(request, tmp_path_factory):
-    """A tiny model of one family on disk, and its tree in bfloat16."""
+    """A tiny model of one family on disk, and its tree as config.json and headers tell it."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     name, fields = FAMILIES[request.param]
@@ -83,7 +84,8 @@ def saved(request, tmp_path_factory):
     model.config.dtype = torch.bfloat16
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
-    return cls, folder, tree_of_model(cls.from_pretrained(folder, dtype=torch.bfloat16), FIXED)
+    found = find_in_folder(str(folder))
+    return cls, folder, build(found.config, to_checkpoint(found.files, found.index))
 
 
 @pytest.mark.parametrize("name", LOADS)

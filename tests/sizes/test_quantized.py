@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from estimator.architecture.build import build
 from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.checkpoint.quantized import unpack
+from estimator.checkpoint.unknown_shapes import infer_unknown
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
 from tests.sizes.trees import tree_of_row
@@ -30,6 +34,17 @@ def test_recorded_truth(row):
     assert (sizes.loaded.footprint_bytes, sizes.loaded.state_bytes) == (truth["footprint_bytes"], state)
     converted = {name for name in sizes.model.quantised if not name.endswith(".experts")}
     assert converted == set(truth["features"])
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in ROWS])
+def test_recorded_truth_from_headers_alone(row):
+    tensors = {name: Tensor(name, dtype, tuple(shape), "one") for name, (dtype, shape) in row["headers"].items()}
+    stored = Checkpoint(tensors=tensors, files=(), bytes=row["truth"]["stored_bytes"])
+    unpacked = infer_unknown(row["config"], unpack(row["config"], stored))
+    sizes = base_sizes(build(row["config"], unpacked.checkpoint), stored, LoadOptions(dtype=DTYPES[row["dtype"]]))
+    assert sizes.loaded.footprint_bytes == row["truth"]["footprint_bytes"]
+    assert sizes.all_parameters == row["truth"]["peft_parameters"]
+    assert sizes.checkpoint_bytes == row["truth"]["stored_bytes"]
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in ROWS])
