@@ -1,0 +1,227 @@
+"""The real base model, built without weights or loaded, as its user would load it. Needs torch and transformers.
+
+Rules' source: transformers 5.23.0, PreTrainedModel.from_pretrained (modeling_utils.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from estimator.errors import UnsupportedError
+from estimator.request.load_options import LoadOptions
+
+AUTO_CLASSES = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+_TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8", "I8": "int8", "F64": "float64"}
+
+
+class Wanted(NamedTuple):
+    """Which model, and how it is loaded."""
+
+    config: Mapping[str, Any]  # config.json
+    place: str | None  # folder or Hub id with the weights or the remote code; None where there is none
+    revision: str | None
+    task: str | None
+    num_labels: int | None
+    dtype: str  # from_pretrained's: "auto" or safetensors' name
+    untied: tuple[str, ...]  # the class ties them, the file holds values of their own
+    load: LoadOptions
+    trust_remote_code: bool
+    token: str | None = None
+
+
+def torch_dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, _TORCH[name])
+
+
+@contextlib.contextmanager
+def config_folder(config: Mapping[str, Any]) -> Iterator[str]:
+    """A folder with config.json alone, gone afterwards: what PEFT compares the vocabulary with."""
+    with tempfile.TemporaryDirectory(prefix="lora-size-verify-") as folder:
+        with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
+            json.dump(dict(config), file)
+        yield folder
+
+
+def build_on_meta(wanted: Wanted, folder: str) -> Any:
+    """The model without weights, with the dtypes and ties of a loaded one.
+
+    Raises UnsupportedError where transformers can't build it.
+    """
+    import torch
+    from transformers import initialization
+    from transformers.modeling_utils import local_torch_dtype
+
+    config = read_config(wanted, folder)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    cls = model_class(wanted, config)
+    with refused("transformers can't build it"):
+        dtype = (config.dtype or torch.float32) if wanted.dtype == "auto" else torch_dtype(wanted.dtype)
+        config.dtype = dtype
+        context = (local_torch_dtype(dtype, cls.__name__), torch.device("meta"), initialization.no_init_weights(),
+                   initialization.meta_device_safe_creation_ops())  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            for part in context:
+                stack.enter_context(part)
+            model = cls(config)
+        model.tie_weights()
+        _untie(model, wanted.untied)
+        _keep_in_float32(model, dtype)
+    model.name_or_path = folder
+    model.eval()
+    return model
+
+
+def load(wanted: Wanted, folder: str, device: str) -> Any:
+    """The model with its weights on `device`, streamed there shard by shard.
+
+    Raises UnsupportedError where there are no weights to load or transformers refuses.
+    """
+    if wanted.place is None:
+        raise UnsupportedError(
+            "there are no weights to load, only a config.json.",
+            where=f"--device {device}",
+            way_out="--device meta compares everything that needs no weights",
+        )
+    config = read_config(wanted, folder)
+    cls = model_class(wanted, config)
+    place = {"revision": wanted.revision} if wanted.revision else {}
+    options: dict[str, Any] = {
+        "dtype": "auto" if wanted.dtype == "auto" else torch_dtype(wanted.dtype),
+        "device_map": {"": 0 if device == "cuda" else "cpu"},
+        "config": config,
+        "token": wanted.token,
+        **place,
+    }
+    if quantization := bitsandbytes_config(wanted.load):
+        options["quantization_config"] = quantization
+    with refused("transformers can't load it"):
+        return cls.from_pretrained(wanted.place, **options)
+
+
+def read_config(wanted: Wanted, folder: str) -> Any:
+    """The config object, num_labels applied. Raises UnsupportedError where transformers does not know the model."""
+    from transformers import AutoConfig
+
+    source = folder
+    if wanted.trust_remote_code and wanted.config.get("auto_map") and wanted.place:
+        source = wanted.place
+    labels = {} if wanted.num_labels is None else {"num_labels": wanted.num_labels}
+    with refused("transformers can't read config.json"):
+        return AutoConfig.from_pretrained(source, trust_remote_code=wanted.trust_remote_code, **labels)
+
+
+def model_class(wanted: Wanted, config: Any) -> Any:
+    """The class that the task's Auto class chooses, else the first of `architectures`, else AutoModel's.
+
+    Raises UnsupportedError where there is none.
+    """
+    import transformers
+
+    remote = wanted.config.get("auto_map") or {}
+    auto = AUTO_CLASSES.get(wanted.task or "CAUSAL_LM")
+    if wanted.trust_remote_code and wanted.place and auto in remote:
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+        return get_class_from_dynamic_module(remote[auto], wanted.place, revision=wanted.revision, token=wanted.token)
+    if wanted.task in AUTO_CLASSES:
+        mapping = getattr(transformers, AUTO_CLASSES[wanted.task])._model_mapping
+        if type(config) in mapping:
+            return _first(mapping[type(config)])
+    for name in wanted.config.get("architectures") or ():
+        cls = getattr(transformers, name, None)
+        if isinstance(cls, type):
+            return cls
+    mapping = transformers.AutoModel._model_mapping
+    if type(config) in mapping:
+        return _first(mapping[type(config)])
+    raise UnsupportedError(
+        f"transformers {transformers.__version__} has no class for {wanted.config.get('architectures')}.",
+        where="architectures in config.json",
+        way_out="--trust-remote-code where the model brings its own code, or another release of transformers",
+    )
+
+
+def bitsandbytes_config(load: LoadOptions) -> Any:
+    """BitsAndBytesConfig of these options; None where the base is not quantised by them."""
+    if load.base_precision not in ("int8", "nf4", "fp4"):
+        return None
+    from transformers import BitsAndBytesConfig
+
+    skipped = list(load.skip_modules) if load.skip_modules is not None else None
+    if load.base_precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    compute = torch_dtype(load.compute_dtype) if load.compute_dtype else None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=load.base_precision,
+        bnb_4bit_use_double_quant=load.double_quant,
+        bnb_4bit_quant_storage=torch_dtype(load.quant_storage),
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=skipped,
+    )
+
+
+@contextlib.contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Whatever a library raises becomes an UnsupportedError with its last line; memory and ctrl-C pass."""
+    try:
+        yield
+    except (MemoryError, UnsupportedError):
+        raise
+    except Exception as error:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedError(
+            f"{what}: {type(error).__name__}: {text[:300]}",
+            where="--verify",
+            way_out="compare the installed releases with those of `rules`, or verify another device or model",
+        ) from error
+
+
+def _first(cls: Any) -> Any:
+    return cls[0] if isinstance(cls, (tuple, list)) else cls
+
+
+def _untie(model: Any, names: tuple[str, ...]) -> None:
+    import torch
+
+    for name in names:
+        owner, _, last = name.rpartition(".")
+        module = model.get_submodule(owner)
+        setattr(module, last, torch.nn.Parameter(torch.empty_like(getattr(module, last))))
+        model.all_tied_weights_keys.pop(name, None)
+
+
+def _keep_in_float32(model: Any, dtype: Any) -> None:
+    """`_get_dtype_plan`, which from_pretrained applies while it loads; ties keep their one tensor."""
+    import torch
+
+    patterns = [pattern.replace("*", ".*") for pattern in model._get_dtype_plan(dtype)]
+    if not patterns:
+        return
+    kept = re.compile("|".join(patterns))
+    for name, parameter in model.named_parameters():
+        if kept.search(name) and parameter.dtype == dtype:
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def missing_libraries() -> list[str]:
+    """Of the extra, those that cannot be imported here."""
+    from importlib.util import find_spec
+
+    return [name for name in ("torch", "transformers", "peft") if name not in sys.modules and find_spec(name) is None]

@@ -1,0 +1,63 @@
+"""A verification for a terminal; where something differs, what a maintainer needs, ready to paste into an issue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from estimator.report.units import printable
+
+_SHOWN = 5  # differing entries of one list
+
+
+def as_table(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> str:
+    """Several lines. document: `verification`; estimate: the whole object of the estimate."""
+    lines = [f"verified on {document['device']} ({_versions(document['versions'])})", *_comparisons(document)]
+    lines += [f"  {name}: {size:,} bytes" for name, size in document["measured_bytes"].items()]
+    lines += [f"  not compared: {text}" for text in document["left_out"]]
+    if document["status"] == "mismatch":
+        lines += ["", *_report(document, estimate)]
+    return "\n".join(lines)
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _comparisons(document: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (row["what"], _value(row["estimate"]), _value(row["real"]), row["equal"]) for row in document["comparisons"]
+    ]
+    widths = [max((len(row[place]) for row in rows), default=0) for place in range(3)]
+    yield f"  {'':<{widths[0]}}  {'estimate':>{widths[1]}}  {'real':>{widths[2]}}"
+    for what, estimate, real, equal in rows:
+        verdict = "equal" if equal else "DIFFERS"
+        yield f"  {what:<{widths[0]}}  {estimate:>{widths[1]}}  {real:>{widths[2]}}  {verdict}"
+
+
+def _value(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "-" if value is None else printable(value, 60)
+
+
+def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterator[str]:
+    """The smallest difference of each kind first: names, both values, then model and LoRA config."""
+    yield "For an issue:"
+    by_list: dict[str, list[Mapping[str, Any]]] = {}
+    for difference in document["differences"]:
+        by_list.setdefault(difference["what"], []).append(difference)
+    for what, differences in by_list.items():
+        yield f"  {what}: {len(differences):,} differ"
+        for difference in differences[:_SHOWN]:
+            yield f"    {printable(difference['name'] or '(the model itself)')}"
+            yield f"      estimate {_entry(difference['estimate'])}"
+            yield f"      real     {_entry(difference['real'])}"
+    model = estimate["model"]
+    yield f"  model {printable(model['id'])} @ {model['revision'] or '-'} ({printable(model['architecture'])})"
+    asked = {name: value for name, value in estimate["lora"].items() if value not in (None, {}, [], False)}
+    yield f"  lora {printable(json.dumps(asked, default=list), 1500)}"
+    yield f"  versions {_versions(document['versions'])}"
+
+
+def _entry(value: Any) -> str:
+    return "not there" if value is None else printable(json.dumps(value), 300)
