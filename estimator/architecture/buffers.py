@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 Shape = tuple[int, ...]
 Read = Callable[[str], Any]  # a config field's value, the class's default included; None where there is none
 
+# Fields whose defaults the facts keep for these rules.
+FIELDS = ("head_dim", "partial_rotary_factor", "rope_parameters.partial_rotary_factor", "rotary_pct", "rotary_dim",
+          "max_position_embeddings", "window_size")  # fmt: skip
 _TOWERS = (
     ("vision", "vision_config"),
     ("visual", "vision_config"),
@@ -87,7 +90,7 @@ def _heads(config: Read) -> int | None:
 
 
 def _head_dim(config: Read) -> int | None:
-    stated = _first(config, "head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels")
+    stated = _first(config, "qk_rope_head_dim", "head_dim", "attention_head_dim", "kv_channels")
     if stated is not None:
         return stated
     width, heads = _first(config, "hidden_size", "n_embd", "d_model", "dim"), _heads(config)
@@ -105,7 +108,8 @@ def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
     rope = config("rope_parameters") or config("rope_scaling") or {}
     rope = rope.get(kind, rope) if isinstance(rope, Mapping) else {}
     factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
-    factor = next((f for f in (factor, config("partial_rotary_factor"), config("rotary_pct")) if f is not None), 1.0)
+    stated = ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
+    factor = next((f for f in (factor, *map(config, stated)) if f is not None), 1.0)
     head = _head_dim(config)
     return (_pairs(int(head * factor)),) if head and isinstance(factor, (int, float)) else None
 

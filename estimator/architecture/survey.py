@@ -12,7 +12,7 @@ import torch
 from transformers.activations import ACT2FN
 from transformers.conversion_mapping import get_model_conversion_mapping
 
-from estimator.architecture import tiny
+from estimator.architecture import buffers, tiny
 from estimator.architecture.conditions import Place
 from estimator.architecture.discover import Setting, find_condition, flatten
 from estimator.architecture.merge import Merger, Sight
@@ -52,8 +52,15 @@ def survey(name: str) -> Surveyed:
     structure = merger.merge([Sight(one.seen, one.setting) for one in built])
     facts = {**_said_of(model, built[0]), "ties": _ties(built, varying), "fresh": _fresh(name, model, built)}
     paths = sorted(paths_in(structure) | {p for tie in facts["ties"] for p in paths_of(tie[2])})
-    facts["defaults"], facts["aliases"] = _defaults(name, built[0].config, paths + ["num_labels"])
+    paths += ["num_labels", *_buffer_paths(built[0].config)]
+    facts["defaults"], facts["aliases"] = _defaults(name, built[0].config, paths)
     return Surveyed(structure, facts, merger.unresolved)
+
+
+def _buffer_paths(config: Any) -> list[str]:
+    """The fields that size buffers, in every section of the config."""
+    sections = ["", *(f"{section}." for section in tiny.sub_configs(config))]
+    return [section + field for section in sections for field in buffers.FIELDS]
 
 
 def activations() -> dict[str, str]:
