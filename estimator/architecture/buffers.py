@@ -90,7 +90,7 @@ def _heads(config: Read) -> int | None:
 
 
 def _head_dim(config: Read) -> int | None:
-    stated = _first(config, "qk_rope_head_dim", "head_dim", "attention_head_dim", "kv_channels")
+    stated = _first(config, "head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels")
     if stated is not None:
         return stated
     width, heads = _first(config, "hidden_size", "n_embd", "d_model", "dim"), _heads(config)
