@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Tensor
@@ -20,6 +21,7 @@ from estimator.errors import MalformedHeaderError
 _LIMIT = 2**64  # the library's usize
 _DEPTH = 127  # serde_json's recursion limit, which the library keeps
 _METADATA = "__metadata__"
+_OFFSETS = attrgetter("offsets")
 _FIELDS = ("dtype", "shape", "data_offsets")
 
 
@@ -43,8 +45,8 @@ def parse_header(header: bytes | Mapping[str, Any], *, file: str, where: str | N
     place = where or f"header of {file}"
     entries = dict(header) if isinstance(header, Mapping) else _parse_json(header, place)
     metadata = _metadata(entries.pop(_METADATA, None), place)
-    tensors = [_tensor(name, entry, file, place) for name, entry in entries.items()]
-    tensors.sort(key=lambda tensor: tensor.offsets)
+    tensors = _ordinary(entries, file) or [_tensor(name, entry, file, place) for name, entry in entries.items()]
+    tensors.sort(key=_OFFSETS)
     return Header(tuple(tensors), _contiguous_end(tensors, place), metadata)
 
 
@@ -107,6 +109,32 @@ def _metadata(value: Any, where: str) -> Mapping[str, str]:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < _LIMIT
+
+
+def _ordinary(entries: Mapping[str, Any], file: str) -> list[Tensor] | None:
+    """All tensors of a header in which nothing is odd, in half the time of `_tensor`; None where anything is."""
+    tensors = []
+    make, bits_of = tuple.__new__, BITS
+    for name, entry in entries.items():
+        if type(entry) is not dict or len(entry) != 3 or not name.isascii():
+            return None
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            needed = bits_of[dtype]
+        except (TypeError, ValueError, KeyError):
+            return None
+        if type(shape) is not list or type(begin) is not int or type(end) is not int or begin < 0:
+            return None
+        for dimension in shape:
+            if type(dimension) is not int or not 0 <= dimension < _LIMIT:
+                return None
+            needed *= dimension
+            if needed >= _LIMIT:
+                return None
+        if (end - begin) * 8 != needed or end >= _LIMIT:
+            return None
+        tensors.append(make(Tensor, (name, dtype, tuple(shape), file, (begin, end))))
+    return tensors
 
 
 def _tensor(name: str, entry: Any, file: str, where: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
@@ -14,6 +15,8 @@ from estimator.errors import MalformedHeaderError
 from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
 
+_DTYPE = attrgetter("dtype")
+
 
 def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None = None) -> Checkpoint:
     """All tensors of all files.
@@ -21,22 +24,26 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     Raises MalformedHeaderError for a header that safetensors would refuse, and where two files hold the same name.
     """
     tensors: dict[str, Tensor] = {}
-    checked = []
+    checked, stored_bytes = [], 0
     for stored in files:
         header = parse_header(stored.header, file=stored.path)
-        for tensor in header.tensors:
-            if tensor.name in tensors:
-                what = f"tensor {tensor.name[:200]!r} is in {tensors[tensor.name].file} and in {stored.path}."
-                raise MalformedHeaderError(
-                    what, where="the shards of this model", way_out="remove the file that does not belong"
-                )
-            tensors[tensor.name] = tensor
+        mine = {tensor.name: tensor for tensor in header.tensors}
+        if not tensors.keys().isdisjoint(mine):
+            raise _in_two_files(tensors, mine)
+        tensors |= mine
         checked.append(_checked(stored, header.tensors, header.data_bytes, header.metadata))
-    stored_bytes = sum(tensor.offsets[1] - tensor.offsets[0] for tensor in tensors.values())
+        stored_bytes += header.data_bytes
     complaints, total_size = _against_index(tensors, stored_bytes, index)
     return Checkpoint(
         tensors=tensors, files=tuple(checked), bytes=stored_bytes, index_total_size=total_size, complaints=complaints
     )
+
+
+def _in_two_files(tensors: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> MalformedHeaderError:
+    name = next(name for name in mine if name in tensors)
+    what = f"tensor {name[:200]!r} is in {tensors[name].file} and in {mine[name].file}."
+    way_out = "remove the file that does not belong"
+    return MalformedHeaderError(what, where="the shards of this model", way_out=way_out)
 
 
 def declared_checkpoint(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Checkpoint:
@@ -54,7 +61,7 @@ def _checked(
         path=stored.path,
         expected_bytes=None if data_start is None else data_start + data_bytes,
         actual_bytes=stored.actual_bytes,
-        dtypes=dict(sorted(Counter(tensor.dtype for tensor in tensors).items())),
+        dtypes=dict(sorted(Counter(map(_DTYPE, tensors)).items())),
         metadata=metadata,
         data_start=data_start,
         local_path=stored.local_path,
@@ -66,12 +73,17 @@ def _against_index(
 ) -> tuple[tuple[str, ...], int | None]:
     if index is None:
         return (), None
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, Mapping):  # the Hub's metadata endpoint leaves it out
-        weight_map = {name: tensor.file.rpartition("/")[2] for name, tensor in tensors.items()}
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
     total = int(total) if isinstance(total, (int, float)) and 0 <= total < 2**63 else None
+    weight_map = index.get("weight_map")  # which the Hub's metadata endpoint leaves out
+    complaints = _against_weight_map(tensors, weight_map) if isinstance(weight_map, Mapping) else []
+    if total is not None and total != stored_bytes:
+        complaints.append(f"the index claims {total:,} bytes of tensors; the headers declare {stored_bytes:,}")
+    return tuple(complaints), total
+
+
+def _against_weight_map(tensors: Mapping[str, Tensor], weight_map: Mapping[str, Any]) -> list[str]:
     complaints = []
     if missing := [name for name in weight_map if name not in tensors]:
         complaints.append(f"the index names {missing[0][:200]!r}, which no shard holds ({len(missing)} such)")
@@ -87,6 +99,4 @@ def _against_index(
             f"the index says {moved[0][:200]!r} is in {str(weight_map[moved[0]])[:80]!r}, "
             f"it is in {tensors[moved[0]].file}"
         )
-    if total is not None and total != stored_bytes:
-        complaints.append(f"the index claims {total:,} bytes of tensors; the headers declare {stored_bytes:,}")
-    return tuple(complaints), total
+    return complaints

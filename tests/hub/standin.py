@@ -10,7 +10,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -39,6 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     hub: StandIn
     name: str
+    route = ""
 
     def setup(self) -> None:
         super().setup()
@@ -56,6 +58,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.status, self.sent = 0, 0
+        with self.hub.under_way(self):
+            self._answer()
+
+    def _answer(self) -> None:
         time.sleep(self.hub.latency)
         path = unquote(urlsplit(self.path).path)
         if self.name == "hub":
@@ -67,7 +73,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         except (BrokenPipeError, ConnectionResetError, ValueError):
             self.close_connection = True
-        self.hub.seen.append(Seen(self.name, self.route, self.path, dict(self.headers), self.status, self.sent))
 
     def reply(self, status: int, headers: Mapping[str, object] = {}, body: bytes = b"", *, length: bool = True) -> None:
         """Send one answer. Content-Length is the body's unless the headers say otherwise or `length` is off."""
@@ -118,7 +123,8 @@ class StandIn:
         self.latency, self.prefix, self.page = latency, prefix, page
         self.faults: dict[str, Fault] = {}
         self.renamed: dict[str, str] = {}  # old id -> new id
-        self.seen: list[Seen] = []
+        self._seen: list[Seen] = []
+        self._under_way, self._changed = 0, threading.Condition()
         self.connections: Counter[str] = Counter()
         self._servers = {name: _Server(("127.0.0.1", 0), self._handler(name)) for name in ("hub", "cdn")}
         self.endpoint = f"http://127.0.0.1:{self._port('hub')}{prefix}"
@@ -139,6 +145,29 @@ class StandIn:
 
     def _port(self, name: str) -> int:
         return self._servers[name].server_address[1]
+
+    @contextmanager
+    def under_way(self, handler: Handler) -> Iterator[None]:
+        """One request from its arrival to its end, when it is written down."""
+        with self._changed:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            headers = dict(handler.headers)
+            with self._changed:
+                self._seen.append(
+                    Seen(handler.name, handler.route, handler.path, headers, handler.status, handler.sent)
+                )
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    @property
+    def seen(self) -> list[Seen]:
+        """All requests in the order in which they ended, once none is under way (or one hangs)."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way == 0, timeout=2)
+        return self._seen
 
     def routes(self) -> list[str]:
         """The routes asked for, in the order in which they were answered."""

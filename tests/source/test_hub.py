@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -417,8 +418,10 @@ def test_a_branch_with_odd_letters_is_quoted(hub: StandIn) -> None:
 
 @pytest.mark.parametrize("number", [1, 60])
 def test_a_list_without_end(hub: StandIn, number: int) -> None:
+    count = itertools.count()
+
     def next_page(handler, right):  # noqa: ANN001, ANN202
-        cursor = len(hub.seen) % number
+        cursor = next(count) % number
         handler.json(200, [], {"Link": f'<{hub.endpoint}/api/models/org/ranged/tree/x?cursor={cursor}>; rel="next"'})
 
     hub.faults["tree"] = next_page
