@@ -32,7 +32,8 @@ def find_adapter(
 
     Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError.
     """
-    path = os.path.join(os.path.expanduser(name), subfolder or "")
+    path = os.path.expanduser(name)
+    path = os.path.join(path, subfolder) if subfolder else path
     if os.path.isfile(path) and os.path.basename(path) in (CONFIG, WEIGHTS, PICKLED):
         path = os.path.dirname(path)
     if os.path.isdir(path):
