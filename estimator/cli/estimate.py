@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from estimator.cli.options import request_fields
+from estimator.cli.verify import verified
 from estimator.errors import UsageError
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document
@@ -21,8 +22,12 @@ def run(options: dict[str, Any]) -> int:
     if not options["model"] and not options["config"]:
         way_out = "for instance: lora-size --model llama-3.1-8b --r 32 --targets qkvo"
         raise UsageError("no model is named.", where="--model", way_out=way_out)
-    answer = estimate(Request(**request_fields(options)), progress=_progress())
+    request, progress = Request(**request_fields(options)), _progress()
+    answer = estimate(request, progress=progress)
     document = to_document(answer)
+    verification = verified(options, request, answer, progress)
+    if verification is not None:
+        document["verification"] = verification
     if options["quiet"]:
         print(document["adapter"]["parameters"], document["adapter"]["file"]["bytes"], sep="\t")
     else:
@@ -30,7 +35,8 @@ def run(options: dict[str, Any]) -> int:
         print(_FORMATS[format_](document))
         for text in _extras(options, format_, answer, document):
             print("\n" + text)
-    return 1 if document["cross_check"]["status"] == "mismatch" else 0
+    checks = [document["cross_check"], *filter(None, [verification])]
+    return 1 if any(check["status"] == "mismatch" for check in checks) else 0
 
 
 def _as_json(document: dict[str, Any]) -> str:
@@ -63,6 +69,10 @@ _FORMATS = {"table": _as_table, "json": _as_json, "markdown": _as_markdown, "csv
 def _extras(options: dict[str, Any], format_: str, answer: Any, document: dict[str, Any]) -> list[str]:
     """Texts below a table; the other formats are read by programs and stay as they are."""
     texts = []
+    if "verification" in document and format_ in ("table", "markdown"):
+        from estimator.report.verify_table import as_table as verification_table
+
+        texts.append(verification_table(document["verification"], document))
     if options["explain"] and format_ in ("table", "markdown"):
         from estimator.report.explain import explain
 

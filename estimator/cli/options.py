@@ -69,6 +69,13 @@ SHOW = (
     click.option("--explain", is_flag=True, help="The arithmetic, matrix by matrix."),
     click.option("--tree", is_flag=True, help="The module tree as print(model) shows it."),
 )
+VERIFY = (
+    click.option("--verify", is_flag=True, help="Build or load the real model, put PEFT's adapter on, and compare."),
+    click.option("--device", type=click.Choice(("cuda", "cpu", "meta")),
+                 help="Where it is verified. [default: cuda, else meta]"),
+    click.option("--train-step", is_flag=True, help="With --verify: one real training step as well."),
+    click.option("--trust-remote-code", is_flag=True, help="With --verify: run the code that the model brings."),
+)  # fmt: skip
 
 Decorator = Callable[[Any], Any]
 
@@ -84,7 +91,7 @@ def together(*groups: tuple[Decorator, ...]) -> Decorator:
     return add
 
 
-estimate_options = together(MODEL, LORA, LOADING, OUTPUT, SHOW)
+estimate_options = together(MODEL, LORA, LOADING, OUTPUT, SHOW, VERIFY)
 
 
 def request_fields(options: dict[str, Any]) -> dict[str, Any]:

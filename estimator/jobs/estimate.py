@@ -90,13 +90,14 @@ def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[A
         tree,
         from_mapping(given),
         adapter_dtype=adapter_dtype if adapter_dtype in (None, "base") else _dtype(adapter_dtype, "--adapter-dtype"),
-        vocab_size=_vocab_size(request),
+        vocab_size=vocab_size(request),
         save_embedding_layers=request.save_embedding_layers or "auto",
     )
     return adaptation, notes
 
 
-def _vocab_size(request: Request) -> int | None:
+def vocab_size(request: Request) -> int | None:
+    """Rows of the embedding after resizing, given or counted from the tokenizer; None where it stays as it is."""
     if request.vocab_size is not None or request.tokenizer is None:
         return request.vocab_size
     from estimator.source.tokenizer import vocabulary_size

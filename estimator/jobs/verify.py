@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
-from estimator.jobs.estimate import load_options
+from estimator.jobs.estimate import load_options, vocab_size
 from estimator.jobs.verify_facts import Facts, compare, promised
 from estimator.report.answer import Answer
 from estimator.report.verify_result import Verification
@@ -38,11 +38,9 @@ def verify(
 
     device = _device(device)
     say = progress or (lambda text: None)
-    if train_step:
-        raise UnsupportedError(
-            "a training step is not verified yet.",
-            where="--train-step",
-            way_out="leave it out; sizes are compared all the same",
+    if train_step and device == "meta":
+        raise UsageError(
+            "nothing can be trained on meta.", where="--train-step", way_out="--device cpu or --device cuda"
         )
     wanted = _wanted(request, answer, trust_remote_code)
     if device != "meta":
@@ -54,7 +52,7 @@ def verify(
         if device == "meta":
             real, measured = _on_meta(request, answer, wanted, folder, left_out), {}
         else:
-            real, measured = _with_weights(request, answer, wanted, folder, device, left_out)
+            real, measured = _with_weights(request, answer, wanted, folder, device, left_out, train_step)
     comparisons, differences = compare(_comparable(promised(answer), device, left_out), real)
     return Verification(
         device=device,
@@ -150,6 +148,7 @@ def _on_meta(request: Request, answer: Answer, wanted: Any, folder: str, left_ou
     before = {**adapter.base_facts(model), "modules": adapter.module_facts(model)}
     parameters = sum(p.numel() for p in model.parameters())
     facts = _adapted_facts(request, answer, model, on_meta=True)
+    facts.pop("model", None)
     if "tensors" in facts:
         facts["file_bytes"] = adapter.file_bytes_on_meta(facts["tensors"])
     if _is_quantised(answer, wanted.load):
@@ -160,7 +159,7 @@ def _on_meta(request: Request, answer: Answer, wanted: Any, folder: str, left_ou
 
 
 def _with_weights(
-    request: Request, answer: Answer, wanted: Any, folder: str, device: str, left_out: list[str]
+    request: Request, answer: Answer, wanted: Any, folder: str, device: str, left_out: list[str], train_step: bool
 ) -> tuple[Facts, dict[str, int]]:
     import torch
 
@@ -185,8 +184,15 @@ def _with_weights(
         model = peft.prepare_model_for_kbit_training(model)
         before |= adapter.base_facts(model)
     facts = _adapted_facts(request, answer, model, on_meta=False)
+    adapted = facts.pop("model", None)
     if device == "cuda":
         measured["allocated with the adapter"] = torch.cuda.memory_allocated()
+    if train_step and adapted is not None:
+        from estimator.jobs.verify_step import BATCH, TOKENS
+        from estimator.jobs.verify_step import train_step as step
+
+        measured |= step(adapted, device)
+        left_out.append(f"the step's peak, {BATCH} x {TOKENS} tokens: it is shown beside what `lora-size plan` expects")
     return Facts(**before, **facts), measured
 
 
@@ -195,13 +201,14 @@ def _adapted_facts(request: Request, answer: Answer, model: Any, *, on_meta: boo
     from estimator.jobs import verify_adapter as adapter
 
     save_embedding_layers = request.save_embedding_layers or "auto"
-    rows = answer.adaptation.vocab_size if hasattr(answer.adaptation, "vocab_size") else request.vocab_size
+    rows = vocab_size(request)
     try:
         if rows is not None:
             model.resize_token_embeddings(rows, mean_resizing=False)
         adapted = adapter.put_on(model, answer.adaptation.config, _adapter_dtype(request), on_meta)
         trainable, total = adapted.get_nb_trainable_parameters()
         facts: dict[str, Any] = {
+            "model": adapted,
             "adapted": adapter.adapted_modules(adapted),
             "trainable": trainable,
             "all_parameters": total,

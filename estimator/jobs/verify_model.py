@@ -72,7 +72,9 @@ def build_on_meta(wanted: Wanted, folder: str) -> Any:
     cls = model_class(wanted, config)
     with refused("transformers can't build it"):
         dtype = (config.dtype or torch.float32) if wanted.dtype == "auto" else torch_dtype(wanted.dtype)
-        config.dtype = dtype
+        for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+            if part is not None:
+                part.dtype = dtype
         context = (local_torch_dtype(dtype, cls.__name__), torch.device("meta"), initialization.no_init_weights(),
                    initialization.meta_device_safe_creation_ops())  # fmt: skip
         with contextlib.ExitStack() as stack:

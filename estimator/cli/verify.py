@@ -1,0 +1,27 @@
+"""`--verify` of an estimate: torch and the rest are imported only behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.errors import UsageError
+
+
+def verified(options: dict[str, Any], request: Any, answer: Any, progress: Any) -> dict[str, Any] | None:
+    """The object of `verification`; None where it was not asked for. Raises UsageError for its options without it."""
+    if not options["verify"]:
+        for name in ("device", "train_step", "trust_remote_code"):
+            if options[name]:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(
+                    f"{option} says how to verify.", where=option, way_out=f"lora-size --verify {option} ..."
+                )
+        return None
+    from estimator.jobs.verify import verify
+    from estimator.report.verify_document import to_document
+
+    chosen = {name: options[name] for name in ("device", "train_step", "trust_remote_code")}
+    verification = verify(request, answer, progress=progress, **chosen)
+    if progress:
+        progress("")
+    return to_document(verification)
