@@ -1,0 +1,105 @@
+"""Tiny models of ten families, saved, estimated from their files, then really loaded with PEFT's adapter on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from estimator.jobs.estimate import estimate
+from estimator.jobs.verify import verify
+from estimator.request.request import Request
+
+pytestmark = pytest.mark.judges
+
+SMALL = {
+    "hidden_size": 48,
+    "intermediate_size": 90,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 101,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+FAMILIES = {
+    "llama": ("LlamaForCausalLM", {**GROUPED, "tie_word_embeddings": False}),
+    "qwen2, tied": ("Qwen2ForCausalLM", {**GROUPED, "tie_word_embeddings": True}),
+    "gemma2": ("Gemma2ForCausalLM", {**GROUPED, "head_dim": 12}),
+    "mistral": ("MistralForCausalLM", GROUPED),
+    "phi3, fused": ("Phi3ForCausalLM", {**GROUPED, "pad_token_id": 0}),
+    "gpt2, Conv1D": (
+        "GPT2LMHeadModel",
+        {"n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 101, "n_positions": 32},
+    ),
+    "mixtral, experts": ("MixtralForCausalLM", {**GROUPED, "num_local_experts": 4}),
+    "t5": (
+        "T5ForConditionalGeneration",
+        {"d_model": 48, "d_kv": 12, "d_ff": 90, "num_layers": 2, "num_heads": 4, "vocab_size": 101},
+    ),
+    "bert": ("BertForSequenceClassification", {**SMALL, "max_position_embeddings": 32}),
+    "opt": (
+        "OPTForCausalLM",
+        {
+            "hidden_size": 48,
+            "ffn_dim": 90,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "vocab_size": 101,
+            "word_embed_proj_dim": 48,
+        },
+    ),
+}
+LORAS = {
+    "default": {},
+    "all-linear, r 3, DoRA": {"target_modules": "all-linear", "r": 3, "use_dora": True},
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    name, fields = FAMILIES[request.param]
+    cls = getattr(transformers, name)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model")
+    cls(cls.config_class(**fields)).to(torch.bfloat16).save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("lora", LORAS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4"])
+def test_loaded_on_a_cpu(folder, precision, lora):
+    if precision in ("int8", "nf4"):
+        pytest.importorskip("bitsandbytes")
+    check(Request(model=folder, base_precision=precision, lora=LORAS[lora]), "cpu")
+
+
+@pytest.mark.parametrize("lora", LORAS)
+def test_without_weights(folder, lora):
+    check(Request(model=folder, lora=LORAS[lora]), "meta")
+
+
+def check(request, device):
+    verification = verify(request, estimate(request), device=device)
+    assert not verification.differences
+    assert [c for c in verification.comparisons if not c.equal] == []
+    compared = {c.what for c in verification.comparisons}
+    assert {"trainable parameters", "adapted modules", "tensors of the adapter file"} <= compared
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_broken_fact_is_caught_and_named(folder, device):
+    request = Request(model=folder)
+    answer = estimate(request)
+    modules = answer.tree.modules
+    broken = next(module for module in modules if module.kind in ("Linear", "Conv1D"))
+    changed = tuple(module._replace(cls="Identity") if module is broken else module for module in modules)
+    verification = verify(request, replace(answer, tree=replace(answer.tree, modules=changed)), device=device)
+    assert [c.what for c in verification.comparisons if not c.equal] == ["modules of the base"]
+    assert [difference.name for difference in verification.differences] == [broken.name]
+
+
+def test_one_training_step_goes_through(folder):
+    request = Request(model=folder)
+    assert verify(request, estimate(request), device="cpu", train_step=True).equal
