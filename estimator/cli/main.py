@@ -71,9 +71,22 @@ def cli(ctx: click.Context, **options: Any) -> None:
                 f"{option} belongs behind the command: lora-size {ctx.invoked_subcommand} {option} ..."
             )
         return
+    _ask_ahead(options)
     from estimator.cli.estimate import run
 
     sys.exit(run(options))
+
+
+def _ask_ahead(options: dict[str, Any]) -> None:
+    """Begin to read a model of the Hub, so that the network is waited for while the rooms are imported."""
+    if options["model"] and not options.get("adapter"):
+        from estimator.cli.options import request_fields
+        from estimator.request.request import Request
+        from estimator.source.ahead import start
+
+        asked = Request(**request_fields(options))
+        names = ("revision", "subfolder", "token", "offline", "online", "timeout")
+        start(asked.model, **{name: getattr(asked, name) for name in names})
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
 from estimator.sizes.base import BaseSizes, base_sizes, parameters_of
 from estimator.sizes.loading import config_dtype
-from estimator.source.find import find
+from estimator.source.ahead import collect
 from estimator.source.found import Found
 
 Progress = Callable[[str], None] | None
@@ -62,7 +62,7 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     """Raises NotFoundError and its kin, malformed_header, malformed_config, no_weights, unsupported."""
     if not request.model:
         raise UsageError("no model is named.", where="--model", way_out="lora-size --model llama-3.1-8b")
-    found = find(
+    found = collect(
         request.model,
         revision=request.revision,
         subfolder=request.subfolder,

@@ -44,6 +44,15 @@ def find(
     return _ask_hub(name, revision, subfolder, token, offline, timeout, progress)
 
 
+def answers_without_network(
+    model: str, *, revision: str | None, subfolder: str | None, offline: bool, online: bool, **_: object
+) -> bool:
+    """Whether a path or a bundled model is named, or the network is not to be used."""
+    if offline or os.path.exists(os.path.expanduser(model)) or model.startswith((".", "/", "~")):
+        return True
+    return not (online or revision or subfolder or "@" in model) and find_in_snapshot(model) is not None
+
+
 def closest_names(name: str, count: int = 3) -> list[str]:
     """Bundled models whose id or alias is spelled almost like `name`, best first."""
     from difflib import get_close_matches

@@ -10,6 +10,7 @@ from estimator.source.found import Found
 from estimator.source.hub_settings import hub_settings, open_line
 from estimator.source.kept import find_offline, is_kept, kept
 from estimator.source.place import is_commit, place_of
+from estimator.source.progress import patiently
 
 
 def find_on_hub(
@@ -24,6 +25,8 @@ def find_on_hub(
 ) -> Found:
     """Config and headers of a model's revision (default: the branch main), within `timeout` seconds.
 
+    `progress` hears what is waited for from the first second on, and "" at the end.
+
     Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError, and
     NoWeightsError where there is neither a config nor a file that could be read.
     """
@@ -37,13 +40,14 @@ def find_on_hub(
     from estimator.source.online import read_online
 
     line = open_line(settings.endpoint, token, deadline)
-    found, entry = read_online(
-        line,
-        place,
-        kept=lambda held: kept(held, settings.cache),
-        likely_kept=is_kept(place, settings.cache),
-        tell=progress or (lambda text: None),
-    )
+    with patiently(progress) as tell:
+        found, entry = read_online(
+            line,
+            place,
+            kept=lambda held: kept(held, settings.cache),
+            likely_kept=is_kept(place, settings.cache),
+            tell=tell,
+        )
     for id_ in {place.id, found.id}:  # they differ where the repository was renamed
         if entry is not None:
             write_entry(settings.cache, id_, entry)

@@ -15,6 +15,7 @@ from estimator.source.hub_settings import hub_settings, open_line
 from estimator.source.kept import snapshot_file
 from estimator.source.place import Place, is_commit, place_of
 from estimator.source.plain import plain
+from estimator.source.progress import patiently
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -56,9 +57,9 @@ def find_adapter_on_hub(
     if is_offline:
         way_out = "run once without --offline and HF_HUB_OFFLINE"
         raise OfflineError(f"the adapter {plain(adapter_id)} is not cached.", where=settings.cache, way_out=way_out)
-    if progress:
-        progress(f"asking the Hub for {adapter_id}")
-    entry, named = _ask(open_line(settings.endpoint, token, deadline), place)
+    with patiently(progress) as tell:
+        tell(f"asking the Hub for {adapter_id}")
+        entry, named = _ask(open_line(settings.endpoint, token, deadline), place)
     if is_commit(entry.commit):
         for id_ in {place.id, entry.id}:
             write_entry(settings.cache, id_, entry)

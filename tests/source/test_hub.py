@@ -20,6 +20,7 @@ from estimator.errors import (
     OfflineError,
     UsageError,
 )
+from estimator.source import ahead
 from estimator.source.found import Found
 from estimator.source.hub import find_on_hub
 from estimator.source.hub_adapter import find_adapter_on_hub
@@ -485,7 +486,22 @@ def test_nothing_cached_of_an_adapter(hub: StandIn) -> None:
         find_adapter_on_hub("org/adapter", offline=True)
 
 
-def test_progress_is_told(hub: StandIn) -> None:
+def test_whoever_waits_is_told_for_what(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
+    find_on_hub("org/tiny", progress=told.append)
+    assert told == []
+    monkeypatch.setattr("estimator.source.progress.AFTER_SECONDS", 0.0)
     find_on_hub("org/ranged", progress=told.append)
-    assert told[0] == f"asking {hub.endpoint} for org/ranged"
+    assert f"asking {hub.endpoint} for org/ranged" in told
+    assert told[-1] == ""
+
+
+def test_a_model_can_be_asked_for_ahead(hub: StandIn) -> None:
+    how = {"revision": None, "subfolder": None, "token": None, "offline": False, "online": True, "timeout": 9.0}
+    ahead.start("org/tiny", **how)
+    assert shapes_of(ahead.collect("org/tiny", **how)) == TINY
+    assert hub.routes().count("resolve config") == 1
+    assert ahead.collect("org/tiny", **how).source == "cache"
+    ahead.start("org/missing", **how)
+    with pytest.raises(NotFoundError):
+        ahead.collect("org/missing", **how)

@@ -1,0 +1,46 @@
+"""A model that is asked for before it is needed, so that the network is waited for while the rest is still imported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from estimator.source.find import answers_without_network, find
+from estimator.source.found import Found
+from estimator.source.side_by_side import Started
+
+_MARGIN_SECONDS = 30.0  # over the time that the Hub is given, for what is read after its last answer
+
+
+class _Relay:
+    """Passes on what is told once somebody listens."""
+
+    say: Callable[[str], None] | None = None
+
+    def __call__(self, text: str) -> None:
+        if self.say is not None:
+            self.say(text)
+
+
+_STARTED: dict[tuple[Any, ...], tuple[Started[Found], _Relay]] = {}
+
+
+def start(model: str | None, **how: Any) -> None:
+    """Begin to find a model, where that takes a network; `collect` with the same arguments gets the answer."""
+    if model and not answers_without_network(model, **how):
+        relay = _Relay()
+        _STARTED[_key(model, how)] = (Started(find, model, progress=relay, **how), relay)
+
+
+def collect(model: str, *, progress: Callable[[str], None] | None = None, **how: Any) -> Found:
+    """What `find` answers, from the call that `start` began if it did. Raises what `find` raises."""
+    if (key := _key(model, how)) not in _STARTED:
+        return find(model, progress=progress, **how)
+    started, relay = _STARTED.pop(key)
+    relay.say = progress
+    return started.value(time.monotonic() + how["timeout"] + _MARGIN_SECONDS)
+
+
+def _key(model: str, how: dict[str, Any]) -> tuple[Any, ...]:
+    return (model, *sorted(how.items()))
