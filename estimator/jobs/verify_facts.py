@@ -88,7 +88,7 @@ def promised(answer: Answer) -> Facts:
         tied=tie_groups(_names_by_source(answer.tree)),
         base_parameters=base.parameters,
         base_bytes=_bytes_by_dtype(loaded) if base.loaded.footprint_bytes is not None else None,
-        footprint=base.loaded.footprint_bytes,
+        footprint=base.loaded.prepared_footprint_bytes or base.loaded.footprint_bytes,
         converted={name: layer.cls for name, layer in loaded.quantised.items()},
         adapted=_adapted(adaptation.modules),
         trainable=adaptation.trainable_parameters,

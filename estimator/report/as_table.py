@@ -89,6 +89,9 @@ def _base(document: Document) -> Iterator[str]:
     if loaded["footprint_bytes"] is not None:
         remark = f"get_memory_footprint(), {loaded['precision']}"
         rows.append(("loaded for training", decimal_size(loaded["footprint_bytes"]), remark))
+    if loaded["prepared_footprint_bytes"] is not None:
+        remark = "after prepare_model_for_kbit_training()"
+        rows.append(("prepared for k-bit", decimal_size(loaded["prepared_footprint_bytes"]), remark))
     yield "base model"
     yield from _rows(rows)
 

@@ -109,6 +109,7 @@ def _base(answer: Answer) -> dict[str, Any]:
             "dtype": base.loaded.dtype,
             "footprint_bytes": base.loaded.footprint_bytes,
             "state_bytes": base.loaded.state_bytes,
+            "prepared_footprint_bytes": base.loaded.prepared_footprint_bytes,
         },
     }
 

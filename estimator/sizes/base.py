@@ -24,9 +24,10 @@ class Loaded:
 
     precision: str  # as asked: "stored", "nf4", ...
     dtype: str  # of what is not quantised, safetensors' name
-    footprint_bytes: int  # parameters and buffers, as get_memory_footprint() counts them
+    footprint_bytes: int  # parameters and buffers, as get_memory_footprint() counts them after from_pretrained()
     state_bytes: int  # of quantisation, outside the footprint
     weight_bytes: int  # parameters alone, state included
+    prepared_footprint_bytes: int | None = None  # after prepare_model_for_kbit_training; None where it is not called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,6 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load, casts)
     weights = {p: weight_bytes(model) for p, model in at.items()}
     footprint, state = footprint_bytes(loaded), state_bytes(loaded)
-    added = kbit_bytes(loaded) if load.prepare_kbit else 0
     return BaseSizes(
         parameters=parameters_of(tree),
         checkpoint_bytes=checkpoint.bytes if checkpoint is not None else None,
@@ -60,9 +60,10 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
         loaded=Loaded(
             precision=load.base_precision,
             dtype=load_dtype(tree.config, checkpoint, load),
-            footprint_bytes=footprint + added,
+            footprint_bytes=footprint,
             state_bytes=state,
-            weight_bytes=weight_bytes(loaded) + state + added,
+            weight_bytes=weight_bytes(loaded) + state,
+            prepared_footprint_bytes=footprint + kbit_bytes(loaded) if load.prepare_kbit else None,
         ),
         all_parameters=counted_by_peft(loaded),
         model=loaded,

@@ -72,7 +72,7 @@ def test_bytes_and_footprint(precision, weights, state):
 def test_prepare_kbit_turns_halves_to_float32(load, added):
     plain = base_sizes(tree(), None, LoadOptions(**load)).loaded.footprint_bytes
     prepared = base_sizes(tree(), None, LoadOptions(**load, prepare_kbit=True))
-    assert prepared.loaded.footprint_bytes - plain == added
+    assert (prepared.loaded.footprint_bytes, prepared.loaded.prepared_footprint_bytes) == (plain, plain + added)
     assert prepared.footprint["bf16"] == base_sizes(tree(), None, LoadOptions()).footprint["bf16"]
 
 

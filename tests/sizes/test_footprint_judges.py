@@ -144,4 +144,4 @@ def test_prepared_for_kbit_training(saved):
     cls, folder, tree = saved
     load = LoadOptions(base_precision="nf4", prepare_kbit=True)
     model = peft.prepare_model_for_kbit_training(really_load(cls, folder, load))
-    assert base_sizes(tree, None, load).loaded.footprint_bytes == model.get_memory_footprint()
+    assert base_sizes(tree, None, load).loaded.prepared_footprint_bytes == model.get_memory_footprint()
