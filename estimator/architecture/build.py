@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from estimator.architecture.module import ModuleTree
 from estimator.architecture.ties import resolve_ties
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.notes import Note
+
+# transformers 5.23.0, `_adjust_missing_and_unexpected_keys`, and the causal masks that GPT-like files of old hold
+_IGNORED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"(attn|attention)\.(bias|masked_bias)$")
 
 
 def build(
@@ -36,6 +40,10 @@ def build(
         return infer(config, checkpoint)
     lookup = lookup_for(config, facts, num_labels)
     loaded = load(checkpoint.tensors, facts, lookup)
+    if len(loaded.unexpected) * 2 > len(checkpoint.tensors) and facts.name not in (config.get("architectures") or ()):
+        from estimator.architecture.infer import infer  # a repository's own class under a model type of transformers
+
+        return infer(config, checkpoint)
     grown = grow(facts, loaded, lookup, config)
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
     tie = lookup("tie_word_embeddings")
@@ -79,8 +87,10 @@ def _present(name: str | None, grown: Grown) -> str | None:
 
 def _left_out(loaded: Load, facts: ClassFacts) -> list[Note]:
     """A note on stored tensors that the class does not load."""
-    if not loaded.unexpected:
+    ignored = re.compile("|".join((*facts.ignored_unexpected, *_IGNORED)))
+    left = [name for name in loaded.unexpected if ignored.search(name) is None]
+    if not left:
         return []
-    count, first = len(loaded.unexpected), loaded.unexpected[0]
+    count, first = len(left), left[0]
     others = f" and {count - 1:,} more" if count > 1 else ""
     return [Note("unused_tensors", f"{facts.name} does not load {first}{others} from this checkpoint.")]

@@ -1,6 +1,7 @@
 """Shapes through transformers' conversion operations: experts merged, projections joined or split.
 
-Rules' source: transformers 5.23.0, core_model_loading.py, the `convert` of each ConversionOps. Values do not matter here.
+Rules' source: transformers 5.23.0, core_model_loading.py, the `convert` of each ConversionOps.
+Values do not matter here.
 """
 
 from __future__ import annotations

@@ -129,5 +129,6 @@ def _buffer_note(unsized: list[str]) -> list[Note]:
 def _note(unknown: list[str]) -> list[Note]:
     if not unknown:
         return []
-    message = f"The checkpoint lacks {len(unknown):,} parameters, {unknown[0]} first, whose size is not known: they are not counted."
+    what = f"{len(unknown):,} parameters, {unknown[0]} first"
+    message = f"The checkpoint lacks {what}, whose size is not known: they are not counted."
     return [Note("missing_tensors", message)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import sys
 import warnings
@@ -74,6 +75,20 @@ def _survey(name: str) -> tuple[str, Any, str | None]:
         return name, None, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
 
 
+def cyclic(ties: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Ties to a layer that differs by config, in one: "%" for the index of a stored copy, taken in turn."""
+    groups: dict[tuple[str, str], list[Sequence[str]]] = {}
+    for tie in ties:
+        groups.setdefault((tie[0], re.sub(r"(?<=\.)\d+(?=\.)", "%", tie[1], count=1)), []).append(tie)
+    found = []
+    for (target, source), alike in groups.items():
+        if len({tie[1] for tie in alike}) > 1 and "*" in target:
+            found.append([target, source, ""])
+        else:
+            found += [list(tie) for tie in alike]
+    return found
+
+
 def _limit_memory() -> None:
     """A change may make a huge model: it is to fail alone."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
@@ -100,6 +115,7 @@ def generate(jobs: int = 1) -> str:
             continue
         facts = dict(surveyed.facts)
         built.setdefault(classes[name].model_type, []).append(surveyed.structure)
+        facts["ties"] = cyclic(facts["ties"])
         facts["transforms"] = [lines.shared("~transform", transform) for transform in facts["transforms"]]
         facts["model_types"] = list(classes[name].model_types)
         facts["root"] = lines.structure(surveyed.structure)
@@ -131,11 +147,25 @@ def _model_types() -> dict[str, str]:
     for task, mapping in _TASKS.items():
         for model_type, name in getattr(modeling_auto, mapping).items():
             found.setdefault(model_type, {})[task] = name if isinstance(name, str) else name[0]
-    for mapping, names in vars(modeling_auto).items():
+    for mapping in sorted(vars(modeling_auto), key=_likelihood):
+        names = getattr(modeling_auto, mapping)
         if mapping.endswith("_MAPPING_NAMES") and mapping != "CONFIG_MAPPING_NAMES":
             for model_type, name in names.items():
                 found.setdefault(model_type, {}).setdefault("any", name if isinstance(name, str) else name[0])
     return {f"@{model_type}": dumped(tasks) for model_type, tasks in found.items()}
+
+
+def _likelihood(mapping: str) -> tuple[int, str]:
+    """Which mapping a checkpoint that names no class is most likely of: generation first, the bare model last."""
+    first = (
+        "MODEL_FOR_IMAGE_TEXT_TO_TEXT",
+        "MODEL_FOR_MULTIMODAL_LM",
+        "MODEL_FOR_SPEECH_SEQ_2_SEQ",
+        "MODEL_FOR_MASKED_LM",
+    )
+    stem = mapping.removesuffix("_MAPPING_NAMES")
+    rank = first.index(stem) if stem in first else len(first) + (stem == "MODEL")
+    return rank, mapping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ _ROLES = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_
 
 
 def run_time_parameters(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Loaded]:
-    """By run-time name. Code that a repository brings itself (`auto_map`) keeps its experts apart; transformers fuses."""
+    """By run-time name. Code that a repository brings itself (`auto_map`) keeps experts apart; transformers fuses."""
     found: dict[str, Loaded] = {}
     experts: dict[str, dict[str, list[Tensor]]] = {}
     fuse = "auto_map" not in config

@@ -14,8 +14,8 @@ from estimator.architecture.facts import line
 from estimator.architecture.guess_names import run_time_parameters
 from estimator.architecture.guess_ties import add_tied
 from estimator.architecture.load import Loaded
-from estimator.architecture.rename import natural_key
 from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.architecture.rename import natural_key
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.notes import Note
 
@@ -68,7 +68,7 @@ def _note(named: Any, tied: Mapping[str, str], config: Mapping[str, Any]) -> Not
     what = named or config.get("model_type") or "this architecture"
     ties = f"; {', '.join(tied)} is taken as tied" if tied else ""
     message = (
-        f"{what} is not among the architectures that are known: which modules are Linear, Embedding or convolutions was "
+        f"{what} is not among the known architectures: which modules are Linear, Embedding or convolutions was "
         f"inferred from names and shapes{ties}. Compare with --verify --device meta before relying on it."
     )
     return Note("inferred", message)
@@ -84,9 +84,8 @@ def _modules(parameters: Mapping[str, Loaded]) -> Iterator[Module]:
             owners.setdefault(".".join(parts[: depth + 1]), {})
         owners[owner][leaf] = loaded
     names = line("$names") or {}
-    parents = {name.rpartition(".")[0] for name in owners if name}
     for name, own in _depth_first(owners):
-        yield _module(name, own, names, name in parents, owners)
+        yield _module(name, own, names, owners)
 
 
 def _depth_first(owners: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -106,18 +105,22 @@ def _place(name: str) -> tuple[int, int | str]:
     return (0, int(part)) if part.isdigit() else (1, 0)
 
 
-def _module(
-    name: str, own: Mapping[str, Loaded], names: Mapping[str, Any], parent: bool, owners: Mapping[str, Any]
-) -> Module:
+def _module(name: str, own: Mapping[str, Loaded], names: Mapping[str, Any], owners: Mapping[str, Any]) -> Module:
     tensors = [Parameter(leaf, loaded.shape, loaded.dtype) for leaf, loaded in own.items() if loaded.shape is not None]
     buffers = tuple(tensor for tensor in tensors if _BUFFERS.fullmatch(tensor.name))
-    parameters = tuple(
-        sorted((t for t in tensors if t not in buffers), key=lambda t: (t.name == "bias", t.name != "weight"))
-    )
+    parameters = sorted((t for t in tensors if t not in buffers), key=lambda t: (t.name == "bias", t.name != "weight"))
     kind = _kind(name, {tensor.name: tensor.shape for tensor in parameters}, names, owners)
-    return Module(
-        name, kind if kind != "other" else "Module", kind, parameters, buffers, _groups(name, kind, parameters)
-    )
+    named = _class_of_other(own) if kind == "other" else kind
+    return Module(name, named, kind, tuple(parameters), buffers, _groups(name, kind, tuple(parameters)))
+
+
+def _class_of_other(own: Mapping[str, Loaded]) -> str:
+    """A name for printing: norms by what they hold."""
+    if "running_mean" in own:
+        return "BatchNorm2d"
+    if "weight" in own and len(own["weight"].shape or ()) == 1:
+        return "LayerNorm" if "bias" in own else "RMSNorm"
+    return "Module"
 
 
 def _kind(name: str, own: Mapping[str, tuple[int, ...]], names: Mapping[str, Any], owners: Mapping[str, Any]) -> str:

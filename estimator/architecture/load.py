@@ -9,10 +9,9 @@ from typing import NamedTuple
 from estimator.architecture.conditions import Lookup
 from estimator.architecture.convert import converted
 from estimator.architecture.facts import ClassFacts
-from estimator.architecture.rename import Renamed, Transform, natural_key, read_transform, renamer
+from estimator.architecture.rename import Renamed, Transform, read_transform, renamer
 from estimator.architecture.structure import Child, Structure
 from estimator.checkpoint.checkpoint import Tensor
-
 
 # Fields that bound a stack: layers beyond it are stored for others (multi-token prediction) and not built.
 _LAYERS = re.compile(r"(layers?|depth|blocks)$")
@@ -52,7 +51,6 @@ def load(tensors: Mapping[str, Tensor], facts: ClassFacts, lookup: Lookup) -> Lo
 
 def _convert(name: str, parts: list[tuple[Renamed, Tensor]], lookup: Lookup) -> dict[str, Loaded]:
     transform: Transform = parts[0][0].converter
-    parts = sorted(parts, key=lambda part: natural_key(part[1].name))
     shapes: dict[str, list[tuple[int, ...]]] = {}
     for renamed, tensor in parts:
         shapes.setdefault(renamed.source, []).append(tensor.shape)
@@ -69,7 +67,8 @@ def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
     """Whether the model may have a parameter or saved buffer of this name."""
     results: dict[str, bool] = {}
     counts: dict[str, int | None] = {}
-    children: dict[int, dict[str, list[Child]]] = {}
+    children: dict[int, dict[str, Child]] = {}
+    leaves = _leaves(root)
 
     def below(structures: list[Structure], part: str) -> list[Structure]:
         found = []
@@ -91,6 +90,8 @@ def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
         return limit is not None and index >= limit
 
     def known(name: str) -> bool:
+        if leaves is not None and name.rpartition(".")[2] not in leaves:
+            return False
         if name not in results:
             *path, leaf = name.split(".")
             structures = [root]
@@ -106,6 +107,22 @@ def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
         return results[name]
 
     return known
+
+
+def _leaves(root: Structure) -> set[str] | None:
+    """Every name that a parameter or buffer may have; None where the structure is open."""
+    found: set[str] = set()
+    done: set[int] = set()
+    waiting = [root]
+    while waiting:
+        structure = waiting.pop()
+        if structure.is_open:
+            return None
+        if id(structure) not in done:
+            done.add(id(structure))
+            found |= {slot.name for slot in structure.parameters + structure.buffers}
+            waiting += [option for child in structure.children for _, option in child.options]
+    return found
 
 
 def child_of(named: Mapping[str, Child], part: str) -> Child | None:

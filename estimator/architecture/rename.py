@@ -65,7 +65,7 @@ def renamer(transforms: Iterable[Transform], prefix: str, known: Callable[[str],
         final = prefixed(found.name)
         if not known(final) and known(name):
             return Renamed(prefixed(name), None, None)
-        return found._replace(name=final)
+        return Renamed(final, found.converter, found.source)
 
     return rename
 
@@ -104,7 +104,7 @@ def _by_template(rename: Callable[[str], Renamed]) -> Callable[[str], Renamed]:
             return found
         indices = _INDEX.findall(name)
         filled = [indices[int(part) - _FIRST_STAND_IN] if at % 2 else part for at, part in enumerate(parts)]
-        return found._replace(name="".join(filled))
+        return Renamed("".join(filled), found.converter, found.source)
 
     return renamed
 

@@ -4,10 +4,10 @@ A line of the facts is `name<TAB>JSON`, the JSON `[cls, children, parameters, bu
 empty at the end left out:
 
     cls                   "" where it is the line's name without its number
-    children              "name line" for a child that is always there, "name? line" for one that is there if the checkpoint
-                          has weights for it, else [name, when, [[condition, line], ...]]: `when` is a condition, "+other":
-                          where that sibling is, "n:" and a number or a field: so many, or 0: as "?"; a condition "!" is:
-                          where no other's holds. A name "*" or "stage*" stands for any index
+    children              "name line" for a child that is always there, "name? line" for one that is there if the
+                          checkpoint has weights for it, else [name, when, [[condition, line], ...]]: `when` is a
+                          condition, "+other": where that sibling is, "n:" and a number or a field: so many, or 0: as
+                          "?"; a condition "!" is: where no other's holds. "*" or "stage*" stand for any index
     parameters, buffers   texts: name, then ":" and marks: a digit (dimensions), "?" (not under every config),
                           "-" (a buffer that is not saved), "=F32" (a dtype that the class fixes)
     groups                "" for 1, "out" for the number of output channels, a number, or a config field

@@ -29,6 +29,8 @@ from transformers import initialization as init  # noqa: E402
 from transformers.configuration_utils import ALLOWED_LAYER_TYPES  # noqa: E402
 from transformers.models.auto import modeling_auto  # noqa: E402
 
+from estimator.architecture.needed_fields import NEEDED  # noqa: E402
+
 
 class ModelClass(NamedTuple):
     name: str  # "LlamaForCausalLM"
@@ -39,44 +41,6 @@ class ModelClass(NamedTuple):
     def model_type(self) -> str:
         return self.model_types[0]
 
-
-_ROPE_KIND = {"rope_theta": 10000.0, "rope_type": "default"}
-_ROPE = {"rope_parameters": {"full_attention": _ROPE_KIND, "sliding_attention": _ROPE_KIND}}
-# What the config class's own defaults leave out, by class or model type: parts (">model_type") and values.
-_NEEDED: Mapping[str, Mapping[str, Any]] = {
-    "encoder-decoder": {"encoder": ">bert", "decoder": ">bert:decoder"},
-    "speech-encoder-decoder": {"encoder": ">wav2vec2", "decoder": ">bert:decoder"},
-    "vision-encoder-decoder": {"encoder": ">vit", "decoder": ">bert:decoder"},
-    "vision-text-dual-encoder": {"vision_config": ">clip_vision_model", "text_config": ">bert"},
-    "rag": {"question_encoder": ">dpr", "generator": ">bart"},
-    "musicgen": {"text_encoder": ">t5", "audio_encoder": ">encodec", "decoder": ">musicgen_decoder"},
-    "musicgen_melody": {"text_encoder": ">t5", "audio_encoder": ">encodec", "decoder": ">musicgen_melody_decoder"},
-    "autoformer": {"prediction_length": 4},
-    "informer": {"prediction_length": 4},
-    "time_series_transformer": {"prediction_length": 4},
-    "chameleon": {"vocabulary_map": {"<image>": 96}},
-    "emu3": {"vocabulary_map": {"<image>": 96, "<|extra_200|>": 95}},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"], "num_hidden_layers": 3},
-    "granite4_vision": {"deepstack_layer_map": [[0, 0], [1, 1]], "spatial_layer_map": None},
-    "hiera": {"decoder_hidden_size": 44, "decoder_depth": 2, "decoder_num_heads": 4},
-    "ReformerModelWithLMHead": {"is_decoder": True},
-    "T5GemmaEncoderModel": {"is_encoder_decoder": False},
-    "PerceiverForImageClassificationFourier": {"num_cross_attention_heads": 1},
-    "PerceiverForImageClassificationConvProcessing": {"num_cross_attention_heads": 1},
-    "BeitForSemanticSegmentation": {"out_indices": [1, 2, 3, 4], "num_hidden_layers": 4},
-    "dots1": {"moe_intermediate_size": 40, "n_routed_experts": 4, "n_shared_experts": 1},
-    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2}},
-    "cohere_compass": {"text_config": _ROPE},
-    "cohere_compass_text": _ROPE,
-    "perception_lm": {"vision_config": {"model_type": "timm_wrapper", "model_args": {"embed_dim": 48}}},
-    "convnext": {"hidden_sizes": [12, 20, 28, 36], "depths": [1, 1, 2, 1]},
-    "convnextv2": {"hidden_sizes": [12, 20, 28, 36], "depths": [1, 1, 2, 1]},
-    "Wav2Vec2ConformerForCTC": {"vocab_size": 32},
-    "DetrForSegmentation": {"d_model": 64, "encoder_attention_heads": 8, "decoder_attention_heads": 8},
-}
 
 _HEADS = (6, 5, 7, 4, 9, 3, 10, 11)  # one number per tower, so that every tower has a width of its own
 _SMALL: tuple[tuple[str, Any], ...] = (
@@ -159,7 +123,7 @@ def tiny_configs(name: str, variants: bool = True) -> Iterator[PreTrainedConfig]
 def base_fields(name: str) -> dict[str, Any]:
     """Keyword arguments of the class's smallest config that builds. Raises what the last attempt raised."""
     cls = config_class(name)
-    needed = {**_NEEDED.get(cls.model_type, {}), **_NEEDED.get(name, {})}
+    needed = {**NEEDED.get(cls.model_type, {}), **NEEDED.get(name, {})}
     needed = {key: _part(value) for key, value in needed.items()}
     everything = (*_COUNTS, *_EXPERTS, *_SMALL)
     attempts = (
@@ -182,9 +146,9 @@ def base_fields(name: str) -> dict[str, Any]:
 
 
 def other_bases(name: str) -> Iterator[dict[str, Any]]:
-    """Keyword arguments of configs that differ from the base in many fields: all towers alike, the class's own sizes."""
+    """Keyword arguments of configs that differ from the base in many fields: all towers alike, the class's sizes."""
     cls = config_class(name)
-    needed = {**_NEEDED.get(cls.model_type, {}), **_NEEDED.get(name, {})}
+    needed = {**NEEDED.get(cls.model_type, {}), **NEEDED.get(name, {})}
     needed = {key: _part(value) for key, value in needed.items()}
     plain = cls(**needed)
     if sub_configs(plain):
@@ -192,7 +156,6 @@ def other_bases(name: str) -> Iterator[dict[str, Any]]:
         yield {**_small(plain, table, False, itertools.repeat(_HEADS[0])), **_kept(needed, table)}
     table = (*_COUNTS, *_EXPERTS)
     yield {**_small(plain, table, False), **_kept(needed, table)}
-    yield _kept(needed, ())
 
 
 def _part(value: Any) -> Any:
@@ -292,7 +255,9 @@ def _others(key: str, value: Any) -> tuple[Any, ...]:
         if re.search(r"period|interval|freq|step|offset|every", key):
             return (1, 2) if value > 2 else _OTHER_NUMBERS.get(value, ())
         without = (None,) if re.search(r"rank|window|.*intermediate_size", key) else ()
-        return without + _OTHER_NUMBERS.get(value, (0,) if re.search(r"size|dim|rank|num|layers", key) else ())
+        return without + _OTHER_NUMBERS.get(
+            value, (0,) if re.search(r"rank|num_|layers|intermediate_size|position", key) else ()
+        )
     if isinstance(value, float):
         return (0.0,) if value else (0.1,)
     if isinstance(value, str) and re.search(r"act|hidden_act|activation", key):

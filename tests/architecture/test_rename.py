@@ -1,0 +1,42 @@
+"""Names as transformers 5.23.0 renames them (core_model_loading.py, `rename_source_key`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.rename import natural_key, read_transform, renamer
+
+LAYER = ["rename", r"(?P<g0>^h\.(\d+)\.)", [r"^h\.(\d+)\."], [r"layers.\1."], [], None, None, 0]
+SCOPED = ["rename", r"(?P<g0>fc1(?!\w))", ["fc1"], ["up"], [], "tower", "model", 0]
+EXPERTS = ["convert", r"(?P<g0>experts.*\.w1\.weight(?!\w))", ["experts.*.w1.weight"], ["experts.up"], [], None, None, 0]
+GROUP = [
+    "GroupWeightRename", r"(?P<g0>b\.(\d+)\.norm0(?!\w))|(?P<g1>b\.(\d+)\.norm1(?!\w))",
+    ["norm0", "norm1"], [r"b.\1.norm1", r"b.\1.norm2"], [], None, None, 0,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("transform", "prefix", "model", "stored", "name"),
+    [
+        pytest.param(LAYER, "model", {"model.layers.3.w"}, "h.3.w", "model.layers.3.w", id="renamed, then the prefix added"),
+        pytest.param(LAYER, "model", {"layers.3.w"}, "model.layers.3.w", "layers.3.w", id="prefix taken away"),
+        pytest.param(LAYER, "model", {"h.3.w"}, "h.3.w", "h.3.w", id="not renamed where the model has the stored name"),
+        pytest.param(SCOPED, "model", {"model.tower.up"}, "tower.fc1", "model.tower.up", id="within its scope"),
+        pytest.param(SCOPED, "model", {"model.text.fc1"}, "model.text.fc1", "model.text.fc1", id="not outside of it"),
+        pytest.param(SCOPED, "model", {"model.tower.fc12"}, "model.tower.fc12", "model.tower.fc12", id="names end at a boundary"),
+        pytest.param(EXPERTS, "model", {"model.experts.up"}, "model.experts.7.w1.weight", "model.experts.up", id="experts"),
+        pytest.param(GROUP, "", {"b.2.norm1"}, "b.2.norm0", "b.2.norm1", id="a group's guard"),
+        pytest.param(GROUP, "", {"b.2.norm1"}, "b.2.norm1", "b.2.norm1", id="a group whose guard was not seen"),
+    ],
+)
+def test_renamed(transform, prefix, model, stored, name):
+    assert renamer([read_transform(0, transform)], prefix, model.__contains__)(stored).name == name
+
+
+def test_names_that_differ_in_indices_alone_keep_their_own():
+    rename = renamer([read_transform(0, LAYER)], "", lambda name: name.startswith("layers"))
+    assert [rename(f"h.{index}.w").name for index in (0, 11)] == ["layers.0.w", "layers.11.w"]
+
+
+def test_the_order_of_experts_is_by_number():
+    assert sorted(["e.10.w", "e.9.w", "e.w2", "e.w10"], key=natural_key) == ["e.9.w", "e.10.w", "e.w2", "e.w10"]
