@@ -130,8 +130,8 @@ def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[Base
         return sizes, ()
     loaded = sizes.loaded
     if load.base_precision not in ("fp32", "bf16", "fp16"):
-        unknown = dict.fromkeys(("dtype", "footprint_bytes", "state_bytes", "weight_bytes", "prepared_footprint_bytes"))
-        loaded = replace(loaded, **unknown)
+        nothing = dict.fromkeys(("dtype", "footprint_bytes", "state_bytes", "weight_bytes", "prepared_footprint_bytes"))
+        loaded = replace(loaded, **nothing)
     whole = {name: size for name, size in sizes.bytes.items() if name in ("fp32", "bf16", "fp16")}
     footprint = {name: size for name, size in sizes.footprint.items() if name in whole}
     unknown = dict.fromkeys(name for name in sizes.bytes if name not in whole)
