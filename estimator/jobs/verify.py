@@ -14,6 +14,7 @@ from estimator.report.verify_result import Verification
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
 
+BITSANDBYTES = ("int8", "nf4", "fp4")
 DEVICES = ("meta", "cpu", "cuda")
 LIBRARIES = ("lora-size", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
 Progress = Callable[[str], None] | None
@@ -33,7 +34,7 @@ def verify(
     Raises UnsupportedError where the libraries are missing, the model can't be built or does not fit, UsageError for
     a device that is none.
     """
-    _require_libraries()
+    _require_libraries(device, load_options(request))
     from estimator.jobs import verify_model
 
     device = _device(device)
@@ -64,10 +65,13 @@ def verify(
     )
 
 
-def _require_libraries() -> None:
-    from estimator.jobs.verify_model import missing_libraries
+def _require_libraries(device: str | None, load: LoadOptions) -> None:
+    from importlib.util import find_spec
 
-    if missing := missing_libraries():
+    needed = ["torch", "transformers", "peft", *(() if device == "meta" else ("accelerate",))]
+    if device != "meta" and load.base_precision in BITSANDBYTES:
+        needed.append("bitsandbytes")
+    if missing := [name for name in needed if find_spec(name) is None]:
         raise UnsupportedError(
             f"verifying needs {', '.join(missing)}, not installed here.",
             where="--verify",
@@ -106,10 +110,20 @@ def _wanted(request: Request, answer: Answer, trust_remote_code: bool) -> Any:
         num_labels=request.num_labels,
         dtype=plain.get(load.base_precision, load.dtype),
         untied=found.untied,
+        kept_apart=_kept_apart(answer),
         load=load,
         trust_remote_code=trust_remote_code,
         token=request.token,
     )
+
+
+def _kept_apart(answer: Answer) -> frozenset[str]:
+    """Stored names that the estimate ties to nothing: without weights it can't be seen whether their values are equal."""
+    import json
+
+    headers = (file.header for file in answer.found.files)
+    stored = {name for header in headers for name in (json.loads(header) if isinstance(header, bytes) else header)}
+    return frozenset(stored - set(answer.tree.tied))
 
 
 def _place(id_: str, source: str) -> str | None:
@@ -191,8 +205,11 @@ def _with_weights(
         from estimator.jobs.verify_step import BATCH, TOKENS
         from estimator.jobs.verify_step import train_step as step
 
-        measured |= step(adapted, device)
-        left_out.append(f"the step's peak, {BATCH} x {TOKENS} tokens: it is shown beside what `lora-size plan` expects")
+        try:
+            measured |= step(adapted, device)
+            left_out.append(f"the step's peak, {BATCH} x {TOKENS} tokens: `lora-size plan` says what to expect")
+        except UnsupportedError as error:
+            left_out.append(error.what)
     return Facts(**before, **facts), measured
 
 
@@ -231,7 +248,7 @@ def _adapter_dtype(request: Request) -> str | None:
 
 
 def _is_quantised(answer: Answer, load: LoadOptions) -> bool:
-    return load.base_precision in ("int8", "nf4", "fp4") or bool(answer.tree.config.get("quantization_config"))
+    return load.base_precision in BITSANDBYTES or bool(answer.tree.config.get("quantization_config"))
 
 
 def _comparable(estimate: Facts, device: str, left_out: list[str]) -> Facts:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -39,6 +38,9 @@ class Wanted(NamedTuple):
     untied: tuple[str, ...]  # the class ties them, the file holds values of their own
     load: LoadOptions
     trust_remote_code: bool
+    kept_apart: frozenset[str] = (
+        frozenset()
+    )  # stored under their own names, with values that the estimate found unequal
     token: str | None = None
 
 
@@ -82,7 +84,7 @@ def build_on_meta(wanted: Wanted, folder: str) -> Any:
                 stack.enter_context(part)
             model = cls(config)
         model.tie_weights()
-        _untie(model, wanted.untied)
+        _untie(model, (*wanted.untied, *(name for name in model.all_tied_weights_keys if name in wanted.kept_apart)))
         _keep_in_float32(model, dtype)
     model.name_or_path = folder
     model.eval()
@@ -220,10 +222,3 @@ def _keep_in_float32(model: Any, dtype: Any) -> None:
     for name, parameter in model.named_parameters():
         if kept.search(name) and parameter.dtype == dtype:
             parameter.data = parameter.data.to(torch.float32)
-
-
-def missing_libraries() -> list[str]:
-    """Of the extra, those that cannot be imported here."""
-    from importlib.util import find_spec
-
-    return [name for name in ("torch", "transformers", "peft") if name not in sys.modules and find_spec(name) is None]

@@ -1,0 +1,105 @@
+"""Every bundled model built without weights and compared with its estimate: how a release is checked.
+
+    python benchmarks/verify_suite.py [--only SUBSTRING] [--variant NAME] [--json FILE] [--all]
+
+Models with one and the same config are built once; --all builds each. Exit 1 where anything differs. Needs
+`pip install 'lora-size[verify]'`; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from estimator.errors import LoraSizeError  # noqa: E402
+from estimator.jobs.base import BaseCache  # noqa: E402
+from estimator.jobs.estimate import estimate  # noqa: E402
+from estimator.jobs.verify import verify  # noqa: E402
+from estimator.request.request import Request  # noqa: E402
+from estimator.source.snapshot import known_models  # noqa: E402
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "r64-all-linear": {"r": 64, "target_modules": "all-linear"},
+    "dora": {"r": 16, "target_modules": "all-linear", "use_dora": True},
+    "modules-to-save": {"r": 8, "target_modules": "all-linear", "modules_to_save": ["lm_head", "embed_tokens"]},
+}
+
+
+class Row(NamedTuple):
+    model: str
+    architecture: str
+    variant: str
+    status: str  # "equal" | "differs" | "refused" (the estimate refuses) | "not built" (the libraries do)
+    remark: str
+    seconds: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="part of a model's id")
+    parser.add_argument("--variant", choices=VARIANTS, action="append")
+    parser.add_argument("--json", help="write the rows into this file, one a line")
+    parser.add_argument("--all", action="store_true", help="models with the same config as well")
+    options = parser.parse_args()
+    rows = []
+    for row in check_all(options.only, options.variant or list(VARIANTS), options.all):
+        rows.append(row)
+        if row.status != "equal":
+            print(f"{row.status:10} {row.model:48} {row.architecture:36} {row.variant:16} {row.remark}", flush=True)
+        if options.json:
+            with open(options.json, "a", encoding="utf-8") as file:
+                print(json.dumps(row._asdict()), file=file)
+    print_table(rows)
+    return 1 if any(row.status == "differs" for row in rows) else 0
+
+
+def check_all(only: str, variants: list[str], every: bool) -> Iterator[Row]:
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for known in known_models():
+        if only.lower() not in known.id.lower() or (not every and (known.config_text, known.untied) in seen):
+            continue
+        seen.add((known.config_text, known.untied))
+        bases = BaseCache()
+        architecture = next(iter(json.loads(known.config_text).get("architectures") or ()), "-")
+        for variant in variants:
+            begin = time.perf_counter()
+            status, remark = check(known.id, VARIANTS[variant], bases)
+            yield Row(known.id, architecture, variant, status, remark, round(time.perf_counter() - begin, 2))
+
+
+def check(model: str, lora: dict[str, Any], bases: BaseCache) -> tuple[str, str]:
+    request = Request(model=model, lora=lora, offline=True)
+    try:
+        answer = estimate(request, bases=bases)
+    except LoraSizeError as error:
+        return "refused", f"{error.code}: {error.what}"
+    try:
+        verification = verify(request, answer, device="meta")
+    except LoraSizeError as error:
+        return "not built", error.what
+    differing = [f"{c.what}: {c.estimate} and really {c.real}" for c in verification.comparisons if not c.equal]
+    first = [f"{d.name}: {d.estimate} and really {d.real}" for d in verification.differences[:1]]
+    remark = answer.tree.basis + "; " + "; ".join(differing + first)
+    return ("equal", "") if verification.equal else ("differs", remark)
+
+
+def print_table(rows: list[Row]) -> None:
+    counts = Counter((row.variant, row.status) for row in rows)
+    statuses = ("equal", "differs", "refused", "not built")
+    print(f"\n{'variant':20}" + "".join(f"{status:>12}" for status in statuses))
+    for variant in dict.fromkeys(row.variant for row in rows):
+        print(f"{variant:20}" + "".join(f"{counts[variant, status]:12}" for status in statuses))
+    print(f"{len({row.model for row in rows})} models, {sum(row.seconds for row in rows):.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
