@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from estimator.notes import Note
@@ -36,6 +37,7 @@ def known_models() -> Iterator[Known]:
             yield _parse(line)
 
 
+@lru_cache(maxsize=8)  # whether a network is needed is asked before the model is
 def find_in_snapshot(name: str) -> Found | None:
     """The bundled model of that id or alias, letters' case aside; None where there is none."""
     known = _look_up(name)
