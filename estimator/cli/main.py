@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any
@@ -71,6 +72,7 @@ def cli(ctx: click.Context, **options: Any) -> None:
                 f"{option} belongs behind the command: lora-size {ctx.invoked_subcommand} {option} ..."
             )
         return
+    gc.disable()  # one answer a process: tensors come by the ten thousand, and none of them is garbage before the end
     _ask_ahead(options)
     from estimator.cli.estimate import run
 
