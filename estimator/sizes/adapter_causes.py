@@ -106,7 +106,7 @@ _SPELLINGS = (
 
 
 def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
-    """Modules of another name, but the same layers, shapes and matrices: paired where the pairing is one to one."""
+    """Modules of another name, but the same layers, shapes and matrices, and as many of each."""
     for key in (_by_leaf, _by_place):
         lost, odd = defaultdict(list), defaultdict(list)
         for name, part in implied.items():
@@ -115,7 +115,8 @@ def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
         for name, part in real.items():
             if name not in implied:
                 odd[key(name, part)].append(name)
-        pairs = {names[0]: odd[k][0] for k, names in lost.items() if len(names) == len(odd.get(k, ())) == 1}
+        alike = [(names, odd[k]) for k, names in lost.items() if len(names) == len(odd.get(k, ()))]
+        pairs = {new: old for news, olds in alike for new, old in zip(sorted(news), sorted(olds), strict=True)}
         if pairs and len(pairs) * 2 >= sum(map(len, odd.values())):
             back = {old: new for new, old in pairs.items()}
             new, old = next(iter(pairs.items()))

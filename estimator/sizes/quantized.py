@@ -40,9 +40,10 @@ def quantise_as_stored(tree: ModuleTree, dtype: str) -> ModuleTree:
     if layers is None:
         return replace(tree, notes=(*tree.notes, _unknown(quantization.scheme)))
     tree = replace(tree, modules=tuple(_upright(module) for module in tree.modules))
-    caution = CAUTIONS.get(quantization.scheme)
+    converted = layers(tree, quantization, dtype)
+    caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)
     notes = (*tree.notes, caution) if caution else tree.notes
-    return replace(tree, quantised=layers(tree, quantization, dtype), notes=notes)
+    return replace(tree, quantised=converted, notes=notes)
 
 
 def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
@@ -81,6 +82,13 @@ def _upright(module: Module) -> Module:
     if weight.shape[-1:] == bias.shape or weight.shape[:1] != bias.shape:
         return module
     return module._replace(parameters=(weight._replace(shape=weight.shape[::-1]), *module.parameters[1:]))
+
+
+def _unconverted(scheme: str) -> Note:
+    return Note(
+        "nothing_quantised",
+        f"config.json says {scheme}, but transformers would convert no layer of this class: bytes are the plain model's.",
+    )
 
 
 def _unknown(scheme: str) -> Note:

@@ -60,6 +60,12 @@ def renamed(parts, change):
             id="modules of an older transformers",
         ),
         pytest.param(
+            lora(names=("q_proj", "k_proj")),
+            lora(names=("query", "key"), template="base_model.model.vit.encoder.layer.{}.attention.{}.lora_{}.weight"),
+            [("older_names", 8, 0)],
+            id="two modules of one shape, both renamed",
+        ),
+        pytest.param(
             {**IMPLIED, HEAD: Part("F32", (2, 64))},
             {**IMPLIED, HEAD: Part("F32", (5, 64))},
             [("number_of_labels", 1, 4 * 3 * 64)],

@@ -135,3 +135,9 @@ def test_another_precision_of_a_stored_scheme_is_marked():
     sizes = base_sizes(tree, None, LoadOptions(base_precision="bf16"))
     assert sizes.loaded.footprint_bytes == HEAD + 192 * 128 * 2
     assert [note.code for note in sizes.notes] == ["stored_quantised"]
+
+
+def test_a_scheme_that_converts_nothing_says_so():
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    sizes = base_sizes(tree, None, LoadOptions())  # its Linear lies in none of the blocks that optimum looks for
+    assert [note.code for note in sizes.notes] == ["nothing_quantised"]
