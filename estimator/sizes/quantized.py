@@ -87,7 +87,7 @@ def _upright(module: Module) -> Module:
 def _unconverted(scheme: str) -> Note:
     return Note(
         "nothing_quantised",
-        f"config.json says {scheme}, but transformers would convert no layer of this class: bytes are the plain model's.",
+        f"config.json says {scheme}, but no layer of this class would be converted: bytes are the plain model's.",
     )
 
 
