@@ -7,8 +7,8 @@ from importlib import metadata
 from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
-from estimator.jobs.estimate import load_options, vocab_size
-from estimator.jobs.verify_facts import Facts, compare, promised
+from estimator.jobs.estimate import load_options, vocab_size, with_config_file
+from estimator.jobs.verify_facts import compare, promised
 from estimator.report.answer import Answer
 from estimator.report.verify_result import Verification
 from estimator.request.load_options import LoadOptions
@@ -34,33 +34,38 @@ def verify(
     Raises UnsupportedError where the libraries are missing, the model can't be built or does not fit, UsageError for
     a device that is none.
     """
-    _require_libraries(device, load_options(request))
-    from estimator.jobs import verify_model
+    request = with_config_file(request)
+    load = load_options(request)
+    _require_libraries(device, load)
+    from estimator.jobs.verify_model import config_folder
+    from estimator.jobs.verify_real import Run, real_facts
 
-    device = _device(device)
-    say = progress or (lambda text: None)
-    if train_step and device == "meta":
-        raise UsageError(
-            "nothing can be trained on meta.", where="--train-step", way_out="--device cpu or --device cuda"
-        )
-    wanted = _wanted(request, answer, trust_remote_code)
+    device = _device(device, train_step)
     if device != "meta":
         _must_fit(answer, device)
     _quiet()
-    left_out: list[str] = []
-    with verify_model.config_folder(answer.tree.config) as folder:
-        say(f"building {answer.found.id} on {device}")
-        if device == "meta":
-            real, measured = _on_meta(request, answer, wanted, folder, left_out), {}
-        else:
-            real, measured = _with_weights(request, answer, wanted, folder, device, left_out, train_step)
-    comparisons, differences = compare(_comparable(promised(answer), device, left_out), real)
+    with config_folder(answer.tree.config) as folder:
+        if progress:
+            progress(f"building {answer.found.id} on {device}")
+        run = Run(
+            request=request,
+            lora=dict(answer.adaptation.config),
+            rows=vocab_size(request),
+            wanted=_wanted(request, answer, load, trust_remote_code),
+            folder=folder,
+            device=device,
+            quantised=_is_quantised(answer, load),
+            saves=answer.file_bytes is not None,
+            train_step=train_step,
+        )
+        real = real_facts(run)
+    comparisons, differences = compare(promised(answer), real)
     return Verification(
         device=device,
         comparisons=comparisons,
         differences=differences,
-        left_out=tuple(left_out),
-        measured=measured,
+        left_out=tuple(run.left_out),
+        measured=run.measured,
         versions=_versions(),
     )
 
@@ -79,11 +84,15 @@ def _require_libraries(device: str | None, load: LoadOptions) -> None:
         )
 
 
-def _device(device: str | None) -> str:
+def _device(device: str | None, train_step: bool) -> str:
     import torch
 
     if device is None:
-        return "cuda" if torch.cuda.is_available() else "meta"
+        device = "cuda" if torch.cuda.is_available() else "meta"
+    if train_step and device == "meta":
+        raise UsageError(
+            "nothing can be trained on meta.", where="--train-step", way_out="--device cpu or --device cuda"
+        )
     if device not in DEVICES:
         raise UsageError(
             f"there is no device {device[:40]!r}.", where="--device", way_out="one of " + ", ".join(DEVICES)
@@ -95,10 +104,9 @@ def _device(device: str | None) -> str:
     return device
 
 
-def _wanted(request: Request, answer: Answer, trust_remote_code: bool) -> Any:
+def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_code: bool) -> Any:
     from estimator.jobs.verify_model import Wanted
 
-    load = load_options(request)
     plain = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
     changed = bool(request.set)
     found = answer.found
@@ -118,7 +126,7 @@ def _wanted(request: Request, answer: Answer, trust_remote_code: bool) -> Any:
 
 
 def _kept_apart(answer: Answer) -> frozenset[str]:
-    """Stored names that the estimate ties to nothing: without weights it can't be seen whether their values are equal."""
+    """Stored names that the estimate ties to nothing; only their values could say otherwise."""
     import json
 
     headers = (file.header for file in answer.found.files)
@@ -154,107 +162,8 @@ def _must_fit(answer: Answer, device: str) -> None:
         )
 
 
-def _on_meta(request: Request, answer: Answer, wanted: Any, folder: str, left_out: list[str]) -> Facts:
-    from estimator.jobs import verify_adapter as adapter
-    from estimator.jobs import verify_model
-
-    model = verify_model.build_on_meta(wanted, folder)
-    before = {**adapter.base_facts(model), "modules": adapter.module_facts(model)}
-    parameters = sum(p.numel() for p in model.parameters())
-    facts = _adapted_facts(request, answer, model, on_meta=True)
-    facts.pop("model", None)
-    if "tensors" in facts:
-        facts["file_bytes"] = adapter.file_bytes_on_meta(facts["tensors"])
-    if _is_quantised(answer, wanted.load):
-        left_out.append("bytes and counts of the quantised base: --device cpu or cuda loads it")
-        before = {name: before[name] for name in ("architecture", "modules", "tied")}
-        facts.pop("all_parameters", None)
-    return Facts(base_parameters=parameters, **before, **facts)
-
-
-def _with_weights(
-    request: Request, answer: Answer, wanted: Any, folder: str, device: str, left_out: list[str], train_step: bool
-) -> tuple[Facts, dict[str, int]]:
-    import torch
-
-    from estimator.jobs import verify_adapter as adapter
-    from estimator.jobs import verify_model
-
-    measured: dict[str, int] = {}
-    model = verify_model.load(wanted, folder, device)
-    model.name_or_path = folder
-    before = adapter.base_facts(model)
-    if _is_quantised(answer, wanted.load):
-        before["converted"] = adapter.converted_modules(model)
-        left_out.append("shapes of single modules: --device meta compares them")
-    else:
-        before["modules"] = adapter.module_facts(model)
-        before["base_parameters"] = sum(p.numel() for p in model.parameters())
-    if device == "cuda":
-        measured["allocated after loading"] = torch.cuda.memory_allocated()
-    if wanted.load.prepare_kbit:
-        import peft
-
-        model = peft.prepare_model_for_kbit_training(model)
-        before |= adapter.base_facts(model)
-    facts = _adapted_facts(request, answer, model, on_meta=False)
-    adapted = facts.pop("model", None)
-    if device == "cuda":
-        measured["allocated with the adapter"] = torch.cuda.memory_allocated()
-    if train_step and adapted is not None:
-        from estimator.jobs.verify_step import BATCH, TOKENS
-        from estimator.jobs.verify_step import train_step as step
-
-        try:
-            measured |= step(adapted, device)
-            left_out.append(f"the step's peak, {BATCH} x {TOKENS} tokens: `lora-size plan` says what to expect")
-        except UnsupportedError as error:
-            left_out.append(error.what)
-    return Facts(**before, **facts), measured
-
-
-def _adapted_facts(request: Request, answer: Answer, model: Any, *, on_meta: bool) -> dict[str, Any]:
-    """What can be read once the adapter is on; PEFT's refusal alone where it refuses."""
-    from estimator.jobs import verify_adapter as adapter
-
-    save_embedding_layers = request.save_embedding_layers or "auto"
-    rows = vocab_size(request)
-    try:
-        if rows is not None:
-            model.resize_token_embeddings(rows, mean_resizing=False)
-        adapted = adapter.put_on(model, answer.adaptation.config, _adapter_dtype(request), on_meta)
-        trainable, total = adapted.get_nb_trainable_parameters()
-        facts: dict[str, Any] = {
-            "model": adapted,
-            "adapted": adapter.adapted_modules(adapted),
-            "trainable": trainable,
-            "all_parameters": total,
-        }
-        if answer.file_bytes is None:
-            return facts
-        if on_meta:
-            return facts | {"tensors": adapter.file_tensors(adapted, save_embedding_layers)}
-        tensors, size = adapter.saved_file(adapted, save_embedding_layers)
-        return facts | {"tensors": tensors, "file_bytes": size}
-    except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError, RuntimeError) as error:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return {"refusal": f"{type(error).__name__}: {text[:300]}"}
-
-
-def _adapter_dtype(request: Request) -> str | None:
-    from estimator.dtypes import FROM_TORCH
-
-    return FROM_TORCH.get(request.adapter_dtype or "", request.adapter_dtype)
-
-
 def _is_quantised(answer: Answer, load: LoadOptions) -> bool:
     return load.base_precision in BITSANDBYTES or bool(answer.tree.config.get("quantization_config"))
-
-
-def _comparable(estimate: Facts, device: str, left_out: list[str]) -> Facts:
-    if device == "meta" and estimate.footprint is None:
-        left_out.append("bytes of the base: the dtype in which it is stored is not known")
-    return estimate
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,6 @@ from estimator.jobs.verify_model import torch_dtype
 _NOT_ASKED = frozenset(
     {"peft_type", "auto_mapping", "base_model_name_or_path", "peft_version", "inference_mode", "revision"}
 )
-_EMBEDDINGS = {"auto": "auto", "yes": True, "no": False}
 
 
 def lora_config(fields: Mapping[str, Any], on_meta: bool) -> Any:
@@ -102,20 +101,26 @@ def adapted_modules(model: Any) -> dict[str, tuple[AdaptedModule, ...]]:
     return {name: tuple(sorted(entries)) for name, entries in found.items()}
 
 
-def file_tensors(model: Any, save_embedding_layers: str) -> dict[str, SavedTensor]:
+def adapted_facts(model: Any) -> dict[str, Any]:
+    """Facts of the PeftModel that need no file."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return {"adapted": adapted_modules(model), "trainable": trainable, "all_parameters": total}
+
+
+def file_tensors(model: Any, save_embedding_layers: str | bool) -> dict[str, SavedTensor]:
     """What save_pretrained would write."""
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model, save_embedding_layers=_EMBEDDINGS[save_embedding_layers])
+    state = get_peft_model_state_dict(model, save_embedding_layers=save_embedding_layers)
     return {name: SavedTensor(dtype_name(t.dtype), tuple(t.shape)) for name, t in state.items()}
 
 
-def saved_file(model: Any, save_embedding_layers: str) -> tuple[dict[str, SavedTensor], int]:
+def saved_file(model: Any, save_embedding_layers: str | bool) -> tuple[dict[str, SavedTensor], int]:
     """The tensors in the header of a file that PEFT really saved, and that file's bytes; nothing is left behind."""
     from safetensors import safe_open
 
     with tempfile.TemporaryDirectory(prefix="lora-size-verify-") as folder:
-        model.save_pretrained(folder, save_embedding_layers=_EMBEDDINGS[save_embedding_layers])
+        model.save_pretrained(folder, save_embedding_layers=save_embedding_layers)
         path = os.path.join(folder, "adapter_model.safetensors")
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

@@ -57,7 +57,7 @@ FAMILIES = {
     ),
 }
 LORAS = {
-    "default": {},
+    "a regular expression": {"target_modules": r".*\.(q_proj|qkv_proj|c_attn|q|query)", "r": 4},
     "all-linear, r 3, DoRA": {"target_modules": "all-linear", "r": 3, "use_dora": True},
 }
 
@@ -98,7 +98,7 @@ def check(request, device):
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_a_broken_fact_is_caught_and_named(folder, device):
-    request = Request(model=folder)
+    request = Request(model=folder, lora={"target_modules": "all-linear"})
     answer = estimate(request)
     modules = answer.tree.modules
     broken = next(module for module in modules if module.kind in ("Linear", "Conv1D"))
@@ -109,7 +109,7 @@ def test_a_broken_fact_is_caught_and_named(folder, device):
 
 
 def test_one_training_step_goes_through(folder):
-    request = Request(model=folder)
+    request = Request(model=folder, lora={"target_modules": "all-linear"})
     verification = verify(request, estimate(request), device="cpu", train_step=True)
     assert verification.equal
     assert not [text for text in verification.left_out if "failed" in text]
