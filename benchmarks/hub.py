@@ -1,10 +1,11 @@
-"""Metadata from the Hub: this tool against huggingface_hub's own calls, and hf-mem where it is installed.
+"""Metadata from the Hub: this tool against huggingface_hub's own calls.
 
     python -m benchmarks.hub [--latency 20] [--rounds 5] [--model llama-8b]
 
 Whole processes against the stand-in Hub of tests/hub, in turns, so that a busy moment hits all alike. Shown are the
 median wall time, the requests, the bytes of all bodies and the connections of one run. The promise: the whole estimate
-takes no longer than the fastest of the library's calls (0.9 of it for DeepSeek-V3).
+takes no longer than the fastest of the library's calls (0.9 of it for DeepSeek-V3). hf-mem asks huggingface.co by name
+and can't be sent to a stand-in; `--hf-mem ID` times it and the others on the real Hub instead.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Run(NamedTuple):
 def contestants(id_: str) -> dict[str, list[str]]:
     """Command lines by name."""
     python = [sys.executable, "-c"]
-    estimate = [sys.executable, "-m", "estimator.cli.main", "--model", id_, "--online", "--json"]
+    main = "import sys; from estimator.cli.main import main; main(sys.argv[1:])"
+    estimate = [*python, main, "--model", id_, "--online", "--json"]
     made = {
         "lora-size, whole estimate": estimate,
         "lora-size, reading alone": [*python, _READ.format(id=id_)],
@@ -49,9 +51,22 @@ def contestants(id_: str) -> dict[str, list[str]]:
         "get_sharded_safetensors_metadata": [*python, _API.format(call="get_sharded_safetensors_metadata", id=id_)],
         "get_safetensors_metadata": [*python, _API.format(call="get_safetensors_metadata", id=id_)],
     }
-    if find_spec("hf_mem"):
-        made["hf-mem"] = [sys.executable, "-m", "hf_mem.cli", "--model-id", id_]
     return made
+
+
+def on_the_real_hub(id_: str, number: int) -> None:
+    """Print the same for huggingface.co, hf-mem among the contestants where it is installed."""
+    commands = contestants(id_)
+    if find_spec("hf_mem"):
+        commands["hf-mem"] = [sys.executable, "-m", "hf_mem.cli", "--model-id", id_]
+    for name, command in commands.items():
+        seconds = []
+        for _ in range(number):
+            with tempfile.TemporaryDirectory() as cache:
+                begun = time.perf_counter()
+                subprocess.run(command, env={**os.environ, "HF_HOME": cache}, capture_output=True, check=False)
+                seconds.append(time.perf_counter() - begun)
+        print(f"  {name:34} {statistics.median(seconds):7.3f} s")
 
 
 def run(command: list[str], hub: StandIn, cache: str) -> Run:
@@ -104,7 +119,11 @@ def main() -> None:
     parser.add_argument("--latency", type=float, action="append", help="milliseconds; default 0, 20 and 60")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", action="append", choices=list(LIMITS))
+    parser.add_argument("--hf-mem", metavar="ID", help="time one model on huggingface.co instead")
     options = parser.parse_args()
+    if options.hf_mem:
+        on_the_real_hub(options.hf_mem, options.rounds)
+        return
     with StandIn(large_repos()) as hub:
         for latency in options.latency or [0, 20, 60]:
             hub.latency = latency / 1000
