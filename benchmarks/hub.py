@@ -44,14 +44,13 @@ def contestants(id_: str) -> dict[str, list[str]]:
     python = [sys.executable, "-c"]
     main = "import sys; from estimator.cli.main import main; main(sys.argv[1:])"
     estimate = [*python, main, "--model", id_, "--online", "--json"]
-    made = {
+    return {
         "lora-size, whole estimate": estimate,
         "lora-size, reading alone": [*python, _READ.format(id=id_)],
         "lora-size, reading by ranges": [*python, _READ.format(id=id_ + "-ranged")],
         "get_sharded_safetensors_metadata": [*python, _API.format(call="get_sharded_safetensors_metadata", id=id_)],
         "get_safetensors_metadata": [*python, _API.format(call="get_safetensors_metadata", id=id_)],
     }
-    return made
 
 
 def on_the_real_hub(id_: str, number: int) -> None:

@@ -21,7 +21,7 @@ from estimator.source.refusals import is_missing_entry, refusal
 from estimator.source.side_by_side import each
 from estimator.source.transport import Answer, Line, get, shown
 
-FIRST_BYTES = 65_536
+FIRST_BYTES = 100_000  # as huggingface_hub: 97 % of headers are shorter
 WORKERS = 8
 MAX_FILES = 2_000
 MAX_HEADERS_BYTES = 64_000_000  # of all files together
