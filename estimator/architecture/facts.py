@@ -21,10 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from estimator.architecture.structure import Structure, read_children, read_structure
+from estimator.architecture.structure import Structure, line_of, read_children, read_structure
 
 FACTS = Path(__file__).with_name("classes.facts")
-_BLOCK_CHARACTERS = 48_000
+_BLOCK_CHARACTERS = 96_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +112,12 @@ def class_facts(name: str) -> ClassFacts | None:
     said = line(f"={name}")
     if said is None:
         return None
-    parsed = _needed(said["root"])
+    root = said.get("root", name)
+    parsed = _needed(root)
     transforms = [line(ref) for ref in said.get("transforms", ())] + line("$legacy")
     return ClassFacts(
         name=name,
-        root=read_structure(said["root"], parsed, {}),
+        root=read_structure(root, parsed, {}),
         prefix=said.get("prefix", ""),
         transforms=tuple(transforms),
         ties=tuple(map(tuple, said.get("ties", ()))),
@@ -143,7 +144,7 @@ def _needed(root: str) -> dict[str, Sequence[Any]]:
         name = waiting.pop()
         if name not in parsed:
             parsed[name] = line(name)
-            waiting += [ref for _, _, options in _children(parsed[name]) for _, ref in options]
+            waiting += [line_of(ref) for _, _, options in _children(parsed[name]) for _, ref in options]
     return parsed
 
 
@@ -152,11 +153,17 @@ def class_for(model_type: str | None, task: str | None) -> str | None:
 
     Without a task: the causal language model, else the first that there is. None where the model type is unknown.
     """
-    tasks = line(f"@{model_type}") or {}
+    tasks = _tasks(line(f"@{model_type}") or {})
     if task is not None:
         return tasks.get(task)
     order = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "any", "FEATURE_EXTRACTION")
     return next((tasks[kind] for kind in order if kind in tasks), None)
+
+
+def _tasks(written: Mapping[str, Any]) -> dict[str, str]:
+    """Task -> class: a name that begins with "-" goes on after the stem that stands first."""
+    stem = written.get("", "")
+    return {task: stem + name[1:] if name[0] == "-" else name for task, name in written.items() if task}
 
 
 def explain(name: str) -> str:
@@ -165,8 +172,9 @@ def explain(name: str) -> str:
     if said is None:
         reason = (line("$refused") or {}).get(name, "no such class in the Auto mappings")
         return f"{name}: no facts ({reason})"
+    root = said.get("root", name)
     rows = [f"{key}: {json.dumps(value)}" for key, value in said.items()]
-    return "\n".join([stamp(), name, *rows, *_tree(said["root"], _needed(said["root"]), 1)])
+    return "\n".join([stamp(), name, *rows, *_tree(root, _needed(root), 1)])
 
 
 def _children(written: Sequence[Any]) -> list[tuple[str, str | None, list[tuple[str, str]]]]:
@@ -175,9 +183,10 @@ def _children(written: Sequence[Any]) -> list[tuple[str, str | None, list[tuple[
 
 def _tree(ref: str, parsed: Mapping[str, Sequence[Any]], depth: int) -> list[str]:
     rows = []
-    for child, when, options in _children(parsed[ref]):
+    for child, when, options in _children(parsed[line_of(ref)]):
         for condition, option in options:
-            slots = parsed[option][2] if len(parsed[option]) > 2 else ()
+            written = parsed[line_of(option)]
+            slots = written[2] if len(written) > 2 else ()
             where = " ".join(text for text in ("?" if when is None else when, condition) if text)
             rows.append(f"{'  ' * depth}{child}: {option} {' '.join(slots)} {f'[{where}]' if where else ''}".rstrip())
             rows += _tree(option, parsed, depth + 1)

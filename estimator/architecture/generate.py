@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 from estimator.architecture.facts import FACTS, explain, pack, whole_text
 from estimator.architecture.meanings import meanings
-from estimator.architecture.structure import Structure, write_structure
+from estimator.architecture.structure import Structure, line_of, read_children, write_list, write_structure
 
 _MEMORY_BYTES = 6 << 30
 _TASKS = {
@@ -52,6 +53,8 @@ class Lines:
         return self._names[stem, text]
 
     def structure(self, structure: Structure) -> str:
+        if (inline := write_list(structure, self.structure)) is not None:
+            return inline
         stem = structure.cls.replace(" ", "_")
         return self.shared(stem, write_structure(stem, structure, self.structure))
 
@@ -117,8 +120,10 @@ def generate(jobs: int = 1) -> str:
         built.setdefault(classes[name].model_type, []).append(surveyed.structure)
         facts["ties"] = cyclic(facts["ties"])
         facts["transforms"] = [lines.shared("~transform", transform) for transform in facts["transforms"]]
-        facts["model_types"] = list(classes[name].model_types)
         facts["root"] = lines.structure(surveyed.structure)
+        facts["fresh"] = _needed_fresh(facts["fresh"], classes[name].mappings)
+        facts["defaults"] = _needed_defaults(facts["defaults"], dumped(facts["ties"]) + _text_of(lines, facts["root"]))
+        facts["root"] = "" if facts["root"] == name else facts["root"]
         lines.lines[f"={name}"] = dumped({key: value for key, value in facts.items() if keep(key, value)})
         for problem in surveyed.unresolved:
             print(f"{name}: {problem}", file=sys.stderr)
@@ -152,7 +157,44 @@ def _model_types() -> dict[str, str]:
         if mapping.endswith("_MAPPING_NAMES") and mapping != "CONFIG_MAPPING_NAMES":
             for model_type, name in names.items():
                 found.setdefault(model_type, {}).setdefault("any", name if isinstance(name, str) else name[0])
-    return {f"@{model_type}": dumped(tasks) for model_type, tasks in found.items()}
+    return {f"@{model_type}": dumped(_by_stem(tasks)) for model_type, tasks in found.items()}
+
+
+def _by_stem(tasks: dict[str, str]) -> dict[str, str]:
+    """The common beginning of the names said once; what "any" says only where nothing likelier does."""
+    if {"CAUSAL_LM", "SEQ_2_SEQ_LM"} & set(tasks):
+        tasks = {task: name for task, name in tasks.items() if task != "any"}
+    stem = os.path.commonprefix(list(tasks.values()))
+    return {"": stem, **{task: f"-{name[len(stem) :]}" for task, name in tasks.items()}} if stem else tasks
+
+
+def _needed_fresh(fresh: dict[str, Any], mappings: Sequence[str]) -> dict[str, Any]:
+    """Heads of the classes that PEFT's tasks lead to, and what no checkpoint of the class holds."""
+    heads = set(mappings) & set(_TASKS.values()) - {"MODEL_MAPPING_NAMES"}
+    return {name: shape for name, shape in fresh.items() if heads or "position" in name}
+
+
+def _needed_defaults(defaults: dict[str, Any], conditions: str) -> dict[str, Any]:
+    """Without what is false by default, where conditions ask for no more than truth."""
+    return {
+        path: value
+        for path, value in defaults.items()
+        if value or any(f"{path}{mark}" in conditions for mark in "=~@<>")
+    }
+
+
+def _text_of(lines: Lines, root: str) -> str:
+    """All lines below one."""
+    done: dict[str, str] = {}
+    waiting = [line_of(root)]
+    while waiting:
+        name = waiting.pop()
+        if name not in done:
+            done[name] = lines.lines[name]
+            written = json.loads(done[name])
+            children = read_children(written[1]) if len(written) > 1 else []
+            waiting += [line_of(ref) for _, _, options in children for _, ref in options]
+    return "".join(done.values())
 
 
 def _likelihood(mapping: str) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
 _LITERAL_INDEX = re.compile(r"\[0-9|\[\d|(?:\\\.|\.|\^)\d+(?:\\\.|\.|\(\?|$)|\(\?![^)]*\d")
+_EMPTY = ("", (), (), (), None, None, 0)
 _FIRST_STAND_IN = 700_001  # an index that no model has
 
 
@@ -36,10 +37,10 @@ class Renamed(NamedTuple):
 
 
 def read_transform(number: int, written: Sequence[Any]) -> Transform:
-    kind, expression, sources, targets, operations, scope, base, offset = written
+    kind, sources, targets, operations, scope, base, offset = (*written, *_EMPTY[len(written) :])
     return Transform(
         kind,
-        re.compile(expression),
+        _expression(sources),
         tuple(sources),
         tuple(targets),
         tuple(map(tuple, operations)),
@@ -48,6 +49,16 @@ def read_transform(number: int, written: Sequence[Any]) -> Transform:
         offset,
         number,
     )
+
+
+def _expression(sources: Sequence[str]) -> re.Pattern[str]:
+    """One branch for each source pattern, the longest first (`WeightTransform.__init__`)."""
+    branches = []
+    for number, source in sorted(enumerate(sources), key=lambda item: -len(item[1])):
+        pattern = source.replace("*.", r".*\.")
+        boundary = r"(?!\w)" if re.search(r"[a-zA-Z0-9]$", pattern) else ""
+        branches.append(f"(?P<g{number}>{pattern}{boundary})")
+    return re.compile("|".join(branches))
 
 
 def renamer(transforms: Iterable[Transform], prefix: str, known: Callable[[str], bool]) -> Callable[[str], Renamed]:

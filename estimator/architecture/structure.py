@@ -7,7 +7,8 @@ empty at the end left out:
     children              "name line" for a child that is always there, "name? line" for one that is there if the
                           checkpoint has weights for it, else [name, when, [[condition, line], ...]]: `when` is a
                           condition, "+other": where that sibling is, "n:" and a number or a field: so many, or 0: as
-                          "?"; a condition "!" is: where no other's holds. "*" or "stage*" stand for any index
+                          "?"; a condition "!" is: where no other's holds. "*" or "stage*" stand for any index;
+                          a line "[n:num_layers]LlamaDecoderLayer" is a ModuleList of so many
     parameters, buffers   texts: name, then ":" and marks: a digit (dimensions), "?" (not under every config),
                           "-" (a buffer that is not saved), "=F32" (a dtype that the class fixes)
     groups                "" for 1, "out" for the number of output channels, a number, or a config field
@@ -80,6 +81,22 @@ def write_structure(name: str, structure: Structure, refer: Callable[[Structure]
     return written
 
 
+def write_list(structure: Structure, refer: Callable[[Structure], str]) -> str | None:
+    """A plain ModuleList as "[count]line", which needs no line of its own; None for all else."""
+    plain = structure == Structure("ModuleList", "other", children=structure.children)
+    if not plain or len(structure.children) != 1:
+        return None
+    child = structure.children[0]
+    if child.name != "*" or len(child.options) != 1 or child.options[0][0]:
+        return None
+    return f"[{child.when or ''}]{refer(child.options[0][1])}"
+
+
+def line_of(ref: str) -> str:
+    """The line that a reference leads to, lists around it taken off."""
+    return ref.rpartition("]")[2]
+
+
 def _write_child(child: Child, refer: Callable[[Structure], str]) -> Any:
     options = [[condition, refer(option)] for condition, option in child.options]
     if len(options) == 1 and not options[0][0] and child.when in ("", None):
@@ -103,6 +120,11 @@ def read_children(written: Sequence[Any]) -> list[tuple[str, str | None, list[tu
 def read_structure(name: str, parsed: Mapping[str, Sequence[Any]], known: dict[str, Structure]) -> Structure:
     """The structure behind a line's name; `parsed` holds the JSON of every line that it needs."""
     if name in known:
+        return known[name]
+    if name[0] == "[":
+        count, _, element = name[1:].partition("]")
+        child = Child("*", count or None, (("", read_structure(element, parsed, known)),))
+        known[name] = Structure("ModuleList", "other", children=(child,))
         return known[name]
     cls, children, parameters, buffers, kind, groups, flags = (*parsed[name], *_EMPTY[len(parsed[name]) :])
     known[name] = Structure(

@@ -22,19 +22,26 @@ _ARGUMENTS = (
 
 
 def written_transform(transform: Any) -> list[Any]:
-    """[kind, regular expression, sources, targets, operations, scope, base prefix, offset]."""
+    """[kind, sources, targets, operations, scope, base prefix, offset], what is empty at the end left out."""
     kind = type(transform).__name__
     kind = {"WeightRenaming": "rename", "PrefixChange": "rename", "WeightConverter": "convert"}.get(kind, kind)
-    return [
-        kind,
-        transform.compiled_sources.pattern,
-        list(transform.source_patterns),
-        list(transform.target_patterns),
-        [_operation(operation) for operation in getattr(transform, "operations", ())],
-        transform.scope_prefix,
-        transform.base_model_prefix,
-        getattr(transform, "offset", 0),
-    ]
+    return trimmed(
+        [
+            kind,
+            list(transform.source_patterns),
+            list(transform.target_patterns),
+            [_operation(operation) for operation in getattr(transform, "operations", ())],
+            transform.scope_prefix,
+            transform.base_model_prefix,
+            getattr(transform, "offset", 0),
+        ]
+    )
+
+
+def trimmed(written: list[Any]) -> list[Any]:
+    while not written[-1]:
+        written = written[:-1]
+    return written
 
 
 def _operation(operation: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from estimator.architecture.rename import read_transform
 
 
 def transform(sources, targets, *operations):
-    return read_transform(0, ["convert", "x", sources, targets, list(operations), None, None, 0])
+    return read_transform(0, ["convert", sources, targets, list(operations)])
 
 
 MERGE = ["MergeModulelist", {"dim": 0}]

@@ -6,13 +6,10 @@ import pytest
 
 from estimator.architecture.rename import natural_key, read_transform, renamer
 
-LAYER = ["rename", r"(?P<g0>^h\.(\d+)\.)", [r"^h\.(\d+)\."], [r"layers.\1."], [], None, None, 0]
-SCOPED = ["rename", r"(?P<g0>fc1(?!\w))", ["fc1"], ["up"], [], "tower", "model", 0]
-EXPERTS = ["convert", r"(?P<g0>experts.*\.w1\.weight(?!\w))", ["experts.*.w1.weight"], ["experts.up"], [], None, None, 0]
-GROUP = [
-    "GroupWeightRename", r"(?P<g0>b\.(\d+)\.norm0(?!\w))|(?P<g1>b\.(\d+)\.norm1(?!\w))",
-    ["norm0", "norm1"], [r"b.\1.norm1", r"b.\1.norm2"], [], None, None, 0,
-]  # fmt: skip
+LAYER = ["rename", [r"^h\.(\d+)\."], [r"layers.\1."]]
+SCOPED = ["rename", ["fc1"], ["up"], [], "tower", "model"]
+EXPERTS = ["convert", ["experts.*.w1.weight"], ["experts.up"]]
+GROUP = ["GroupWeightRename", [r"b\.(\d+)\.norm0", r"b\.(\d+)\.norm1"], [r"b.\1.norm1", r"b.\1.norm2"]]
 
 
 @pytest.mark.parametrize(
