@@ -505,6 +505,12 @@ def content_range(text: str) -> Fault:
     return header("Content-Range", text)
 
 
+def larger_file(size: int) -> Fault:
+    """The first bytes of a file of another size."""
+    named = {"Content-Range": f"bytes 0-99999/{size}"}
+    return changed(lambda status, headers, body: (status, {**headers, **named}, body.ljust(100_000, b"\0")))
+
+
 def long_header(length: int) -> bytes:
     return length.to_bytes(8, "little")
 
@@ -527,7 +533,7 @@ RANGES = [
     row("cdn", header("Content-Range", None), NetworkError, "not named", id="no Content-Range"),
     row(
         "cdn",
-        content_range("bytes 0-99999/9999999"),
+        larger_file(9_999_999),
         MalformedHeaderError,
         "9,999,999",
         id="another size than the Hub says",
