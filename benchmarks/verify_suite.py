@@ -23,6 +23,9 @@ from estimator.errors import LoraSizeError  # noqa: E402
 from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
 from estimator.jobs.verify import verify  # noqa: E402
+from estimator.jobs.verify_adapter import put_on  # noqa: E402
+from estimator.jobs.verify_model import Wanted, build_on_meta, config_folder  # noqa: E402
+from estimator.request.load_options import LoadOptions  # noqa: E402
 from estimator.request.request import Request  # noqa: E402
 from estimator.source.snapshot import known_models  # noqa: E402
 
@@ -38,7 +41,7 @@ class Row(NamedTuple):
     model: str
     architecture: str
     variant: str
-    status: str  # "equal" | "differs" | "refused" (the estimate refuses) | "not built" (the libraries do)
+    status: str  # "equal" | "both refuse" | "differs" | "refused" (no estimate) | "not built" (the libraries can't)
     remark: str
     seconds: float
 
@@ -54,7 +57,7 @@ def main() -> int:
     for row in check_all(options.only, options.variant or list(VARIANTS), options.all):
         rows.append(row)
         if row.status != "equal":
-            print(f"{row.status:10} {row.model:48} {row.architecture:36} {row.variant:16} {row.remark}", flush=True)
+            print(f"{row.status:11} {row.model:48} {row.architecture:36} {row.variant:16} {row.remark}", flush=True)
         if options.json:
             with open(options.json, "a", encoding="utf-8") as file:
                 print(json.dumps(row._asdict()), file=file)
@@ -81,7 +84,7 @@ def check(model: str, lora: dict[str, Any], bases: BaseCache) -> tuple[str, str]
     try:
         answer = estimate(request, bases=bases)
     except LoraSizeError as error:
-        return "refused", f"{error.code}: {error.what}"
+        return refused(error, request, bases)
     try:
         verification = verify(request, answer, device="meta")
     except LoraSizeError as error:
@@ -92,12 +95,31 @@ def check(model: str, lora: dict[str, Any], bases: BaseCache) -> tuple[str, str]
     return ("equal", "") if verification.equal else ("differs", remark)
 
 
+def refused(error: LoraSizeError, request: Request, bases: BaseCache) -> tuple[str, str]:
+    """Where the estimate says that PEFT refuses, PEFT is asked."""
+    said = f"{error.code}: {error.what}"
+    if error.code not in ("no_target_modules", "unsupported_module", "invalid_lora"):
+        return "refused", said
+    base = bases.base(request, None)
+    wanted = Wanted(base.config, None, None, None, None, "auto", base.found.untied, LoadOptions(), False)
+    with config_folder(base.config) as folder:
+        try:
+            model = build_on_meta(wanted, folder)
+        except LoraSizeError as unbuilt:
+            return "not built", unbuilt.what
+        try:
+            put_on(model, request.lora, None, on_meta=True)
+        except Exception as theirs:  # whatever PEFT raises is a refusal
+            return "both refuse", f"{said} PEFT: {str(theirs).splitlines()[0][:200]}"
+    return "differs", f"{said} PEFT does not refuse."
+
+
 def print_table(rows: list[Row]) -> None:
     counts = Counter((row.variant, row.status) for row in rows)
-    statuses = ("equal", "differs", "refused", "not built")
-    print(f"\n{'variant':20}" + "".join(f"{status:>12}" for status in statuses))
+    statuses = ("equal", "both refuse", "differs", "refused", "not built")
+    print(f"\n{'variant':20}" + "".join(f"{status:>13}" for status in statuses))
     for variant in dict.fromkeys(row.variant for row in rows):
-        print(f"{variant:20}" + "".join(f"{counts[variant, status]:12}" for status in statuses))
+        print(f"{variant:20}" + "".join(f"{counts[variant, status]:13}" for status in statuses))
     print(f"{len({row.model for row in rows})} models, {sum(row.seconds for row in rows):.0f} s")
 
 

@@ -57,8 +57,12 @@ FAMILIES = {
     ),
 }
 LORAS = {
-    "a regular expression": {"target_modules": r".*\.(q_proj|qkv_proj|c_attn|q|query)", "r": 4},
-    "all-linear, r 3, DoRA": {"target_modules": "all-linear", "r": 3, "use_dora": True},
+    "DoRA by a regular expression": {
+        "target_modules": r".*\.(q_proj|qkv_proj|c_attn|q|query)",
+        "r": 4,
+        "use_dora": True,
+    },
+    "all-linear, r 3": {"target_modules": "all-linear", "r": 3},
 }
 
 
