@@ -1,0 +1,153 @@
+"""Axolotl's YAML (axolotl 0.18.0: utils/schemas/peft.py, loaders/adapter.py, loaders/model.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.errors import UsageError
+from estimator.request.trainers.keys import BNB8, Keys, bnb4
+from estimator.request.training_config import TargetRule, TrainingConfig
+
+SOURCE = "axolotl 0.18.0, utils/schemas"
+DEFAULTS = {
+    "lora_dropout": 0.0, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "sequence_len": 512,
+    "optimizer": "adamw_torch_fused", "peft_init_lora_weights": True,
+}  # fmt: skip
+# Kept in float32 when 4-bit weights are stored, unless DeepSpeed or FSDP shards them.
+FLOAT32_STORAGE = ("jamba", "qwen2_moe", "nemotron_h")
+OFFLOADED_CHECKPOINTING = ("offload", "offload_disk", "unsloth")
+
+
+def read(keys: Keys) -> TrainingConfig:
+    """Raises UsageError for what Axolotl refuses or trains without LoRA."""
+    adapter = keys.values.get("adapter")
+    if adapter not in ("lora", "qlora"):
+        raise keys.no_lora(f"adapter is {adapter!r}: this config trains no LoRA.", "set adapter: lora or qlora")
+    _refuse(keys, adapter)
+    dtype = _dtype(keys)
+    quantization = _quantization(keys, adapter, dtype)
+    rl = keys.values.get("rl") in ("dpo", "ipo", "kto")
+    autocast = keys.values.get("peft_autocast_adapter_dtype") is not False
+    return TrainingConfig(
+        trainer="axolotl",
+        lora=_lora(keys),
+        target_rule=_target_rule(keys),
+        base=keys.values.get("base_model"),
+        base_precision=dtype,
+        quantization=quantization,
+        prepare_kbit=_prepares(keys, adapter),
+        adapter_dtype="float32" if autocast or rl else dtype,
+        batch_size=keys.integer("micro_batch_size"),
+        gradient_accumulation=keys.integer("gradient_accumulation_steps"),
+        sequence_length=keys.integer("sequence_len"),
+        packing=keys.flag("sample_packing"),
+        gradient_checkpointing=_checkpointing(keys),
+        optimizer=keys.get("optimizer"),
+        defaulted=tuple(keys.defaulted),
+        source=SOURCE,
+        notes=tuple(keys.notes),
+    )
+
+
+def _refuse(keys: Keys, adapter: str) -> None:
+    values = keys.values
+    four, eight = values.get("load_in_4bit"), values.get("load_in_8bit")
+    faults = (
+        (adapter == "qlora" and eight, "load_in_8bit", "Axolotl refuses load_in_8bit with adapter: qlora",
+         "set load_in_8bit: false"),
+        (adapter == "qlora" and values.get("gptq"), "gptq", "Axolotl refuses gptq with adapter: qlora", "set adapter: lora"),
+        (adapter == "qlora" and not four, "load_in_4bit", "Axolotl refuses adapter: qlora without load_in_4bit",
+         "set load_in_4bit: true"),
+        (values.get("gradient_accumulation_steps") and values.get("batch_size"), "batch_size",
+         "Axolotl refuses batch_size beside gradient_accumulation_steps", "leave out batch_size"),
+        (values.get("lora_target_linear") and values.get("quantize_moe_experts"), "lora_target_linear",
+         "Axolotl refuses lora_target_linear with quantize_moe_experts", "name lora_target_modules"),
+        (values.get("lora_target_parameters") and values.get("lora_dropout"), "lora_dropout",
+         "Axolotl refuses lora_dropout beside lora_target_parameters", "set lora_dropout: 0"),
+    )  # fmt: skip
+    for broken, key, what, way_out in faults:
+        if broken:
+            raise UsageError(f"{what}.", where=f"{key} in {keys.where}", way_out=way_out)
+
+
+def _lora(keys: Keys) -> dict[str, Any]:
+    targets = keys.values.get("lora_target_modules")
+    loftq = keys.section("peft").get("loftq_config")
+    lora: dict[str, Any] = {
+        "r": keys.integer("lora_r"),
+        "lora_alpha": keys.number("lora_alpha"),
+        "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": targets if isinstance(targets, str) else keys.names("lora_target_modules"),
+        "target_parameters": keys.names("lora_target_parameters"),
+        "modules_to_save": keys.names("lora_modules_to_save"),
+        "exclude_modules": keys.values.get("lora_exclude_modules"),
+        "bias": "none",
+        "use_dora": keys.flag("peft_use_dora"),
+        "use_rslora": keys.flag("peft_use_rslora"),
+        "fan_in_fan_out": keys.flag("lora_fan_in_fan_out"),
+        "layers_to_transform": keys.values.get("peft_layers_to_transform"),
+        "layers_pattern": keys.values.get("peft_layers_pattern"),
+        "rank_pattern": dict(keys.section("lora_rank_pattern")),
+        "alpha_pattern": dict(keys.section("lora_alpha_pattern")),
+        "init_lora_weights": "loftq" if loftq else keys.get("peft_init_lora_weights"),
+        "task_type": "SEQ_CLS" if keys.flag("reward_model") or keys.flag("process_reward_model") else "CAUSAL_LM",
+    }
+    if loftq:
+        lora["loftq_config"] = dict(loftq)
+    return lora
+
+
+def _target_rule(keys: Keys) -> TargetRule | None:
+    frozen = keys.values.get("unfrozen_parameters")
+    if frozen:
+        keys.note("unfrozen_parameters", "unfrozen_parameters is applied after the adapter is made: what none of its "
+                  "patterns matches is frozen, LoRA included.")  # fmt: skip
+    if not keys.flag("lora_target_linear"):
+        return None
+    listed = keys.values.get("lora_target_modules")
+    also = listed.split() if isinstance(listed, str) else (keys.names("lora_target_modules") or [])
+    return TargetRule(name="axolotl_linear", settings={"and": also})
+
+
+def _dtype(keys: Keys) -> str:
+    bf16 = keys.values.get("bf16")
+    if bf16 in (True, "auto", "true") or keys.values.get("bfloat16"):
+        if bf16 == "auto":
+            keys.note("assumed_bf16", "bf16: auto is taken for a GPU with bfloat16.")
+        return "bfloat16"
+    half = any(keys.flag(key) for key in ("load_in_8bit", "fp16", "float16"))
+    return "float16" if half else "float32"
+
+
+def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None:
+    if adapter == "lora":
+        if keys.flag("load_in_4bit"):
+            keys.note("not_quantised", "adapter: lora with load_in_4bit quantises nothing; adapter: qlora does.")
+        return dict(BNB8) if keys.flag("load_in_8bit") else None
+    sharded = keys.values.get("deepspeed") or keys.values.get("fsdp") or keys.values.get("fsdp_config")
+    base = str(keys.values.get("base_model") or "").lower()
+    wide = not sharded and any(name.replace("_", "") in base.replace("-", "").replace("_", "").replace(".", "")
+                               for name in ("jamba", "qwen1.5moe", "qwen2_57b", "nemotron_h"))  # fmt: skip
+    quantization = bnb4(dtype, True, storage="float32" if wide else "bfloat16")
+    given = keys.section("bnb_config_kwargs")
+    names = {"bnb_4bit_use_double_quant": "double_quant", "bnb_4bit_quant_type": "quant_type",
+             "bnb_4bit_quant_storage": "quant_storage", "bnb_4bit_compute_dtype": "compute_dtype"}  # fmt: skip
+    quantization.update({names[key]: value for key, value in given.items() if key in names})
+    return quantization
+
+
+def _prepares(keys: Keys, adapter: str) -> bool:
+    """loaders/model.py, ModelLoader._prepare_model_for_quantization."""
+    fsdp = bool(keys.values.get("fsdp") or keys.values.get("fsdp_config"))
+    config = keys.section("fsdp_config")
+    efficient = any(config.get(key) for key in ("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading"))
+    zero3 = "zero3" in str(keys.values.get("deepspeed") or "").replace("_", "").lower()
+    loftq = adapter == "lora" and keys.section("peft").get("loftq_config")
+    asked = keys.flag("load_in_8bit") or keys.flag("load_in_4bit")
+    skips = (fsdp and (adapter == "qlora" or efficient)) or zero3 or loftq or keys.flag("quantize_moe_experts")
+    return bool(asked and not skips)
+
+
+def _checkpointing(keys: Keys) -> bool:
+    value = keys.values.get("gradient_checkpointing")
+    return value in OFFLOADED_CHECKPOINTING or keys.flag("gradient_checkpointing")

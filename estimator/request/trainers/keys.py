@@ -1,0 +1,117 @@
+"""The keys of one config file, read with the trainer's defaults; what was left out is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.errors import UsageError
+from estimator.notes import Note
+
+MAX_INTEGER = 2**31 - 1
+
+
+class Keys:
+    def __init__(self, values: Mapping[str, Any], where: str, defaults: Mapping[str, Any]) -> None:
+        self.values, self.where, self._defaults = values, where, defaults
+        self.defaulted: list[str] = []
+        self.notes: list[Note] = []
+
+    def get(self, key: str) -> Any:
+        """The value, or the trainer's default where the key is missing or null."""
+        value = self.values.get(key)
+        if value is None:
+            value = self._defaults.get(key)
+            if value is not None:
+                self.defaulted.append(key)
+        return value
+
+    def integer(self, key: str) -> int | None:
+        """Raises UsageError for what is no whole number; None for a shell expression, which is noted."""
+        value = self.get(key)
+        if isinstance(value, str) and value.lstrip().startswith(("$", "<", "{")):
+            self.note("not_a_number", f"{key} is {value[:60]!r}: its value depends on where the command runs.")
+            return None
+        return None if value is None else self._whole(key, value)
+
+    def _whole(self, key: str, value: Any) -> int:
+        try:
+            number = float(value)
+            if isinstance(value, bool) or number != int(number) or abs(number) > MAX_INTEGER:
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise self.odd(key, value, "a whole number") from None
+        return int(number)
+
+    def number(self, key: str) -> float | None:
+        value = self.get(key)
+        try:
+            number = None if value is None else float(value)
+        except (TypeError, ValueError):
+            raise self.odd(key, value, "a number") from None
+        if number is not None and number != number:
+            raise self.odd(key, value, "a number")
+        return int(number) if number is not None and number.is_integer() and abs(number) < MAX_INTEGER else number
+
+    def flag(self, key: str) -> bool:
+        value = self.get(key)
+        if isinstance(value, str):
+            return value.strip().lower() in ("true", "yes", "1", "on")
+        return bool(value)
+
+    def names(self, key: str) -> list[str] | None:
+        """A list, or text with commas or spaces between the names."""
+        value = self.get(key)
+        if isinstance(value, str):
+            return [name for name in value.replace(",", " ").split() if name]
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(name, (str, int, float)) for name in value):
+            raise self.odd(key, value, "a list of names")
+        return [str(name) for name in value]
+
+    def section(self, key: str) -> Mapping[str, Any]:
+        """A nested object; {} where there is none. Raises UsageError for what is no object."""
+        value = self.values.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.odd(key, value, "an object")
+        return value
+
+    def note(self, code: str, message: str) -> None:
+        self.notes.append(Note(code, message))
+
+    def odd(self, key: str, value: Any, wanted: str) -> UsageError:
+        shown = repr(value)[:80] if isinstance(value, (str, int, float, bool)) else f"a {type(value).__name__}"
+        return UsageError(f"{key} is {shown}.", where=f"{key} in {self.where}", way_out=f"give {wanted}")
+
+    def no_lora(self, why: str, way_out: str) -> UsageError:
+        """The error of a config that trains no LoRA; `check` takes it for "skipped"."""
+        return NoLoraError(why, where=self.where, way_out=way_out)
+
+
+class NoLoraError(UsageError):
+    """The config is read, and it trains something else than a LoRA."""
+
+
+def bnb4(dtype: str | None, double: bool, quant_type: str = "nf4", storage: str | None = None) -> dict[str, Any]:
+    """A BitsAndBytesConfig of 4 bits."""
+    return {
+        "method": "bnb", "bits": 4, "quant_type": quant_type, "double_quant": double, "compute_dtype": dtype,
+        "quant_storage": storage,
+    }  # fmt: skip
+
+
+BNB8: Mapping[str, Any] = {"method": "bnb", "bits": 8}
+
+SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "half": "float16", "float": "float32"}
+
+
+def dtype_name(value: Any) -> str | None:
+    """torch's name of a dtype: `torch.bfloat16`, `bf16`, `bf16-true`; None for auto or nothing."""
+    if not isinstance(value, str) or value in ("auto", "null", "None", "none"):
+        return None
+    name = value.removeprefix("torch.").removesuffix("-true").removesuffix("-mixed")
+    name = {"16": "float16", "32": "float32"}.get(name, name)
+    return SHORT_DTYPES.get(name, name)

@@ -1,0 +1,77 @@
+"""litgpt's YAML (June 2026: finetune/lora.py, lora.py). One fused qkv holds A and B for each part switched on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.request.trainers.keys import Keys, dtype_name
+from estimator.request.training_config import TargetRule, TrainingConfig
+
+SOURCE = "litgpt of June 2026, finetune/lora.py"
+DEFAULTS = {
+    "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "lora_query": True, "lora_value": True, "precision": "bf16-true",
+    "devices": 1, "num_nodes": 1,
+}  # fmt: skip
+TRAIN_DEFAULTS = {"global_batch_size": 16, "micro_batch_size": 1}
+SWITCHES = ("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp", "lora_head")
+
+
+def read(keys: Keys) -> TrainingConfig:
+    if not any(key in keys.values for key in (*SWITCHES, "lora_r")):
+        raise keys.no_lora("no lora_ key: this config trains no LoRA.", "use the keys of litgpt finetune_lora")
+    train = Keys(keys.section("train"), keys.where, TRAIN_DEFAULTS)
+    own = {name: keys.flag(name) for name in SWITCHES}
+    dtype = dtype_name(keys.get("precision"))
+    micro, whole = train.integer("micro_batch_size"), train.integer("global_batch_size")
+    devices = (keys.integer("devices") or 1) * (keys.integer("num_nodes") or 1)
+    return TrainingConfig(
+        trainer="litgpt",
+        lora=_lora(keys, own),
+        own=own,
+        target_rule=TargetRule(name="litgpt", settings=own),
+        base=_base(keys),
+        base_precision=dtype,
+        quantization=_quantization(keys.values.get("quantize")),
+        adapter_dtype=dtype,
+        batch_size=micro,
+        gradient_accumulation=whole // devices // micro if whole and micro else None,
+        sequence_length=train.integer("max_seq_length"),
+        gradient_checkpointing=devices > 1,
+        optimizer=_optimizer(keys),
+        defaulted=(*keys.defaulted, *train.defaulted),
+        source=SOURCE,
+        notes=tuple(keys.notes),
+    )
+
+
+def _base(keys: Keys) -> str | None:
+    parts = [part for part in str(keys.values.get("checkpoint_dir") or "").split("/") if part]
+    return "/".join(parts[-2:]) or None
+
+
+def _lora(keys: Keys, own: dict[str, bool]) -> dict[str, Any]:
+    names = {
+        "lora_query": ["q_proj"], "lora_key": ["k_proj"], "lora_value": ["v_proj"], "lora_projection": ["o_proj"],
+        "lora_mlp": ["gate_proj", "up_proj", "down_proj"], "lora_head": ["lm_head"],
+    }  # fmt: skip
+    return {
+        "r": keys.integer("lora_r"), "lora_alpha": keys.number("lora_alpha"), "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": sorted(name for switch, on in own.items() if on for name in names[switch]), "bias": "none",
+        "modules_to_save": None, "use_dora": False, "use_rslora": False,
+    }  # fmt: skip
+
+
+def _quantization(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, str) or not value.startswith("bnb."):
+        return None
+    kind, _, double = value.removeprefix("bnb.").partition("-")
+    if kind == "int8":
+        return {"method": "bnb", "bits": 8}
+    return {"method": "bnb", "bits": 4, "quant_type": kind, "double_quant": double == "dq"}
+
+
+def _optimizer(keys: Keys) -> str | None:
+    value = keys.values.get("optimizer")
+    if keys.values.get("quantize"):
+        return "bitsandbytes.optim.PagedAdamW"
+    return value.get("class_path") if isinstance(value, dict) else value

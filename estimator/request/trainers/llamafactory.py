@@ -1,0 +1,141 @@
+"""LLaMA-Factory's YAML, JSON or command line (0.9.6.dev0: hparams/, model/adapter.py, model/model_utils/)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.request.trainers.keys import Keys, bnb4, dtype_name
+from estimator.request.training_config import TargetRule, TrainingConfig
+
+SOURCE = "LLaMA-Factory 0.9.6.dev0, hparams"
+DEFAULTS = {
+    "lora_rank": 8, "lora_dropout": 0.0, "lora_target": "all", "freeze_vision_tower": True,
+    "freeze_multi_modal_projector": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
+    "cutoff_len": 2048, "optim": "adamw_torch_fused", "double_quantization": True, "pissa_iter": 16,
+    "quantization_method": "bnb", "finetuning_type": "lora",
+}  # fmt: skip
+V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": "all"}
+
+
+def read(keys: Keys) -> TrainingConfig:
+    if isinstance(keys.values.get("peft_config"), dict) or ("model" in keys.values and "model_class" in keys.values):
+        return _read_v1(keys)
+    kind = keys.get("finetuning_type")
+    if kind != "lora":
+        raise keys.no_lora(f"finetuning_type is {kind!r}: this config trains no LoRA.", "set finetuning_type: lora")
+    rank = keys.integer("lora_rank")
+    dtype = _compute(keys)
+    return TrainingConfig(
+        trainer="llamafactory",
+        lora=_lora(keys, rank),
+        target_rule=_rule(keys),
+        base=keys.values.get("model_name_or_path"),
+        quantization=_quantization(keys, dtype),
+        batch_size=keys.integer("per_device_train_batch_size"),
+        gradient_accumulation=keys.integer("gradient_accumulation_steps"),
+        sequence_length=keys.integer("cutoff_len"),
+        packing=keys.values.get("stage") == "pt" if keys.values.get("packing") is None else keys.flag("packing"),
+        gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
+        optimizer=keys.get("optim"),
+        num_labels=None,
+        defaulted=tuple(keys.defaulted),
+        source=SOURCE,
+        notes=tuple(keys.notes),
+    )
+
+
+def _compute(keys: Keys) -> str:
+    if keys.flag("bf16") or keys.flag("pure_bf16"):
+        return "bfloat16"
+    return "float16" if keys.flag("fp16") else "float32"
+
+
+def _lora(keys: Keys, rank: int | None) -> dict[str, Any]:
+    alpha = keys.number("lora_alpha")
+    saved = keys.names("additional_target")
+    init: bool | str = True
+    if keys.flag("pissa_init"):
+        steps = keys.integer("pissa_iter")
+        init = "pissa" if steps == -1 else f"pissa_niter_{steps}"
+    targets = keys.names("lora_target")
+    return {
+        "r": rank,
+        "lora_alpha": alpha if alpha is not None else 2 * (rank or 0),
+        "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": "all-linear" if targets == ["all"] else targets,
+        "target_parameters": keys.names("lora_target_parameters"),
+        "modules_to_save": saved,
+        "bias": "none",
+        "use_dora": keys.flag("use_dora"),
+        "use_rslora": keys.flag("use_rslora"),
+        "init_lora_weights": init,
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def _rule(keys: Keys) -> TargetRule:
+    if keys.values.get("stage") in ("rm", "ppo"):
+        keys.note("value_head", "The stage wraps a value head of hidden_size + 1 parameters, which trains and is saved "
+                  "in a file of its own.")  # fmt: skip
+    return TargetRule(
+        name="llamafactory",
+        settings={
+            "targets": keys.names("lora_target"),
+            "freeze_vision_tower": keys.flag("freeze_vision_tower"),
+            "freeze_projector": keys.flag("freeze_multi_modal_projector"),
+            "freeze_language_model": keys.flag("freeze_language_model"),
+            "value_head": keys.values.get("stage") in ("rm", "ppo"),
+            "embeddings": keys.flag("resize_vocab") and not keys.values.get("additional_target"),
+            "skip": ["lm_head"],
+        },
+    )
+
+
+def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
+    bits = keys.integer("quantization_bit")
+    if bits is None:
+        return None
+    method = keys.get("quantization_method")
+    if method in ("bnb", "bitsandbytes", "BNB"):
+        if bits == 8:
+            return {"method": "bnb", "bits": 8}
+        return bnb4(dtype, keys.flag("double_quantization"), storage=dtype)
+    return {"method": method, "bits": bits}
+
+
+def _read_v1(keys: Keys) -> TrainingConfig:
+    peft = Keys(keys.section("peft_config"), keys.where, V1_DEFAULTS)
+    if peft.values.get("name") != "lora":
+        raise keys.no_lora(
+            "peft_config names no LoRA: this config trains something else.", "set peft_config.name: lora"
+        )
+    quant = keys.section("quant_config")
+    quantization = None
+    if quant.get("name") == "bnb" or quant.get("quantization_bit"):
+        compute = dtype_name(quant.get("compute_dtype")) or "float16"
+        bits = quant.get("quantization_bit", 4)
+        double = quant.get("double_quantization", True)
+        quantization = bnb4(compute, bool(double), storage=compute) if bits == 4 else {"method": "bnb", "bits": bits}
+    targets = peft.names("target_modules")
+    all_linear = targets in (["all"], ["all-linear"])
+    skip = ["lm_head", "output_layer", "output", "score", "classifier"]
+    return TrainingConfig(
+        trainer="llamafactory",
+        lora={
+            "r": peft.integer("r"), "lora_alpha": peft.number("lora_alpha"), "lora_dropout": peft.number("lora_dropout"),
+            "target_modules": "all-linear" if all_linear else targets, "target_parameters": None,
+            "modules_to_save": peft.names("modules_to_save"), "bias": "none", "use_dora": peft.flag("use_dora"),
+            "use_rslora": peft.flag("use_rslora"), "init_lora_weights": True, "task_type": "CAUSAL_LM",
+        },
+        target_rule=TargetRule(name="llamafactory", settings={"targets": ["all"], "skip": skip}) if all_linear else None,
+        base=keys.values.get("model"),
+        base_precision="bfloat16",
+        quantization=quantization,
+        batch_size=keys.integer("micro_batch_size"),
+        sequence_length=keys.integer("cutoff_len"),
+        gradient_checkpointing=True,
+        optimizer="adamw_torch_fused",
+        defaulted=(*keys.defaulted, *peft.defaulted),
+        source="LLaMA-Factory 0.9.6.dev0, v1/config",
+        notes=tuple(keys.notes),
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""NeMo Automodel's YAML (August 2026: components/_peft/lora.py, module_matcher.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.training_config import TargetRule, TrainingConfig
+
+SOURCE = "NeMo Automodel of August 2026, components/_peft/lora.py"
+DEFAULTS = {"dim": 8, "alpha": 32, "dropout": 0.0, "target_modules": "*_proj"}
+
+
+def read(keys: Keys) -> TrainingConfig:
+    if not keys.section("peft"):
+        raise keys.no_lora("there is no section peft: this config trains no LoRA.", "add peft with dim and alpha")
+    peft = Keys(keys.section("peft"), keys.where, DEFAULTS)
+    steps = Keys(keys.section("step_scheduler"), keys.where, {})
+    dtype = dtype_name(_model(keys).get("torch_dtype"))
+    quantization = _quantization(keys)
+    if quantization and quantization["bits"] == 4:
+        adapter = quantization["compute_dtype"]
+    else:
+        adapter = dtype
+    own = _targets(peft)
+    if (whole := steps.integer("global_batch_size")) is not None:
+        keys.note(
+            "global_batch_size", f"global_batch_size {whole}: accumulation is global / (local x data-parallel ranks)."
+        )
+    return TrainingConfig(
+        trainer="nemo-automodel",
+        lora={
+            "r": peft.integer("dim"), "lora_alpha": peft.number("alpha"), "lora_dropout": peft.number("dropout"),
+            "bias": "none", "use_dora": peft.flag("use_dora"), "use_rslora": False, "modules_to_save": None,
+        },
+        own={**own, "moe_rank_scaling": peft.flag("moe_rank_scaling")},
+        target_rule=TargetRule(name="nemo", settings=own),
+        base=_base(keys),
+        base_precision=dtype,
+        quantization=quantization,
+        adapter_dtype=adapter,
+        batch_size=steps.integer("local_batch_size"),
+        gradient_accumulation=None,
+        sequence_length=_length(keys),
+        packing=bool(Keys(keys.section("packed_sequence"), keys.where, {}).integer("packed_sequence_size")),
+        gradient_checkpointing=any(
+            keys.section(name).get("activation_checkpointing") is True for name in ("distributed", "parallelizer")
+        ),
+        optimizer=keys.section("optimizer").get("_target_"),
+        defaulted=(*keys.defaulted, *peft.defaulted),
+        source=SOURCE,
+        notes=tuple(keys.notes),
+    )  # fmt: skip
+
+
+def _model(keys: Keys) -> dict[str, Any]:
+    return dict(keys.section("model"))
+
+
+def _base(keys: Keys) -> str | None:
+    model = _model(keys)
+    config = model.get("config")
+    places = (model, config if isinstance(config, dict) else {})
+    names = ("pretrained_model_name_or_path", "name_or_path")
+    return next((place[name] for place in places for name in names if isinstance(place.get(name), str)), None)
+
+
+def _targets(peft: Keys) -> dict[str, Any]:
+    excluded = peft.names("exclude_modules") or []
+    all_linear = peft.flag("match_all_linear")
+    given = "target_modules" in peft.values
+    wanted = peft.names("target_modules") if given or not (excluded or all_linear) else []
+    return {"target_modules": wanted or [], "exclude_modules": excluded, "match_all_linear": all_linear}
+
+
+def _quantization(keys: Keys) -> dict[str, Any] | None:
+    given = keys.section("quantization")
+    if given.get("load_in_4bit"):
+        compute = dtype_name(given.get("bnb_4bit_compute_dtype")) or "float32"
+        storage = dtype_name(given.get("bnb_4bit_quant_storage"))
+        kind = given.get("bnb_4bit_quant_type") or "fp4"
+        return bnb4(compute, bool(given.get("bnb_4bit_use_double_quant")), kind, storage)
+    return dict(BNB8) if given.get("load_in_8bit") else None
+
+
+def _length(keys: Keys) -> int | None:
+    packed = Keys(keys.section("packed_sequence"), keys.where, {}).integer("packed_sequence_size")
+    if packed:
+        return packed
+    dataset = Keys(keys.section("dataset"), keys.where, {})
+    return dataset.integer("seq_len") or dataset.integer("seq_length")

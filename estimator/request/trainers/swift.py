@@ -1,0 +1,109 @@
+"""ms-swift's command line, YAML or JSON (4.6.0.dev0: arguments/, tuners, pipelines/train/tuner.py)."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.training_config import TargetRule, TrainingConfig
+
+SOURCE = "ms-swift 4.6.0.dev0, arguments"
+DEFAULTS = {
+    "lora_rank": 8, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear", "lora_bias": "none",
+    "freeze_vit": True, "freeze_aligner": True, "per_device_train_batch_size": 1, "optim": "adamw_torch_fused",
+    "gradient_checkpointing": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
+    "init_weights": True, "micro_batch_size": 1, "optimizer": "adam",
+}  # fmt: skip
+KIND_KEYS = ("tuner_type", "train_type", "sft_type")
+WITHOUT_PREPARATION = ("lora", "lora_llm", "longlora", "adalora")
+
+
+def read(keys: Keys) -> TrainingConfig:
+    megatron = str(keys.values.get("_program") or "").startswith("megatron")
+    kind = next((keys.values[key] for key in KIND_KEYS if key in keys.values), "full" if megatron else "lora")
+    if kind not in WITHOUT_PREPARATION:
+        raise keys.no_lora(f"tuner_type is {kind!r}: this command trains no LoRA.", "give --tuner_type lora")
+    dtype = _dtype(keys)
+    lora = _lora(keys)
+    return TrainingConfig(
+        trainer="ms-swift",
+        lora=lora,
+        own={"megatron": True} if megatron else {},
+        target_rule=_rule(keys, lora, kind, megatron),
+        base=keys.values.get("model") or keys.values.get("model_id_or_path"),
+        base_precision=dtype,
+        quantization=_quantization(keys, dtype),
+        adapter_dtype=dtype_name(keys.values.get("lora_dtype")) or (dtype if megatron else "float32"),
+        batch_size=keys.integer("micro_batch_size" if megatron else "per_device_train_batch_size"),
+        gradient_accumulation=None if megatron else _accumulation(keys),
+        sequence_length=keys.integer("max_length"),
+        packing=keys.flag("packing"),
+        gradient_checkpointing=True if megatron else keys.flag("gradient_checkpointing"),
+        optimizer=keys.get("optimizer" if megatron else "optim"),
+        num_labels=keys.integer("num_labels") or (1 if _rewards(keys) else None),
+        defaulted=tuple(keys.defaulted),
+        source=SOURCE,
+        notes=tuple(keys.notes),
+    )
+
+
+def _dtype(keys: Keys) -> str:
+    given = dtype_name(keys.values.get("torch_dtype") or keys.values.get("dtype"))
+    if given:
+        return given
+    return "float16" if keys.flag("fp16") else "bfloat16"
+
+
+def _rewards(keys: Keys) -> bool:
+    return keys.values.get("rlhf_type") == "rm" or keys.values.get("task_type") in ("reranker",)
+
+
+def _lora(keys: Keys) -> dict[str, Any]:
+    targets: Any = keys.names("target_modules")
+    if keys.values.get("target_regex"):
+        targets = keys.values["target_regex"]
+    elif targets == ["all-linear"]:
+        targets = "all-linear"
+    classifies = keys.values.get("task_type") in ("seq_cls", "reranker") or _rewards(keys)
+    return {
+        "r": keys.integer("lora_rank"), "lora_alpha": keys.number("lora_alpha"), "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": targets, "target_parameters": keys.names("target_parameters"),
+        "modules_to_save": keys.names("modules_to_save"), "bias": keys.get("lora_bias"), "use_dora": keys.flag("use_dora"),
+        "use_rslora": keys.flag("use_rslora"), "init_lora_weights": keys.get("init_weights"),
+        "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
+    }  # fmt: skip
+
+
+def _rule(keys: Keys, lora: dict[str, Any], kind: str, megatron: bool) -> TargetRule | None:
+    if lora["target_modules"] != "all-linear" and not megatron:
+        return None
+    settings = {"freeze_vit": keys.flag("freeze_vit"), "freeze_aligner": keys.flag("freeze_aligner"),
+                "freeze_llm": keys.flag("freeze_llm"), "whole_towers": kind == "lora_llm", "megatron": megatron}  # fmt: skip
+    return TargetRule(name="swift_all_linear", settings=settings)
+
+
+def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
+    bits = keys.integer("quant_bits")
+    if bits is None and keys.flag("load_in_4bit"):
+        bits = 4
+    method = keys.values.get("quant_method") or "bnb"
+    if bits is None:
+        return None
+    if method != "bnb":
+        return {"method": method, "bits": bits}
+    if bits == 8:
+        return dict(BNB8)
+    compute = dtype_name(keys.values.get("bnb_4bit_compute_dtype")) or dtype
+    storage = dtype_name(keys.values.get("bnb_4bit_quant_storage"))
+    return bnb4(compute, keys.flag("bnb_4bit_use_double_quant"), keys.get("bnb_4bit_quant_type"), storage)
+
+
+def _accumulation(keys: Keys) -> int | None:
+    if keys.values.get("gradient_accumulation_steps") is not None:
+        return keys.integer("gradient_accumulation_steps")
+    batch = keys.integer("per_device_train_batch_size")
+    world = keys.values.get("_world", 1)
+    if not batch or not isinstance(world, int):
+        return None
+    return max(1, ceil(16 / batch / world))

@@ -1,0 +1,105 @@
+"""TRL's YAML or command line, and the recipes of alignment-handbook (TRL 1.10.0.dev0: ModelConfig, *Config)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.training_config import TrainingConfig
+
+SOURCE = "TRL 1.10.0.dev0, ModelConfig and SFTConfig"
+DEFAULTS = {
+    "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "lora_task_type": "CAUSAL_LM", "dtype": "float32",
+    "gradient_checkpointing": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
+    "optim": "adamw_torch_fused", "bnb_4bit_quant_type": "nf4",
+}  # fmt: skip
+# Trainers that still call prepare_model_for_kbit_training and leave the adapter in float32.
+PREPARING = ("bco", "cpo", "orpo")
+# SFT, DPO, KTO and the reward trainer cut at 1,024 tokens; online methods and own scripts set no max_length.
+WITH_LENGTH = ("sft", "dpo", "kto", "reward", "orpo", "cpo", "bco")
+
+
+def read(keys: Keys) -> TrainingConfig:
+    """Raises UsageError where use_peft is not set."""
+    if not keys.flag("use_peft"):
+        raise keys.no_lora("use_peft is not set: this config trains no LoRA.", "set use_peft: true")
+    handbook = "dataset_mixer" in keys.values or "torch_dtype" in keys.values and "dataset_splits" in keys.values
+    script = _script(keys)
+    dtype = _dtype(keys)
+    quantization = _quantization(keys, dtype)
+    prepares = bool(quantization) and (handbook or any(name in script for name in PREPARING))
+    zero3 = "zero3" in _launch(keys)
+    cast = bool(quantization) and not prepares
+    if zero3 and not quantization:
+        keys.note("zero3", "ZeRO-3 keeps the adapter in the base's dtype.")
+    return TrainingConfig(
+        trainer="alignment-handbook" if handbook else "trl",
+        lora=_lora(keys, script),
+        base=keys.values.get("model_name_or_path"),
+        base_precision=dtype,
+        quantization=quantization,
+        prepare_kbit=prepares,
+        adapter_dtype="bfloat16" if cast else (dtype if zero3 and not quantization else "float32"),
+        batch_size=keys.integer("per_device_train_batch_size"),
+        gradient_accumulation=keys.integer("gradient_accumulation_steps"),
+        sequence_length=_length(keys, script),
+        packing=keys.flag("packing"),
+        gradient_checkpointing=keys.flag("gradient_checkpointing"),
+        optimizer=keys.get("optim"),
+        num_labels=1 if "reward" in script else None,
+        defaulted=tuple(keys.defaulted),
+        source=SOURCE,
+        notes=tuple(keys.notes),
+    )
+
+
+def _script(keys: Keys) -> str:
+    return str(keys.values.get("_program") or "").lower()
+
+
+def _launch(keys: Keys) -> str:
+    text = " ".join(str(keys.values.get(key) or "") for key in ("_command", "deepspeed"))
+    return text.lower().replace("_", "").replace("-", "")
+
+
+def _dtype(keys: Keys) -> str | None:
+    given = keys.values.get("torch_dtype")
+    if given is None:
+        given = keys.get("dtype")
+    return dtype_name(given)
+
+
+def _lora(keys: Keys, script: str) -> dict[str, Any]:
+    targets = keys.values.get("lora_target_modules")
+    if isinstance(targets, list):
+        targets = targets[0] if len(targets) == 1 else [str(name) for name in targets]
+    if targets is None:
+        keys.note("default_targets", "No target is given: PEFT's default for the model type.")
+    task = keys.get("lora_task_type")
+    return {
+        "r": keys.integer("lora_r"),
+        "lora_alpha": keys.number("lora_alpha"),
+        "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": targets,
+        "target_parameters": keys.names("lora_target_parameters"),
+        "modules_to_save": keys.names("lora_modules_to_save"),
+        "bias": "none",
+        "use_dora": keys.flag("use_dora"),
+        "use_rslora": keys.flag("use_rslora"),
+        "task_type": "SEQ_CLS" if "reward" in script and "lora_task_type" in keys.defaulted else task,
+        "init_lora_weights": True,
+    }
+
+
+def _quantization(keys: Keys, dtype: str | None) -> dict[str, Any] | None:
+    if keys.flag("load_in_4bit"):
+        return bnb4(dtype, keys.flag("use_bnb_nested_quant"), keys.get("bnb_4bit_quant_type"))
+    return dict(BNB8) if keys.flag("load_in_8bit") else None
+
+
+def _length(keys: Keys, script: str) -> int | None:
+    for key in ("max_length", "max_seq_length"):
+        if key in keys.values:
+            value = keys.values[key]
+            return None if value in (None, "None", "none", "null") else keys.integer(key)
+    return 1024 if not script or any(name in script for name in WITH_LENGTH) else None

@@ -1,0 +1,64 @@
+"""The YAML of Unsloth's application (August 2026: its command line's schema and its per-model defaults)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator.request.trainers.keys import Keys, bnb4
+from estimator.request.training_config import TrainingConfig
+
+SOURCE = "Unsloth of August 2026, the command line's schema"
+DEFAULTS = {
+    "load_in_4bit": True, "batch_size": 2, "gradient_accumulation_steps": 4, "max_seq_length": 2048,
+    "gradient_checkpointing": "unsloth", "optim": "adamw_8bit",
+}  # fmt: skip
+LORA_DEFAULTS = {
+    "lora_r": 64, "lora_alpha": 16, "lora_dropout": 0.0,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}  # fmt: skip
+SCOPES = ("finetune_vision_layers", "finetune_language_layers", "finetune_attention_modules", "finetune_mlp_modules")
+
+
+def read(keys: Keys) -> TrainingConfig:
+    training = Keys(keys.section("training"), keys.where, DEFAULTS)
+    lora = Keys(keys.section("lora"), keys.where, LORA_DEFAULTS)
+    if training.values.get("training_type") in ("full", "full_finetuning") or not (lora.values or training.values):
+        raise keys.no_lora("training_type is full: this config trains no LoRA.", "set training_type: lora")
+    base = keys.values.get("model")
+    scopes = {name: lora.flag(name) for name in SCOPES if name in lora.values}
+    if scopes and lora.values.get("vision_all_linear"):
+        lora.note("vision_all_linear", "vision_all_linear: every Linear of the parts that are chosen.")
+    return TrainingConfig(
+        trainer="unsloth",
+        lora=_lora(lora),
+        own=scopes,
+        base=base,
+        base_precision="bfloat16",
+        quantization=_quantization(training, str(base or "")),
+        batch_size=training.integer("batch_size"),
+        gradient_accumulation=training.integer("gradient_accumulation_steps"),
+        sequence_length=training.integer("max_seq_length"),
+        packing=training.flag("packing"),
+        gradient_checkpointing=training.get("gradient_checkpointing") in (True, "true", "unsloth", "True"),
+        optimizer=training.get("optim"),
+        defaulted=(*training.defaulted, *lora.defaulted),
+        source=SOURCE,
+        notes=tuple(lora.notes),
+    )
+
+
+def _lora(lora: Keys) -> dict[str, Any]:
+    return {
+        "r": lora.integer("lora_r"), "lora_alpha": lora.number("lora_alpha"), "lora_dropout": lora.number("lora_dropout"),
+        "target_modules": lora.names("target_modules"), "target_parameters": None,
+        "modules_to_save": lora.names("modules_to_save"), "bias": "none", "use_dora": lora.flag("use_dora"),
+        "use_rslora": lora.flag("use_rslora"), "task_type": "CAUSAL_LM",
+        "init_lora_weights": "loftq" if lora.flag("use_loftq") else True,
+    }  # fmt: skip
+
+
+def _quantization(training: Keys, base: str) -> dict[str, Any] | None:
+    stored = base.lower().endswith("-bnb-4bit")
+    if not stored and not training.flag("load_in_4bit"):
+        return None
+    return {**bnb4("bfloat16", True), **({"stored": True} if stored else {})}

@@ -1,0 +1,42 @@
+"""What a trainer's config file says, with that trainer's own defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from estimator.notes import Note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRule:
+    """A way of naming targets that needs the model's modules; `lora.trainer_targets` has a function for each name."""
+
+    name: str  # "axolotl_linear" | "llamafactory" | "swift_all_linear" | "torchtune" | "litgpt" | "nemo"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    trainer: str
+    lora: Mapping[str, Any]  # fields of adapter_config.json that take effect
+    own: Mapping[str, Any] = field(default_factory=dict)  # switches that no LoraConfig has
+    target_rule: TargetRule | None = None
+    base: str | None = None
+    base_precision: str | None = None  # torch's name; the part that is not quantised; None: as stored, or unknown
+    quantization: Mapping[str, Any] | None = (
+        None  # method, bits, quant_type, double_quant, compute_dtype, quant_storage
+    )
+    prepare_kbit: bool | None = False
+    adapter_dtype: str | None = "float32"  # while training
+    batch_size: int | None = None  # per device
+    gradient_accumulation: int | None = None  # None: depends on the number of devices
+    sequence_length: int | None = None  # None: the model's or the data's limit
+    packing: bool | None = False
+    gradient_checkpointing: bool | None = None
+    optimizer: str | None = None
+    num_labels: int | None = None
+    defaulted: tuple[str, ...] = ()  # keys that the file leaves out
+    source: str = ""  # the release whose defaults they got
+    notes: tuple[Note, ...] = ()
