@@ -1,0 +1,88 @@
+"""Adapters on the Hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from estimator.errors import (
+    GatedError,
+    LoraSizeError,
+    MalformedConfigError,
+    MalformedHeaderError,
+    NetworkError,
+    NotFoundError,
+    OfflineError,
+)
+from estimator.source.hub_adapter import find_adapter_on_hub
+from tests.hub.faults import header, refuse, silence
+from tests.hub.laid_down import snapshot
+from tests.hub.models import (
+    Repo,
+    header_of,
+    text_file,
+    weights_file,
+)
+from tests.hub.standin import StandIn
+
+COMMIT, OLDER = "a" * 40, "c" * 40
+LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
+
+
+def add(hub: StandIn, repo: Repo) -> None:
+    hub.repos[repo.id] = repo
+
+
+# Adapters
+
+
+def adapter(**more: object) -> Repo:
+    files = {
+        "adapter_config.json": text_file(json.dumps({"peft_type": "LORA", "r": 8})),
+        "adapter_model.safetensors": weights_file(header_of(LORA)),
+    }
+    return Repo("org/adapter", files, **more)  # type: ignore[arg-type]
+
+
+def test_an_adapter(hub: StandIn) -> None:
+    add(hub, adapter())
+    found = find_adapter_on_hub("org/adapter")
+    assert found.config == {"peft_type": "LORA", "r": 8}
+    assert found.file is not None
+    assert found.file.actual_bytes == 8 + (found.file.header_length or 0) + 4_096
+    hub.seen.clear()
+    again = find_adapter_on_hub("org/adapter", offline=True)
+    assert (again.config, again.file, again.source) == (found.config, found.file, "cache")
+    assert hub.seen == []
+
+
+def test_an_adapter_downloaded_by_others(hub: StandIn, tmp_path: Path) -> None:
+    snapshot(tmp_path / "cache", adapter())
+    assert find_adapter_on_hub("org/adapter", offline=True).config["r"] == 8
+
+
+@pytest.mark.parametrize(
+    ("route", "fault", "expected"),
+    [
+        pytest.param("resolve config", refuse(404, "EntryNotFound"), NotFoundError, id="a model, not an adapter"),
+        pytest.param("resolve config", refuse(403, "GatedRepo"), GatedError, id="gated"),
+        pytest.param(
+            "cached config", lambda handler, right: handler.reply(200, {}, b"[]"), MalformedConfigError, id="a list"
+        ),
+        pytest.param("cdn", lambda handler, right: handler.reply(200, {}, b"<html>"), MalformedHeaderError, id="HTML"),
+        pytest.param("resolve shard", header("X-Repo-Commit", OLDER), NetworkError, id="pushed in between"),
+        pytest.param("cdn", silence(60), NetworkError, id="never answers"),
+    ],
+)
+def test_an_adapter_goes_wrong(hub: StandIn, route: str, fault, expected: type[LoraSizeError]) -> None:  # noqa: ANN001
+    add(hub, adapter())
+    hub.faults[route] = fault
+    with pytest.raises(expected):
+        find_adapter_on_hub("org/adapter", timeout=1.0)
+
+
+def test_nothing_cached_of_an_adapter(hub: StandIn) -> None:
+    with pytest.raises(OfflineError):
+        find_adapter_on_hub("org/adapter", offline=True)

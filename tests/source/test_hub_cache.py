@@ -1,0 +1,144 @@
+"""What is kept of the Hub, and what is made of what others have kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from estimator.errors import (
+    OfflineError,
+)
+from estimator.source.hub import find_on_hub
+from tests.hub.checks import shapes_of
+from tests.hub.laid_down import snapshot
+from tests.hub.models import (
+    TINY,
+    Repo,
+    tiny_sharded,
+    tiny_single,
+)
+from tests.hub.standin import StandIn
+
+COMMIT, OLDER = "a" * 40, "c" * 40
+LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
+
+
+def add(hub: StandIn, repo: Repo) -> None:
+    hub.repos[repo.id] = repo
+
+
+# What is cached
+
+
+def test_a_commit_is_asked_for_once(hub: StandIn) -> None:
+    first = find_on_hub("org/tiny")
+    hub.seen.clear()
+    again = find_on_hub("org/tiny", revision=COMMIT)
+    assert hub.seen == []
+    assert again.source == "cache"
+    assert shapes_of(again) == shapes_of(first)
+    assert (again.config, again.other_files, again.revision) == (first.config, first.other_files, COMMIT)
+    assert [file.actual_bytes for file in again.files] == [file.actual_bytes for file in first.files]
+
+
+@pytest.mark.parametrize("id_", ["org/tiny", "org/single", "org/ranged"])
+def test_a_branch_costs_one_request(hub: StandIn, id_: str) -> None:
+    find_on_hub(id_)
+    hub.seen.clear()
+    assert find_on_hub(id_).source == "cache"
+    assert hub.routes() == ["resolve config"]
+
+
+def test_a_branch_that_moved_is_read_anew(hub: StandIn) -> None:
+    find_on_hub("org/tiny")
+    add(hub, tiny_single("org/tiny", commit=OLDER))
+    found = find_on_hub("org/tiny")
+    assert (found.revision, found.source, len(found.files)) == (OLDER, "hub", 1)
+    assert find_on_hub("org/tiny", offline=True).revision == OLDER
+    assert find_on_hub("org/tiny", revision=COMMIT, offline=True).revision == COMMIT
+
+
+def test_offline_answers_from_the_cache_alone(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_on_hub("org/tiny")
+    hub.seen.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert shapes_of(find_on_hub("org/tiny")) == TINY
+    assert hub.seen == []
+
+
+def test_offline_says_what_is_cached(hub: StandIn) -> None:
+    find_on_hub("org/tiny")
+    with pytest.raises(OfflineError) as caught:
+        find_on_hub("org/single", offline=True)
+    assert "org/tiny" in caught.value.way_out
+    with pytest.raises(OfflineError) as caught:
+        find_on_hub("org/tiny", revision="dev", offline=True)
+    assert "'dev'" in caught.value.what
+
+
+def test_weights_downloaded_by_others_answer_offline(hub: StandIn, tmp_path: Path) -> None:
+    snapshot(tmp_path / "cache", tiny_sharded("org/theirs"))
+    found = find_on_hub("org/theirs", offline=True)
+    assert (found.id, found.revision, found.source) == ("org/theirs", COMMIT, "cache")
+    assert shapes_of(found) == TINY
+    assert find_on_hub("org/theirs", revision=COMMIT).source == "cache"
+    assert hub.seen == []
+
+
+def test_half_downloaded_weights_are_not_taken_for_the_whole(hub: StandIn, tmp_path: Path) -> None:
+    snapshot(tmp_path / "cache", tiny_sharded("org/half"), without="00002-of")
+    found = find_on_hub("org/half", offline=True)
+    assert found.files == ()
+    assert [note.code for note in found.notes] == ["weights_not_cached"]
+
+
+def entries(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache").rglob("*.entry"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda text: b"", id="emptied"),
+        pytest.param(lambda text: text[:-1], id="a byte short"),
+        pytest.param(lambda text: text + b" ", id="a byte long"),
+        pytest.param(lambda text: text[: len(text) // 2], id="half"),
+        pytest.param(lambda text: text.replace(b"BF16", b"BF17"), id="another dtype"),
+        pytest.param(lambda text: text.replace(b'"folder": ""', b'"folder": 7 '), id="another folder"),
+        pytest.param(lambda text: text.replace(b"lora-size 1", b"lora-size 2"), id="a version to come"),
+        pytest.param(lambda text: b"\0" * len(text), id="zeros after a power cut"),
+        pytest.param(lambda text: b"lora-size 1 zzzzzzzz\n{}", id="no sum"),
+    ],
+)
+def test_a_damaged_entry_is_replaced(hub: StandIn, tmp_path: Path, damage) -> None:  # noqa: ANN001
+    find_on_hub("org/tiny")
+    (entry,) = entries(tmp_path)
+    whole = entry.read_bytes()
+    entry.write_bytes(damage(whole))
+    with pytest.raises(OfflineError):
+        find_on_hub("org/tiny", offline=True)
+    assert find_on_hub("org/tiny").source == "hub"
+    assert entry.read_bytes() == whole
+
+
+@pytest.mark.parametrize("in_the_way", ["a file", "a folder"])
+def test_a_cache_that_cannot_be_written_is_no_error(hub: StandIn, tmp_path: Path, in_the_way: str) -> None:
+    if in_the_way == "a file":
+        (tmp_path / "cache").write_text("not a folder")
+    else:
+        find_on_hub("org/tiny")
+        (entry,) = entries(tmp_path)
+        entry.unlink()
+        entry.mkdir()
+    assert shapes_of(find_on_hub("org/tiny")) == TINY
+    assert shapes_of(find_on_hub("org/tiny")) == TINY
+
+
+def test_the_hubs_own_tools_read_the_cache_without_complaint(hub: StandIn, tmp_path: Path) -> None:
+    from huggingface_hub import scan_cache_dir
+
+    find_on_hub("org/tiny")
+    scanned = scan_cache_dir(tmp_path / "cache")
+    assert scanned.warnings == []
+    assert not (tmp_path / "cache" / "models--org--tiny" / "refs").exists()

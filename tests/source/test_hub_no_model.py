@@ -1,0 +1,132 @@
+"""Repositories that are no model, and settings that are none."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from estimator.errors import (
+    NetworkError,
+    NotFoundError,
+    NoWeightsError,
+    UsageError,
+)
+from estimator.source.hub import find_on_hub
+from tests.hub.checks import shapes_of
+from tests.hub.models import (
+    CONFIG,
+    TINY,
+    Repo,
+    config_file,
+    text_file,
+    tiny_sharded,
+    tiny_single,
+)
+from tests.hub.standin import StandIn
+
+COMMIT, OLDER = "a" * 40, "c" * 40
+LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
+
+
+def add(hub: StandIn, repo: Repo) -> None:
+    hub.repos[repo.id] = repo
+
+
+# What is no model, and settings that are none
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        pytest.param({"pytorch_model.bin": 7}, "pytorch_model.bin (7 bytes)", id="pickles alone"),
+        pytest.param({"q4.gguf": 10, "q8.gguf": 20, "a.gguf": 1, "b.gguf": 2}, "33 bytes in all", id="GGUF alone"),
+        pytest.param({"unet/config.json": 2, "vae/config.json": 2, "model_index.json": 2}, "unet, vae", id="diffusers"),
+        pytest.param({"adapter_config.json": 2, "adapter_model.safetensors": 2}, "--adapter", id="an adapter"),
+        pytest.param({"README.md": 2}, "neither config.json nor safetensors", id="a card alone"),
+    ],
+)
+def test_a_repository_that_is_no_model_says_what_it_is(hub: StandIn, files: dict[str, int], words: str) -> None:
+    add(hub, Repo("org/none", {path: text_file("x" * size) for path, size in files.items()}))
+    with pytest.raises(NoWeightsError) as caught:
+        find_on_hub("org/none")
+    assert words in f"{caught.value.what} {caught.value.way_out}"
+
+
+def test_a_config_without_safetensors_is_an_answer_with_the_sizes_of_the_others(hub: StandIn) -> None:
+    config = {**CONFIG, "auto_map": {"AutoModel": "modeling.Evil"}}
+    files = {
+        "config.json": config_file(config),
+        "pytorch_model.bin": text_file("x" * 99),
+        "modeling.py": text_file("!"),
+    }
+    add(hub, Repo("org/old", files))
+    found = find_on_hub("org/old")
+    assert found.files == ()
+    assert found.other_files == {"pytorch_model.bin": 99}
+    assert [note.code for note in found.notes] == ["custom_code", "no_safetensors"]
+
+
+def test_a_folder_that_is_not_there(hub: StandIn) -> None:
+    add(hub, Repo("org/parts", {f"text/{path}": file for path, file in tiny_single().files.items()}))
+    with pytest.raises(NotFoundError) as caught:
+        find_on_hub("org/parts", subfolder="vision")
+    assert "text" in caught.value.way_out
+
+
+@pytest.mark.parametrize("subfolder", ["../other", "a/../../b", "/etc", "a\nb"])
+def test_a_folder_outside(hub: StandIn, subfolder: str) -> None:
+    with pytest.raises(UsageError):
+        find_on_hub("org/tiny", subfolder=subfolder)
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["huggingface.co", "ftp://huggingface.co", "", "http://", "http://a:99999999", "file:///x"]
+)
+def test_an_endpoint_that_is_none(hub: StandIn, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    with pytest.raises(UsageError) as caught:
+        find_on_hub("org/tiny")
+    assert caught.value.where == "HF_ENDPOINT"
+
+
+def test_an_endpoint_with_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: StandIn) -> None:
+    with StandIn([tiny_sharded(), tiny_single()], prefix="/mirror/hf", page=2) as mirror:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", mirror.endpoint)
+        assert shapes_of(find_on_hub("org/tiny")) == TINY
+        assert shapes_of(find_on_hub("org/single")) == TINY
+
+
+def test_nobody_listens(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(NetworkError) as caught:
+        find_on_hub("org/tiny")
+    assert "HF_ENDPOINT" in caught.value.way_out
+
+
+def test_a_branch_with_odd_letters_is_quoted(hub: StandIn) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        find_on_hub("org/tiny", revision="refs/pr/1?x=\x1b[31m")
+    assert "\x1b" not in caught.value.what
+    assert all("%3F" in seen.path for seen in hub.seen)
+
+
+# Lists that go in circles
+
+
+@pytest.mark.parametrize("number", [1, 60])
+def test_a_list_without_end(hub: StandIn, number: int) -> None:
+    count = itertools.count()
+
+    def next_page(handler, right):  # noqa: ANN001, ANN202
+        cursor = next(count) % number
+        handler.json(200, [], {"Link": f'<{hub.endpoint}/api/models/org/ranged/tree/x?cursor={cursor}>; rel="next"'})
+
+    hub.faults["tree"] = next_page
+    add(hub, Repo("org/list", {"README.md": text_file("")}))
+    with pytest.raises(NetworkError) as caught:
+        find_on_hub("org/list")
+    assert "pages" in caught.value.what
+    assert hub.routes().count("tree") <= 51

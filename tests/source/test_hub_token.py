@@ -1,0 +1,88 @@
+"""Where the token goes, and where not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from estimator.errors import (
+    GatedError,
+    NotFoundError,
+    UsageError,
+)
+from estimator.source.hub import find_on_hub
+from tests.hub.checks import shapes_of
+from tests.hub.faults import refuse
+from tests.hub.models import (
+    TINY,
+    Repo,
+    tiny_sharded,
+    tiny_single,
+)
+from tests.hub.standin import TOKEN, StandIn
+
+COMMIT, OLDER = "a" * 40, "c" * 40
+LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
+
+
+def add(hub: StandIn, repo: Repo) -> None:
+    hub.repos[repo.id] = repo
+
+
+# The token
+
+
+def everything_kept(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("id_", ["org/secret", "org/secret-single"])
+def test_the_token_goes_to_the_hub_alone(hub: StandIn, tmp_path: Path, id_: str) -> None:
+    add(hub, tiny_sharded("org/secret", private=True, endpoint=False))
+    add(hub, tiny_single("org/secret-single", private=True))
+    with pytest.raises(NotFoundError):
+        find_on_hub(id_)
+    hub.seen.clear()
+    assert shapes_of(find_on_hub(id_, token=TOKEN)) == TINY
+    sent = {seen.server: seen.headers.get("authorization") or seen.headers.get("Authorization") for seen in hub.seen}
+    assert sent == {"hub": f"Bearer {TOKEN}", "cdn": None}
+    assert TOKEN.encode() not in everything_kept(tmp_path)
+
+
+def test_the_token_of_the_environment_is_used(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(hub, tiny_sharded("org/gated", gated=True))
+    with pytest.raises(GatedError) as caught:
+        find_on_hub("org/gated")
+    assert f"{hub.endpoint}/org/gated" in caught.value.way_out
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert shapes_of(find_on_hub("org/gated")) == TINY
+
+
+def test_the_token_of_the_login_is_used(hub: StandIn, tmp_path: Path) -> None:
+    add(hub, tiny_sharded("org/gated", gated=True))
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    assert shapes_of(find_on_hub("org/gated")) == TINY
+
+
+def test_the_implicit_token_can_be_switched_off(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    find_on_hub("org/tiny")
+    assert not any("authorization" in map(str.lower, seen.headers) for seen in hub.seen)
+
+
+def test_a_server_that_echoes_the_token_does_not_get_it_printed(hub: StandIn) -> None:
+    hub.faults["resolve config"] = refuse(403, "", f"Bearer {TOKEN} may not do this")
+    with pytest.raises(GatedError) as caught:
+        find_on_hub("org/tiny", token=TOKEN)
+    assert TOKEN not in str(caught.value.what)
+    assert "<token>" in caught.value.what
+
+
+@pytest.mark.parametrize("token", ["hf_a\r\nX-Evil: 1", "hf_\u00e9", "hf a"])
+def test_a_token_that_is_none(hub: StandIn, token: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_on_hub("org/tiny", token=token)
+    assert token not in f"{caught.value.what}{caught.value.where}{caught.value.way_out}"
+    assert hub.seen == []
