@@ -1,0 +1,171 @@
+"""The repeated layers of a model, as far as activations depend on them: what is read off names and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+from estimator.architecture.module import Module, ModuleTree
+
+_BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
+_ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
+_NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
+
+
+class Linear(NamedTuple):
+    name: str  # full
+    inputs: int
+    outputs: int
+
+
+class Norm(NamedTuple):
+    width: int
+    is_rms: bool  # computed step by step in float32; torch's own layer_norm otherwise
+    on_heads: bool  # of query or key, inside attention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One repeated layer; widths are elements for a token."""
+
+    attention: tuple[Linear, ...]
+    mlp: tuple[Linear, ...]
+    norms: tuple[Norm, ...]
+    query: int
+    key_value: int  # of key or value alone
+    inner: int  # of the MLP, between its matrices
+    is_gated: bool
+    experts: int = 0  # 0 where the MLP is dense
+    experts_per_token: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    blocks: tuple[Block, ...]
+    hidden: int
+    vocabulary: int  # rows of the output head; 0 where there is none
+    heads: int
+    activation: str
+    head: str | None  # module name of the output head
+
+
+def shape_of(tree: ModuleTree) -> Shape:
+    """What activations depend on; layers are found as the outermost numbered modules."""
+    config = text_config(tree.config)
+    modules: dict[str, list[Module]] = {}
+    for module in tree.modules:
+        if match := _BLOCK.match(module.name):
+            modules.setdefault(match[0], []).append(module)
+    hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim") or 0
+    head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
+    return Shape(
+        blocks=tuple(block for members in modules.values() if (block := _block(members, hidden, config)) is not None),
+        hidden=hidden,
+        vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
+        heads=_first(config, "num_attention_heads", "n_head", "num_heads", "n_heads") or 1,
+        activation=str(
+            _first(config, "hidden_activation", "hidden_act", "activation_function", "activation") or "silu"
+        ),
+        head=tree.output_embedding,
+    )
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that tells of the language model."""
+    for name in ("text_config", "llm_config", "language_config"):
+        if isinstance(config.get(name), Mapping):
+            return config[name]
+    return config
+
+
+def _first(config: Mapping[str, Any], *names: str) -> Any:
+    return next((config[name] for name in names if config.get(name) is not None), None)
+
+
+def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Block | None:
+    linears = [_linear(m) for m in members if m.kind in ("Linear", "Conv1D") and m.parameters]
+    attention = tuple(item for item in linears if _ATTENTION.search(_tail(item.name)))
+    mlp = tuple(item for item in linears if item not in attention)
+    if not attention:
+        return None
+    query, key_value = _attention_widths(attention, config, hidden)
+    fused = [p for m in members for p in m.parameters if len(p.shape) == 3 and m.kind == "other"]
+    inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
+    return Block(
+        attention=attention,
+        mlp=mlp,
+        norms=tuple(_norms(members)),
+        query=query,
+        key_value=key_value,
+        inner=inner,
+        is_gated=is_gated,
+        experts=experts,
+        experts_per_token=int(_first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
+        if experts
+        else 1,
+    )
+
+
+def _tail(name: str) -> str:
+    """The name behind the block's number."""
+    return _BLOCK.sub("", name)
+
+
+def _linear(module: Module) -> Linear:
+    first, second = module.parameters[0].shape[:2]
+    return Linear(module.name, *((first, second) if module.kind == "Conv1D" else (second, first)))
+
+
+def _attention_widths(attention: Iterable[Linear], config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
+    """Query width, and key (or value) width: from separate matrices, or what a fused one has beside the query."""
+    named = {item.name.rpartition(".")[2]: item for item in attention}
+    key = next((named[n] for n in ("k_proj", "k", "key", "k_lin") if n in named), None)
+    query = next((named[n] for n in ("q_proj", "q", "query", "q_lin", "q_attn") if n in named), None)
+    if key is not None and query is not None:
+        return query.outputs, key.outputs
+    heads = _first(config, "num_attention_heads", "n_head", "num_heads") or 1
+    width = int(heads) * int(_first(config, "head_dim") or hidden // int(heads) or 1)
+    fused = max((item for item in attention if item.inputs == hidden), key=lambda item: item.outputs, default=None)
+    if fused is None or fused.outputs <= width:
+        return width, width
+    return width, min((fused.outputs - width) // 2, width)
+
+
+def _fused_experts(parameters: list[Any]) -> tuple[int, bool, int]:
+    by_name = {p.name: p for p in parameters}
+    down = by_name.get("down_proj") or by_name.get("w2") or parameters[-1]
+    widest = max(prod(p.shape) for p in parameters)
+    inner = down.shape[2] if len(down.shape) == 3 else 0
+    gate_up = by_name.get("gate_up_proj")
+    if gate_up is not None:
+        inner = (
+            max(gate_up.shape[1:]) // 2 if widest == prod(gate_up.shape) and max(gate_up.shape[1:]) % 2 == 0 else inner
+        )
+        inner = min(set(down.shape[1:]) & {gate_up.shape[1] // 2, gate_up.shape[2] // 2} or {inner})
+    return inner, True, down.shape[0]
+
+
+def _mlp(mlp: tuple[Linear, ...], hidden: int) -> tuple[int, bool, int]:
+    """Inner width, gated or not, and how many experts stand one by one."""
+    downs = [item for item in mlp if item.outputs == hidden and (item.inputs != hidden or item.name.endswith("2"))]
+    if not downs:
+        return 0, False, 0
+    inner = downs[-1].inputs
+    ups = sum(item.outputs // inner for item in mlp if item.inputs == hidden and item.outputs in (inner, 2 * inner))
+    experts = sum(".experts." in item.name for item in downs)
+    return inner, ups > max(len(downs), 1), experts
+
+
+def _norms(members: list[Module]) -> Iterable[Norm]:
+    for module in members:
+        last = module.name.rpartition(".")[2]
+        if (
+            module.parameters
+            and len(module.parameters[0].shape) == 1
+            and (_NORM.search(module.cls) or _NORM.search(last))
+        ):
+            on_heads = bool(re.match(r"[qk]_?(?:layer)?_?norm", last))
+            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", on_heads)
