@@ -36,7 +36,7 @@ def quantise(tree: ModuleTree, load: LoadOptions) -> ModuleTree:
 
 def _convertible(module: Module) -> bool:
     """Exactly torch.nn.Linear, or a Conv1D (transformers, `replace_with_bnb_linear`); subclasses of Linear stay."""
-    return module.kind == "Conv1D" or (module.kind == "Linear" and module.cls == "Linear")
+    return bool(module.parameters) and (module.kind == "Conv1D" or (module.kind, module.cls) == ("Linear", "Linear"))
 
 
 def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:

@@ -113,3 +113,9 @@ def test_a_tied_weight_that_is_converted_all_the_same_keeps_its_tie():
     sizes = base_sizes(model, None, LoadOptions(base_precision="int8", dtype="BF16", skip_modules=()))
     assert set(sizes.model.quantised) == {"lm_head"}
     assert (sizes.loaded.footprint_bytes, sizes.loaded.state_bytes) == (2 * 64 * 32, 0)
+
+
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_a_linear_of_unknown_shape_is_left(precision):
+    model = tree(linear("a"), Module("unknown", "Linear", "Linear"), NORM)
+    assert set(quantise(model, LoadOptions(base_precision=precision)).quantised) == {"a"}

@@ -30,7 +30,11 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
         return {}
     layers = {}
     for module in tree.modules:
-        if module.kind != "Linear" or any(named(name, module.name, "Linear") for name in ignored):
+        if (
+            module.kind != "Linear"
+            or not module.parameters
+            or any(named(name, module.name, "Linear") for name in ignored)
+        ):
             continue
         group = next((g for g in groups if applies(g, module.name, "Linear")), None)
         if group is not None:

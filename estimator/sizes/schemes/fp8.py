@@ -21,7 +21,7 @@ def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     skipped = skips(tree, fields.get("ignored_layers") if named is None else named)
     layers = {}
     for module in tree.modules:
-        if skipped(module.name) or fields.get("dequantize"):
+        if not module.parameters or skipped(module.name) or fields.get("dequantize"):
             continue
         if module.name.endswith(".experts") and any(len(p.shape) == 3 for p in module.parameters):
             layers[module.name] = _experts(module, tree, fields)
@@ -82,7 +82,7 @@ def fbgemm_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
     skipped = skips(tree, quantization.fields.get("modules_to_not_convert"))
     layers = {}
     for module in tree.modules:
-        if module.kind != "Linear" or module.cls != "Linear" or skipped(module.name):
+        if not module.parameters or (module.kind, module.cls) != ("Linear", "Linear") or skipped(module.name):
             continue
         weight, *rest = module.parameters
         scale = Parameter("weight_scale", (weight.shape[0], 1), "F32", True)

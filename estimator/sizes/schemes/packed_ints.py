@@ -30,6 +30,7 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
         module.name: _gptq_layer(module, fields)
         for module in tree.modules
         if module.kind in ("Linear", "Conv1D")
+        and module.parameters
         and module.name.startswith(prefix + ".")
         and (not inner or module.name.endswith(inner))
     }
@@ -69,7 +70,8 @@ def awq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     """Every Linear that is not skipped; the default list counts beside the config's own (quantizer_awq.py)."""
     fields = quantization.fields
     skipped = skips(tree, fields.get("modules_to_not_convert"), add_default=True)
-    return {m.name: _awq_layer(m, fields) for m in tree.modules if m.kind == "Linear" and not skipped(m.name)}
+    linears = (m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name))
+    return {module.name: _awq_layer(module, fields) for module in linears}
 
 
 def _awq_layer(module: Module, fields) -> QuantisedLayer:
