@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class Grown(NamedTuple):
 
 def grow(facts: ClassFacts, loaded: Load, lookup: Lookup, config: Mapping[str, Any]) -> Grown:
     """Every module, in order. A parameter that the checkpoint lacks has the shape that config.json gives it."""
-    grower = _Grower(facts, lookup)
+    grower = _Grower(facts, lookup, loaded.parameters)
     grower.module("", facts.root, branches(loaded.parameters), Place())
     modules, fresh, notes = fill(grower.modules, grower.missing, facts, lookup, config)
     return Grown(tuple(modules), tuple(grower.transposed), frozenset(fresh), tuple(notes))
@@ -46,12 +47,11 @@ def branches(parameters: Mapping[str, Loaded]) -> Branch:
 
 
 class _Grower:
-    def __init__(self, facts: ClassFacts, lookup: Lookup) -> None:
-        self.facts, self.lookup = facts, lookup
+    def __init__(self, facts: ClassFacts, lookup: Lookup, stored: Mapping[str, Loaded]) -> None:
+        self.facts, self.lookup, self.stored = facts, lookup, stored
         self.modules: list[Module] = []
         self.missing: list[tuple[int, Slot, bool]] = []  # module's place, slot, whether it is a buffer
         self.transposed: list[str] = []
-        self.slots: dict[int, tuple[set[str], set[str], bool]] = {}
 
     def module(self, name: str, structure: Structure, branch: Branch, place: Place) -> None:
         """Adds the module and all below it."""
@@ -70,7 +70,7 @@ class _Grower:
             self.modules[at:] = below_open(name, branch)
             return
         for child in structure.children:
-            for part, its_place in self._names(child, branch, place):
+            for part, its_place in self._names(child, branch, place, name):
                 below = branch.get(part)
                 below = below if isinstance(below, dict) else {}
                 option = self._option(child, below, its_place)
@@ -103,11 +103,11 @@ class _Grower:
                 self.missing.append((at, slot, buffer))
         return tuple(found)
 
-    def _names(self, child: Child, branch: Branch, place: Place) -> list[tuple[str, Place]]:
+    def _names(self, child: Child, branch: Branch, place: Place, parent: str) -> list[tuple[str, Place]]:
         """The children that are there, each with its place."""
         if child.name.endswith("*"):
             return self._indices(child, branch, place)
-        return [(child.name, place)] if self._there(child, branch, place) else []
+        return [(child.name, place)] if self._there(child, branch, place, parent) else []
 
     def _indices(self, child: Child, branch: Branch, place: Place) -> list[tuple[str, Place]]:
         stem = child.name[:-1]
@@ -116,15 +116,34 @@ class _Grower:
         ]
         stored = sorted(int(end) for end in ends if end.isdigit())
         count = count_of(child.when, self.lookup) if child.when is not None else None
-        indices = stored or range(count or 0)
         total = max(count or 0, stored[-1] + 1 if stored else 0)
+        gaps = any(map(_weightless, (option for _, option in child.options)))
+        indices = stored if stored and not gaps else range(total)
         return [(f"{stem}{index}", place.inner(index, total)) for index in indices]
 
-    def _there(self, child: Child, branch: Branch, place: Place) -> bool:
+    def _is_tied(self, path: str) -> bool:
+        """Whether what lies there shares weights that the file holds elsewhere, so that it need not hold them."""
+        parts = path.split(".")
+        for target, source, condition in self.facts.ties:
+            names = target.split(".")
+            alike = len(names) > len(parts) and all(
+                name == part or (name == "*" and part.isdigit()) for name, part in zip(names, parts, strict=False)
+            )
+            if alike and self._is_stored(source) and holds(condition, self.lookup, Place()):
+                return True
+        return False
+
+    def _is_stored(self, pattern: str) -> bool:
+        if "*" not in pattern and "%" not in pattern:
+            return pattern in self.stored
+        expression = re.compile(re.sub(r"\\\*|%", r"\\d+", re.escape(pattern)))
+        return any(expression.fullmatch(name) for name in self.stored)
+
+    def _there(self, child: Child, branch: Branch, place: Place, parent: str) -> bool:
         if isinstance(branch.get(child.name), dict):
             return True
         if child.when is None or child.when == "!":
-            return False
+            return child.when is None and self._is_tied(f"{parent}.{child.name}".lstrip("."))
         if child.when[:1] == "+":
             return child.when[1:] in branch
         return holds(child.when, self.lookup, place)
@@ -164,6 +183,12 @@ class _Grower:
         if slot is None:
             return 1
         return int(slot.dimensions is not None and loaded.shape is not None and len(loaded.shape) != slot.dimensions)
+
+
+def _weightless(structure: Structure) -> bool:
+    """Whether no checkpoint holds anything of this structure."""
+    own = any(slot.saved for slot in structure.parameters + structure.buffers)
+    return not own and all(_weightless(option) for child in structure.children for _, option in child.options)
 
 
 def _weighs(child: Child) -> bool:
