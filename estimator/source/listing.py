@@ -21,6 +21,7 @@ from estimator.source.transport import Answer, Line, get, shown
 
 MAX_PAGES = 50
 MAX_PAGE_BYTES = 8_000_000
+MAX_LIST_BYTES = 32_000_000
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^<,]*\brel\s*=\s*"?next\b')
 # What lies beside weights without being the model's.
 _NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "rng_state", "consolidated")
@@ -33,7 +34,8 @@ def list_files(line: Line, place: Place) -> dict[str, int]:
     """
     files: dict[str, int] = {}
     url: str | None = place.tree()
-    seen = set()
+    seen: set[str] = set()
+    left = MAX_LIST_BYTES
     while url is not None:
         if url in seen or len(seen) >= MAX_PAGES:
             what = f"the list of files goes on for more than {len(seen)} pages" + (
@@ -41,7 +43,8 @@ def list_files(line: Line, place: Place) -> dict[str, int]:
             )
             raise NetworkError(what, where=place.id, way_out="this is not how a model's repository looks; check its id")
         seen.add(url)
-        answer = get(line, url, limit=MAX_PAGE_BYTES)
+        answer = get(line, url, limit=min(left, MAX_PAGE_BYTES))
+        left -= len(answer.body)
         if answer.status != 200:
             raise refusal(line, answer, id_=place.id, revision=place.revision)
         place.check_commit(answer.said.get("x-repo-commit"), of="the list of files")
