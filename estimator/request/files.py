@@ -17,6 +17,10 @@ MAX_ALIASES = 200
 MAX_DEPTH = 60
 
 
+class UnknownTrainerError(UsageError):
+    """A file that is readable, and no config of a known trainer."""
+
+
 def read_config_file(path: str) -> TrainingConfig:
     """What the file says, with its trainer's defaults.
 
@@ -27,7 +31,7 @@ def read_config_file(path: str) -> TrainingConfig:
     values = _parse(path, text)
     trainer = recognise(values)
     if trainer is None:
-        raise UsageError(
+        raise UnknownTrainerError(
             "this is no config of a trainer that is known.",
             where=path,
             way_out="PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo Automodel and litgpt are read",
@@ -143,7 +147,7 @@ def _yaml(path: str, text: str) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if aliases > MAX_ALIASES or depth > MAX_DEPTH:
                 raise UsageError("the YAML is nested or aliased too deeply.", where=path, way_out="write it out")
-        return yaml.load(text, Loader=loader)  # noqa: S506: a safe loader
+        return yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""

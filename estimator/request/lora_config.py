@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from estimator.errors import InvalidLoraError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +55,111 @@ class LoraConfig:
     revision: str | None = None
     peft_version: str | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)  # fields that this release of PEFT does not have
+
+
+def from_mapping(given: Mapping[str, Any]) -> LoraConfig:
+    """Fields of an adapter_config.json as a LoraConfig; what this release of PEFT does not know goes to `unknown`.
+
+    Raises InvalidLoraError for a value of the wrong kind (a list where a text belongs).
+    """
+    known, unknown = {}, {}
+    for name, value in given.items():
+        if name in _IGNORED:
+            continue
+        if name in _FIELDS:
+            known[name] = _of_its_kind(name, value)
+        else:
+            unknown[name] = value
+    if known.get("peft_type") == "ADALORA" and given.get("rank_pattern") is None:
+        known["rank_pattern"] = {}
+    return LoraConfig(**{name: value for name, value in known.items() if value is not _DEFAULT}, unknown=unknown)
+
+
+_FIELDS = frozenset(field.name for field in fields(LoraConfig)) - {"unknown"}
+_IGNORED = frozenset({"runtime_config"})  # PEFT ignores it in a file
+_DEFAULT = object()
+_MAX_TEXT = 200
+
+_NUMBER, _TEXT, _NAMES = (int, float), (str,), (list, tuple, set, frozenset)
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("peft_type", "task_type", "bias", "base_model_name_or_path", "revision", "peft_version"), _TEXT),
+    "megatron_core": _TEXT,
+    **dict.fromkeys(("r", "qalora_group_size"), (int,)),
+    **dict.fromkeys(("lora_alpha", "lora_dropout"), _NUMBER),
+    **dict.fromkeys(
+        (
+            "fan_in_fan_out",
+            "use_rslora",
+            "use_dora",
+            "use_qalora",
+            "lora_bias",
+            "ensure_weight_tying",
+            "inference_mode",
+        ),
+        (bool,),
+    ),
+    **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _TEXT + _NAMES),
+    **dict.fromkeys(("modules_to_save", "target_parameters"), _TEXT + _NAMES),
+    "init_lora_weights": (bool, str),
+    "layers_to_transform": (int, *_NAMES),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern", "loftq_config", "auto_mapping"), (Mapping,)),
+    "trainable_token_indices": (*_NAMES, Mapping),
+    **dict.fromkeys(("layer_replication", "alora_invocation_tokens"), _NAMES),
+}
+# Where null stands for an empty mapping or the default, as old files have it.
+_NULL_IS_DEFAULT = frozenset(
+    {"rank_pattern", "alpha_pattern", "loftq_config", "peft_type", "bias", "r", "lora_alpha", "lora_dropout"}
+    | {name for name, kinds in _KINDS.items() if kinds == (bool,)}
+)
+
+
+def _of_its_kind(name: str, value: Any) -> Any:
+    if value is None:
+        return _DEFAULT if name in _NULL_IS_DEFAULT else None
+    kinds = _KINDS.get(name)
+    fine = kinds is None or (isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds))
+    if not fine:
+        said = " or ".join(dict.fromkeys(_SAID[kind] for kind in kinds))
+        raise InvalidLoraError(
+            f"{name} is {str(value)[:_MAX_TEXT]!r}, which is {_said(value)}.", where=name, way_out=f"give {said}"
+        )
+    if kinds and set(_NAMES) <= set(kinds) and isinstance(value, _NAMES):
+        return _list(name, value)
+    return value
+
+
+_SAID: Mapping[type, str] = {
+    str: "a text", int: "a whole number", float: "a number", bool: "true or false", Mapping: "an object",
+    **dict.fromkeys(_NAMES, "a list"),
+}  # fmt: skip
+
+
+def _said(value: Any) -> str:
+    return next(
+        (said for kind, said in _SAID.items() if type(value) is kind or kind is Mapping and isinstance(value, kind)),
+        "neither",
+    )
+
+
+_ITEMS: Mapping[str, type | tuple[type, ...]] = {
+    "layers_to_transform": int,
+    "trainable_token_indices": int,
+    "alora_invocation_tokens": int,
+    "layer_replication": (list, tuple),
+}
+
+
+def _list(name: str, value: Sequence[Any]) -> tuple[Any, ...]:
+    wanted = _ITEMS.get(name, str)
+    for item in value:
+        if not isinstance(item, wanted) or isinstance(item, bool):
+            raise InvalidLoraError(
+                f"{name} holds {str(item)[:_MAX_TEXT]!r}.",
+                where=name,
+                way_out="give numbers"
+                if wanted is int
+                else "give pairs of numbers"
+                if wanted is not str
+                else "give names",
+            )
+    return tuple(value)

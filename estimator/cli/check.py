@@ -1,0 +1,35 @@
+"""`lora-size check`: the guard before a commit, a merge, a rented GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command("check")
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.option("--max-file-size", metavar="SIZE", help="Of an adapter file: 50MB, 48MiB or bytes.")
+@click.option("--max-parameters", metavar="N", help="Trainable parameters.")
+@click.option("--max-percent", metavar="PERCENT", help="Trainable parameters in percent of all.")
+@click.option("--strict", is_flag=True, help="Fail where a base is neither bundled, cached nor local.")
+@click.option("--format", "format_", type=click.Choice(("text", "json", "github", "sarif")), default="text")
+@click.option("--json", "json_", is_flag=True, help="Short for --format json.")
+def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **limits: Any) -> int:
+    """Check adapters and training configs at PATHS; silent when all is well. Never asks the network.
+
+    Limits may stand in [tool.lora-size] of pyproject.toml or setup.cfg, or in .lora-size.toml.
+    """
+    from estimator.jobs.check import check
+    from estimator.jobs.check_limits import configured, to_limits
+    from estimator.report.findings import FORMATS
+
+    table, where = configured(".")
+    to_limits(table, where)
+    given = {name: value for name, value in limits.items() if value is not None}
+    strict = strict or str(table.get("strict", "")).lower() == "true"
+    checked = check(paths, limits=to_limits({**table, **given}), strict=strict)
+    shown = FORMATS["json" if json_ else format_](checked)
+    if shown:
+        print(shown)
+    return 1 if any(row.status == "failed" for row in checked) else 0

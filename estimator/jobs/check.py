@@ -1,0 +1,89 @@
+"""Adapters and training configs held against what they promise and against a budget; never with a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from estimator.errors import LoraSizeError
+from estimator.jobs.check_adapter import check_adapter
+from estimator.jobs.check_limits import Limits, over_budget
+from estimator.jobs.check_paths import Unit, find_units, is_training_state, is_whole_model
+from estimator.report.findings import CheckedPath, Problem
+
+
+def check(paths: Iterable[str], *, limits: Limits | None = None, strict: bool = False) -> list[CheckedPath]:
+    """One row for each adapter folder and config behind the paths. Raises NotFoundError for a path that is not there."""
+    from estimator.jobs.base import BaseCache
+
+    limits, bases = limits or Limits(), BaseCache()
+    checked = (_judge(unit, limits, strict, bases) for unit in find_units(paths))
+    return [row for row in checked if row is not None]
+
+
+def _judge(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath | None:
+    if unit.kind == "adapter":
+        return check_adapter(unit.path, limits, strict, bases)
+    return _check_weights(unit) if unit.kind == "weights" else _check_config(unit, limits, strict, bases)
+
+
+def _check_weights(unit: Unit) -> CheckedPath:
+    """A file by itself: fails where it is a whole model or training state, else it is none of this tool's."""
+    name = os.path.basename(unit.path)
+    if is_whole_model(name):
+        return _failed(
+            unit, Problem("base_model_committed", f"{name} is a whole model. Remove it and name it by its id.")
+        )
+    if is_training_state(name):
+        return _failed(unit, Problem("training_state_committed", f"{name} is training state. Remove it."))
+    return CheckedPath(unit.path, "skipped")
+
+
+def _failed(unit: Unit, *problems: Problem) -> CheckedPath:
+    return CheckedPath(unit.path, "failed", problems)
+
+
+def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath | None:
+    """None for a file that was not named itself and that is no config of a trainer."""
+    from estimator.request.files import UnknownTrainerError, read_config_file
+    from estimator.request.trainers.keys import NoLoraError
+
+    try:
+        config = read_config_file(unit.path)
+    except UnknownTrainerError as error:
+        return CheckedPath(unit.path, "skipped", (Problem("not_a_config", error.what),)) if unit.named else None
+    except NoLoraError as error:
+        return CheckedPath(unit.path, "skipped", (Problem("no_lora", error.what),))
+    except LoraSizeError as error:
+        return _failed(unit, _problem(error))
+    base = config.base or ""
+    if base.startswith(("/", "~")) and not os.path.exists(os.path.expanduser(base)):
+        message = f"the base is {base[:200]!r}, a path of one machine. Name it by its id on the Hub."
+        return _failed(unit, Problem("base_is_local_path", message))
+    return _estimate(unit, limits, strict, bases)
+
+
+def _problem(error: LoraSizeError) -> Problem:
+    return Problem(error.code, f"{error.what} ({error.where}) {error.way_out}")
+
+
+def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    from estimator.jobs.estimate import estimate
+    from estimator.report.document import to_document
+    from estimator.request.request import Request
+
+    try:
+        document = to_document(estimate(Request(config=unit.path, offline=True), bases=bases))
+    except LoraSizeError as error:
+        if error.exit_code == 3 or error.code == "unsupported":
+            problem = Problem("base_unknown", f"Not judged: {error.what} {error.way_out}")
+            return CheckedPath(unit.path, "failed" if strict else "skipped", (problem,))
+        return _failed(unit, _problem(error))
+    problems = over_budget(
+        limits,
+        file_bytes=document["adapter"]["file"]["bytes"],
+        parameters=document["adapter"]["parameters"],
+        percent=document["totals"]["trainable_percent"],
+    )
+    return CheckedPath(unit.path, "failed" if problems else "ok", tuple(problems))

@@ -1,0 +1,178 @@
+"""One adapter folder: what its files are, and whether their tensors are those that its config implies on its base."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.index import to_checkpoint
+from estimator.errors import LoraSizeError
+from estimator.jobs.check_limits import Limits, over_budget
+from estimator.jobs.check_paths import is_training_state, is_whole_model
+from estimator.report.findings import CheckedPath, Problem
+from estimator.report.units import exact_size
+from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
+from estimator.source.found import Found
+
+FLOATS = ("F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2")
+# Differences that other releases, other dtypes and other heads make: the file is right by its own layout.
+FINE = frozenset({
+    "sixteen_bit", "other_dtype", "doubled_prefix", "no_prefix", "older_peft_names", "base_layer_names", "older_names",
+    "number_of_labels", "resized_vocabulary", "older_peft_bias", "experts_one_by_one", "names_not_in_class", "other_method",
+    "bin_file", "not_lora",
+})  # fmt: skip
+MENDS = {
+    "embeddings_saved": "They do not train: save with save_embedding_layers=False, or drop the two tensors.",
+    "saved_modules": "Name them in modules_to_save, or save the adapter again without them.",
+    "other_rank": "Set r and rank_pattern to the ranks of the file.",
+    "missing_modules": "Save the adapter again, or set target_modules to what was trained.",
+    "extra_modules": "Set target_modules to what was trained, or name the base that it was trained on.",
+}
+_LOCAL = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\|\.\.?/)")
+
+
+def check_adapter(folder: str, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    """Every problem of the folder; "skipped" where its base is not to be had and nothing else is wrong."""
+    problems = _strangers(folder)
+    try:
+        found = find_adapter(folder if os.path.isabs(folder) else os.path.join(".", folder), offline=True)
+    except LoraSizeError as error:
+        return CheckedPath(folder, "failed", (*problems, _zero_bytes(folder) or _problem(error)))
+    problems += _config_problems(found.config or {})
+    try:
+        checkpoint = to_checkpoint(found.files) if found.files else None
+    except LoraSizeError as error:
+        return CheckedPath(folder, "failed", (*problems, _problem(error)))
+    problems += _file_problems(found, checkpoint, folder)
+    more, base_missing = _on_its_base(folder, found, checkpoint, limits, bases, bool(problems))
+    problems += [problem for problem in more if problem.code not in {known.code for known in problems}]
+    if base_missing and not problems:
+        return CheckedPath(folder, "failed" if strict else "skipped", (base_missing,))
+    return CheckedPath(folder, "failed" if problems else "ok", tuple(problems))
+
+
+def _problem(error: LoraSizeError) -> Problem:
+    return Problem(error.code, f"{error.what} ({error.where}) {error.way_out}")
+
+
+def _zero_bytes(folder: str) -> Problem | None:
+    for name in (CONFIG, WEIGHTS, PICKLED):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            return Problem("empty_file", f"{name} has no bytes. Copy or save it again.")
+    return None
+
+
+def _strangers(folder: str) -> list[Problem]:
+    """Files that belong to no adapter."""
+    found = []
+    for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()):
+        if is_whole_model(name):
+            message = f"{name} is a whole model beside an adapter. Remove it: the base is named in {CONFIG}."
+            found.append(Problem("base_model_committed", message))
+        elif is_training_state(name):
+            message = f"{name} is training state: nobody needs it to load the adapter. Remove it."
+            found.append(Problem("training_state_committed", message))
+    return found
+
+
+def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
+    base = config.get("base_model_name_or_path")
+    found = []
+    if isinstance(base, str) and _LOCAL.match(base) and not base.startswith("./") and not os.path.isdir(base):
+        message = (
+            f"base_model_name_or_path is {base[:200]!r}, a path of one machine. Set it to the base's id on the Hub."
+        )
+        found.append(Problem("base_is_local_path", message))
+    rank = config.get("r")
+    pattern = config.get("rank_pattern") or {}
+    if isinstance(pattern, Mapping):
+        odd = [
+            key for key, value in pattern.items() if isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ]
+        if odd:
+            message = f"rank_pattern gives {odd[0][:100]!r} the rank {str(pattern[odd[0]])[:40]}. Give 1 or more."
+            found.append(Problem("rank_pattern", message))
+        elif pattern and isinstance(rank, int) and all(value == rank for value in pattern.values()):
+            message = f"Every rank in rank_pattern is r ({rank}) already. Set rank_pattern to {{}}."
+            found.append(Problem("rank_pattern", message))
+    return found
+
+
+def _file_problems(found: Found, checkpoint: Checkpoint | None, folder: str) -> list[Problem]:
+    problems = []
+    if not found.files and not found.other_files:
+        problems.append(Problem("no_weights", f"there is no {WEIGHTS} beside {CONFIG}. Add it, or remove the config."))
+    if PICKLED in found.other_files:
+        where = "beside" if found.files or WEIGHTS in found.other_files else "instead of"
+        message = f"{PICKLED} is a pickle {where} {WEIGHTS}. Save with safe_serialization=True and remove it."
+        problems.append(Problem("pickle", message))
+    if checkpoint is None:
+        return problems
+    (file,) = checkpoint.files
+    if None not in (file.expected_bytes, file.actual_bytes) and file.expected_bytes != file.actual_bytes:
+        how = "cut_short" if file.actual_bytes < file.expected_bytes else "too_long"
+        message = (
+            f"{WEIGHTS} has {exact_size(file.actual_bytes)}, its header promises {exact_size(file.expected_bytes)}."
+        )
+        problems.append(Problem(how, message + " Copy it again."))
+    return problems + _tensor_problems(checkpoint)
+
+
+def _tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
+    tensors = checkpoint.tensors.values()
+    if not tensors:
+        return [Problem("no_tensors", f"{WEIGHTS} holds no tensor. Save the adapter again.")]
+    problems = []
+    hollow = [tensor.name for tensor in tensors if 0 in tensor.shape]
+    if hollow:
+        message = f"{len(hollow)} tensors have no elements, {hollow[0][:200]} among them: what ZeRO-3 and FSDP leave"
+        problems.append(Problem("empty_tensors", message + " behind. Gather the weights before saving."))
+    odd = [tensor for tensor in tensors if tensor.dtype not in FLOATS]
+    if odd:
+        message = f"{odd[0].name[:200]} is {odd[0].dtype}; an adapter's tensors are floats. Save it again."
+        problems.append(Problem("not_floats", message))
+    return problems
+
+
+def _on_its_base(
+    folder: str, found: Found, checkpoint: Checkpoint | None, limits: Limits, bases: Any, broken: bool
+) -> tuple[list[Problem], Problem | None]:
+    """Problems of the adapter as its config and base have it; and, apart, that the base is not to be had."""
+    from estimator.jobs.explain_adapter import explain_adapter
+    from estimator.report.document import to_document
+    from estimator.request.request import Request
+
+    file_bytes = found.files[0].actual_bytes if found.files else found.other_files.get(WEIGHTS)
+    elements = None if checkpoint is None else _elements(checkpoint)
+    try:
+        explained = explain_adapter(
+            folder if os.path.isabs(folder) else os.path.join(".", folder), Request(offline=True), bases=bases
+        )
+    except LoraSizeError as error:
+        over = over_budget(limits, file_bytes=file_bytes, parameters=elements, percent=None)
+        if error.exit_code == 3 or error.code == "unsupported":
+            return over, Problem("base_unknown", f"Not judged: {error.what} {error.way_out}")
+        return [_problem(error), *over], None
+    percent, parameters = None, elements
+    if explained.answer is not None:
+        document = to_document(explained.answer)
+        percent, parameters = document["totals"]["trainable_percent"], document["adapter"]["parameters"]
+    problems = [
+        Problem(cause.code, f"{cause.message} {MENDS.get(cause.code, '')}".strip())
+        for cause in explained.causes
+        if cause.code not in FINE
+    ]
+    if explained.status == "unexplained" and not problems and not broken:
+        message = f"The file has {file_bytes or 0:,} bytes; its config implies {explained.implied_bytes or 0:,}."
+        problems.append(Problem("size_differs", message + " Name the base that it was trained on."))
+    return problems + over_budget(limits, file_bytes=file_bytes, parameters=parameters, percent=percent), None
+
+
+def _elements(checkpoint: Checkpoint) -> int:
+    from math import prod
+
+    return sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())

@@ -1,0 +1,123 @@
+"""The budget of a check, from options and from the project's own files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from estimator.errors import UsageError
+from estimator.report.findings import Problem
+from estimator.report.units import exact_size
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    **{p + "B": 1000**i for i, p in enumerate("KMGT", 1)},
+    **{p + "IB": 1024**i for i, p in enumerate("KMGT", 1)},
+}
+_SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*")
+NAMES = ("max_file_size", "max_parameters", "max_percent")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """None: no limit."""
+
+    max_file_size: int | None = None  # bytes
+    max_parameters: int | None = None
+    max_percent: float | None = None  # of all parameters
+
+
+def to_limits(given: Mapping[str, Any], where: str = "") -> Limits:
+    """Raises UsageError for a value that can't be read."""
+    size, parameters, percent = (given.get(name) for name in NAMES)
+    return Limits(
+        max_file_size=None if size is None else _size(size, where or "--max-file-size"),
+        max_parameters=None if parameters is None else int(_number(parameters, where or "--max-parameters")),
+        max_percent=None if percent is None else _number(percent, where or "--max-percent"),
+    )
+
+
+def _size(value: Any, where: str) -> int:
+    match = _SIZE.fullmatch(str(value))
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"{str(value)[:60]!r} is no size.", where=where, way_out="write bytes, 50MB or 48MiB")
+    return int(float(match[1]) * unit)
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(str(value).replace("_", ""))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e18:
+        raise UsageError(f"{str(value)[:60]!r} is no number of 0 or more.", where=where, way_out="give a number")
+    return number
+
+
+def configured(folder: str) -> tuple[dict[str, Any], str]:
+    """The table of the nearest project file at or above the folder, and its path; {} where none has one.
+
+    `.lora-size.toml`, then [tool.lora-size] of pyproject.toml, then of setup.cfg. Raises UsageError for broken TOML.
+    """
+    place = os.path.abspath(folder)
+    while True:
+        for name, read in ((".lora-size.toml", _whole_toml), ("pyproject.toml", _pyproject), ("setup.cfg", _setup_cfg)):
+            path = os.path.join(place, name)
+            if os.path.isfile(path) and (table := read(path)):
+                return {key.replace("-", "_"): value for key, value in table.items()}, path
+        above = os.path.dirname(place)
+        if above == place:
+            return {}, ""
+        place = above
+
+
+def _whole_toml(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"broken TOML: {error}.", where=path, way_out="mend its syntax") from error
+
+
+def _pyproject(path: str) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        if b"lora-size" not in file.read(5_000_000):
+            return {}
+    tool = _whole_toml(path).get("tool")
+    table = tool.get("lora-size") if isinstance(tool, dict) else None
+    return table if isinstance(table, dict) else {}
+
+
+def _setup_cfg(path: str) -> dict[str, Any]:
+    import configparser
+
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(path, encoding="utf-8")
+    except (configparser.Error, ValueError) as error:
+        raise UsageError("broken setup.cfg.", where=path, way_out="mend its syntax") from error
+    return dict(parser["tool.lora-size"]) if parser.has_section("tool.lora-size") else {}
+
+
+def over_budget(
+    limits: Limits, *, file_bytes: int | None, parameters: int | None, percent: float | None
+) -> list[Problem]:
+    """What is over its limit; what is not known is not judged."""
+    found = []
+    if None not in (limits.max_file_size, file_bytes) and file_bytes > limits.max_file_size:
+        message = f"The adapter file has {exact_size(file_bytes)}; the limit is {exact_size(limits.max_file_size)}."
+        found.append(Problem("over_max_file_size", message + " Lower r, name fewer targets, or save in 16 bits."))
+    if None not in (limits.max_parameters, parameters) and parameters > limits.max_parameters:
+        message = f"{parameters:,} parameters train; the limit is {limits.max_parameters:,}."
+        found.append(Problem("over_max_parameters", message + " Lower r or name fewer targets."))
+    if None not in (limits.max_percent, percent) and percent > limits.max_percent:
+        message = f"{percent:.4g} % of all parameters train; the limit is {limits.max_percent:g} %."
+        found.append(Problem("over_max_percent", message + " Lower r or name fewer targets."))
+    return found

@@ -1,0 +1,70 @@
+"""What there is to check behind the paths given: adapter folders, training configs, and files that belong to neither."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from estimator.errors import NotFoundError
+from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS
+
+ADAPTER_FILES = (CONFIG, WEIGHTS, PICKLED)
+CONFIG_ENDINGS = (".yaml", ".yml", ".json", ".sh")
+_PASSED_BY = frozenset({".git", "node_modules", "__pycache__", ".venv", ".tox"})
+_WHOLE_MODELS = ("model.safetensors", "pytorch_model.bin", "consolidated.")
+
+
+class Unit(NamedTuple):
+    kind: str  # "adapter" | "config" | "weights"
+    path: str
+    named: bool  # given by the user itself, not found in a folder
+
+
+def find_units(paths: Iterable[str]) -> list[Unit]:
+    """Each once, in the order given. Raises NotFoundError for a path that is not there."""
+    units: dict[tuple[str, str], Unit] = {}
+    for path in paths:
+        for unit in _behind(path):
+            units.setdefault((unit.kind, os.path.normpath(unit.path)), unit)
+    return list(units.values())
+
+
+def _behind(path: str) -> Iterator[Unit]:
+    if os.path.isdir(path):
+        yield from _in_folder(path)
+    elif not os.path.lexists(path):
+        raise NotFoundError(f"there is no file {path}.", where="PATH", way_out="check the spelling")
+    else:
+        yield _of_file(path)
+
+
+def _of_file(path: str) -> Unit:
+    name = os.path.basename(path)
+    if name in ADAPTER_FILES:
+        return Unit("adapter", os.path.dirname(path) or ".", True)
+    if name.endswith(CONFIG_ENDINGS) and not name.endswith(".index.json"):
+        return Unit("config", path, True)
+    return Unit("weights", path, True)
+
+
+def _in_folder(top: str) -> Iterator[Unit]:
+    for folder, inner, names in os.walk(top):
+        inner[:] = sorted(name for name in inner if name not in _PASSED_BY)
+        if any(name in names for name in ADAPTER_FILES):
+            yield Unit("adapter", folder, False)
+            continue
+        for name in sorted(names):
+            if name.endswith((".yaml", ".yml", ".sh")):
+                yield Unit("config", os.path.join(folder, name), False)
+
+
+def is_whole_model(name: str) -> bool:
+    return name.startswith(_WHOLE_MODELS) or (name.startswith("model-") and name.endswith(".safetensors"))
+
+
+def is_training_state(name: str) -> bool:
+    """What Trainer, DeepSpeed and FSDP leave beside an adapter in a checkpoint."""
+    return name.endswith(".distcp") or name in (
+        "optimizer.pt", "optimizer.bin", "optimizer_0", "pytorch_model_fsdp_0", "latest", "scaler.pt",
+    )  # fmt: skip

@@ -1,0 +1,67 @@
+"""What a check found, and how code hosts read it: lines of JSON, GitHub's annotations, SARIF 2.1.0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Problem(NamedTuple):
+    code: str  # stable, snake_case
+    message: str  # what is there, what was expected, how to mend it
+
+
+class CheckedPath(NamedTuple):
+    path: str
+    status: str  # "ok" | "failed" | "skipped"
+    problems: tuple[Problem, ...] = ()
+
+
+def as_json(checked: Sequence[CheckedPath]) -> str:
+    rows = [{"path": c.path, "status": c.status, "problems": [p._asdict() for p in c.problems]} for c in checked]
+    return json.dumps(rows, indent=2)
+
+
+def as_text(checked: Sequence[CheckedPath]) -> str:
+    """One line a problem of what failed; "" where all is well."""
+    return "\n".join(f"{c.path}: {p.message} [{p.code}]" for c in checked if c.status == "failed" for p in c.problems)
+
+
+def as_github(checked: Sequence[CheckedPath]) -> str:
+    """Workflow commands: `::error file=...,title=...::message`."""
+    return "\n".join(
+        f"::error file={_property(c.path)},title={_property(p.code)}::{_escaped(p.message)}"
+        for c in checked
+        if c.status == "failed"
+        for p in c.problems
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def as_sarif(checked: Sequence[CheckedPath]) -> str:
+    failed = [(c.path, p) for c in checked if c.status == "failed" for p in c.problems]
+    rules = [{"id": code} for code in sorted({problem.code for _, problem in failed})]
+    run: dict[str, Any] = {
+        "tool": {"driver": {"name": "lora-size", "rules": rules}},
+        "results": [_sarif_result(path, problem) for path, problem in failed],
+    }
+    schema = "https://json.schemastore.org/sarif-2.1.0.json"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+def _sarif_result(path: str, problem: Problem) -> dict[str, Any]:
+    from urllib.parse import quote
+
+    place = {"physicalLocation": {"artifactLocation": {"uri": quote(path)}}}
+    return {"ruleId": problem.code, "level": "error", "message": {"text": problem.message}, "locations": [place]}
+
+
+FORMATS = {"text": as_text, "json": as_json, "github": as_github, "sarif": as_sarif}
