@@ -27,15 +27,12 @@ from tests.hub.models import (
 )
 from tests.hub.standin import StandIn
 
-COMMIT, OLDER = "a" * 40, "c" * 40
+OLDER = "c" * 40
 LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
 
 
 def add(hub: StandIn, repo: Repo) -> None:
     hub.repos[repo.id] = repo
-
-
-# Adapters
 
 
 def adapter(**more: object) -> Repo:

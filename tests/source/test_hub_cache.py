@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,10 @@ from tests.hub.models import (
 from tests.hub.standin import StandIn
 
 COMMIT, OLDER = "a" * 40, "c" * 40
-LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
 
 
 def add(hub: StandIn, repo: Repo) -> None:
     hub.repos[repo.id] = repo
-
-
-# What is cached
 
 
 def test_a_commit_is_asked_for_once(hub: StandIn) -> None:
@@ -142,3 +139,16 @@ def test_the_hubs_own_tools_read_the_cache_without_complaint(hub: StandIn, tmp_p
     scanned = scan_cache_dir(tmp_path / "cache")
     assert scanned.warnings == []
     assert not (tmp_path / "cache" / "models--org--tiny" / "refs").exists()
+
+
+def test_drafts_of_killed_writers_are_removed_after_a_while(hub: StandIn, tmp_path: Path) -> None:
+    find_on_hub("org/tiny")
+    (entry,) = entries(tmp_path)
+    old, new = entry.with_suffix(".entry.1-a.tmp"), entry.with_suffix(".entry.2-b.tmp")
+    for draft in (old, new):
+        draft.write_text("half")
+    os.utime(old, (0, 0))
+    entry.unlink()
+    find_on_hub("org/tiny")
+    assert entry.exists()
+    assert (old.exists(), new.exists()) == (False, True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from estimator.errors import (
     GatedError,
+    LoraSizeError,
     NotFoundError,
     UsageError,
 )
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
-from tests.hub.faults import refuse
+from tests.hub.faults import go_to, header, refuse
 from tests.hub.models import (
     TINY,
     Repo,
@@ -22,15 +24,9 @@ from tests.hub.models import (
 )
 from tests.hub.standin import TOKEN, StandIn
 
-COMMIT, OLDER = "a" * 40, "c" * 40
-LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
-
 
 def add(hub: StandIn, repo: Repo) -> None:
     hub.repos[repo.id] = repo
-
-
-# The token
 
 
 def everything_kept(folder: Path) -> bytes:
@@ -86,3 +82,40 @@ def test_a_token_that_is_none(hub: StandIn, token: str) -> None:
         find_on_hub("org/tiny", token=token)
     assert token not in f"{caught.value.what}{caught.value.where}{caught.value.way_out}"
     assert hub.seen == []
+
+
+@pytest.mark.parametrize(
+    "route", ["metadata", "resolve config", "cached config", "tree", "resolve index", "resolve shard"]
+)
+def test_a_redirect_to_a_stranger_carries_no_token(hub: StandIn, route: str) -> None:
+    add(hub, tiny_sharded("org/secret", private=True, endpoint=False))
+    hub.faults[route] = go_to(f"{hub.cdn}/org/steal/this?Signature=1")
+    with contextlib.suppress(LoraSizeError):
+        find_on_hub("org/secret", token=TOKEN)
+    asked = [seen for seen in hub.seen if seen.path.startswith("/org/steal")]
+    assert asked
+    assert not any("authorization" in map(str.lower, seen.headers) for seen in asked)
+
+
+def test_the_next_page_of_a_list_is_not_asked_of_a_stranger(hub: StandIn) -> None:
+    hub.faults["tree"] = header("Link", f'<{hub.cdn}/org/steal/this>; rel="next"')
+    add(hub, tiny_single("org/secret", private=True))
+    with contextlib.suppress(LoraSizeError):
+        find_on_hub("org/secret", token=TOKEN)
+    assert not any(seen.path.startswith("/org/steal") for seen in hub.seen)
+
+
+def test_cookies_go_nowhere(hub: StandIn) -> None:
+    hub.faults["resolve config"] = header("Set-Cookie", "session=secret; Path=/")
+    find_on_hub("org/ranged")
+    find_on_hub("org/single")
+    assert not any("cookie" in map(str.lower, seen.headers) for seen in hub.seen)
+
+
+def test_another_port_of_the_hubs_host_is_a_stranger(hub: StandIn) -> None:
+    add(hub, tiny_single("org/secret", private=True))
+    hub.cdn = hub.cdn.replace("localhost", "127.0.0.1")
+    assert shapes_of(find_on_hub("org/secret", token=TOKEN)) == TINY
+    at_cdn = [seen for seen in hub.seen if seen.server == "cdn"]
+    assert at_cdn
+    assert not any("authorization" in map(str.lower, seen.headers) for seen in at_cdn)
