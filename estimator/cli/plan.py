@@ -38,15 +38,8 @@ def command(**options: Any) -> None:
     from estimator.report.document import to_document
     from estimator.report.plan_document import plan_object, plan_table
     from estimator.request.request import Request
-    from estimator.sizes.gpus import gpu_bytes, parse_size
-    from estimator.sizes.training import Training
 
-    if options["gpu_memory"]:
-        memory = parse_size(options["gpu_memory"], "--gpu-memory")
-    else:
-        memory = gpu_bytes(options["gpu"]) if options["gpu"] else None
-    training = Training(**{name: options[name] for name in Training.__dataclass_fields__})
-    answer = plan(Request(**request_fields(options)), training, memory)
+    answer = plan(Request(**request_fields(options)), training_of(options), gpu_memory(options))
     document = {**to_document(answer.answer), "plan": plan_object(answer)}
     if options["quiet"]:
         print(answer.memory.device.expected, answer.fits or "", sep="\t")
@@ -61,3 +54,19 @@ def command(**options: Any) -> None:
             print(_FORMATS["table"](document) + "\n")
         print(plan_table(document))
     sys.stdout.flush()
+
+
+def training_of(options: dict[str, Any]) -> Any:
+    """The options as a Training."""
+    from estimator.sizes.training import Training
+
+    return Training(**{name: options[name] for name in Training.__dataclass_fields__})
+
+
+def gpu_memory(options: dict[str, Any]) -> int | None:
+    """Bytes of --gpu-memory, or of the GPU that --gpu names; raises UsageError for what can't be read."""
+    from estimator.sizes.gpus import gpu_bytes, parse_size
+
+    if options["gpu_memory"]:
+        return parse_size(options["gpu_memory"], "--gpu-memory")
+    return gpu_bytes(options["gpu"]) if options["gpu"] else None

@@ -50,11 +50,11 @@ def _moments_8bit(count: int) -> Rule:
 
 
 def _adafactor(p: Trained) -> int:
-    """transformers' Adafactor without first moment: a row and a column of float32 for what has two axes."""
+    """transformers' Adafactor without first moment: a row and a column of float32 for what has two axes, and an RMS."""
     if len(p.shape) < 2:
-        return 4 * prod(p.shape)
+        return 4 * prod(p.shape) + 4
     outer = prod(p.shape[:-2])
-    return 4 * outer * (p.shape[-2] + p.shape[-1])
+    return 4 * outer * (p.shape[-2] + p.shape[-1]) + 4
 
 
 def _muon(p: Trained) -> int:
