@@ -15,7 +15,6 @@ from estimator.architecture.guess_names import run_time_parameters
 from estimator.architecture.guess_ties import add_tied
 from estimator.architecture.load import Loaded
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.architecture.rename import natural_key
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.notes import Note
 
@@ -25,13 +24,20 @@ _BUFFERS = re.compile(
 )
 _EMBEDDING = re.compile(r"(embed|emb$|wte$|wpe$|shared$|word_embeddings|position_embed|lookup)")
 _TRANSPOSED = re.compile(r"(transpos|deconv|upsampl|up_conv|conv_transpose|conv_t\d)")
+_FIRST = re.compile(r"(conv_in|conv_?[01]|layers\.0|conv_0\.conv|conv_layers\.0\.conv|conv_pre)$")  # of one channel
+_ORDER = (("conv", "patch_embed", "stem"), ("bn", "cls_token"), (), ("norm", "fc_norm"), ("downsample", "fc", "head"))
 _BY_DIMENSIONS = {2: "Linear", 3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
 
 
 def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
     """The module tree as names and shapes suggest it; `basis` is "inferred", and a note says what was assumed."""
     parameters = run_time_parameters(config, checkpoint.tensors)
-    modules, tied, embedding, head = add_tied(config, list(_modules(parameters)))
+    modules = list(_modules(parameters))
+    originals = {
+        m.name.removesuffix(".parametrizations.weight"): m.parameters for m in modules if m.name.endswith(".weight")
+    }
+    modules = [m._replace(groups=_groups(m, m.parameters + originals.get(m.name, ()), config)) for m in modules]
+    modules, tied, embedding, head = add_tied(config, modules)
     architecture = config.get("architectures")
     named = architecture[0] if isinstance(architecture, list) and architecture else None
     return ModuleTree(
@@ -60,8 +66,16 @@ def below_open(name: str, branch: Mapping[str, Any]) -> list[Module]:
                 found[f"{prefix}{part}"] = value
             else:
                 waiting.append((f"{prefix}{part}.", value))
-    ordered = dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+    ordered = dict(sorted(found.items(), key=lambda item: [_usual_place(part) for part in item[0].split(".")]))
     return [module._replace(name=f"{name}.{module.name}".rstrip(".")) for module in _modules(ordered)]
+
+
+def _usual_place(part: str) -> tuple[int, int, str]:
+    """Where vision models register a part: conv1, bn1, layer1, conv2, ..., then what has no number, the head last."""
+    stem = part.rstrip("0123456789")
+    number = int(part[len(stem) :]) if stem != part else 1 << 30
+    rank = next((rank for rank, words in enumerate(_ORDER) if stem in words), 2)
+    return number, rank, stem
 
 
 def _note(named: Any, tied: Mapping[str, str], config: Mapping[str, Any]) -> Note:
@@ -97,7 +111,8 @@ def _depth_first(owners: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     while waiting:
         name = waiting.pop()
         yield name, owners[name]
-        waiting += sorted(below.get(name, ()), key=_place, reverse=True)
+        children = sorted(below.get(name, ()), key=_place)
+        waiting += children[::-1]
 
 
 def _place(name: str) -> tuple[int, int | str]:
@@ -107,11 +122,11 @@ def _place(name: str) -> tuple[int, int | str]:
 
 def _module(name: str, own: Mapping[str, Loaded], names: Mapping[str, Any], owners: Mapping[str, Any]) -> Module:
     tensors = [Parameter(leaf, loaded.shape, loaded.dtype) for leaf, loaded in own.items() if loaded.shape is not None]
-    buffers = tuple(tensor for tensor in tensors if _BUFFERS.fullmatch(tensor.name))
+    buffers = tuple(t for t in tensors if _BUFFERS.fullmatch(t.name) or t.name in names.get("buffers", ()))
     parameters = sorted((t for t in tensors if t not in buffers), key=lambda t: (t.name == "bias", t.name != "weight"))
     kind = _kind(name, {tensor.name: tensor.shape for tensor in parameters}, names, owners)
     named = _class_of_other(own) if kind == "other" else kind
-    return Module(name, named, kind, tuple(parameters), buffers, _groups(name, kind, tuple(parameters)))
+    return Module(name, named, kind, tuple(parameters), buffers)
 
 
 def _class_of_other(own: Mapping[str, Loaded]) -> str:
@@ -140,16 +155,21 @@ def _kind(name: str, own: Mapping[str, tuple[int, ...]], names: Mapping[str, Any
             return names[key]
     if _TRANSPOSED.search(name.lower()) and len(weight) > 2:
         return "other"
-    if len(weight) == 2 and "bias" not in own and _EMBEDDING.search(leaf.lower()):
+    if len(weight) == 2 and "bias" not in own and _EMBEDDING.search((parent if leaf.isdigit() else leaf).lower()):
         return "Embedding"
     return _BY_DIMENSIONS[len(weight)]
 
 
-def _groups(name: str, kind: str, parameters: tuple[Parameter, ...]) -> int:
-    weight = next((parameter.shape for parameter in parameters if parameter.name == "weight"), None)
-    if kind not in ("Conv1d", "Conv2d", "Conv3d") or weight is None:
+def _groups(module: Module, parameters: tuple[Parameter, ...], config: Mapping[str, Any]) -> int:
+    """A convolution's groups: one for each channel where each sees one, or what a `groups` field of the config says."""
+    weight = next((p.shape for p in parameters if p.name in ("weight", "original1")), None)
+    if module.kind not in ("Conv1d", "Conv2d", "Conv3d") or weight is None:
         return 1
-    first = re.search(
-        r"(conv_in|conv_?[01]|layers\.0|conv_0\.conv|conv_layers\.0\.conv)$", name
-    )  # of a signal's one channel
-    return weight[0] if weight[1] == 1 and weight[0] > 1 and not first else 1
+    if weight[1] == 1 and weight[0] > 1:
+        return 1 if _FIRST.search(module.name) else weight[0]
+    return next((groups for groups in _group_fields(config) if weight[1] * groups == weight[0]), 1)
+
+
+def _group_fields(config: Mapping[str, Any]) -> list[int]:
+    found = [value for key, value in config.items() if "groups" in key and isinstance(value, int) and value > 1]
+    return found + [g for value in config.values() if isinstance(value, Mapping) for g in _group_fields(value)]

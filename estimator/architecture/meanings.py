@@ -26,7 +26,26 @@ def meanings(structures: Mapping[str, Sequence[Structure]]) -> dict[str, str]:
         for key, counts in mine.items():
             votes.setdefault(key, Counter())[counts.most_common(1)[0][0]] += 1
     decided = {key: _decided(counts) for key, counts in votes.items()}
-    return {key: kind for key, kind in sorted(decided.items()) if kind and not _follows(key, kind, decided)}
+    said = {key: kind for key, kind in sorted(decided.items()) if kind and not _follows(key, kind, decided)}
+    return {**said, "buffers": _buffers(structures)}
+
+
+def _buffers(structures: Mapping[str, Sequence[Structure]]) -> list[str]:
+    """Names of saved tensors that are buffers, not parameters, wherever they stand."""
+    votes: dict[bool, set[str]] = {True: set(), False: set()}
+    for roots in structures.values():
+        for root in roots:
+            for structure in _below(root):
+                votes[True].update(slot.name for slot in structure.buffers if slot.saved)
+                votes[False].update(slot.name for slot in structure.parameters)
+    return sorted(name for name in votes[True] - votes[False] if not name.isdigit())
+
+
+def _below(structure: Structure) -> Iterator[Structure]:
+    yield structure
+    for child in structure.children:
+        for _, option in child.options:
+            yield from _below(option)
 
 
 def _decided(counts: Counter[str]) -> str | None:
