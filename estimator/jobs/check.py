@@ -14,7 +14,7 @@ from estimator.report.findings import CheckedPath, Problem
 
 
 def check(paths: Iterable[str], *, limits: Limits | None = None, strict: bool = False) -> list[CheckedPath]:
-    """One row for each adapter folder and config behind the paths. Raises NotFoundError for a path that is not there."""
+    """One row for each adapter folder and config behind the paths. Raises NotFoundError for a path that is none."""
     from estimator.jobs.base import BaseCache
 
     limits, bases = limits or Limits(), BaseCache()

@@ -19,11 +19,25 @@ from estimator.source.found import Found
 
 FLOATS = ("F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2")
 # Differences that other releases, other dtypes and other heads make: the file is right by its own layout.
-FINE = frozenset({
-    "sixteen_bit", "other_dtype", "doubled_prefix", "no_prefix", "older_peft_names", "base_layer_names", "older_names",
-    "number_of_labels", "resized_vocabulary", "older_peft_bias", "experts_one_by_one", "names_not_in_class", "other_method",
-    "bin_file", "not_lora",
-})  # fmt: skip
+FINE = frozenset(
+    {
+        "sixteen_bit",
+        "other_dtype",
+        "doubled_prefix",
+        "no_prefix",
+        "older_peft_names",
+        "base_layer_names",
+        "older_names",
+        "number_of_labels",
+        "resized_vocabulary",
+        "older_peft_bias",
+        "experts_one_by_one",
+        "names_not_in_class",
+        "other_method",
+        "bin_file",
+        "not_lora",
+    }
+)
 MENDS = {
     "embeddings_saved": "They do not train: save with save_embedding_layers=False, or drop the two tensors.",
     "saved_modules": "Name them in modules_to_save, or save the adapter again without them.",

@@ -1,4 +1,4 @@
-"""What there is to check behind the paths given: adapter folders, training configs, and files that belong to neither."""
+"""What there is to check behind the paths given: adapter folders, training configs, and other files."""
 
 from __future__ import annotations
 

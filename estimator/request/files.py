@@ -34,7 +34,7 @@ def read_config_file(path: str) -> TrainingConfig:
         raise UnknownTrainerError(
             "this is no config of a trainer that is known.",
             where=path,
-            way_out="PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo Automodel and litgpt are read",
+            way_out="known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt",
         )
     module = importlib.import_module(f"estimator.request.trainers.{trainer}")
     return module.read(Keys(values, path, module.DEFAULTS))

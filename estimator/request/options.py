@@ -9,7 +9,7 @@ from estimator.errors import UsageError
 from estimator.request.lora_config import LoraConfig
 from estimator.request.request import Request
 
-_FIELDS = frozenset(field.name for field in fields(Request))
+_FIELDS = frozenset(field.name for field in fields(Request)) - {"target_rule"}  # it comes from --config alone
 LORA_FIELDS = frozenset(field.name for field in fields(LoraConfig))
 
 

@@ -21,6 +21,7 @@ class Request:
     timeout: float = 60.0  # seconds, for all of the Hub's answers together
     lora: Mapping[str, Any] = field(default_factory=dict)  # fields of adapter_config.json
     config: str | None = None  # path of an adapter_config.json or a trainer's config
+    target_rule: Any = None  # training_config.TargetRule of --config: a trainer's own way to name targets
     r: int | None = None
     targets: str | None = None
     exclude: str | None = None

@@ -11,5 +11,12 @@ DEFAULTS: dict[str, object] = {}
 
 def read(keys: Keys) -> TrainingConfig:
     base = keys.values.get("base_model_name_or_path")
-    return TrainingConfig(trainer="peft", lora=dict(keys.values), base=base or None, prepare_kbit=None, adapter_dtype=None,
-                          packing=None, source=SOURCE)  # fmt: skip
+    return TrainingConfig(
+        trainer="peft",
+        lora=dict(keys.values),
+        base=base or None,
+        prepare_kbit=None,
+        adapter_dtype=None,
+        packing=None,
+        source=SOURCE,
+    )

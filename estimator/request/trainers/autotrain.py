@@ -9,9 +9,16 @@ from estimator.request.training_config import TrainingConfig
 
 SOURCE = "AutoTrain 0.8.37.dev0, trainers/clm/params.py"
 DEFAULTS = {
-    "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear", "quantization": "int4",
-    "batch_size": 2, "gradient_accumulation": 4, "optimizer": "adamw_torch", "block_size": 1024,
-}  # fmt: skip
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "target_modules": "all-linear",
+    "quantization": "int4",
+    "batch_size": 2,
+    "gradient_accumulation": 4,
+    "optimizer": "adamw_torch",
+    "block_size": 1024,
+}
 UNSLOTH_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CAUSAL = ("llm", "clm")
 
@@ -50,8 +57,15 @@ def _lora(keys: Keys, task: str) -> dict[str, Any]:
     if keys.flag("unsloth") and targets == "all-linear":
         targets = UNSLOTH_TARGETS
     return {
-        "r": keys.integer("lora_r"), "lora_alpha": keys.number("lora_alpha"), "lora_dropout": keys.number("lora_dropout"),
-        "target_modules": targets, "target_parameters": None, "modules_to_save": None, "bias": "none", "use_dora": False,
-        "use_rslora": False, "task_type": "SEQ_CLS" if task.endswith("reward") else "CAUSAL_LM",
+        "r": keys.integer("lora_r"),
+        "lora_alpha": keys.number("lora_alpha"),
+        "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": targets,
+        "target_parameters": None,
+        "modules_to_save": None,
+        "bias": "none",
+        "use_dora": False,
+        "use_rslora": False,
+        "task_type": "SEQ_CLS" if task.endswith("reward") else "CAUSAL_LM",
         "init_lora_weights": True,
-    }  # fmt: skip
+    }

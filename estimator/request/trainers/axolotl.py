@@ -10,9 +10,13 @@ from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "axolotl 0.18.0, utils/schemas"
 DEFAULTS = {
-    "lora_dropout": 0.0, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "sequence_len": 512,
-    "optimizer": "adamw_torch_fused", "peft_init_lora_weights": True,
-}  # fmt: skip
+    "lora_dropout": 0.0,
+    "micro_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "sequence_len": 512,
+    "optimizer": "adamw_torch_fused",
+    "peft_init_lora_weights": True,
+}
 # Kept in float32 when 4-bit weights are stored, unless DeepSpeed or FSDP shards them.
 FLOAT32_STORAGE = ("jamba", "qwen2_moe", "nemotron_h")
 OFFLOADED_CHECKPOINTING = ("offload", "offload_disk", "unsloth")
@@ -53,18 +57,43 @@ def _refuse(keys: Keys, adapter: str) -> None:
     values = keys.values
     four, eight = values.get("load_in_4bit"), values.get("load_in_8bit")
     faults = (
-        (adapter == "qlora" and eight, "load_in_8bit", "Axolotl refuses load_in_8bit with adapter: qlora",
-         "set load_in_8bit: false"),
-        (adapter == "qlora" and values.get("gptq"), "gptq", "Axolotl refuses gptq with adapter: qlora", "set adapter: lora"),
-        (adapter == "qlora" and not four, "load_in_4bit", "Axolotl refuses adapter: qlora without load_in_4bit",
-         "set load_in_4bit: true"),
-        (values.get("gradient_accumulation_steps") and values.get("batch_size"), "batch_size",
-         "Axolotl refuses batch_size beside gradient_accumulation_steps", "leave out batch_size"),
-        (values.get("lora_target_linear") and values.get("quantize_moe_experts"), "lora_target_linear",
-         "Axolotl refuses lora_target_linear with quantize_moe_experts", "name lora_target_modules"),
-        (values.get("lora_target_parameters") and values.get("lora_dropout"), "lora_dropout",
-         "Axolotl refuses lora_dropout beside lora_target_parameters", "set lora_dropout: 0"),
-    )  # fmt: skip
+        (
+            adapter == "qlora" and eight,
+            "load_in_8bit",
+            "Axolotl refuses load_in_8bit with adapter: qlora",
+            "set load_in_8bit: false",
+        ),
+        (
+            adapter == "qlora" and values.get("gptq"),
+            "gptq",
+            "Axolotl refuses gptq with adapter: qlora",
+            "set adapter: lora",
+        ),
+        (
+            adapter == "qlora" and not four,
+            "load_in_4bit",
+            "Axolotl refuses adapter: qlora without load_in_4bit",
+            "set load_in_4bit: true",
+        ),
+        (
+            values.get("gradient_accumulation_steps") and values.get("batch_size"),
+            "batch_size",
+            "Axolotl refuses batch_size beside gradient_accumulation_steps",
+            "leave out batch_size",
+        ),
+        (
+            values.get("lora_target_linear") and values.get("quantize_moe_experts"),
+            "lora_target_linear",
+            "Axolotl refuses lora_target_linear with quantize_moe_experts",
+            "name lora_target_modules",
+        ),
+        (
+            values.get("lora_target_parameters") and values.get("lora_dropout"),
+            "lora_dropout",
+            "Axolotl refuses lora_dropout beside lora_target_parameters",
+            "set lora_dropout: 0",
+        ),
+    )
     for broken, key, what, way_out in faults:
         if broken:
             raise UsageError(f"{what}.", where=f"{key} in {keys.where}", way_out=way_out)
@@ -100,8 +129,11 @@ def _lora(keys: Keys) -> dict[str, Any]:
 def _target_rule(keys: Keys) -> TargetRule | None:
     frozen = keys.values.get("unfrozen_parameters")
     if frozen:
-        keys.note("unfrozen_parameters", "unfrozen_parameters is applied after the adapter is made: what none of its "
-                  "patterns matches is frozen, LoRA included.")  # fmt: skip
+        keys.note(
+            "unfrozen_parameters",
+            "unfrozen_parameters is applied after the adapter is made: what none of its "
+            "patterns matches is frozen, LoRA included.",
+        )
     if not keys.flag("lora_target_linear"):
         return None
     listed = keys.values.get("lora_target_modules")
@@ -126,12 +158,18 @@ def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None
         return dict(BNB8) if keys.flag("load_in_8bit") else None
     sharded = keys.values.get("deepspeed") or keys.values.get("fsdp") or keys.values.get("fsdp_config")
     base = str(keys.values.get("base_model") or "").lower()
-    wide = not sharded and any(name.replace("_", "") in base.replace("-", "").replace("_", "").replace(".", "")
-                               for name in ("jamba", "qwen1.5moe", "qwen2_57b", "nemotron_h"))  # fmt: skip
+    wide = not sharded and any(
+        name.replace("_", "") in base.replace("-", "").replace("_", "").replace(".", "")
+        for name in ("jamba", "qwen1.5moe", "qwen2_57b", "nemotron_h")
+    )
     quantization = bnb4(dtype, True, storage="float32" if wide else "bfloat16")
     given = keys.section("bnb_config_kwargs")
-    names = {"bnb_4bit_use_double_quant": "double_quant", "bnb_4bit_quant_type": "quant_type",
-             "bnb_4bit_quant_storage": "quant_storage", "bnb_4bit_compute_dtype": "compute_dtype"}  # fmt: skip
+    names = {
+        "bnb_4bit_use_double_quant": "double_quant",
+        "bnb_4bit_quant_type": "quant_type",
+        "bnb_4bit_quant_storage": "quant_storage",
+        "bnb_4bit_compute_dtype": "compute_dtype",
+    }
     quantization.update({names[key]: value for key, value in given.items() if key in names})
     return quantization
 

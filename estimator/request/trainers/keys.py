@@ -98,9 +98,13 @@ class NoLoraError(UsageError):
 def bnb4(dtype: str | None, double: bool, quant_type: str = "nf4", storage: str | None = None) -> dict[str, Any]:
     """A BitsAndBytesConfig of 4 bits."""
     return {
-        "method": "bnb", "bits": 4, "quant_type": quant_type, "double_quant": double, "compute_dtype": dtype,
+        "method": "bnb",
+        "bits": 4,
+        "quant_type": quant_type,
+        "double_quant": double,
+        "compute_dtype": dtype,
         "quant_storage": storage,
-    }  # fmt: skip
+    }
 
 
 BNB8: Mapping[str, Any] = {"method": "bnb", "bits": 8}

@@ -9,9 +9,15 @@ from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "litgpt of June 2026, finetune/lora.py"
 DEFAULTS = {
-    "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "lora_query": True, "lora_value": True, "precision": "bf16-true",
-    "devices": 1, "num_nodes": 1,
-}  # fmt: skip
+    "lora_r": 8,
+    "lora_alpha": 16,
+    "lora_dropout": 0.05,
+    "lora_query": True,
+    "lora_value": True,
+    "precision": "bf16-true",
+    "devices": 1,
+    "num_nodes": 1,
+}
 TRAIN_DEFAULTS = {"global_batch_size": 16, "micro_batch_size": 1}
 SWITCHES = ("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp", "lora_head")
 
@@ -51,14 +57,23 @@ def _base(keys: Keys) -> str | None:
 
 def _lora(keys: Keys, own: dict[str, bool]) -> dict[str, Any]:
     names = {
-        "lora_query": ["q_proj"], "lora_key": ["k_proj"], "lora_value": ["v_proj"], "lora_projection": ["o_proj"],
-        "lora_mlp": ["gate_proj", "up_proj", "down_proj"], "lora_head": ["lm_head"],
-    }  # fmt: skip
+        "lora_query": ["q_proj"],
+        "lora_key": ["k_proj"],
+        "lora_value": ["v_proj"],
+        "lora_projection": ["o_proj"],
+        "lora_mlp": ["gate_proj", "up_proj", "down_proj"],
+        "lora_head": ["lm_head"],
+    }
     return {
-        "r": keys.integer("lora_r"), "lora_alpha": keys.number("lora_alpha"), "lora_dropout": keys.number("lora_dropout"),
-        "target_modules": sorted(name for switch, on in own.items() if on for name in names[switch]), "bias": "none",
-        "modules_to_save": None, "use_dora": False, "use_rslora": False,
-    }  # fmt: skip
+        "r": keys.integer("lora_r"),
+        "lora_alpha": keys.number("lora_alpha"),
+        "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": sorted(name for switch, on in own.items() if on for name in names[switch]),
+        "bias": "none",
+        "modules_to_save": None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
 
 
 def _quantization(value: Any) -> dict[str, Any] | None:

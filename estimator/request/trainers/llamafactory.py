@@ -9,11 +9,20 @@ from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "LLaMA-Factory 0.9.6.dev0, hparams"
 DEFAULTS = {
-    "lora_rank": 8, "lora_dropout": 0.0, "lora_target": "all", "freeze_vision_tower": True,
-    "freeze_multi_modal_projector": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
-    "cutoff_len": 2048, "optim": "adamw_torch_fused", "double_quantization": True, "pissa_iter": 16,
-    "quantization_method": "bnb", "finetuning_type": "lora",
-}  # fmt: skip
+    "lora_rank": 8,
+    "lora_dropout": 0.0,
+    "lora_target": "all",
+    "freeze_vision_tower": True,
+    "freeze_multi_modal_projector": True,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "cutoff_len": 2048,
+    "optim": "adamw_torch_fused",
+    "double_quantization": True,
+    "pissa_iter": 16,
+    "quantization_method": "bnb",
+    "finetuning_type": "lora",
+}
 V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": "all"}
 
 
@@ -75,8 +84,11 @@ def _lora(keys: Keys, rank: int | None) -> dict[str, Any]:
 
 def _rule(keys: Keys) -> TargetRule:
     if keys.values.get("stage") in ("rm", "ppo"):
-        keys.note("value_head", "The stage wraps a value head of hidden_size + 1 parameters, which trains and is saved "
-                  "in a file of its own.")  # fmt: skip
+        keys.note(
+            "value_head",
+            "The stage wraps a value head of hidden_size + 1 parameters, which trains and is saved "
+            "in a file of its own.",
+        )
     return TargetRule(
         name="llamafactory",
         settings={
@@ -122,12 +134,21 @@ def _read_v1(keys: Keys) -> TrainingConfig:
     return TrainingConfig(
         trainer="llamafactory",
         lora={
-            "r": peft.integer("r"), "lora_alpha": peft.number("lora_alpha"), "lora_dropout": peft.number("lora_dropout"),
-            "target_modules": "all-linear" if all_linear else targets, "target_parameters": None,
-            "modules_to_save": peft.names("modules_to_save"), "bias": "none", "use_dora": peft.flag("use_dora"),
-            "use_rslora": peft.flag("use_rslora"), "init_lora_weights": True, "task_type": "CAUSAL_LM",
+            "r": peft.integer("r"),
+            "lora_alpha": peft.number("lora_alpha"),
+            "lora_dropout": peft.number("lora_dropout"),
+            "target_modules": "all-linear" if all_linear else targets,
+            "target_parameters": None,
+            "modules_to_save": peft.names("modules_to_save"),
+            "bias": "none",
+            "use_dora": peft.flag("use_dora"),
+            "use_rslora": peft.flag("use_rslora"),
+            "init_lora_weights": True,
+            "task_type": "CAUSAL_LM",
         },
-        target_rule=TargetRule(name="llamafactory", settings={"targets": ["all"], "skip": skip}) if all_linear else None,
+        target_rule=TargetRule(name="llamafactory", settings={"targets": ["all"], "skip": skip})
+        if all_linear
+        else None,
         base=keys.values.get("model"),
         base_precision="bfloat16",
         quantization=quantization,
@@ -138,4 +159,4 @@ def _read_v1(keys: Keys) -> TrainingConfig:
         defaulted=(*keys.defaulted, *peft.defaulted),
         source="LLaMA-Factory 0.9.6.dev0, v1/config",
         notes=tuple(keys.notes),
-    )  # fmt: skip
+    )

@@ -18,10 +18,7 @@ def read(keys: Keys) -> TrainingConfig:
     steps = Keys(keys.section("step_scheduler"), keys.where, {})
     dtype = dtype_name(_model(keys).get("torch_dtype"))
     quantization = _quantization(keys)
-    if quantization and quantization["bits"] == 4:
-        adapter = quantization["compute_dtype"]
-    else:
-        adapter = dtype
+    adapter = quantization["compute_dtype"] if quantization and quantization["bits"] == 4 else dtype
     own = _targets(peft)
     if (whole := steps.integer("global_batch_size")) is not None:
         keys.note(
@@ -30,8 +27,13 @@ def read(keys: Keys) -> TrainingConfig:
     return TrainingConfig(
         trainer="nemo-automodel",
         lora={
-            "r": peft.integer("dim"), "lora_alpha": peft.number("alpha"), "lora_dropout": peft.number("dropout"),
-            "bias": "none", "use_dora": peft.flag("use_dora"), "use_rslora": False, "modules_to_save": None,
+            "r": peft.integer("dim"),
+            "lora_alpha": peft.number("alpha"),
+            "lora_dropout": peft.number("dropout"),
+            "bias": "none",
+            "use_dora": peft.flag("use_dora"),
+            "use_rslora": False,
+            "modules_to_save": None,
         },
         own={**own, "moe_rank_scaling": peft.flag("moe_rank_scaling")},
         target_rule=TargetRule(name="nemo", settings=own),
@@ -50,7 +52,7 @@ def read(keys: Keys) -> TrainingConfig:
         defaulted=(*keys.defaulted, *peft.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
-    )  # fmt: skip
+    )
 
 
 def _model(keys: Keys) -> dict[str, Any]:

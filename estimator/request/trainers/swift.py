@@ -10,11 +10,22 @@ from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "ms-swift 4.6.0.dev0, arguments"
 DEFAULTS = {
-    "lora_rank": 8, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear", "lora_bias": "none",
-    "freeze_vit": True, "freeze_aligner": True, "per_device_train_batch_size": 1, "optim": "adamw_torch_fused",
-    "gradient_checkpointing": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
-    "init_weights": True, "micro_batch_size": 1, "optimizer": "adam",
-}  # fmt: skip
+    "lora_rank": 8,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "target_modules": "all-linear",
+    "lora_bias": "none",
+    "freeze_vit": True,
+    "freeze_aligner": True,
+    "per_device_train_batch_size": 1,
+    "optim": "adamw_torch_fused",
+    "gradient_checkpointing": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "init_weights": True,
+    "micro_batch_size": 1,
+    "optimizer": "adam",
+}
 KIND_KEYS = ("tuner_type", "train_type", "sft_type")
 WITHOUT_PREPARATION = ("lora", "lora_llm", "longlora", "adalora")
 
@@ -67,19 +78,30 @@ def _lora(keys: Keys) -> dict[str, Any]:
         targets = "all-linear"
     classifies = keys.values.get("task_type") in ("seq_cls", "reranker") or _rewards(keys)
     return {
-        "r": keys.integer("lora_rank"), "lora_alpha": keys.number("lora_alpha"), "lora_dropout": keys.number("lora_dropout"),
-        "target_modules": targets, "target_parameters": keys.names("target_parameters"),
-        "modules_to_save": keys.names("modules_to_save"), "bias": keys.get("lora_bias"), "use_dora": keys.flag("use_dora"),
-        "use_rslora": keys.flag("use_rslora"), "init_lora_weights": keys.get("init_weights"),
+        "r": keys.integer("lora_rank"),
+        "lora_alpha": keys.number("lora_alpha"),
+        "lora_dropout": keys.number("lora_dropout"),
+        "target_modules": targets,
+        "target_parameters": keys.names("target_parameters"),
+        "modules_to_save": keys.names("modules_to_save"),
+        "bias": keys.get("lora_bias"),
+        "use_dora": keys.flag("use_dora"),
+        "use_rslora": keys.flag("use_rslora"),
+        "init_lora_weights": keys.get("init_weights"),
         "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
-    }  # fmt: skip
+    }
 
 
 def _rule(keys: Keys, lora: dict[str, Any], kind: str, megatron: bool) -> TargetRule | None:
     if lora["target_modules"] != "all-linear" and not megatron:
         return None
-    settings = {"freeze_vit": keys.flag("freeze_vit"), "freeze_aligner": keys.flag("freeze_aligner"),
-                "freeze_llm": keys.flag("freeze_llm"), "whole_towers": kind == "lora_llm", "megatron": megatron}  # fmt: skip
+    settings = {
+        "freeze_vit": keys.flag("freeze_vit"),
+        "freeze_aligner": keys.flag("freeze_aligner"),
+        "freeze_llm": keys.flag("freeze_llm"),
+        "whole_towers": kind == "lora_llm",
+        "megatron": megatron,
+    }
     return TargetRule(name="swift_all_linear", settings=settings)
 
 

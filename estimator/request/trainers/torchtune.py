@@ -13,8 +13,12 @@ from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "torchtune of April 2026, the model builders"
 DEFAULTS = {
-    "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "batch_size": 1, "gradient_accumulation_steps": 1,
-}  # fmt: skip
+    "lora_rank": 8,
+    "lora_alpha": 16,
+    "lora_dropout": 0.0,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 1,
+}
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 MLP = ("gate_proj", "up_proj", "down_proj")
 TOWERS = ("decoder_trainable", "encoder_trainable", "fusion_trainable")
@@ -67,10 +71,15 @@ def _lora(model: Keys, own: dict[str, Any]) -> dict[str, Any]:
     names += ("lm_head",) if own["apply_lora_to_output"] else ()
     towers = any(tower in own for tower in TOWERS)
     return {
-        "r": model.integer("lora_rank"), "lora_alpha": model.number("lora_alpha"),
-        "lora_dropout": model.number("lora_dropout"), "target_modules": None if towers else sorted(names), "bias": "none",
-        "modules_to_save": None, "use_dora": model.flag("use_dora"), "use_rslora": False,
-    }  # fmt: skip
+        "r": model.integer("lora_rank"),
+        "lora_alpha": model.number("lora_alpha"),
+        "lora_dropout": model.number("lora_dropout"),
+        "target_modules": None if towers else sorted(names),
+        "bias": "none",
+        "modules_to_save": None,
+        "use_dora": model.flag("use_dora"),
+        "use_rslora": False,
+    }
 
 
 def base_of(keys: Keys, builder: str) -> str | None:
@@ -86,5 +95,9 @@ def base_of(keys: Keys, builder: str) -> str | None:
 
 # The owner that `tune download` names in each family's recipes.
 OWNERS = (
-    ("llama|code_llama", "meta-llama"), ("gemma", "google"), ("mistral", "mistralai"), ("phi", "microsoft"), ("qwen", "Qwen"),
-)  # fmt: skip
+    ("llama|code_llama", "meta-llama"),
+    ("gemma", "google"),
+    ("mistral", "mistralai"),
+    ("phi", "microsoft"),
+    ("qwen", "Qwen"),
+)

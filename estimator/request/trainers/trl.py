@@ -9,10 +9,17 @@ from estimator.request.training_config import TrainingConfig
 
 SOURCE = "TRL 1.10.0.dev0, ModelConfig and SFTConfig"
 DEFAULTS = {
-    "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "lora_task_type": "CAUSAL_LM", "dtype": "float32",
-    "gradient_checkpointing": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
-    "optim": "adamw_torch_fused", "bnb_4bit_quant_type": "nf4",
-}  # fmt: skip
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "lora_task_type": "CAUSAL_LM",
+    "dtype": "float32",
+    "gradient_checkpointing": True,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "optim": "adamw_torch_fused",
+    "bnb_4bit_quant_type": "nf4",
+}
 # Trainers that still call prepare_model_for_kbit_training and leave the adapter in float32.
 PREPARING = ("bco", "cpo", "orpo")
 # SFT, DPO, KTO and the reward trainer cut at 1,024 tokens; online methods and own scripts set no max_length.

@@ -9,13 +9,19 @@ from estimator.request.training_config import TrainingConfig
 
 SOURCE = "Unsloth of August 2026, the command line's schema"
 DEFAULTS = {
-    "load_in_4bit": True, "batch_size": 2, "gradient_accumulation_steps": 4, "max_seq_length": 2048,
-    "gradient_checkpointing": "unsloth", "optim": "adamw_8bit",
-}  # fmt: skip
+    "load_in_4bit": True,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 4,
+    "max_seq_length": 2048,
+    "gradient_checkpointing": "unsloth",
+    "optim": "adamw_8bit",
+}
 LORA_DEFAULTS = {
-    "lora_r": 64, "lora_alpha": 16, "lora_dropout": 0.0,
+    "lora_r": 64,
+    "lora_alpha": 16,
+    "lora_dropout": 0.0,
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}  # fmt: skip
+}
 SCOPES = ("finetune_vision_layers", "finetune_language_layers", "finetune_attention_modules", "finetune_mlp_modules")
 
 
@@ -49,12 +55,18 @@ def read(keys: Keys) -> TrainingConfig:
 
 def _lora(lora: Keys) -> dict[str, Any]:
     return {
-        "r": lora.integer("lora_r"), "lora_alpha": lora.number("lora_alpha"), "lora_dropout": lora.number("lora_dropout"),
-        "target_modules": lora.names("target_modules"), "target_parameters": None,
-        "modules_to_save": lora.names("modules_to_save"), "bias": "none", "use_dora": lora.flag("use_dora"),
-        "use_rslora": lora.flag("use_rslora"), "task_type": "CAUSAL_LM",
+        "r": lora.integer("lora_r"),
+        "lora_alpha": lora.number("lora_alpha"),
+        "lora_dropout": lora.number("lora_dropout"),
+        "target_modules": lora.names("target_modules"),
+        "target_parameters": None,
+        "modules_to_save": lora.names("modules_to_save"),
+        "bias": "none",
+        "use_dora": lora.flag("use_dora"),
+        "use_rslora": lora.flag("use_rslora"),
+        "task_type": "CAUSAL_LM",
         "init_lora_weights": "loftq" if lora.flag("use_loftq") else True,
-    }  # fmt: skip
+    }
 
 
 def _quantization(training: Keys, base: str) -> dict[str, Any] | None:
