@@ -254,6 +254,8 @@ def _others(key: str, value: Any) -> tuple[Any, ...]:
     if type(value) is int:
         if re.search(r"period|interval|freq|step|offset|every", key):
             return (1, 2) if value > 2 else _OTHER_NUMBERS.get(value, ())
+        if re.search(r"proj_dim|embedding_size", key):  # a width beside the model's own: projections appear
+            return (value // 2,)
         without = (None,) if re.search(r"rank|window|.*intermediate_size", key) else ()
         return without + _OTHER_NUMBERS.get(
             value, (0,) if re.search(r"rank|num_|layers|intermediate_size|position", key) else ()
