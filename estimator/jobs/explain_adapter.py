@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
-from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.index import to_checkpoint
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache, Progress
@@ -147,11 +147,7 @@ def _compare(answer: Answer, found: Found, checkpoint: Checkpoint | None) -> tup
 
 
 def _file_bytes(parts: Parts) -> int:
-    from estimator.lora.tensors import SavedTensor
-
-    return adapter_file_bytes(
-        tuple(SavedTensor(name=name, dtype=part.dtype, shape=part.shape) for name, part in parts.items())
-    )[0]
+    return adapter_file_bytes(Tensor(name, part.dtype, part.shape, WEIGHTS) for name, part in parts.items())[0]
 
 
 def _embeddings(tree: ModuleTree) -> Mapping[str, Part]:
