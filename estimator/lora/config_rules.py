@@ -1,0 +1,232 @@
+"""What LoraConfig refuses before it has seen a model.
+
+peft 0.21.2: LoraConfig.__post_init__ and its sub-configs (peft/tuners/lora/config.py), PeftConfigMixin.__post_init__
+(peft/config.py), AdaLoraConfig.__post_init__ (peft/tuners/adalora/config.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from estimator.errors import InvalidLoraError, UnsupportedError
+from estimator.request.lora_config import LoraConfig
+
+TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+
+
+def check_config(config: LoraConfig) -> None:
+    """Raises InvalidLoraError for what PEFT refuses, UnsupportedError for other methods than LoRA and AdaLoRA."""
+    if config.peft_type not in ("LORA", "ADALORA"):
+        raise UnsupportedError(
+            f"peft_type {str(config.peft_type)[:60]!r} is not answered: this tool knows LORA and ADALORA.",
+            where="peft_type of the adapter's config",
+            way_out="give a LoRA config",
+        )
+    for broken, what, where, way_out in _checks(config):
+        if broken:
+            raise InvalidLoraError(what, where=where, way_out=way_out)
+    for name, rules in _SUB_CONFIGS.items():
+        _check_sub_config(name, getattr(config, name), rules)
+    if config.peft_type == "ADALORA":
+        _check_adalora(config)
+    if config.megatron_config:
+        _refuse_megatron(config)
+
+
+Check = tuple[bool, str, str, str]
+
+
+def _checks(config: LoraConfig) -> tuple[Check, ...]:
+    regex = isinstance(config.target_modules, str)
+    return (
+        (
+            config.task_type is not None and config.task_type not in TASK_TYPES,
+            f"there is no task type {str(config.task_type)[:60]!r}.",
+            "task_type",
+            "one of " + ", ".join(TASK_TYPES),
+        ),
+        (
+            isinstance(config.target_parameters, str),
+            "target_parameters is a text; PEFT takes a list of names and no regular expression.",
+            "target_parameters",
+            "write a list, such as [experts.gate_up_proj]",
+        ),
+        (
+            regex and config.layers_to_transform is not None,
+            "layers_to_transform cannot be used where target_modules is a text (a regular expression or all-linear).",
+            "layers_to_transform",
+            r"put the layers into the expression, such as .*layers\.[0-3]\..*q_proj, or target a list of names",
+        ),
+        (
+            regex and config.layers_pattern is not None,
+            "layers_pattern cannot be used where target_modules is a text (a regular expression or all-linear).",
+            "layers_pattern",
+            "target a list of names",
+        ),
+        (
+            bool(config.layers_pattern) and config.layers_to_transform is None,
+            "layers_pattern says where layers are counted, but no layers_to_transform are given.",
+            "layers_pattern",
+            "give layers_to_transform as well",
+        ),
+        (
+            bool(config.use_dora and config.megatron_config),
+            "DoRA does not work with Megatron's layers.",
+            "use_dora",
+            "leave out use_dora or megatron_config",
+        ),
+        (
+            config.init_lora_weights == "loftq" and not config.loftq_config,
+            "init_lora_weights is loftq, but loftq_config is empty.",
+            "loftq_config",
+            "give loftq_config, such as {loftq_bits: 4, loftq_iter: 1}",
+        ),
+        (
+            bool(config.lora_bias) and config.init_lora_weights not in (True, False),
+            f"lora_bias works with init_lora_weights true or false alone, not {str(config.init_lora_weights)[:40]!r}.",
+            "lora_bias",
+            "leave out lora_bias or the special initialisation",
+        ),
+        (bool(config.lora_bias and config.use_dora), "lora_bias does not work with DoRA.", "lora_bias", "leave out one of them"),
+    )
+
+
+Rule = tuple[str, Any, Callable[[Any], bool], str]  # field, default, holds, what is allowed
+
+# Sub-configs: every field that __post_init__ looks at.
+_SUB_CONFIGS: Mapping[str, tuple[Rule, ...]] = {
+    "velora_config": (
+        ("num_groups", 64, lambda n: n > 0, "a positive number"),
+        ("scale", 1.0, lambda n: n > 0, "a positive number"),
+        ("init_type", "batch_average", lambda t: t in ("batch_average_once", "batch_average", "random"),
+         "batch_average_once, batch_average or random"),
+    ),
+    "eva_config": (
+        ("rho", 2.0, lambda n: n >= 1, "1 or more"),
+        ("tau", 0.99, lambda n: 0 <= n <= 1, "between 0 and 1"),
+    ),
+    "kasa_config": (
+        ("beta", 1e-4, lambda n: n >= 0, "0 or more"),
+        ("gamma", 1e-3, lambda n: n >= 0, "0 or more"),
+    ),
+    "arrow_config": (
+        ("top_k", 3, lambda n: n > 0, "a positive number"),
+        ("router_temperature", 1.0, lambda n: n > 0, "a positive number"),
+    ),
+    "monteclora_config": (
+        ("num_samples", 8, lambda n: n > 0, "a positive number"),
+        ("dirichlet_prior", 0.1, lambda n: n > 0, "a positive number"),
+        ("buffer_size", 150, lambda n: n > 0, "a positive number"),
+    ),
+    "corda_config": (),
+    "lora_ga_config": (),
+    "use_bdlora": (),
+}  # fmt: skip
+
+
+def _check_sub_config(name: str, value: Any, rules: tuple[Rule, ...]) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise InvalidLoraError(
+            f"{name} is {str(value)[:60]!r}; PEFT takes an object.", where=name, way_out="give its fields, or null"
+        )
+    for field, default, holds, allowed in rules:
+        given = value.get(field, default)
+        try:
+            fine = holds(given)
+        except TypeError:
+            fine = False
+        if not fine:
+            raise InvalidLoraError(f"{field} is {str(given)[:60]!r}.", where=f"{name}.{field}", way_out=allowed)
+    if name == "use_bdlora":
+        _check_bdlora(value)
+
+
+def _check_bdlora(value: Mapping[str, Any]) -> None:
+    both = set(value.get("target_modules_bd_a") or ()) & set(value.get("target_modules_bd_b") or ())
+    if both:
+        raise InvalidLoraError(
+            f"{', '.join(sorted(map(str, both)))[:200]} stand in target_modules_bd_a and in target_modules_bd_b.",
+            where="use_bdlora",
+            way_out="make each module's A or its B block-diagonal",
+        )
+
+
+ADALORA_DEFAULTS: Mapping[str, Any] = {
+    "target_r": 8, "init_r": 12, "tinit": 0, "tfinal": 0, "deltaT": 1, "beta1": 0.85, "beta2": 0.85,
+    "orth_reg_weight": 0.5, "total_step": None,
+}  # fmt: skip
+
+
+def adalora_fields(config: LoraConfig) -> dict[str, Any]:
+    """The fields that AdaLoraConfig has beside LoraConfig's."""
+    return {name: config.unknown.get(name, default) for name, default in ADALORA_DEFAULTS.items()}
+
+
+def _check_adalora(config: LoraConfig) -> None:
+    fields = adalora_fields(config)
+    steps = fields["total_step"]
+    checks = (
+        (bool(config.use_dora), "AdaLoRA does not support DoRA.", "use_dora", "leave it out"),
+        (bool(config.loftq_config), "AdaLoRA does not support LoftQ.", "loftq_config", "leave it out"),
+        (not isinstance(steps, int) or steps <= 0, "AdaLoRA needs total_step, a positive number of training steps.",
+         "total_step", "give total_step"),
+    )  # fmt: skip
+    for broken, what, where, way_out in checks:
+        if broken:
+            raise InvalidLoraError(what, where=where, way_out=way_out)
+    if fields["orth_reg_weight"] < 0:
+        raise InvalidLoraError("orth_reg_weight is negative.", where="orth_reg_weight", way_out="give 0 or more")
+    if fields["tinit"] >= steps - fields["tfinal"]:
+        raise InvalidLoraError(
+            "tinit and tfinal leave no step in which AdaLoRA could give up ranks.",
+            where="total_step",
+            way_out="decrease tinit or tfinal, or increase total_step",
+        )
+
+
+def _refuse_megatron(config: LoraConfig) -> None:
+    """dispatch_megatron imports Megatron's own layers, whose shapes are sharded; PEFT refuses names outside of it."""
+    if not str(config.megatron_core).startswith("megatron."):
+        raise InvalidLoraError(
+            f"megatron_core is {str(config.megatron_core)[:60]!r}; PEFT imports from the package megatron alone.",
+            where="megatron_core",
+            way_out="leave it at megatron.core",
+        )
+    raise UnsupportedError(
+        "megatron_config asks for Megatron's parallel layers, whose shapes this tool does not know.",
+        where="megatron_config",
+        way_out="leave out megatron_config",
+    )
+
+
+def check_rank(rank: Any, where: str) -> None:
+    """LoraLayer.update_layer. Raises InvalidLoraError for what cannot be the number of rows of a matrix."""
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        raise InvalidLoraError(f"r is {str(rank)[:40]!r}; PEFT needs a whole number.", where=where, way_out="give a number")
+    if rank <= 0:
+        raise InvalidLoraError(
+            "r should be a positive number; it is 0 or less.", where=where, way_out="exclude the module instead"
+        )
+    if rank > MAX_RANK:
+        raise InvalidLoraError(
+            f"r is a number of {int(rank.bit_length() * 0.30103) + 1} digits: no such matrix can be made.",
+            where=where,
+            way_out="give a smaller r",
+        )
+
+
+MAX_RANK = 2**31 - 1
+
+
+def check_names(value: Any, where: str) -> None:
+    """Raises InvalidLoraError where a list of names is not one."""
+    fine = value is None or (
+        isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, str) and all(isinstance(v, str) for v in value)
+    )
+    if not fine:
+        raise InvalidLoraError(
+            f"{where} is {str(value)[:60]!r}; a list of names belongs there.", where=where, way_out="write a list of names"
+        )

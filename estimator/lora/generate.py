@@ -1,0 +1,141 @@
+"""Writes peft_tables.json: PEFT's default targets, its conversions of MoE names, and odd convolution classes.
+
+    python -m estimator.lora.generate [--check]
+
+Needs torch, transformers and peft. The same versions write the same bytes; `--check` compares and exits with 1 where
+the file differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import inspect
+import json
+import pkgutil
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from estimator.lora.facts import FILE
+
+
+def tables() -> dict[str, Any]:
+    """What the installed libraries say."""
+    import peft
+    import torch
+    import transformers
+    from peft.utils import constants
+    from peft.utils import transformers_weight_conversion as conversion
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    patterns = conversion._MODEL_TO_CONVERSION_PATTERN
+    return {
+        "_generated_by": "python -m estimator.lora.generate",
+        "_versions": {"peft": peft.__version__, "transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]},
+        "default_targets": {
+            "LORA": constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+            "ADALORA": constants.TRANSFORMERS_MODELS_TO_ADALORA_TARGET_MODULES_MAPPING,
+        },
+        "moe_patterns": {
+            model_type: pattern
+            for model_type, pattern in sorted(patterns.items())
+            if pattern in conversion._MOE_TARGET_MODULE_MAPPING and get_checkpoint_conversion_mapping(model_type) is not None
+        },
+        "moe_targets": conversion._MOE_TARGET_MODULE_MAPPING,
+        "moe_fused": conversion._MOE_FUSED_TARGETS,
+        "mamba": mamba(),
+        "conv_classes": dict(sorted(odd_convolutions())),
+    }
+
+
+def mamba() -> dict[str, list[str]]:
+    """The two sets that _check_lora_target_modules_mamba holds, read from its code."""
+    from peft.tuners import tuners_utils
+
+    constants = tuners_utils._check_lora_target_modules_mamba.__code__.co_consts
+    sets = [value for value in constants if isinstance(value, frozenset)]
+    modules = next((value for value in sets if "conv1d" in value), frozenset())
+    types = next((value for value in sets if "mamba" in value), frozenset())
+    if modules and types:
+        return {"model_types": sorted(types), "modules": sorted(modules)}
+    return _mamba_from_source(inspect.getsource(tuners_utils._check_lora_target_modules_mamba))
+
+
+def _mamba_from_source(source: str) -> dict[str, list[str]]:
+    import ast
+    import textwrap
+
+    sets = {
+        node.targets[0].id: sorted(ast.literal_eval(node.value))
+        for node in ast.walk(ast.parse(textwrap.dedent(source)))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Set)
+    }
+    return {"model_types": sets["mamba_model_types"], "modules": sets["incompatible_modules"]}
+
+
+def odd_convolutions() -> Iterator[tuple[str, str]]:
+    """Classes derived from torch's convolutions that can't be made as PEFT makes lora_A and lora_B, with the reason."""
+    from torch import nn
+
+    for kind, kernel in ((nn.Conv1d, (3,)), (nn.Conv2d, (3, 3)), (nn.Conv3d, (3, 3, 3))):
+        for cls in _subclasses(kind):
+            if fault := _fault(cls, kernel):
+                yield cls.__name__, fault
+
+
+def _fault(cls: type, kernel: tuple[int, ...]) -> str | None:
+    ones, zeros = (1,) * len(kernel), (0,) * len(kernel)
+    try:
+        a = cls(8, 4, kernel, ones, zeros, bias=False)
+        b = cls(4, 8, ones, ones, groups=1, bias=True)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    shapes = [{name: tuple(p.shape) for name, p in layer.named_parameters()} for layer in (a, b)]
+    if shapes != [{"weight": (4, 8, *kernel)}, {"weight": (8, 4, *ones), "bias": (8,)}]:
+        return f"its constructor makes {shapes}"
+    return None
+
+
+def _subclasses(kind: type) -> list[type]:
+    import transformers.models
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for package in pkgutil.iter_modules(transformers.models.__path__):
+            folder = importlib.import_module(f"transformers.models.{package.name}")
+            for module in pkgutil.iter_modules(folder.__path__) if hasattr(folder, "__path__") else ():
+                if module.name.startswith("modeling_"):
+                    try:
+                        importlib.import_module(f"transformers.models.{package.name}.{module.name}")
+                    except ImportError:  # needs a library that is not installed
+                        continue
+    found, left = {}, [kind]
+    while left:
+        for cls in left.pop().__subclasses__():
+            left.append(cls)
+            if cls.__module__.startswith("transformers."):
+                found[cls.__name__] = cls
+    return [found[name] for name in sorted(found)]
+
+
+def text() -> str:
+    return json.dumps(tables(), indent=1, ensure_ascii=True) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare and exit with 1 where the file differs")
+    wanted = text()
+    if parser.parse_args().check:
+        written = FILE.read_text() if FILE.exists() else ""
+        sys.stdout.writelines(difflib.unified_diff(written.splitlines(True), wanted.splitlines(True), "written", "wanted"))
+        return int(written != wanted)
+    FILE.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

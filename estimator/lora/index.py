@@ -1,0 +1,90 @@
+"""A tree's modules by name and by the last part of their names, worked out once per tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from math import prod
+from typing import Any, TypeVar
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+
+T = TypeVar("T")
+_KEPT_TREES = 8
+_KEPT_ANSWERS = 256
+
+
+class TreeIndex:
+    """What matching asks of a tree. Answers are remembered, because a batch asks the same of one tree again and again."""
+
+    def __init__(self, tree: ModuleTree) -> None:
+        self.tree = tree
+        self.modules: dict[str, Module] = {module.name: module for module in tree.modules if module.name}
+        self.order: dict[str, int] = {name: place for place, name in enumerate(self.modules)}
+        self.by_last_part: dict[str, list[str]] = {}
+        for name in self.modules:
+            self.by_last_part.setdefault(name.rpartition(".")[2], []).append(name)
+        self._answers: dict[Hashable, Any] = {}
+
+    def remembered(self, key: Hashable, answer: Callable[[], T]) -> T:
+        """`answer()`, worked out once per key."""
+        if key not in self._answers:
+            if len(self._answers) >= _KEPT_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = answer()
+        return self._answers[key]
+
+    def with_suffix(self, suffix: str) -> list[str]:
+        """Names that are `suffix` or end with `.suffix`: how PEFT matches a name of a list."""
+        names = self.by_last_part.get(suffix.rpartition(".")[2], [])
+        if "." not in suffix:
+            return names
+        return [name for name in names if name == suffix or name.endswith("." + suffix)]
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """In the order of named_modules()."""
+        return sorted(names, key=self.order.__getitem__)
+
+    def children(self, name: str) -> list[str]:
+        """Names of the modules below `name`, at any depth."""
+        prefix = name + "."
+        return [other for other in self.modules if other.startswith(prefix)]
+
+    def root(self, parameter: str) -> str:
+        """The name of the parameter that `parameter` is tied to, itself where it is tied to none."""
+        seen = set()
+        while parameter in self.tree.tied and parameter not in seen:
+            seen.add(parameter)
+            parameter = self.tree.tied[parameter]
+        return parameter
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        """Every parameter under its full name, ties included."""
+        return self.remembered("named_parameters", self._named_parameters)
+
+    def _named_parameters(self) -> list[tuple[str, Parameter]]:
+        return [
+            (f"{module.name}.{parameter.name}" if module.name else parameter.name, parameter)
+            for module in self.tree.modules
+            for parameter in module.parameters
+        ]
+
+    def all_parameters(self) -> int:
+        """Elements of the distinct parameters: `named_parameters()` of a base that is not quantised."""
+        return self.remembered("all_parameters", self._all_parameters)
+
+    def _all_parameters(self) -> int:
+        distinct = {self.root(name): prod(parameter.shape) for name, parameter in self.named_parameters()}
+        return sum(distinct.values())
+
+
+_indexes: dict[int, TreeIndex] = {}
+
+
+def index_of(tree: ModuleTree) -> TreeIndex:
+    """The index of this very tree; the last few are kept."""
+    index = _indexes.get(id(tree))
+    if index is None or index.tree is not tree:
+        if len(_indexes) >= _KEPT_TREES:
+            _indexes.pop(next(iter(_indexes)))
+        index = _indexes[id(tree)] = TreeIndex(tree)
+    return index

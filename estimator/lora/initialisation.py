@@ -1,0 +1,77 @@
+"""Values of init_lora_weights that refuse, or that change the matrices' shapes.
+
+peft 0.21.2, peft/tuners/lora/layer.py: pissa_init, olora_init, orthogonal_init, mica_init, loftq_init,
+reset_lora_parameters. CorDA, EVA and LoRA-GA read prepared data first; their matrices are of the usual shapes.
+"""
+
+from __future__ import annotations
+
+from estimator.errors import InvalidLoraError
+
+_SVD_DTYPES = ("F32", "F16", "BF16")
+
+
+def check_initialisation(init: bool | str, kind: str, rank: int, in_features: int, out_features: int, dtype: str) -> None:
+    """Raises InvalidLoraError where a layer of this kind ("Linear", "Embedding", "Conv", "ParamWrapper") refuses."""
+    if not isinstance(init, str) or not init:
+        return
+    if kind == "Linear":
+        _check_linear(init, rank, min(in_features, out_features), dtype)
+    elif kind == "ParamWrapper":
+        raise _refused(init, "does not work with target_parameters")
+    elif kind == "Embedding":
+        if init.lower() == "mica":
+            _check_mica(rank, min(in_features, out_features))
+        if init == "loftq":
+            raise _refused(init, "does not work for Embedding layers")
+    elif init.lower() != "gaussian" and init != "lora_ga":
+        raise _refused(init, "does not work for convolutions")
+
+
+def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
+    name = init.lower()
+    known = init.startswith(("pissa", "corda")) or name in ("olora", "mica", "gaussian")
+    if not known and init not in ("loftq", "eva", "orthogonal", "lora_ga"):
+        raise _refused(init, "is no initialisation that PEFT knows")
+    if (init.startswith("pissa") or name in ("olora", "mica")) and dtype not in _SVD_DTYPES:
+        raise _refused(init, f"needs a base in float32, float16 or bfloat16, not {dtype}")
+    if init.startswith("pissa") and init != "pissa":
+        _check_pissa_iterations(init, rank, smaller)
+    if name == "mica":
+        _check_mica(rank, smaller)
+    if init == "orthogonal" and rank % 2:
+        raise _refused(init, f"needs an even r, not {rank}")
+
+
+def _check_pissa_iterations(init: str, rank: int, smaller: int) -> None:
+    parts = init.split("_niter_")
+    if len(parts) != 2 or not parts[1].isdecimal():
+        raise _refused(init, "should be pissa or pissa_niter_[number]")
+    if rank > smaller:
+        raise _refused(init, f"needs r <= min(in, out), and r = {rank} is above {smaller}")
+
+
+def _check_mica(rank: int, smaller: int) -> None:
+    if rank > smaller:
+        raise _refused("mica", f"needs r <= min(in, out), and r = {rank} is above {smaller}")
+
+
+def _refused(init: str, why: str) -> InvalidLoraError:
+    return InvalidLoraError(
+        f"init_lora_weights={init[:60]!r} {why}.", where="init_lora_weights", way_out="leave it at true, or change what it asks for"
+    )
+
+
+Shapes = tuple[tuple[int, int], tuple[int, int]]
+
+
+def ranks_after_initialisation(init: bool | str, rank: int, in_features: int, out_features: int, transposed: bool) -> Shapes:
+    """Shapes of lora_A and lora_B of a Linear; matrix factorisations give no more rows than the weight has."""
+    name = init.lower() if isinstance(init, str) else ""
+    if init == "pissa":
+        kept = min(rank, in_features, out_features)
+        return (kept, in_features), (out_features, kept)
+    if name == "olora":  # the stored weight is factorised, so a Conv1D's matrices come out the other way round
+        kept = min(rank, in_features, out_features)
+        return ((kept, out_features), (in_features, kept)) if transposed else ((kept, in_features), (out_features, kept))
+    return (rank, in_features), (out_features, rank)

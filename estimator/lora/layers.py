@@ -1,0 +1,228 @@
+"""The tensors of one LoRA layer, for each kind of module that PEFT can wrap.
+
+peft 0.21.2: dispatch_default, LoraLayer.update_layer, Embedding, _ConvNd, MultiheadAttention and ParamWrapper
+(peft/tuners/lora/layer.py), DoRA's shapes (peft/tuners/lora/dora.py). Shapes are torch's: Linear (out, in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from estimator.architecture.module import Module, Parameter
+from estimator.errors import InvalidLoraError, UnsupportedModuleError
+from estimator.lora.facts import conv_classes
+from estimator.lora.initialisation import check_initialisation, ranks_after_initialisation
+from estimator.lora.variants import BlockDiagonal, Variant, vary_linear, variant_of
+from estimator.lora.weights import Weight
+from estimator.request.lora_config import LoraConfig
+
+
+class LoraLayer(NamedTuple):
+    """One layer that PEFT puts in a module's place, or around a parameter."""
+
+    name: str  # of the layer at run time: the module's name, ".base_layer" behind it where wrappers are nested
+    kind: str  # the module's kind
+    what: str  # PEFT's class: "Linear", "ParamWrapper"
+    in_features: int
+    out_features: int
+    rank: int
+    dtype: str  # of the base layer: what the weights are cast to before autocast
+    weights: tuple[Weight, ...]
+    module: str  # the module's own name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What decides about a layer's tensors beside its own shape; the same for all layers of one config."""
+
+    lora_bias: bool
+    init: bool | str
+    variant: Variant | None
+
+    @classmethod
+    def of(cls, config: LoraConfig) -> Settings:
+        return cls(lora_bias=config.lora_bias, init=config.init_lora_weights, variant=variant_of(config))
+
+
+def lora_layers(module: Module, rank: int, settings: Settings, weight: Parameter | None, scheme: str | None) -> list[LoraLayer]:
+    """The layers that replace `module`: one, or two for MultiheadAttention.
+
+    `weight` is the module's own weight; `scheme` names a quantised one. Raises UnsupportedModuleError and
+    InvalidLoraError where PEFT would refuse.
+    """
+    build = _BUILDERS.get(module.kind)
+    if build is None or weight is None:
+        raise UnsupportedModuleError(
+            f"{module.name} is a {module.cls}, which LoRA cannot wrap.",
+            where="target_modules",
+            way_out="target Linear, Conv1D, Embedding, Conv1d/2d/3d or MultiheadAttention modules, or exclude this one",
+        )
+    return build(module, rank, settings, weight, scheme)
+
+
+def _linear(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+    transposed = module.kind == "Conv1D"
+    in_features, out_features = weight.shape if transposed else reversed(weight.shape)
+    weights = _linear_weights(module.name, in_features, out_features, rank, settings, transposed, weight.dtype, scheme)
+    return [LoraLayer(module.name, module.kind, "Linear", in_features, out_features, rank, weight.dtype, weights, module.name)]
+
+
+def _linear_weights(
+    name: str, in_features: int, out_features: int, rank: int, settings: Settings, transposed: bool, dtype: str, scheme: str | None
+) -> tuple[Weight, ...]:
+    variant = settings.variant
+    if variant is not None and variant.kind == "use_bdlora":
+        variant = variant.for_module(name)
+    return _plain_linear(in_features, out_features, rank, settings.lora_bias, settings.init, variant, transposed, dtype, scheme)
+
+
+@lru_cache(maxsize=4096)
+def _plain_linear(
+    in_features: int,
+    out_features: int,
+    rank: int,
+    lora_bias: bool,
+    init: bool | str,
+    variant: Variant | BlockDiagonal | None,
+    transposed: bool,
+    dtype: str,
+    scheme: str | None,
+) -> tuple[Weight, ...]:
+    check_initialisation(init, "Linear", rank, in_features, out_features, dtype)
+    (a_rows, a_columns), (b_rows, b_columns) = ranks_after_initialisation(init, rank, in_features, out_features, transposed)
+    weights = [Weight("lora_A.weight", (a_rows, a_columns)), Weight("lora_B.weight", (b_rows, b_columns))]
+    if lora_bias:
+        weights.append(Weight("lora_B.bias", (out_features,), bias=True))
+    return tuple(vary_linear(weights, variant, in_features, out_features, rank, transposed, scheme))
+
+
+def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+    rows, width = weight.shape
+    if settings.lora_bias:
+        raise InvalidLoraError(
+            f"lora_bias is not supported for Embedding layers, and {module.name} is one.",
+            where="lora_bias",
+            way_out="leave out lora_bias, or the embedding",
+        )
+    variant = settings.variant
+    _only_variants(variant, ("use_dora", "mica"), module)
+    check_initialisation(settings.init, "Embedding", rank, rows, width, weight.dtype)
+    frozen = variant is not None and variant.kind == "mica"
+    weights = [
+        Weight("lora_embedding_A", (rank, rows)),
+        Weight("lora_embedding_B", (width, rank), trainable=not frozen),
+    ]
+    if variant is not None and variant.kind == "use_dora":
+        weights.append(Weight("lora_magnitude_vector", (width,), part="dora"))
+    return [LoraLayer(module.name, "Embedding", "Embedding", rows, width, rank, weight.dtype, tuple(weights), module.name)]
+
+
+def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+    out_channels, in_channels = weight.shape[0], weight.shape[1] * module.groups
+    kernel = weight.shape[2:]
+    if rank % module.groups:
+        raise InvalidLoraError(
+            f"{module.name} is a {module.cls} with {module.groups} groups, and r = {rank} is no multiple of them.",
+            where="r",
+            way_out=f"choose a multiple of {module.groups}, or leave this module out",
+        )
+    _check_conv_class(module)
+    _only_variants(settings.variant, ("use_dora",), module)
+    check_initialisation(settings.init, "Conv", rank, in_channels, out_channels, weight.dtype)
+    ones = (1,) * len(kernel)
+    weights = [
+        Weight("lora_A.weight", (rank, in_channels, *kernel)),
+        Weight("lora_B.weight", (out_channels, rank // module.groups, *ones)),
+    ]
+    if settings.lora_bias:
+        weights.append(Weight("lora_B.bias", (out_channels,), bias=True))
+    if settings.variant is not None:
+        weights.append(Weight("lora_magnitude_vector", (1, out_channels, *ones), part="dora"))
+    layer = LoraLayer(
+        module.name, module.kind, module.kind, in_channels, out_channels, rank, weight.dtype, tuple(weights), module.name
+    )
+    return [layer]
+
+
+def _check_conv_class(module: Module) -> None:
+    """PEFT makes lora_A and lora_B of the module's own class, whose constructor may be another than torch's."""
+    fault = conv_classes().get(module.cls)
+    if fault is not None:
+        raise UnsupportedModuleError(
+            f"{module.name} is a {module.cls}, of which PEFT cannot make the LoRA matrices: {fault}.",
+            where="target_modules",
+            way_out="leave this module out; PEFT itself ends in an error of its own here",
+        )
+
+
+def _attention(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+    """in_proj is wrapped here; out_proj is wrapped within, see `attention_output`."""
+    width = weight.shape[1]
+    if settings.variant is not None:
+        raise InvalidLoraError(
+            f"{module.name} is a MultiheadAttention, which does not support {settings.variant.kind}.",
+            where=settings.variant.kind,
+            way_out="leave this module out",
+        )
+    if isinstance(settings.init, str) and settings.init.lower() not in ("gaussian", "eva"):
+        raise InvalidLoraError(
+            f"{module.name} is a MultiheadAttention, which init_lora_weights={settings.init[:40]!r} does not work with.",
+            where="init_lora_weights",
+            way_out="leave this module out",
+        )
+    weights = [Weight("lora_A.weight", (rank, width)), Weight("lora_B.weight", (3 * width, rank))]
+    if settings.lora_bias:
+        weights.append(Weight("lora_B.bias", (3 * width,), bias=True))
+    name = module.name
+    return [LoraLayer(name, module.kind, "MultiheadAttention", width, 3 * width, rank, weight.dtype, tuple(weights), name)]
+
+
+def _only_variants(variant: Variant | None, allowed: tuple[str, ...], module: Module) -> None:
+    if variant is not None and variant.kind not in allowed:
+        raise InvalidLoraError(
+            f"{variant.kind} does not work for {module.name}, a {module.cls}.",
+            where=variant.kind,
+            way_out="target Linear modules alone",
+        )
+
+
+Builder = Callable[[Module, int, Settings, Parameter, "str | None"], "list[LoraLayer]"]
+_BUILDERS: Mapping[str, Builder] = {
+    "Linear": _linear,
+    "Conv1D": _linear,
+    "Embedding": _embedding,
+    "Conv1d": _conv,
+    "Conv2d": _conv,
+    "Conv3d": _conv,
+    "MultiheadAttention": _attention,
+}
+
+
+def parameter_layer(
+    module: Module, name: str, parameter: Parameter, rank: int, *, is_transposed: bool, init: bool | str
+) -> LoraLayer:
+    """ParamWrapper around one parameter: two dimensions as a Linear's, three as (experts, ...), r rows per expert."""
+    shape = parameter.shape
+    if len(shape) not in (2, 3):
+        raise UnsupportedModuleError(
+            f"{module.name}.{parameter.name} has {len(shape)} dimensions; LoRA on a parameter takes 2 or 3.",
+            where="target_parameters",
+            way_out="name the parameter more precisely",
+        )
+    if len(shape) == 3:
+        experts, first, second = shape
+        in_features, out_features = (first, second) if is_transposed else (second, first)
+    else:
+        experts, (out_features, in_features) = 1, shape
+    if isinstance(init, str) and init.lower() not in ("gaussian", "eva"):
+        check_initialisation(init, "ParamWrapper", rank, in_features, out_features, parameter.dtype)
+    weights = (
+        Weight("lora_A.weight", (rank * experts, in_features)),
+        Weight("lora_B.weight", (out_features, rank * experts)),
+    )
+    return LoraLayer(
+        name, module.kind, "ParamWrapper", in_features, out_features, rank, parameter.dtype, weights, module.name
+    )

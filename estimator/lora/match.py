@@ -1,0 +1,218 @@
+"""Which modules a config targets.
+
+peft 0.21.2: check_target_module_exists, _maybe_include_all_linear_layers, _find_minimal_target_modules
+(peft/tuners/tuners_utils.py), get_pattern_key, match_target_against_key (peft/utils/other.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from estimator.errors import InvalidLoraError
+from estimator.lora.index import TreeIndex
+from estimator.lora.patterns import MAX_PATTERNS, fullmatching, is_plain, matching
+from estimator.request.lora_config import LoraConfig
+
+INCLUDE_LINEAR_LAYERS_SHORTHAND = "all-linear"
+DUMMY_TARGET_MODULES = "dummy-target-modules"
+EMBEDDING_LAYER_NAMES = ("embed_tokens", "lm_head")
+SEQ_CLS_HEAD_NAMES = ("score", "classifier")
+MIN_TARGET_MODULES_FOR_OPTIMIZATION = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """What inject_adapter sorts the model's modules into, in the order of named_modules()."""
+
+    targeted: tuple[str, ...]
+    excluded: frozenset[str]
+    unmatched: bool  # whether any module was neither
+
+
+def match_modules(index: TreeIndex, config: LoraConfig) -> Matched:
+    """The modules that get an adapter. `target_modules` must have been prepared (no None, no all-linear)."""
+    key = ("match", *(_key(getattr(config, name)) for name in _DECIDING))
+    return index.remembered(key, lambda: _match_modules(index, config))
+
+
+_DECIDING = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
+
+
+def _key(value: Any) -> Any:
+    return frozenset(value) if isinstance(value, (list, tuple, set)) else value
+
+
+def _match_modules(index: TreeIndex, config: LoraConfig) -> Matched:
+    excluded = excluded_modules(index, config)
+    found = _found(index, config) - excluded
+    return Matched(
+        targeted=tuple(index.in_order(found)),
+        excluded=frozenset(excluded),
+        unmatched=len(found) + len(excluded) < len(index.modules),
+    )
+
+
+def _found(index: TreeIndex, config: LoraConfig) -> set[str]:
+    """check_target_module_exists, exclusions apart."""
+    targets = config.target_modules
+    if targets is None or targets == DUMMY_TARGET_MODULES:
+        return set()
+    if isinstance(targets, str):
+        return set(fullmatching(targets, tuple(index.modules), where="target_modules"))
+    wanted = set(targets)
+    by_suffix = {name for target in wanted for name in index.with_suffix(target)}
+    if not _uses_layers(config.layers_to_transform):
+        return by_suffix
+    exact = by_suffix & wanted  # a name given in full is taken whatever its layer
+    in_layers = _in_layers(by_suffix - exact, config.layers_to_transform, config.layers_pattern)
+    return exact | in_layers
+
+
+def excluded_modules(index: TreeIndex, config: LoraConfig) -> set[str]:
+    """What exclude_modules names, and all that modules_to_save names or that lies below it."""
+    excluded: set[str] = set()
+    if isinstance(config.exclude_modules, str) and config.exclude_modules:
+        excluded.update(fullmatching(config.exclude_modules, tuple(index.modules), where="exclude_modules"))
+    elif config.exclude_modules:
+        excluded.update(name for suffix in set(config.exclude_modules) for name in index.with_suffix(suffix))
+    for saved in _bounded(config.modules_to_save or (), "modules_to_save"):
+        excluded.update(names_with_part(index, saved))
+    return excluded
+
+
+def names_with_part(index: TreeIndex, part: str) -> Iterable[str]:
+    """Names that have `part` among their parts: PEFT's `(^|.*\\.)part($|\\..*)`."""
+    if is_plain(part):
+        return [name for name in index.modules if part in name and part in name.split(".")]
+    return matching(rf"(^|.*\.){part}($|\..*)", tuple(index.modules), where="modules_to_save", said=part)
+
+
+def _bounded(patterns: Sequence[str], where: str) -> Sequence[str]:
+    """Raises InvalidLoraError where matching so many patterns would never end."""
+    if sum(not is_plain(pattern) for pattern in patterns) > MAX_PATTERNS:
+        raise InvalidLoraError(
+            f"{where} holds more than {MAX_PATTERNS:,} regular expressions.", where=where, way_out="put them into fewer"
+        )
+    return list(dict.fromkeys(patterns))
+
+
+# layers_to_transform
+
+
+def _uses_layers(layers: Any) -> bool:
+    return layers is not None and (isinstance(layers, int) or len(layers) != 0)
+
+
+def _in_layers(names: Iterable[str], layers: int | Sequence[int], pattern: Sequence[str] | str | None) -> set[str]:
+    wanted = {layers} if isinstance(layers, int) else set(layers)
+    if pattern is None or len(pattern) == 0:
+        return {name for name in names if first_layer_number(name) in wanted}
+    return {name for name, layer in _numbers_behind(sorted(names), pattern) if layer in wanted}
+
+
+def first_layer_number(name: str) -> int | None:
+    """The first number with two parts or more before it and one behind: `.*?\\.[^.]*\\.(?P<idx>\\d+)\\.`."""
+    parts = name.split(".")
+    return next((int(part) for part in parts[2:-1] if part.isdecimal()), None)
+
+
+def _numbers_behind(names: list[str], pattern: Sequence[str] | str) -> Iterable[tuple[str, int]]:
+    """Each name with the number behind the first pattern that it matches: `(?:^|.*?\\.)pattern\\.(?P<idx>\\d+)\\.`."""
+    from estimator.lora.patterns import compiled
+
+    left = list(names)
+    for one in _bounded([pattern] if isinstance(pattern, str) else pattern, "layers_pattern"):
+        whole = rf"(?:^|.*?\.){one}\.(?P<idx>\d+)\."
+        taken = matching(whole, left, where="layers_pattern", said=one)
+        expression = compiled(whole, where="layers_pattern", said=one)
+        yield from ((name, int(expression.match(name)["idx"])) for name in taken)
+        left = [name for name in left if name not in set(taken)]
+
+
+# all-linear and long lists
+
+
+def all_linear_modules(index: TreeIndex, task_type: str | None) -> set[str]:
+    """Every Linear and Conv1D but the output head; a classifier's head where there is no output embedding."""
+    return index.remembered(("all-linear", task_type), lambda: _all_linear_modules(index, task_type))
+
+
+def _all_linear_modules(index: TreeIndex, task_type: str | None) -> set[str]:
+    tree = index.tree
+    linear = {
+        name
+        for name, module in index.modules.items()
+        if module.kind in ("Linear", "Conv1D") and (name not in tree.quantised or tree.quantised[name].is_linear)
+    }
+    if tree.output_embedding is not None:
+        linear.discard(tree.output_embedding)
+    elif task_type == "SEQ_CLS":
+        head = next((name for name in SEQ_CLS_HEAD_NAMES if name in index.modules), None)
+        linear.discard(head)
+    return linear
+
+
+def minimal_targets(index: TreeIndex, targets: Iterable[str]) -> set[str]:
+    """A list of 20 names and more becomes the fewest suffixes that tell its modules from the others.
+
+    peft 0.21.2, inject_adapter and _find_minimal_target_modules; it shows in the saved config, in which embeddings count
+    as targeted, and in that names given in full are names no more.
+    """
+    given = set(targets)
+    if len(given) < MIN_TARGET_MODULES_FOR_OPTIMIZATION or "" in given:
+        return given
+    fewest = index.remembered(("minimal", frozenset(given)), lambda: _find_minimal(index, given))
+    return fewest if len(fewest) < len(given) else given
+
+
+def _find_minimal(index: TreeIndex, targets: set[str]) -> set[str]:
+    hit = {name for target in targets for name in index.with_suffix(target)}
+    others = {suffix for name in index.modules if name not in hit for suffix in _suffixes(name)}
+    required: set[str] = set()
+    for suffixes in sorted(map(_suffixes, targets)):
+        for suffix in suffixes:
+            if suffix in required or suffix in others:
+                continue
+            if not any(part in required for part in suffixes if part != suffixes[-1]):
+                required.add(suffix)
+                break
+    return required or targets
+
+
+def _suffixes(name: str) -> list[str]:
+    """`a.b.c` as c, b.c, a.b.c."""
+    parts = name.split(".")
+    return [".".join(parts[place:]) for place in reversed(range(len(parts)))]
+
+
+# rank_pattern
+
+
+def ranks(index: TreeIndex, names: Sequence[str], config: LoraConfig) -> dict[str, int]:
+    """The rank of each name: the first key of rank_pattern that its end matches, else r."""
+    pattern = config.rank_pattern
+    if not pattern:
+        return dict.fromkeys(names, config.r)
+    keys = pattern_keys(names, pattern, "rank_pattern")
+    return {name: pattern[keys[name]] if name in keys else pattern.get(name, config.r) for name in names}
+
+
+def pattern_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -> dict[str, str]:
+    """get_pattern_key: for each name the first key, in the mapping's order, that `(.*\\.)?(key)$` takes."""
+    keys: dict[str, str] = {}
+    left = list(names)
+    plain = {key: place for place, key in enumerate(pattern) if is_plain(key)}
+    others = [(place, key) for place, key in enumerate(pattern) if key not in plain]
+    _bounded([key for _, key in others], where)
+    ends = {name: plain[end] for name in names if (end := name.rpartition(".")[2]) in plain}
+    for place, key in others:
+        if not left:
+            break
+        for name in matching(rf"(.*\.)?({key})$", left, where=where, said=key):
+            if ends.get(name, place) >= place:
+                keys[name] = key
+        left = [name for name in left if name not in keys]
+    by_place = list(pattern)
+    return {**{name: by_place[place] for name, place in ends.items()}, **keys}

@@ -1,0 +1,94 @@
+"""Which modules are tied to the input embedding, and what ensure_weight_tying makes of a config.
+
+peft 0.21.2: _get_module_names_tied_with_embedding (peft/utils/other.py), BaseTuner._check_tied_modules
+(peft/tuners/tuners_utils.py), LoraModel._add_modules_to_save_to_tie and _add_targets_to_tie (peft/tuners/lora/model.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from estimator.architecture.module import ModuleTree
+from estimator.errors import InvalidLoraError
+from estimator.lora.index import TreeIndex
+from estimator.lora.match import EMBEDDING_LAYER_NAMES
+from estimator.lora.patterns import compiled, fullmatching
+from estimator.request.lora_config import LoraConfig
+
+NO_EMBEDDING = "get_input_embeddings() of this class ends in NotImplementedError"
+
+
+def ties_words(tree: ModuleTree) -> bool:
+    """config.tie_word_embeddings at run time."""
+    if tree.tie_word_embeddings is not None:
+        return tree.tie_word_embeddings
+    return bool(tree.config.get("tie_word_embeddings", bool(tree.tied)))
+
+
+def _says_untied(tree: ModuleTree) -> bool:
+    said = tree.tie_word_embeddings if tree.tie_word_embeddings is not None else tree.config.get("tie_word_embeddings")
+    return said is False
+
+
+def tied_with_embedding(index: TreeIndex) -> list[str]:
+    """Names of the modules whose weights are declared as tied to the input embedding's, sorted.
+
+    Raises InvalidLoraError where PEFT asks the model for its input embedding and the model has no answer.
+    """
+    tree = index.tree
+    if _says_untied(tree) or not (tree.declares_ties or tree.tied):
+        return []
+    if tree.input_embedding is None:
+        if not tree.declares_ties:
+            return []
+        raise InvalidLoraError(
+            f"{NO_EMBEDDING}, and PEFT asks for it: it would end in that error.",
+            where="get_peft_model",
+            way_out="no LoRA config avoids it; set tie_word_embeddings to false in the model's config",
+        )
+    root = index.root(f"{tree.input_embedding}.weight")
+    return sorted({name.rpartition(".")[0] for name in tree.tied if index.root(name) == root})
+
+
+def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[str, ...], tuple[str, ...]]:
+    """_check_tied_modules: the config, the modules to save that follow the embedding's copy, the targets that follow it."""
+    tied = tied_with_embedding(index)
+    if not config.ensure_weight_tying or not tied:
+        return config, (), ()
+    embedding = index.tree.input_embedding
+    saved = list(config.modules_to_save or ())
+    if any(_is_embedding(name) for name in saved):
+        if embedding not in saved:
+            saved.append(embedding)
+        return replace(config, modules_to_save=tuple(_without_tied(saved, tied))), tuple(tied), ()
+    targets = config.target_modules
+    if isinstance(targets, str):
+        if not fullmatching(targets, EMBEDDING_LAYER_NAMES, where="target_modules"):
+            return config, (), ()
+        return replace(config, target_modules=rf"(?:{targets}|^{re.escape(embedding)}$)"), (), tuple(tied)
+    if not any(_is_embedding(name) for name in targets or ()):
+        return config, (), ()
+    kept = _without_tied([*targets, *([embedding] if embedding not in targets else [])], tied)
+    return replace(config, target_modules=tuple(kept)), (), tuple(tied)
+
+
+def _is_embedding(name: str) -> bool:
+    return name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES
+
+
+def _without_tied(names: list[str], tied: Iterable[str]) -> list[str]:
+    """Each tied module takes the first name that says it out of the list."""
+    names = list(names)
+    for key in tied:
+        for name in names:
+            if compiled(rf"(^|.*\.){name}($|\..*)", where="modules_to_save", said=name).match(key):
+                names.remove(name)
+                break
+    return names
+
+
+def is_tied_target(name: str, tied: Iterable[str]) -> bool:
+    """_check_tied_module_exists."""
+    return any(name == key or name.endswith(f".{key}") for key in tied)

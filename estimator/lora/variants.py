@@ -1,0 +1,183 @@
+"""LoRA's relatives: what each adds to a LoRA layer of a Linear, or refuses.
+
+peft 0.21.2: LoraLayer.resolve_lora_variant (peft/tuners/lora/layer.py), peft/tuners/lora/variants.py,
+MontecloraSampler (peft/tuners/lora/monteclora.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from estimator.errors import InvalidLoraError
+from estimator.lora.weights import Weight
+from estimator.request.lora_config import LoraConfig
+
+# The fields that LoraConfig tags with is_lora_variant, and "mica", a value of init_lora_weights that is one too.
+VARIANTS = (
+    "use_dora", "velora_config", "alora_invocation_tokens", "use_qalora", "monteclora_config", "use_bdlora",
+    "arrow_config", "kasa_config",
+)  # fmt: skip
+
+
+class BlockDiagonal(NamedTuple):
+    """BdLoRA for one module: which matrix is block-diagonal."""
+
+    matrix: str | None  # "A", "B" or neither
+    blocks: int
+    kind: str = "use_bdlora"
+
+
+class Variant(NamedTuple):
+    kind: str  # one of VARIANTS, or "mica"
+    size: int = 0  # num_groups of VeLoRA, num_samples of MonteCLoRA, qalora_group_size
+    bd_a: tuple[str, ...] = ()
+    bd_b: tuple[str, ...] = ()
+    blocks: int = 1
+    strict: bool = True
+
+    def for_module(self, name: str) -> BlockDiagonal:
+        """BdLoraLinearVariant: a pattern matches where it is a part of the module's name."""
+        in_a, in_b = any(p in name for p in self.bd_a), any(p in name for p in self.bd_b)
+        if in_a and in_b:
+            raise _refused(f"{name} matches target_modules_bd_a and target_modules_bd_b.", "use_bdlora", "make one of them narrower")
+        if self.strict and not in_a and not in_b:
+            raise _refused(
+                f"{name} matches neither target_modules_bd_a nor target_modules_bd_b.", "use_bdlora", "set match_strict to false"
+            )
+        return BlockDiagonal("A" if in_a else "B" if in_b else None, self.blocks)
+
+
+def variant_of(config: LoraConfig) -> Variant | None:
+    """The one variant that a config asks for. Raises InvalidLoraError for combinations, which PEFT does not have."""
+    asked = [name for name in VARIANTS if getattr(config, name)]
+    if config.init_lora_weights == "mica":
+        asked.append("mica")
+    if len(asked) > 1:
+        raise _refused(f"{' and '.join(asked)} do not work together.", asked[0], "use one of them")
+    if not asked:
+        return None
+    kind = asked[0]
+    if kind == "use_bdlora":
+        return _bdlora(config.use_bdlora)
+    return Variant(kind, size=_size(config, kind))
+
+
+def _size(config: LoraConfig, kind: str) -> int:
+    if kind == "use_qalora":
+        return config.qalora_group_size
+    if kind == "velora_config":
+        return config.velora_config.get("num_groups", 64)
+    if kind == "monteclora_config":
+        return config.monteclora_config.get("num_samples", 8)
+    return 0
+
+
+def _bdlora(given: Mapping[str, Any]) -> Variant:
+    blocks = given.get("nblocks", 1)
+    if not isinstance(blocks, int) or blocks < 1:
+        raise _refused(f"nblocks is {str(blocks)[:40]!r}.", "use_bdlora.nblocks", "give a positive number")
+    return Variant(
+        "use_bdlora",
+        bd_a=tuple(given.get("target_modules_bd_a") or ()),
+        bd_b=tuple(given.get("target_modules_bd_b") or ()),
+        blocks=blocks,
+        strict=given.get("match_strict", True),
+    )
+
+
+def vary_linear(
+    weights: list[Weight],
+    variant: Variant | BlockDiagonal | None,
+    in_features: int,
+    out_features: int,
+    rank: int,
+    transposed: bool,
+    scheme: str | None,
+) -> list[Weight]:
+    """The weights of a Linear's LoRA layer as the variant leaves them. Raises InvalidLoraError as the variant would."""
+    if variant is None:
+        return weights
+    return _VARY[variant.kind](weights, variant, in_features, out_features, rank, transposed, scheme)
+
+
+def _dora(weights, variant, in_features, out_features, rank, transposed, scheme):
+    return [*weights, Weight("lora_magnitude_vector", (out_features,), part="dora")]
+
+
+def _mica(weights, variant, in_features, out_features, rank, transposed, scheme):
+    """lora_B is frozen: it is saved but not trained."""
+    return [w._replace(trainable=False) if w.suffix.startswith("lora_B") else w for w in weights]
+
+
+def _bdlora_weights(weights, variant, in_features, out_features, rank, transposed, scheme):
+    if variant.matrix is None:
+        return weights
+    if transposed:
+        raise _refused("BdLoRA does not work for Conv1D.", "use_bdlora", "target Linear modules")
+    rows, columns = (rank, in_features) if variant.matrix == "A" else (out_features, rank)
+    if rows % variant.blocks or columns % variant.blocks:
+        raise _refused(
+            f"a matrix of {rows} x {columns} does not divide into {variant.blocks} blocks.", "use_bdlora.nblocks", "choose a divisor"
+        )
+    matrix = f"lora_{variant.matrix}"
+    others = [w for w in weights if not w.suffix.startswith(matrix)]
+    return [*others, Weight(f"{matrix}.weight", (rows, columns // variant.blocks))]
+
+
+def _velora(weights, variant, in_features, out_features, rank, transposed, scheme):
+    """A projection of the input features, split into groups and padded where they do not come out even."""
+    group = -(-in_features // variant.size)
+    return [*weights, Weight("lora_velora_embed", (group,), trainable=False, parameter=False)]
+
+
+def _monteclora(weights, variant, in_features, out_features, rank, transposed, scheme):
+    sampler = "lora_monteclora_sampler."
+    return [
+        *weights,
+        Weight(sampler + "std_prior", (rank,)),
+        Weight(sampler + "expert_weights_prior", (variant.size,)),
+        Weight(sampler + "gaussian_var_prior", (rank, rank), trainable=False, parameter=False, cast=False),
+        Weight(sampler + "expert_weights", (variant.size,), trainable=False, parameter=False, cast=False),
+    ]
+
+
+def _kasa(weights, variant, in_features, out_features, rank, transposed, scheme):
+    if transposed:
+        raise _refused("KaSA does not support Conv1D.", "kasa_config", "target Linear modules")
+    if rank >= min(in_features, out_features):
+        raise _refused(
+            f"KaSA needs r < min(in, out), and r = {rank} is not below {min(in_features, out_features)}.", "r", "choose a smaller r"
+        )
+    return [*weights, Weight("lora_diag", (rank,))]
+
+
+def _qalora(weights, variant, in_features, out_features, rank, transposed, scheme):
+    if scheme != "gptq":
+        raise _refused("use_qalora works on GPTQ-quantised layers alone.", "use_qalora", "leave it out, or load a GPTQ model")
+    if in_features % variant.size:
+        raise _refused(
+            f"{in_features} input features are no multiple of qalora_group_size = {variant.size}.", "qalora_group_size", "choose a divisor"
+        )
+    return [Weight("lora_A.weight", (rank, in_features // variant.size)), *weights[1:]]
+
+
+def _unchanged(weights, variant, in_features, out_features, rank, transposed, scheme):
+    return weights
+
+
+_VARY: Mapping[str, Callable[..., list[Weight]]] = {
+    "use_dora": _dora,
+    "mica": _mica,
+    "use_bdlora": _bdlora_weights,
+    "velora_config": _velora,
+    "monteclora_config": _monteclora,
+    "kasa_config": _kasa,
+    "use_qalora": _qalora,
+    "arrow_config": _unchanged,  # routes between finished adapters; no weights of its own
+    "alora_invocation_tokens": _unchanged,  # decides when the adapter acts
+}
+
+
+def _refused(what: str, where: str, way_out: str) -> InvalidLoraError:
+    return InvalidLoraError(what, where=where, way_out=way_out)

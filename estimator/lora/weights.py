@@ -1,0 +1,20 @@
+"""A tensor of a LoRA layer, and a tensor of the saved file."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PARTS = ("lora", "dora", "bias", "saved_modules", "trainable_tokens", "embeddings")
+
+
+class Weight(NamedTuple):
+    """A tensor that a LoRA layer owns, named as in the file, behind the layer's name."""
+
+    suffix: str  # "lora_A.weight"
+    shape: tuple[int, ...]
+    part: str = "lora"  # one of PARTS
+    trainable: bool = True
+    parameter: bool = True  # False: a buffer, saved but not counted
+    saved: bool = True
+    cast: bool = True  # whether autocast_adapter_dtype makes it float32
+    bias: bool = False  # its run-time name ends in ".bias", which bias="all" looks for
