@@ -64,13 +64,12 @@ def _before_options(words: list[str]) -> list[str]:
 
 def _program(words: list[str]) -> str:
     """`swift sft`, `megatron sft`, `llamafactory-cli train`, `trl sft`, or the script that python runs."""
+    scripts = [word.rpartition("/")[2] for word in words if word.endswith(".py")]
     for index, word in enumerate(words):
         leaf = word.rpartition("/")[2]
         if leaf in ("swift", "megatron", "llamafactory-cli", "trl"):
             return " ".join((leaf, *words[index + 1 : index + 2]))
-        if leaf.endswith(".py"):
-            return leaf
-    return words[0] if words else ""
+    return scripts[-1] if scripts else (words[0] if words else "")
 
 
 def _options(words: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.errors import UsageError
-from estimator.request.trainers.keys import BNB8, Keys, bnb4
+from estimator.request.trainers.keys import BNB8, Keys, bnb4, stored_quantization
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "axolotl 0.18.0, utils/schemas"
@@ -18,7 +18,8 @@ DEFAULTS = {
     "peft_init_lora_weights": True,
 }
 # Kept in float32 when 4-bit weights are stored, unless DeepSpeed or FSDP shards them.
-FLOAT32_STORAGE = ("jamba", "qwen2_moe", "nemotron_h")
+# By the repositories of the model types jamba, qwen2_moe and nemotron_h.
+FLOAT32_STORAGE = ("jamba", "qwen1.5moe", "qwen257ba14b", "nemotronh", "nemotron3nano")
 OFFLOADED_CHECKPOINTING = ("offload", "offload_disk", "unsloth")
 
 
@@ -40,7 +41,7 @@ def read(keys: Keys) -> TrainingConfig:
         base_precision=dtype,
         quantization=quantization,
         prepare_kbit=_prepares(keys, adapter),
-        adapter_dtype="float32" if autocast or rl else dtype,
+        adapter_dtype=_adapter_dtype(dtype, rl and bool(quantization), autocast),
         batch_size=keys.integer("micro_batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=keys.integer("sequence_len"),
@@ -51,6 +52,12 @@ def read(keys: Keys) -> TrainingConfig:
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _adapter_dtype(dtype: str, made_by_trl: bool, autocast: bool) -> str:
+    if made_by_trl:
+        return "bfloat16"
+    return "float32" if autocast else dtype
 
 
 def _refuse(keys: Keys, adapter: str) -> None:
@@ -152,17 +159,22 @@ def _dtype(keys: Keys) -> str:
 
 
 def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None:
+    if stored := stored_quantization(keys.values.get("base_model")):
+        return stored
+    experts = {"moe_experts": True} if keys.flag("quantize_moe_experts") else {}
     if adapter == "lora":
         if keys.flag("load_in_4bit"):
             keys.note("not_quantised", "adapter: lora with load_in_4bit quantises nothing; adapter: qlora does.")
-        return dict(BNB8) if keys.flag("load_in_8bit") else None
+        return {**BNB8, **experts} if keys.flag("load_in_8bit") else None
     sharded = keys.values.get("deepspeed") or keys.values.get("fsdp") or keys.values.get("fsdp_config")
     base = str(keys.values.get("base_model") or "").lower()
     wide = not sharded and any(
-        name.replace("_", "") in base.replace("-", "").replace("_", "").replace(".", "")
-        for name in ("jamba", "qwen1.5moe", "qwen2_57b", "nemotron_h")
+        name.replace("_", "") in base.replace("-", "").replace("_", "") for name in FLOAT32_STORAGE
     )
     quantization = bnb4(dtype, True, storage="float32" if wide else "bfloat16")
+    quantization.update(experts)
+    if "falcon-h1" in base:
+        quantization["skip_modules"] = ["out_proj"]
     given = keys.section("bnb_config_kwargs")
     names = {
         "bnb_4bit_use_double_quant": "double_quant",

@@ -119,3 +119,20 @@ def dtype_name(value: Any) -> str | None:
     name = value.removeprefix("torch.").removesuffix("-true").removesuffix("-mixed")
     name = {"16": "float16", "32": "float32"}.get(name, name)
     return SHORT_DTYPES.get(name, name)
+
+
+# What a repository's name says of weights that are stored quantised; its own config decides in the end.
+_STORED: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = (
+    (("bnb-nf4", "bnb-4bit"), {"method": "bnb", "bits": 4, "quant_type": "nf4"}),
+    (("nvfp4",), {"method": "nvfp4", "bits": 4}),
+    (("gptq",), {"method": "gptq", "bits": 4}),
+    (("awq",), {"method": "awq", "bits": 4}),
+    (("aqlm",), {"method": "aqlm", "bits": 2}),
+)
+
+
+def stored_quantization(base: Any) -> dict[str, Any] | None:
+    """A stored quantised checkpoint's method, by the name of its repository; it wins over what the config asks for."""
+    name = str(base or "").lower()
+    found = next((settings for marks, settings in _STORED if any(mark in name for mark in marks)), None)
+    return None if found is None else {**found, "stored": True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estimator.request.trainers.keys import Keys, bnb4, dtype_name
+from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "LLaMA-Factory 0.9.6.dev0, hparams"
@@ -104,6 +104,8 @@ def _rule(keys: Keys) -> TargetRule:
 
 
 def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
+    if stored := stored_quantization(keys.values.get("model_name_or_path")):
+        return stored
     bits = keys.integer("quantization_bit")
     if bits is None:
         return None
@@ -155,7 +157,8 @@ def _read_v1(keys: Keys) -> TrainingConfig:
         batch_size=keys.integer("micro_batch_size"),
         sequence_length=keys.integer("cutoff_len"),
         gradient_checkpointing=True,
-        optimizer="adamw_torch_fused",
+        gradient_accumulation=1,
+        optimizer="torch.optim.AdamW",
         defaulted=(*keys.defaulted, *peft.defaulted),
         source="LLaMA-Factory 0.9.6.dev0, v1/config",
         notes=tuple(keys.notes),

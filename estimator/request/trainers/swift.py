@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "ms-swift 4.6.0.dev0, arguments"
@@ -83,13 +83,26 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "lora_dropout": keys.number("lora_dropout"),
         "target_modules": targets,
         "target_parameters": keys.names("target_parameters"),
-        "modules_to_save": keys.names("modules_to_save"),
+        "modules_to_save": keys.names("modules_to_save") or _heads(keys, classifies),
         "bias": keys.get("lora_bias"),
         "use_dora": keys.flag("use_dora"),
         "use_rslora": keys.flag("use_rslora"),
         "init_lora_weights": keys.get("init_weights"),
-        "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
+        "task_type": _task(keys, classifies),
     }
+
+
+def _task(keys: Keys, classifies: bool) -> str | None:
+    if keys.values.get("task_type") == "embedding":
+        return None
+    return "SEQ_CLS" if classifies else "CAUSAL_LM"
+
+
+def _heads(keys: Keys, classifies: bool) -> list[str] | None:
+    """The heads that swift trains whole; PEFT's SEQ_CLS adds classifier and score by itself."""
+    if not classifies:
+        return None
+    return ["v_head"] if keys.values.get("task_type") == "seq_cls" else ["v_head", "classifier", "score"]
 
 
 def _rule(keys: Keys, lora: dict[str, Any], kind: str, megatron: bool) -> TargetRule | None:
@@ -106,11 +119,13 @@ def _rule(keys: Keys, lora: dict[str, Any], kind: str, megatron: bool) -> Target
 
 
 def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
+    if stored := stored_quantization(keys.values.get("model")):
+        return stored
     bits = keys.integer("quant_bits")
     if bits is None and keys.flag("load_in_4bit"):
         bits = 4
-    method = keys.values.get("quant_method") or "bnb"
-    if bits is None:
+    method = "bnb" if keys.flag("load_in_4bit") else keys.values.get("quant_method")
+    if bits is None or method is None:
         return None
     if method != "bnb":
         return {"method": method, "bits": bits}
@@ -124,6 +139,8 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
 def _accumulation(keys: Keys) -> int | None:
     if keys.values.get("gradient_accumulation_steps") is not None:
         return keys.integer("gradient_accumulation_steps")
+    if keys.values.get("rlhf_type") == "grpo":
+        return 1
     batch = keys.integer("per_device_train_batch_size")
     world = keys.values.get("_world", 1)
     if not batch or not isinstance(world, int):

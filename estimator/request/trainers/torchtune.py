@@ -47,7 +47,7 @@ def read(keys: Keys) -> TrainingConfig:
         batch_size=keys.integer("batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=tokenizer.integer("max_seq_len"),
-        packing=dataset["packed"] if "packed" in dataset else None,
+        packing=dataset.get("packed", None if any(t in own for t in TOWERS) else False),
         gradient_checkpointing=keys.flag("enable_activation_checkpointing"),
         optimizer=keys.section("optimizer").get("_component_"),
         defaulted=(*keys.defaulted, *model.defaulted),
@@ -90,7 +90,7 @@ def base_of(keys: Keys, builder: str) -> str | None:
     owner = next((owner for prefix, owner in OWNERS if re.match(prefix, family)), None)
     if not leaf or leaf.startswith("$") or owner is None:
         return None
-    return f"{owner}/{leaf}"
+    return f"{owner}/{leaf.replace('Meta-Llama-3.1', 'Llama-3.1')}"  # renamed on the Hub
 
 
 # The owner that `tune download` names in each family's recipes.

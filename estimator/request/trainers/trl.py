@@ -65,7 +65,7 @@ def _script(keys: Keys) -> str:
 
 
 def _launch(keys: Keys) -> str:
-    text = " ".join(str(keys.values.get(key) or "") for key in ("_command", "deepspeed"))
+    text = " ".join(str(keys.values.get(key) or "") for key in ("_command", "config_file", "deepspeed"))
     return text.lower().replace("_", "").replace("-", "")
 
 
@@ -109,4 +109,6 @@ def _length(keys: Keys, script: str) -> int | None:
         if key in keys.values:
             value = keys.values[key]
             return None if value in (None, "None", "none", "null") else keys.integer(key)
-    return 1024 if not script or any(name in script for name in WITH_LENGTH) else None
+    words = script.removesuffix(".py").replace(" ", "_").split("_")
+    offline = "online" not in words and any(name in words for name in WITH_LENGTH)
+    return 1024 if not script or offline else None
