@@ -1,55 +1,61 @@
-"""What PEFT would do with a config and a model: adapt, train, save, or refuse.
+"""What PEFT adapts, trains and saves: get_peft_model(model, config) and save_pretrained, without a model.
 
-peft 0.21.2: BaseTuner.inject_adapter, _inject_parameters, _mark_only_adapters_as_trainable
-(peft/tuners/tuners_utils.py), LoraModel._create_and_replace (peft/tuners/lora/model.py).
+peft 0.21.2, transformers 5.23.0. The steps are inject_adapter's (peft/tuners/tuners_utils.py), in its order; each rule
+has its own file in this folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.errors import InvalidLoraError, NoTargetModulesError, UnsupportedError, UnsupportedModuleError
-from estimator.lora.config_rules import check_config, check_rank
-from estimator.lora.effective import effective_config
-from estimator.lora.facts import mamba_types
+from estimator.architecture.module import ModuleTree
+from estimator.lora.auxiliary import Auxiliary
+from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
-from estimator.lora.layers import LoraLayer, Settings, lora_layers, parameter_layer
-from estimator.lora.match import DUMMY_TARGET_MODULES, Matched, match_modules, ranks
-from estimator.lora.prepare import Prepared, prepare
+from estimator.lora.inject import injected, prepared
+from estimator.lora.layers import LoraLayer
 from estimator.lora.remarks import remarks
-from estimator.lora.replicate import replicated
-from estimator.lora.save import Injected, SavedTensor, saved_tensors
-from estimator.lora.wrapped import wrapped_modules
+from estimator.lora.resize import base_vocabulary, resized
+from estimator.lora.tensors import (
+    Places,
+    SavedTensor,
+    auxiliary_tensors,
+    bias_tensors,
+    embedding_tensors,
+    embeddings_are_targeted,
+    lora_tensors,
+)
+from estimator.lora.ties import NO_EMBEDDING
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
 
-PEFT, TRANSFORMERS = "0.21.2", "5.23.0"  # the releases whose rules these are
+PEFT = "0.21.2"
+TRANSFORMERS = "5.23.0"
 
 
 class AdaptedModule(NamedTuple):
-    """One LoRA layer, as PEFT's run-time names have it."""
-
-    name: str
+    name: str  # PEFT's run-time name
     kind: str
-    in_features: int
-    out_features: int
-    rank: int
-    parameters: int  # that train
+    what: str  # PEFT's class: "Linear", "ParamWrapper", "ModulesToSaveWrapper"
+    in_features: int | None
+    out_features: int | None
+    rank: int | None  # None: trained without LoRA, as modules_to_save and token rows are
+    parameters: int  # trainable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adaptation:
     modules: tuple[AdaptedModule, ...]
     trainable_parameters: int  # get_nb_trainable_parameters()[0]
-    added_parameters: int  # what the adapter adds to the base's own in get_nb_trainable_parameters()[1]
-    parameters_by_part: Mapping[str, int]  # trainable, by part of the file
-    tensors: tuple[SavedTensor, ...]  # of adapter_model.safetensors
-    save_error: str | None  # why save_pretrained fails where counting works
-    config: Mapping[str, Any]  # the effective LoraConfig, field names of adapter_config.json
+    added_parameters: int  # to the base's own; negative where layers or embedding rows fall away
+    all_parameters: int  # get_nb_trainable_parameters()[1], for a base that is not quantised
+    parameters_by_part: Mapping[str, int]  # trainable, by the part of the file
+    tensors: tuple[SavedTensor, ...]  # of adapter_model.safetensors; () where saving fails
+    config: Mapping[str, Any]  # the effective LoraConfig, as adapter_config.json has it
+    save_error: str | None = None  # counting works, save_pretrained fails: why
     notes: tuple[Note, ...] = ()
 
 
@@ -58,202 +64,169 @@ def adapt(
     config: LoraConfig,
     *,
     adapter_dtype: str | None = None,
-    vocab_resized: bool = False,
+    vocab_size: int | None = None,
     save_embedding_layers: str = "auto",
+    base_vocab_size: int | None = None,
 ) -> Adaptation:
-    """The outcome of get_peft_model(model, config) and save_pretrained.
+    """What becomes of `tree` under `config`. Raises InvalidLoraError, NoTargetModulesError, UnsupportedModuleError
+    where PEFT refuses, UnsupportedError where this tool has no answer.
 
-    adapter_dtype: safetensors' name, "base" for autocast_adapter_dtype=False, None for PEFT's default.
-    Raises NoTargetModulesError, UnsupportedModuleError, InvalidLoraError where PEFT refuses, UnsupportedError for
-    other methods than LoRA.
+    adapter_dtype: None is PEFT's autocast, "base" is none, else safetensors' name of a dtype.
     """
     check_config(config)
-    if config.peft_type != "LORA":
-        raise UnsupportedError(
-            f"peft_type {config.peft_type} is not answered yet.", where="peft_type", way_out="give a LoRA config"
-        )
-    index, original = index_of(tree), None
-    if config.layer_replication:
-        original = index.all_parameters()
-        index = index_of(replicated(index, config.layer_replication))
-    prepared = prepare(index, config)
-    matched = match_modules(index, prepared.config)
-    layers = _layers(index, prepared, matched)
-    _refuse_nothing(config, prepared, matched, layers)
-    wrapped = wrapped_modules(index, prepared, [layer.module for layer in layers])
-    injected = Injected(index, prepared, tuple(layers), wrapped, original)
-    tensors, save_error = saved_tensors(injected, adapter_dtype, save_embedding_layers, vocab_resized)
-    trainable = _trainable_by_part(injected)
+    base = index_of(tree)
+    index = base
+    if vocab_size is not None:
+        index = base.remembered(("rows", vocab_size), lambda: TreeIndex(resized(base, vocab_size)))
+    request = prepared(index, config)
+    injection = injected(request)
+    layers, auxiliary = injection.layers, injection.auxiliary
+    places = Places(layers, auxiliary)
+    biases = bias_tensors(request.index, layers, places, request.config.bias) if request.config.bias != "none" else []
+    trained = _trained(request.index, layers, auxiliary, request.config.bias)
+    added = request.index.all_parameters() - base.all_parameters() + _added(request.index, layers, auxiliary)
+    changed = vocab_size is not None and vocab_size != (base_vocab_size or base_vocabulary(tree))
+    tensors, save_error = _saved(request, layers, auxiliary, biases, adapter_dtype, save_embedding_layers, changed)
     return Adaptation(
-        modules=tuple(map(_adapted, layers)),
-        trainable_parameters=sum(trainable.values()),
-        added_parameters=_added(injected),
-        parameters_by_part=trainable,
+        modules=(*map(_described, layers), *_wrapped_whole(request.index, auxiliary)),
+        trainable_parameters=sum(trained.values()),
+        added_parameters=added,
+        all_parameters=base.all_parameters() + added,
+        parameters_by_part=trained,
         tensors=tensors,
+        config=_as_saved(request.config),
         save_error=save_error,
-        config=effective_config(prepared),
-        notes=remarks(injected, config, tensors, save_error),
+        notes=remarks(config, request, injection, tensors, save_error),
     )
 
 
-def _adapted(layer: LoraLayer) -> AdaptedModule:
-    parameters = sum(prod(weight.shape) for weight in layer.weights if weight.trainable and weight.parameter)
-    return AdaptedModule(layer.name, layer.kind, layer.in_features, layer.out_features, layer.rank, parameters)
+def _described(layer: LoraLayer) -> AdaptedModule:
+    parameters = sum(prod(w.shape) for w in layer.weights if w.trainable and w.parameter)
+    return AdaptedModule(
+        layer.name, layer.kind, layer.what, layer.in_features, layer.out_features, layer.rank, parameters
+    )
 
 
-# Layers
-
-
-def _layers(index: TreeIndex, prepared: Prepared, matched: Matched) -> list[LoraLayer]:
-    config = prepared.config
-    settings = Settings.of(config)
-    tied = [name for target in prepared.targets_to_tie for name in index.with_suffix(target)]
-    names = [name for name in matched.targeted if name not in tied]
-    named_ranks = ranks(index, [*names, *tied], config)
-    layers = [layer for name in names for layer in _of_module(index, name, named_ranks[name], settings, config)]
-    layers += _of_parameters(index, config, {layer.module for layer in layers})
-    for name in tied:
-        layers += _of_module(index, name, named_ranks[name], settings, config)
-    return layers
-
-
-def _of_module(
-    index: TreeIndex, name: str, rank: Any, settings: Settings, config: LoraConfig
-) -> list[LoraLayer]:
-    module = index.modules[name]
-    _refuse_mamba(index.tree, name)
-    quantised = index.tree.quantised.get(name)
-    if quantised is not None and quantised.refusal:
-        raise UnsupportedModuleError(
-            f"{name}: {quantised.refusal}", where="target_modules", way_out="adapt the model that was quantised instead"
+def _wrapped_whole(index: TreeIndex, auxiliary: Auxiliary) -> list[AdaptedModule]:
+    """Wrappers beside LoRA: they have no rank."""
+    found = []
+    for name, source in auxiliary.saved.items():
+        parameters = 0 if source is not None else _copied_elements(index, name)
+        found.append(
+            AdaptedModule(name, index.modules[name].kind, "ModulesToSaveWrapper", None, None, None, parameters)
         )
-    check_rank(rank, "r")
-    scheme = quantised.scheme if quantised is not None else None
-    if module.kind != "MultiheadAttention":
-        return lora_layers(module, rank, settings, _weight(module, "weight"), scheme)
-    outer = lora_layers(module, rank, settings, _weight(module, "in_proj_weight"), scheme)
-    output = index.modules[f"{name}.out_proj"]
-    inner = lora_layers(output, rank, settings, _weight(output, "weight"), scheme)
-    return [*outer, *(layer._replace(name=f"{name}.base_layer.out_proj") for layer in inner)]
+    for name, rows in auxiliary.tokens.items():
+        kind, parameters = index.modules[name].kind, prod(rows.shape) if rows is not None else 0
+        found.append(AdaptedModule(name, kind, "TrainableTokensWrapper", None, None, None, 0))
+        found.append(AdaptedModule(f"{name}.token_adapter", kind, "TrainableTokensLayer", None, None, None, parameters))
+    return found
 
 
-def _weight(module: Module, name: str) -> Parameter | None:
-    by_name = {parameter.name: parameter for parameter in module.parameters}
-    if name in by_name:
-        return by_name[name]
-    # A parametrised weight (weight_norm) keeps its direction under another name, in the weight's own shape.
-    return by_name.get(f"parametrizations.{name}.original1") or by_name.get(f"{name}_v")
-
-
-def _refuse_mamba(tree: ModuleTree, name: str) -> None:
-    """_check_lora_target_modules_mamba."""
-    table, last = mamba_types(), name.rpartition(".")[2]
-    if last in table["modules"] and tree.config.get("model_type") in table["model_types"]:
-        raise InvalidLoraError(
-            f"{name} is fused into a kernel of Mamba that would pass LoRA by; PEFT refuses it.",
-            where="target_modules",
-            way_out=f"leave out {' and '.join(table['modules'])}",
-        )
-
-
-def _of_parameters(index: TreeIndex, config: LoraConfig, wrapped: set[str]) -> list[LoraLayer]:
-    """_inject_parameters: the last parameter of a module is wrapped outermost."""
-    if not config.target_parameters:
-        return []
-    targets = set(config.target_parameters)
-    by_module: dict[str, list[Parameter]] = {}
-    for module in index.tree.modules:
-        for parameter in module.parameters:
-            key = f"{module.name}.{parameter.name}"
-            if key in targets or any(key.endswith(f".{target}") for target in targets):
-                by_module.setdefault(module.name, []).append(parameter)
-    layers = []
-    for name, parameters in by_module.items():
-        _refuse_parameter(index, name, parameters[0], config, name in wrapped)
-        for place, parameter in enumerate(parameters):
-            key = f"{name}.{parameter.name}"
-            rank = ranks(index, [key], config)[key]
-            check_rank(rank, "r")
-            outer = name + ".base_layer" * (len(parameters) - 1 - place)
-            layers.append(
-                parameter_layer(
-                    index.modules[name],
-                    outer,
-                    parameter,
-                    rank,
-                    is_transposed=key in index.tree.transposed,
-                    init=config.init_lora_weights,
-                )
-            )
-    return layers[::-1] if len(by_module) == 1 else [layer for name in by_module for layer in _outer_first(layers, name)]
-
-
-def _outer_first(layers: Sequence[LoraLayer], name: str) -> list[LoraLayer]:
-    return [layer for layer in layers if layer.module == name][::-1]
-
-
-def _refuse_parameter(index: TreeIndex, name: str, parameter: Parameter, config: LoraConfig, wrapped: bool) -> None:
-    _refuse_mamba(index.tree, name)
-    faults = (
-        (name == "", "parameters of the model itself cannot be targeted", "name one inside a module"),
-        (wrapped, f"{name} is targeted as a module already", "set target_modules to an empty list"),
-        (bool(config.lora_dropout), "LoRA on a parameter does not work with lora_dropout", "set lora_dropout to 0"),
-        (config.fan_in_fan_out, "LoRA on a parameter does not work with fan_in_fan_out", "leave it out"),
-        (config.lora_bias, "LoRA on a parameter does not work with lora_bias", "leave it out"),
-        (Settings.of(config).variant is not None, "LoRA on a parameter takes none of LoRA's variants", "leave it out"),
-    )
-    for broken, what, way_out in faults:
-        if broken:
-            raise InvalidLoraError(f"{what}: {name}.{parameter.name}.", where="target_parameters", way_out=way_out)
-
-
-def _refuse_nothing(config: LoraConfig, prepared: Prepared, matched: Matched, layers: Sequence[LoraLayer]) -> None:
-    if layers or prepared.config.target_modules == DUMMY_TARGET_MODULES:
-        return
-    asked = config.target_modules if config.target_modules is not None else prepared.config.target_modules
-    shown = asked if isinstance(asked, str) else ", ".join(map(str, asked or ()))
-    if matched.excluded and not matched.unmatched:
-        what = "every module is excluded"
-    elif not asked and not config.target_parameters:
-        what = "no module is targeted"
-    else:
-        what = f"no module matches {shown[:200]!r}" if asked else "no parameter matches target_parameters"
-    what += " in these layers" if config.layers_to_transform is not None else ""
-    raise NoTargetModulesError(
-        f"{what}, so PEFT would refuse.",
-        where="target_modules",
-        way_out="use all-linear, or names that the model has; --tree shows them",
-    )
-
-
-# Counts
-
-
-def _trainable_by_part(injected: Injected) -> dict[str, int]:
-    """Elements that train, by part; a tied one counts once."""
+def _trained(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary, bias: str) -> dict[str, int]:
+    """Trainable elements by part; a tensor that two names share counts once."""
     parts: dict[str, int] = {}
-
-    def add(part: str, count: int) -> None:
-        if count:
-            parts[part] = parts.get(part, 0) + count
-
-    if not injected.config.inference_mode:
-        for layer in injected.layers:
-            for weight in layer.weights:
-                if weight.trainable and weight.parameter:
-                    add(weight.part, prod(weight.shape))
-        add("saved_modules", sum(prod(parameter.shape) for parameter in injected.copied_parameters()))
-        add("trainable_tokens", sum(t.rows * t.width for t in injected.wrapped.tokens if not t.tied))
-    add("bias", sum(prod(parameter.shape) for parameter in injected.trained_biases()))
+    for layer in layers:
+        for weight in layer.weights:
+            if weight.trainable and weight.parameter and not _in_saved(layer.module, auxiliary):
+                parts[weight.part] = parts.get(weight.part, 0) + prod(weight.shape)
+    if biases := _trained_biases(index, layers, auxiliary, bias):
+        parts["bias"] = biases
+    if auxiliary.saved:
+        parts["saved_modules"] = _copied(index, layers, auxiliary)
+    if auxiliary.tokens:
+        parts["trainable_tokens"] = sum(prod(rows.shape) for rows in auxiliary.tokens.values() if rows is not None)
     return parts
 
 
-def _added(injected: Injected) -> int:
-    """Elements that are parameters beside the base's own, trained or not."""
-    index = injected.index
-    lora = sum(prod(w.shape) for layer in injected.layers for w in layer.weights if w.parameter)
-    copies = sum(prod(parameter.shape) for parameter in injected.copied_parameters())
-    tokens = sum(t.rows * t.width for t in injected.wrapped.tokens if not t.tied)
-    replaced = index.all_parameters() - injected.original_parameters if injected.original_parameters is not None else 0
-    return lora + copies + tokens + replaced
+def _in_saved(module: str, auxiliary: Auxiliary) -> bool:
+    return bool(auxiliary.saved) and any(module.startswith(name + ".") for name in auxiliary.saved)
 
+
+def _trained_biases(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary, bias: str) -> int:
+    if bias == "none":
+        return 0
+    own = None if bias == "all" else {layer.module for layer in layers}
+    frozen = {
+        index.root(f"{name}.{p.name}")
+        for saved in auxiliary.saved
+        for name in (saved, *index.children(saved))
+        for p in index.modules[name].parameters
+    }
+    biases = {
+        index.root(f"{module.name}.bias" if module.name else "bias"): prod(p.shape)
+        for module in index.tree.modules
+        if own is None or module.name in own
+        for p in module.parameters
+        if p.name == "bias"
+    }
+    return sum(size for root, size in biases.items() if root not in frozen)
+
+
+def _copied(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary) -> int:
+    """Elements of the copies of modules_to_save; all of them train."""
+    total = 0
+    for saved, source in auxiliary.saved.items():
+        if source is not None:
+            continue
+        inside = [w for layer in layers if layer.module.startswith(saved + ".") for w in layer.weights if w.parameter]
+        total += _copied_elements(index, saved) + sum(prod(w.shape) for w in inside)
+    return total
+
+
+def _copied_elements(index: TreeIndex, saved: str) -> int:
+    own = {
+        index.root(f"{name}.{p.name}"): prod(p.shape)
+        for name in (saved, *index.children(saved))
+        for p in index.modules[name].parameters
+    }
+    return sum(own.values())
+
+
+def _added(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary) -> int:
+    total = sum(prod(w.shape) for layer in layers for w in layer.weights if w.parameter)
+    total += _copied(index, layers, auxiliary) if auxiliary.saved else 0
+    return total + sum(prod(rows.shape) for rows in auxiliary.tokens.values() if rows is not None)
+
+
+def _saved(
+    request: Any,
+    layers: list[LoraLayer],
+    auxiliary: Auxiliary,
+    biases: list[SavedTensor],
+    adapter_dtype: str | None,
+    save_embedding_layers: str,
+    vocabulary_changed: bool,
+) -> tuple[tuple[SavedTensor, ...], str | None]:
+    index, config = request.index, request.config
+    outside = [layer for layer in layers if not _in_saved(layer.module, auxiliary)] if auxiliary.saved else layers
+    tensors = lora_tensors(outside, adapter_dtype)
+    if biases or auxiliary.saved or auxiliary.tokens:
+        more = [*biases, *auxiliary_tensors(index, auxiliary, layers, adapter_dtype)]
+        tensors = list({tensor.name: tensor for tensor in (*tensors, *more)}.values())
+    targeted = embeddings_are_targeted(index, config)
+    save = save_embedding_layers == "yes"
+    if save_embedding_layers == "auto":
+        # the top level of a composite config has no vocab_size, so PEFT does not see that its vocabulary changed
+        seen = vocabulary_changed and "vocab_size" in index.tree.config
+        save = (targeted and config.trainable_token_indices is None) or seen
+    if save and index.tree.input_embedding is None:
+        return (), f"{NO_EMBEDDING}, and save_pretrained asks for it."
+    if save:
+        named = {tensor.name: tensor for tensor in tensors}
+        for tensor in embedding_tensors(index, layers, auxiliary, named, targeted):
+            named.setdefault(tensor.name, tensor)
+        tensors = list(named.values())
+    return tuple(tensors), None
+
+
+_FIELDS = tuple(field.name for field in fields(LoraConfig) if field.name != "unknown")
+
+
+def _as_saved(config: LoraConfig) -> dict[str, Any]:
+    said = {name: getattr(config, name) for name in _FIELDS}
+    for name in ("target_modules", "exclude_modules", "target_parameters"):
+        if isinstance(said[name], (tuple, list, set, frozenset)):
+            said[name] = sorted(said[name])
+    if config.peft_type == "ADALORA":
+        said.update(config.unknown)
+    return {name: list(value) if isinstance(value, (tuple, set)) else value for name, value in said.items()}

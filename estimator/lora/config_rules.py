@@ -88,7 +88,12 @@ def _checks(config: LoraConfig) -> tuple[Check, ...]:
             "lora_bias",
             "leave out lora_bias or the special initialisation",
         ),
-        (bool(config.lora_bias and config.use_dora), "lora_bias does not work with DoRA.", "lora_bias", "leave out one of them"),
+        (
+            bool(config.lora_bias and config.use_dora),
+            "lora_bias does not work with DoRA.",
+            "lora_bias",
+            "leave out one of them",
+        ),
     )
 
 
@@ -205,7 +210,9 @@ def _refuse_megatron(config: LoraConfig) -> None:
 def check_rank(rank: Any, where: str) -> None:
     """LoraLayer.update_layer. Raises InvalidLoraError for what cannot be the number of rows of a matrix."""
     if isinstance(rank, bool) or not isinstance(rank, int):
-        raise InvalidLoraError(f"r is {str(rank)[:40]!r}; PEFT needs a whole number.", where=where, way_out="give a number")
+        raise InvalidLoraError(
+            f"r is {str(rank)[:40]!r}; PEFT needs a whole number.", where=where, way_out="give a number"
+        )
     if rank <= 0:
         raise InvalidLoraError(
             "r should be a positive number; it is 0 or less.", where=where, way_out="exclude the module instead"
@@ -224,9 +231,13 @@ MAX_RANK = 2**31 - 1
 def check_names(value: Any, where: str) -> None:
     """Raises InvalidLoraError where a list of names is not one."""
     fine = value is None or (
-        isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, str) and all(isinstance(v, str) for v in value)
+        isinstance(value, (Sequence, set, frozenset))
+        and not isinstance(value, str)
+        and all(isinstance(v, str) for v in value)
     )
     if not fine:
         raise InvalidLoraError(
-            f"{where} is {str(value)[:60]!r}; a list of names belongs there.", where=where, way_out="write a list of names"
+            f"{where} is {str(value)[:60]!r}; a list of names belongs there.",
+            where=where,
+            way_out="write a list of names",
         )

@@ -34,7 +34,11 @@ def tables() -> dict[str, Any]:
     patterns = conversion._MODEL_TO_CONVERSION_PATTERN
     return {
         "_generated_by": "python -m estimator.lora.generate",
-        "_versions": {"peft": peft.__version__, "transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]},
+        "_versions": {
+            "peft": peft.__version__,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__.split("+")[0],
+        },
         "default_targets": {
             "LORA": constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
             "ADALORA": constants.TRANSFORMERS_MODELS_TO_ADALORA_TARGET_MODULES_MAPPING,
@@ -42,7 +46,8 @@ def tables() -> dict[str, Any]:
         "moe_patterns": {
             model_type: pattern
             for model_type, pattern in sorted(patterns.items())
-            if pattern in conversion._MOE_TARGET_MODULE_MAPPING and get_checkpoint_conversion_mapping(model_type) is not None
+            if pattern in conversion._MOE_TARGET_MODULE_MAPPING
+            and get_checkpoint_conversion_mapping(model_type) is not None
         },
         "moe_targets": conversion._MOE_TARGET_MODULE_MAPPING,
         "moe_fused": conversion._MOE_FUSED_TARGETS,
@@ -131,7 +136,9 @@ def main() -> int:
     wanted = text()
     if parser.parse_args().check:
         written = FILE.read_text() if FILE.exists() else ""
-        sys.stdout.writelines(difflib.unified_diff(written.splitlines(True), wanted.splitlines(True), "written", "wanted"))
+        sys.stdout.writelines(
+            difflib.unified_diff(written.splitlines(True), wanted.splitlines(True), "written", "wanted")
+        )
         return int(written != wanted)
     FILE.write_text(wanted)
     return 0

@@ -11,7 +11,9 @@ from estimator.errors import InvalidLoraError
 _SVD_DTYPES = ("F32", "F16", "BF16")
 
 
-def check_initialisation(init: bool | str, kind: str, rank: int, in_features: int, out_features: int, dtype: str) -> None:
+def check_initialisation(
+    init: bool | str, kind: str, rank: int, in_features: int, out_features: int, dtype: str
+) -> None:
     """Raises InvalidLoraError where a layer of this kind ("Linear", "Embedding", "Conv", "ParamWrapper") refuses."""
     if not isinstance(init, str) or not init:
         return
@@ -58,14 +60,18 @@ def _check_mica(rank: int, smaller: int) -> None:
 
 def _refused(init: str, why: str) -> InvalidLoraError:
     return InvalidLoraError(
-        f"init_lora_weights={init[:60]!r} {why}.", where="init_lora_weights", way_out="leave it at true, or change what it asks for"
+        f"init_lora_weights={init[:60]!r} {why}.",
+        where="init_lora_weights",
+        way_out="leave it at true, or change what it asks for",
     )
 
 
 Shapes = tuple[tuple[int, int], tuple[int, int]]
 
 
-def ranks_after_initialisation(init: bool | str, rank: int, in_features: int, out_features: int, transposed: bool) -> Shapes:
+def ranks_after_initialisation(
+    init: bool | str, rank: int, in_features: int, out_features: int, transposed: bool
+) -> Shapes:
     """Shapes of lora_A and lora_B of a Linear; matrix factorisations give no more rows than the weight has."""
     name = init.lower() if isinstance(init, str) else ""
     if init == "pissa":
@@ -73,5 +79,7 @@ def ranks_after_initialisation(init: bool | str, rank: int, in_features: int, ou
         return (kept, in_features), (out_features, kept)
     if name == "olora":  # the stored weight is factorised, so a Conv1D's matrices come out the other way round
         kept = min(rank, in_features, out_features)
-        return ((kept, out_features), (in_features, kept)) if transposed else ((kept, in_features), (out_features, kept))
+        return (
+            ((kept, out_features), (in_features, kept)) if transposed else ((kept, in_features), (out_features, kept))
+        )
     return (rank, in_features), (out_features, rank)

@@ -47,7 +47,9 @@ class Settings:
         return cls(lora_bias=config.lora_bias, init=config.init_lora_weights, variant=variant_of(config))
 
 
-def lora_layers(module: Module, rank: int, settings: Settings, weight: Parameter | None, scheme: str | None) -> list[LoraLayer]:
+def lora_layers(
+    module: Module, rank: int, settings: Settings, weight: Parameter | None, scheme: str | None
+) -> list[LoraLayer]:
     """The layers that replace `module`: one, or two for MultiheadAttention.
 
     `weight` is the module's own weight; `scheme` names a quantised one. Raises UnsupportedModuleError and
@@ -67,16 +69,29 @@ def _linear(module: Module, rank: int, settings: Settings, weight: Parameter, sc
     transposed = module.kind == "Conv1D"
     in_features, out_features = weight.shape if transposed else reversed(weight.shape)
     weights = _linear_weights(module.name, in_features, out_features, rank, settings, transposed, weight.dtype, scheme)
-    return [LoraLayer(module.name, module.kind, "Linear", in_features, out_features, rank, weight.dtype, weights, module.name)]
+    return [
+        LoraLayer(
+            module.name, module.kind, "Linear", in_features, out_features, rank, weight.dtype, weights, module.name
+        )
+    ]
 
 
 def _linear_weights(
-    name: str, in_features: int, out_features: int, rank: int, settings: Settings, transposed: bool, dtype: str, scheme: str | None
+    name: str,
+    in_features: int,
+    out_features: int,
+    rank: int,
+    settings: Settings,
+    transposed: bool,
+    dtype: str,
+    scheme: str | None,
 ) -> tuple[Weight, ...]:
     variant = settings.variant
     if variant is not None and variant.kind == "use_bdlora":
         variant = variant.for_module(name)
-    return _plain_linear(in_features, out_features, rank, settings.lora_bias, settings.init, variant, transposed, dtype, scheme)
+    return _plain_linear(
+        in_features, out_features, rank, settings.lora_bias, settings.init, variant, transposed, dtype, scheme
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -92,7 +107,9 @@ def _plain_linear(
     scheme: str | None,
 ) -> tuple[Weight, ...]:
     check_initialisation(init, "Linear", rank, in_features, out_features, dtype)
-    (a_rows, a_columns), (b_rows, b_columns) = ranks_after_initialisation(init, rank, in_features, out_features, transposed)
+    (a_rows, a_columns), (b_rows, b_columns) = ranks_after_initialisation(
+        init, rank, in_features, out_features, transposed
+    )
     weights = [Weight("lora_A.weight", (a_rows, a_columns)), Weight("lora_B.weight", (b_rows, b_columns))]
     if lora_bias:
         weights.append(Weight("lora_B.bias", (out_features,), bias=True))
@@ -117,7 +134,9 @@ def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter,
     ]
     if variant is not None and variant.kind == "use_dora":
         weights.append(Weight("lora_magnitude_vector", (width,), part="dora"))
-    return [LoraLayer(module.name, "Embedding", "Embedding", rows, width, rank, weight.dtype, tuple(weights), module.name)]
+    return [
+        LoraLayer(module.name, "Embedding", "Embedding", rows, width, rank, weight.dtype, tuple(weights), module.name)
+    ]
 
 
 def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
@@ -142,7 +161,15 @@ def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, sche
     if settings.variant is not None:
         weights.append(Weight("lora_magnitude_vector", (1, out_channels, *ones), part="dora"))
     layer = LoraLayer(
-        module.name, module.kind, module.kind, in_channels, out_channels, rank, weight.dtype, tuple(weights), module.name
+        module.name,
+        module.kind,
+        module.kind,
+        in_channels,
+        out_channels,
+        rank,
+        weight.dtype,
+        tuple(weights),
+        module.name,
     )
     return [layer]
 
@@ -177,7 +204,9 @@ def _attention(module: Module, rank: int, settings: Settings, weight: Parameter,
     if settings.lora_bias:
         weights.append(Weight("lora_B.bias", (3 * width,), bias=True))
     name = module.name
-    return [LoraLayer(name, module.kind, "MultiheadAttention", width, 3 * width, rank, weight.dtype, tuple(weights), name)]
+    return [
+        LoraLayer(name, module.kind, "MultiheadAttention", width, 3 * width, rank, weight.dtype, tuple(weights), name)
+    ]
 
 
 def _only_variants(variant: Variant | None, allowed: tuple[str, ...], module: Module) -> None:

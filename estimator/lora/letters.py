@@ -1,95 +1,104 @@
-"""The option --targets: letters for roles in the text model, names, all-linear, default, or an expression."""
+"""--targets: letters, names, all-linear, default or an expression, as a value of target_modules.
+
+Letters are roles: q k v o are attention's query, key, value and output, g u d the MLP's gate, up and down, as the model
+itself names them.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
 from estimator.architecture.module import ModuleTree
-from estimator.errors import NoTargetModulesError, UsageError
-from estimator.lora.facts import moe_fused, moe_pattern, moe_targets
+from estimator.errors import NoTargetModulesError
 from estimator.lora.index import TreeIndex, index_of
 from estimator.notes import Note
+from estimator.request.targets import parse_targets
 
-# What families call a role, as the end of a module's name; a fused module stands for each role in it.
-_ATTENTION = r"(?:.*\.)?(?:\w*att\w*|attn|self|SelfAttention|EncDecAttention|mixer)\."
+# Names of each role, the most particular first; a name with dots says where a bare one would catch more.
 ROLES = {
-    "q": r".*\.(?:q_proj|q_a_proj|q_b_proj|query|query_proj|q_lin|wq|q)|{fused}",
-    "k": r".*\.(?:k_proj|kv_a_proj_with_mqa|kv_b_proj|key|key_proj|k_lin|wk|k)|{fused}",
-    "v": r".*\.(?:v_proj|kv_b_proj|value|value_proj|v_lin|wv|v)|{fused}",
-    "o": r"{attention}(?:o_proj|out_proj|c_proj|dense|output\.dense|out_lin|wo|o|Wo)",
-    "g": r".*\.(?:gate_proj|w1|wi_0|gate_up_proj)",
-    "u": r".*\.(?:up_proj|w3|wi_1|gate_up_proj|fc1|fc_in|c_fc|dense_h_to_4h|intermediate\.dense|lin1|wi|Wi)",
-    "d": r".*\.(?:down_proj|w2|fc2|fc_out|dense_4h_to_h|lin2|(?:mlp|ffn|DenseReluDense)\.(?:c_proj|wo|Wo)|(?<!attention\.)output\.dense)",
+    "q": ("q_proj", "query", "q", "query_proj", "q_lin", "wq", "to_q", "q_a_proj", "q_b_proj"),
+    "k": ("k_proj", "key", "k", "key_proj", "k_lin", "wk", "to_k", "kv_a_proj_with_mqa", "kv_b_proj"),
+    "v": ("v_proj", "value", "v", "value_proj", "v_lin", "wv", "to_v", "kv_a_proj_with_mqa", "kv_b_proj"),
+    "o": (
+        "o_proj", "self_attn.out_proj", "attn.out_proj", "attention.out_proj", "encoder_attn.out_proj", "attn.c_proj",
+        "attention.output.dense", "self_attn.dense", "self_attention.dense", "attention.dense", "out_lin", "SelfAttention.o",
+        "EncDecAttention.o", "wo", "to_out.0", "out_proj",
+    ),
+    "g": ("gate_proj", "wi_0", "w1"),
+    "u": ("up_proj", "wi_1", "w3", "fc1", "fc_in", "mlp.c_fc", "dense_h_to_4h", "intermediate.dense", "DenseReluDense.wi", "wi", "lin1"),
+    "d": (
+        "down_proj", "w2", "fc2", "fc_out", "mlp.c_proj", "dense_4h_to_h", "DenseReluDense.wo", "lin2", "output.dense",
+    ),
+}  # fmt: skip
+FUSED = {
+    "qkv": ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "in_proj", "att_proj", "W_pack"),
+    "gu": ("gate_up_proj", "gate_and_up_proj", "w12"),
 }
-_FUSED = r".*\.(?:qkv_proj|query_key_value|c_attn|Wqkv|qkv|qkv_lin)"
-_OLD_EXPERTS = {"g": ("gate_proj", "w1"), "u": ("up_proj", "w3"), "d": ("down_proj", "w2")}
-_OTHER_TOWERS = re.compile(r"(?:^|\.)(?:vision|visual|audio|image|speech)\w*\.|(?:^|\.)\w*(?:vision|audio)_\w*\.")
+_OTHER_TOWERS = ("vision", "visual", "audio", "image_encoder", "speech")
 
 
-def resolve_targets(text: str, tree: ModuleTree) -> tuple[object, tuple[Note, ...]]:
-    """The value of target_modules that `text` means for this model, and what to know about it.
+def resolve_targets(text: str, tree: ModuleTree) -> tuple[list[str] | str | None, tuple[Note, ...]]:
+    """The target_modules that `text` means on this model, and what to know about it.
 
     Raises UsageError for an empty text, NoTargetModulesError for a letter that the model has nothing for.
     """
-    if text.startswith("re:"):
-        return text[3:], ()
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise UsageError("no target is named.", where="--targets", way_out="letters such as qkvo, names, or all-linear")
-    if words == ["all-linear"]:
-        return "all-linear", ()
-    if words == ["default"]:
-        return None, ()
+    asked = parse_targets(text)
+    if asked.kind != "names":
+        return asked.value, ()
+    names = list(asked.value)
     index = index_of(tree)
-    if any(index.with_suffix(word) for word in words) or not all(set(word) <= set(ROLES) for word in words):
-        return words, ()
-    letters = "".join(dict.fromkeys("".join(words)))
-    found = {letter: _modules(index, letter) for letter in letters}
-    experts = {name for letter in letters for name in _expert_names(index, letter)}
-    missing = [letter for letter in letters if not found[letter] and not _expert_names(index, letter)]
+    letters = _letters(names)
+    if letters is None or any(index.with_suffix(name) for name in names):
+        return names, ()
+    return _resolved(index, letters), ()
+
+
+def _letters(words: list[str]) -> list[str] | None:
+    letters = [letter for word in words for letter in word]
+    return list(dict.fromkeys(letters)) if all(letter in ROLES for letter in letters) else None
+
+
+def _resolved(index: TreeIndex, letters: list[str]) -> list[str]:
+    roles = {letter: _names(index, letter) for letter in ROLES}
+    missing = [letter for letter in letters if not roles[letter]]
     if missing:
-        known = "".join(letter for letter in ROLES if _modules(index, letter) or _expert_names(index, letter))
+        has = "".join(letter for letter in ROLES if roles[letter])
         raise NoTargetModulesError(
-            f"{tree.architecture or 'the model'} has no module for {', '.join(missing)}.",
-            where=f"--targets {text}",
-            way_out=f"it has the letters {known}" if known else "name its modules; --tree shows them",
+            f"{index.tree.architecture or 'this model'} has nothing for {', '.join(missing)}.",
+            where="--targets",
+            way_out=f"the letters it has: {has}" if has else "name modules, or say all-linear",
         )
-    modules = {name for names in found.values() for name in names}
-    targets = sorted({*_shortest(index, modules, experts), *experts})
-    return targets, ()
+    wanted = list(dict.fromkeys(name for letter in letters for name in roles[letter]))
+    found = {name for one in wanted for name in _of_text(index, one)}
+    unwanted = any(set(index.with_suffix(one)) - found for one in wanted)
+    return sorted(found, key=index.order.__getitem__) if unwanted else wanted
 
 
-def _modules(index: TreeIndex, letter: str) -> list[str]:
-    return index.remembered(("role", letter), lambda: _find(index, letter))
+def _names(index: TreeIndex, letter: str) -> list[str]:
+    """The names that this model has for a role; a fused module where it has no single one."""
+    found = [name for name in ROLES[letter] if _of_text(index, name)]
+    if letter == "o" and len(found) > 1:
+        found = [name for name in found if name != "out_proj"] or found
+    if letter == "d" and "output.dense" in found:
+        found = [] if not _mlp_output(index) else ["output.dense"]
+    if found:
+        return found[:2] if letter in "kvq" else found[:1] if letter != "o" else found
+    fused = next((names for role, names in FUSED.items() if letter in role), ())
+    return [name for name in fused if _of_text(index, name)][:1]
 
 
-def _find(index: TreeIndex, letter: str) -> list[str]:
-    role = ROLES[letter].replace("{attention}", _ATTENTION).replace("{fused}", _FUSED)
-    expression = re.compile(role)
-    named = [
-        name
-        for name, module in index.modules.items()
-        if module.kind in ("Linear", "Conv1D") and expression.fullmatch(name) and not _OTHER_TOWERS.search(name)
-    ]
-    return [name for name in named if ".experts." not in name or letter in "gud"]
+def _mlp_output(index: TreeIndex) -> bool:
+    return any(".attention.output.dense" not in f".{name}" for name in index.with_suffix("output.dense"))
 
 
-def _expert_names(index: TreeIndex, letter: str) -> list[str]:
-    """Names of transformers 4 that PEFT turns into the fused experts' parameters."""
-    pattern = moe_pattern(str(index.tree.config.get("model_type")))
-    if pattern is None or not any(p.name in moe_fused(pattern) for m in index.tree.modules for p in m.parameters):
-        return []
-    return [name for name in _OLD_EXPERTS.get(letter, ()) if name in moe_targets(pattern)]
+def _of_text(index: TreeIndex, suffix: str) -> list[str]:
+    """Wrappable modules with this suffix, of the text model where there are several towers."""
+    names = [name for name in index.with_suffix(suffix) if index.modules[name].kind in ("Linear", "Conv1D")]
+    if suffix == "output.dense":
+        names = [name for name in names if not name.endswith("attention.output.dense")]
+    if index.tree.is_composite or any(_tower(name) for name in names):
+        text = [name for name in names if not _tower(name)]
+        return text
+    return names
 
 
-def _shortest(index: TreeIndex, modules: set[str], free: Iterable[str]) -> set[str]:
-    """The shortest ends of the names that catch these modules and no other; names in full where none does."""
-    left, targets = set(modules), set()
-    for length in (1, 2, 3):
-        for suffix in sorted({".".join(name.split(".")[-length:]) for name in left}):
-            caught = set(index.with_suffix(suffix))
-            if suffix not in free and caught <= modules:
-                targets.add(suffix)
-                left -= caught
-    return targets | left
+def _tower(name: str) -> bool:
+    return any(tower in part for part in name.split(".") for tower in _OTHER_TOWERS)

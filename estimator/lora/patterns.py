@@ -68,7 +68,9 @@ def compiled(pattern: str, *, where: str, said: str) -> re.Pattern[str]:
     try:
         return _compiled(pattern)
     except (re.error, RecursionError, OverflowError, MemoryError) as error:
-        raise _refused(f"{said[:200]!r} is no regular expression: {str(error)[:100]}.", where, "mend the pattern") from error
+        raise _refused(
+            f"{said[:200]!r} is no regular expression: {str(error)[:100]}.", where, "mend the pattern"
+        ) from error
 
 
 def _refused(what: str, where: str, way_out: str) -> InvalidLoraError:
@@ -86,7 +88,9 @@ def _matching_elsewhere(pattern: str, how: str, names: Sequence[str], *, where: 
         )
     except subprocess.TimeoutExpired as error:
         what = f"{said[:200]!r} takes longer than {DEADLINE_SECONDS:g} s to match against the model's module names."
-        raise _refused(what, where, "repeats inside repeats are what makes a pattern endless; write it without") from error
+        raise _refused(
+            what, where, "repeats inside repeats are what makes a pattern endless; write it without"
+        ) from error
     if worker.returncode != 0:
         raise _refused(f"{said[:200]!r} could not be matched.", where, "write a simpler pattern")
     return [names[number] for number in json.loads(worker.stdout)]

@@ -33,7 +33,9 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
     def of(module: Module) -> Module:
         prefix = f"{module.name}." if module.name else ""
         parameters = tuple(
-            p._replace(shape=(rows, *p.shape[1:])) if p.shape[:1] == (old,) and index.root(prefix + p.name) in changed else p
+            p._replace(shape=(rows, *p.shape[1:]))
+            if p.shape[:1] == (old,) and index.root(prefix + p.name) in changed
+            else p
             for p in module.parameters
         )
         return module if parameters == module.parameters else module._replace(parameters=parameters)

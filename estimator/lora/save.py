@@ -45,10 +45,10 @@ class Injected(NamedTuple):
     def config(self) -> LoraConfig:
         return self.prepared.config
 
-    def copied_parameters(self) -> list[Parameter]:
+    def copied_parameters(self, names: tuple[str, ...] | None = None) -> list[Parameter]:
         """Parameters of the modules that are trained and saved whole; a tie within one copy counts once."""
         seen: dict[tuple[str, str], Parameter] = {}
-        for name in self.wrapped.saved:
+        for name in self.wrapped.saved if names is None else names:
             for module in self.below(name):
                 for parameter in module.parameters:
                     root = self.index.root(f"{module.name}.{parameter.name}")

@@ -111,7 +111,7 @@ def _swift(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) 
     skip = ("lm_head", "score", "v_head", "classifier", "lora_A", "lora_B", "base_layer")
     names = [module.name for module in _linear(tree) if not _has_part(module.name, skip)]
     if not tree.is_composite:
-        lora["target_modules"] = sorted({_leaf(name) for name in names})
+        lora["target_modules"] = sorted({_leaf(name) for name in names} | set(settings.get("and") or ()))
         return Resolved(tree, lora)
     frozen = (("freeze_vit", VISION), ("freeze_aligner", PROJECTOR), ("freeze_llm", LANGUAGE))
     kept = [name for name in names if not _has_part(name, [p for key, ps in frozen if settings.get(key) for p in ps])]

@@ -40,10 +40,16 @@ class Variant(NamedTuple):
         """BdLoraLinearVariant: a pattern matches where it is a part of the module's name."""
         in_a, in_b = any(p in name for p in self.bd_a), any(p in name for p in self.bd_b)
         if in_a and in_b:
-            raise _refused(f"{name} matches target_modules_bd_a and target_modules_bd_b.", "use_bdlora", "make one of them narrower")
+            raise _refused(
+                f"{name} matches target_modules_bd_a and target_modules_bd_b.",
+                "use_bdlora",
+                "make one of them narrower",
+            )
         if self.strict and not in_a and not in_b:
             raise _refused(
-                f"{name} matches neither target_modules_bd_a nor target_modules_bd_b.", "use_bdlora", "set match_strict to false"
+                f"{name} matches neither target_modules_bd_a nor target_modules_bd_b.",
+                "use_bdlora",
+                "set match_strict to false",
             )
         return BlockDiagonal("A" if in_a else "B" if in_b else None, self.blocks)
 
@@ -118,7 +124,9 @@ def _bdlora_weights(weights, variant, in_features, out_features, rank, transpose
     rows, columns = (rank, in_features) if variant.matrix == "A" else (out_features, rank)
     if rows % variant.blocks or columns % variant.blocks:
         raise _refused(
-            f"a matrix of {rows} x {columns} does not divide into {variant.blocks} blocks.", "use_bdlora.nblocks", "choose a divisor"
+            f"a matrix of {rows} x {columns} does not divide into {variant.blocks} blocks.",
+            "use_bdlora.nblocks",
+            "choose a divisor",
         )
     matrix = f"lora_{variant.matrix}"
     others = [w for w in weights if not w.suffix.startswith(matrix)]
@@ -147,17 +155,23 @@ def _kasa(weights, variant, in_features, out_features, rank, transposed, scheme)
         raise _refused("KaSA does not support Conv1D.", "kasa_config", "target Linear modules")
     if rank >= min(in_features, out_features):
         raise _refused(
-            f"KaSA needs r < min(in, out), and r = {rank} is not below {min(in_features, out_features)}.", "r", "choose a smaller r"
+            f"KaSA needs r < min(in, out), and r = {rank} is not below {min(in_features, out_features)}.",
+            "r",
+            "choose a smaller r",
         )
     return [*weights, Weight("lora_diag", (rank,))]
 
 
 def _qalora(weights, variant, in_features, out_features, rank, transposed, scheme):
     if scheme != "gptq":
-        raise _refused("use_qalora works on GPTQ-quantised layers alone.", "use_qalora", "leave it out, or load a GPTQ model")
+        raise _refused(
+            "use_qalora works on GPTQ-quantised layers alone.", "use_qalora", "leave it out, or load a GPTQ model"
+        )
     if in_features % variant.size:
         raise _refused(
-            f"{in_features} input features are no multiple of qalora_group_size = {variant.size}.", "qalora_group_size", "choose a divisor"
+            f"{in_features} input features are no multiple of qalora_group_size = {variant.size}.",
+            "qalora_group_size",
+            "choose a divisor",
         )
     return [Weight("lora_A.weight", (rank, in_features // variant.size)), *weights[1:]]
 
