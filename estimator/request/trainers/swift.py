@@ -106,16 +106,23 @@ def _heads(keys: Keys, classifies: bool) -> list[str] | None:
 
 
 def _rule(keys: Keys, lora: dict[str, Any], kind: str, megatron: bool) -> TargetRule | None:
-    if lora["target_modules"] != "all-linear" and not megatron:
+    if "all-linear" not in (lora["target_modules"] or ()) and not megatron:
         return None
     settings = {
         "freeze_vit": keys.flag("freeze_vit"),
         "freeze_aligner": keys.flag("freeze_aligner"),
         "freeze_llm": keys.flag("freeze_llm"),
+        "and": _beside_all_linear(lora),
         "whole_towers": kind == "lora_llm",
         "megatron": megatron,
     }
     return TargetRule(name="swift_all_linear", settings=settings)
+
+
+def _beside_all_linear(lora: dict[str, Any]) -> list[str]:
+    """`--target_modules all-linear embed_tokens lm_head` adds names to those found."""
+    targets = lora["target_modules"]
+    return [name for name in targets if name != "all-linear"] if isinstance(targets, list) else []
 
 
 def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
