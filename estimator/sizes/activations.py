@@ -36,16 +36,33 @@ class Widths:
 def block_bytes(block: Block, shape: Shape, training: Training, adapter: Adapter, widths: Widths) -> int:
     """Bytes for a token that one layer keeps."""
     return (
-        sum(_norm(norm, block, widths, training) for norm in block.norms)
+        _norms(block, widths, training)
         + _attention(block, shape, training, widths)
         + _mlp(block, shape, widths)
         + _lora(block, adapter, widths)
     )
 
 
+def _norms(block: Block, widths: Widths, training: Training) -> int:
+    """Norms of a parallel block share the input that torch's layer_norm keeps."""
+    shared = block.is_parallel and not any(norm.is_rms for norm in block.norms)
+    residual = [_norm(norm, block, widths, training) for norm in block.norms if not norm.role]
+    on_heads = sum(_norm(norm, block, widths, training) for norm in block.norms if norm.role)
+    return on_heads + (residual[0] if shared and residual else sum(residual))
+
+
+def unreached_bytes(block: Block, shape: Shape, training: Training, adapter: Adapter, widths: Widths) -> int:
+    """What the first layer does not keep: nothing before its first adapted matrix needs a gradient."""
+    residual = [norm for norm in block.norms if not norm.role]
+    if not block.is_parallel or any(item.name in adapter.ranks for item in block.mlp):
+        return _norm(residual[0], block, widths, training) if residual else 0
+    return _norms(block, widths, training) + _mlp(block, shape, widths)
+
+
 def _norm(norm: Norm, block: Block, widths: Widths, training: Training) -> int:
-    if norm.on_heads:
-        return 4 * block.query if norm.width <= block.key_value else 0
+    if norm.role:
+        width = block.query if norm.role == "q" else block.key_value
+        return 4 * width + 4 * (width // norm.width)
     if norm.is_rms:
         return 4 * norm.width + 4
     width = 4 if training.mixed_precision != "no" else widths.residual
@@ -56,8 +73,12 @@ def _attention(block: Block, shape: Shape, training: Training, widths: Widths) -
     query, key_value = block.query, block.key_value
     if training.attention == "eager":
         scores = shape.heads * training.sequence_length
-        return widths.compute * 3 * query + scores * (4 + (widths.compute if widths.compute != 4 else 0))
-    return widths.compute * (2 * query + 2 * key_value) + 4 * shape.heads
+        each = 4 + (widths.compute if widths.compute != 4 else 0) + (widths.compute if shape.caps_scores else 0)
+        return widths.compute * 3 * query + scores * each
+    # The cache that a training forward pass fills as well copies key and value out of a fused matrix.
+    fused = not shape.is_rotary and any(item.outputs > query for item in block.attention)
+    copies = 2 if fused and not training.gradient_checkpointing else 0
+    return widths.compute * (2 * query + (2 + copies) * key_value) + 4 * shape.heads
 
 
 def _mlp(block: Block, shape: Shape, widths: Widths) -> int:
@@ -108,3 +129,15 @@ def head_bytes(shape: Shape, training: Training, widths: Widths) -> tuple[float,
     if training.loss == "chunked":
         return entries * widths.compute, entries * (widths.compute + 4), entries * 12
     return entries * 8.0, entries * 12.0, entries * 15.5
+
+
+def kept_bytes(shape: Shape, training: Training, adapter: Adapter, widths: Widths) -> int:
+    """Bytes for a token that autograd keeps between the forward and the backward pass, the loss included."""
+    is_rms = any(norm.is_rms for block in shape.blocks for norm in block.norms)
+    ends = shape.hidden * (4 if is_rms else widths.residual) + 4
+    if training.loss == "standard":
+        ends += shape.vocabulary * (4 + (widths.compute if shape.caps_logits else 0))
+    if training.gradient_checkpointing:
+        return len(shape.blocks) * shape.hidden * widths.residual + ends
+    whole = sum(block_bytes(block, shape, training, adapter, widths) for block in shape.blocks)
+    return whole + ends - (unreached_bytes(shape.blocks[0], shape, training, adapter, widths) if shape.blocks else 0)

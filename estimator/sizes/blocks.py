@@ -24,7 +24,7 @@ class Linear(NamedTuple):
 class Norm(NamedTuple):
     width: int
     is_rms: bool  # computed step by step in float32; torch's own layer_norm otherwise
-    on_heads: bool  # of query or key, inside attention
+    role: str = ""  # "q" or "k": of query or key, inside attention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class Block:
     key_value: int  # of key or value alone
     inner: int  # of the MLP, between its matrices
     is_gated: bool
+    is_parallel: bool = False  # attention and MLP read the same residual
     experts: int = 0  # 0 where the MLP is dense
     experts_per_token: int = 1
 
@@ -50,6 +51,9 @@ class Shape:
     heads: int
     activation: str
     head: str | None  # module name of the output head
+    is_rotary: bool = True  # query and key are turned, so that they are tensors of their own
+    caps_scores: bool = False  # attn_logit_softcapping
+    caps_logits: bool = False  # final_logit_softcapping
 
 
 def shape_of(tree: ModuleTree) -> Shape:
@@ -70,6 +74,9 @@ def shape_of(tree: ModuleTree) -> Shape:
             _first(config, "hidden_activation", "hidden_act", "activation_function", "activation") or "silu"
         ),
         head=tree.output_embedding,
+        is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
+        caps_scores=config.get("attn_logit_softcapping") is not None,
+        caps_logits=config.get("final_logit_softcapping") is not None,
     )
 
 
@@ -102,6 +109,7 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
         key_value=key_value,
         inner=inner,
         is_gated=is_gated,
+        is_parallel=_is_parallel(members, config),
         experts=experts,
         experts_per_token=int(_first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
         if experts
@@ -167,5 +175,11 @@ def _norms(members: list[Module]) -> Iterable[Norm]:
             and len(module.parameters[0].shape) == 1
             and (_NORM.search(module.cls) or _NORM.search(last))
         ):
-            on_heads = bool(re.match(r"[qk]_?(?:layer)?_?norm", last))
-            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", on_heads)
+            role = re.match(r"(q|k)(?:uery|ey)?_?(?:layer)?_?norm", last)
+            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", role[1] if role else "")
+
+
+def _is_parallel(members: list[Module], config: Mapping[str, Any]) -> bool:
+    """As the config says, or where one norm serves both."""
+    said = _first(config, "use_parallel_residual", "parallel_attn")
+    return bool(said) if said is not None else sum(not norm.role for norm in _norms(members)) == 1

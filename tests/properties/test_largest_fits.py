@@ -1,0 +1,68 @@
+"""What `largest` says fits, `plan` says fits; one more does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.sizes.blocks import Block, Linear, Norm, Shape
+from estimator.sizes.memory import BaseInMemory, training_memory
+from estimator.sizes.optimizers import Trained
+from estimator.sizes.training import Adapter, Training
+
+pytest.importorskip("hypothesis")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+plan = pytest.importorskip("estimator.jobs.plan", exc_type=ImportError)
+
+BLOCK = Block(
+    attention=(Linear("q_proj", 512, 512), Linear("o_proj", 512, 512)),
+    mlp=(Linear("up_proj", 512, 2048), Linear("down_proj", 2048, 512)),
+    norms=(Norm(512, True), Norm(512, True)),
+    query=512,
+    key_value=128,
+    inner=2048,
+    is_gated=True,
+)
+SHAPE = Shape(blocks=(BLOCK,) * 4, hidden=512, vocabulary=32_000, heads=8, activation="silu", head="lm_head")
+
+
+def memory(rank: int, **settings_of_run):
+    trained = [Trained((rank, 512), 4), Trained((512, rank), 4)]
+    adapter = Adapter(ranks={"q_proj": rank}, parameters=1024 * rank, parameter_bytes=4096 * rank)
+    base = BaseInMemory(weight_bytes=200_000_000, width=2)
+    return training_memory(SHAPE, base, adapter, trained, Training(**settings_of_run))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gpu=st.integers(3 * 10**9, 10**11),
+    checkpointing=st.booleans(),
+    loss=st.sampled_from(("standard", "fused", "chunked")),
+    length=st.integers(1, 4096),
+)
+def test_the_largest_batch_fits_and_one_more_does_not(gpu: int, checkpointing: bool, loss: str, length: int) -> None:
+    def holds(batch: int) -> bool:
+        run = memory(8, batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, loss=loss)
+        return plan.fits(run, gpu) == "yes"
+
+    largest = plan.largest_value(holds, 4096)
+    if largest is None:
+        assert not holds(1)
+    else:
+        assert holds(largest)
+        assert largest == 4096 or not holds(largest + 1)
+
+
+@given(limit=st.integers(1, 300), threshold=st.integers(0, 400))
+def test_search_finds_the_threshold(limit: int, threshold: int) -> None:
+    expected = min(limit, threshold) or None
+    assert plan.largest_value(lambda n: n <= threshold, limit) == expected
+
+
+@given(rank=st.integers(1, 256), batch=st.integers(1, 64))
+def test_bounds_are_in_order(rank: int, batch: int) -> None:
+    run = memory(rank, batch_size=batch)
+    for peak in (run.allocated, run.reserved, run.device):
+        assert 0 < peak.lower <= peak.expected <= peak.upper
+    assert run.allocated.expected <= run.reserved.expected <= run.device.expected

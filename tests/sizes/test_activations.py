@@ -1,0 +1,54 @@
+"""The model of activations against what autograd keeps for real models with PEFT on them (fixtures/memory)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.sizes.activations import Widths, kept_bytes
+from estimator.sizes.blocks import shape_of
+from estimator.sizes.training import Adapter, Training
+
+ROWS = Path(__file__).parents[2] / "fixtures" / "memory" / "saved_tensors.jsonl"
+LINES = [json.loads(line) for line in ROWS.read_text().splitlines()]
+TREES = {line["family"]: line for line in LINES if "modules" in line}
+RUNS = [line for line in LINES if "saved_bytes" in line]
+
+
+def tree_of(row: dict) -> ModuleTree:
+    modules = tuple(
+        Module(name, cls, kind, tuple(Parameter(p, tuple(shape), "BF16") for p, shape in parameters))
+        for name, cls, kind, parameters in row["modules"]
+    )
+    return ModuleTree(
+        architecture=None,
+        config=row["config"],
+        modules=modules,
+        tied={},
+        output_embedding=row["output_embedding"],
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    RUNS,
+    ids=lambda row: f"{row['family']}-{row['targets']}-{'checkpointed' if row['checkpointing'] else 'whole'}",
+)
+def test_kept_bytes_are_within_two_percent(row: dict) -> None:
+    training = Training(
+        batch_size=row["batch_size"],
+        sequence_length=row["sequence_length"],
+        gradient_checkpointing=row["checkpointing"],
+        attention=row["attention"],
+    )
+    adapter = Adapter(ranks=dict.fromkeys(row["adapted"], row["r"]), parameters=0, parameter_bytes=0)
+    widths = Widths(base=2, kbit=False, training=training, adapter=adapter)
+    kept = training.tokens * kept_bytes(shape_of(tree_of(TREES[row["family"]])), training, adapter, widths)
+    assert kept == pytest.approx(row["saved_bytes"], rel=0.02)
+
+
+def test_twelve_families_are_held() -> None:
+    assert len(TREES) >= 12

@@ -1,0 +1,45 @@
+"""Names of GPUs and sizes, as users write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.errors import UsageError
+from estimator.sizes.gpus import gpu_bytes, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        pytest.param("24GB", 24_000_000_000, id="decimal"),
+        pytest.param("24GiB", 25_769_803_776, id="binary"),
+        pytest.param("24 gib", 25_769_803_776, id="small letters and a space"),
+        pytest.param("1.5GB", 1_500_000_000, id="a fraction"),
+        pytest.param("80000000000", 80_000_000_000, id="bytes"),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text, "--gpu-memory") == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "24XB", "1e9", "24iB", "9" * 50])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_size(text, "--gpu-memory")
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("NVIDIA A100-80GB", "a100"), ("RTX 4090", "rtx4090"), ("GeForce RTX 3090", "3090")]
+)
+def test_spellings_of_one_gpu(name: str, same: str) -> None:
+    assert gpu_bytes(name) == gpu_bytes(same)
+
+
+def test_cuda_reports_less_than_the_name_says() -> None:
+    assert 79 * 2**30 < gpu_bytes("a100-80gb") < 80 * 2**30
+
+
+def test_an_unknown_gpu_is_refused_with_its_neighbour() -> None:
+    with pytest.raises(UsageError) as refusal:
+        gpu_bytes("rtx4091")
+    assert "rtx40" in refusal.value.way_out
