@@ -1,9 +1,9 @@
 """lora-size: exact sizes of LoRA adapters from config.json and safetensors headers alone.
 
-    >>> import estimator
-    >>> answer = estimator.estimate("llama-3.1-8b", r=32, targets="qkvo")
-    >>> answer["adapter"]["parameters"], answer["adapter"]["file"]["bytes"]
-    (27262976, 109086416)
+>>> import estimator
+>>> answer = estimator.estimate("llama-3.1-8b", r=32, targets="qkvo")
+>>> answer["adapter"]["parameters"], answer["adapter"]["file"]["bytes"]
+(27262976, 109086416)
 """
 
 from __future__ import annotations

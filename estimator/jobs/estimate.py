@@ -94,7 +94,7 @@ def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[A
         tree,
         from_mapping(given),
         adapter_dtype=adapter_dtype if adapter_dtype in (None, "base") else _dtype(adapter_dtype, "--adapter-dtype"),
-        vocab_resized=False,
+        vocab_size=vocab_size(request),
         save_embedding_layers=request.save_embedding_layers or "auto",
     )
     return adaptation, notes

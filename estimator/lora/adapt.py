@@ -213,7 +213,7 @@ def _saved(
         return (), f"{NO_EMBEDDING}, and save_pretrained asks for it."
     if save:
         named = {tensor.name: tensor for tensor in tensors}
-        for tensor in embedding_tensors(index, layers, auxiliary, named, targeted):
+        for tensor in embedding_tensors(index, layers, auxiliary, targeted):
             named.setdefault(tensor.name, tensor)
         tensors = list(named.values())
     return tuple(tensors), None

@@ -47,6 +47,13 @@ def auxiliary_modules(
     saved: dict[str, str | None] = dict.fromkeys(_wrappable(index, names, wrapped, "modules_to_save"))
     if tied_saves:
         source = index.tree.input_embedding
+        if source not in saved:
+            raise InvalidLoraError(
+                f"ensure_weight_tying takes {source}, the input embedding, out of modules_to_save again; PEFT then ends in an "
+                "AttributeError of its own.",
+                where="ensure_weight_tying",
+                way_out="leave it out",
+            )
         saved.update(
             (name, source) for name in _wrappable(index, tied_saves, wrapped, "modules_to_save") if name != source
         )

@@ -1,4 +1,7 @@
-"""inject_adapter: the config made ready for the model, then layer by layer (peft 0.21.2, peft/tuners/tuners_utils.py)."""
+"""inject_adapter: the config made ready for the model, then layer by layer.
+
+peft 0.21.2, peft/tuners/tuners_utils.py.
+"""
 
 from __future__ import annotations
 
@@ -109,10 +112,30 @@ def injected(request: Prepared) -> Injection:
         layers = [*layers, *_parameter_layers(index, config, parameters, {layer.module for layer in layers}, layers)]
     if not names and not parameters:
         refuse_nothing_matched(index, config, matched)
+    layers = _inside_wrappers(layers)
     auxiliary = auxiliary_modules(index, config, request.later_saves, request.tied_saves, layers)
     return Injection(
         layers=layers, auxiliary=auxiliary, matched=matched, parameters=tuple(key for key, _, _ in parameters)
     )
+
+
+def _inside_wrappers(layers: list[LoraLayer]) -> list[LoraLayer]:
+    """Layers of modules that lie in a module whose parameter is wrapped go by its ".base_layer"."""
+    outer: dict[str, int] = {}
+    for layer in layers:
+        if layer.what in ("ParamWrapper", "MultiheadAttention"):
+            outer[layer.module] = outer.get(layer.module, 0) + 1
+    if not outer:
+        return layers
+    return [layer._replace(name=_inside(layer, outer)) for layer in layers]
+
+
+def _inside(layer: LoraLayer, outer: dict[str, int]) -> str:
+    for name, count in outer.items():
+        within = f"{name}."
+        if layer.module.startswith(within) and not layer.name.startswith(f"{name}.base_layer."):
+            return f"{name}{'.base_layer' * count}.{layer.name[len(within) :]}"
+    return layer.name
 
 
 def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -> list[LoraLayer]:
@@ -228,7 +251,7 @@ def _parameter_layers(
         check_rank(chosen[key], "r")
         count[module.name] -= 1  # the first parameter's wrapper is the innermost
         name = module.name + ".base_layer" * count[module.name]
-        transposed = key in index.tree.transposed
+        transposed = key in index.tree.transposed or module.name in index.tree.transposed
         layers.append(
             parameter_layer(
                 module, name, parameter, chosen[key], is_transposed=transposed, init=config.init_lora_weights

@@ -15,7 +15,7 @@ from estimator.architecture.module import Module, Parameter
 from estimator.errors import InvalidLoraError, UnsupportedModuleError
 from estimator.lora.facts import conv_classes
 from estimator.lora.initialisation import check_initialisation, ranks_after_initialisation
-from estimator.lora.variants import BlockDiagonal, Variant, vary_linear, variant_of
+from estimator.lora.variants import BlockDiagonal, Variant, variant_of, vary_linear
 from estimator.lora.weights import Weight
 from estimator.request.lora_config import LoraConfig
 

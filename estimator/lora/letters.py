@@ -95,8 +95,7 @@ def _of_text(index: TreeIndex, suffix: str) -> list[str]:
     if suffix == "output.dense":
         names = [name for name in names if not name.endswith("attention.output.dense")]
     if index.tree.is_composite or any(_tower(name) for name in names):
-        text = [name for name in names if not _tower(name)]
-        return text
+        return [name for name in names if not _tower(name)]
     return names
 
 

@@ -8,7 +8,7 @@ _get_learnable_bias_state_dict (peft/tuners/tuners_utils.py), AuxiliaryTrainingW
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from estimator.architecture.module import Parameter
@@ -164,7 +164,7 @@ def embeddings_are_targeted(index: TreeIndex, config: LoraConfig) -> bool:
 
 
 def embedding_tensors(
-    index: TreeIndex, layers: list[LoraLayer], auxiliary: Auxiliary, lora: Mapping[str, SavedTensor], targeted: bool
+    index: TreeIndex, layers: list[LoraLayer], auxiliary: Auxiliary, targeted: bool
 ) -> list[SavedTensor]:
     """The input and output embeddings, saved along: the base layers of targeted ones, else all that stands there."""
     wrapped = {layer.module for layer in layers}
@@ -178,9 +178,9 @@ def embedding_tensors(
         behinds = [behind + (".token_adapter.base_layer" if name in auxiliary.tokens else "")]
         if name in auxiliary.saved:
             behinds = [".original_module", ".modules_to_save"]
-        for tensor in _state(index.modules[name]):
+        for full, tensor in subtree(index, name, ()):
+            rest = full[len(name) :]
             tensors += [
-                SavedTensor(f"{PREFIX}{name}{b}.{tensor.name}", tensor.dtype, tensor.shape, "embeddings")
-                for b in behinds
+                SavedTensor(f"{PREFIX}{name}{b}{rest}", tensor.dtype, tensor.shape, "embeddings") for b in behinds
             ]
     return tensors

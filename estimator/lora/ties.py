@@ -70,7 +70,7 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
         return replace(config, target_modules=rf"(?:{targets}|^{re.escape(embedding)}$)"), (), tuple(tied)
     if not any(_is_embedding(name) for name in targets or ()):
         return config, (), ()
-    kept = _without_tied([*targets, *([embedding] if embedding not in targets else [])], tied)
+    kept = _without_tied(sorted({*targets, embedding}, key=len, reverse=True), tied)
     return replace(config, target_modules=tuple(kept)), (), tuple(tied)
 
 

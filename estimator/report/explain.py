@@ -16,6 +16,8 @@ def explain(document: Mapping[str, Any]) -> str:
     adapter = document["adapter"]
     groups: dict[tuple[Any, ...], int] = {}
     for module in adapter["modules"]:
+        if module["rank"] is None:
+            continue
         name = _INDEX.sub("*", module["name"])
         key = (
             name,
@@ -28,7 +30,7 @@ def explain(document: Mapping[str, Any]) -> str:
         groups[key] = groups.get(key, 0) + 1
     lines = ["how the parameters come about: r × (in + out) for each matrix"]
     lines += [_line(*key, count) for key, count in groups.items()]
-    in_modules = sum(module["parameters"] for module in adapter["modules"])
+    in_modules = sum(module["parameters"] for module in adapter["modules"] if module["rank"] is not None)
     if in_modules != adapter["parameters"]:
         lines.append(f"  beside these (saved modules, biases, tokens): {adapter['parameters'] - in_modules:,}")
     lines.append(f"  together: {adapter['parameters']:,}")

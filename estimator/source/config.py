@@ -41,12 +41,12 @@ def check_config(config: Any, *, where: str) -> None:
     if model_type is not None and not isinstance(model_type, str):
         what = f"model_type is {str(model_type)[:60]!r}, not a name."
         raise MalformedConfigError(what, where=f"model_type in {where}", way_out=_WAY_OUT)
-    numeric = {name: value for name, value in config.items() if name in _SIZES and value is not None}
-    for name, value in numeric.items():
-        if type(value) is not int or not 0 <= value < 2**48:
+    for name in _SIZES:
+        value = config.get(name)
+        if isinstance(value, (str, bool, float)) or (isinstance(value, int) and not 0 <= value < 2**48):
             what = f"{name} is {str(value)[:60]!r}, not a size."
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
-# Only what is one whole number in every architecture; lists by layer (OpenELM's heads) are others.
+# A whole number in nearly every architecture; some have a list by layer or an object by tower.
 _SIZES = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
