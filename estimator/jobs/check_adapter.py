@@ -180,10 +180,29 @@ def _on_its_base(
         for cause in explained.causes
         if cause.code not in FINE
     ]
+    problems += _other_modules(explained, checkpoint)
     if explained.status == "unexplained" and not problems and not broken:
         message = f"The file has {file_bytes or 0:,} bytes; its config implies {explained.implied_bytes or 0:,}."
         problems.append(Problem("size_differs", message + " Name the base that it was trained on."))
     return problems + over_budget(limits, file_bytes=file_bytes, parameters=parameters, percent=percent), None
+
+
+def _other_modules(explained: Any, checkpoint: Checkpoint | None) -> list[Problem]:
+    """Tensors of modules that the base has and the config does not target; only what the base lacks is an old name."""
+    if checkpoint is None or explained.answer is None or all(cause.code != "older_names" for cause in explained.causes):
+        return []
+    implied = {tensor.name for tensor in explained.answer.adaptation.tensors}
+    modules = {module.name for module in explained.answer.tree.modules}
+    odd = [name for name in checkpoint.tensors if name not in implied and _adapted_module(name) in modules]
+    if not odd:
+        return []
+    message = f"{len(odd)} tensors belong to modules that the config does not target, {odd[0][:200]} among them."
+    return [Problem("extra_modules", f"{message} {MENDS['extra_modules']}")]
+
+
+def _adapted_module(tensor: str) -> str | None:
+    name, found, _ = tensor.removeprefix("base_model.model.").partition(".lora_")
+    return name if found else None
 
 
 def _elements(checkpoint: Checkpoint) -> int:

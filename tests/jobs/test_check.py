@@ -1,0 +1,168 @@
+"""A healthy adapter folder damaged in one way each: what `check` calls it; and folders that must stay silent."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from estimator.jobs.check import check
+from estimator.jobs.check_limits import configured, to_limits
+from estimator.report.findings import FORMATS
+
+BASE = "Qwen/Qwen2.5-0.5B"
+CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj", "v_proj"],
+          "base_model_name_or_path": BASE}  # fmt: skip
+WIDTH = {"F32": 4, "BF16": 2, "F16": 2, "I32": 4}
+# Qwen2.5-0.5B: 24 layers, hidden 896, two key-value heads of 64.
+SHAPES = {"q_proj": (896, 896), "v_proj": (896, 128)}
+Tensors = dict[str, tuple[str, list[int]]]
+
+
+def tensors(r: int = 4, dtype: str = "F32") -> Tensors:
+    found: Tensors = {}
+    for layer in range(24):
+        for name, (wide, high) in SHAPES.items():
+            stem = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            found[f"{stem}.lora_A.weight"] = (dtype, [r, wide])
+            found[f"{stem}.lora_B.weight"] = (dtype, [high, r])
+    return found
+
+
+def write(folder: Path, config: dict | None = None, held: Tensors | None = None, cut: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, **(config or {})}))
+    header: dict = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in sorted((tensors() if held is None else held).items()):
+        size = WIDTH[dtype] * prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    with (folder / "adapter_model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        file.truncate(8 + len(raw) + end - cut)
+    return folder
+
+
+def pointer(size: int) -> str:
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize {size}\n"
+
+
+def renamed() -> Tensors:
+    return {name.replace("q_proj", "k_proj"): value for name, value in tensors().items()}
+
+
+def hollow() -> Tensors:
+    return {name: ("F32", [0]) for name in tensors()}
+
+
+def without_last() -> Tensors:
+    return dict(list(tensors().items())[:-2])
+
+
+def with_embeddings() -> Tensors:
+    return {**tensors(), "base_model.model.model.embed_tokens.weight": ("F32", [151936, 896])}
+
+
+def bare(folder: Path, name: str, text: str = "{}") -> Path:
+    write(folder)
+    (folder / name).write_text(text)
+    return folder
+
+
+def without(folder: Path, name: str) -> Path:
+    write(folder)
+    (folder / name).unlink()
+    return folder
+
+
+FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
+    ("cut short", "cut_short", lambda f: write(f, cut=100)),
+    ("bytes behind the end", "too_long", lambda f: write(f, cut=-100)),
+    ("modules of another name", "extra_modules", lambda f: write(f, held=renamed())),
+    ("other rank", "other_rank", lambda f: write(f, held=tensors(r=8))),
+    ("one layer lost", "missing_modules", lambda f: write(f, held=without_last())),
+    ("no tensors", "no_tensors", lambda f: write(f, held={})),
+    ("what ZeRO-3 leaves", "empty_tensors", lambda f: write(f, held=hollow())),
+    ("integers", "not_floats", lambda f: write(f, held=tensors(dtype="I32"))),
+    ("embeddings along", "embeddings_saved", lambda f: write(f, held=with_embeddings())),
+    ("r of zero", "refused_today", lambda f: write(f, {"r": 0})),
+    ("targets that nothing has", "refused_today", lambda f: write(f, {"target_modules": ["c_attn"]})),
+    ("config is no JSON", "malformed_config", lambda f: bare(f, "adapter_config.json", "{")),
+    ("weights of no bytes", "empty_file", lambda f: bare(f, "adapter_model.safetensors", "")),
+    ("weights are text", "malformed_header", lambda f: bare(f, "adapter_model.safetensors", "hello, hello")),
+    ("pointer of another size", "size_differs", lambda f: bare(f, "adapter_model.safetensors", pointer(77))),
+    ("no weights", "no_weights", lambda f: without(f, "adapter_model.safetensors")),
+    ("no config", "not_found", lambda f: without(f, "adapter_config.json")),
+    ("a pickle beside", "pickle", lambda f: bare(f, "adapter_model.bin")),
+    ("a whole model beside", "base_model_committed", lambda f: bare(f, "model-00001-of-00002.safetensors")),
+    ("optimizer state beside", "training_state_committed", lambda f: bare(f, "optimizer.pt")),
+    ("a path of one machine", "base_is_local_path", lambda f: write(f, {"base_model_name_or_path": "/home/me/base"})),
+    ("a rank of nothing", "rank_pattern", lambda f: write(f, {"rank_pattern": {"q_proj": 0}})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "make"), [pytest.param(c, m, id=name) for name, c, m in FAULTS])
+def test_fault_is_named(tmp_path: Path, code: str, make: Callable[[Path], Path]) -> None:
+    (row,) = check([str(make(tmp_path / "adapter"))])
+    assert row.status == "failed"
+    assert code in {problem.code for problem in row.problems}
+
+
+HEALTHY: list[tuple[str, Callable[[Path], Path]]] = [
+    ("as PEFT saves it", lambda f: write(f)),
+    ("in bfloat16", lambda f: write(f, held=tensors(dtype="BF16"))),
+    ("in float16", lambda f: write(f, held=tensors(dtype="F16"))),
+    ("a model card beside", lambda f: bare(f, "README.md", "# card")),
+    ("another alpha", lambda f: write(f, {"lora_alpha": 64})),
+    ("names as a regular expression", lambda f: write(f, {"target_modules": r".*\.(q|v)_proj"})),
+    ("default targets", lambda f: write(f, {"target_modules": None})),
+    ("with dropout", lambda f: write(f, {"lora_dropout": 0.1})),
+]
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in HEALTHY])
+def test_healthy_is_silent(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    rows = check([str(make(tmp_path / "adapter"))])
+    assert [row.status for row in rows] == ["ok"]
+    assert FORMATS["text"](rows) == ""
+
+
+@pytest.mark.parametrize(("strict", "status"), [(False, "skipped"), (True, "failed")])
+def test_unknown_base(tmp_path: Path, strict: bool, status: str) -> None:
+    folder = write(tmp_path / "adapter", {"base_model_name_or_path": "nobody/has-such-a-model"})
+    (row,) = check([str(folder)], strict=strict)
+    assert (row.status, row.problems[0].code) == (status, "base_unknown")
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"max_file_size": "1kB"}, "over_max_file_size"),
+        ({"max_parameters": 1000}, "over_max_parameters"),
+        ({"max_percent": 0.001}, "over_max_percent"),
+    ],
+)
+def test_limits(tmp_path: Path, given: dict, code: str) -> None:
+    (row,) = check([str(write(tmp_path / "adapter"))], limits=to_limits(given))
+    assert [problem.code for problem in row.problems] == [code]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pyproject.toml", '[tool.lora-size]\nmax-file-size = "5MB"\n'),
+        ("setup.cfg", "[tool.lora-size]\nmax-file-size = 5MB\n"),
+        (".lora-size.toml", 'max-file-size = "5MB"\n'),
+    ],
+)
+def test_limits_of_a_project(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    table, where = configured(str(tmp_path))
+    assert to_limits(table, where).max_file_size == 5_000_000

@@ -1,0 +1,81 @@
+"""Trainers' configs as each trainer reads its own: recorded truth, refusals, and files that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from estimator.errors import LoraSizeError, UsageError
+from estimator.request.files import UnknownTrainerError, read_config_file, to_request
+from estimator.request.trainers.keys import NoLoraError
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "trainers"
+ROWS = [json.loads(line) for line in (FIXTURES / "expected.jsonl").read_text().splitlines()]
+FIELDS = (
+    "trainer", "batch_size", "gradient_accumulation", "sequence_length", "packing", "gradient_checkpointing", "optimizer",
+    "prepare_kbit", "quantization",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
+def test_trainer_settings(row: dict) -> None:
+    config = read_config_file(str(FIXTURES / row["file"]))
+    assert {name: getattr(config, name) for name in FIELDS} == {name: row[name] for name in FIELDS}
+    lora = ("r", "lora_alpha", "lora_dropout")
+    assert {name: config.lora[name] for name in lora} == {name: row[name] for name in lora}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        pytest.param("a.yaml", "base_model: gpt2\n", NoLoraError, id="axolotl without adapter trains in full"),
+        pytest.param(
+            "a.yaml", "finetuning_type: full\nmodel_name_or_path: gpt2\n", NoLoraError, id="llamafactory full"
+        ),
+        pytest.param("a.yaml", "model_name_or_path: gpt2\n", NoLoraError, id="trl without use_peft"),
+        pytest.param("a.sh", "swift sft --model gpt2 --tuner_type full\n", NoLoraError, id="swift full"),
+        pytest.param(
+            "a.yaml", "model: {_component_: torchtune.models.gemma.gemma_2b}\n", NoLoraError, id="torchtune full"
+        ),
+        pytest.param(
+            "a.yaml", "task: llm\nbase_model: gpt2\nparams: {batch_size: 1}\n", NoLoraError, id="autotrain full"
+        ),
+        pytest.param(
+            "a.yaml", "base_model: gpt2\nadapter: qlora\n", UsageError, id="axolotl refuses qlora without load_in_4bit"
+        ),
+        pytest.param("a.yaml", "base_model: gpt2\nadapter: lora\nlora_r: many\n", UsageError, id="r is no number"),
+        pytest.param("a.yaml", "a: [1\n", UsageError, id="broken YAML"),
+        pytest.param("a.yaml", "- 1\n", UsageError, id="a list"),
+        pytest.param("a.yaml", "a: " + "[" * 5000, UsageError, id="nested without end"),
+        pytest.param("a.yaml", "a: &a [1]\nb: [" + "*a, " * 500 + "]\n", UsageError, id="aliases without end"),
+        pytest.param("a.yaml", "a: !!python/object/apply:os.getcwd []\n", UsageError, id="a tag that would run code"),
+        pytest.param("a.yaml", "on: push\njobs: {}\n", UsageError, id="a workflow"),
+        pytest.param("a.py", "print(1)\n", UsageError, id="python is never read"),
+        pytest.param("a.sh", "echo hello\n", UsageError, id="no options"),
+        pytest.param("a.json", "{", UsageError, id="broken JSON"),
+    ],
+)
+def test_refusals(tmp_path: Path, name: str, text: str, error: type[LoraSizeError]) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(error) as caught:
+        read_config_file(str(path))
+    assert caught.value.exit_code == 2
+
+
+def test_a_config_of_nobody_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text("replicas: 3\n")
+    with pytest.raises(UnknownTrainerError):
+        read_config_file(str(path))
+
+
+def test_options_of_an_estimate(tmp_path: Path) -> None:
+    path = tmp_path / "qlora.yaml"
+    path.write_text("base_model: gpt2\nadapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nbf16: true\n")
+    options = to_request(read_config_file(str(path)))
+    assert {name: options[name] for name in ("model", "base_precision", "dtype", "double_quant", "prepare_kbit")} == {
+        "model": "gpt2", "base_precision": "nf4", "dtype": "bf16", "double_quant": True, "prepare_kbit": True,
+    }  # fmt: skip
+    assert options["lora"]["r"] == 4
