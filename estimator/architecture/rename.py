@@ -97,6 +97,8 @@ def _prefixer(prefix: str, known: Callable[[str], bool]) -> Callable[[str], str]
 def _with_prefix(name: str, prefix: str, pattern: re.Pattern[str], known: Callable[[str], bool]) -> str:
     if name.startswith(prefix) and known(shorter := pattern.sub("", name, count=1)):
         return shorter
+    if name.startswith(f"{prefix}.") and known(name):
+        return name
     return longer if known(longer := f"{prefix}.{name}") else name
 
 

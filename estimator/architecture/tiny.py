@@ -181,6 +181,8 @@ def _fields_of(config: PreTrainedConfig) -> dict[str, Any]:
         key: value for key, value in vars(config).items() if not _PRIVATE.fullmatch(key) and plain.get(key) != value
     }
     kept = {key: _fields_of(value) if isinstance(value, PreTrainedConfig) else value for key, value in kept.items()}
+    if config.model_type == "timm_wrapper":
+        kept["num_classes"] = 2  # its from_dict wants to be told
     return {**kept, "model_type": config.model_type}
 
 
