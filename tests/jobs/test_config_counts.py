@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from estimator.errors import LoraSizeError, UsageError
 from estimator.request.files import UnknownTrainerError, read_config_file, to_request
 from estimator.request.trainers.keys import NoLoraError
@@ -13,8 +14,8 @@ from estimator.request.trainers.keys import NoLoraError
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "trainers"
 ROWS = [json.loads(line) for line in (FIXTURES / "expected.jsonl").read_text().splitlines()]
 FIELDS = (
-    "trainer", "batch_size", "gradient_accumulation", "sequence_length", "packing", "gradient_checkpointing", "optimizer",
-    "prepare_kbit", "quantization",
+    "trainer", "batch_size", "gradient_accumulation", "sequence_length", "packing", "gradient_checkpointing",
+    "optimizer", "prepare_kbit", "quantization",
 )  # fmt: skip
 
 

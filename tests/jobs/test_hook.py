@@ -1,0 +1,60 @@
+"""The hook as pre-commit runs it, on a scratch repository; and the action's script."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.jobs.test_check import write
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """`lora-size` of this checkout on the PATH."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "lora-size").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m estimator "$@"\n')
+    (programs / "lora-size").chmod(0o755)
+    paths = (str(programs), os.path.dirname(sys.executable), os.environ["PATH"])
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(ROOT),
+        "PRE_COMMIT_HOME": str(tmp_path / "home"),
+    }
+
+
+@pytest.mark.parametrize(("cut", "code"), [pytest.param(0, 0, id="healthy"), pytest.param(9, 1, id="cut short")])
+def test_pre_commit(tmp_path: Path, cut: int, code: int) -> None:
+    pytest.importorskip("pre_commit")
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    repository = tmp_path / "repository"
+    write(repository / "adapters" / "a", cut=cut)
+    hook = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())[0]
+    config = {"repos": [{"repo": "local", "hooks": [{**hook, "language": "system"}]}]}
+    (repository / ".pre-commit-config.yaml").write_text(yaml.safe_dump(config))
+    env = environment(tmp_path)
+    for command in (["git", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=repository, env=env, check=True)
+    command = [sys.executable, "-m", "pre_commit", "run", "--all-files"]
+    run = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True)
+    assert run.returncode == code, run.stdout + run.stderr
+    assert ("cut_short" in run.stdout) == bool(code)
+
+
+@pytest.mark.parametrize(("cut", "code"), [pytest.param(0, 0, id="healthy"), pytest.param(9, 1, id="cut short")])
+def test_action_script(tmp_path: Path, cut: int, code: int) -> None:
+    write(tmp_path / "adapters" / "a", cut=cut)
+    script = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][-1]["run"]
+    env = {**environment(tmp_path), "LORA_SIZE_PATHS": "adapters", "LORA_SIZE_ARGS": "--max-file-size 5MB"}
+    run = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == code, run.stderr
+    assert run.stdout.startswith("::error file=") == bool(code)
