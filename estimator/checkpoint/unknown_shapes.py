@@ -17,6 +17,7 @@ from estimator.dtypes import BITS
 
 _TO_THE_WIDTH = re.compile(r"(o_proj|out_proj|down_proj|c_proj|attn_out|ff_out|fc2|wo|w2|dense_4h_to_h|output\.dense)$")
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "embed_dim", "dim")
+_FROM_INSIDE = re.compile(r"\bx_proj$")  # Mamba's, which reads the inner width
 _TOWERS = (("vision", "vision_config"), ("visual", "vision_config"), ("audio", "audio_config"))
 
 
@@ -54,6 +55,10 @@ def _shape(
 
 
 def _width(stem: str, config: Mapping[str, Any]) -> int | None:
+    if _FROM_INSIDE.search(stem):
+        inner, expand = config.get("intermediate_size"), config.get("expand")
+        hidden = config.get("hidden_size")
+        return inner if type(inner) is int else expand * hidden if expand and hidden else None
     tower = next((section for word, section in _TOWERS if word in stem), "text_config")
     section = config.get(tower)
     section = section if isinstance(section, Mapping) else config

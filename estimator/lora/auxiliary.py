@@ -58,6 +58,7 @@ def auxiliary_modules(
             (name, source) for name in _wrappable(index, tied_saves, wrapped, "modules_to_save") if name != source
         )
     _refuse_nested(saved)
+    _refuse_packed(index, saved)
     tokens: dict[str, Rows | None] = {}
     if config.trainable_token_indices is not None:
         tokens = _tokens(index, config, wrapped)
@@ -96,6 +97,19 @@ def _refuse_nested(saved: Mapping[str, str | None]) -> None:
             where="modules_to_save",
             way_out="name the outer module alone",
         )
+
+
+def _refuse_packed(index: TreeIndex, saved: Iterable[str]) -> None:
+    """ModulesToSaveWrapper has its copy's parameters require gradients; torch refuses that of integers."""
+    for name, layer in index.tree.quantised.items():
+        outer = next((one for one in saved if name == one or name.startswith(one + ".")), None)
+        packed = [p.name for p in layer.parameters if not p.dtype.startswith(("F", "BF"))] if outer else []
+        if any(f"{name}.{parameter}" not in index.tree.tied for parameter in packed):
+            raise InvalidLoraError(
+                f"modules_to_save takes {outer}, but {name} is a {layer.cls} whose weights are integers.",
+                where="modules_to_save",
+                way_out=f"leave {name} unquantised (--skip-modules), or adapt it with LoRA",
+            )
 
 
 def _tokens(index: TreeIndex, config: LoraConfig, wrapped: set[str]) -> dict[str, Rows | None]:

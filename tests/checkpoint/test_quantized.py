@@ -116,7 +116,7 @@ def test_a_plain_checkpoint_is_handed_on_as_it_is():
 
 
 BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-FOUR_BIT = {"hidden_size": 128, "vision_config": {"hidden_size": 32}, "quantization_config": BNB}
+FOUR_BIT = {"hidden_size": 128, "expand": 2, "vision_config": {"hidden_size": 32}, "quantization_config": BNB}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,7 @@ FOUR_BIT = {"hidden_size": 128, "vision_config": {"hidden_size": 32}, "quantizat
         pytest.param("layers.0.o_proj", 192 * 128, None, (128, 192), id="out of it: the width goes out"),
         pytest.param("layers.0.mixed", 192 * 100, 192, (192, 100), id="a bias tells what goes out"),
         pytest.param("visual.blocks.0.qkv", 96 * 32, None, (96, 32), id="a tower's own width"),
+        pytest.param("layers.0.mixer.x_proj", 40 * 256, None, (40, 256), id="Mamba reads its inner width"),
         pytest.param("layers.0.odd", 33 * 35, 33, (33, 35), id="an odd number of elements"),
         pytest.param("layers.0.odd", 100 * 130, None, None, id="not a multiple of the width"),
     ],
