@@ -90,14 +90,14 @@ def converted_modules(model: Any) -> dict[str, str]:
 
 
 def adapted_modules(model: Any) -> dict[str, tuple[AdaptedModule, ...]]:
-    """By the module's name in the base: in, out and rank of every LoRA layer; several where layers are nested."""
+    """By run-time name (`.base_layer` where layers are nested): in, out and rank of every LoRA layer."""
     from peft.tuners.lora import LoraLayer
 
     found: dict[str, list[AdaptedModule]] = {}
     for name, module in model.base_model.model.named_modules():
         if isinstance(module, LoraLayer) and "default" in module.r:
             entry = AdaptedModule(module.in_features, module.out_features, module.r["default"])
-            found.setdefault(name.replace(".base_layer", ""), []).append(entry)
+            found.setdefault(name, []).append(entry)
     return {name: tuple(sorted(entries)) for name, entries in found.items()}
 
 
