@@ -27,6 +27,8 @@ TRAINING = (
     click.option("--gpu-memory", metavar="SIZE", help="24GB, 24GiB or bytes."),
     click.option("--gpus", type=click.IntRange(1, 100_000), default=1, show_default=True),
     click.option("--strategy", type=click.Choice(_STRATEGIES), default="ddp", show_default=True),
+    click.option("--max-file-size", metavar="SIZE", help="Say the largest r whose adapter file stays below."),
+    click.option("--max-parameters", type=click.IntRange(1), help="Say the largest r with at most so many parameters."),
 )  # fmt: skip
 
 
@@ -41,6 +43,8 @@ def command(**options: Any) -> None:
 
     answer = plan(Request(**request_fields(options)), training_of(options), gpu_memory(options))
     document = {**to_document(answer.answer), "plan": plan_object(answer)}
+    document["notes"] += [note._asdict() for note in answer.notes]
+    document["plan"] |= _within_limits(options)
     if options["quiet"]:
         print(answer.memory.device.expected, answer.fits or "", sep="\t")
     elif options["json_"] or options["format_"] == "json":
@@ -70,3 +74,17 @@ def gpu_memory(options: dict[str, Any]) -> int | None:
     if options["gpu_memory"]:
         return parse_size(options["gpu_memory"], "--gpu-memory")
     return gpu_bytes(options["gpu"]) if options["gpu"] else None
+
+
+def _within_limits(options: dict[str, Any]) -> dict[str, int | None]:
+    """The largest r below --max-file-size and --max-parameters, where one is given."""
+    from estimator.jobs.plan import largest_rank
+    from estimator.request.request import Request
+    from estimator.sizes.gpus import parse_size
+
+    text, parameters = options.get("max_file_size"), options.get("max_parameters")
+    if not text and not parameters:
+        return {}
+    file_bytes = parse_size(text, "--max-file-size") if text else None
+    request = Request(**request_fields(options))
+    return {"largest_r_within_limits": largest_rank(request, max_file_bytes=file_bytes, max_parameters=parameters)}

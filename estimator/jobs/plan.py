@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -11,6 +11,7 @@ from estimator.dtypes import BITS
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.estimate import estimate, with_config_file
+from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
 from estimator.sizes.base import state_bytes, weight_bytes
@@ -33,6 +34,7 @@ class Plan:
     largest: dict[str, int | None]
     changes: tuple[tuple[str, int], ...]  # what would save memory: in words, bytes of the middle, best first
     disk: dict[str, int | None]
+    notes: tuple[Note, ...] = ()
 
 
 def plan(request: Request, training: Training, gpu_memory: int | None = None, progress: Progress = None) -> Plan:
@@ -51,6 +53,7 @@ def plan(request: Request, training: Training, gpu_memory: int | None = None, pr
         largest=_largest(answer, training, gpu_memory, ask),
         changes=_changes(answer, training, memory, ask),
         disk=_disk(answer, training),
+        notes=tuple(_notes(answer)),
     )
 
 
@@ -84,6 +87,42 @@ def memory_of(answer: Answer, training: Training) -> Memory:
         trained,
         training,
     )
+
+
+def _notes(answer: Answer) -> Iterator[Note]:
+    experts = _expert_elements(answer)
+    if experts and answer.base.model.quantised:
+        yield Note(
+            "experts_unquantised",
+            f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
+            "releases kept experts one by one and quantised them: the lower bound allows for that.",
+        )
+    linear = {module.name for module in answer.tree.modules if module.kind in ("Linear", "Conv1D")}
+    if any(module.name not in linear for module in answer.adaptation.modules if "expert" in module.name):
+        yield Note(
+            "adapted_experts_not_modelled",
+            "LoRA on fused experts builds the changed weight of every expert in each forward pass; that memory is not "
+            "counted here.",
+        )
+
+
+def largest_rank(
+    request: Request, *, max_file_bytes: int | None, max_parameters: int | None, progress: Progress = None
+) -> int | None:
+    """The largest r whose adapter stays within both limits; None where r 1 does not. Raises what an estimate raises."""
+    request = with_config_file(request)
+    bases = BaseCache()
+    estimate(replace(request, r=1), bases=bases, progress=progress)
+
+    def holds(rank: int) -> bool:
+        try:
+            answer = estimate(replace(request, r=rank), bases=bases)
+        except LoraSizeError:
+            return False
+        small = max_parameters is None or answer.adaptation.trainable_parameters <= max_parameters
+        return small and (max_file_bytes is None or (answer.file_bytes or 0) <= max_file_bytes)
+
+    return largest_value(holds, MAX_RANK)
 
 
 def _is_kbit(answer: Answer) -> bool:

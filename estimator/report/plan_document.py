@@ -51,6 +51,9 @@ def _lines(plan: dict[str, Any]) -> Iterator[str]:
     if plan["fits"] != "yes":
         for change in plan["changes"]:
             yield f"  {change['change']} saves {decimal_size(change['saves_bytes'])}"
+    if "largest_r_within_limits" in plan:
+        rank = plan["largest_r_within_limits"]
+        yield f"largest r within the limits: {'none' if rank is None else f'{rank:,}'}"
     for name, size in plan["disk"].items():
         if size is not None:
             yield f"disk: {name.removesuffix('_bytes')} {decimal_size(size)}"
