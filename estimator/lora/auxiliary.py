@@ -49,8 +49,8 @@ def auxiliary_modules(
         source = index.tree.input_embedding
         if source not in saved:
             raise InvalidLoraError(
-                f"ensure_weight_tying takes {source}, the input embedding, out of modules_to_save again; PEFT then ends in an "
-                "AttributeError of its own.",
+                f"ensure_weight_tying takes {source}, the input embedding, out of modules_to_save again; PEFT then ends "
+                "in an AttributeError of its own.",
                 where="ensure_weight_tying",
                 way_out="leave it out",
             )

@@ -14,7 +14,7 @@ _KEPT_ANSWERS = 256
 
 
 class TreeIndex:
-    """What matching asks of a tree. Answers are remembered, because a batch asks the same of one tree again and again."""
+    """What matching asks of a tree; answers are remembered, because a batch asks the same again and again."""
 
     def __init__(self, tree: ModuleTree) -> None:
         self.tree = tree

@@ -196,7 +196,7 @@ def _attention(module: Module, rank: int, settings: Settings, weight: Parameter,
         )
     if isinstance(settings.init, str) and settings.init.lower() not in ("gaussian", "eva"):
         raise InvalidLoraError(
-            f"{module.name} is a MultiheadAttention, which init_lora_weights={settings.init[:40]!r} does not work with.",
+            f"{module.name} is a MultiheadAttention; init_lora_weights={settings.init[:40]!r} does not work there.",
             where="init_lora_weights",
             way_out="leave this module out",
         )

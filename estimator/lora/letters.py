@@ -19,11 +19,14 @@ ROLES = {
     "v": ("v_proj", "value", "v", "value_proj", "v_lin", "wv", "to_v", "kv_a_proj_with_mqa", "kv_b_proj"),
     "o": (
         "o_proj", "self_attn.out_proj", "attn.out_proj", "attention.out_proj", "encoder_attn.out_proj", "attn.c_proj",
-        "attention.output.dense", "self_attn.dense", "self_attention.dense", "attention.dense", "out_lin", "SelfAttention.o",
-        "EncDecAttention.o", "wo", "to_out.0", "out_proj",
+        "attention.output.dense", "self_attn.dense", "self_attention.dense", "attention.dense", "out_lin",
+        "SelfAttention.o", "EncDecAttention.o", "wo", "to_out.0", "out_proj",
     ),
     "g": ("gate_proj", "wi_0", "w1"),
-    "u": ("up_proj", "wi_1", "w3", "fc1", "fc_in", "mlp.c_fc", "dense_h_to_4h", "intermediate.dense", "DenseReluDense.wi", "wi", "lin1"),
+    "u": (
+        "up_proj", "wi_1", "w3", "fc1", "fc_in", "mlp.c_fc", "dense_h_to_4h", "intermediate.dense", "DenseReluDense.wi",
+        "wi", "lin1",
+    ),
     "d": (
         "down_proj", "w2", "fc2", "fc_out", "mlp.c_proj", "dense_4h_to_h", "DenseReluDense.wo", "lin2", "output.dense",
     ),

@@ -157,8 +157,8 @@ def _all_linear_modules(index: TreeIndex, task_type: str | None) -> set[str]:
 def minimal_targets(index: TreeIndex, targets: Iterable[str]) -> set[str]:
     """A list of 20 names and more becomes the fewest suffixes that tell its modules from the others.
 
-    peft 0.21.2, inject_adapter and _find_minimal_target_modules; it shows in the saved config, in which embeddings count
-    as targeted, and in that names given in full are names no more.
+    peft 0.21.2, inject_adapter and _find_minimal_target_modules; it shows in the saved config, in which embeddings
+    count as targeted, and in that names given in full are names no more.
     """
     given = set(targets)
     if len(given) < MIN_TARGET_MODULES_FOR_OPTIMIZATION or "" in given:

@@ -59,7 +59,8 @@ def converted(index: TreeIndex, config: LoraConfig) -> LoraConfig:
 
 def _partial(present: set[str], missing: set[str], new: str) -> InvalidLoraError:
     return InvalidLoraError(
-        f"{', '.join(sorted(present))} cannot be targeted without {', '.join(sorted(missing))}: transformers 5 fuses them into {new}.",
+        f"{', '.join(sorted(present))} cannot be targeted without {', '.join(sorted(missing))}: "
+        f"transformers 5 fuses them into {new}.",
         where="target_modules",
         way_out=f"target {', '.join(sorted(present | missing))} together, or name {new} in target_parameters",
     )

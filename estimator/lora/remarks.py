@@ -56,8 +56,8 @@ def _experts(asked: LoraConfig, request: Any, injection: Any) -> list[Note]:
         return [
             Note(
                 "experts_by_release",
-                "Experts are fused parameters in transformers 5, so PEFT adapts them with the rank doubled on fused ones; "
-                "with transformers 4 the same names give another count.",
+                "Experts are fused parameters in transformers 5, so PEFT adapts them with the rank doubled on fused "
+                "ones; with transformers 4 the same names give another count.",
             )
         ]
     adapted = {layer.module for layer in injection.layers}
