@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from estimator.errors import NotFoundError, UsageError
+from estimator.errors import NotFoundError, UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys
 from estimator.request.training_config import TrainingConfig
 
@@ -80,7 +80,16 @@ _SIGNS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
 
 
 def to_request(config: TrainingConfig) -> dict[str, Any]:
-    """Option names of an estimate, with underscores, and their values; what the config leaves open is left out."""
+    """Option names of an estimate, with underscores, and their values; what the config leaves open is left out.
+
+    Raises UnsupportedError where what trains in the end is not known.
+    """
+    if config.own.get("unfrozen_parameters"):
+        raise UnsupportedError(
+            "unfrozen_parameters freezes what its patterns do not match, LoRA included: not counted.",
+            where="unfrozen_parameters",
+            way_out="leave it out beside an adapter",
+        )
     quantization = config.quantization or {}
     bits = quantization.get("bits") if quantization.get("method") == "bnb" and not quantization.get("stored") else None
     precision = {8: "int8", 4: quantization.get("quant_type", "nf4")}.get(bits) if bits else None

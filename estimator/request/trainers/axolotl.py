@@ -36,6 +36,7 @@ def read(keys: Keys) -> TrainingConfig:
     return TrainingConfig(
         trainer="axolotl",
         lora=_lora(keys),
+        own={"unfrozen_parameters": True} if keys.values.get("unfrozen_parameters") else {},
         target_rule=_target_rule(keys),
         base=keys.values.get("base_model"),
         base_precision=dtype,
