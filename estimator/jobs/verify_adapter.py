@@ -90,14 +90,21 @@ def converted_modules(model: Any) -> dict[str, str]:
 
 
 def adapted_modules(model: Any) -> dict[str, tuple[AdaptedModule, ...]]:
-    """By run-time name (`.base_layer` where layers are nested): in, out and rank of every LoRA layer."""
+    """By run-time name (`.base_layer` where layers are nested): in, out and rank of every LoRA layer.
+
+    Modules that are trained beside LoRA (modules_to_save, trainable tokens) have none of the three.
+    """
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
     found: dict[str, list[AdaptedModule]] = {}
     for name, module in model.base_model.model.named_modules():
         if isinstance(module, LoraLayer) and "default" in module.r:
             entry = AdaptedModule(module.in_features, module.out_features, module.r["default"])
             found.setdefault(name, []).append(entry)
+        elif isinstance(module, (AuxiliaryTrainingWrapper, TrainableTokensLayer)):
+            found[name] = [AdaptedModule(None, None, None)]
     return {name: tuple(sorted(entries)) for name, entries in found.items()}
 
 

@@ -21,9 +21,9 @@ class BuiltModule(NamedTuple):
 
 
 class AdaptedModule(NamedTuple):
-    in_features: int
-    out_features: int
-    rank: int
+    in_features: int | None  # all None: trained beside LoRA, saved whole or token by token
+    out_features: int | None
+    rank: int | None
 
 
 class SavedTensor(NamedTuple):
