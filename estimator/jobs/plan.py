@@ -24,6 +24,12 @@ from estimator.sizes.training import Adapter, Training
 MAX_BATCH, MAX_LENGTH, MAX_RANK = 4096, 2**20, 4096
 
 
+_ASSUMED_DTYPE = Note(
+    "dtype_assumed",
+    "The dtype in which this base is stored is not known without its headers: bf16 is assumed, --dtype says another.",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     answer: Answer
@@ -42,6 +48,10 @@ def plan(request: Request, training: Training, gpu_memory: int | None = None, pr
     request = with_config_file(request)
     bases = BaseCache()
     answer = estimate(request, bases=bases, progress=progress)
+    assumed: tuple[Note, ...] = ()
+    if answer.base.loaded.footprint_bytes is None:
+        request, assumed = replace(request, dtype="bf16"), (_ASSUMED_DTYPE,)
+        answer = estimate(request, bases=bases, progress=progress)
     memory = memory_of(answer, training)
     ask = _asker(request, training, bases, answer)
     return Plan(
@@ -53,7 +63,7 @@ def plan(request: Request, training: Training, gpu_memory: int | None = None, pr
         largest=_largest(answer, training, gpu_memory, ask),
         changes=_changes(answer, training, memory, ask),
         disk=_disk(answer, training),
-        notes=tuple(_notes(answer)),
+        notes=(*assumed, *_notes(answer)),
     )
 
 
