@@ -57,7 +57,11 @@ def _layer(number: int, dense: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def tensors_of(layers: int) -> dict[str, Tensor]:
     """The names and shapes of DeepSeek-V3 with so many layers and one for multi-token prediction, scales included."""
-    found = [("model.embed_tokens.weight", (129280, 7168)), ("model.norm.weight", (7168,)), ("lm_head.weight", (129280, 7168))]
+    found = [
+        ("model.embed_tokens.weight", (129280, 7168)),
+        ("model.norm.weight", (7168,)),
+        ("lm_head.weight", (129280, 7168)),
+    ]
     for number in range(layers + 1):
         for name, shape in _layer(number, number < 3):
             found.append((name, shape))
@@ -84,7 +88,9 @@ def main() -> None:
             tree = build({**CONFIG, "num_hidden_layers": layers}, checkpoint)
             seconds.append(time.perf_counter() - begin)
         first = first or min(seconds)
-        print(f"{len(checkpoint.tensors):>9,} tensors, {len(tree.modules):>7,} modules: {min(seconds):.2f} s, {min(seconds) / first:.1f} x")
+        print(
+            f"{len(checkpoint.tensors):>9,} tensors, {len(tree.modules):>7,} modules: {min(seconds):.2f} s, {min(seconds) / first:.1f} x"
+        )
     spent = min(float(subprocess.check_output([sys.executable, "-c", FACTS_COMMAND])) for _ in range(options.runs))
     print(f"facts of one class: {spent * 1000:.1f} ms")
 

@@ -1,6 +1,6 @@
 """lora-size with the architecture facts taken away, to measure what inference from names and shapes is worth.
 
-    python benchmarks/without_facts.py batch REQUESTS
+python benchmarks/without_facts.py batch REQUESTS
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class _Grower:
         count = count_of(child.when, self.lookup) if child.when is not None else None
         total = max(count or 0, stored[-1] + 1 if stored else 0)
         gaps = any(map(_weightless, (option for _, option in child.options)))
-        indices = stored if stored and not gaps else range(total)
+        indices = range(total) if gaps else stored
         return [(f"{stem}{index}", place.inner(index, total)) for index in indices]
 
     def _is_tied(self, path: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from estimator.architecture.facts import FACTS, class_facts, class_for, explain, line, stamp, whole_text
 from estimator.architecture.module import KINDS
-from estimator.architecture.structure import read_children, read_structure
+from estimator.architecture.structure import line_of, read_children, read_structure
 
 ROWS = [row.partition("\t") for row in whole_text().rstrip("\n").split("\n")[1:]]
 STRUCTURES = {name: line(name) for name, _, _ in ROWS if name[0] not in "=@~$"}
@@ -33,7 +33,7 @@ def test_lines_are_sorted_and_named_once():
 def test_every_reference_leads_to_a_line():
     for written in STRUCTURES.values():
         for _, _, options in read_children(written[1] if len(written) > 1 else ()):
-            assert all(ref in STRUCTURES for _, ref in options)
+            assert all(line_of(ref) in STRUCTURES for _, ref in options)
 
 
 def test_kinds_are_those_of_peft():

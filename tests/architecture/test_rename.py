@@ -15,13 +15,19 @@ GROUP = ["GroupWeightRename", [r"b\.(\d+)\.norm0", r"b\.(\d+)\.norm1"], [r"b.\1.
 @pytest.mark.parametrize(
     ("transform", "prefix", "model", "stored", "name"),
     [
-        pytest.param(LAYER, "model", {"model.layers.3.w"}, "h.3.w", "model.layers.3.w", id="renamed, then the prefix added"),
+        pytest.param(
+            LAYER, "model", {"model.layers.3.w"}, "h.3.w", "model.layers.3.w", id="renamed, then the prefix added"
+        ),
         pytest.param(LAYER, "model", {"layers.3.w"}, "model.layers.3.w", "layers.3.w", id="prefix taken away"),
         pytest.param(LAYER, "model", {"h.3.w"}, "h.3.w", "h.3.w", id="not renamed where the model has the stored name"),
         pytest.param(SCOPED, "model", {"model.tower.up"}, "tower.fc1", "model.tower.up", id="within its scope"),
         pytest.param(SCOPED, "model", {"model.text.fc1"}, "model.text.fc1", "model.text.fc1", id="not outside of it"),
-        pytest.param(SCOPED, "model", {"model.tower.fc12"}, "model.tower.fc12", "model.tower.fc12", id="names end at a boundary"),
-        pytest.param(EXPERTS, "model", {"model.experts.up"}, "model.experts.7.w1.weight", "model.experts.up", id="experts"),
+        pytest.param(
+            SCOPED, "model", {"model.tower.fc12"}, "model.tower.fc12", "model.tower.fc12", id="names end at a boundary"
+        ),
+        pytest.param(
+            EXPERTS, "model", {"model.experts.up"}, "model.experts.7.w1.weight", "model.experts.up", id="experts"
+        ),
         pytest.param(GROUP, "", {"b.2.norm1"}, "b.2.norm0", "b.2.norm1", id="a group's guard"),
         pytest.param(GROUP, "", {"b.2.norm1"}, "b.2.norm1", "b.2.norm1", id="a group whose guard was not seen"),
     ],

@@ -1,0 +1,176 @@
+"""Trees from config.json alone: published parameter counts, refusals, and what differs from headers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from estimator.architecture.conditions import Place
+from estimator.architecture.difference import compare
+from estimator.architecture.formula import Unfit, evaluate, met
+from estimator.architecture.from_config import from_config
+from estimator.architecture.module import ModuleTree
+from estimator.errors import NoWeightsError
+
+LLAMA_1B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+MISTRAL_7B = {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+}
+QWEN_05B = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+
+
+def count(tree: ModuleTree) -> int:
+    sizes = {f"{m.name}.{p.name}": math.prod(p.shape) for m in tree.modules for p in m.parameters}
+    return sum(size for name, size in sizes.items() if name not in tree.tied)
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        pytest.param(LLAMA_1B, 1_235_814_400, id="tied head, grouped keys"),
+        pytest.param(MISTRAL_7B, 7_241_732_096, id="a head_dim that config.json leaves out"),
+        pytest.param(QWEN_05B, 494_032_768, id="biases that no field switches"),
+        pytest.param(
+            {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}, 124_439_808, id="nothing but defaults"
+        ),
+        pytest.param(
+            {
+                "architectures": ["GPT2LMHeadModel"],
+                "model_type": "gpt2",
+                "hidden_size": 1024,
+                "n_layer": 24,
+                "n_head": 16,
+            },
+            354_823_168,
+            id="a field under its other name",
+        ),
+    ],
+)
+def test_parameters_are_the_published_count(config, parameters):
+    tree = from_config(config)
+    assert count(tree) == parameters
+    assert tree.shapes == "config"
+
+
+def test_tree_is_in_named_modules_order_with_containers_and_buffers():
+    tree = from_config(LLAMA_1B)
+    names = [module.name for module in tree.modules]
+    assert names[:4] == ["", "model", "model.embed_tokens", "model.layers"]
+    assert names[-2:] == ["model.rotary_emb", "lm_head"]
+    rotary = tree.modules[-2].buffers[0]
+    assert (rotary.name, rotary.shape, rotary.dtype, rotary.persistent) == ("inv_freq", (32,), "F32", False)
+    assert tree.modules[2].parameters[0].dtype == "BF16"
+    assert tree.tied == {"lm_head.weight": "model.embed_tokens.weight"}
+    assert (tree.input_embedding, tree.output_embedding) == ("model.embed_tokens", "lm_head")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"architectures": ["NoSuchModel"], "model_type": "no_such"}, id="a class without formulas"),
+        pytest.param(LLAMA_1B | {"hidden_size": "large"}, id="a text where a number belongs"),
+        pytest.param(LLAMA_1B | {"attention_bias": "some"}, id="a switch with a value that was never tried"),
+        pytest.param(LLAMA_1B | {"model_type": "mistral"}, id="a class and a model type that do not belong together"),
+        pytest.param({}, id="an empty config.json"),
+    ],
+)
+def test_what_was_not_tried_is_refused(config):
+    with pytest.raises(NoWeightsError) as caught:
+        from_config(config)
+    assert "headers" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "name"),
+    [
+        pytest.param({"num_hidden_layers": 14}, "layers", "model.layers", id="pruned"),
+        pytest.param({"vocab_size": 128258}, "vocabulary", "model.embed_tokens.weight", id="resized"),
+        pytest.param({"attention_bias": True}, "additional", "model.layers.0.self_attn.k_proj.bias", id="biases"),
+    ],
+)
+def test_a_difference_has_a_name(change, code, name):
+    found = compare(from_config(LLAMA_1B | change), from_config(LLAMA_1B))
+    assert (code, name) in [(difference.code, difference.name) for difference in found]
+
+
+def test_the_same_tree_has_no_difference():
+    tree = from_config(LLAMA_1B)
+    assert compare(replace(tree, shapes="headers"), tree) == []
+
+
+FIELDS = {"a": 12, "b": 5, "c": 64, "sizes": [3, 7], "kinds": ["x", "y"], "period": 2}
+
+
+@pytest.mark.parametrize(
+    ("formula", "size"),
+    [
+        pytest.param(7, 7, id="a number"),
+        pytest.param("a", 12, id="a field"),
+        pytest.param("2*a+_3", 27, id="a multiple and an offset"),
+        pytest.param("a:b*b", 10, id="a whole quotient times a field"),
+        pytest.param("c*a/b", 153, id="divided at the end"),
+        pytest.param("a+_-1*b", 7, id="a difference"),
+        pytest.param("b^8", 8, id="rounded up to a multiple"),
+        pytest.param("b~", 3, id="half, upwards"),
+        pytest.param("sizes[#]", 7, id="the element at the layer's index"),
+        pytest.param("sizes[]", 2, id="a list's length"),
+        pytest.param("#", 1, id="the index"),
+    ],
+)
+def test_formulas(formula, size):
+    assert evaluate(formula, FIELDS.__getitem__, Place(1, 2)) == size
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [pytest.param("kinds", id="no number"), pytest.param("a/#", id="by zero"), pytest.param("b+_-1*a", id="negative")],
+)
+def test_formulas_refuse(formula):
+    with pytest.raises(Unfit):
+        evaluate(formula, FIELDS.__getitem__, Place(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("condition", "index", "holds"),
+    [
+        pytest.param("%period:-1", 1, True, id="every second layer from the second"),
+        pytest.param("%period:-1", 2, False, id="not the third"),
+        pytest.param("in sizes", 3, True, id="listed"),
+        pytest.param("out sizes & %period:-1", 3, False, id="both"),
+        pytest.param("has kinds y", 0, True, id="any layer is of a kind"),
+        pytest.param("a!=b", 0, True, id="two sizes differ"),
+    ],
+)
+def test_conditions(condition, index, holds):
+    assert met(condition, FIELDS.__getitem__, Place(index, 4)) is holds
