@@ -28,6 +28,7 @@ EXPLAINED = frozenset({
     "names_not_in_class", "saved_modules", "other_rank", "other_method",
 })  # fmt: skip
 DAMAGED = frozenset({"cut_short", "too_long", "no_tensors"})
+_TODAY = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}  # ViT and its kin, transformers 5
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
 
 
@@ -65,8 +66,22 @@ def explain_adapter(
     except LoraSizeError as error:
         if error.code not in ("invalid_lora", "no_target_modules", "unsupported_module"):
             raise
-        return _refused(found, checkpoint, error)
+        renamed = _under_names_of_today(_on_its_base(found, request))
+        if error.code != "no_target_modules" or renamed is None:
+            return _refused(found, checkpoint, error)
+        try:
+            answer = estimate(renamed, bases=bases, progress=progress)
+        except LoraSizeError:
+            return _refused(found, checkpoint, error)
     return _explanation(found, checkpoint, answer, _compare(answer, found, checkpoint))
+
+
+def _under_names_of_today(request: Request) -> Request | None:
+    """The request with targets that transformers has renamed since; None where there are none."""
+    targets = request.lora.get("target_modules")
+    if not isinstance(targets, (list, tuple)) or not any(name in _TODAY for name in targets):
+        return None
+    return replace(request, lora={**request.lora, "target_modules": [_TODAY.get(name, name) for name in targets]})
 
 
 def _explanation(
