@@ -250,7 +250,13 @@ def _fused_name(module: Module) -> str | None:
     return next((f"{outer}.{fused}" for fused, names in _MEGATRON.items() if leaf in names), None)
 
 
+def _listed(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
+    """The names as they are, on the class that the checkpoint names."""
+    return Resolved(tree, lora)
+
+
 _RULES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree, dict[str, Any]], Resolved]] = {
+    "listed": _listed,
     "axolotl_linear": _axolotl_linear,
     "llamafactory": _llamafactory,
     "swift_all_linear": _swift,

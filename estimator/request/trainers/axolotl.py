@@ -134,7 +134,7 @@ def _lora(keys: Keys) -> dict[str, Any]:
     return lora
 
 
-def _target_rule(keys: Keys) -> TargetRule | None:
+def _target_rule(keys: Keys) -> TargetRule:
     frozen = keys.values.get("unfrozen_parameters")
     if frozen:
         keys.note(
@@ -143,7 +143,7 @@ def _target_rule(keys: Keys) -> TargetRule | None:
             "patterns matches is frozen, LoRA included.",
         )
     if not keys.flag("lora_target_linear"):
-        return None
+        return TargetRule(name="listed")
     listed = keys.values.get("lora_target_modules")
     also = listed.split() if isinstance(listed, str) else (keys.names("lora_target_modules") or [])
     return TargetRule(name="axolotl_linear", settings={"and": also})
