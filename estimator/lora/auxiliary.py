@@ -41,7 +41,7 @@ def auxiliary_modules(
     Raises InvalidLoraError where PEFT refuses.
     """
     wrapped = {layer.module for layer in layers}
-    if not config.modules_to_save and not later and config.trainable_token_indices is None:
+    if not (config.modules_to_save or later or tied_saves) and config.trainable_token_indices is None:
         return Auxiliary()
     names = [*(config.modules_to_save or ()), *later]
     saved: dict[str, str | None] = dict.fromkeys(_wrappable(index, names, wrapped, "modules_to_save"))
@@ -49,8 +49,8 @@ def auxiliary_modules(
         source = index.tree.input_embedding
         if source not in saved:
             raise InvalidLoraError(
-                f"ensure_weight_tying takes {source}, the input embedding, out of modules_to_save again; PEFT then ends "
-                "in an AttributeError of its own.",
+                f"ensure_weight_tying takes {source}, the input embedding, out of modules_to_save again; PEFT then "
+                "ends in an AttributeError of its own.",
                 where="ensure_weight_tying",
                 way_out="leave it out",
             )

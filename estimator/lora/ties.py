@@ -1,7 +1,8 @@
 """Which modules are tied to the input embedding, and what ensure_weight_tying makes of a config.
 
 peft 0.21.2: _get_module_names_tied_with_embedding (peft/utils/other.py), BaseTuner._check_tied_modules
-(peft/tuners/tuners_utils.py), LoraModel._add_modules_to_save_to_tie and _add_targets_to_tie (peft/tuners/lora/model.py).
+(peft/tuners/tuners_utils.py), LoraModel._add_modules_to_save_to_tie and _add_targets_to_tie
+(peft/tuners/lora/model.py).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def tied_with_embedding(index: TreeIndex) -> list[str]:
 
 
 def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[str, ...], tuple[str, ...]]:
-    """_check_tied_modules: the config, the modules to save that follow the embedding's copy, the targets that follow it."""
+    """_check_tied_modules: the config, the modules to save that follow the embedding's copy, the targets likewise."""
     tied = tied_with_embedding(index)
     if not config.ensure_weight_tying or not tied:
         return config, (), ()

@@ -56,7 +56,7 @@ class Variant(NamedTuple):
 
 def variant_of(config: LoraConfig) -> Variant | None:
     """The one variant that a config asks for. Raises InvalidLoraError for combinations, which PEFT does not have."""
-    asked = [name for name in VARIANTS if getattr(config, name)]
+    asked = [name for name in VARIANTS if _asks(getattr(config, name))]
     if config.init_lora_weights == "mica":
         asked.append("mica")
     if len(asked) > 1:
@@ -67,6 +67,11 @@ def variant_of(config: LoraConfig) -> Variant | None:
     if kind == "use_bdlora":
         return _bdlora(config.use_bdlora)
     return Variant(kind, size=_size(config, kind))
+
+
+def _asks(value: Any) -> bool:
+    """A sub-config asks for its variant even where it is empty."""
+    return isinstance(value, Mapping) or bool(value)
 
 
 def _size(config: LoraConfig, kind: str) -> int:

@@ -1,0 +1,145 @@
+"""What PEFT 0.21.2 adapts, counts, saves and refuses, on a small model whose numbers can be done by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.errors import InvalidLoraError, NoTargetModulesError, UnsupportedError, UnsupportedModuleError
+from estimator.lora.adapt import adapt
+from estimator.request.lora_config import from_mapping
+
+WIDTH, ROWS = 48, 101
+
+
+def linear(name: str, out: int, into: int, *, bias: bool = False) -> Module:
+    own = [Parameter("weight", (out, into), "BF16")] + [Parameter("bias", (out,), "BF16")] * bias
+    return Module(name, "Linear", "Linear", tuple(own))
+
+
+def layer(number: int) -> list[Module]:
+    name = f"model.layers.{number}"
+    return [
+        Module(name, "Layer", "other"),
+        linear(f"{name}.q_proj", 48, WIDTH),
+        linear(f"{name}.v_proj", 16, WIDTH, bias=True),
+        Module(f"{name}.norm", "Norm", "other", (Parameter("weight", (WIDTH,), "BF16"),)),
+    ]
+
+
+TREE = ModuleTree(
+    architecture="TinyForCausalLM",
+    config={"model_type": "llama", "vocab_size": ROWS, "tie_word_embeddings": False},
+    modules=(
+        Module("", "TinyForCausalLM", "other"),
+        Module("model", "TinyModel", "other"),
+        Module("model.embed_tokens", "Embedding", "Embedding", (Parameter("weight", (ROWS, WIDTH), "BF16"),)),
+        Module("model.layers", "ModuleList", "other"),
+        *layer(0),
+        *layer(1),
+        linear("lm_head", ROWS, WIDTH),
+    ),
+    tied={},
+    input_embedding="model.embed_tokens",
+    output_embedding="lm_head",
+)
+TIED = replace(TREE, tied={"lm_head.weight": "model.embed_tokens.weight"}, tie_word_embeddings=True, declares_ties=True)
+Q, V = 48 + WIDTH, 16 + WIDTH  # parameters of one q_proj and one v_proj for each rank
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        pytest.param({}, 8 * 2 * (Q + V), id="r 8 on llama's default, q_proj and v_proj"),
+        pytest.param({"target_modules": ["q_proj"], "r": 4}, 4 * 2 * Q, id="a name is a suffix"),
+        pytest.param({"target_modules": ["layers.1.q_proj"], "r": 4}, 4 * Q, id="a longer suffix"),
+        pytest.param({"target_modules": "all-linear", "r": 1}, 2 * (Q + V), id="all-linear spares the output head"),
+        pytest.param({"target_modules": r".*\.0\..*_proj", "r": 1}, Q + V, id="a text is matched whole"),
+        pytest.param({"layers_to_transform": [1], "r": 1}, Q + V, id="one layer"),
+        pytest.param({"exclude_modules": ["v_proj"], "r": 1}, 2 * Q, id="excluded by suffix"),
+        pytest.param({"rank_pattern": {"q_proj": 3}, "r": 1}, 3 * 2 * Q + 2 * V, id="rank by name"),
+        pytest.param({"rank_pattern": {r".*\.0\..*": 5, "q_proj": 3}, "r": 1}, 5 * (Q + V) + 3 * Q + V, id="first key wins"),
+        pytest.param({"use_dora": True, "r": 1}, 2 * (Q + V + 48 + 16), id="DoRA's magnitudes are as long as the output"),
+        pytest.param({"lora_bias": True, "r": 1}, 2 * (Q + V + 48 + 16), id="lora_B gets a bias"),
+        pytest.param({"bias": "all", "r": 1}, 2 * (Q + V + 16), id="the base's biases train as well"),
+        pytest.param({"modules_to_save": ["lm_head"], "r": 1}, 2 * (Q + V) + ROWS * WIDTH, id="a module saved whole"),
+        pytest.param({"trainable_token_indices": [0, 1], "r": 1}, 2 * (Q + V) + 2 * WIDTH, id="two rows of the embedding"),
+        pytest.param({"target_parameters": ["q_proj.weight"], "target_modules": [], "r": 1}, 2 * Q, id="parameters by name"),
+        pytest.param({"layer_replication": [[0, 2], [0, 1]], "r": 1}, 3 * (Q + V), id="a layer twice"),
+        pytest.param({"init_lora_weights": "mica", "r": 1}, 2 * 2 * WIDTH, id="MiCA freezes lora_B"),
+        pytest.param({"kasa_config": {}, "r": 2}, 2 * (2 * (Q + V) + 4), id="KaSA's diagonal"),
+        pytest.param({"peft_type": "ADALORA", "total_step": 9}, 2 * 12 * (Q + V + 2), id="AdaLoRA starts with init_r 12"),
+    ],
+)  # fmt: skip
+def test_trainable_parameters(config, parameters):
+    assert adapt(TREE, from_mapping(config)).trainable_parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        pytest.param({"target_modules": ["nope"]}, NoTargetModulesError, id="no such module"),
+        pytest.param({"target_modules": ["layers"]}, UnsupportedModuleError, id="a container"),
+        pytest.param({"target_modules": ["norm"]}, UnsupportedModuleError, id="a norm"),
+        pytest.param({"r": 0}, InvalidLoraError, id="no rank"),
+        pytest.param({"r": 10**30}, InvalidLoraError, id="a rank no matrix can have"),
+        pytest.param({"target_modules": ".*q", "layers_to_transform": [0]}, InvalidLoraError, id="layers of an expression"),
+        pytest.param({"layers_pattern": "layers"}, InvalidLoraError, id="a pattern without layers"),
+        pytest.param({"use_dora": True, "lora_bias": True}, InvalidLoraError, id="DoRA has no bias"),
+        pytest.param({"bias": "some"}, InvalidLoraError, id="no such bias"),
+        pytest.param({"target_modules": "(a"}, InvalidLoraError, id="no regular expression"),
+        pytest.param({"task_type": "CHAT"}, InvalidLoraError, id="no such task"),
+        pytest.param({"target_modules": ["embed_tokens"], "lora_bias": True}, InvalidLoraError, id="embeddings have no bias"),
+        pytest.param({"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["head"]}, InvalidLoraError,
+                     id="modules_to_save matches the end of a word"),
+        pytest.param({"trainable_token_indices": [500]}, InvalidLoraError, id="a token that is not there"),
+        pytest.param({"use_qalora": True}, InvalidLoraError, id="QA-LoRA without GPTQ"),
+        pytest.param({"peft_type": "LOHA"}, UnsupportedError, id="another method"),
+        pytest.param({"megatron_config": {"a": 1}}, UnsupportedError, id="Megatron's layers"),
+    ],
+)  # fmt: skip
+def test_refusals(config, error):
+    with pytest.raises(error):
+        adapt(TREE, from_mapping(config))
+
+
+def names(adaptation) -> set[str]:
+    return {tensor.name.removeprefix("base_model.model.") for tensor in adaptation.tensors}
+
+
+@pytest.mark.parametrize(
+    ("tree", "config", "extra"),
+    [
+        pytest.param(TREE, {"target_modules": ["embed_tokens"]}, {"model.embed_tokens.base_layer.weight"}, id="targeted embedding"),
+        pytest.param(TREE, {"modules_to_save": ["lm_head"]}, {"lm_head.weight"}, id="the copy goes by the module's name"),
+        pytest.param(TREE, {"bias": "all"}, {f"model.layers.{i}.v_proj.base_layer.bias" for i in (0, 1)}, id="biases"),
+        pytest.param(TIED, {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+                     {"model.embed_tokens.weight", "lm_head.weight"}, id="a tied copy is saved under both names"),
+        pytest.param(TIED, {"trainable_token_indices": [0]}, {"model.embed_tokens.token_adapter.trainable_tokens_delta"},
+                     id="tied rows are saved once"),
+    ],
+)  # fmt: skip
+def test_what_is_saved_beside_lora(tree, config, extra):
+    found = names(adapt(tree, from_mapping(config)))
+    assert {name for name in found if ".lora_" not in name} == extra
+
+
+def test_one_more_token_saves_both_embeddings():
+    found = adapt(TREE, from_mapping({}), vocab_size=ROWS + 1)
+    assert {t.name: t.shape for t in found.tensors if t.part == "embeddings"} == {
+        "base_model.model.model.embed_tokens.weight": (ROWS + 1, WIDTH),
+        "base_model.model.lm_head.weight": (ROWS + 1, WIDTH),
+    }
+    assert found.all_parameters - adapt(TREE, from_mapping({})).all_parameters == 2 * WIDTH
+
+
+@pytest.mark.parametrize(("asked", "dtype"), [(None, "F32"), ("base", "BF16"), ("F16", "F16")])
+def test_dtype_of_the_adapter(asked, dtype):
+    assert {t.dtype for t in adapt(TREE, from_mapping({}), adapter_dtype=asked).tensors} == {dtype}
+
+
+def test_a_name_that_matches_nothing_is_noted():
+    notes = adapt(TREE, from_mapping({"target_modules": ["q_proj", "gate_proj"]})).notes
+    assert [note.code for note in notes] == ["targets_not_found"]
