@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from estimator.architecture.module import ModuleTree
 from estimator.errors import NoTargetModulesError
+from estimator.lora.facts import moe_pattern, moe_targets
 from estimator.lora.index import TreeIndex, index_of
 from estimator.notes import Note
 from estimator.request.targets import parse_targets
@@ -60,7 +61,7 @@ def _letters(words: list[str]) -> list[str] | None:
 
 
 def _resolved(index: TreeIndex, letters: list[str]) -> list[str]:
-    roles = {letter: _names(index, letter) for letter in ROLES}
+    roles = {letter: _experts(index, letter) or _names(index, letter) for letter in ROLES}
     missing = [letter for letter in letters if not roles[letter]]
     if missing:
         has = "".join(letter for letter in ROLES if roles[letter])
@@ -70,16 +71,24 @@ def _resolved(index: TreeIndex, letters: list[str]) -> list[str]:
             way_out=f"the letters it has: {has}" if has else "name modules, or say all-linear",
         )
     wanted = list(dict.fromkeys(name for letter in letters for name in roles[letter]))
+    if any(_experts(index, letter) for letter in letters):
+        return wanted
     found = {name for one in wanted for name in _of_text(index, one)}
     unwanted = any(set(index.with_suffix(one)) - found for one in wanted)
     return sorted(found, key=index.order.__getitem__) if unwanted else wanted
+
+
+def _experts(index: TreeIndex, letter: str) -> list[str]:
+    """The name of transformers 4 that PEFT takes for a fused expert parameter of this model type."""
+    pattern = moe_pattern(str(index.tree.config.get("model_type")))
+    return [name for name in ROLES[letter] if letter in "gud" and name in moe_targets(pattern)] if pattern else []
 
 
 def _names(index: TreeIndex, letter: str) -> list[str]:
     """The names that this model has for a role; a fused module where it has no single one."""
     found = [name for name in ROLES[letter] if _of_text(index, name)]
     if letter == "o" and len(found) > 1:
-        found = [name for name in found if name != "out_proj"] or found
+        found = [name for name in found if name not in ("out_proj", "wo")] or found
     if letter == "d" and "output.dense" in found:
         found = [] if not _mlp_output(index) else ["output.dense"]
     if found:

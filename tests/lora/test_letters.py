@@ -1,0 +1,45 @@
+"""Letters are roles, as each model names them."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.errors import NoTargetModulesError
+from estimator.lora.letters import resolve_targets
+
+
+def tree(*names: str, model_type: str = "x", kind: str = "Linear") -> ModuleTree:
+    weight = (Parameter("weight", (4, 4), "F32"),)
+    modules = tuple(Module(name, kind, kind, weight) for name in names)
+    return ModuleTree(architecture="X", config={"model_type": model_type}, modules=modules, tied={})
+
+
+GPT2 = tree("h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj", kind="Conv1D")
+BERT = tree("l.0.attention.self.query", "l.0.attention.self.key", "l.0.attention.output.dense", "l.0.output.dense")
+MOE = tree("l.0.self_attn.q_proj", "l.0.self_attn.o_proj", model_type="qwen3_moe")
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "targets"),
+    [
+        pytest.param(GPT2, "qkv", ["c_attn"], id="a fused module counts once"),
+        pytest.param(GPT2, "o", ["attn.c_proj"], id="attention's c_proj, not the MLP's"),
+        pytest.param(BERT, "q,k", ["query", "key"], id="with commas"),
+        pytest.param(BERT, "o", ["attention.output.dense"], id="by a longer name where a short one catches more"),
+        pytest.param(MOE, "qg", ["q_proj", "gate_proj"], id="experts by the names that PEFT converts"),
+        pytest.param(MOE, "q_proj,o_proj", ["q_proj", "o_proj"], id="names"),
+        pytest.param(MOE, "all-linear", "all-linear", id="all-linear"),
+        pytest.param(MOE, "default", None, id="default"),
+        pytest.param(MOE, "re:.*q_proj", ".*q_proj", id="an expression"),
+        pytest.param(tree("q", "v"), "q,v", ["q", "v"], id="modules of those very names"),
+    ],
+)
+def test_what_targets_become(model, text, targets):
+    assert resolve_targets(text, model)[0] == targets
+
+
+def test_a_letter_that_the_model_lacks():
+    with pytest.raises(NoTargetModulesError) as refusal:
+        resolve_targets("g", BERT)
+    assert "qko" in refusal.value.way_out
