@@ -27,6 +27,7 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     name, facts = _chosen(config, task)
     lookup = lookup_for(config, facts, num_labels)
     try:
+        _check_nesting(facts, config)
         _check_region(facts, lookup)
         grower = _Grower(facts, lookup, _dtype(config))
         grower.module("", len(facts["n"]) - 1, Place())
@@ -98,6 +99,14 @@ def _get(config: Any, path: str) -> Any:
             return _MISSING
         config = config[key]
     return config
+
+
+def _check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Old configs hold a tower's fields at the top: which of them the class would take over was not tried."""
+    for path in facts["rules"]:
+        parent, _, leaf = path.rpartition(".")
+        if parent and leaf in config and _get(config, parent) is _MISSING:
+            raise Unfit(f"{parent} is missing, {leaf} stands outside it")
 
 
 def _check_region(facts: Mapping[str, Any], lookup: Lookup) -> None:
