@@ -20,25 +20,48 @@ GATE_UP = transform(["e.*.gate", "e.*.up"], ["e.gate_up"], MERGE, ["Concatenate"
     ("rule", "name", "shapes", "expected"),
     [
         pytest.param(
-            GATE_UP, "m.e.gate_up", {"e.*.gate": [(5, 3)] * 4, "e.*.up": [(5, 3)] * 4}, {"m.e.gate_up": (4, 10, 3)},
+            GATE_UP,
+            "m.e.gate_up",
+            {"e.*.gate": [(5, 3)] * 4, "e.*.up": [(5, 3)] * 4},
+            {"m.e.gate_up": (4, 10, 3)},
             id="four experts' gate and up: stacked, then joined",
         ),
         pytest.param(
-            transform(["qkv"], ["q", "k", "v"], ["Chunk", {"dim": 0}]), "m.q.weight", {"qkv": [(12, 4)]},
-            {"m.q.weight": (4, 4), "m.k.weight": (4, 4), "m.v.weight": (4, 4)}, id="one into three",
+            transform(["qkv"], ["q", "k", "v"], ["Chunk", {"dim": 0}]),
+            "m.q.weight",
+            {"qkv": [(12, 4)]},
+            {"m.q.weight": (4, 4), "m.k.weight": (4, 4), "m.v.weight": (4, 4)},
+            id="one into three",
         ),
         pytest.param(
-            transform(["w"], ["e.*.w"], ["SplitModulelist", {"dim": 0}]), "e.0.w", {"w": [(2, 3, 4)]},
-            {"e.0.w": (3, 4), "e.1.w": (3, 4)}, id="a stack taken apart",
+            transform(["w"], ["e.*.w"], ["SplitModulelist", {"dim": 0}]),
+            "e.0.w",
+            {"w": [(2, 3, 4)]},
+            {"e.0.w": (3, 4), "e.1.w": (3, 4)},
+            id="a stack taken apart",
         ),
         pytest.param(
-            transform(["w"], ["v"], ["Transpose", {"dim0": 1, "dim1": 2}]), "v", {"w": [(2, 3, 4)]}, {"v": (2, 4, 3)}, id="transposed",
+            transform(["w"], ["v"], ["Transpose", {"dim0": 1, "dim1": 2}]),
+            "v",
+            {"w": [(2, 3, 4)]},
+            {"v": (2, 4, 3)},
+            id="transposed",
         ),
         pytest.param(
-            transform(["w"], ["v"], ["Conv3dToLinear", {}]), "v", {"w": [(8, 3, 2, 4, 4)]}, {"v": (8, 96)}, id="patches as a Linear",
+            transform(["w"], ["v"], ["Conv3dToLinear", {}]),
+            "v",
+            {"w": [(8, 3, 2, 4, 4)]},
+            {"v": (8, 96)},
+            id="patches as a Linear",
         ),
-        pytest.param(transform(["w"], ["v"], ["Split", {"dim": 0}]), "v", {"w": [(8, 3)]}, None, id="sizes that shapes do not tell"),
+        pytest.param(
+            transform(["w"], ["v"], ["Split", {"dim": 0}]),
+            "v",
+            {"w": [(8, 3)]},
+            None,
+            id="sizes that shapes do not tell",
+        ),
     ],
-)  # fmt: skip
+)
 def test_converted(rule, name, shapes, expected):
     assert converted(rule, name, shapes, lambda path: None) == expected

@@ -1,4 +1,4 @@
-"""Is the file what the generator writes today? A part of the classes, where transformers' stated release is installed."""
+"""Is the file what the generator writes today? A part of the classes, where the stated release is installed."""
 
 from __future__ import annotations
 
