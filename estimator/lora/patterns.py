@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
@@ -78,6 +77,8 @@ def _refused(what: str, where: str, way_out: str) -> InvalidLoraError:
 
 
 def _matching_elsewhere(pattern: str, how: str, names: Sequence[str], *, where: str, said: str) -> list[str]:
+    import subprocess  # costs more to import than most requests take
+
     try:
         worker = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _WORKER],
