@@ -23,7 +23,19 @@ COMMANDS = {
 }
 
 
+class _PipeClosed(Exception):
+    """The reader of the output is gone; no OSError, of which click would make a failure."""
+
+
 class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
+        return result
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -95,7 +107,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; never a traceback for what users or files bring."""
     try:
         result = cli.main(args=arguments, prog_name=_program(), standalone_mode=False)
-        sys.stdout.flush()
         code = result if isinstance(result, int) else 0
     except LoraSizeError as error:
         code = _say(error)
@@ -107,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         print("\nstopped.", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
+    except _PipeClosed:
         # The reader is gone: nothing more can be said, and the interpreter must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
