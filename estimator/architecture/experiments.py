@@ -132,7 +132,7 @@ def experiments(name: str, seconds: float, wanted: int) -> list[Build]:
 
 
 def _hidden(config: Any, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    """Changes that a look at the fields does not suggest: gated activations, lists of layers, fields that only models read."""
+    """Changes that a look at the fields does not suggest: gates, lists of layers, fields that only models read."""
     found: list[tuple[tuple[str, ...], Any]] = []
     for key, value in vars(config).items():
         if hasattr(value, "to_dict"):

@@ -63,10 +63,8 @@ def _factor(factor: str, lookup: Lookup, place: Place) -> Any:
             raise Unfit(factor)
         return one // other
     path, mark, multiple = factor.partition("^") if "[" not in factor else (factor, "", "")
-    if ":" in path:
-        value = _factor(path, lookup, place)
-    else:
-        value = item(path, lookup, place) if "[" in path else lookup(path)
+    read = _factor if ":" in path else item if "[" in path else None
+    value = read(path, lookup, place) if read else lookup(path)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Unfit(f"{path} is {value!r}")
     return -(-value // int(multiple)) * int(multiple) if mark else value

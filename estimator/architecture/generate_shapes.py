@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from estimator.architecture.conditions import Place
+from estimator.architecture.fields_used import paths_of
 from estimator.architecture.fit import default_rule
 from estimator.architecture.shapes import SHAPES, pack, shapes_of, whole_text
 
@@ -115,78 +116,6 @@ class _Shim:
         self.ties, self.embeddings = build.ties, build.embeddings
 
 
-_WORD = re.compile(r"[A-Za-z_][\w.]*")
-
-
-def paths_of(value: Any) -> set[str]:
-    """The config fields that nodes, ties, options or rules read."""
-    found: set[str] = set()
-    for condition in _conditions(value):
-        for part in re.split(r" & | / ", condition):
-            part = part.lstrip("^")
-            if part.startswith("#"):
-                continue
-            if part.startswith(("has ", "in ", "out ")):
-                found.add(part.split(" ")[1])
-                continue
-            head = (
-                re.split(r"(?<=.)[=~@<>]|!=", part.lstrip("?!"))[0] if "==" not in part and "!=" not in part else part
-            )
-            found |= set(_WORD.findall(head))
-    for size in _sizes(value):
-        found |= {word.rstrip("_") if word.endswith("+_") else word for word in _WORD.findall(size.replace("+_", "+"))}
-    return found
-
-
-def _conditions(value: Any) -> set[str]:
-    found: set[str] = set()
-    if isinstance(value, dict):
-        if "n" in value:
-            for node in value["n"]:
-                for slot in (*node[2], *node[3]):
-                    found.add(slot[1])
-                    found |= {option[0] for size in slot[2] if isinstance(size, list) for option in size}
-                if isinstance(node[4], list):
-                    found |= {option[0] for option in node[4]}
-                for child, when, options in node[6]:
-                    if isinstance(when, list):
-                        found |= {option[0] for option in when}
-                    elif isinstance(when, str) and not child.endswith("*"):
-                        found.add(when)
-                    found |= {option[0] for option in options}
-            found |= {tie[2] for tie in value["ties"]}
-            found |= {option[0] for key in ("in", "out") for option in value[key]}
-        for rule in value.values():
-            if isinstance(rule, dict):
-                found |= {option[0] for key in ("size", "items", "choice") for option in rule.get(key, ())}
-    return found
-
-
-def _sizes(value: Any) -> set[str]:
-    found: set[str] = set()
-
-    def add(size: Any) -> None:
-        for one in [option[1] for option in size] if isinstance(size, list) else [size]:
-            if isinstance(one, str):
-                found.add(one)
-
-    for node in value.get("n", ()):
-        for slot in (*node[2], *node[3]):
-            for size in slot[2]:
-                add(size)
-        add(node[4])
-        for child, when, _ in node[6]:
-            if child.endswith("*"):
-                add(when)
-        if node[0].startswith("ACT2FN:"):
-            found.add(node[0].partition(":")[2])
-    for rule in value.values() if "n" not in value else ():
-        if isinstance(rule, dict):
-            add(rule.get("size", []))
-            add(rule.get("length", 0))
-    return found
-
-
 def _rules(name: str, path: str, builds: Sequence[Any], learner: Any) -> dict[str, Any]:
     """What the field is where config.json leaves it out, and where it says null."""
     from estimator.architecture import tiny
@@ -261,9 +190,10 @@ def _seen(facts: Mapping[str, Any], builds: Sequence[Any]) -> dict[str, list[str
     for path in sorted(paths_of(facts) | {p for rule in facts["rules"].values() for p in paths_of(rule)}):
         values = {one.at.setting.fields[path] for one in builds if path in one.at.setting.fields}
         values |= {v for one in builds for v in one.at.setting.lists.get(path, ())}
-        if values and not any(re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) for value in values) and len(values) < 40:
-            if not any(node[0] == f"ACT2FN:{path}" for node in facts["n"]):
-                seen[path] = sorted(values)
+        is_activation = any(node[0] == f"ACT2FN:{path}" for node in facts["n"])
+        numbers = any(re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) for value in values)
+        if 0 < len(values) < 40 and not numbers and not is_activation:
+            seen[path] = sorted(values)
     return seen
 
 

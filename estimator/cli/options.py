@@ -29,7 +29,7 @@ MODEL = (
 )
 LORA = (
     click.option("-r", "--r", type=int, help="Rank. [default: 8]"),
-    click.option("-t", "--targets", help="Letters (qkvo, qkvogud), names (q_proj,v_proj), all-linear, default, re:REGEX."),
+    click.option("-t", "--targets", help="Letters (qkvo), names (q_proj,v_proj), all-linear, default, re:REGEX."),
     click.option("--exclude", metavar="NAMES|re:REGEX", help="Modules that are not adapted."),
     click.option("--layers", metavar="0-15,31", help="Only these layers (layers_to_transform)."),
     click.option("--rank-pattern", metavar="NAME=RANK", multiple=True, help="Another rank for some modules."),

@@ -77,18 +77,23 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         return _from_headers(found, config, task, request.num_labels)
     if found.declared is not None and not request.set:
         return _from_declared(found, config, task, request.num_labels)
-    raise _needs_headers(found, request)
+    return _from_config(found, config, task, request.num_labels)
 
 
-def _needs_headers(found: Found, request: Request) -> LoraSizeError:
-    """No headers, or headers that --set would contradict."""
-    if request.set:
-        what, where = "shapes can't be had from a changed config.json alone yet.", "--set"
-        return NoWeightsError(what, where=where, way_out="leave --set out, or name a folder that holds such a model")
-    others = ", ".join(list(found.other_files)[:3])
-    what = f"{found.id} has no safetensors headers" + (f", only {others}." if others else ".")
-    way_out = "name a folder or repository with .safetensors files"
-    return NoWeightsError(what, where="--model", way_out=way_out)
+def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
+    """Shapes as the class computes them. Raises NoWeightsError where they can't be had without headers."""
+    from estimator.architecture.from_config import from_config
+
+    try:
+        tree = from_config(config, task=task, num_labels=num_labels)
+    except NoWeightsError as error:
+        if not found.other_files:
+            raise
+        what = f"{error.what} There are only {', '.join(list(found.other_files)[:3])}, which are not read."
+        raise NoWeightsError(what, where=error.where, way_out=error.way_out) from error
+    tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
+    tree = replace(tree, tied=tied)
+    return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
 
 
 def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
@@ -98,16 +103,23 @@ def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, nu
 
     declared = declared_checkpoint(found.declared or {}, config_dtype(config) or "F32")
     tree = build(config, declared, task=task, num_labels=num_labels)
+    if (
+        task is None and _undeclared(tree, found.declared or {}) or _INCOMPLETE & {note.code for note in tree.notes}
+    ):  # a variant of the class that the facts do not have
+        tree = build(config, declared, use_facts=False)
     tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
     notes = tuple(note for note in tree.notes if note.code != "ties_assumed")  # the bundled table knows
-    tree = _honest(replace(tree, tied=tied, shapes="config", notes=notes))
+    tree = replace(tree, tied=tied, shapes="config", notes=notes)
     return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
 
 
-def _honest(tree: ModuleTree) -> ModuleTree:
-    """A tree that does not hold all that the bundled layout declares is not called exact."""
-    doubtful = {"unused_tensors", "missing_tensors"} & {note.code for note in tree.notes}
-    return replace(tree, basis="inferred") if doubtful else tree
+def _undeclared(tree: ModuleTree, declared: Mapping[str, Any]) -> set[str]:
+    """Distinct parameters that the bundled layout does not have, under their own name or one that is tied to it."""
+    names = {f"{m.name}.{p.name}" if m.name else p.name for m in tree.modules for p in m.parameters}
+    return names - tree.tied.keys() - declared.keys() - {tree.tied[name] for name in declared if name in tree.tied}
+
+
+_INCOMPLETE = frozenset({"unused_tensors", "missing_tensors"})
 
 
 def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:
@@ -130,6 +142,8 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
         tree = _with_unknown_shapes(config, unpacked, task, num_labels)
     else:
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
+    if any(note.code == "missing_tensors" for note in tree.notes):
+        tree = replace(tree, basis="inferred")
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)
 
 

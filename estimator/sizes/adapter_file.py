@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -26,9 +27,18 @@ def adapter_file_bytes(tensors: Iterable[Any]) -> tuple[int, int]:
     at, header = 0, len(_METADATA) + 1
     for tensor in sorted(tensors, key=lambda tensor: (-_ORDER[tensor.dtype], tensor.name)):
         end = at + prod(tensor.shape) * BITS[tensor.dtype] // 8
-        name = len(json.dumps(tensor.name, ensure_ascii=False).encode())
-        shape = sum(len(str(dimension)) for dimension in tensor.shape) + max(0, len(tensor.shape) - 1)
-        header += _FORM + name + len(tensor.dtype) + shape + len(str(at)) + len(str(end))
+        header += _FORM + _name_bytes(tensor.name) + len(tensor.dtype) + _shape_bytes(tensor.shape)
+        header += len(str(at)) + len(str(end))
         at = end
     header += -header % _ALIGNMENT
     return 8 + header + at, header
+
+
+@lru_cache(maxsize=200_000)
+def _name_bytes(name: str) -> int:
+    return len(json.dumps(name, ensure_ascii=False).encode())
+
+
+@lru_cache(maxsize=4096)
+def _shape_bytes(shape: tuple[int, ...]) -> int:
+    return sum(len(str(dimension)) for dimension in shape) + max(0, len(shape) - 1)

@@ -23,7 +23,9 @@ def header_length(first_bytes: bytes, file_bytes: int | None, *, where: str) -> 
     again = "fetch this file again; safetensors would refuse it too"
     if first_bytes[:LENGTH_BYTES] == b"version ":
         raise MalformedHeaderError(
-            "this is a Git LFS pointer, not the file itself.", where=where, way_out="run `git lfs pull` to fetch the file"
+            "this is a Git LFS pointer, not the file itself.",
+            where=where,
+            way_out="run `git lfs pull` to fetch the file",
         )
     if len(first_bytes) < LENGTH_BYTES:
         what = f"the file has {len(first_bytes)} bytes; the length of a safetensors header alone takes 8."
@@ -31,7 +33,9 @@ def header_length(first_bytes: bytes, file_bytes: int | None, *, where: str) -> 
     length = int.from_bytes(first_bytes[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         what = f"the header claims {length:,} bytes; the format allows {MAX_HEADER_BYTES:,}."
-        raise MalformedHeaderError(what, where=where, way_out="this is not a safetensors file, or it is damaged; " + again)
+        raise MalformedHeaderError(
+            what, where=where, way_out="this is not a safetensors file, or it is damaged; " + again
+        )
     if file_bytes is not None and LENGTH_BYTES + length > file_bytes:
         what = f"the header claims {length:,} bytes, but the file ends after {file_bytes:,}."
         raise MalformedHeaderError(what, where=where, way_out=again)

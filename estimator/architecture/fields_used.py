@@ -1,0 +1,77 @@
+"""Which fields of config.json a class's formulas read. Only generators import this file."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_WORD = re.compile(r"[A-Za-z_][\w.]*")
+
+
+def paths_of(value: Any) -> set[str]:
+    """The config fields that nodes, ties, options or rules read."""
+    found: set[str] = set()
+    for condition in _conditions(value):
+        for part in re.split(r" & | / ", condition):
+            part = part.lstrip("^")
+            if part.startswith("#"):
+                continue
+            if part.startswith(("has ", "in ", "out ")):
+                found.add(part.split(" ")[1])
+                continue
+            head = (
+                re.split(r"(?<=.)[=~@<>]|!=", part.lstrip("?!"))[0] if "==" not in part and "!=" not in part else part
+            )
+            found |= set(_WORD.findall(head))
+    for size in _sizes(value):
+        found |= {word.rstrip("_") if word.endswith("+_") else word for word in _WORD.findall(size.replace("+_", "+"))}
+    return found
+
+
+def _conditions(value: Any) -> set[str]:
+    found: set[str] = set()
+    if isinstance(value, dict):
+        if "n" in value:
+            for node in value["n"]:
+                for slot in (*node[2], *node[3]):
+                    found.add(slot[1])
+                    found |= {option[0] for size in slot[2] if isinstance(size, list) for option in size}
+                if isinstance(node[4], list):
+                    found |= {option[0] for option in node[4]}
+                for child, when, options in node[6]:
+                    if isinstance(when, list):
+                        found |= {option[0] for option in when}
+                    elif isinstance(when, str) and not child.endswith("*"):
+                        found.add(when)
+                    found |= {option[0] for option in options}
+            found |= {tie[2] for tie in value["ties"]}
+            found |= {option[0] for key in ("in", "out") for option in value[key]}
+        for rule in value.values():
+            if isinstance(rule, dict):
+                found |= {option[0] for key in ("size", "items", "choice") for option in rule.get(key, ())}
+    return found
+
+
+def _sizes(value: Any) -> set[str]:
+    found: set[str] = set()
+
+    def add(size: Any) -> None:
+        for one in [option[1] for option in size] if isinstance(size, list) else [size]:
+            if isinstance(one, str):
+                found.add(one)
+
+    for node in value.get("n", ()):
+        for slot in (*node[2], *node[3]):
+            for size in slot[2]:
+                add(size)
+        add(node[4])
+        for child, when, _ in node[6]:
+            if child.endswith("*"):
+                add(when)
+        if node[0].startswith("ACT2FN:"):
+            found.add(node[0].partition(":")[2])
+    for rule in value.values() if "n" not in value else ():
+        if isinstance(rule, dict):
+            add(rule.get("size", []))
+            add(rule.get("length", 0))
+    return found
