@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WORD = re.compile(r"[A-Za-z_][\w.]*")
@@ -75,3 +76,17 @@ def _sizes(value: Any) -> set[str]:
             add(rule.get("size", []))
             add(rule.get("length", 0))
     return found
+
+
+def given(fields: Any, parts: Sequence[str]) -> Any:
+    for key in parts:
+        fields = fields.get(key) if isinstance(fields, Mapping) else None
+    return fields
+
+
+def without(fields: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    key, *rest = parts
+    if not rest:
+        return {name: value for name, value in fields.items() if name != key}
+    inner = fields.get(key)
+    return {**fields, key: without(inner, rest)} if isinstance(inner, Mapping) else dict(fields)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from estimator.architecture.conditions import Place
-from estimator.architecture.fields_used import paths_of
+from estimator.architecture.fields_used import given, paths_of, without
 from estimator.architecture.fit import default_rule
 from estimator.architecture.shapes import SHAPES, pack, shapes_of, whole_text
 
@@ -123,13 +123,13 @@ def _rules(name: str, path: str, builds: Sequence[Any], learner: Any) -> dict[st
 
     rules: dict[str, Any] = {}
     parts = tuple(path.split("."))
-    given = [(_given(one.fields, parts), one.at.values.get(path)) for one in builds]
+    given = [(given(one.fields, parts), one.at.values.get(path)) for one in builds]
     if any(value is not None and type(value) is int and value != kept for value, kept in given):
         rules["ignored"] = True  # the class computes the field whatever config.json says
     for key in ("absent", "null"):
         observed, values = [], []
         for one in builds[:: max(1, len(builds) // 24)]:
-            fields = _without(one.fields, parts) if key == "absent" else tiny.changed(one.fields, parts, None)
+            fields = without(one.fields, parts) if key == "absent" else tiny.changed(one.fields, parts, None)
             try:
                 at = observation_of(tiny.make(name, fields))
             except Exception:
@@ -159,20 +159,6 @@ def _plain(name: str, path: str) -> Any:
         return observation_of(tiny.config_class(name)()).values.get(path)
     except Exception:
         return None
-
-
-def _given(fields: Any, parts: Sequence[str]) -> Any:
-    for key in parts:
-        fields = fields.get(key) if isinstance(fields, Mapping) else None
-    return fields
-
-
-def _without(fields: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
-    key, *rest = parts
-    if not rest:
-        return {name: value for name, value in fields.items() if name != key}
-    inner = fields.get(key)
-    return {**fields, key: _without(inner, rest)} if isinstance(inner, Mapping) else dict(fields)
 
 
 def _aliases(config: Any, path: str) -> dict[str, list[str]]:

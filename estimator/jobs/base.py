@@ -102,11 +102,11 @@ def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, nu
     from estimator.checkpoint.index import declared_checkpoint
 
     declared = declared_checkpoint(found.declared or {}, config_dtype(config) or "F32")
-    tree = build(config, declared, task=task, num_labels=num_labels)
-    if (
-        task is None and _undeclared(tree, found.declared or {}) or _INCOMPLETE & {note.code for note in tree.notes}
-    ):  # a variant of the class that the facts do not have
-        tree = build(config, declared, use_facts=False)
+    tree = build(config, declared)
+    if _undeclared(tree, found.declared or {}) or _INCOMPLETE & {note.code for note in tree.notes}:
+        tree = build(config, declared, use_facts=False)  # a variant of the class that the facts do not have
+    elif task is not None:
+        tree = build(config, declared, task=task, num_labels=num_labels)
     tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
     notes = tuple(note for note in tree.notes if note.code != "ties_assumed")  # the bundled table knows
     tree = replace(tree, tied=tied, shapes="config", notes=notes)

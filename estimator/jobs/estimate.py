@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -30,7 +29,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     bases = bases or BaseCache()
     given = {**request.lora, **lora_fields(request)}
     load = load_options(request)
-    base = bases.base(request, _class_task(given, request), progress)
+    base = bases.base(request, given.get("task_type"), progress)
     loaded = bases.sizes(base, load)
     adaptation, target_notes = _adapt(loaded.model, given, request)
     sizes, size_notes = _honest_sizes(base, loaded, load)
@@ -44,12 +43,6 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
         comparison_bytes=_comparison_bytes(sizes, load),
         notes=(*base.notes, *base.tree.notes, *target_notes, *adaptation.notes, *loaded.notes, *size_notes),
     )
-
-
-def _class_task(given: Mapping[str, Any], request: Request) -> str | None:
-    """The task by which the class is chosen; trainers that resolve targets load the class that the checkpoint names."""
-    task = given.get("task_type")
-    return None if request.target_rule is not None and task == "CAUSAL_LM" else task
 
 
 def with_config_file(request: Request) -> Request:
