@@ -80,3 +80,10 @@ class UnsupportedError(LoraSizeError):
     """Not answered yet: said instead of a guess."""
 
     code = "unsupported"
+
+
+def unforeseen(error: Exception) -> UnsupportedError:
+    """A fault of this program as an answer: it ends one request with a message, not a run with a traceback."""
+    what = f"lora-size failed on this request: {type(error).__name__}: {str(error)[:200]}."
+    way_out = "this is a fault of lora-size: please report the command and this line"
+    return UnsupportedError(what, where="lora-size itself", way_out=way_out)

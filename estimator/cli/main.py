@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from estimator.cli.options import estimate_options
-from estimator.errors import LoraSizeError
+from estimator.errors import LoraSizeError, unforeseen
 
 # name -> module that holds a click command `command`; imported when it is called.
 COMMANDS = {
@@ -122,6 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader is gone: nothing more can be said, and the interpreter must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:
+        code = _say(unforeseen(error))
     sys.exit(code)
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from estimator.errors import LoraSizeError, UsageError
+from estimator.errors import LoraSizeError, UsageError, unforeseen
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document
@@ -31,7 +31,8 @@ def _answer(line: bytes, bases: BaseCache, offline: bool) -> dict[str, Any]:
         ident = row.pop("id", None)
         request = to_request({"offline": offline, **row})
         return {"id": ident, "result": to_document(estimate(request, bases=bases))}
-    except LoraSizeError as error:
+    except Exception as fault:  # one bad line never stops the rest
+        error = fault if isinstance(fault, LoraSizeError) else unforeseen(fault)
         message = f"{error.what} ({error.where}) {error.way_out}"
         return {"id": ident, "error": {"code": error.code, "message": message}}
 

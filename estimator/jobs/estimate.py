@@ -106,7 +106,7 @@ def vocab_size(request: Request) -> int | None:
         return request.vocab_size
     from estimator.source.tokenizer import vocabulary_size
 
-    return vocabulary_size(request.tokenizer)
+    return vocabulary_size(request.tokenizer, token=request.token, offline=request.offline)
 
 
 def _comparison_bytes(sizes: BaseSizes, load: LoadOptions) -> int | None:

@@ -121,3 +121,32 @@ def test_a_pipe_closed_early_is_no_error(tmp_path: Path) -> None:
     assert run.returncode == 0
     assert run.stderr == ""
     assert run.stdout.count("\n") == 1
+
+
+def test_a_fault_of_the_program_is_one_message(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("estimator.cli.estimate.estimate", broken)
+    code, out, err = run([*LLAMA])
+    assert (code, out) == (2, "")
+    assert "ZeroDivisionError" in err
+    assert "please report" in err
+
+
+def test_one_faulty_line_never_stops_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        "{",
+        "[]",
+        '{"id": 1, "model": 5}',
+        '{"id": 2, "model": "gpt2", "lora": {"r": "8"}}',
+        '{"id": 3, "model": "gpt2"}',
+    ]
+    (tmp_path / "requests.jsonl").write_text("\n".join(lines))
+    with pytest.raises(SystemExit) as end:
+        main(["batch", str(tmp_path / "requests.jsonl"), "--offline"])
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    codes = [answer.get("error", {}).get("code") for answer in answers]
+    assert end.value.code == 1
+    assert codes == ["usage", "usage", "usage", "invalid_lora", None]
+    assert answers[-1]["result"]["adapter"]["parameters"] == 294_912
