@@ -1,7 +1,7 @@
 """Memory that CUDA reports on a GPU, in bytes: what `torch.cuda.get_device_properties(0).total_memory` says.
 
-Figures are GiB with two digits, as PyTorch's out-of-memory messages print the total capacity of these cards; drivers
-and ECC settings move some of them by a few hundred MB.
+Figures are GiB with two digits, a little below the nominal size, and not confirmed on every card: drivers and ECC
+settings move some of them by a few hundred MB. `--gpu-memory` takes the bytes that a machine really reports.
 """
 
 from __future__ import annotations
