@@ -80,7 +80,7 @@ def _extras(options: dict[str, Any], format_: str, answer: Any, document: dict[s
     if options["tree"] and format_ in ("table", "markdown"):
         from estimator.report.as_tree import as_tree
 
-        texts.append(as_tree(answer.tree, answer.adaptation))
+        texts.append(as_tree(answer.tree, answer.adaptation.modules))
     return texts
 
 

@@ -105,6 +105,8 @@ def _ask_ahead(options: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; never a traceback for what users or files bring."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a sign shows another, and no traceback
     try:
         result = cli.main(args=arguments, prog_name=_program(), standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -122,6 +124,9 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader is gone: nothing more can be said, and the interpreter must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        code = _say(unforeseen(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a full disk would be full at exit as well
     except Exception as error:
         code = _say(unforeseen(error))
     sys.exit(code)

@@ -65,6 +65,7 @@ def command(**options: Any) -> None:
         from estimator.report.sweep_plot import plot
 
         plot(cases, options["plot"])
+    return 1 if any(case.parameters is None for case in cases) else 0
 
 
 def _ranks(text: str) -> list[int]:

@@ -72,7 +72,20 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         timeout=request.timeout,
         progress=progress,
     )
-    config = _changed(found.config, request.set)
+    base = _loaded(found, _changed(found.config, request.set), task, request)
+    return replace(base, tree=_of_the_named_class(base.tree, task))
+
+
+def _of_the_named_class(tree: ModuleTree, task: str | None) -> ModuleTree:
+    """A class that config.json names and nobody knows is taken for its model type's: that is inferred, not exact."""
+    named = next(iter(tree.config.get("architectures") or ()), None)
+    if task is not None or named is None or tree.basis == "inferred" or tree.architecture == named:
+        return tree
+    message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."
+    return replace(tree, basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))
+
+
+def _loaded(found: Found, config: Mapping[str, Any], task: str | None, request: Request) -> Base:
     if found.files and not request.set:
         return _from_headers(found, config, task, request.num_labels)
     if found.declared is not None and not request.set:

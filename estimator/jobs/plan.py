@@ -88,7 +88,7 @@ def memory_of(answer: Answer, training: Training) -> Memory:
             expert_elements=_expert_elements(answer) if quantised else 0,
         ),
         Adapter(
-            ranks={m.name: m.rank for m in adaptation.modules},
+            ranks={m.name: m.rank for m in adaptation.modules if m.rank is not None},
             parameters=adaptation.trainable_parameters,
             parameter_bytes=sum(prod(t.shape) * t.width for t in trained),
             width=trained[0].width if trained else 4,

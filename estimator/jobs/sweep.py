@@ -68,11 +68,13 @@ def _answered(
     case: Case, request: Request, bases: BaseCache, training: Training, gpu_memory: int | None, progress: Progress
 ) -> Case:
     answer = estimate(request, bases=bases, progress=progress)
-    memory = memory_of(answer, training)
+    case = replace(case, parameters=answer.adaptation.trainable_parameters, file_bytes=answer.file_bytes)
+    try:
+        memory = memory_of(answer, training)
+    except LoraSizeError as error:  # the memory alone is not known
+        return replace(case, error=error.what)
     return replace(
         case,
-        parameters=answer.adaptation.trainable_parameters,
-        file_bytes=answer.file_bytes,
         device_bytes=memory.device.expected,
         fits=None if gpu_memory is None else fits(memory, gpu_memory),
     )

@@ -18,14 +18,14 @@ _FOLDED = "ModuleList"
 
 
 def as_tree(tree: ModuleTree, adapted: Iterable[Any]) -> str:
-    """`adapted`: entries with name, in_features, out_features and rank."""
+    """`adapted`: entries with name, what (PEFT's class), in_features, out_features and rank (None: no LoRA)."""
     by_name = {module.name: module for module in tree.modules}
     children: dict[str, list[str]] = {}
     for module in tree.modules:
         if module.name:
             parent = module.name.rpartition(".")[0]
             children.setdefault(parent, []).append(module.name)
-    loras = {module.name: module for module in adapted}
+    loras = {module.name.replace(".base_layer", ""): module for module in adapted if module.rank is not None}
     return "\n".join(_Printer(by_name, children, loras).lines(""))
 
 
@@ -50,12 +50,11 @@ class _Printer:
 
     def _with_lora(self, name: str) -> list[str]:
         lora = self.loras[name]
-        module = self.modules[name]
         pairs = [("(base_layer): ", self._plain(name))]
         for matrix, size in (("lora_A", (lora.in_features, lora.rank)), ("lora_B", (lora.rank, lora.out_features))):
             inside = f"Linear(in_features={size[0]}, out_features={size[1]}, bias=False)"
             pairs.append((f"({matrix}): ", _block("ModuleDict", [("(default): ", [inside])])))
-        return _block(f"lora.{printable(module.kind)}", pairs)
+        return _block(f"lora.{printable(lora.what)}", pairs)
 
 
 def _block(title: str, pairs: Iterable[tuple[str, list[str]]]) -> list[str]:

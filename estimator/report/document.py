@@ -37,7 +37,7 @@ def _model(answer: Answer) -> dict[str, Any]:
         "id": found.id,
         "revision": found.revision,
         "source": found.source,
-        "architecture": _declared(tree.config) or tree.architecture,
+        "architecture": _declared(tree.config),
         "basis": tree.basis,
         "shapes": tree.shapes,
     }

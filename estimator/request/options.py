@@ -41,6 +41,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("modules_to_save", "target_parameters", "skip_modules"), (list, str)),
     "trainable_tokens": (list, dict, str),
 }
+_AT_LEAST_ONE = ("num_labels", "vocab_size")
 _CHOICES = {
     "base_precision": ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4"),
     "save_embedding_layers": ("auto", "yes", "no"),
@@ -50,6 +51,8 @@ _CHOICES = {
 def _check_type(name: str, value: Any) -> None:
     wanted = _TYPES.get(name, str)
     right = value is None or (isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool))
+    if name in _AT_LEAST_ONE and isinstance(value, int) and not 1 <= value <= 2**31:
+        raise UsageError(f"{name} is {str(value)[:80]}.", where=name, way_out="give a number from 1 on")
     if not right or (isinstance(value, str) and value not in _CHOICES.get(name, (value,))):
         names = " or ".join(kind.__name__ for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
         way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give a {names}"

@@ -13,6 +13,7 @@ class Adapted(NamedTuple):
     in_features: int
     out_features: int
     rank: int
+    what: str = "Linear"
 
 
 def weight(*shape: int) -> tuple[Parameter, ...]:

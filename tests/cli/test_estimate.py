@@ -1,0 +1,69 @@
+"""The main command's forms, run as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from estimator.cli.main import main
+
+HEADLINE = ["--model", "llama-3.1-8b", "--r", "32", "--targets", "qkvo"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    assert (end.value.code, err) == (0, "")
+    return out
+
+
+def test_the_headline_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(run(capsys, *HEADLINE, "--json"))
+    assert document["adapter"]["parameters"] == 27_262_976
+    assert document["adapter"]["file"] == {
+        "bytes": 109_086_416,
+        "tensors": 256,
+        "dtypes": {"F32": {"tensors": 256, "elements": 27_262_976, "bytes": 109_051_904}},
+    }
+    assert document["base"]["parameters"] == 8_030_261_248
+    assert document["base"]["bytes"]["fp32"] == 4 * 8_030_261_248
+    assert document["model"]["source"] == "snapshot"
+
+
+def test_the_table_ends_with_pefts_own_line(capsys: pytest.CaptureFixture[str]) -> None:
+    last = run(capsys, *HEADLINE).rstrip("\n").splitlines()[-1]
+    assert last == "trainable params: 27,262,976 || all params: 8,057,524,224 || trainable%: 0.3384"
+
+
+def test_quiet_is_two_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *HEADLINE, "-q") == "27262976\t109086416\n"
+
+
+def test_csv_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = csv.DictReader(io.StringIO(run(capsys, *HEADLINE, "--format", "csv")))
+    assert (row["trainable_parameters"], row["adapter_file_bytes"]) == ("27262976", "109086416")
+
+
+def test_markdown_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "| trainable parameters" in run(capsys, *HEADLINE, "--format", "markdown")
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        pytest.param("--explain", "32 × (4,096 + 1,024) = 163,840, × 32 = 5,242,880", id="the arithmetic of k"),
+        pytest.param("--tree", "(0-31): 32 x LlamaDecoderLayer(", id="layers folded as torch folds them"),
+    ],
+)
+def test_more_below_the_table(capsys: pytest.CaptureFixture[str], option: str, says: str) -> None:
+    assert says in run(capsys, *HEADLINE, option)
+
+
+def test_a_tree_with_saved_modules_and_nested_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "--model", "Qwen/Qwen3-30B-A3B", "--targets", "qgud", "--modules-to-save", "lm_head", "--tree")
+    assert "lora.ParamWrapper(" in out
+    assert "(q_proj): lora.Linear(" in out
