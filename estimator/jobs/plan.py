@@ -53,6 +53,8 @@ def plan(request: Request, training: Training, gpu_memory: int | None = None, pr
         request, assumed = replace(request, dtype="bf16"), (_ASSUMED_DTYPE,)
         answer = estimate(request, bases=bases, progress=progress)
     memory = memory_of(answer, training)
+    if assumed:
+        memory = _with_assumed_weights(memory)
     ask = _asker(request, training, bases, answer)
     return Plan(
         answer=answer,
@@ -65,6 +67,15 @@ def plan(request: Request, training: Training, gpu_memory: int | None = None, pr
         disk=_disk(answer, training),
         notes=(*assumed, *_notes(answer)),
     )
+
+
+def _with_assumed_weights(memory: Memory) -> Memory:
+    """Weights whose dtype is assumed are not exact; float32 would double them."""
+    components = tuple(
+        part._replace(upper_bytes=2 * part.upper_bytes, basis="modelled") if part.name == "base weights" else part
+        for part in memory.components
+    )
+    return replace(memory, components=components)
 
 
 def memory_of(answer: Answer, training: Training) -> Memory:

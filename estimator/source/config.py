@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from estimator.errors import MalformedConfigError
 
 MAX_CONFIG_BYTES = 20_000_000
-_WAY_OUT = "fetch config.json again, or write it with transformers' save_pretrained"
+_WAY_OUT = "fetch the file again, or write it with save_pretrained"
 
 
 def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
     """The object in a config.json. Raises MalformedConfigError where it is none, or a field has the wrong type."""
     if len(text) > MAX_CONFIG_BYTES:
-        raise MalformedConfigError(f"config.json has {len(text):,} bytes.", where=where, way_out=_WAY_OUT)
+        raise MalformedConfigError(f"{_name(where)} has {len(text):,} bytes.", where=where, way_out=_WAY_OUT)
     try:
         config = json.loads(text)
     except RecursionError as error:
-        raise MalformedConfigError("config.json is nested too deeply.", where=where, way_out=_WAY_OUT) from error
+        raise MalformedConfigError(f"{_name(where)} is nested too deeply.", where=where, way_out=_WAY_OUT) from error
     except ValueError as error:
-        raise MalformedConfigError(f"config.json is not JSON: {error}.", where=where, way_out=_WAY_OUT) from error
+        raise MalformedConfigError(f"{_name(where)} is not JSON: {error}.", where=where, way_out=_WAY_OUT) from error
     check_config(config, where=where)
     return config
+
+
+def _name(where: str) -> str:
+    return os.path.basename(where) if where.endswith(".json") else "config.json"
 
 
 def check_config(config: Any, *, where: str) -> None:
     """Raises MalformedConfigError where the fields that name the model have the wrong type."""
     if not isinstance(config, dict):
-        what = f"config.json holds a {type(config).__name__}, not an object."
+        what = f"{_name(where)} holds a {type(config).__name__}, not an object."
         raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
     architectures = config.get("architectures")
     if architectures is not None and not (

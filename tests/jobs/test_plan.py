@@ -93,3 +93,10 @@ def test_a_dtype_that_is_not_known_is_assumed_and_said() -> None:
     answer = plan(Request(model="openai-community/gpt2", online=False), Training())
     said = {note.code for note in answer.notes}
     assert ("dtype_assumed" in said) == (answer.answer.found.source == "snapshot")
+
+
+def test_weights_of_an_assumed_dtype_are_not_called_exact() -> None:
+    answer = plan(Request(model="openai-community/gpt2"), Training())
+    weights = next(part for part in answer.memory.components if part.name == "base weights")
+    assert weights.basis == "modelled"
+    assert weights.upper_bytes == 2 * weights.lower_bytes  # float32 beside the bfloat16 that was assumed
