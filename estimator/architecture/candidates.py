@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 _MULTIPLES = (8, 16, 32, 64, 128, 256)
-_WIDE = 60  # features; more makes products of three too many
 _TOLERANCE = 1e-9
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from estimator.architecture.discover import Setting
 from estimator.architecture.fit import Fitter, Observation, condition_for, conditions_of
 from estimator.architecture.from_config import ACTIVATION
+from estimator.architecture.merge import in_order
 from estimator.architecture.observe import Seen, SeenTensor
 
 UNKNOWN = "?"  # no field has this name: whoever asks for such a size is refused
@@ -95,7 +96,7 @@ class Learner:
 
     def _slots(self, seen: Sequence[tuple[Observation, tuple[SeenTensor, ...]]], where: str) -> list[list[Any]]:
         slots = []
-        for name in _in_order([[tensor.name for tensor in tensors] for _, tensors in seen]):
+        for name in in_order([[tensor.name for tensor in tensors] for _, tensors in seen]):
             there = [(at, tensor) for at, tensors in seen for tensor in tensors if tensor.name == name]
             absent = [at for at, tensors in seen if all(tensor.name != name for tensor in tensors)]
             here = f"{where}.{name}"
@@ -115,7 +116,7 @@ class Learner:
         if stem is not None:
             return [self._repeated(stem, glimpses, where)]
         children = []
-        for name in _in_order([[name for name, _ in one.seen.children] for one in glimpses]):
+        for name in in_order([[name for name, _ in one.seen.children] for one in glimpses]):
             there = [Glimpse(child, one.at) for one in glimpses for key, child in one.seen.children if key == name]
             absent = [one.at for one in glimpses if all(key != name for key, _ in one.seen.children)]
             when = self._when([one.at for one in there], absent, f"{where}.{name}")
@@ -201,16 +202,3 @@ def _numbered(glimpses: Sequence[Glimpse]) -> str | None:
     if not stem and (len(counts) > 1 or (is_list and len(names) > 1)):
         return stem
     return stem if stem and is_list and len(counts) > 1 else None
-
-
-def _in_order(lists: Sequence[Sequence[str]]) -> list[str]:
-    order: list[str] = []
-    for names in sorted({tuple(names) for names in lists}, key=len, reverse=True):
-        at = 0
-        for name in names:
-            if name in order:
-                at = order.index(name) + 1
-            else:
-                order.insert(at, name)
-                at += 1
-    return order

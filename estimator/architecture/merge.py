@@ -46,7 +46,7 @@ class Merger:
         if stem := _numbered(sights):
             return [self._any_index(stem, sights, f"{where}.{stem}*")]
         children = []
-        for name in _in_order([[name for name, _ in sight.seen.children] for sight in sights]):
+        for name in in_order([[name for name, _ in sight.seen.children] for sight in sights]):
             there = [Sight(dict(sight.seen.children)[name], sight.setting) for sight in sights if _has(sight, name)]
             absent = [sight.setting for sight in sights if not _has(sight, name)]
             when = self._presence(there, absent, f"{where}.{name}")
@@ -199,7 +199,7 @@ def _is_list(sights: Sequence[Sight]) -> bool:
     return len({child.cls for sight in sights for _, child in sight.seen.children}) == 1
 
 
-def _in_order(lists: Sequence[Sequence[str]]) -> list[str]:
+def in_order(lists: Sequence[Sequence[str]]) -> list[str]:
     """All names, each after what it came after."""
     order: list[str] = []
     for names in sorted(lists, key=len, reverse=True):
@@ -214,7 +214,7 @@ def _in_order(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _slots(tensors: Sequence[tuple[SeenTensor, ...]]) -> tuple[Slot, ...]:
-    names = _in_order([[tensor.name for tensor in group] for group in tensors])
+    names = in_order([[tensor.name for tensor in group] for group in tensors])
     slots = []
     for name in names:
         same = [tensor for group in tensors for tensor in group if tensor.name == name]

@@ -20,7 +20,6 @@ from estimator.architecture.observe import BUILD_DTYPE, Seen, embeddings_of, obs
 from estimator.architecture.structure import Structure
 from estimator.architecture.transforms import written_transform
 
-_HEAD_PARAMETERS = 16  # more is not a head
 _SECONDS = 3  # tiny models take hundredths
 _COMBINATIONS = 8  # of changes that show, two to four at a time
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-PRECISIONS = ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4")
+from estimator.request.load_options import PRECISIONS
+
 FORMATS = ("table", "json", "markdown", "csv")
 TASKS = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 _STORAGE = ("uint8", "int8", "bf16", "fp16", "fp32", "bfloat16", "float16", "float32")

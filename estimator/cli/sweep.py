@@ -78,8 +78,8 @@ def _ranks(text: str) -> list[int]:
 
 
 def _precisions(text: str | None) -> list[str | None]:
-    from estimator.cli.options import PRECISIONS
     from estimator.errors import UsageError
+    from estimator.request.load_options import PRECISIONS
 
     names = text.split(",") if text else [None]
     if unknown := [name for name in names if name is not None and name not in PRECISIONS]:

@@ -14,6 +14,7 @@ from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
 from estimator.sizes.base import BaseSizes, base_sizes, parameters_of
+from estimator.sizes.cross_check import CrossCheck, cross_check
 from estimator.sizes.loading import config_dtype
 from estimator.source.ahead import collect
 from estimator.source.found import Found
@@ -36,6 +37,7 @@ class BaseCache:
     def __init__(self) -> None:
         self._bases: dict[str, Base | LoraSizeError] = {}
         self._sizes: dict[tuple[int, LoadOptions], BaseSizes] = {}
+        self._checks: dict[int, CrossCheck] = {}
 
     def base(self, request: Request, task: str | None, progress: Progress = None) -> Base:
         """Raises what load_base raises, the second time as well."""
@@ -56,6 +58,11 @@ class BaseCache:
         if key not in self._sizes:
             self._sizes[key] = base_sizes(base.tree, base.checkpoint, load)
         return self._sizes[key]
+
+    def cross_check(self, base: Base) -> CrossCheck:
+        if id(base) not in self._checks:
+            self._checks[id(base)] = cross_check(base.checkpoint, base.config, base.tree)
+        return self._checks[id(base)]
 
 
 def load_base(request: Request, task: str | None, progress: Progress = None) -> Base:
@@ -104,8 +111,7 @@ def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_
             raise
         what = f"{error.what} There are only {', '.join(list(found.other_files)[:3])}, which are not read."
         raise NoWeightsError(what, where=error.where, way_out=error.way_out) from error
-    tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
-    tree = replace(tree, tied=tied)
+    tree = _without_untied(tree, found)
     return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
 
 
@@ -120,10 +126,13 @@ def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, nu
         tree = build(config, declared, use_facts=False)  # a variant of the class that the facts do not have
     elif task is not None:
         tree = build(config, declared, task=task, num_labels=num_labels)
-    tied = {name: source for name, source in tree.tied.items() if name not in found.untied}
     notes = tuple(note for note in tree.notes if note.code != "ties_assumed")  # the bundled table knows
-    tree = replace(tree, tied=tied, shapes="config", notes=notes)
+    tree = replace(_without_untied(tree, found), shapes="config", notes=notes)
     return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
+
+
+def _without_untied(tree: ModuleTree, found: Found) -> ModuleTree:
+    return replace(tree, tied={name: source for name, source in tree.tied.items() if name not in found.untied})
 
 
 def _undeclared(tree: ModuleTree, declared: Mapping[str, Any]) -> set[str]:

@@ -20,7 +20,6 @@ from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request
 from estimator.sizes.adapter_file import adapter_file_bytes
 from estimator.sizes.base import BaseSizes
-from estimator.sizes.cross_check import cross_check
 
 
 def estimate(request: Request, *, bases: BaseCache | None = None, progress: Progress = None) -> Answer:
@@ -38,7 +37,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
         tree=base.tree,
         adaptation=adaptation,
         base=sizes,
-        cross_check=cross_check(base.checkpoint, base.config, base.tree),
+        cross_check=bases.cross_check(base),
         file_bytes=None if adaptation.save_error else adapter_file_bytes(adaptation.tensors)[0],
         comparison_bytes=_comparison_bytes(sizes, load),
         notes=(*base.notes, *base.tree.notes, *target_notes, *adaptation.notes, *loaded.notes, *size_notes),

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from estimator.errors import UsageError
+from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import LoraConfig
 from estimator.request.request import Request
 
@@ -43,7 +44,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 _AT_LEAST_ONE = ("num_labels", "vocab_size")
 _CHOICES = {
-    "base_precision": ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4"),
+    "base_precision": PRECISIONS,
     "save_embedding_layers": ("auto", "yes", "no"),
 }
 
