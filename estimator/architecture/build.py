@@ -55,6 +55,7 @@ def build(
         input_embedding=_present(facts.input_embedding, grown),
         output_embedding=_present(facts.output_embedding, grown),
         declares_ties=facts.declares_ties,
+        declared_ties=_declared(facts, grown),
         tie_word_embeddings=facts.tie_word_embeddings
         if tie is None or facts.tie_word_embeddings is None
         else bool(tie),
@@ -79,6 +80,16 @@ def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | N
         return len(labels) if isinstance(labels, Mapping) else plain(path) or 2
 
     return lookup
+
+
+def _declared(facts: ClassFacts, grown: Grown) -> dict[str, str]:
+    """The declared ties whose source is there."""
+    if not facts.declared_ties:
+        return {}
+    names = {
+        f"{module.name}.{parameter.name}".lstrip(".") for module in grown.modules for parameter in module.parameters
+    }
+    return {name: source for name, source in facts.declared_ties if source in names}
 
 
 def _present(name: str | None, grown: Grown) -> str | None:

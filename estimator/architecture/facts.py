@@ -46,6 +46,7 @@ class ClassFacts:
     keep_in_fp32_strict: tuple[str, ...] = ()
     ignored_unexpected: tuple[str, ...] = ()  # regular expressions of tensors that are skipped in silence
     declares_ties: bool = False
+    declared_ties: tuple[tuple[str, str], ...] = ()  # parameter, source; `declared_ties` in module.py
     tie_word_embeddings: bool | None = None  # the class's default; None: no such field
     is_composite: bool = False
     activations: Mapping[str, str]
@@ -139,10 +140,16 @@ def class_facts(name: str) -> ClassFacts | None:
         keep_in_fp32_strict=tuple(said.get("fp32s", ())),
         ignored_unexpected=tuple(said.get("unexpected", ())),
         declares_ties=said.get("declares", False),
+        declared_ties=tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
         tie_word_embeddings=said.get("tie"),
         is_composite=said.get("composite", False),
         activations=line("$activations"),
     )
+
+
+def _plain(ties: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """What is declared, where the file does not say it: the ties of single parameters."""
+    return [tie[:2] for tie in ties if "*" not in tie[0] + tie[1]]
 
 
 def _needed(root: str) -> dict[str, Sequence[Any]]:
