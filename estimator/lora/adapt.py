@@ -6,44 +6,26 @@ has its own file in this folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from estimator.architecture.module import ModuleTree
-from estimator.lora.auxiliary import Auxiliary
+from estimator.lora.beside import needs_run_time, with_all_beside
 from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
-from estimator.lora.inject import injected, prepared
-from estimator.lora.layers import LoraLayer
+from estimator.lora.inject import Prepared, injected, prepared
+from estimator.lora.outcome import AdaptedModule
+from estimator.lora.plain import with_layers_alone
 from estimator.lora.remarks import remarks
 from estimator.lora.resize import base_vocabulary, resized
-from estimator.lora.tensors import (
-    Places,
-    SavedTensor,
-    auxiliary_tensors,
-    bias_tensors,
-    embedding_tensors,
-    embeddings_are_targeted,
-    lora_tensors,
-)
+from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
 
 PEFT = "0.21.2"
 TRANSFORMERS = "5.23.0"
-
-
-class AdaptedModule(NamedTuple):
-    name: str  # PEFT's run-time name
-    kind: str
-    what: str  # PEFT's class: "Linear", "ParamWrapper", "ModulesToSaveWrapper"
-    in_features: int | None
-    out_features: int | None
-    rank: int | None  # None: trained without LoRA, as modules_to_save and token rows are
-    parameters: int  # trainable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,19 +62,23 @@ def adapt(
         index = base.remembered(("rows", vocab_size), lambda: TreeIndex(resized(base, vocab_size)))
     request = prepared(index, config)
     injection = injected(request)
-    layers, auxiliary = injection.layers, injection.auxiliary
-    places = Places(layers, auxiliary)
-    biases = bias_tensors(request.index, layers, places, request.config.bias) if request.config.bias != "none" else []
-    trained = _trained(request.index, layers, auxiliary, request.config.bias)
-    added = request.index.all_parameters() - base.all_parameters() + _added(request.index, layers, auxiliary)
     changed = vocab_size is not None and vocab_size != (base_vocab_size or base_vocabulary(tree))
-    tensors, save_error = _saved(request, layers, auxiliary, biases, adapter_dtype, save_embedding_layers, changed)
+    targeted = embeddings_are_targeted(request.index, request.config)
+    save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
+    if needs_run_time(request, injection.layers, save):
+        done = with_all_beside(request, injection.layers, adapter_dtype, with_embeddings=save, targeted=targeted)
+    else:
+        along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
+        done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
+    fails = save and request.index.tree.input_embedding is None
+    save_error = f"{NO_EMBEDDING}, and save_pretrained asks for it." if fails else None
+    tensors = () if fails else done.tensors
     return Adaptation(
-        modules=(*map(_described, layers), *_wrapped_whole(request.index, auxiliary)),
-        trainable_parameters=sum(trained.values()),
-        added_parameters=added,
-        all_parameters=base.all_parameters() + added,
-        parameters_by_part=trained,
+        modules=done.modules,
+        trainable_parameters=sum(done.trained.values()),
+        added_parameters=done.all_parameters - base.all_parameters(),
+        all_parameters=done.all_parameters,
+        parameters_by_part=done.trained,
         tensors=tensors,
         config=_as_saved(request.config),
         save_error=save_error,
@@ -100,123 +86,13 @@ def adapt(
     )
 
 
-def _described(layer: LoraLayer) -> AdaptedModule:
-    parameters = sum(prod(w.shape) for w in layer.weights if w.trainable and w.parameter)
-    return AdaptedModule(
-        layer.name, layer.kind, layer.what, layer.in_features, layer.out_features, layer.rank, parameters
-    )
-
-
-def _wrapped_whole(index: TreeIndex, auxiliary: Auxiliary) -> list[AdaptedModule]:
-    """Wrappers beside LoRA: they have no rank."""
-    found = []
-    for name, source in auxiliary.saved.items():
-        parameters = 0 if source is not None else _copied_elements(index, name)
-        found.append(
-            AdaptedModule(name, index.modules[name].kind, "ModulesToSaveWrapper", None, None, None, parameters)
-        )
-    for name, rows in auxiliary.tokens.items():
-        kind, parameters = index.modules[name].kind, prod(rows.shape) if rows is not None else 0
-        found.append(AdaptedModule(name, kind, "TrainableTokensWrapper", None, None, None, 0))
-        found.append(AdaptedModule(f"{name}.token_adapter", kind, "TrainableTokensLayer", None, None, None, parameters))
-    return found
-
-
-def _trained(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary, bias: str) -> dict[str, int]:
-    """Trainable elements by part; a tensor that two names share counts once."""
-    parts: dict[str, int] = {}
-    for layer in layers:
-        for weight in layer.weights:
-            if weight.trainable and weight.parameter and not _in_saved(layer.module, auxiliary):
-                parts[weight.part] = parts.get(weight.part, 0) + prod(weight.shape)
-    if biases := _trained_biases(index, layers, auxiliary, bias):
-        parts["bias"] = biases
-    if auxiliary.saved:
-        parts["saved_modules"] = _copied(index, layers, auxiliary)
-    if auxiliary.tokens:
-        parts["trainable_tokens"] = sum(prod(rows.shape) for rows in auxiliary.tokens.values() if rows is not None)
-    return parts
-
-
-def _in_saved(module: str, auxiliary: Auxiliary) -> bool:
-    return bool(auxiliary.saved) and any(module.startswith(name + ".") for name in auxiliary.saved)
-
-
-def _trained_biases(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary, bias: str) -> int:
-    if bias == "none":
-        return 0
-    own = None if bias == "all" else {layer.module for layer in layers}
-    frozen = {
-        index.root(f"{name}.{p.name}")
-        for saved in auxiliary.saved
-        for name in (saved, *index.children(saved))
-        for p in index.modules[name].parameters
-    }
-    biases = {
-        index.root(f"{module.name}.bias" if module.name else "bias"): prod(p.shape)
-        for module in index.tree.modules
-        if own is None or module.name in own
-        for p in module.parameters
-        if p.name == "bias"
-    }
-    return sum(size for root, size in biases.items() if root not in frozen)
-
-
-def _copied(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary) -> int:
-    """Elements of the copies of modules_to_save; all of them train."""
-    total = 0
-    for saved, source in auxiliary.saved.items():
-        if source is not None:
-            continue
-        inside = [w for layer in layers if layer.module.startswith(saved + ".") for w in layer.weights if w.parameter]
-        total += _copied_elements(index, saved) + sum(prod(w.shape) for w in inside)
-    return total
-
-
-def _copied_elements(index: TreeIndex, saved: str) -> int:
-    own = {
-        index.root(f"{name}.{p.name}"): prod(p.shape)
-        for name in (saved, *index.children(saved))
-        for p in index.modules[name].parameters
-    }
-    return sum(own.values())
-
-
-def _added(index: TreeIndex, layers: Sequence[LoraLayer], auxiliary: Auxiliary) -> int:
-    total = sum(prod(w.shape) for layer in layers for w in layer.weights if w.parameter)
-    total += _copied(index, layers, auxiliary) if auxiliary.saved else 0
-    return total + sum(prod(rows.shape) for rows in auxiliary.tokens.values() if rows is not None)
-
-
-def _saved(
-    request: Any,
-    layers: list[LoraLayer],
-    auxiliary: Auxiliary,
-    biases: list[SavedTensor],
-    adapter_dtype: str | None,
-    save_embedding_layers: str,
-    vocabulary_changed: bool,
-) -> tuple[tuple[SavedTensor, ...], str | None]:
-    index, config = request.index, request.config
-    outside = [layer for layer in layers if not _in_saved(layer.module, auxiliary)] if auxiliary.saved else layers
-    tensors = lora_tensors(outside, adapter_dtype)
-    if biases or auxiliary.saved or auxiliary.tokens:
-        more = [*biases, *auxiliary_tensors(index, auxiliary, layers, adapter_dtype)]
-        tensors = list({tensor.name: tensor for tensor in (*tensors, *more)}.values())
-    targeted = embeddings_are_targeted(index, config)
-    save = save_embedding_layers == "yes"
-    if save_embedding_layers == "auto":
-        # the top level of a composite config has no vocab_size, so PEFT does not see that its vocabulary changed
-        seen = vocabulary_changed and "vocab_size" in index.tree.config
-        save = (targeted and config.trainable_token_indices is None) or seen
-    if save and index.tree.input_embedding is None:
-        return (), f"{NO_EMBEDDING}, and save_pretrained asks for it."
-    if save:
-        named = {tensor.name: tensor for tensor in tensors}
-        for tensor in embedding_tensors(index, layers, auxiliary, targeted):
-            named.setdefault(tensor.name, tensor)
-        tensors = list(named.values())
-    return tuple(tensors), None
+def _saves_embeddings(request: Prepared, asked: str, vocabulary_changed: bool, targeted: bool) -> bool:
+    """Whether save_pretrained saves the embeddings along ("auto", "yes" or "no" are asked)."""
+    if asked != "auto":
+        return asked == "yes"
+    # the top level of a composite config has no vocab_size, so PEFT does not see that its vocabulary changed
+    seen = vocabulary_changed and "vocab_size" in request.index.tree.config
+    return (targeted and request.config.trainable_token_indices is None) or seen
 
 
 _FIELDS = tuple(field.name for field in fields(LoraConfig) if field.name != "unknown")

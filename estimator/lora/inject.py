@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from estimator.architecture.module import Module, Parameter
 from estimator.errors import InvalidLoraError, UnsupportedModuleError
-from estimator.lora.auxiliary import Auxiliary, auxiliary_modules
 from estimator.lora.config_rules import adalora_fields, check_names, check_rank
 from estimator.lora.facts import default_targets, mamba_types
 from estimator.lora.index import TreeIndex
@@ -51,7 +50,6 @@ class Prepared:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injection:
     layers: list[LoraLayer]
-    auxiliary: Auxiliary
     matched: Matched
     parameters: tuple[str, ...]  # targeted by target_parameters
 
@@ -112,10 +110,8 @@ def injected(request: Prepared) -> Injection:
         layers = [*layers, *_parameter_layers(index, config, parameters, {layer.module for layer in layers}, layers)]
     if not names and not parameters:
         refuse_nothing_matched(index, config, matched)
-    layers = _inside_wrappers(layers)
-    auxiliary = auxiliary_modules(index, config, request.later_saves, request.tied_saves, layers)
     return Injection(
-        layers=layers, auxiliary=auxiliary, matched=matched, parameters=tuple(key for key, _, _ in parameters)
+        layers=_inside_wrappers(layers), matched=matched, parameters=tuple(key for key, _, _ in parameters)
     )
 
 

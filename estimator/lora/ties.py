@@ -16,6 +16,7 @@ from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 from estimator.lora.match import EMBEDDING_LAYER_NAMES
 from estimator.lora.patterns import compiled, fullmatching
+from estimator.lora.runtime import Node, get_submodule, leaves, state_dict
 from estimator.request.lora_config import LoraConfig
 
 NO_EMBEDDING = "get_input_embeddings() of this class ends in NotImplementedError"
@@ -51,6 +52,22 @@ def tied_with_embedding(index: TreeIndex) -> list[str]:
         )
     root = index.root(f"{tree.input_embedding}.weight")
     return sorted({name.rpartition(".")[0] for name in tree.tied if index.root(name) == root})
+
+
+def tied_at_run_time(index: TreeIndex, root: Node) -> list[str]:
+    """The same names once layers and wrappers stand around modules: `lm_head.base_layer` for a head that is adapted."""
+    if not tied_with_embedding(index):
+        return []
+    embedding = get_submodule(root, index.tree.input_embedding)
+    own = {id(leaf) for leaf in leaves(embedding)}
+    candidates = [name for name, leaf in state_dict(root).items() if leaf.parameter and id(leaf) in own]
+    at_run_time = {_BASE_LAYER.sub("", name): name for name in candidates}
+    at_run_time.update({name.replace("base_layer.", ""): name for name in candidates})
+    tied = [at_run_time.get(k, k) for k, v in index.tree.tied.items() if at_run_time.get(v, v) in candidates]
+    return sorted({name.rpartition(".")[0] for name in tied})
+
+
+_BASE_LAYER = re.compile(r"[^.]+\.base_layer\.")
 
 
 def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[str, ...], tuple[str, ...]]:

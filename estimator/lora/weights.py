@@ -18,3 +18,8 @@ class Weight(NamedTuple):
     saved: bool = True
     cast: bool = True  # whether autocast_adapter_dtype makes it float32
     bias: bool = False  # its run-time name ends in ".bias", which bias="all" looks for
+
+    @property
+    def in_parameter_dict(self) -> bool:
+        """Whether a torch ParameterDict holds it under the adapter's name, and no module of its own does."""
+        return self.parameter and "." not in self.suffix and self.suffix != "lora_magnitude_vector"

@@ -70,7 +70,8 @@ Q, V = 48 + WIDTH, 16 + WIDTH  # parameters of one q_proj and one v_proj for eac
         pytest.param({"layer_replication": [[0, 2], [0, 1]], "r": 1}, 3 * (Q + V), id="a layer twice"),
         pytest.param({"init_lora_weights": "mica", "r": 1}, 2 * 2 * WIDTH, id="MiCA freezes lora_B"),
         pytest.param({"kasa_config": {}, "r": 2}, 2 * (2 * (Q + V) + 4), id="KaSA's diagonal"),
-        pytest.param({"peft_type": "ADALORA", "total_step": 9}, 2 * 12 * (Q + V + 2), id="AdaLoRA starts with init_r 12"),
+        pytest.param({"peft_type": "ADALORA", "total_step": 9}, 2 * (12 * (Q + V + 2) + 2),
+                     id="AdaLoRA starts with init_r 12; on a bf16 base autocast sets ranknum training"),
     ],
 )  # fmt: skip
 def test_trainable_parameters(config, parameters):

@@ -1,0 +1,107 @@
+"""LoRA layers with biases, saved modules, trained tokens or adapted embeddings beside them: played through.
+
+peft 0.21.2: the order of inject_adapter, PeftModel.__init__ and PeftModelForSequenceClassification.__init__ and kin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from estimator.lora.inject import Prepared
+from estimator.lora.layers import LoraLayer
+from estimator.lora.outcome import AdaptedModule, Outcome
+from estimator.lora.plain import described
+from estimator.lora.runtime import (
+    ADAPTER,
+    OUTER,
+    SAVED,
+    Node,
+    base_model,
+    cast_adapter_dtype,
+    get_submodule,
+    inject,
+    leaves,
+    named_modules,
+    peft_model,
+)
+from estimator.lora.saving import saved_tensors
+from estimator.lora.wrappers import save_modules, tie_saved_modules, train_tokens
+
+
+def needs_run_time(request: Prepared, layers: Sequence[LoraLayer], with_embeddings: bool) -> bool:
+    """Whether anything but LoRA's own weights trains, is copied or is saved; adapted embeddings saved along count."""
+    config = request.config
+    if config.bias != "none" or config.modules_to_save or request.later_saves or request.tied_saves:
+        return True
+    if config.trainable_token_indices is not None:
+        return True
+    tree = request.index.tree
+    return with_embeddings and any(layer.module in (tree.input_embedding, tree.output_embedding) for layer in layers)
+
+
+def with_all_beside(
+    request: Prepared, layers: Sequence[LoraLayer], adapter_dtype: str | None, *, with_embeddings: bool, targeted: bool
+) -> Outcome:
+    """Raises InvalidLoraError where PEFT refuses what stands beside the layers."""
+    index, config = request.index, request.config
+    base = base_model(index)
+    inject(base, layers)
+    _train_biases(base, config.bias)
+    save_modules(base, index, config.modules_to_save or ())
+    tie_saved_modules(base, index, request.tied_saves)
+    if config.trainable_token_indices is not None:
+        train_tokens(base, index, config)
+    model = peft_model(base)
+    cast_adapter_dtype(model, adapter_dtype)
+    if config.task_type in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
+        save_modules(model, index, (*(config.modules_to_save or ()), *request.later_saves))
+    trained: dict[str, int] = {}
+    for leaf in leaves(model):
+        if leaf.trainable:
+            trained[leaf.part] = trained.get(leaf.part, 0) + leaf.elements
+    return Outcome(
+        modules=tuple(_described(model)),
+        trained=trained,
+        all_parameters=sum(leaf.elements for leaf in leaves(model)),
+        tensors=saved_tensors(model, index, config, with_embeddings=with_embeddings, targeted=targeted),
+    )
+
+
+def _train_biases(base: Node, bias: str) -> None:
+    """_mark_only_adapters_as_trainable; MultiheadAttention has no bias of that name."""
+    for _, node in named_modules(base):
+        if bias == "all" and "bias" in node.leaves and node.leaves["bias"].parameter:
+            node.leaves["bias"].trainable = True
+        elif bias.endswith("_only") and node.layer is not None and node.layer.kind != "MultiheadAttention":
+            inner = node.children["base_layer"]
+            if "bias" in inner.leaves:
+                inner.leaves["bias"].trainable = True
+
+
+def _described(model: Node) -> list[AdaptedModule]:
+    """Every layer and wrapper of PEFT's below base_model.model, with what trains on it alone."""
+    found = []
+    for name, node in named_modules(get_submodule(model, "base_model.model")):
+        if node.is_tuner_layer or node.is_wrapper:
+            own = sum(leaf.elements for leaf in _own(node) if leaf.trainable)
+            if node.layer is not None:
+                found.append(described(name, node.layer, own))
+            else:
+                kind = node.module.kind if node.module is not None else "other"
+                found.append(AdaptedModule(name, kind, node.role, None, None, None, own))
+    return found
+
+
+def _own(node: Node) -> list:
+    """Parameters of a layer but its base_layer, of a saved module's copy, or of trained rows; nested ones apart."""
+    inside = node.children["modules_to_save"].children[ADAPTER] if node.role == SAVED else node
+    if inside is node and node.tied:
+        return []
+    own = {id(leaf): leaf for leaf in inside.leaves.values() if leaf.parameter}
+    left = [child for name, child in inside.children.items() if name not in ("base_layer", "token_adapter")]
+    while left:
+        child = left.pop()
+        if not (child.is_tuner_layer or child.is_wrapper or child.role == OUTER):
+            own.update((id(leaf), leaf) for leaf in child.leaves.values() if leaf.parameter)
+            left += child.children.values()
+    return list(own.values())

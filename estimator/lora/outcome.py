@@ -1,0 +1,25 @@
+"""What a config makes of a model: the modules, what trains, what is added, what is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from estimator.lora.tensors import SavedTensor
+
+
+class AdaptedModule(NamedTuple):
+    name: str  # PEFT's run-time name
+    kind: str
+    what: str  # PEFT's class: "Linear", "ParamWrapper", "ModulesToSaveWrapper"
+    in_features: int | None
+    out_features: int | None
+    rank: int | None  # None: trained without LoRA, as modules_to_save and token rows are
+    parameters: int  # trainable
+
+
+class Outcome(NamedTuple):
+    modules: tuple[AdaptedModule, ...]
+    trained: Mapping[str, int]  # trainable parameters by the part of the file
+    all_parameters: int  # of the base and of what was added
+    tensors: tuple[SavedTensor, ...]

@@ -1,0 +1,60 @@
+"""LoRA layers and nothing beside them: the outcome without playing through the model at run time.
+
+What is stated here follows from runtime.py and saving.py for a config without modules_to_save, trained tokens and
+biases; most requests are of that kind, and answered many times faster so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+from estimator.lora.dtypes import is_cast
+from estimator.lora.index import TreeIndex
+from estimator.lora.layers import LoraLayer
+from estimator.lora.outcome import AdaptedModule, Outcome
+from estimator.lora.tensors import PREFIX, SavedTensor, lora_tensors, state_of
+from estimator.lora.weights import Weight
+
+
+def with_layers_alone(
+    index: TreeIndex, layers: list[LoraLayer], adapter_dtype: str | None, *, with_embeddings: bool
+) -> Outcome:
+    """The outcome of layers on modules of `index`. Embeddings that are saved along are not adapted themselves."""
+    trained: dict[str, int] = {}
+    modules = []
+    for layer in layers:
+        own = 0
+        for weight in layer.weights:
+            if trains(weight, layer, adapter_dtype):
+                size = prod(weight.shape)
+                trained[weight.part] = trained.get(weight.part, 0) + size
+                own += size
+        modules.append(described(layer.name, layer, own))
+    added = sum(prod(weight.shape) for layer in layers for weight in layer.weights if weight.parameter)
+    tensors = lora_tensors(layers, adapter_dtype)
+    if with_embeddings:
+        tensors += embedding_tensors(index)
+    return Outcome(tuple(modules), trained, index.all_parameters() + added, tuple(tensors))
+
+
+def trains(weight: Weight, layer: LoraLayer, adapter_dtype: str | None) -> bool:
+    """A frozen parameter of a ParameterDict trains once autocast has made it anew (see runtime.cast_adapter_dtype)."""
+    if not weight.parameter:
+        return False
+    return weight.trainable or (weight.in_parameter_dict and is_cast(layer.dtype, adapter_dtype))
+
+
+def described(name: str, layer: LoraLayer, parameters: int) -> AdaptedModule:
+    return AdaptedModule(name, layer.kind, layer.what, layer.in_features, layer.out_features, layer.rank, parameters)
+
+
+def embedding_tensors(index: TreeIndex) -> Iterable[SavedTensor]:
+    """The input and output embeddings as they are in the base."""
+    named = {}
+    for module in (index.tree.input_embedding, index.tree.output_embedding):
+        for name in (module, *index.children(module)) if module in index.modules else ():
+            for tensor in state_of(index.modules[name]):
+                key = f"{PREFIX}{name}.{tensor.name}"
+                named[key] = SavedTensor(key, tensor.dtype, tensor.shape, "embeddings")
+    return named.values()

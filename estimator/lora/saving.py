@@ -1,0 +1,104 @@
+"""save_pretrained on a model as it stands at run time: which tensors go into adapter_model.safetensors.
+
+peft 0.21.2: get_peft_model_state_dict (peft/utils/save_and_load.py), BaseTuner._get_adapter_state_dict,
+_get_tuner_state_dict_key_prefixes (peft/tuners/tuners_utils.py), LoraModel._get_adapter_state_dict (DoRA's names),
+AuxiliaryTrainingWrapper.adapter_state_dict (peft/utils/other.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from estimator.lora.index import TreeIndex
+from estimator.lora.runtime import ADAPTER, SAVED, Leaf, Node, child_of, get_submodule, named_modules, state_dict
+from estimator.lora.tensors import SavedTensor, saved_name
+from estimator.request.lora_config import LoraConfig
+
+State = dict[str, Leaf]
+
+
+def saved_tensors(
+    root: Node, index: TreeIndex, config: LoraConfig, *, with_embeddings: bool, targeted: bool
+) -> tuple[SavedTensor, ...]:
+    """Tensors of the file. `root` is the PeftModel; embeddings go along where asked for."""
+    state = state_dict(root)
+    kept = _adapter(root, state, config)
+    kept.update(_wrappers(root, state))
+    along = _embeddings(root, state, index, targeted) if with_embeddings else {}
+    tensors: dict[str, SavedTensor] = {}
+    for found, part in ((kept, None), (along, "embeddings")):
+        for key, leaf in found.items():
+            name = saved_name(key)
+            tensors.setdefault(name, SavedTensor(name, leaf.dtype, leaf.shape, part or leaf.part))
+    return tuple(tensors.values())
+
+
+def _adapter(root: Node, state: State, config: LoraConfig) -> State:
+    """Everything on tuner layers but their base_layer, wrappers and what lies in them apart; then biases."""
+    layers = _outside_wrappers(root)
+    prefixes = {f"{name}.{child}" for name, node in layers.items() for child in node.children if child != "base_layer"}
+    kept = {key: leaf for key, leaf in state.items() if _is_under(key, prefixes)}
+    if config.bias == "all":
+        kept.update((key, leaf) for key, leaf in state.items() if key.endswith(".bias"))
+    elif config.bias.endswith("_only"):
+        names = [f"{name}.base_layer.bias" for name, node in named_modules(root) if node.is_tuner_layer]
+        kept.update((name, state[name]) for name in names if name in state)
+    if config.peft_type == "ADALORA":
+        return {key: leaf for key, leaf in kept.items() if not key.endswith(f".ranknum.{ADAPTER}")}
+    if config.use_dora:
+        magnitude = f"lora_magnitude_vector.{ADAPTER}.weight"
+        return {key.removesuffix(".weight") if key.endswith(magnitude) else key: leaf for key, leaf in kept.items()}
+    return kept
+
+
+def _outside_wrappers(root: Node) -> Mapping[str, Node]:
+    wrappers: set[str] = set()
+    layers = {}
+    for name, node in named_modules(root):
+        if node.is_wrapper:
+            wrappers.add(name)
+        elif node.is_tuner_layer and not _is_under(name, wrappers):
+            layers[name] = node
+    return layers
+
+
+def _is_under(key: str, prefixes: set[str]) -> bool:
+    while key:
+        if key in prefixes:
+            return True
+        key = key.rpartition(".")[0]
+    return False
+
+
+def _wrappers(root: Node, state: State) -> State:
+    """What each wrapper says is its own: the state of its copy, or its rows of tokens."""
+    kept: State = {}
+    for name, node in named_modules(root):
+        if node.role == SAVED:
+            copy = node.children["modules_to_save"].children[ADAPTER]
+            kept.update({f"{name}.{key}": state[f"{name}.modules_to_save.{ADAPTER}.{key}"] for key in state_dict(copy)})
+        elif node.is_wrapper and not node.tied:
+            key = f"{name}.token_adapter.trainable_tokens_delta"
+            kept[key] = state[f"{key}.{ADAPTER}"]
+    return kept
+
+
+def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> State:
+    """The input and the output embedding: base layers of targeted ones, else all that stands in their place."""
+    kept: State = {}
+    for module in (index.tree.input_embedding, index.tree.output_embedding):
+        layer = get_submodule(root, f"base_model.model.{module}") if module is not None else None
+        base = child_of(layer, "base_layer") if layer is not None else None
+        if layer is None or (targeted and not _is_plain(base)):
+            continue
+        wanted = (base,) if targeted else (layer, base)
+        name = next((name for name, node in named_modules(root) if any(node is one for one in wanted)), None)
+        kept.update((key, leaf) for key, leaf in state.items() if name is not None and key.startswith(f"{name}."))
+    return kept
+
+
+def _is_plain(base: Node | None) -> bool:
+    """has_valid_embedding_base_layer."""
+    return (
+        base is not None and not base.role and base.module is not None and base.module.kind in ("Linear", "Embedding")
+    )

@@ -1,0 +1,58 @@
+"""The estimate beside PEFT's outcome: every difference in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from estimator.errors import LoraSizeError
+from estimator.jobs.base import BaseCache
+from estimator.jobs.estimate import estimate
+from estimator.request.request import Request
+from tests.lora.judge.truth import Outcome
+
+REFUSALS = ("no_target_modules", "unsupported_module", "invalid_lora")
+
+
+def differences(
+    folder: str, lora: dict[str, Any], options: dict[str, Any], real: Outcome, bases: BaseCache
+) -> list[str]:
+    """What the estimate says otherwise than PEFT; [] where they agree."""
+    try:
+        answer = estimate(Request(model=folder, lora=lora, **options), bases=bases)
+    except LoraSizeError as error:
+        said = f"{error.code}: {error.what}"
+        if real.stage in ("save", "done"):
+            return [f"PEFT trains {real.trainable:,} parameters, refused with {said}"]
+        return [] if error.code in REFUSALS else [f"PEFT refuses ({real.error[:200]}), answered {said}"]
+    adaptation = answer.adaptation
+    if real.stage not in ("save", "done"):
+        return [
+            f"PEFT refuses in {real.stage} ({real.error[:300]}), got {adaptation.trainable_parameters:,} parameters"
+        ]
+    found = _counts(adaptation, real)
+    if real.stage == "save":
+        return found if answer.file_bytes is None else [*found, f"PEFT cannot save ({real.error[:200]})"]
+    if answer.file_bytes != real.file_bytes:
+        found.append(f"file {answer.file_bytes} != {real.file_bytes} ({adaptation.save_error})")
+    tensors = {tensor.name: (tensor.dtype, *tensor.shape) for tensor in adaptation.tensors}
+    missing = sorted(real.tensors.items() - tensors.items())
+    extra = sorted(tensors.items() - real.tensors.items())
+    if missing or extra:
+        found.append(f"tensors: missing {missing[:3]} extra {extra[:3]}")
+    return found
+
+
+def _counts(adaptation: Any, real: Outcome) -> list[str]:
+    found = []
+    if adaptation.trainable_parameters != real.trainable:
+        found.append(f"trainable {adaptation.trainable_parameters} != {real.trainable}")
+    if adaptation.all_parameters != real.total:
+        found.append(f"all {adaptation.all_parameters} != {real.total}")
+    said, true = Counter((module.name, module.rank) for module in adaptation.modules), Counter(real.modules)
+    if said != true:
+        found.append(f"modules: missing {list(true - said)[:3]} extra {list(said - true)[:3]}")
+    parts = sum(adaptation.parameters_by_part.values())
+    if parts != adaptation.trainable_parameters:
+        found.append(f"parts sum to {parts}")
+    return found
