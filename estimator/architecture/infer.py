@@ -1,57 +1,45 @@
-"""Modules of an architecture without facts, from the checkpoint's names and shapes alone.
+"""Modules of an architecture without facts, from the checkpoint's names, its shapes and config.json alone.
 
-What a name means (an Embedding, a router that is no Linear, a transposed convolution) is what it means in most of
-transformers' model families, from the facts' `$names`; shapes decide where the name says nothing.
+In turn: run-time names (guess_names.py), the kind of each module (guess_kinds.py), input embedding and head
+(guess_embeddings.py), what the file leaves out because it is shared (guess_ties.py).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from estimator.architecture.facts import line
+from estimator.architecture.guess_kinds import Meanings, class_of_other, groups_of, kind_of, told_apart
 from estimator.architecture.guess_names import run_time_parameters
-from estimator.architecture.guess_ties import add_tied
+from estimator.architecture.guess_ties import with_shared
 from estimator.architecture.load import Loaded
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.notes import Note
 
-_BUFFERS = re.compile(
-    r"(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|e_score_correction_bias"
-    r"|final_logits_bias|relative_position_index|attn_mask|mean|std|freqs|cos|sin)"
-)
-_EMBEDDING = re.compile(r"(embed|emb$|wte$|wpe$|shared$|word_embeddings|position_embed|lookup)")
-_TRANSPOSED = re.compile(r"(transpos|deconv|upsampl|up_conv|conv_transpose|conv_t\d)")
-_FIRST = re.compile(r"(conv_in|conv_?[01]|layers\.0|conv_0\.conv|conv_layers\.0\.conv|conv_pre)$")  # of one channel
+Own = Mapping[str, Loaded]  # a module's own tensors
 _ORDER = (("conv", "patch_embed", "stem"), ("bn", "cls_token"), (), ("norm", "fc_norm"), ("downsample", "fc", "head"))
-_BY_DIMENSIONS = {2: "Linear", 3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
 
 
 def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
     """The module tree as names and shapes suggest it; `basis` is "inferred", and a note says what was assumed."""
-    parameters = run_time_parameters(config, checkpoint.tensors)
-    modules = list(_modules(parameters))
-    originals = {
-        m.name.removesuffix(".parametrizations.weight"): m.parameters for m in modules if m.name.endswith(".weight")
-    }
-    modules = [m._replace(groups=_groups(m, m.parameters + originals.get(m.name, ()), config)) for m in modules]
-    modules, tied, embedding, head = add_tied(config, modules)
+    modules = list(_modules(run_time_parameters(config, checkpoint.tensors), config))
+    shared = with_shared(config, modules)
     architecture = config.get("architectures")
     named = architecture[0] if isinstance(architecture, list) and architecture else None
     return ModuleTree(
         architecture=named,
         config=config,
-        modules=tuple(modules),
-        tied=tied,
-        input_embedding=embedding,
-        output_embedding=head,
-        declares_ties=bool(tied),
-        tie_word_embeddings=bool(tied) or bool(config.get("tie_word_embeddings")),
+        modules=tuple(shared.modules),
+        tied=shared.tied,
+        input_embedding=shared.embedding,
+        output_embedding=shared.head,
+        declares_ties=bool(shared.tied),
+        tie_word_embeddings=bool(shared.tied) or bool(config.get("tie_word_embeddings")),
         is_composite=any(isinstance(value, Mapping) and "model_type" in value for value in config.values()),
         basis="inferred",
-        notes=(_note(named, tied, config),),
+        notes=(_note(named, shared.tied, config),),
     )
 
 
@@ -67,7 +55,7 @@ def below_open(name: str, branch: Mapping[str, Any]) -> list[Module]:
             else:
                 waiting.append((f"{prefix}{part}.", value))
     ordered = dict(sorted(found.items(), key=lambda item: [_usual_place(part) for part in item[0].split(".")]))
-    return [module._replace(name=f"{name}.{module.name}".rstrip(".")) for module in _modules(ordered)]
+    return [module._replace(name=f"{name}.{module.name}".rstrip("."), groups=1) for module in _modules(ordered, {})]
 
 
 def _usual_place(part: str) -> tuple[int, int, str]:
@@ -88,7 +76,7 @@ def _note(named: Any, tied: Mapping[str, str], config: Mapping[str, Any]) -> Not
     return Note("inferred", message)
 
 
-def _modules(parameters: Mapping[str, Loaded]) -> Iterator[Module]:
+def _modules(parameters: Mapping[str, Loaded], config: Mapping[str, Any]) -> Iterator[Module]:
     """Owners of tensors and the containers above them, in the order of the names."""
     owners: dict[str, dict[str, Loaded]] = {"": {}}
     for name, loaded in parameters.items():
@@ -97,79 +85,42 @@ def _modules(parameters: Mapping[str, Loaded]) -> Iterator[Module]:
         for depth in range(len(parts)):
             owners.setdefault(".".join(parts[: depth + 1]), {})
         owners[owner][leaf] = loaded
-    names = line("$names") or {}
-    for name, own in _depth_first(owners):
-        yield _module(name, own, names, owners)
-
-
-def _depth_first(owners: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name in [name for name, own in owners.items() if "original0" in own]:
+        owners.setdefault(f"{name}.0", {})  # weight_norm is a module as well
     below: dict[str, list[str]] = {}
     for name in owners:
         if name:
             below.setdefault(name.rpartition(".")[0], []).append(name)
+    meanings = line("$names") or {}
+    for name in _depth_first(below):
+        module = _module(name, owners, meanings, config)
+        children = below.get(name, ())
+        is_list = not owners[name] and children and all(_place(child)[0] == 0 for child in children)
+        yield module._replace(cls="ModuleList") if is_list else module
+
+
+def _depth_first(below: Mapping[str, list[str]]) -> Iterator[str]:
     waiting = [""]
     while waiting:
         name = waiting.pop()
-        yield name, owners[name]
-        children = sorted(below.get(name, ()), key=_place)
-        waiting += children[::-1]
+        yield name
+        waiting += sorted(below.get(name, ()), key=_place)[::-1]
 
 
-def _place(name: str) -> tuple[int, int | str]:
+def _place(name: str) -> tuple[int, int]:
     part = name.rpartition(".")[2]
     return (0, int(part)) if part.isdigit() else (1, 0)
 
 
-def _module(name: str, own: Mapping[str, Loaded], names: Mapping[str, Any], owners: Mapping[str, Any]) -> Module:
+def _module(name: str, owners: Mapping[str, Own], meanings: Meanings, config: Mapping[str, Any]) -> Module:
+    own = owners[name]
     tensors = [Parameter(leaf, loaded.shape, loaded.dtype) for leaf, loaded in own.items() if loaded.shape is not None]
-    buffers = tuple(t for t in tensors if _BUFFERS.fullmatch(t.name) or t.name in names.get("buffers", ()))
-    parameters = sorted((t for t in tensors if t not in buffers), key=lambda t: (t.name == "bias", t.name != "weight"))
-    kind = _kind(name, {tensor.name: tensor.shape for tensor in parameters}, names, owners)
-    named = _class_of_other(own) if kind == "other" else kind
-    return Module(name, named, kind, tuple(parameters), buffers)
-
-
-def _class_of_other(own: Mapping[str, Loaded]) -> str:
-    """A name for printing: norms by what they hold."""
-    if "running_mean" in own:
-        return "BatchNorm2d"
-    if "weight" in own and len(own["weight"].shape or ()) == 1:
-        return "LayerNorm" if "bias" in own else "RMSNorm"
-    return "Module"
-
-
-def _kind(name: str, own: Mapping[str, tuple[int, ...]], names: Mapping[str, Any], owners: Mapping[str, Any]) -> str:
-    if "in_proj_weight" in own or ("in_proj_bias" in own and "q_proj_weight" in own):
-        return "MultiheadAttention"
-    weight = own.get("weight")
-    if weight is None and (original := owners.get(f"{name}.parametrizations.weight")):
-        weight = original["original1"].shape if "original1" in original else None
-    if weight is None or set(own) - {"weight", "bias"} or len(weight) not in _BY_DIMENSIONS:
-        return "other"
-    if len(weight) == 2 and (bias := own.get("bias")) is not None and bias[0] != weight[0] and bias[0] == weight[1]:
-        return "Conv1D"
-    leaf = name.rpartition(".")[2]
-    parent = name.rpartition(".")[0].rpartition(".")[2]
-    for key in (f"{parent}.{leaf}:{len(weight)}", f"{leaf}:{len(weight)}"):
-        if not leaf.isdigit() and key in names:
-            return names[key]
-    if _TRANSPOSED.search(name.lower()) and len(weight) > 2:
-        return "other"
-    if len(weight) == 2 and "bias" not in own and _EMBEDDING.search((parent if leaf.isdigit() else leaf).lower()):
-        return "Embedding"
-    return _BY_DIMENSIONS[len(weight)]
-
-
-def _groups(module: Module, parameters: tuple[Parameter, ...], config: Mapping[str, Any]) -> int:
-    """A convolution's groups: one for each channel where each sees one, or what a `groups` field of the config says."""
-    weight = next((p.shape for p in parameters if p.name in ("weight", "original1")), None)
-    if module.kind not in ("Conv1d", "Conv2d", "Conv3d") or weight is None:
-        return 1
-    if weight[1] == 1 and weight[0] > 1:
-        return 1 if _FIRST.search(module.name) else weight[0]
-    return next((groups for groups in _group_fields(config) if weight[1] * groups == weight[0]), 1)
-
-
-def _group_fields(config: Mapping[str, Any]) -> list[int]:
-    found = [value for key, value in config.items() if "groups" in key and isinstance(value, int) and value > 1]
-    return found + [g for value in config.values() if isinstance(value, Mapping) for g in _group_fields(value)]
+    parameters, buffers = told_apart(tensors, meanings)
+    shapes = {tensor.name: tensor.shape for tensor in parameters}
+    original = owners.get(f"{name}.parametrizations.weight", {}).get("original1")
+    if original is not None and original.shape is not None:
+        shapes["weight"] = original.shape  # a weight that torch's weight_norm keeps in two parts
+    kind = kind_of(name, shapes, meanings)
+    weight = shapes.get("weight")
+    cls = class_of_other(own, len(weight or ())) if kind == "other" else kind
+    return Module(name, cls, kind, parameters, buffers, groups_of(name, kind, weight, config))

@@ -1,0 +1,103 @@
+"""What stands behind a name of an unknown architecture: the kind of module, a convolution's groups, a printable class.
+
+What a name means (an Embedding, a router that is no Linear, a transposed convolution) is what it means in most of
+transformers' model families (`Meanings`); shapes decide where the name says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from estimator.architecture.module import Parameter
+
+Shape = tuple[int, ...]
+Meanings = Mapping[str, Any]  # meanings.py: "q_proj:2" -> kind; "buffers" -> names
+
+_BUFFERS = re.compile(
+    r"(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|e_score_correction_bias"
+    r"|final_logits_bias|relative_position_index|attn_mask|mean|std|freqs|cos|sin)"
+)
+_EMBEDDING = re.compile(r"(embed|emb$|wte$|wpe$|shared$|word_embeddings|position_embed|lookup)")
+_PROJECTION = re.compile(r"(dense|proj|projections?|linear|fc\d*)$")
+_TRANSPOSED = re.compile(r"(transpos|deconv|upsampl|up_conv|conv_transpose|conv_?t(_|\d|$))")
+_FIRST = re.compile(r"((conv_in|conv_?[01]|(layers|convs|conv_layers)\.0(\.conv)?|conv_0\.conv|conv_pre)$|patch_embed)")
+_BY_DIMENSIONS = {2: "Linear", 3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
+CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d")
+
+
+class Sorted(NamedTuple):
+    """A module's own tensors, told apart."""
+
+    parameters: tuple[Parameter, ...]
+    buffers: tuple[Parameter, ...]
+
+
+def told_apart(tensors: Collection[Parameter], meanings: Meanings) -> Sorted:
+    """Parameters, weight first and bias last, and buffers."""
+    names = {tensor.name for tensor in tensors}
+    if {"weight", "running_mean"} <= names and "num_batches_tracked" not in names:
+        return Sorted((), tuple(tensors))  # a batch norm that is frozen has nothing but buffers
+    known = meanings.get("buffers", ())
+    buffers = tuple(t for t in tensors if _BUFFERS.fullmatch(t.name) or t.name in known)
+    parameters = sorted((t for t in tensors if t not in buffers), key=lambda t: (t.name == "bias", t.name != "weight"))
+    return Sorted(tuple(parameters), buffers)
+
+
+def kind_of(name: str, own: Mapping[str, Shape], meanings: Meanings) -> str:
+    """One of `module.KINDS`, for a module of this full name with these own parameters."""
+    if "in_proj_weight" in own or ("in_proj_bias" in own and "q_proj_weight" in own):
+        return "MultiheadAttention"
+    weight, bias = own.get("weight"), own.get("bias")
+    if weight is None or set(own) - {"weight", "bias"} or len(weight) not in _BY_DIMENSIONS:
+        return "other"
+    if bias is not None and (len(bias) != 1 or bias[0] != weight[0]):
+        return (
+            "Conv1D" if len(weight) == 2 and bias == weight[1:] else "other"
+        )  # output last, as transposed ones have it
+    parent, leaf = name.rpartition(".")[0].rpartition(".")[2], name.rpartition(".")[2]
+    for key in (f"{parent}.{leaf}:{len(weight)}", f"{leaf}:{len(weight)}"):
+        if not leaf.isdigit() and key in meanings:
+            return meanings[key]
+    said = (parent if leaf.isdigit() else leaf).lower()
+    if len(weight) > 2:
+        return "other" if _TRANSPOSED.search(name.lower()) else _BY_DIMENSIONS[len(weight)]
+    return "Embedding" if bias is None and _EMBEDDING.search(said) and not _PROJECTION.search(said) else "Linear"
+
+
+def class_of_other(own: Collection[str], dimensions: int) -> str:
+    """A class name for printing: norms by what they hold. `dimensions`: of the weight."""
+    if "running_mean" in own:
+        return "BatchNorm2d"
+    if dimensions == 1:
+        return "LayerNorm" if "bias" in own else "RMSNorm"
+    return "Module"
+
+
+def groups_of(name: str, kind: str, weight: Shape | None, config: Mapping[str, Any]) -> int:
+    """A convolution's groups: one for each channel where each sees one, or what a `groups` field of the config says."""
+    if kind not in CONVOLUTIONS or weight is None:
+        return 1
+    if weight[1] == 1 and weight[0] > 1:
+        return 1 if _FIRST.search(name) else weight[0]
+    return next((groups for field, groups in _group_fields(config) if _is_for(field, name, weight, groups)), 1)
+
+
+def _is_for(field: str, name: str, weight: Shape, groups: int) -> bool:
+    """Whether a field such as `num_conv_pos_embedding_groups` or `q_groups` is this convolution's."""
+    if weight[1] * groups != weight[0]:
+        return False
+    words = [word for word in field.split("_")[:-1] if word not in ("num", "n")]
+    own = re.split(r"[._]", ".".join(name.split(".")[-2:]))
+    if not words:
+        return field == "groups" and any(size > 1 for size in weight[2:])
+    return all(any(part.startswith(word) or (part and word.startswith(part)) for part in own) for word in words)
+
+
+def _group_fields(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for key, value in config.items():
+        if key.endswith("groups") and type(value) is int and value > 1:
+            yield key, value
+        elif isinstance(value, Mapping):
+            yield from _group_fields(value)
