@@ -20,6 +20,7 @@ DEFAULTS = {
     "optim": "adamw_torch_fused",
     "double_quantization": True,
     "pissa_iter": 16,
+    "freeze_trainable_layers": 2,
     "quantization_method": "bnb",
     "finetuning_type": "lora",
 }
@@ -97,6 +98,7 @@ def _rule(keys: Keys) -> TargetRule:
             "freeze_projector": keys.flag("freeze_multi_modal_projector"),
             "freeze_language_model": keys.flag("freeze_language_model"),
             "value_head": keys.values.get("stage") in ("rm", "ppo"),
+            "expanded_layers": keys.integer("freeze_trainable_layers") if keys.flag("use_llama_pro") else None,
             "embeddings": keys.flag("resize_vocab") and not keys.values.get("additional_target"),
             "skip": ["lm_head"],
         },

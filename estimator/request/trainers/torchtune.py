@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from estimator.errors import UsageError
 from estimator.request.trainers.keys import Keys, dtype_name
 from estimator.request.training_config import TargetRule, TrainingConfig
 
@@ -22,6 +23,7 @@ DEFAULTS = {
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 MLP = ("gate_proj", "up_proj", "down_proj")
 TOWERS = ("decoder_trainable", "encoder_trainable", "fusion_trainable")
+FUSION = ("llama3_2_vision", "llama4")  # families of several towers
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -32,6 +34,8 @@ def read(keys: Keys) -> TrainingConfig:
         raise keys.no_lora(f"the builder {name} has no LoRA.", "name a lora_ or qlora_ builder in model._component_")
     dtype = dtype_name(keys.values.get("dtype")) or "bfloat16"
     own = _switches(model)
+    fusion = any(family in builder for family in FUSION)
+    _refuse(model, own, builder)
     dataset = keys.section("dataset")
     tokenizer = Keys(keys.section("tokenizer"), keys.where, {})
     quantized = name.startswith("qlora") or model.flag("quantize_base")
@@ -39,7 +43,7 @@ def read(keys: Keys) -> TrainingConfig:
         trainer="torchtune",
         lora=_lora(model, own),
         own=own,
-        target_rule=TargetRule(name="torchtune", settings=own),
+        target_rule=TargetRule(name="torchtune", settings={**own, "fusion": fusion}),
         base=base_of(keys, builder),
         base_precision=dtype,
         quantization={"method": "torchao", "bits": 4, "quant_type": "nf4", "double_quant": True} if quantized else None,
@@ -54,6 +58,20 @@ def read(keys: Keys) -> TrainingConfig:
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _refuse(model: Keys, own: dict[str, Any], builder: str) -> None:
+    """Raises UsageError for what the builders refuse."""
+    if not own["lora_attn_modules"]:
+        why = "lora_attn_modules is empty: torchtune's builders refuse that."
+        raise UsageError(why, where=f"lora_attn_modules in {model.where}", way_out="name q_proj, v_proj or others")
+    if "llama4" in builder and str(own.get("encoder_trainable")).lower() == "lora":
+        why = "encoder_trainable is lora: torchtune's Llama 4 builder fails on it."
+        raise UsageError(why, where=f"encoder_trainable in {model.where}", way_out="give frozen")
+    full = next((tower for tower in TOWERS if str(own.get(tower)).lower() == "full"), None)
+    if full:
+        why = f"{full} is full: torchtune's {builder.rpartition('.')[2]} takes lora or frozen."
+        raise UsageError(why, where=f"{full} in {model.where}", way_out="give lora or frozen")
 
 
 def _switches(model: Keys) -> dict[str, Any]:
