@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, sub
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Tensor
 from estimator.dtypes import BITS
 from estimator.errors import MalformedHeaderError
+from estimator.source.compact import Compact, Kind, compact
 
 _LIMIT = 2**64  # the library's usize
 _DEPTH = 127  # serde_json's recursion limit, which the library keeps
@@ -37,17 +39,47 @@ class _Twice(dict):
     twice: str
 
 
-def parse_header(header: bytes | Mapping[str, Any], *, file: str, where: str | None = None) -> Header:
-    """The tensors that a header declares.
+def parse_header(
+    header: bytes | Mapping[str, Any], *, file: str, where: str | None = None, columns: Compact | None = None
+) -> Header:
+    """The tensors that a header declares; `columns` are what `compact` finds in it, where that is done already.
 
     Raises MalformedHeaderError for whatever the safetensors library refuses, and for a name given twice.
     """
     place = where or f"header of {file}"
+    columns = columns or (compact(header) if isinstance(header, bytes) else None)
+    if columns is not None and (quick := _from_columns(columns, file)) is not None:
+        return quick
     entries = dict(header) if isinstance(header, Mapping) else _parse_json(header, place)
     metadata = _metadata(entries.pop(_METADATA, None), place)
     tensors = _ordinary(entries, file) or [_tensor(name, entry, file, place) for name, entry in entries.items()]
     tensors.sort(key=_OFFSETS)
     return Header(tuple(tensors), _contiguous_end(tensors, place), metadata)
+
+
+def _from_columns(columns: Compact, file: str) -> Header | None:
+    """The header of an ordinary file, a kind of tensors at a time; None where anything is odd."""
+    sizes = {text: _kind_bytes(kind) for text, kind in columns.known.items()}
+    names, kinds, ends = columns.names, columns.kinds, columns.ends
+    begins = (0, *ends[:-1])
+    if list(map(sub, ends, begins)) != list(map(sizes.__getitem__, kinds)) or len(set(names)) != len(names):
+        return None
+    dtypes = map({text: kind.dtype for text, kind in columns.known.items()}.__getitem__, kinds)
+    shapes = map({text: kind.shape for text, kind in columns.known.items()}.__getitem__, kinds)
+    values = zip(names, dtypes, shapes, repeat(file), zip(begins, ends, strict=True))
+    return Header(tuple(map(tuple.__new__, repeat(Tensor), values)), ends[-1], columns.metadata)
+
+
+def _kind_bytes(kind: Kind) -> int | None:
+    """Bytes of a tensor; None where there is no such dtype, or no such tensor."""
+    bits = BITS.get(kind.dtype)
+    if bits is None:
+        return None
+    for dimension in kind.shape:
+        bits *= dimension
+        if dimension >= _LIMIT or bits >= _LIMIT:
+            return None
+    return bits // 8 if bits % 8 == 0 else None
 
 
 def _refuse(what: str, where: str) -> MalformedHeaderError:

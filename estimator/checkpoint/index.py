@@ -15,7 +15,7 @@ from estimator.errors import MalformedHeaderError
 from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
 
-_DTYPE = attrgetter("dtype")
+_NAME, _DTYPE = attrgetter("name"), attrgetter("dtype")
 
 
 def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -26,8 +26,8 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     tensors: dict[str, Tensor] = {}
     checked, stored_bytes = [], 0
     for stored in files:
-        header = parse_header(stored.header, file=stored.path)
-        mine = {tensor.name: tensor for tensor in header.tensors}
+        header = parse_header(stored.header, file=stored.path, columns=stored.columns)
+        mine = dict(zip(map(_NAME, header.tensors), header.tensors, strict=True))
         if not tensors.keys().isdisjoint(mine):
             raise _in_two_files(tensors, mine)
         tensors |= mine

@@ -8,7 +8,7 @@ has to come from config.json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -58,27 +58,37 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
     layout = LAYOUTS.get(quantization.scheme) if quantization else None
     if layout is None:
         return Unpacked(checkpoint=checkpoint, layers={})
-    tensors, layers = dict(checkpoint.tensors), {}
-    dtype = _logical_dtype(config)
-    for marker in checkpoint.tensors:
-        stem = layout.stem(marker)
-        if stem is None or stem in layers:
-            continue
-        parts = {part: checkpoint.tensors[stem + part] for part in layout.parts if stem + part in checkpoint.tensors}
-        if not layout.is_packed(parts):
-            continue
+    stored, dtype, make = checkpoint.tensors, _logical_dtype(config), tuple.__new__  # they come by the ten thousand
+    tensors, layers = dict(stored), {}
+    for stem, parts in _packed(stored, layout):
         shape = layout.shape(parts, _fields_for(stem, quantization.fields, layout), checkpoint)
-        layers[stem] = PackedLayer(quantization.scheme, shape, tuple(parts.values()))
-        for part in parts:
-            del tensors[stem + part]
+        layers[stem] = make(PackedLayer, (quantization.scheme, shape, tuple(parts.values())))
+        for tensor in layers[stem].tensors:
+            del tensors[tensor.name]
         if shape is not None:
             logical = stem + layout.logical
-            tensors[logical] = Tensor(logical, dtype, shape, checkpoint.tensors[marker].file)
+            tensors[logical] = make(Tensor, (logical, dtype, shape, layers[stem].tensors[0].file, (0, 0)))
     return Unpacked(
         checkpoint=replace(checkpoint, tensors=tensors),
         layers=layers,
         unknown=tuple(stem for stem, layer in layers.items() if layer.shape is None),
     )
+
+
+def _packed(stored: Mapping[str, Tensor], layout: Layout) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The packed layers by name, and their tensors by part. A model may have fifty thousand."""
+    marker = layout.marker
+    stems = [name[: -len(marker)] for name in stored if name.endswith(marker)]
+    present = [part for part in layout.parts if any(stem + part in stored for stem in stems)]
+    if not layout.is_packed(present):
+        return
+    columns = [map(stored.get, [stem + part for stem in stems]) for part in present]
+    for stem, row in zip(stems, zip(*columns, strict=True), strict=True):
+        parts = dict(zip(present, row, strict=True))
+        if None in row:
+            parts = {part: tensor for part, tensor in parts.items() if tensor is not None}
+        if None not in row or layout.is_packed(parts):
+            yield stem, parts
 
 
 def _scheme(fields: Mapping[str, Any]) -> str:
@@ -94,7 +104,9 @@ def _scheme(fields: Mapping[str, Any]) -> str:
 
 def _fields_for(stem: str, fields: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
     """The config's fields for one layer: MLX names layers that differ from the rest."""
-    own = fields.get(stem) if layout.fields_by_layer else None
+    if not layout.fields_by_layer:
+        return fields
+    own = fields.get(stem)
     return {**fields, **own} if isinstance(own, Mapping) else fields
 
 

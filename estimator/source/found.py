@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from estimator.notes import Note
+from estimator.source.compact import Compact
 
 
 class StoredFile(NamedTuple):
@@ -17,6 +18,7 @@ class StoredFile(NamedTuple):
     header_length: int | None  # bytes of the JSON text with its padding; None where the source does not tell
     actual_bytes: int | None  # of the real file; None where the source does not tell
     local_path: str | None = None  # where the bytes themselves can be read, for comparing ties
+    columns: Compact | None = None  # what `compact` finds in the header, where that is done already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

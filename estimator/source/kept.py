@@ -10,6 +10,7 @@ from estimator.notes import Note
 from estimator.source.bounded_json import NotUsable
 from estimator.source.cache import Entry, has_entry, kept_ids, read_entry, read_ref, repository_folder
 from estimator.source.config import parse_config
+from estimator.source.endpoint_answer import taken_apart
 from estimator.source.folder import INDEX, SINGLE, find_in_folder
 from estimator.source.found import Found, StoredFile
 from estimator.source.hub_notes import notes_about
@@ -62,7 +63,7 @@ def _from_parts(entry: Entry, place: Place) -> Found:
         if part.kind == "config":
             config = parse_config(part.text, where=place.where("config.json"))
         elif part.kind == "endpoint":
-            told = described(part.text, place, entry.files)
+            told = described(taken_apart(part.text), place, entry.files)
             files, index = list(told.files), told.index
         elif part.kind == "index":
             index = shards_of(part.text, place, name=part.name)[1]

@@ -17,6 +17,7 @@ from estimator.errors import LoraSizeError, MalformedConfigError, NetworkError, 
 from estimator.source.bounded_json import NotUsable, check_affordable
 from estimator.source.cache import Entry, Part
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
+from estimator.source.endpoint_answer import Answered, taken_apart
 from estimator.source.folder import INDEX, SINGLE
 from estimator.source.found import Found, StoredFile
 from estimator.source.hub_notes import notes_about, nothing_here
@@ -39,6 +40,14 @@ class Head(NamedTuple):
 
     place: Place  # under the id that the Hub uses, held at its commit where it names one
     answer: Answer
+
+
+class Told(NamedTuple):
+    """What the metadata endpoint answered."""
+
+    body: bytes
+    commit: str | None
+    answered: Answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +77,12 @@ def read_online(
     text = Started(file_text, line, head, MAX_CONFIG_BYTES)
     config_text = _config_text(text, line, head)
     config = None if config_text is None else parse_config(config_text, where=head.place.where("config.json"))
-    body = _endpoint_body(asked, line, head.place)
-    files = _listed(listing, line, hurry=body is not None, needed=head.answer.status == 404)
+    told = _endpoint_told(asked, line, head.place)
+    files = _listed(listing, line, hurry=told is not None, needed=head.answer.status == 404)
     if config is not None and files is not None and head.place.folder + "config.json" not in files:
         what = "the Hub serves config.json, but its list of files does not name it."
         raise NetworkError(what, where=head.place.where(), way_out="try again; if it happens again, check HF_ENDPOINT")
-    weights = _weights(line, head.place, body, files, tell)
+    weights = _weights(line, head.place, told, files, tell)
     if config is None and not weights.files:
         raise nothing_here(head.place, files)
     found = _found(head.place, config, weights, files)
@@ -137,24 +146,37 @@ def _too_large(place: Place, error: Exception) -> MalformedConfigError:
     return MalformedConfigError(f"config.json is too large: {error}", where=where, way_out=way_out)
 
 
-def _ask_endpoint(line: Line, place: Place) -> Started[Answer] | None:
-    if place.revision != DEFAULT_REVISION:
-        return None
-    return Started(get, line, place.safetensors_metadata(INDEX), limit=MAX_BYTES, attempts=1)
+def _ask_endpoint(line: Line, place: Place) -> Started[Told | None] | None:
+    return Started(_told, line, place) if place.revision == DEFAULT_REVISION else None
 
 
-def _endpoint_body(asked: Started[Answer] | None, line: Line, place: Place) -> bytes | None:
-    """The endpoint's answer; None where it does not serve this model, for whatever reason."""
-    if asked is None:
+def _told(line: Line, place: Place) -> Told | None:
+    """The endpoint's answer, taken apart while the others are on their way; None where it is no such answer."""
+    answer = get(line, place.safetensors_metadata(INDEX), limit=MAX_BYTES, attempts=1)
+    if answer.status != 200:
         return None
     try:
-        answer = asked.value(line.deadline)
-        place.check_commit(answer.said.get("x-repo-commit"), of="the metadata endpoint's answer")
-    except NetworkError:
-        if time.monotonic() >= line.deadline:
-            raise
+        return Told(answer.body, answer.said.get("x-repo-commit"), taken_apart(answer.body))
+    except NotUsable:
         return None
-    return answer.body if answer.status == 200 else None
+
+
+def _endpoint_told(asked: Started[Told | None] | None, line: Line, place: Place) -> Told | None:
+    """The endpoint's answer; None where it does not serve this model, for whatever reason."""
+    if asked is None or not asked.done_by(_half_way(line)):
+        return None
+    try:
+        told = asked.value(line.deadline)
+        if told is not None:
+            place.check_commit(told.commit, of="the metadata endpoint's answer")
+        return told
+    except NetworkError:
+        return None
+
+
+def _half_way(line: Line) -> float:
+    """The moment at which half of the time that is left now will be left."""
+    return (time.monotonic() + line.deadline) / 2
 
 
 def _listed(listing: Started[dict[str, int]], line: Line, *, hurry: bool, needed: bool) -> dict[str, int] | None:
@@ -170,13 +192,13 @@ def _listed(listing: Started[dict[str, int]], line: Line, *, hurry: bool, needed
 
 
 def _weights(
-    line: Line, place: Place, body: bytes | None, files: Mapping[str, int] | None, tell: Callable[[str], None]
+    line: Line, place: Place, told: Told | None, files: Mapping[str, int] | None, tell: Callable[[str], None]
 ) -> Weights:
     """The headers of what from_pretrained would load: the single file before the shards of an index."""
     if files is not None and place.folder + SINGLE in files:
         return _by_ranges(line, place, [SINGLE], files, tell)
-    if body is not None and (weights := _by_endpoint(line, place, body, files, tell)):
-        return weights
+    if told is not None:
+        return _by_endpoint(line, place, told, files, tell)
     if files is None or place.folder + INDEX in files:
         if weights := _by_index(line, place, files, tell):
             return weights
@@ -185,15 +207,12 @@ def _weights(
 
 
 def _by_endpoint(
-    line: Line, place: Place, body: bytes, files: Mapping[str, int] | None, tell: Callable[[str], None]
-) -> Weights | None:
-    try:
-        told = described(body, place, files)
-    except NotUsable:
-        return None
-    sizes = None if files is None else {file.path: files[file.path] for file in told.files}
-    verified(line, place, told, files, tell)
-    return Weights(files=told.files, index=told.index, parts=(Part("endpoint", "", body),), sizes=sizes)
+    line: Line, place: Place, told: Told, files: Mapping[str, int] | None, tell: Callable[[str], None]
+) -> Weights:
+    said = described(told.answered, place, files)
+    sizes = None if files is None else {file.path: files[file.path] for file in said.files}
+    verified(line, place, said, files, tell)
+    return Weights(files=said.files, index=said.index, parts=(Part("endpoint", "", told.body),), sizes=sizes)
 
 
 def _by_index(line: Line, place: Place, files: Mapping[str, int] | None, tell: Callable[[str], None]) -> Weights | None:

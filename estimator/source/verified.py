@@ -37,9 +37,9 @@ def _difference(told: StoredFile, stored: StoredFile) -> str | None:
         header = parse_json(bytes(stored.header))
     except NotUsable as error:
         return f"the file's header can't be read, {error}"
-    if header == told.header:
+    said: Any = parse_json(told.header) if isinstance(told.header, bytes) else told.header
+    if header == said:
         return None
-    said: Any = told.header
     names = (
         [name for name in {**said, **header} if said.get(name) != header.get(name)] if isinstance(header, dict) else []
     )

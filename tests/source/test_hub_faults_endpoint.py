@@ -10,7 +10,6 @@ import pytest
 from estimator.errors import (
     LoraSizeError,
     MalformedHeaderError,
-    NetworkError,
 )
 from tests.hub.checks import HTML, METADATA, NESTED, OTHER_COMMIT, RIGHT, check, row
 from tests.hub.faults import (
@@ -76,8 +75,8 @@ ENDPOINT = [
     row("metadata", go_to("http://169.254.169.254/latest"), RIGHT, id="redirected to a cloud's metadata service"),
     row("metadata", go_to(lambda handler: handler.path), RIGHT, id="redirected to itself"),
     row("metadata", header("X-Repo-Commit", OTHER_COMMIT), RIGHT, id="pushed between the two answers"),
-    row("metadata", silence(60), NetworkError, "--timeout", id="the endpoint never answers"),
-    row("metadata", drip_head(), NetworkError, "--timeout", id="the endpoint's headers drip"),
+    row("metadata", silence(60), RIGHT, "--timeout", id="the endpoint never answers"),
+    row("metadata", drip_head(), RIGHT, "--timeout", id="the endpoint's headers drip"),
     row(
         "metadata",
         replaced(b'"shape":[64,64]', b'"shape":[64,32]'),

@@ -1,0 +1,108 @@
+"""Headers read a kind of tensors at a time say what they say to the JSON parser, and only ordinary ones are so read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estimator.checkpoint.header import parse_header
+from estimator.errors import MalformedHeaderError
+from estimator.source.compact import compact
+
+TWO = (
+    b'{"__metadata__":{"format":"pt"},'
+    b'"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},'
+    b'"b.0":{"dtype":"BF16","shape":[],"data_offsets":[24,26]}}'
+)
+
+
+def by_parser(header: bytes) -> object:
+    """What the parser alone makes of a header."""
+    try:
+        return parse_header(json.loads(header), file="a file")
+    except (MalformedHeaderError, ValueError) as error:
+        return type(error) if isinstance(error, ValueError) else error.what
+
+
+def test_an_ordinary_header() -> None:
+    columns = compact(TWO + b"   ")
+    assert columns is not None
+    assert columns.names == ("a", "b.0")
+    assert columns.ends == (24, 26)
+    assert columns.metadata == {"format": "pt"}
+    assert parse_header(TWO, file="a file") == by_parser(TWO)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(b"}}", b"}", id="no end"),
+        pytest.param(b"},", b"}", id="no comma"),
+        pytest.param(b'},"b', b'}}"b', id="a brace for a comma"),
+        pytest.param(b'},"b', b'},,"b', id="two commas"),
+        pytest.param(b'},"b', b'},"c":7,"b', id="something else between"),
+        pytest.param(b"}}", b"}}{", id="something behind"),
+        pytest.param(b"}}", b"},}", id="a comma behind the last"),
+        pytest.param(b"[0,24]", b"[0,024]", id="a leading zero"),
+        pytest.param(b"[0,24]", b"[0,24.0]", id="a float"),
+        pytest.param(b"[0,24]", b"[0,2_4]", id="an underscore"),
+        pytest.param(b"[0,24]", "[0,٢٤]".encode(), id="digits of another script"),
+        pytest.param(b"[0,24]", b"[-0,24]", id="minus nought"),
+        pytest.param(b"[0,24]", b"[0,24,24]", id="three offsets"),
+        pytest.param(b"[24,26]", b"[25,27]", id="a hole"),
+        pytest.param(b"[24,26]", b"[22,24]", id="an overlap"),
+        pytest.param(b"[2,3]", b"[2,03]", id="a leading zero in a shape"),
+        pytest.param(b"[2,3]", b"[2,3,]", id="a comma in a shape"),
+        pytest.param(b"[2,3]", b"[[2,3]]", id="a nested shape"),
+        pytest.param(b"[2,3]", b"[2, 3]", id="a space"),
+        pytest.param(b'"a"', b'"\\u0061"', id="an escape"),
+        pytest.param(b'"a"', b'"a\x01"', id="a control character"),
+        pytest.param(b'"a"', b'"\xff"', id="no UTF-8"),
+        pytest.param(b'"a"', b'"__metadata__"', id="metadata that is a tensor"),
+        pytest.param(b'"pt"', b'{"x":1}', id="nested metadata"),
+        pytest.param(b'"pt"', b"7", id="metadata that is no text"),
+        pytest.param(b'"pt"', b"pt", id="metadata that is no JSON"),
+        pytest.param(b'{"__metadata__":{"format":"pt"},', b'[{"__metadata__":{"format":"pt"},', id="a list"),
+        pytest.param(TWO, b'{"__metadata__":{"format":"pt"}}', id="no tensor"),
+    ],
+)
+def test_what_is_written_otherwise_is_left_to_the_parser(old: bytes, new: bytes) -> None:
+    assert old in TWO
+    assert compact(TWO.replace(old, new, 1) if new.find(b"}}") < 0 else new.join(TWO.rsplit(old, 1))) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        pytest.param(b"[24,26]", b"[24,28]", "needs", id="more bytes than the shape needs"),
+        pytest.param(b"BF16", b"BF17", "unknown dtype", id="an unknown dtype"),
+        pytest.param(b"[2,3]", b"[2,18446744073709551616]", "whole numbers", id="a dimension over 64 bits"),
+        pytest.param(b"[2,3]", b"[4294967296,4294967296]", "larger", id="larger than any file in two dimensions"),
+        pytest.param(b'"b.0"', b'"a"', "twice", id="a name given twice"),
+        pytest.param(b"F32", b"F4", "needs", id="half the bytes"),
+    ],
+)
+def test_what_is_written_well_and_wrong_is_refused_all_the_same(old: bytes, new: bytes, words: str) -> None:
+    with pytest.raises(MalformedHeaderError, match=words):
+        parse_header(TWO.replace(old, new, 1), file="a file")
+
+
+DTYPES = {"F32": 4, "BF16": 2, "U8": 1}
+TENSOR = st.tuples(st.text(max_size=8), st.sampled_from(list(DTYPES)), st.lists(st.integers(0, 5), max_size=3))
+
+
+@given(st.lists(TENSOR, min_size=1, max_size=6, unique_by=lambda tensor: tensor[0]), st.booleans())
+def test_both_ways_agree(tensors: list[tuple[str, str, list[int]]], with_escapes: bool) -> None:
+    at, entries = 0, {}
+    for name, dtype, shape in tensors:
+        size = DTYPES[dtype]
+        for dimension in shape:
+            size *= dimension
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=with_escapes)
+    header = text.encode(errors="replace")
+    assert parse_header(header, file="a file") == by_parser(header)
