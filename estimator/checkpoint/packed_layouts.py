@@ -43,12 +43,10 @@ class Layout(NamedTuple):
     needs: tuple[str, ...] = ()  # parts without which it is no packed layer
     fields_by_layer: bool = False
 
-    def stem(self, name: str) -> str | None:
-        """The layer's name where `name` ends in the marker."""
-        return name[: -len(self.marker)] if name.endswith(self.marker) else None
-
-    def is_packed(self, parts: Parts) -> bool:
-        return all(part in parts for part in self.needs)
+    @property
+    def in_place(self) -> bool:
+        """Whether every weight keeps its name and shape."""
+        return self.shape is _as_stored and self.logical in self.parts
 
 
 def _gptq(parts: Parts, fields: Fields, _: Checkpoint) -> Shape:

@@ -8,7 +8,7 @@ has to come from config.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -34,8 +34,7 @@ class PackedLayer(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacked:
     checkpoint: Checkpoint  # logical: a float weight for each packed layer whose shape is known; `bytes` as stored
-    layers: Mapping[str, PackedLayer]  # by stored module name (fused experts: by stored parameter name)
-    unknown: tuple[str, ...] = ()  # layers whose shape must come from config.json
+    unknown: Mapping[str, PackedLayer] = field(default_factory=dict)  # layers whose shape must come from config.json
 
 
 def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
@@ -53,42 +52,60 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
 
 
 def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
-    """The checkpoint with logical weights in place of packed ones, and what was packed."""
+    """The checkpoint with logical weights in place of packed ones."""
     quantization = quantization_of(config)
     layout = LAYOUTS.get(quantization.scheme) if quantization else None
     if layout is None:
-        return Unpacked(checkpoint=checkpoint, layers={})
-    stored, dtype, make = checkpoint.tensors, _logical_dtype(config), tuple.__new__  # they come by the ten thousand
-    tensors, layers = dict(stored), {}
-    for stem, parts in _packed(stored, layout):
-        shape = layout.shape(parts, _fields_for(stem, quantization.fields, layout), checkpoint)
-        layers[stem] = make(PackedLayer, (quantization.scheme, shape, tuple(parts.values())))
-        for tensor in layers[stem].tensors:
+        return Unpacked(checkpoint=checkpoint)
+    stored, dtype = checkpoint.tensors, _logical_dtype(config)
+    if layout.in_place:
+        return Unpacked(checkpoint=replace(checkpoint, tensors=_recast(stored, layout, dtype)))
+    tensors, layers = dict(stored), packed_layers(config, checkpoint)
+    for stem, layer in layers.items():
+        for tensor in layer.tensors:
             del tensors[tensor.name]
-        if shape is not None:
+        if layer.shape is not None:
             logical = stem + layout.logical
-            tensors[logical] = make(Tensor, (logical, dtype, shape, layers[stem].tensors[0].file, (0, 0)))
+            tensors[logical] = Tensor(logical, dtype, layer.shape, layer.tensors[0].file)
     return Unpacked(
         checkpoint=replace(checkpoint, tensors=tensors),
-        layers=layers,
-        unknown=tuple(stem for stem, layer in layers.items() if layer.shape is None),
+        unknown={stem: layer for stem, layer in layers.items() if layer.shape is None},
     )
 
 
-def _packed(stored: Mapping[str, Tensor], layout: Layout) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The packed layers by name, and their tensors by part. A model may have fifty thousand."""
-    marker = layout.marker
-    stems = [name[: -len(marker)] for name in stored if name.endswith(marker)]
-    present = [part for part in layout.parts if any(stem + part in stored for stem in stems)]
-    if not layout.is_packed(present):
-        return
-    columns = [map(stored.get, [stem + part for stem in stems]) for part in present]
-    for stem, row in zip(stems, zip(*columns, strict=True), strict=True):
-        parts = dict(zip(present, row, strict=True))
-        if None in row:
-            parts = {part: tensor for part, tensor in parts.items() if tensor is not None}
-        if None not in row or layout.is_packed(parts):
-            yield stem, parts
+def packed_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, PackedLayer]:
+    """What is packed, by the module's name as stored (fused experts: by the parameter's)."""
+    quantization = quantization_of(config)
+    layout = LAYOUTS.get(quantization.scheme) if quantization else None
+    layers, stored = {}, checkpoint.tensors
+    for stem in _stems(stored, layout) if layout else ():
+        parts = {part: stored[stem + part] for part in layout.parts if stem + part in stored}
+        shape = layout.shape(parts, _fields_for(stem, quantization.fields, layout), checkpoint)
+        layers[stem] = PackedLayer(quantization.scheme, shape, tuple(parts.values()))
+    return layers
+
+
+def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
+    marker, end = layout.marker, -len(layout.marker)
+    stems = [name[:end] for name in stored if name.endswith(marker)]
+    for part in layout.needs:
+        stems = [stem for stem in stems if stem + part in stored]
+    return stems
+
+
+def _recast(stored: Mapping[str, Tensor], layout: Layout, dtype: str) -> dict[str, Tensor]:
+    """Weights in their own shape under their own name: the scales left out. There may be fifty thousand of them."""
+    packed, weight, make = set(_stems(stored, layout)), layout.logical, tuple.__new__
+    beside = tuple(part for part in layout.parts if part != weight)
+    tensors = {}
+    for name, tensor in stored.items():
+        if name.endswith(weight):
+            if name[: -len(weight)] in packed:
+                tensor = make(Tensor, (name, dtype, tensor.shape, tensor.file, tensor.offsets))
+        elif name.endswith(beside) and name.rpartition(".")[0] in packed:
+            continue
+        tensors[name] = tensor
+    return tensors
 
 
 def _scheme(fields: Mapping[str, Any]) -> str:

@@ -23,17 +23,15 @@ _TOWERS = (("vision", "vision_config"), ("visual", "vision_config"), ("audio", "
 
 def infer_unknown(config: Mapping[str, Any], unpacked: Unpacked) -> Unpacked:
     """The same with inferred shapes for layers in `unknown`; those that the width does not divide stay there."""
-    tensors, layers, unknown = dict(unpacked.checkpoint.tensors), dict(unpacked.layers), []
-    for stem in unpacked.unknown:
-        shape = _shape(stem, layers[stem], config, tensors)
+    tensors, unknown = dict(unpacked.checkpoint.tensors), {}
+    for stem, layer in unpacked.unknown.items():
+        shape = _shape(stem, layer, config, tensors)
         if shape is None:
-            unknown.append(stem)
+            unknown[stem] = layer
             continue
         name = stem + ".weight"
-        layers[stem] = layers[stem]._replace(shape=shape)
-        tensors[name] = Tensor(name, "BF16", shape, layers[stem].tensors[0].file)
-    checkpoint = replace(unpacked.checkpoint, tensors=tensors)
-    return replace(unpacked, checkpoint=checkpoint, layers=layers, unknown=tuple(unknown))
+        tensors[name] = Tensor(name, "BF16", shape, layer.tensors[0].file)
+    return Unpacked(checkpoint=replace(unpacked.checkpoint, tensors=tensors), unknown=unknown)
 
 
 def _shape(

@@ -178,7 +178,7 @@ def _with_unknown_shapes(
 
     inferred = infer_unknown(config, unpacked)
     if inferred.unknown:
-        what = f"the headers do not tell the features of {inferred.unknown[0]}."
+        what = f"the headers do not tell the features of {next(iter(inferred.unknown))}."
         way_out = "name the model that was quantised instead"
         raise NoWeightsError(what, where="--model", way_out=way_out)
     tree = build(config, inferred.checkpoint, task=task, num_labels=num_labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +49,9 @@ def _shapes(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree)
 def _embedding(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree) -> Iterator[str]:
     """A number that config.json holds nowhere can't be what the class builds."""
     name = (tree.input_embedding or "").rpartition(".")[2]
-    stored = [
-        t for t in checkpoint.tensors.values() if name and t.name.endswith(f"{name}.weight") and len(t.shape) == 2
-    ]
+    ending = f"{name}.weight"
+    named = [t for full, t in checkpoint.tensors.items() if full.endswith(ending)] if name else []
+    stored = [t for t in named if len(t.shape) == 2]
     known = {value for value in config.values() if type(value) is int}
     padded = any("pad_vocab" in key or "vocab_size_multiple" in key for key in config)
     if len(stored) != 1 or stored[0].dtype not in ("F32", "F16", "BF16"):
@@ -67,10 +67,18 @@ def _layers(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Iterator[str]:
     promised = config.get("num_hidden_layers")
     if type(promised) is not int:
         return
-    names = (name for name in checkpoint.tensors if not any(tower in name for tower in _SIDE_TOWERS))
-    found = {int(match.group(1)) for match in map(_LAYER.search, names) if match}
+    last = f".{promised - 1}."
+    if promised - 1 in _indices(name for name in checkpoint.tensors if last in name):
+        return
+    found = _indices(checkpoint.tensors)
     if found and len(found) < promised and max(found) + 1 < promised:
         yield f"the files hold {max(found) + 1} layers, but config.json says num_hidden_layers {promised}"
+
+
+def _indices(names: Iterable[str]) -> set[int]:
+    """The layers of the text model that the names speak of."""
+    matches = (_LAYER.search(name) for name in names if not any(tower in name for tower in _SIDE_TOWERS))
+    return {int(match.group(1)) for match in matches if match}
 
 
 def _dtype_mix(checkpoint: Checkpoint) -> Mapping[str, int]:

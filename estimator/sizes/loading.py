@@ -90,8 +90,8 @@ def _first_float(checkpoint: Checkpoint | None) -> str | None:
     if checkpoint is None or not checkpoint.tensors:
         return None
     first_file = min(tensor.file for tensor in checkpoint.tensors.values())
-    ordered = (checkpoint.tensors[name] for name in sorted(checkpoint.tensors))
-    return next((t.dtype for t in ordered if t.file == first_file and t.dtype in FLOATS), None)
+    ordered = sorted(tensor for tensor in checkpoint.tensors.values() if tensor.file == first_file)
+    return next((tensor.dtype for tensor in ordered if tensor.dtype in FLOATS), None)
 
 
 def _cast(module: Module, dtype_of: DtypeOf) -> Module:

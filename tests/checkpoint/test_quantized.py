@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
-from estimator.checkpoint.quantized import quantization_of, unpack
+from estimator.checkpoint.quantized import packed_layers, quantization_of, unpack
 from estimator.checkpoint.unknown_shapes import infer_unknown
 from estimator.dtypes import BITS
 
@@ -56,10 +56,11 @@ def test_scheme(config, scheme):
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in rows("layouts.jsonl")])
 def test_features_of_each_layout(row):
-    unpacked = unpack(row["config"], checkpoint(row["headers"]))
-    assert set(unpacked.layers) == set(row["features"])
+    stored = checkpoint(row["headers"])
+    unpacked, layers = unpack(row["config"], stored), packed_layers(row["config"], stored)
+    assert set(layers) == set(row["features"])
     for name, features in row["features"].items():
-        shape = unpacked.layers[name].shape
+        shape = layers[name].shape
         assert (shape and [shape[1], shape[0]]) == features
         assert (name in unpacked.unknown) == (features is None)
 
@@ -67,12 +68,12 @@ def test_features_of_each_layout(row):
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in rows("recorded.jsonl")])
 def test_recorded_checkpoints(row):
     stored = checkpoint(row["headers"])
-    unpacked = unpack(row["config"], stored)
+    unpacked, layers = unpack(row["config"], stored), packed_layers(row["config"], stored)
     assert stored.bytes == unpacked.checkpoint.bytes == row["truth"]["stored_bytes"]
     if "note" in row["truth"]:  # experts, whose features are not recorded
         return
     for name, (in_features, out_features) in row["truth"]["features"].items():
-        packed = unpacked.layers.get(name)
+        packed = layers.get(name)
         logical = unpacked.checkpoint.tensors.get(f"{name}.weight")
         if packed is not None and packed.shape is None:
             assert "bitsandbytes_4bit" in packed.scheme
@@ -107,7 +108,7 @@ def test_four_bit_shape_is_read_where_the_file_is_at_hand(tmp_path):
     assert dict(unpacked.checkpoint.tensors) == {
         "q_proj.weight": Tensor("q_proj.weight", "F16", (192, 128), "model.safetensors")
     }
-    assert unpacked.unknown == ()
+    assert unpacked.unknown == {}
 
 
 def test_a_plain_checkpoint_is_handed_on_as_it_is():
@@ -135,5 +136,6 @@ def test_features_inferred_from_the_width(name, elements, bias, shape):
     headers = {f"{name}.weight": ["U8", [-(-elements // 2), 1]], f"{name}.weight.absmax": ["F32", [elements // 64]]}
     headers |= {f"{name}.bias": ["BF16", [bias]]} if bias else {}
     inferred = infer_unknown(FOUR_BIT, unpack(FOUR_BIT, checkpoint(headers)))
-    assert inferred.layers[name].shape == shape
-    assert (inferred.unknown == (name,)) == (shape is None)
+    found = inferred.checkpoint.tensors.get(f"{name}.weight")
+    assert (found and found.shape) == shape
+    assert set(inferred.unknown) == (set() if shape else {name})
