@@ -6,16 +6,15 @@ from typing import Any
 
 import click
 
-from estimator.cli.options import FORMATS, LORA, MODEL, OUTPUT, request_fields, together
-from estimator.cli.options import LOADING as _LOADING
-from estimator.cli.plan import TRAINING, gpu_memory, training_of
+from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
+from estimator.cli.plan import GPU, TRAINING, gpu_memory, training_of
 
 _CROSSED = (
-    click.option("-m", "--model", multiple=True, help="Repeatable."),
-    click.option("-r", "--r", default="8", show_default=True, metavar="4,8,16", help="Ranks."),
+    click.option("-m", "--model", multiple=True, help="Repeatable: --model A --model B."),
+    click.option("-r", "--r", metavar="4,8,16", help="Ranks. [default: 8, or --config's]"),
     click.option("-t", "--targets", multiple=True, help="Repeatable: --targets qv --targets all-linear."),
     click.option("--base-precision", metavar="bf16,nf4", help="How the base is loaded."),
-    click.option("--plot", metavar="FILE.svg|png|pdf", help="A chart, with the extra `plot` installed."),
+    click.option("--plot", metavar="FILE.svg|png|html", help="A chart; `pip install 'lora-size[plot]'` brings it."),
 )
 _FIRST = {"model", "r", "targets", "base_precision"}
 
@@ -32,47 +31,77 @@ def _without(options: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @click.command("sweep")
-@together(_CROSSED, _without(MODEL), _without(LORA), _without(_LOADING), TRAINING, OUTPUT)
-def command(**options: Any) -> None:
-    """Ranks, target sets, precisions and models, each with each."""
-    from estimator.errors import UsageError
-    from estimator.jobs.sweep import sweep
-    from estimator.report.sweep_forms import FORMS, bars
+@together(_CROSSED, _without(MODEL), _without(LORA), _without(LOADING), TRAINING, GPU, OUTPUT)
+def command(**options: Any) -> int:
+    """Ranks, target sets, precisions and models, each with each.
+
+    `memory` is the middle of what nvidia-smi would show while training, `fits` judges its ceiling and floor against
+    the GPU. A case that PEFT would refuse says why, and the exit code is then 1.
+
+    \b
+      lora-size sweep -m llama-3.1-8b --r 8,16,32 -t qv -t all-linear
+      lora-size sweep -m llama-3.1-8b --r 8,16,64 --base-precision bf16,nf4 --batch-size 1 --gpu rtx4090
+      lora-size sweep -m llama-3.1-8b -m qwen2.5-7b --r 4,8,16,32 -t qkvo --plot ranks.svg
+    """
+    from estimator.jobs.sweep import frontier, sweep
+    from estimator.report.sweep_forms import FORMS, quiet, terminal
     from estimator.request.request import Request
 
-    if not options["model"]:
-        raise UsageError(
-            "no model is named.", where="--model", way_out="lora-size sweep --model llama-3.1-8b --r 4,8,16"
-        )
-    precisions = _precisions(options["base_precision"])
+    _require_model(options)
+    if options["plot"]:
+        from estimator.report.sweep_plot import require
+
+        require(options["plot"])
+    precisions, memory = _precisions(options["base_precision"]), gpu_memory(options)
     lists = {name: options.pop(name) for name in _FIRST}
     cases = list(
         sweep(
             Request(**request_fields(options)),
-            models=lists["model"],
+            models=lists["model"] or (None,),
             targets=lists["targets"] or (None,),
             precisions=precisions,
             ranks=_ranks(lists["r"]),
-            training=training_of(options),
-            gpu_memory=gpu_memory(options),
+            training=training_of(options)[0],
+            gpu_memory=memory,
         )
     )
-    format_ = "json" if options["json_"] else options["format_"]
-    print(FORMS[format_](cases))
-    if format_ == FORMATS[0] and (chart := bars(cases)):
-        print("\n" + chart)
+    if all(case.parameters is None for case in cases):
+        raise cases[0].error
+    best = frontier(cases)
     if options["plot"]:
         from estimator.report.sweep_plot import plot
 
-        plot(cases, options["plot"])
+        plot(cases, best, memory, options["plot"])
+    if options["quiet"]:
+        print(quiet(cases))
+    else:
+        format_ = "json" if options["json_"] else options["format_"]
+        print(FORMS[format_](cases, best, memory))
+        if format_ == "table":
+            print(terminal(cases, best, memory, _width()))
     return 1 if any(case.parameters is None for case in cases) else 0
 
 
-def _ranks(text: str) -> list[int]:
+def _width() -> int:
+    """Columns of the terminal; COLUMNS is honoured."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
+
+
+def _require_model(options: dict[str, Any]) -> None:
+    from estimator.errors import UsageError
+
+    if not options["model"] and not options["config"]:
+        way_out = "lora-size sweep --model llama-3.1-8b --r 4,8,16"
+        raise UsageError("no model is named.", where="--model", way_out=way_out)
+
+
+def _ranks(text: str | None) -> list[int | None]:
     from estimator.errors import UsageError
 
     try:
-        return [int(part) for part in text.split(",")]
+        return [None] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{text[:80]!r} is no list of ranks.", where="--r", way_out="write 4,8,16") from None
 
@@ -81,7 +110,7 @@ def _precisions(text: str | None) -> list[str | None]:
     from estimator.errors import UsageError
     from estimator.request.load_options import PRECISIONS
 
-    names = text.split(",") if text else [None]
+    names = [part.strip() for part in text.split(",")] if text else [None]
     if unknown := [name for name in names if name is not None and name not in PRECISIONS]:
         way_out = "one of " + ", ".join(PRECISIONS)
         raise UsageError(f"there is no precision {unknown[0][:40]!r}.", where="--base-precision", way_out=way_out)

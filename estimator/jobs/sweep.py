@@ -9,7 +9,8 @@ from itertools import product
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.estimate import estimate, with_config_file
-from estimator.jobs.plan import fits, memory_of
+from estimator.jobs.largest import fits
+from estimator.jobs.plan import memory_of
 from estimator.request.request import Request
 from estimator.sizes.training import Training
 
@@ -18,31 +19,36 @@ MAX_CASES = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One point of a sweep; `error` in place of numbers where it was refused."""
+    """One point of a sweep; `error` in place of the numbers that it has not."""
 
-    model: str
+    model: str | None
     targets: str | None
     base_precision: str | None
-    r: int
+    r: int | None  # None: the request's own, and it was refused
     parameters: int | None = None
     file_bytes: int | None = None
     device_bytes: int | None = None  # the middle of what the device would show
+    device_lower_bytes: int | None = None
+    device_upper_bytes: int | None = None
     fits: str | None = None
-    error: str | None = None
+    error: LoraSizeError | None = None
 
 
 def sweep(
     request: Request,
     *,
-    models: Sequence[str],
+    models: Sequence[str | None],
     targets: Sequence[str | None],
     precisions: Sequence[str | None],
-    ranks: Sequence[int],
+    ranks: Sequence[int | None],
     training: Training,
     gpu_memory: int | None = None,
     progress: Progress = None,
 ) -> Iterator[Case]:
-    """Every case in order, models outermost and ranks innermost. Raises UsageError where there are too many."""
+    """Every case in order, models outermost and ranks innermost; None is what the request says.
+
+    Raises UsageError where there are too many.
+    """
     count = len(models) * len(targets) * len(precisions) * len(ranks)
     if not 0 < count <= MAX_CASES:
         way_out = f"name at least one of each, and at most {MAX_CASES:,} together"
@@ -50,31 +56,41 @@ def sweep(
     request = with_config_file(request)
     bases = BaseCache()
     for model, target, precision, rank in product(models, targets, precisions, ranks):
-        case = Case(model=model, targets=target, base_precision=precision, r=rank)
-        changed = replace(
-            request,
-            model=model,
-            r=rank,
-            targets=target if target is not None else request.targets,
-            base_precision=precision or request.base_precision,
-        )
+        given = {"model": model, "targets": target, "base_precision": precision, "r": rank}
+        changed = replace(request, **{name: value for name, value in given.items() if value is not None})
+        case = Case(model=changed.model, targets=target, base_precision=changed.base_precision, r=changed.r)
         try:
             yield _answered(case, changed, bases, training, gpu_memory, progress)
         except LoraSizeError as error:
-            yield replace(case, error=error.what)
+            yield replace(case, error=error)
 
 
 def _answered(
     case: Case, request: Request, bases: BaseCache, training: Training, gpu_memory: int | None, progress: Progress
 ) -> Case:
     answer = estimate(request, bases=bases, progress=progress)
-    case = replace(case, parameters=answer.adaptation.trainable_parameters, file_bytes=answer.file_bytes)
+    adaptation = answer.adaptation
+    rank = adaptation.config["r"] if case.r is None else case.r
+    case = replace(case, r=rank, parameters=adaptation.trainable_parameters, file_bytes=answer.file_bytes)
     try:
         memory = memory_of(answer, training)
     except LoraSizeError as error:  # the memory alone is not known
-        return replace(case, error=error.what)
+        return replace(case, error=error)
     return replace(
         case,
         device_bytes=memory.device.expected,
+        device_lower_bytes=memory.device.lower,
+        device_upper_bytes=memory.device.upper,
         fits=None if gpu_memory is None else fits(memory, gpu_memory),
     )
+
+
+def frontier(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Of the cases that surely fit, those that no other beats in parameters without more memory; most first."""
+    best: list[Case] = []
+    for case in sorted(
+        (case for case in cases if case.fits == "yes"), key=lambda case: (case.device_upper_bytes, -case.parameters)
+    ):
+        if not best or case.parameters > best[-1].parameters:
+            best.append(case)
+    return tuple(reversed(best))

@@ -1,36 +1,48 @@
-"""A sweep as table, markdown, csv, json and as bars in the terminal."""
+"""A sweep as table, markdown, csv and json, and as bars in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from estimator.report.units import decimal_size, printable
 
-COLUMNS = ("model", "targets", "base_precision", "r", "parameters", "file_bytes", "device_bytes", "fits", "error")
+COLUMNS = ("model", "targets", "base_precision", "r", "parameters", "file_bytes", "device_bytes",
+           "device_lower_bytes", "device_upper_bytes", "fits")  # fmt: skip
 _HEADINGS = ("model", "targets", "base", "r", "parameters", "file", "memory", "fits", "")
-_BAR = 40
+_LONGEST_BAR, _SHORTEST_BAR = 40, 8
+_MOST = 5  # of the frontier: what trains most comes first
+
+Form = Callable[[Sequence[Any], Sequence[Any], int | None], str]
 
 
-def as_rows(cases: Sequence[Any]) -> list[dict[str, Any]]:
-    return [{name: getattr(case, name) for name in COLUMNS} for case in cases]
+def _row(case: Any) -> dict[str, Any]:
+    return {name: getattr(case, name) for name in COLUMNS}
 
 
-def _json(cases: Sequence[Any]) -> str:
+def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
     import json
 
-    return json.dumps({"schema_version": 1, "sweep": as_rows(cases)}, indent=2)
+    def error(case: Any) -> dict[str, str] | None:
+        return None if case.error is None else {"code": case.error.code, "message": str(case.error)}
+
+    document = {
+        "schema_version": 1,
+        "gpu_memory": gpu_memory,
+        "sweep": [{**_row(case), "error": error(case)} for case in cases],
+        "frontier": [_row(case) for case in frontier],
+    }
+    return json.dumps(document, indent=2)
 
 
-def _csv(cases: Sequence[Any]) -> str:
-    import csv
-    from io import StringIO
+def _csv(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
+    from estimator.report.as_csv import rows_as_csv
 
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(["" if value is None else value for value in row.values()] for row in as_rows(cases))
-    return out.getvalue().rstrip("\n")
+    def error(case: Any) -> dict[str, str]:
+        found = case.error
+        return {"error_code": found.code if found else "", "error": str(found) if found else ""}
+
+    return rows_as_csv([{**_row(case), **error(case)} for case in cases])
 
 
 def _cells(case: Any) -> list[str]:
@@ -38,44 +50,85 @@ def _cells(case: Any) -> list[str]:
         printable(case.model),
         printable(case.targets or "default", 40),
         case.base_precision or "stored",
-        str(case.r),
+        "" if case.r is None else str(case.r),
         "" if case.parameters is None else f"{case.parameters:,}",
         "" if case.file_bytes is None else decimal_size(case.file_bytes),
         "" if case.device_bytes is None else decimal_size(case.device_bytes),
         case.fits or "",
-        printable(case.error or "", 80),
+        "" if case.error is None else printable(case.error, 80),
     ]
 
 
-def _markdown(cases: Sequence[Any]) -> str:
+def _markdown(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
     rows = [list(_HEADINGS), ["---"] * len(_HEADINGS), *map(_cells, cases)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def _table(cases: Sequence[Any]) -> str:
+def _table(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
     rows = [list(_HEADINGS), *map(_cells, cases)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
 
 
-def bars(cases: Sequence[Any]) -> str:
-    """Trainable parameters as bars, one a case; "" where nothing was answered."""
-    known = [case for case in cases if case.parameters is not None]
-    most = max((case.parameters for case in known), default=0)
+FORMS: dict[str, Form] = {"table": _table, "markdown": _markdown, "csv": _csv, "json": _json}
+
+
+def quiet(cases: Sequence[Any]) -> str:
+    """Parameters and file bytes, a case a line; nothing between the tabs where it was refused."""
+    return "\n".join(
+        "\t".join("" if value is None else str(value) for value in (case.parameters, case.file_bytes)) for case in cases
+    )
+
+
+def terminal(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, columns: int) -> str:
+    """Bars of parameters and of memory, then the frontier of what fits; it keeps within `columns` where it can."""
+    return "\n".join(_terminal(cases, frontier, gpu_memory, columns))
+
+
+def _terminal(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, columns: int) -> Iterator[str]:
+    labels = labelled(cases)
+    parameters = {}  # the same at every precision
+    for label, case in zip(labelled(cases, precision=False), cases, strict=True):
+        if case.parameters is not None:
+            parameters[label] = (label, case.parameters, f"{case.parameters:,}")
+    memory = [(label, case.device_bytes, f"{decimal_size(case.device_bytes)}{_mark(case)}")
+              for label, case in zip(labels, cases, strict=True) if case.device_bytes is not None]  # fmt: skip
+    yield from _bars("trainable parameters", list(parameters.values()), columns)
+    yield from _bars("memory on the device", memory, columns)
+    if gpu_memory is not None:
+        yield ""
+        yield f"the most that surely fits {decimal_size(gpu_memory)}" + ("" if frontier else ": nothing here")
+    for case in frontier[:_MOST]:
+        label = labels[next(i for i, other in enumerate(cases) if other is case)]
+        yield f"  {label}: {case.parameters:,} parameters, at most {decimal_size(case.device_upper_bytes)}"
+
+
+def _mark(case: Any) -> str:
+    return {"yes": "  fits", "maybe": "  may fit"}.get(case.fits or "", "")
+
+
+def _bars(title: str, rows: list[tuple[str, int, str]], columns: int) -> Iterator[str]:
+    most = max((value for _, value, _ in rows), default=0)
     if not most:
-        return ""
-    lines = [
-        f"  r {case.r:<5}{printable(case.targets or 'default', 16):<17}"
-        f"{'█' * max(1, round(_BAR * case.parameters / most))} {case.parameters:,}"
-        for case in known
+        return
+    label_width = max(len(label) for label, _, _ in rows)
+    room = columns - label_width - max(len(text) for _, _, text in rows) - 5
+    longest = max(_SHORTEST_BAR, min(_LONGEST_BAR, room))
+    yield ""
+    yield title
+    for label, value, text in rows:
+        yield f"  {label:<{label_width}}  {'█' * max(1, round(longest * value / most))} {text}"
+
+
+def labelled(cases: Sequence[Any], precision: bool = True) -> list[str]:
+    """What tells each case from the others: the rank, and of the rest only what differs."""
+    parts = [
+        (printable(case.model, 28), printable(case.targets or "default", 20), case.base_precision or "stored")
+        for case in cases
     ]
-    return "\n".join(["trainable parameters", *lines])
-
-
-FORMS: dict[str, Callable[[Sequence[Any]], str]] = {
-    "table": _table,
-    "markdown": _markdown,
-    "csv": _csv,
-    "json": _json,
-}
+    differing = [place for place in range(3 if precision else 2) if len({part[place] for part in parts}) > 1]
+    return [
+        ", ".join([*(part[place] for place in differing), f"r {case.r}"])
+        for part, case in zip(parts, cases, strict=True)
+    ]

@@ -1,34 +1,76 @@
-"""Memory that CUDA reports on a GPU, in bytes: what `torch.cuda.get_device_properties(0).total_memory` says.
+"""GPUs by name: the memory that CUDA reports on them, and their peak at 16 bits.
 
-Figures are GiB with two digits, a little below the nominal size, and not confirmed on every card: drivers and ECC
-settings move some of them by a few hundred MB. `--gpu-memory` takes the bytes that a machine really reports.
+`CUDA bytes`: `torch.cuda.get_device_properties(0).total_memory` in GiB with two digits, the smallest figure of public
+out-of-memory reports ("GPU 0 has a total capacity of ...") and deviceQuery listings; drivers and ECC settings move a
+card by some hundred MB. It lies 0.3 to 0.8 GiB below what nvidia-smi shows in all, given beside it in MiB.
+`TFLOPS`: dense bf16 (fp16 before Ampere) with float32 sums, from NVIDIA's data sheets, which print twice as much
+where they count sparsity.
 """
 
 from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from estimator.errors import UsageError
 
-_GIB = {
-    "t4": 14.56, "v100-16gb": 15.77, "v100-32gb": 31.73, "p100": 15.89, "l4": 22.03, "a10": 21.98, "a10g": 21.98,
-    "a100-40gb": 39.39, "a100-80gb": 79.14, "h100": 79.10, "h100-80gb": 79.10, "h200": 139.80, "b200": 178.35,
-    "l40s": 44.39, "a6000": 47.43, "rtx3090": 23.68, "rtx4090": 23.64, "rtx5090": 31.36, "rtx4080": 15.70,
+
+class Gpu(NamedTuple):
+    cuda_gib: float  # what CUDA reports
+    smi_mib: int  # "Total" of nvidia-smi
+    tflops: float | None  # None: no figure that is sure
+
+
+GPUS = {
+    "t4": Gpu(14.56, 15_360, 65),
+    "p100": Gpu(15.89, 16_384, 19),
+    "v100-16gb": Gpu(15.77, 16_384, 112),
+    "v100-32gb": Gpu(31.73, 32_768, 112),
+    "l4": Gpu(22.03, 23_034, 121),
+    "a10": Gpu(21.98, 23_028, 125),
+    "a10g": Gpu(21.98, 23_028, None),
+    "a30": Gpu(23.53, 24_576, 165),
+    "a40": Gpu(44.34, 46_068, 149.7),
+    "a4000": Gpu(15.61, 16_376, 76.7),
+    "a6000": Gpu(47.43, 49_140, 154.8),
+    "a100-40gb": Gpu(39.39, 40_960, 312),
+    "a100-80gb": Gpu(79.14, 81_920, 312),
+    "l40": Gpu(44.39, 46_068, 181),
+    "l40s": Gpu(44.39, 46_068, 362),
+    "rtx6000-ada": Gpu(44.39, 46_068, None),
+    "h100": Gpu(79.10, 81_559, 989),
+    "h200": Gpu(139.80, 143_771, 989),
+    "b200": Gpu(178.35, 183_359, 2250),
+    "rtx3090": Gpu(23.68, 24_576, 71),
+    "rtx4080": Gpu(15.70, 16_376, 97.5),
+    "rtx4090": Gpu(23.52, 24_564, 165.2),
+    "rtx5090": Gpu(31.36, 32_607, 209.5),
+}
+_ALIASES = {
+    "a100": "a100-80gb", "v100": "v100-16gb", "h100-80gb": "h100", "h100-sxm": "h100", "h200-141gb": "h200",
+    "a100-80g": "a100-80gb", "a100-40g": "a100-40gb", "teslat4": "t4", "rtxa6000": "a6000", "rtxa4000": "a4000",
+    "4090": "rtx4090", "3090": "rtx3090", "5090": "rtx5090", "4080": "rtx4080",
 }  # fmt: skip
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|k|m|g|t)(i?)(b?)", re.IGNORECASE)
 _STEPS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_LEAST_MEMORY = 64 * 2**20
+
+
+def find_gpu(name: str) -> Gpu:
+    """The GPU of this name. Raises UsageError for a name that is not in the table."""
+    key = re.sub(r"[\s_]", "", name.lower()).removeprefix("nvidia").removeprefix("-").replace("geforce", "")
+    key = _ALIASES.get(key, key)
+    if key not in GPUS:
+        close = get_close_matches(key, GPUS, n=1)
+        way_out = f"did you mean {close[0]}?" if close else f"one of {', '.join(GPUS)}; or --gpu-memory 24GB"
+        raise UsageError(f"there is no GPU {name[:60]!r} in the table.", where="--gpu", way_out=way_out)
+    return GPUS[key]
 
 
 def gpu_bytes(name: str) -> int:
     """Bytes that CUDA reports on a GPU of this name. Raises UsageError for a name that is not in the table."""
-    key = re.sub(r"[\s_]", "", name.lower()).removeprefix("nvidia").replace("geforce", "")
-    key = {"a100": "a100-80gb", "v100": "v100-16gb", "4090": "rtx4090", "3090": "rtx3090"}.get(key, key)
-    if key not in _GIB:
-        close = get_close_matches(key, _GIB, n=1)
-        way_out = f"did you mean {close[0]}?" if close else f"one of {', '.join(_GIB)}; or --gpu-memory 24GB"
-        raise UsageError(f"there is no GPU {name[:60]!r} in the table.", where="--gpu", way_out=way_out)
-    return int(_GIB[key] * 2**30)
+    return int(find_gpu(name).cuda_gib * 2**30)
 
 
 def parse_size(text: str, option: str) -> int:
@@ -37,3 +79,12 @@ def parse_size(text: str, option: str) -> int:
     if match is None or len(text) > 40 or (match[3] and not match[2]):
         raise UsageError(f"{text[:60]!r} is no size.", where=option, way_out="write 24GB, 24GiB or a number of bytes")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** _STEPS[match[2].lower()])
+
+
+def memory_bytes(text: str, option: str) -> int:
+    """A GPU's memory in bytes. Raises UsageError for what is no size, and for fewer bytes than any GPU has."""
+    size = parse_size(text, option)
+    if size < _LEAST_MEMORY:
+        way_out = f"write {text.strip()}GB or {text.strip()}GiB" if text.strip().isdigit() else "write 24GB or 24GiB"
+        raise UsageError(f"{text[:60]!r} is {size:,} bytes, which no GPU has.", where=option, way_out=way_out)
+    return size

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from estimator.cli.plan import command as plan_command
 from estimator.cli.sweep import command as sweep_command
 from estimator.errors import UsageError
-from estimator.jobs.plan import largest_rank, plan
+from estimator.jobs.largest import Limits, largest_rank, within_limits
+from estimator.jobs.plan import plan
+from estimator.jobs.training import training_from
 from estimator.request.request import Request
 from estimator.sizes.training import Training
 
@@ -53,9 +55,90 @@ def test_without_a_gpu_nothing_is_judged() -> None:
 def test_the_largest_rank_within_limits_is_arithmetic() -> None:
     request = replace(REQUEST, r=None)
     each = 13_631_488 // 16  # parameters of one rank
-    assert largest_rank(request, max_file_bytes=None, max_parameters=10 * each) == 10
-    assert largest_rank(request, max_file_bytes=None, max_parameters=10 * each - 1) == 9
-    assert largest_rank(request, max_file_bytes=1000, max_parameters=None) is None
+    assert largest_rank(request, Limits(parameters=10 * each)) == 10
+    assert largest_rank(request, Limits(parameters=10 * each - 1)) == 9
+    assert largest_rank(request, Limits(file_bytes=1000)) is None
+
+
+def test_target_sets_below_a_limit() -> None:
+    rows = within_limits(replace(REQUEST, r=None), Limits(parameters=13_631_488))
+    by_targets = {row.targets: row for row in rows}
+    assert rows[0].targets is None  # the request's own come first
+    assert by_targets[None].r == 16
+    assert by_targets["qv"].r == 32  # half as many parameters a rank, by hand: 32 x 13,312
+    assert "qkvo" not in by_targets  # the same modules as the request's own
+    assert all(row.parameters <= 13_631_488 for row in rows)
+
+
+def test_what_is_saved_along_is_not_trained() -> None:
+    answer = plan(replace(REQUEST, vocab_size=128_257), TRAINING)
+    parts = {part.name: part for part in answer.memory.components}
+    assert answer.answer.adaptation.trainable_parameters == 13_631_488
+    assert parts["gradients"].upper_bytes == 4 * 13_631_488
+
+
+def test_k_bit_preparation_makes_the_embeddings_float32() -> None:
+    plain, prepared = (plan(replace(REQUEST, prepare_kbit=switch), TRAINING) for switch in (False, True))
+    weights = [
+        next(p.upper_bytes for p in answer.memory.components if p.name == "base weights")
+        for answer in (plain, prepared)
+    ]
+    halves = 2 * 128_256 * 4096 + 65 * 4096  # embedding, head and norms
+    assert weights[1] - weights[0] == 2 * halves
+
+
+def test_changes_say_which_of_them_suffice() -> None:
+    answer = plan(replace(REQUEST, base_precision="bf16"), replace(TRAINING, gradient_checkpointing=False), 24 * 10**9)
+    assert answer.fits != "yes"
+    saved = [change.saves_bytes for change in answer.changes]
+    assert saved == sorted(saved, reverse=True)
+    assert all(change.saves_bytes > 0 for change in answer.changes)
+    assert answer.together
+
+
+def test_nothing_is_proposed_where_it_fits() -> None:
+    assert plan(REQUEST, TRAINING, 10**12).changes == ()
+
+
+def test_checkpoints_on_disk_by_hand() -> None:
+    sizes = plan(REQUEST, TRAINING, save_total_limit=3).disk
+    states = 2 * 4 * 13_631_488 + 256 * 4
+    assert sizes["checkpoint_bytes"] == sizes["adapter_bytes"] + states
+    assert sizes["kept_bytes"] == 3 * sizes["checkpoint_bytes"]
+    assert sizes["download_bytes"] == 2 * 8_030_261_248  # bf16, as config.json says
+
+
+AXOLOTL = """base_model: NousResearch/Llama-3.2-1B
+adapter: lora
+lora_r: 16
+lora_alpha: 32
+lora_target_linear: true
+sequence_len: 2048
+micro_batch_size: 3
+gradient_accumulation_steps: 2
+gradient_checkpointing: true
+optimizer: adamw_bnb_8bit
+datasets: []
+"""
+
+
+def test_a_trainers_file_says_how_it_trains(tmp_path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(AXOLOTL)
+    training, notes = training_from(str(path), {"batch_size": 5})
+    assert training.batch_size == 5  # what is given beside it wins
+    assert (training.sequence_length, training.optimizer) == (2048, "adamw_bnb_8bit")
+    assert training.gradient_checkpointing
+    assert [note.code for note in notes] == ["training_from_config"]
+
+
+def test_without_a_file_the_librarys_defaults_hold() -> None:
+    assert training_from(None, {"batch_size": None}) == (Training(), ())
+
+
+def test_more_tokens_than_positions_are_said() -> None:
+    answer = plan(Request(model="openai-community/gpt2"), Training(sequence_length=2048))
+    assert "beyond_positions" in {note.code for note in answer.notes}
 
 
 def test_zero_shards_what_it_says() -> None:

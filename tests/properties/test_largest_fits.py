@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from estimator.sizes.blocks import Block, Linear, Norm, Shape
@@ -13,7 +15,9 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-plan = pytest.importorskip("estimator.jobs.plan", exc_type=ImportError)
+from estimator.jobs import largest as plan  # noqa: E402
+from estimator.jobs.plan import plan as plan_run  # noqa: E402
+from estimator.request.request import Request  # noqa: E402
 
 BLOCK = Block(
     attention=(Linear("q_proj", 512, 512), Linear("o_proj", 512, 512)),
@@ -66,3 +70,31 @@ def test_bounds_are_in_order(rank: int, batch: int) -> None:
     for peak in (run.allocated, run.reserved, run.device):
         assert 0 < peak.lower <= peak.expected <= peak.upper
     assert run.allocated.expected <= run.reserved.expected <= run.device.expected
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    gpu=st.integers(2 * 10**9, 60 * 10**9),
+    batch=st.integers(1, 8),
+    length=st.integers(64, 4096),
+    checkpointing=st.booleans(),
+    rank=st.integers(1, 64),
+    optimizer=st.sampled_from(("adamw_torch", "paged_adamw_8bit", "sgd")),
+)
+def test_what_largest_says_plan_says(gpu, batch, length, checkpointing, rank, optimizer) -> None:
+    request = Request(model="qwen2.5-0.5b", r=rank, targets="qkvo")
+    run = Training(batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, optimizer=optimizer)
+    found = plan_run(request, run, gpu).largest
+
+    def fits(name: str, value: int) -> bool:
+        if name == "r":
+            return plan_run(replace(request, r=value), run, gpu).fits == "yes"
+        return plan_run(request, replace(run, **{name: value}), gpu).fits == "yes"
+
+    for name, value in found.items():
+        assert value is None or fits(name, value)
+        if value != LIMITS[name]:
+            assert not fits(name, (value or 0) + 1)
+
+
+LIMITS = {"batch_size": plan.MAX_BATCH, "sequence_length": 32_768, "r": plan.MAX_RANK}  # the model's own positions

@@ -1,0 +1,173 @@
+"""Serving adapters beside a base: does it fit, how many tokens are left for the cache, what can't be served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple
+
+from estimator.dtypes import BITS
+from estimator.errors import LoraSizeError, UsageError
+from estimator.jobs.disk import disk
+from estimator.jobs.largest import MAX_BATCH, MAX_LENGTH, largest_value, positions
+from estimator.jobs.plan import sized, trained_of
+from estimator.jobs.serve_refusals import refusals
+from estimator.notes import Note
+from estimator.report.answer import Answer
+from estimator.request.request import Request
+from estimator.sizes.blocks import shape_of
+from estimator.sizes.kv_cache import KvCache, kv_cache
+from estimator.sizes.memory import Memory
+from estimator.sizes.serving import (
+    Served,
+    cache_bytes_per_token,
+    cached_bytes,
+    peft_memory,
+    tokens_left,
+    vllm_memory,
+)
+from estimator.sizes.training import Training
+from estimator.sizes.vllm import DEFAULT_RANK, GPU_MEMORY_UTILIZATION, RANKS, stacked_elements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    adapters: int = 1  # vLLM's max_loras: adapters in one batch
+    max_lora_rank: int = DEFAULT_RANK
+    batch_size: int = 1  # sequences at a time
+    sequence_length: int = 1024
+    gpus: int = 1  # tensor parallel
+
+
+class InPeft(NamedTuple):
+    """The same adapters in one process of PEFT."""
+
+    bytes_each: int  # of one adapter
+    bytes_per_token: int  # of the cache
+    cache_bytes: int  # of these sequences
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServePlan:
+    answer: Answer
+    serving: Serving
+    memory: Memory  # vLLM's, for these sequences
+    peft: InPeft
+    gpu_memory: int | None
+    fits: str | None
+    largest: dict[str, int | None]
+    cache: KvCache | None
+    bytes_per_token: int  # in vLLM
+    tokens: tuple[int, int] | None  # that vLLM's cache holds; None without a GPU or a cache
+    refused: tuple[Note, ...]
+    disk: dict[str, int | None]
+    notes: tuple[Note, ...]
+
+
+def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> ServePlan:
+    """Raises what an estimate raises; UsageError for a rank that vLLM does not take, and where the base is unknown."""
+    if serving.max_lora_rank not in RANKS:
+        what, way_out = f"vLLM takes no max_lora_rank {serving.max_lora_rank}.", f"one of {', '.join(map(str, RANKS))}"
+        raise UsageError(what, where="--max-lora-rank", way_out=way_out)
+    request, _, answer, assumed = sized(request)
+    cache, shape = kv_cache(answer.tree), shape_of(answer.tree)
+    served = _served(answer, serving)
+    memory = vllm_memory(shape, cache, served, _lora_width(request, served))
+    trained = trained_of(answer)
+    return ServePlan(
+        answer=answer,
+        serving=serving,
+        memory=memory,
+        peft=_in_peft(answer, replace(served, gpus=1), cache),
+        gpu_memory=gpu_memory,
+        fits=None if gpu_memory is None else fits_share(memory, gpu_memory),
+        largest=_largest(request, answer, serving, gpu_memory),
+        cache=cache,
+        bytes_per_token=cache_bytes_per_token(cache, served, latent=True),
+        tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
+        refused=refusals(answer, serving.max_lora_rank),
+        disk=disk(answer, Training(), trained, None) | {"checkpoint_bytes": None},
+        notes=(*assumed, *_notes(cache)),
+    )
+
+
+def _in_peft(answer: Answer, served: Served, cache: KvCache | None) -> InPeft:
+    loaded = answer.base.loaded
+    each = sum(prod(t.shape) * t.width for t in trained_of(answer))
+    for_token = cache_bytes_per_token(cache, served, latent=False)
+    base = (loaded.footprint_bytes or 0) + (loaded.state_bytes or 0)
+    return InPeft(
+        bytes_each=each,
+        bytes_per_token=for_token,
+        cache_bytes=cached_bytes(cache, served, for_token)[1],
+        memory=peft_memory(shape_of(answer.tree), cache, served, base, each),
+    )
+
+
+def fits_share(memory: Memory, gpu_memory: int) -> str:
+    """As `fits`, in the share of the GPU that vLLM takes by default."""
+    share = int(GPU_MEMORY_UTILIZATION * gpu_memory)
+    if memory.device.upper <= share:
+        return "yes"
+    return "no" if memory.device.lower > share else "maybe"
+
+
+def _served(answer: Answer, serving: Serving) -> Served:
+    loaded = answer.base.loaded
+    return Served(
+        weight_bytes=loaded.weight_bytes,
+        width=_width(loaded.dtype),
+        stacked=stacked_elements(answer.tree, serving.gpus),
+        adapters=serving.adapters,
+        max_lora_rank=serving.max_lora_rank,
+        batch_size=serving.batch_size,
+        sequence_length=serving.sequence_length,
+        gpus=serving.gpus,
+    )
+
+
+def _width(dtype: str | None) -> int:
+    """Packed and 8-bit checkpoints compute in 16 bits."""
+    return max(BITS[dtype or "BF16"] // 8, 2)
+
+
+def _lora_width(request: Request, served: Served) -> int:
+    """lora_dtype: the model's own unless it is said."""
+    return {"bf16": 2, "fp16": 2, "fp32": 4}.get(request.adapter_dtype or "", served.width)
+
+
+def _largest(request: Request, answer: Answer, serving: Serving, gpu_memory: int | None) -> dict[str, int | None]:
+    """Sequences, tokens of each, and max_lora_rank that surely fit, the rest held."""
+    if gpu_memory is None:
+        return {"batch_size": None, "sequence_length": None, "r": None}
+    shape, cache = shape_of(answer.tree), kv_cache(answer.tree)
+
+    def sure(**changes: Any) -> bool:
+        try:
+            served = _served(answer, replace(serving, **changes))
+            memory = vllm_memory(shape, cache, served, _lora_width(request, served))
+        except LoraSizeError:
+            return False
+        return fits_share(memory, gpu_memory) == "yes"
+
+    ranks = [rank for rank in RANKS if sure(max_lora_rank=rank)]
+    longest = positions(answer) or MAX_LENGTH
+    return {
+        "batch_size": largest_value(lambda n: sure(batch_size=n), MAX_BATCH),
+        "sequence_length": largest_value(lambda n: sure(sequence_length=n), longest),
+        "r": max(ranks, default=None),
+    }
+
+
+def _notes(cache: KvCache | None) -> tuple[Note, ...]:
+    if cache is None:
+        return (Note("no_kv_cache", "A cache of keys and values is only known of decoders; none is counted here."),)
+    notes = []
+    if cache.windowed_layers:
+        message = f"{cache.windowed_layers} of {cache.layers} layers keep {cache.window:,} tokens at most."
+        notes.append(Note("sliding_window", message if cache.window else message.replace(" None", " few")))
+    if cache.states:
+        message = f"{cache.states} layers keep a state for each sequence in place of keys and values: not counted."
+        notes.append(Note("states_not_counted", message))
+    return tuple(notes)

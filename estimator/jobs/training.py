@@ -1,0 +1,40 @@
+"""The training run of a plan: the options given, else the trainer's config, else the library's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from estimator.notes import Note
+from estimator.sizes.training import Training
+
+FIELDS = tuple(field.name for field in fields(Training))
+
+
+def training_from(config: str | None, given: Mapping[str, Any]) -> tuple[Training, tuple[Note, ...]]:
+    """A run, with a note on what came from the file. `given`: Training's fields; None where an option was not given.
+
+    Raises what reading the file raises.
+    """
+    asked = {name: given[name] for name in FIELDS if given.get(name) is not None}
+    said = {name: value for name, value in _said(config).items() if name not in asked}
+    return Training(**{**said, **asked}), _notes(config, said)
+
+
+def _said(config: str | None) -> dict[str, Any]:
+    """What the file says of Training's fields; its trainer's own defaults count as said."""
+    if config is None:
+        return {}
+    from estimator.request.files import read_config_file
+
+    read = read_config_file(config)
+    values = {name: getattr(read, name, None) for name in FIELDS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _notes(config: str | None, said: Mapping[str, Any]) -> tuple[Note, ...]:
+    if not said:
+        return ()
+    values = ", ".join(f"{name} {value}" for name, value in said.items())
+    return (Note("training_from_config", f"{config} says, with its trainer's defaults: {values}."),)

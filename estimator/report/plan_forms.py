@@ -1,0 +1,175 @@
+"""A plan as table, markdown, csv and json. A row is name, lower, expected, upper, remark; bytes where it says bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from estimator.report.units import decimal_size, printable
+
+Document = Mapping[str, Any]
+
+
+def _table(document: Document) -> str:
+    from estimator.report.as_table import as_table
+
+    return as_table(document) + "\n\n" + "\n".join(_lines(document["plan"]))
+
+
+def _markdown(document: Document) -> str:
+    from tabulate import tabulate
+
+    from estimator.report.as_markdown import as_markdown
+
+    rows = [[row["section"], row["name"], *map(_cell, (row["lower"], row["expected"], row["upper"])), row["remark"]]
+            for row in rows_of(document["plan"])]  # fmt: skip
+    headers = ("section", "name", "lower", "expected", "upper", "remark")
+    return as_markdown(document) + "\n\n" + tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _csv(document: Document) -> str:
+    from estimator.report.as_csv import rows_as_csv
+
+    return rows_as_csv(rows_of(document["plan"]))
+
+
+def _json(document: Document) -> str:
+    import json
+
+    return json.dumps(document, indent=2)
+
+
+FORMS: dict[str, Callable[[Document], str]] = {"table": _table, "markdown": _markdown, "csv": _csv, "json": _json}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else printable(value).replace("|", "\\|")
+
+
+def rows_of(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Everything with a number, flat: sections memory_bytes, peak_bytes, largest, saves_bytes, disk_bytes, ..."""
+    return [
+        dict(zip(("section", "name", "lower", "expected", "upper", "remark"), row, strict=True)) for row in _rows(plan)
+    ]
+
+
+def _rows(plan: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for part in plan["components"]:
+        yield "memory_bytes", part["name"], part["lower_bytes"], None, part["upper_bytes"], part["basis"]
+    for counter, peak in plan["peak"].items():
+        yield "peak_bytes", counter, peak["lower_bytes"], peak["expected_bytes"], peak["upper_bytes"], ""
+    if plan["gpu_memory"] is not None:
+        yield "gpu_memory_bytes", "", None, plan["gpu_memory"], None, f"fits: {plan['fits']}"
+    for name, value in plan["largest"].items():
+        yield "largest", name, None, value, None, "surely fits"
+    for change in plan.get("changes", ()):
+        remark = "" if change["fits"] is None else f"then fits: {change['fits']}"
+        yield "saves_bytes", change["change"], None, change["saves_bytes"], None, remark
+    for row in plan.get("within_limits", ()):
+        yield "largest_r_within_limits", row["targets"] or "these targets", None, row["r"], None, ""
+    for name, size in plan["disk"].items():
+        yield "disk_bytes", name.removesuffix("_bytes"), None, size, None, ""
+    for name, bounds in plan.get("cost", {}).get("bounds", {}).items():
+        yield "bounds", name, bounds["lower"], None, bounds["upper"], ""
+
+
+def _lines(plan: Mapping[str, Any]) -> Iterator[str]:
+    yield from _serving_head(plan["serving"]) if "serving" in plan else _training_head(plan["training"])
+    for part in plan["components"]:
+        yield f"  {part['name']:<32}{_range(part['lower_bytes'], part['upper_bytes']):>24}  {part['basis']}"
+    for counter, peak in plan["peak"].items():
+        bounds = _range(peak["lower_bytes"], peak["upper_bytes"])
+        yield f"  {'peak ' + counter:<32}{decimal_size(peak['expected_bytes']):>24}  {bounds}"
+    if "peak_moment" in plan:
+        yield f"  the peak is in: {plan['peak_moment']}"
+    yield from _judgement(plan)
+    if "serving" in plan:
+        yield from _serving_tail(plan["serving"])
+    yield from _limits(plan)
+    yield from _disk(plan["disk"])
+    yield from _cost(plan.get("cost"))
+
+
+def _training_head(training: Mapping[str, Any]) -> Iterator[str]:
+    yield (f"memory of training on each GPU: batch {training['batch_size']}, {training['sequence_length']:,} tokens"
+           f"{', packed' if training['packing'] else ''}, {training['optimizer']},")  # fmt: skip
+    gpus = f", {training['gpus']:,} GPUs with {training['strategy']}" if training["gpus"] > 1 else ""
+    yield (f"  mixed precision {training['mixed_precision']}, "
+           f"checkpointing {'on' if training['gradient_checkpointing'] else 'off'}, {training['attention']}, "
+           f"{training['loss']} loss{gpus}")  # fmt: skip
+
+
+def _judgement(plan: Mapping[str, Any]) -> Iterator[str]:
+    if plan["fits"] is None:
+        yield "say --gpu rtx4090 or --gpu-memory 24GB to hear whether it fits"
+    else:
+        yield f"fits {decimal_size(plan['gpu_memory'])}: {plan['fits']}"
+        for name, value in plan["largest"].items():
+            yield f"  largest {name} that surely fits: {'none' if value is None else f'{value:,}'}"
+    if plan.get("changes"):
+        yield "what would save memory"
+        width = max(len(change["change"]) for change in plan["changes"])
+        for change in plan["changes"]:
+            verdict = {"yes": "  fits", "maybe": "  may fit"}.get(change["fits"] or "", "")
+            yield f"  {change['change']:<{width}}  {decimal_size(change['saves_bytes']):>9}{verdict}"
+    if plan.get("changes_together"):
+        yield f"  surely fits with {' '.join(plan['changes_together'])}"
+
+
+def _limits(plan: Mapping[str, Any]) -> Iterator[str]:
+    rows = plan.get("within_limits")
+    if rows:
+        yield "largest r within the limits"
+    for row in rows or ():
+        name = printable(row["targets"] or "these targets", 40)
+        sizes = "" if row["r"] is None else f"{row['parameters']:,} parameters"
+        sizes += f", {decimal_size(row['file_bytes'])}" if row["file_bytes"] is not None else ""
+        yield f"  {name:<16}{'none' if row['r'] is None else row['r']:>8}   {sizes}".rstrip()
+
+
+def _disk(disk: Mapping[str, int | None]) -> Iterator[str]:
+    labels = {"adapter": "adapter file", "checkpoint": "a checkpoint", "download": "download of the base",
+              "kept": "all checkpoints kept"}  # fmt: skip
+    known = {labels[name.removesuffix("_bytes")]: size for name, size in disk.items() if size is not None}
+    if known:
+        yield "disk"
+    for label, size in known.items():
+        yield f"  {label:<32}{decimal_size(size):>24}"
+
+
+def _cost(cost: Mapping[str, Any] | None) -> Iterator[str]:
+    if cost is None:
+        return
+    yield f"bounds for {cost['tokens']:,} tokens ({cost['assumes']})"
+    for name, bounds in cost["bounds"].items():
+        yield f"  {name:<32}{bounds['lower']:>12,.3g} to {bounds['upper']:,.3g}"
+
+
+def _serving_head(serving: Mapping[str, Any]) -> Iterator[str]:
+    yield (f"memory of serving on each GPU with vLLM {serving['vllm_release']}: {serving['adapters']:,} "
+           f"{'adapter' if serving['adapters'] == 1 else 'adapters'}, max_lora_rank {serving['max_lora_rank']}, "
+           f"{serving['batch_size']:,} x {serving['sequence_length']:,} tokens")  # fmt: skip
+
+
+def _serving_tail(serving: Mapping[str, Any]) -> Iterator[str]:
+    cache = serving["kv_cache"]
+    yield f"KV cache: {cache['bytes_per_token']:,} bytes a token and GPU"
+    if cache["tokens"] is not None:
+        low, high = cache["tokens"]["lower"], cache["tokens"]["upper"]
+        share = serving["gpu_memory_utilization"]
+        yield f"  left at gpu_memory_utilization {share}: {low:,} to {high:,} tokens"
+    for problem in serving["refused"]:
+        yield f"vLLM does not serve it: {printable(problem['message'], 600)}"
+    peft = serving["peft"]
+    yield "the same in PEFT"
+    yield f"  {'adapters':<32}{decimal_size(peft['adapter_bytes']):>24}  {decimal_size(peft['bytes_each'])} each"
+    yield f"  {'KV cache':<32}{decimal_size(peft['kv_bytes']):>24}  {peft['kv_bytes_per_token']:,} bytes a token"
+    peak = peft["device"]
+    bounds = _range(peak["lower_bytes"], peak["upper_bytes"])
+    yield f"  {'peak device':<32}{decimal_size(peak['expected_bytes']):>24}  {bounds}"
+
+
+def _range(lower: int, upper: int) -> str:
+    return decimal_size(lower) if lower == upper else f"{decimal_size(lower)} to {decimal_size(upper)}"

@@ -1,0 +1,120 @@
+"""Keys and values that a decoder keeps for each token of each sequence, in elements: read off names, shapes, config.
+
+Latent attention (MLA) is kept compressed by vLLM (0.33.0, v1/kv_cache_interface.py, MLAAttentionSpec) and expanded by
+transformers (5.23.0, DynamicCache of what the attention layer passes on). Layers that keep a state for a sequence
+instead (Mamba, linear attention) have none of the projections below and count nothing here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from estimator.architecture.module import Module, ModuleTree
+from estimator.sizes.blocks import text_config
+
+_LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
+_OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|(?:^|\.)mtp|linear_attn|mamba|cross")
+_KEYS = ("k_proj", "key", "k_lin", "wk", "k")
+_VALUES = ("v_proj", "value", "v_lin", "wv", "v")
+_FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj", "wqkv")
+_WINDOWED = ("sliding_attention", "chunked_attention")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvCache:
+    layers: int  # that keep keys and values
+    elements: int  # for a token, as transformers keeps them, all layers
+    latent_elements: int  # as vLLM keeps them; less than `elements` only with MLA
+    windowed_layers: int = 0  # of `layers`: keep no more than `window` tokens
+    window: int | None = None
+    states: int = 0  # layers with a state for each sequence in place of keys and values
+
+
+def kv_cache(tree: ModuleTree) -> KvCache | None:
+    """None for what does not generate token by token from one stack: encoders, encoder-decoders."""
+    config = text_config(tree.config)
+    masked = (tree.architecture or "").endswith("MaskedLM")
+    if tree.output_embedding is None or masked or tree.config.get("is_encoder_decoder"):
+        return None
+    layers = _layers(tree)
+    widths = {number: width for number, members in layers.items() if (width := _width(members, config)) is not None}
+    kept = sorted(widths)[: len(widths) - int(config.get("num_kv_shared_layers") or 0)]
+    elements = sum(widths[number] for number in kept)
+    latent = _latent(config)
+    windowed = [number for number in kept if _kind(config, number) in _WINDOWED]
+    return KvCache(
+        layers=len(kept),
+        elements=elements,
+        latent_elements=elements if latent is None else latent * len(kept),
+        windowed_layers=len(windowed),
+        window=_window(config) if windowed else None,
+        states=len(layers) - len(widths),
+    )
+
+
+def _layers(tree: ModuleTree) -> dict[int, list[Module]]:
+    """Modules of each numbered layer of the stack that has the most layers."""
+    stacks: dict[str, dict[int, list[Module]]] = {}
+    for module in tree.modules:
+        match = _LAYER.match(module.name)
+        if match and module.parameters and not _OTHER_TOWER.search(match[1]):
+            stacks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(module)
+    return max(stacks.values(), key=len, default={})
+
+
+def _width(members: list[Module], config: Mapping[str, Any]) -> int | None:
+    """Elements of key and value for a token; None where the layer has neither."""
+    if config.get("kv_lora_rank") and any(module.name.endswith("kv_b_proj") for module in members):
+        return _expanded(config)
+    outputs = {name: size for module in members for name, size in _outputs(module)}
+    key = next((outputs[name] for name in _KEYS if name in outputs), None)
+    if key is not None:
+        return key + next((outputs[name] for name in _VALUES if name in outputs), key)
+    fused = next((outputs[name] for name in _FUSED if name in outputs), None)
+    return None if fused is None else fused - _query(config, fused)
+
+
+def _outputs(module: Module) -> Iterator[tuple[str, int]]:
+    if module.kind in ("Linear", "Conv1D") and not _OTHER_TOWER.search(module.name):
+        yield module.name.rpartition(".")[2], module.parameters[0].shape[1 if module.kind == "Conv1D" else 0]
+
+
+def _query(config: Mapping[str, Any], fused: int) -> int:
+    """Width of the query inside a fused matrix; a third where the config does not tell."""
+    heads = next((config[n] for n in ("num_attention_heads", "n_head", "num_heads", "n_heads") if config.get(n)), None)
+    hidden = next((config[n] for n in ("hidden_size", "n_embd", "d_model") if config.get(n)), None)
+    if not heads or not hidden:
+        return fused // 3
+    return int(heads) * int(config.get("head_dim") or int(hidden) // int(heads))
+
+
+def _expanded(config: Mapping[str, Any]) -> int:
+    heads = int(config.get("num_attention_heads") or 1)
+    each = (config.get(name) or 0 for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    return heads * sum(map(int, each))
+
+
+def _latent(config: Mapping[str, Any]) -> int | None:
+    if not config.get("kv_lora_rank"):
+        return None
+    return int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0)
+
+
+def _kind(config: Mapping[str, Any], number: int) -> str | None:
+    """`layer_types`; else Gemma 3's older pattern, else one window for all layers."""
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list) and number < len(kinds):
+        return kinds[number]
+    pattern = config.get("sliding_window_pattern")
+    if isinstance(pattern, int) and pattern > 0:
+        return _WINDOWED[0] if (number + 1) % pattern else None
+    everywhere = config.get("sliding_window") and config.get("use_sliding_window", True) and kinds is None
+    return _WINDOWED[0] if everywhere and config.get("model_type") in ("mistral", "mixtral", "phi3") else None
+
+
+def _window(config: Mapping[str, Any]) -> int | None:
+    window = config.get("sliding_window") or config.get("attention_chunk_size")
+    return int(window) if isinstance(window, int) else None

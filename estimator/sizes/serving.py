@@ -1,0 +1,119 @@
+"""Memory of serving adapters beside a base: as vLLM sets it aside, and as PEFT holds it. Bytes on each GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from estimator.sizes.blocks import Shape
+from estimator.sizes.kv_cache import KvCache
+from estimator.sizes.memory import CONTEXT_BYTES, WORKSPACE_BYTES, Bounds, Component, Memory
+from estimator.sizes.vllm import GPU_MEMORY_UTILIZATION, Elements
+
+# vLLM fills a step with so many tokens, and samples for so many sequences, when it measures what a step needs:
+# defaults differ by GPU and entry point.
+_STEP_TOKENS = (2048, 16_384)
+_SEQUENCES = (256, 1024)
+_GRAPHS = (0, 500 * 10**6, 3 * 10**9)  # CUDA graphs; none with enforce_eager
+_COMMUNICATION = (200 * 10**6, 500 * 10**6, 1500 * 10**6)  # NCCL and its peers, with several GPUs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    weight_bytes: int  # of the base, all GPUs together
+    width: int  # bytes of an element of what is computed, and of the cache
+    stacked: Elements  # of vLLM's LoRA stacks
+    adapters: int
+    max_lora_rank: int
+    batch_size: int  # sequences at a time
+    sequence_length: int
+    gpus: int
+
+
+def cache_bytes_per_token(cache: KvCache | None, served: Served, *, latent: bool) -> int:
+    """Bytes for a token of one sequence; a latent cache stands whole on each GPU."""
+    if cache is None:
+        return 0
+    if latent and cache.latent_elements != cache.elements:
+        return cache.latent_elements * served.width
+    return -(-cache.elements * served.width // served.gpus)
+
+
+def cached_bytes(cache: KvCache | None, served: Served, each: int) -> tuple[int, int]:
+    """Of all sequences at their full length: with every window honoured, and without. `each`: bytes for a token."""
+    whole = served.batch_size * served.sequence_length * each
+    if cache is None or not cache.windowed_layers or cache.window is None:
+        return whole, whole
+    kept = min(cache.window, served.sequence_length)
+    windowed = cache.windowed_layers / cache.layers
+    return int(whole * (1 - windowed) + windowed * served.batch_size * kept * each), whole
+
+
+def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width: int) -> Memory:
+    """What has to be there for these sequences; vLLM then takes its whole share of the GPU for more of the cache."""
+    weights = -(-served.weight_bytes // served.gpus)
+    weights = (weights, weights if served.gpus == 1 else weights + served.weight_bytes // 10)
+    per_rank = served.adapters * served.max_lora_rank * lora_width
+    stacks = (per_rank * served.stacked.lower, per_rank * served.stacked.upper)
+    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served, latent=True))
+    step = tuple(_step_bytes(shape, served, _STEP_TOKENS[i], _SEQUENCES[i]) for i in (0, 1))
+    components = [
+        Component("base weights", *weights, "exact" if served.gpus == 1 else "modelled"),
+        Component("LoRA stacks", *stacks, "exact" if stacks[0] == stacks[1] else "modelled"),
+        Component("KV cache of these sequences", *tokens, "modelled"),
+        Component("one step", *step, "modelled"),
+        Component("CUDA graphs", _GRAPHS[0], _GRAPHS[2], "modelled"),
+    ]
+    if served.gpus > 1:
+        components.append(Component("communication", _COMMUNICATION[0], _COMMUNICATION[2], "modelled"))
+    return _memory(components, "serving")
+
+
+def peft_memory(shape: Shape, cache: KvCache | None, served: Served, footprint: int, adapter_bytes: int) -> Memory:
+    """One process without tensor parallelism: the base, every adapter with all its weights, the cache of generate()."""
+    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served, latent=False))
+    whole = served.batch_size * served.sequence_length
+    step = (_step_bytes(shape, served, whole, served.batch_size) // 4, 3 * _step_bytes(shape, served, whole, whole))
+    components = [
+        Component("base weights", footprint, footprint, "exact"),
+        Component("adapters", served.adapters * adapter_bytes, served.adapters * adapter_bytes, "exact"),
+        Component("KV cache of these sequences", *tokens, "modelled"),
+        Component("one step", *step, "modelled"),
+        Component("workspaces", 0, WORKSPACE_BYTES, "modelled"),
+    ]
+    return _memory(components, "prefill")
+
+
+def _step_bytes(shape: Shape, served: Served, tokens: int, sequences: int) -> int:
+    """One layer at a time: residual, query, key, value and the MLP's middle; logits of the last tokens in float32."""
+    widest = max((b.query + 2 * b.key_value + 2 * b.inner * b.experts_per_token for b in shape.blocks), default=0)
+    layer = served.width * (3 * shape.hidden + -(-widest // served.gpus))
+    return tokens * layer + sequences * shape.vocabulary * (4 + served.width)
+
+
+def _memory(components: list[Component], moment: str) -> Memory:
+    lower = sum(part.lower_bytes for part in components)
+    upper = sum(part.upper_bytes for part in components)
+    middle = sum((part.lower_bytes + part.upper_bytes) // 2 for part in components)
+    context = Component("CUDA context", CONTEXT_BYTES[0], CONTEXT_BYTES[2], "modelled")
+    allocated = Bounds(lower, middle, upper)
+    reserved = Bounds(lower, int(middle * 1.02), int(upper * 1.05))
+    device = Bounds(*(bytes_ + extra for bytes_, extra in zip(reserved, CONTEXT_BYTES, strict=True)))
+    return Memory(
+        components=tuple(part for part in (*components, context) if part.upper_bytes),
+        allocated=allocated,
+        reserved=reserved,
+        device=device,
+        moment=moment,
+    )
+
+
+def tokens_left(memory: Memory, cache: KvCache | None, served: Served, gpu_memory: int) -> tuple[int, int] | None:
+    """Tokens of all sequences together that vLLM's share of the GPU holds: lower, upper. None without a cache."""
+    each = cache_bytes_per_token(cache, served, latent=True)
+    if not each:
+        return None
+    own = next(part for part in memory.components if part.name.startswith("KV cache"))
+    budget = int(GPU_MEMORY_UTILIZATION * gpu_memory)
+    low = budget - (memory.device.upper - own.upper_bytes)
+    high = budget - (memory.device.lower - own.lower_bytes)
+    return max(low, 0) // each, max(high, 0) // each

@@ -1,0 +1,91 @@
+"""The command `plan`: its forms, its refusals, what it says of limits and cost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from estimator.cli.plan import command
+from estimator.errors import UsageError
+
+MODEL = ("--model", "llama-3.1-8b", "--r", "16", "--targets", "qkvo")
+
+
+def run(*options: str):
+    return CliRunner().invoke(command, [*MODEL, *options], standalone_mode=False)
+
+
+def test_quiet_is_that_of_an_estimate() -> None:
+    assert run("-q").stdout == "13631488\t54560368\n"
+
+
+def test_csv_is_flat_and_in_bytes() -> None:
+    rows = list(csv.DictReader(io.StringIO(run("--format", "csv", "--gpu", "h100").stdout)))
+    by_name = {(row["section"], row["name"]): row for row in rows}
+    assert by_name["memory_bytes", "gradients"]["lower"] == str(4 * 13_631_488)
+    assert by_name["peak_bytes", "device"]["expected"].isdigit()
+    assert {"largest", "disk_bytes", "gpu_memory_bytes"} <= {row["section"] for row in rows}
+
+
+def test_markdown_has_two_tables() -> None:
+    text = run("--format", "markdown").stdout
+    assert "| memory_bytes" in text
+    assert "| trainable parameters" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        pytest.param(["--gpu-memory", "24"], "24GB", id="24 of what"),
+        pytest.param(["--gpu", "rtx4091"], "rtx4090", id="no such GPU"),
+        pytest.param(["--adapters", "4"], "--infer", id="serving without --infer"),
+        pytest.param(["--infer", "--loss", "fused"], "--infer", id="training with --infer"),
+        pytest.param(["--infer", "--max-lora-rank", "24"], "32", id="a rank that vLLM does not take"),
+        pytest.param(["--price", "2"], "--tokens", id="a price without hours"),
+        pytest.param(["--optimizer", "adamw"], "adamw", id="no such optimizer"),
+    ],
+)
+def test_refusals_show_the_way_out(options, way_out: str) -> None:
+    result = run(*options)
+    assert isinstance(result.exception, UsageError)
+    assert way_out in result.exception.way_out
+    assert result.stdout == ""
+
+
+def test_limits_name_ranks_and_targets() -> None:
+    plan = json.loads(run("--max-file-size", "100MB", "--json").stdout)["plan"]
+    assert plan["largest_r_within_limits"] == 29  # 29 x 4 x 851,968 and a header of 32 kB
+    assert plan["within_limits"][0] == {
+        "targets": None,
+        "r": 29,
+        "parameters": 24_707_072,
+        "file_bytes": plan["within_limits"][0]["file_bytes"],
+    }
+    assert all(row["file_bytes"] <= 100_000_000 for row in plan["within_limits"])
+
+
+def test_bounds_of_time_and_money_are_ordered() -> None:
+    cost = json.loads(run("--tokens", "1000000", "--gpu", "h100", "--price", "2", "--json").stdout)["plan"]["cost"]
+    assert set(cost["bounds"]) == {"flops", "hours", "price"}
+    assert all(0 < bounds["lower"] <= bounds["upper"] for bounds in cost["bounds"].values())
+    # forward and backward through 7.5 billion weights (without the embedding) are 4 each, the adapters 6
+    matrices = 8_030_261_248 - 128_256 * 4096 - 65 * 4096
+    scores = 4 * 32 * 4096 * 1024 // 2 * 3
+    assert cost["bounds"]["flops"]["lower"] == 1_000_000 * (4 * matrices + 6 * 13_631_488 + scores)
+
+
+def test_serving_in_json_keeps_the_contracts_fields() -> None:
+    plan = json.loads(run("--infer", "--adapters", "4", "--gpu", "l40s", "--json").stdout)["plan"]
+    assert {"components", "peak", "fits", "largest", "disk", "gpu_memory", "serving"} <= set(plan)
+    assert plan["serving"]["adapters"] == 4
+    assert plan["serving"]["refused"] == []
+    assert plan["serving"]["kv_cache"]["tokens"]["lower"] > 0
+
+
+def test_the_table_of_serving_says_what_is_refused() -> None:
+    text = run("--infer", "--dora").stdout
+    assert "vLLM does not serve it: DoRA is not supported." in text

@@ -1,0 +1,95 @@
+"""Serving: vLLM's stacks by hand, the cache of published shapes, what can't be served."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from estimator.errors import UsageError
+from estimator.jobs.serve import Serving, serve
+from estimator.request.request import Request
+
+LLAMA = Request(model="llama-3.1-8b", r=16, targets="qv")
+
+
+def part(plan, name: str):
+    return next(component for component in plan.memory.components if component.name == name)
+
+
+def test_vllm_wraps_every_layer_whatever_the_adapter_has() -> None:
+    layer = (4096 + 4096) * 2 + (4096 + 1024) * 2 + (4096 + 14_336) * 3  # q, o; k, v; gate, up, down
+    embeddings = 2 * (128_256 + 4096)
+    wanted = 8 * 16 * (32 * layer + embeddings) * 2  # adapters, rank, in and out, bf16
+    stacks = part(serve(LLAMA, Serving(adapters=8)), "LoRA stacks")
+    assert (stacks.lower_bytes, stacks.upper_bytes, stacks.basis) == (wanted, wanted, "exact")
+
+
+def test_peft_holds_what_each_adapter_has() -> None:
+    assert serve(LLAMA, Serving(adapters=8)).peft.bytes_each == 4 * 6_815_744
+
+
+@pytest.mark.parametrize(
+    ("model", "elements"),
+    [
+        pytest.param("llama-3.1-8b", 2 * 32 * 8 * 128, id="grouped: 8 of 32 heads"),
+        pytest.param("qwen2.5-0.5b", 2 * 24 * 2 * 64, id="grouped: 2 of 14 heads"),
+        pytest.param("openai-community/gpt2", 2 * 12 * 768, id="all heads, one fused Conv1D"),
+        pytest.param("microsoft/phi-3-mini-4k-instruct", 2 * 32 * 32 * 96, id="fused matrix"),
+    ],
+)
+def test_elements_of_the_cache(model: str, elements: int) -> None:
+    plan = serve(replace(LLAMA, model=model, targets="all-linear"), Serving())
+    assert plan.cache.elements == plan.cache.latent_elements == elements
+    assert plan.bytes_per_token == 2 * elements
+
+
+def test_a_latent_cache_is_small_in_vllm_and_whole_in_transformers() -> None:
+    plan = serve(Request(model="deepseek-ai/DeepSeek-V3", targets="qo"), Serving())
+    assert plan.cache.latent_elements == 61 * (512 + 64)
+    assert plan.cache.elements == 61 * 128 * (128 + 64 + 128)
+
+
+REFUSED = [
+    pytest.param({"lora": {"r": 64}, "r": None}, "rank", id="rank over the limit"),
+    pytest.param({"rank_pattern": {"q_proj": 32}}, "rank", id="rank_pattern over the limit"),
+    pytest.param({"dora": True}, "dora", id="DoRA"),
+    pytest.param({"bias": "all"}, "bias", id="biases"),
+    pytest.param({"lora_bias": True}, "lora_bias", id="a bias in lora_B"),
+    pytest.param({"modules_to_save": "lm_head"}, "modules_to_save", id="a saved head"),
+    pytest.param({"trainable_tokens": "0,1"}, "trainable_tokens", id="trained tokens"),
+    pytest.param({"vocab_size": 128_257}, "embeddings", id="embeddings saved along"),
+    pytest.param({"lora": {"init_lora_weights": "pissa"}}, "initialisation", id="PiSSA changes the base"),
+    pytest.param({"model": "openai-community/gpt2", "targets": None}, "not_served", id="a class without LoRA"),
+    pytest.param({"model": "qwen2.5-0.5b", "targets": "lm_head"}, "embedding_adapted", id="a head that is not wrapped"),
+]
+
+
+@pytest.mark.parametrize(("changes", "code"), REFUSED)
+def test_what_vllm_does_not_serve_is_said(changes, code: str) -> None:
+    assert code in {problem.code for problem in serve(replace(LLAMA, **changes), Serving()).refused}
+
+
+def test_a_plain_adapter_is_served() -> None:
+    assert serve(LLAMA, Serving()).refused == ()
+
+
+def test_a_rank_that_vllm_does_not_take() -> None:
+    with pytest.raises(UsageError, match="max_lora_rank 24"):
+        serve(LLAMA, Serving(max_lora_rank=24))
+
+
+def test_largest_fits_and_one_more_does_not() -> None:
+    gpu = 48 * 10**9
+    plan = serve(LLAMA, Serving(batch_size=2), gpu)
+    batch = plan.largest["batch_size"]
+    assert serve(LLAMA, Serving(batch_size=batch), gpu).fits == "yes"
+    assert serve(LLAMA, Serving(batch_size=batch + 1), gpu).fits != "yes"
+
+
+def test_two_gpus_halve_the_cache_and_the_weights() -> None:
+    one, two = (serve(LLAMA, Serving(gpus=gpus)) for gpus in (1, 2))
+    assert two.bytes_per_token * 2 == one.bytes_per_token
+    assert part(two, "base weights").lower_bytes * 2 == part(one, "base weights").lower_bytes
+    stacks = part(two, "LoRA stacks")
+    assert part(one, "LoRA stacks").lower_bytes // 2 <= stacks.lower_bytes < stacks.upper_bytes
