@@ -1,9 +1,10 @@
 """Every bundled model built without weights and compared with its estimate: how a release is checked.
 
-    python benchmarks/verify_suite.py [--only SUBSTRING] [--variant NAME] [--json FILE] [--all]
+    python benchmarks/verify_suite.py [--only SUBSTRING] [--variant NAME] [--rows FILE [--again STATUS]] [--all]
 
-Models with one and the same config are built once; --all builds each. Exit 1 where anything differs. Needs
-`pip install 'lora-size[verify]'`; nothing is downloaded.
+Models with one and the same config are built once; --all builds each. `--rows FILE` keeps every row as it comes and
+goes on where a run was stopped: what is in the file is not built again, but for the statuses that --again names.
+Exit 1 where anything differs. Needs `pip install 'lora-size[verify]'`; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+_GOOD = ("equal", "both refuse")
+
+
 class Row(NamedTuple):
     model: str
     architecture: str
@@ -50,22 +54,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a model's id")
     parser.add_argument("--variant", choices=VARIANTS, action="append")
-    parser.add_argument("--json", help="write the rows into this file, one a line")
+    parser.add_argument("--rows", help="a JSON Lines file that the rows are kept in, and read from")
+    parser.add_argument("--again", action="append", default=[], help="check rows of this status once more")
     parser.add_argument("--all", action="store_true", help="models with the same config as well")
     options = parser.parse_args()
-    rows = []
-    for row in check_all(options.only, options.variant or list(VARIANTS), options.all):
-        rows.append(row)
-        if row.status != "equal":
+    rows = kept_rows(options.rows, options.again)
+    wanted = options.variant or list(VARIANTS)
+    for row in check_all(options.only, wanted, options.all, done=frozenset(rows)):
+        rows[row.model, row.variant] = row
+        if row.status not in _GOOD:
             print(f"{row.status:11} {row.model:48} {row.architecture:36} {row.variant:16} {row.remark}", flush=True)
-        if options.json:
-            with open(options.json, "a", encoding="utf-8") as file:
+        if options.rows:
+            with open(options.rows, "a", encoding="utf-8") as file:
                 print(json.dumps(row._asdict()), file=file)
-    print_table(rows)
-    return 1 if any(row.status == "differs" for row in rows) else 0
+    shown = [row for row in rows.values() if row.variant in wanted and options.only.lower() in row.model.lower()]
+    print_table(shown)
+    return 1 if any(row.status == "differs" for row in shown) else 0
 
 
-def check_all(only: str, variants: list[str], every: bool) -> Iterator[Row]:
+def kept_rows(path: str | None, again: list[str]) -> dict[tuple[str, str], Row]:
+    """Rows of an earlier run by model and variant, the last of each; {} without a file."""
+    if path is None or not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        rows = [Row(**json.loads(line)) for line in file if line.endswith("}\n")]  # a last line may be cut
+    last = {(row.model, row.variant): row for row in rows}
+    return {key: row for key, row in last.items() if row.status not in again}
+
+
+def check_all(
+    only: str, variants: list[str], every: bool, done: frozenset[tuple[str, str]] = frozenset()
+) -> Iterator[Row]:
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for known in known_models():
         if only.lower() not in known.id.lower() or (not every and (known.config_text, known.untied) in seen):
@@ -74,6 +93,8 @@ def check_all(only: str, variants: list[str], every: bool) -> Iterator[Row]:
         bases = BaseCache()
         architecture = next(iter(json.loads(known.config_text).get("architectures") or ()), "-")
         for variant in variants:
+            if (known.id, variant) in done:
+                continue
             begin = time.perf_counter()
             status, remark = check(known.id, VARIANTS[variant], bases)
             yield Row(known.id, architecture, variant, status, remark, round(time.perf_counter() - begin, 2))
