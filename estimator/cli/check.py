@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -20,16 +21,21 @@ def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **l
 
     Limits may stand in [tool.lora-size] of pyproject.toml or setup.cfg, or in .lora-size.toml.
     """
-    from estimator.jobs.check import check
+    from estimator.jobs.check import MISSING, check
     from estimator.jobs.check_limits import configured, to_limits
     from estimator.report.findings import FORMATS
+    from estimator.report.units import printable
 
     table, where = configured(".")
     to_limits(table, where)
     given = {name: value for name, value in limits.items() if value is not None}
     strict = strict or str(table.get("strict", "")).lower() == "true"
     checked = check(paths, limits=to_limits({**table, **given}), strict=strict)
+    if not checked:
+        print(f"nothing to check at {', '.join(printable(path) for path in paths[:3])}.", file=sys.stderr)
     shown = FORMATS["json" if json_ else format_](checked)
     if shown:
         print(shown)
-    return 1 if any(row.status == "failed" for row in checked) else 0
+    failed = [row for row in checked if row.status == "failed"]
+    missing = [row for row in failed if row.problems[0].code == MISSING]
+    return 0 if not failed else 3 if missing == failed else 1

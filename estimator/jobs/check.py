@@ -6,15 +6,21 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from estimator.errors import LoraSizeError
+from estimator.errors import LoraSizeError, NotFoundError, unforeseen
 from estimator.jobs.check_adapter import check_adapter
 from estimator.jobs.check_limits import Limits, over_budget
-from estimator.jobs.check_paths import Unit, find_units, is_training_state, is_whole_model
+from estimator.jobs.check_paths import Unit, find_units
+from estimator.jobs.check_weights import check_weights
 from estimator.report.findings import CheckedPath, Problem
+
+MISSING = "not_found"
 
 
 def check(paths: Iterable[str], *, limits: Limits | None = None, strict: bool = False) -> list[CheckedPath]:
-    """One row for each adapter folder and config behind the paths. Raises NotFoundError for a path that is none."""
+    """One row for each adapter folder, config and other named file behind the paths; a fault of one ends only its row.
+
+    A path that is not there is a failed row with the code MISSING.
+    """
     from estimator.jobs.base import BaseCache
 
     limits, bases = limits or Limits(), BaseCache()
@@ -23,21 +29,27 @@ def check(paths: Iterable[str], *, limits: Limits | None = None, strict: bool = 
 
 
 def _judge(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath | None:
-    if unit.kind == "adapter":
-        return check_adapter(unit.path, limits, strict, bases)
-    return _check_weights(unit) if unit.kind == "weights" else _check_config(unit, limits, strict, bases)
+    try:
+        return _JUDGES[unit.kind](unit, limits, strict, bases)
+    except LoraSizeError as error:
+        return _failed(unit, _problem(error))
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        return _failed(unit, Problem("unreadable", f"It can't be read: {why}. Check its permissions and the disk."))
+    except Exception as error:  # a fault of this program: the other paths have their verdicts all the same
+        return _failed(unit, _problem(unforeseen(error)))
 
 
-def _check_weights(unit: Unit) -> CheckedPath:
-    """A file by itself: fails where it is a whole model or training state, else it is none of this tool's."""
-    name = os.path.basename(unit.path)
-    if is_whole_model(name):
-        return _failed(
-            unit, Problem("base_model_committed", f"{name} is a whole model. Remove it and name it by its id.")
-        )
-    if is_training_state(name):
-        return _failed(unit, Problem("training_state_committed", f"{name} is training state. Remove it."))
-    return CheckedPath(unit.path, "skipped")
+def _check_folder(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    return check_adapter(unit.path, limits, strict, bases)
+
+
+def _check_weights(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    return check_weights(unit.path)
+
+
+def _check_missing(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    return _failed(unit, Problem(MISSING, f"There is no file or folder {unit.path}. Check the spelling."))
 
 
 def _failed(unit: Unit, *problems: Problem) -> CheckedPath:
@@ -55,9 +67,12 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
         return CheckedPath(unit.path, "skipped", (Problem("not_a_config", error.what),)) if unit.named else None
     except NoLoraError as error:
         return CheckedPath(unit.path, "skipped", (Problem("no_lora", error.what),))
-    except LoraSizeError as error:
-        return _failed(unit, _problem(error))
+    except NotFoundError as error:
+        return _failed(unit, _problem(error)) if unit.named else None
     base = config.base or ""
+    if not base:
+        message = "Not judged: the config names no base model. Name it by its id on the Hub."
+        return CheckedPath(unit.path, "failed" if strict else "skipped", (Problem("base_unknown", message),))
     if base.startswith(("/", "~")) and not os.path.exists(os.path.expanduser(base)):
         message = f"the base is {base[:200]!r}, a path of one machine. Name it by its id on the Hub."
         return _failed(unit, Problem("base_is_local_path", message))
@@ -87,3 +102,6 @@ def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPa
         percent=document["totals"]["trainable_percent"],
     )
     return CheckedPath(unit.path, "failed" if problems else "ok", tuple(problems))
+
+
+_JUDGES = {"adapter": _check_folder, "config": _check_config, "weights": _check_weights, "missing": _check_missing}

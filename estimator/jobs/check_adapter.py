@@ -11,9 +11,10 @@ from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.index import to_checkpoint
 from estimator.errors import LoraSizeError
 from estimator.jobs.check_limits import Limits, over_budget
+from estimator.jobs.check_pairs import pair_problems
 from estimator.jobs.check_paths import is_training_state, is_whole_model
+from estimator.jobs.check_weights import wrong_size
 from estimator.report.findings import CheckedPath, Problem
-from estimator.report.units import exact_size
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
 
@@ -63,6 +64,8 @@ def check_adapter(folder: str, limits: Limits, strict: bool, bases: Any) -> Chec
     problems += _file_problems(found, checkpoint, folder)
     more, base_missing = _on_its_base(folder, found, checkpoint, limits, bases, bool(problems))
     problems += [problem for problem in more if problem.code not in {known.code for known in problems}]
+    if base_missing and checkpoint is not None:
+        problems += pair_problems(found.config or {}, checkpoint)
     if base_missing and not problems:
         return CheckedPath(folder, "failed" if strict else "skipped", (base_missing,))
     return CheckedPath(folder, "failed" if problems else "ok", tuple(problems))
@@ -101,7 +104,6 @@ def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
             f"base_model_name_or_path is {base[:200]!r}, a path of one machine. Set it to the base's id on the Hub."
         )
         found.append(Problem("base_is_local_path", message))
-    rank = config.get("r")
     pattern = config.get("rank_pattern") or {}
     if isinstance(pattern, Mapping):
         odd = [
@@ -109,9 +111,6 @@ def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
         ]
         if odd:
             message = f"rank_pattern gives {odd[0][:100]!r} the rank {str(pattern[odd[0]])[:40]}. Give 1 or more."
-            found.append(Problem("rank_pattern", message))
-        elif pattern and isinstance(rank, int) and all(value == rank for value in pattern.values()):
-            message = f"Every rank in rank_pattern is r ({rank}) already. Set rank_pattern to {{}}."
             found.append(Problem("rank_pattern", message))
     return found
 
@@ -127,12 +126,8 @@ def _file_problems(found: Found, checkpoint: Checkpoint | None, folder: str) -> 
     if checkpoint is None:
         return problems
     (file,) = checkpoint.files
-    if None not in (file.expected_bytes, file.actual_bytes) and file.expected_bytes != file.actual_bytes:
-        how = "cut_short" if file.actual_bytes < file.expected_bytes else "too_long"
-        message = (
-            f"{WEIGHTS} has {exact_size(file.actual_bytes)}, its header promises {exact_size(file.expected_bytes)}."
-        )
-        problems.append(Problem(how, message + " Copy it again."))
+    if wrong := wrong_size(WEIGHTS, file.expected_bytes, file.actual_bytes):
+        problems.append(wrong)
     return problems + _tensor_problems(checkpoint)
 
 
@@ -162,6 +157,10 @@ def _on_its_base(
 
     file_bytes = found.files[0].actual_bytes if found.files else found.other_files.get(WEIGHTS)
     elements = None if checkpoint is None else _elements(checkpoint)
+    if not (found.config or {}).get("base_model_name_or_path"):
+        over = over_budget(limits, file_bytes=file_bytes, parameters=elements, percent=None)
+        message = f"Not judged: {CONFIG} names no base. Set base_model_name_or_path to the base's id on the Hub."
+        return over, Problem("base_unknown", message)
     try:
         explained = explain_adapter(
             folder if os.path.isabs(folder) else os.path.join(".", folder), Request(offline=True), bases=bases

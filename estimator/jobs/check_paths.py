@@ -6,23 +6,23 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from estimator.errors import NotFoundError
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS
 
 ADAPTER_FILES = (CONFIG, WEIGHTS, PICKLED)
 CONFIG_ENDINGS = (".yaml", ".yml", ".json", ".sh")
+SHORT_BYTES = 20_000
 _PASSED_BY = frozenset({".git", "node_modules", "__pycache__", ".venv", ".tox"})
 _WHOLE_MODELS = ("model.safetensors", "pytorch_model.bin", "consolidated.")
 
 
 class Unit(NamedTuple):
-    kind: str  # "adapter" | "config" | "weights"
+    kind: str  # "adapter" | "config" | "weights": any other file | "missing"
     path: str
     named: bool  # given by the user itself, not found in a folder
 
 
 def find_units(paths: Iterable[str]) -> list[Unit]:
-    """Each once, in the order given. Raises NotFoundError for a path that is not there."""
+    """Each once, in the order given."""
     units: dict[tuple[str, str], Unit] = {}
     for path in paths:
         for unit in _behind(path):
@@ -34,7 +34,7 @@ def _behind(path: str) -> Iterator[Unit]:
     if os.path.isdir(path):
         yield from _in_folder(path)
     elif not os.path.lexists(path):
-        raise NotFoundError(f"there is no file {path}.", where="PATH", way_out="check the spelling")
+        yield Unit("missing", path, True)
     else:
         yield _of_file(path)
 
@@ -55,8 +55,17 @@ def _in_folder(top: str) -> Iterator[Unit]:
             yield Unit("adapter", folder, False)
             continue
         for name in sorted(names):
-            if name.endswith((".yaml", ".yml", ".sh")):
-                yield Unit("config", os.path.join(folder, name), False)
+            path = os.path.join(folder, name)
+            if name.endswith((".yaml", ".yml", ".sh")) or (name.endswith(".json") and _is_short(path)):
+                yield Unit("config", path, False)
+
+
+def _is_short(path: str) -> bool:
+    """A training config in JSON is; tokenizers, data and lock files are not worth reading."""
+    try:
+        return os.path.getsize(path) <= SHORT_BYTES
+    except OSError:
+        return False
 
 
 def is_whole_model(name: str) -> bool:

@@ -6,6 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from estimator.report.units import printable
+
+MAX_MESSAGE, MAX_NAMED = 600, 3
+
 
 class Problem(NamedTuple):
     code: str  # stable, snake_case
@@ -24,8 +28,28 @@ def as_json(checked: Sequence[CheckedPath]) -> str:
 
 
 def as_text(checked: Sequence[CheckedPath]) -> str:
-    """One line a problem of what failed; "" where all is well."""
-    return "\n".join(f"{c.path}: {p.message} [{p.code}]" for c in checked if c.status == "failed" for p in c.problems)
+    """One line a problem of what failed, and one for each reason why others were not judged; "" where all is well."""
+    failed = [
+        f"{printable(c.path)}: {printable(p.message, MAX_MESSAGE)} [{p.code}]"
+        for c in checked
+        if c.status == "failed"
+        for p in c.problems
+    ]
+    return "\n".join([*failed, *_skipped(checked)])
+
+
+def _skipped(checked: Sequence[CheckedPath]) -> list[str]:
+    """Paths of one reason together: a hook is handed every YAML file of a repository."""
+    by_reason: dict[str, list[tuple[str, str]]] = {}
+    for row in checked:
+        for problem in row.problems if row.status == "skipped" else ():
+            by_reason.setdefault(problem.code, []).append((row.path, problem.message))
+    return [
+        f"skipped: {', '.join(printable(path) for path, _ in rows[:MAX_NAMED])}"
+        + (f" and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else "")
+        + f": {printable(rows[0][1], MAX_MESSAGE)} [{code}]"
+        for code, rows in by_reason.items()
+    ]
 
 
 def as_github(checked: Sequence[CheckedPath]) -> str:

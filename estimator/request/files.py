@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,8 +18,12 @@ MAX_ALIASES = 200
 MAX_DEPTH = 60
 
 
+# What a config that trains has in it somewhere; a file that can't be read and has nothing of it is somebody else's.
+_MARKS = re.compile(r"lora|peft|finetuning_type|tuner_type|_component_|base_model|model_name_or_path", re.IGNORECASE)
+
+
 class UnknownTrainerError(UsageError):
-    """A file that is readable, and no config of a known trainer."""
+    """A file that is no config of a known trainer."""
 
 
 def read_config_file(path: str) -> TrainingConfig:
@@ -28,7 +33,12 @@ def read_config_file(path: str) -> TrainingConfig:
     (NoLoraError).
     """
     text = _text(path)
-    values = _parse(path, text)
+    try:
+        values = _parse(path, text)
+    except UsageError as error:
+        if _MARKS.search(text):
+            raise
+        raise UnknownTrainerError(error.what, where=error.where, way_out=error.way_out) from error
     trainer = recognise(values)
     if trainer is None:
         raise UnknownTrainerError(

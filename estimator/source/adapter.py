@@ -50,13 +50,13 @@ def _in_folder(folder: str) -> Found:
     files: tuple[StoredFile, ...] = ()
     others: dict[str, int] = {}
     if os.path.isfile(path := os.path.join(folder, WEIGHTS)):
-        pointed = _pointed_bytes(path)
+        pointed = pointed_bytes(path)
         if pointed is None:
             files = (read_stored_file(path, WEIGHTS),)
         else:
             others[WEIGHTS] = pointed
     if os.path.isfile(path := os.path.join(folder, PICKLED)):
-        others[PICKLED] = _pointed_bytes(path) or os.path.getsize(path)
+        others[PICKLED] = pointed_bytes(path) or os.path.getsize(path)
     return Found(id=folder, revision=None, source="local", config=config, files=files, other_files=others)
 
 
@@ -71,7 +71,7 @@ def _read(path: str, folder: str) -> Any:
     return parse_config(text, where=path)
 
 
-def _pointed_bytes(path: str) -> int | None:
+def pointed_bytes(path: str) -> int | None:
     """The size that a Git LFS pointer names; None for a file that is none."""
     with open(path, "rb") as file:
         match = _POINTER.match(file.read(_POINTER_BYTES))

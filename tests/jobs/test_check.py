@@ -42,7 +42,7 @@ def write(folder: Path, config: dict | None = None, held: Tensors | None = None,
         size = WIDTH[dtype] * prod(shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
-    raw = json.dumps(header).encode()
+    raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     with (folder / "adapter_model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
