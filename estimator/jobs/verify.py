@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.jobs.estimate import load_options, vocab_size, with_config_file
+from estimator.jobs.largest import positions
+from estimator.jobs.plan import memory_of
+from estimator.jobs.training import training_from
 from estimator.jobs.verify_facts import compare, promised
 from estimator.report.answer import Answer
-from estimator.report.verify_result import Verification
+from estimator.report.verify_result import Comparison, Verification
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
+from estimator.sizes.training import Training
 
 BITSANDBYTES = ("int8", "nf4", "fp4")
 DEVICES = ("meta", "cpu", "cuda")
 LIBRARIES = ("lora-size", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
 Progress = Callable[[str], None] | None
+
+# One step of what no trainer's config plans: short, so that it goes where the model itself goes.
+STEP = Training(batch_size=1, sequence_length=512, packing=True)
+PEAK = "peak of one training step"
 
 
 def verify(
@@ -34,19 +43,19 @@ def verify(
     Raises UnsupportedError where the libraries are missing, the model can't be built or does not fit, UsageError for
     a device that is none.
     """
+    training = _step(request, answer)
     request = with_config_file(request)
     load = load_options(request)
-    _require_libraries(device, load)
+    _require(("torch", "transformers", "peft"))
+    device = _device(device, train_step)
+    if device != "meta":
+        _require(("accelerate", *(("bitsandbytes",) if load.base_precision in BITSANDBYTES else ())))
+        _must_fit(answer, device, training if train_step else None)
     from estimator.jobs.verify_model import config_folder
     from estimator.jobs.verify_real import Run, real_facts
 
-    device = _device(device, train_step)
-    if device != "meta":
-        _must_fit(answer, device)
     _quiet()
     with config_folder(answer.tree.config) as folder:
-        if progress:
-            progress(f"building {answer.found.id} on {device}")
         run = Run(
             request=request,
             lora=dict(answer.adaptation.config),
@@ -56,13 +65,14 @@ def verify(
             device=device,
             quantised=_is_quantised(answer, load),
             saves=answer.file_bytes is not None,
-            train_step=train_step,
+            step=training if train_step else None,
+            progress=progress or (lambda text: None),
         )
         real = real_facts(run)
     comparisons, differences = compare(promised(answer), real)
     return Verification(
         device=device,
-        comparisons=comparisons,
+        comparisons=(*comparisons, *_peak(answer, training, run.measured)),
         differences=differences,
         left_out=tuple(run.left_out),
         measured=run.measured,
@@ -70,13 +80,28 @@ def verify(
     )
 
 
-def _require_libraries(device: str | None, load: LoadOptions) -> None:
+def _step(request: Request, answer: Answer) -> Training:
+    """What --config plans, as it is run here: torch's AdamW on one device, every example as long as the longest and
+    no longer than the model knows positions. A short step without a file, and for an adapter_config.json."""
+    planned, notes = training_from(request.config, {})
+    run = {"packing": True, "optimizer": "adamw_torch", "loss": "standard", "attention": "sdpa", "gpus": 1}
+    step = replace(planned, **run) if notes else STEP
+    longest = positions(answer) or step.sequence_length
+    return replace(step, sequence_length=min(step.sequence_length, longest))
+
+
+def _peak(answer: Answer, training: Training, measured: Mapping[str, int]) -> Iterator[Comparison]:
+    """A measured peak beside the bounds of the plan."""
+    if PEAK in measured:
+        planned = memory_of(answer, training).allocated
+        words = f"{planned.lower:,} to {planned.upper:,}"
+        yield Comparison(PEAK, words, measured[PEAK], planned.lower <= measured[PEAK] <= planned.upper)
+
+
+def _require(libraries: Sequence[str]) -> None:
     from importlib.util import find_spec
 
-    needed = ["torch", "transformers", "peft", *(() if device == "meta" else ("accelerate",))]
-    if device != "meta" and load.base_precision in BITSANDBYTES:
-        needed.append("bitsandbytes")
-    if missing := [name for name in needed if find_spec(name) is None]:
+    if missing := [name for name in libraries if find_spec(name) is None]:
         raise UnsupportedError(
             f"verifying needs {', '.join(missing)}, not installed here.",
             where="--verify",
@@ -141,25 +166,35 @@ def _place(id_: str, source: str) -> str | None:
     return id_.removesuffix("config.json").rstrip("/") or "." if id_.endswith("config.json") else id_
 
 
-def _must_fit(answer: Answer, device: str) -> None:
-    """Raises UnsupportedError before anything is downloaded where the base alone is larger than the device's memory."""
-    import os
-
-    import torch
-
-    needed = answer.base.loaded.footprint_bytes
-    if needed is None:
+def _must_fit(answer: Answer, device: str, step: Training | None) -> None:
+    """Raises UnsupportedError before anything is downloaded where our own plan says that it can't fit: base and
+    adapter, and with a step the floor of its peak."""
+    if answer.base.loaded.footprint_bytes is None:
         return
-    if device == "cuda":
-        there = torch.cuda.mem_get_info()[0]
-    else:
-        there = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
+    memory = memory_of(answer, step or STEP)
+    held = sum(part.lower_bytes for part in memory.components if part.name in ("base weights", "adapter weights"))
+    needed = max(held, memory.allocated.lower) if step else held
+    there = _free_bytes(device)
+    if there is not None and needed > there:
         raise UnsupportedError(
-            f"the base needs {needed:,} bytes, and {device} has {there:,} free.",
+            f"this needs at least {needed:,} bytes, and {device} has {there:,} free.",
             where=f"--device {device}",
             way_out="--device meta needs no memory, --base-precision nf4 less",
         )
+
+
+def _free_bytes(device: str) -> int | None:
+    """What can be allocated; None where the system does not say."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def _is_quantised(answer: Answer, load: LoadOptions) -> bool:

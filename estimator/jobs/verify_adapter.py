@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from estimator.dtypes import BITS, FROM_TORCH
 from estimator.jobs.verify_facts import AdaptedModule, BuiltModule, SavedTensor, tie_groups
+from estimator.jobs.verify_folder import temporary_folder
 from estimator.jobs.verify_model import torch_dtype
 
 # Written by PEFT into what it saves, not part of a request.
@@ -126,7 +126,7 @@ def saved_file(model: Any, save_embedding_layers: str | bool) -> tuple[dict[str,
     """The tensors in the header of a file that PEFT really saved, and that file's bytes; nothing is left behind."""
     from safetensors import safe_open
 
-    with tempfile.TemporaryDirectory(prefix="lora-size-verify-") as folder:
+    with temporary_folder() as folder:
         model.save_pretrained(folder, save_embedding_layers=save_embedding_layers)
         path = os.path.join(folder, "adapter_model.safetensors")
         with safe_open(path, framework="pt") as file:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from estimator.errors import UnsupportedError
+from estimator.jobs.verify_folder import temporary_folder
 from estimator.request.load_options import LoadOptions
 
 AUTO_CLASSES = {
@@ -53,7 +53,7 @@ def torch_dtype(name: str) -> Any:
 @contextlib.contextmanager
 def config_folder(config: Mapping[str, Any]) -> Iterator[str]:
     """A folder with config.json alone, gone afterwards: what PEFT compares the vocabulary with."""
-    with tempfile.TemporaryDirectory(prefix="lora-size-verify-") as folder:
+    with temporary_folder() as folder:
         with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
             json.dump(dict(config), file)
         yield folder

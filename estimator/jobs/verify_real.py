@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,9 @@ from estimator.dtypes import FROM_TORCH
 from estimator.errors import UnsupportedError
 from estimator.jobs import verify_adapter, verify_model
 from estimator.jobs.verify_facts import Facts
-from estimator.jobs.verify_step import BATCH, TOKENS, train_step
+from estimator.jobs.verify_step import train_step
 from estimator.request.request import Request
+from estimator.sizes.training import Training
 
 _REFUSALS = (ValueError, TypeError, NotImplementedError, KeyError, AttributeError, RuntimeError)
 
@@ -30,7 +32,8 @@ class Run:
     device: str
     quantised: bool  # by these options or in the checkpoint
     saves: bool  # whether the estimate says that PEFT can save
-    train_step: bool
+    step: Training | None  # trained once with the adapter
+    progress: Callable[[str], None]
     left_out: list[str] = field(default_factory=list)
     measured: dict[str, int] = field(default_factory=dict)
 
@@ -41,6 +44,7 @@ def real_facts(run: Run) -> Facts:
 
 
 def _on_meta(run: Run) -> Facts:
+    run.progress(f"building {run.wanted.config.get('model_type')} without weights")
     model = verify_model.build_on_meta(run.wanted, run.folder)
     base = verify_adapter.base_facts(model)
     base |= {
@@ -60,6 +64,7 @@ def _on_meta(run: Run) -> Facts:
 
 
 def _with_weights(run: Run) -> Facts:
+    run.progress(f"loading the weights onto {run.device}")
     model = verify_model.load(run.wanted, run.folder, run.device)
     model.name_or_path = run.folder
     base = verify_adapter.base_facts(model)
@@ -78,11 +83,12 @@ def _with_weights(run: Run) -> Facts:
     if adapted is None:
         return Facts(**base, refusal=refusal)
     _measure(run, "allocated with the adapter")
+    run.progress("saving the adapter into a temporary folder")
     facts = verify_adapter.adapted_facts(adapted)
     if run.saves:
         facts["tensors"], facts["file_bytes"] = verify_adapter.saved_file(adapted, _save_embedding_layers(run))
-    if run.train_step:
-        _train(run, adapted)
+    if run.step is not None:
+        _train(run, adapted, run.step)
     return Facts(**base, **facts)
 
 
@@ -107,9 +113,9 @@ def _measure(run: Run, name: str) -> None:
         run.measured[name] = torch.cuda.memory_allocated()
 
 
-def _train(run: Run, adapted: Any) -> None:
+def _train(run: Run, adapted: Any, step: Training) -> None:
+    run.progress(f"training one step of {step.batch_size} x {step.sequence_length} tokens")
     try:
-        run.measured.update(train_step(adapted, run.device))
-        run.left_out.append(f"the step's peak, {BATCH} x {TOKENS} tokens: `lora-size plan` says what to expect")
+        run.measured.update(train_step(adapted, run.device, step))
     except UnsupportedError as error:
         run.left_out.append(error.what)

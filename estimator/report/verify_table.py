@@ -41,12 +41,12 @@ def _value(value: Any) -> str:
 
 
 def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterator[str]:
-    """The smallest difference of each kind first: names, both values, then model and LoRA config."""
+    """The shortest list of differences first: names, both values, then model, LoRA config and how it was loaded."""
     yield "For an issue:"
     by_list: dict[str, list[Mapping[str, Any]]] = {}
     for difference in document["differences"]:
         by_list.setdefault(difference["what"], []).append(difference)
-    for what, differences in by_list.items():
+    for what, differences in sorted(by_list.items(), key=lambda item: len(item[1])):
         yield f"  {what}: {len(differences):,} differ"
         for difference in differences[:_SHOWN]:
             yield f"    {printable(difference['name'] or '(the model itself)')}"
@@ -56,6 +56,9 @@ def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterato
     yield f"  model {printable(model['id'])} @ {model['revision'] or '-'} ({printable(model['architecture'])})"
     asked = {name: value for name, value in estimate["lora"].items() if value not in (None, {}, [], False)}
     yield f"  lora {printable(json.dumps(asked, default=list), 1500)}"
+    loaded = estimate["base"]["loaded"]
+    yield f"  loaded {loaded['precision']}, dtype {loaded['dtype']}, on {document['device']}"
+    yield f"  basis {model['basis']}, shapes from {model['shapes']}, source {model['source']}"
     yield f"  versions {_versions(document['versions'])}"
 
 
