@@ -16,14 +16,16 @@ from estimator.report.findings import CheckedPath, Problem
 MISSING = "not_found"
 
 
-def check(paths: Iterable[str], *, limits: Limits | None = None, strict: bool = False) -> list[CheckedPath]:
+def check(
+    paths: Iterable[str], *, limits: Limits | None = None, strict: bool = False, bases: Any = None
+) -> list[CheckedPath]:
     """One row for each adapter folder, config and other named file behind the paths; a fault of one ends only its row.
 
-    A path that is not there is a failed row with the code MISSING.
+    A path that is not there is a failed row with the code MISSING. `bases`: a BaseCache of an earlier check.
     """
     from estimator.jobs.base import BaseCache
 
-    limits, bases = limits or Limits(), BaseCache()
+    limits, bases = limits or Limits(), bases or BaseCache()
     checked = (_judge(unit, limits, strict, bases) for unit in find_units(paths))
     return [row for row in checked if row is not None]
 

@@ -27,6 +27,7 @@ EXPLAINED = frozenset({
     "number_of_labels", "embeddings_saved", "resized_vocabulary", "older_peft_bias", "experts_one_by_one", "bin_file",
     "names_not_in_class", "saved_modules", "other_rank", "other_method",
 })  # fmt: skip
+EMPTY_BYTES = 128  # a header that names one lora_A and one lora_B is longer
 DAMAGED = frozenset({"cut_short", "too_long", "no_tensors"})
 _TODAY = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}  # ViT and its kin, transformers 5
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
@@ -154,6 +155,8 @@ def _compare(answer: Answer, found: Found, checkpoint: Checkpoint | None) -> tup
         real = {name: Part(tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()}
         return causes_of(implied, real, [name.removeprefix(PREFIX).removesuffix(".weight") for name in embeddings])
     if WEIGHTS in found.other_files:
+        if found.other_files[WEIGHTS] <= EMPTY_BYTES:
+            return causes_of(implied, {}, ())
         others = _fused(answer, implied)
         return guess_causes(implied, found.other_files[WEIGHTS], _file_bytes, embeddings, others)
     if PICKLED in found.other_files:

@@ -106,11 +106,15 @@ _SPELLINGS = (
 
 
 def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
-    """Modules of another name, but the same layers, shapes and matrices, and as many of each."""
+    """Modules of another name, but the same layers, shapes and matrices, and as many of each.
+
+    A name that other layers keep as it is was not renamed by a release: it is damaged.
+    """
+    kept = {_in_any_layer(name) for name in implied if name in real}
     for key in (_by_leaf, _by_place):
         lost, odd = defaultdict(list), defaultdict(list)
         for name, part in implied.items():
-            if name not in real:
+            if name not in real and _in_any_layer(name) not in kept:
                 lost[key(name, part)].append(name)
         for name, part in real.items():
             if name not in implied:
@@ -124,6 +128,10 @@ def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
             renamed = {back.get(name, name): part for name, part in real.items()}
             return renamed, [Cause("older_names", message, len(pairs), 0)]
     return real, []
+
+
+def _in_any_layer(name: str) -> str:
+    return _INDEX.sub("N", name)
 
 
 def _by_leaf(name: str, part: Part) -> tuple:

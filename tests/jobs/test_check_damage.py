@@ -11,9 +11,11 @@ hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.check import check  # noqa: E402
 from tests.jobs.test_check import CONFIG, tensors, write  # noqa: E402
 
+BASES = BaseCache()
 QUIET = settings(max_examples=25, deadline=None, derandomize=True)
 
 
@@ -23,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def status(folder: Path) -> str:
-    (row,) = check([str(folder)])
+    (row,) = check([str(folder)], bases=BASES)
     return row.status
 
 
@@ -66,3 +68,61 @@ def test_no_bytes_break_it(folder: Path, text: bytes) -> None:
     except ValueError:
         same = False
     assert (status(folder) == "ok") == same
+
+
+NAMES = sorted(tensors())
+
+
+@QUIET
+@given(pair=st.lists(st.sampled_from(NAMES), min_size=2, max_size=2, unique=True))
+def test_any_swap_is_found(folder: Path, pair: list[str]) -> None:
+    """Two tensors under each other's names: the same only where their shapes are."""
+    held, (one, other) = tensors(), pair
+    same = held[one] == held[other]
+    held[one], held[other] = held[other], held[one]
+    assert status(write(folder, held=held)) == ("ok" if same else "failed")
+
+
+@QUIET
+@given(name=st.sampled_from(NAMES), at=st.integers(0, 200), letter=st.sampled_from("abq.0_Z"))
+def test_any_renaming_is_found(folder: Path, name: str, at: int, letter: str) -> None:
+    at %= len(name)
+    other = name[:at] + letter + name[at + 1 :]
+    held = tensors()
+    held[other] = held.pop(name)
+    assert status(write(folder, held=held)) == ("ok" if other == name else "failed")
+
+
+@QUIET
+@given(
+    names=st.sets(st.sampled_from(NAMES), min_size=1, max_size=5), dtype=st.sampled_from(["F32", "BF16", "F16", "I32"])
+)
+def test_any_retyping_is_found_or_harmless(folder: Path, names: set[str], dtype: str) -> None:
+    """A 16-bit copy of a weight loads as well; integers are no weights."""
+    held = {name: ((dtype if name in names else kind), shape) for name, (kind, shape) in tensors().items()}
+    assert status(write(folder, held=held)) == ("failed" if dtype == "I32" else "ok")
+
+
+# A field of the config, a value, and whether PEFT then still expects the same tensors of the file.
+EDITS = [
+    ("lora_alpha", 1, True), ("lora_dropout", 0.5, True), ("use_rslora", True, True), ("inference_mode", True, True),
+    ("task_type", None, True), ("a_field_of_tomorrow", 3, True), ("fan_in_fan_out", True, True),
+    ("init_lora_weights", "gaussian", True), ("layers_to_transform", list(range(24)), True),
+    ("target_modules", "all-linear", False), ("target_modules", ".*_proj", False), ("target_modules", 3, False),
+    ("layers_to_transform", [1], False), ("use_dora", True, False), ("rank_pattern", {"q_proj": 2}, False),
+    ("exclude_modules", ["q_proj"], False), ("modules_to_save", ["embed_tokens"], False), ("lora_bias", True, False),
+    ("r", "four", False), ("r", 4.5, False), ("bias", "sometimes", False), ("lora_dropout", "much", False),
+    ("peft_type", "NOTHING", False), ("base_model_name_or_path", "Qwen/Qwen2.5-1.5B", False),
+]  # fmt: skip
+
+
+@QUIET
+@given(edits=st.lists(st.sampled_from(EDITS), min_size=1, max_size=3, unique_by=lambda edit: edit[0]))
+def test_any_edit_of_the_config_is_found_or_harmless(folder: Path, edits: list[tuple[str, object, bool]]) -> None:
+    same = all(harmless for _, _, harmless in edits)
+    assert (status(write(folder, {field: value for field, value, _ in edits})) == "ok") == same
+
+
+@pytest.mark.parametrize(("field", "value", "same"), [pytest.param(*e, id=f"{e[0]} {e[1]}"[:60]) for e in EDITS])
+def test_an_edit_of_the_config(folder: Path, field: str, value: object, same: bool) -> None:
+    assert (status(write(folder, {field: value})) == "ok") == same

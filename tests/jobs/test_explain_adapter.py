@@ -30,3 +30,11 @@ def test_no_file_is_unknown(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(ROWS[0]["config"]))
     explained = explain_adapter(str(tmp_path), Request(offline=True), bases=BASES)
     assert (explained.status, explained.causes) == ("unknown", ())
+
+
+def test_a_file_too_short_for_any_tensor(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(ROWS[0]["config"]))
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 48\n"
+    (tmp_path / "adapter_model.safetensors").write_text(pointer)
+    explained = explain_adapter(str(tmp_path), Request(offline=True), bases=BASES)
+    assert (explained.status, [cause.code for cause in explained.causes]) == ("damaged", ["no_tensors"])
