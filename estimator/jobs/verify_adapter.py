@@ -37,7 +37,9 @@ def put_on(model: Any, fields: Mapping[str, Any], adapter_dtype: str | None, on_
     """The PeftModel. `adapter_dtype`: None is PEFT's default, "base" is autocast_adapter_dtype=False, else a name."""
     import peft
 
-    adapted = peft.get_peft_model(model, lora_config(fields, on_meta), autocast_adapter_dtype=adapter_dtype != "base")
+    autocast = adapter_dtype != "base"
+    config = lora_config(fields, on_meta)
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=autocast, low_cpu_mem_usage=on_meta)
     if adapter_dtype not in (None, "base"):
         dtype = torch_dtype(adapter_dtype)
         for parameter in adapted.parameters():
