@@ -129,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a full disk would be full at exit as well
     except Exception as error:
         code = _say(unforeseen(error))
+    gc.freeze()  # what is left is not looked through once more at the end
     sys.exit(code)
 
 
