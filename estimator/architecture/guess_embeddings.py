@@ -7,7 +7,7 @@ give these modules.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from estimator.architecture.module import Module
 
@@ -80,7 +80,7 @@ class Embeddings:
         embeddings = self.modules.get(_joined(path, "embeddings"))
         return embeddings.name if embeddings is not None and embeddings.kind == "Embedding" else None
 
-    def _inner(self, path: str, parts: Collection[str]) -> list[str]:
+    def _inner(self, path: str, parts: Sequence[str]) -> list[str]:
         """Where to look on: the decoder, or the encoder where it has embeddings too; the text model; the base model."""
         inner = []
         if "decoder" in parts:
@@ -89,7 +89,8 @@ class Embeddings:
         own = {parameter.name for module in (self.modules.get(path),) if module for parameter in module.parameters}
         if "text_model" in parts and not any(_CONTRASTIVE.fullmatch(name) for name in (*parts, *own)):
             inner.append("text_model")
-        return inner + [part for part in parts if self._is_base(_joined(path, part), part)]
+        whole = len(parts) == 1 and parts[0] != "encoder"  # a class around one model
+        return inner + [part for part in parts if whole or self._is_base(_joined(path, part), part)]
 
     def _is_base(self, name: str, part: str) -> bool:
         own = self.children.get(name, ())

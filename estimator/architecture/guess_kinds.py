@@ -1,19 +1,23 @@
 """What stands behind a name of an unknown architecture: the kind of module, a convolution's groups, a printable class.
 
 What a name means (an Embedding, a router that is no Linear, a transposed convolution) is what it means in most of
-transformers' model families (`Meanings`); shapes decide where the name says nothing.
+transformers' model families (names.json); shapes decide where the name says nothing.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Parameter
 
 Shape = tuple[int, ...]
 Meanings = Mapping[str, Any]  # meanings.py: "q_proj:2" -> kind; "buffers" -> names
+MEANINGS = Path(__file__).with_name("names.json")
 
 _BUFFERS = re.compile(
     r"(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|e_score_correction_bias"
@@ -21,10 +25,17 @@ _BUFFERS = re.compile(
 )
 _EMBEDDING = re.compile(r"(embed|emb$|wte$|wpe$|shared$|word_embeddings|position_embed|lookup)")
 _PROJECTION = re.compile(r"(dense|proj|projections?|linear|fc\d*)$")
-_TRANSPOSED = re.compile(r"(transpos|deconv|upsampl|up_conv|conv_transpose|conv_?t(_|\d|$))")
+_TRANSPOSED = re.compile(r"transpos|deconv|convtr|upscale_conv|conv_?t(_|\d|$)")
+_UPSAMPLES = re.compile(r"upsampl|(^|\.)ups\.")  # sound is made longer by transposed convolutions, images are not
 _FIRST = re.compile(r"((conv_in|conv_?[01]|(layers|convs|conv_layers)\.0(\.conv)?|conv_0\.conv|conv_pre)$|patch_embed)")
 _BY_DIMENSIONS = {2: "Linear", 3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
 CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d")
+
+
+@cache
+def known_meanings() -> Meanings:
+    """What the file of meanings says."""
+    return json.loads(MEANINGS.read_text(encoding="utf-8"))
 
 
 class Sorted(NamedTuple):
@@ -34,19 +45,22 @@ class Sorted(NamedTuple):
     buffers: tuple[Parameter, ...]
 
 
-def told_apart(tensors: Collection[Parameter], meanings: Meanings) -> Sorted:
-    """Parameters, weight first and bias last, and buffers."""
+def told_apart(owner: str, tensors: Collection[Parameter], meanings: Meanings) -> Sorted:
+    """Parameters, weight first and bias last, and buffers, of a module of this full name."""
     names = {tensor.name for tensor in tensors}
     if {"weight", "running_mean"} <= names and "num_batches_tracked" not in names:
         return Sorted((), tuple(tensors))  # a batch norm that is frozen has nothing but buffers
-    known = meanings.get("buffers", ())
-    buffers = tuple(t for t in tensors if _BUFFERS.fullmatch(t.name) or t.name in known)
+    known, leaf = meanings.get("buffers", ()), owner.rpartition(".")[2]
+    buffers = tuple(t for t in tensors if _BUFFERS.fullmatch(t.name) or t.name in known or f"{leaf}.{t.name}" in known)
     parameters = sorted((t for t in tensors if t not in buffers), key=lambda t: (t.name == "bias", t.name != "weight"))
     return Sorted(tuple(parameters), buffers)
 
 
-def kind_of(name: str, own: Mapping[str, Shape], meanings: Meanings) -> str:
-    """One of `module.KINDS`, for a module of this full name with these own parameters."""
+def kind_of(name: str, own: Mapping[str, Shape], meanings: Meanings, experts: Collection[int] = ()) -> str:
+    """One of `module.KINDS`, for a module of this full name with these own parameters.
+
+    `experts`: the numbers of experts that config.json states; what is called as routers are is one if it has such rows.
+    """
     if "in_proj_weight" in own or ("in_proj_bias" in own and "q_proj_weight" in own):
         return "MultiheadAttention"
     weight, bias = own.get("weight"), own.get("bias")
@@ -59,11 +73,19 @@ def kind_of(name: str, own: Mapping[str, Shape], meanings: Meanings) -> str:
     parent, leaf = name.rpartition(".")[0].rpartition(".")[2], name.rpartition(".")[2]
     for key in (f"{parent}.{leaf}:{len(weight)}", f"{leaf}:{len(weight)}"):
         if not leaf.isdigit() and key in meanings:
-            return meanings[key]
+            is_router = meanings[key] == "other" and len(weight) == 2
+            return "Linear" if is_router and weight[0] not in experts else meanings[key]
     said = (parent if leaf.isdigit() else leaf).lower()
     if len(weight) > 2:
-        return "other" if _TRANSPOSED.search(name.lower()) else _BY_DIMENSIONS[len(weight)]
+        transposed = _TRANSPOSED.search(name.lower()) or (len(weight) == 3 and _UPSAMPLES.search(name.lower()))
+        return "other" if transposed else _BY_DIMENSIONS[len(weight)]
     return "Embedding" if bias is None and _EMBEDDING.search(said) and not _PROJECTION.search(said) else "Linear"
+
+
+def expert_counts(config: Mapping[str, Any]) -> set[int]:
+    """Every number of experts that config.json states, here or in a section."""
+    found = {value for key, value in config.items() if "expert" in key and type(value) is int}
+    return found.union(*(expert_counts(value) for value in config.values() if isinstance(value, Mapping)))
 
 
 def class_of_other(own: Collection[str], dimensions: int) -> str:

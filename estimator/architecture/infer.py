@@ -6,11 +6,18 @@ In turn: run-time names (guess_names.py), the kind of each module (guess_kinds.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from estimator.architecture.facts import line
-from estimator.architecture.guess_kinds import Meanings, class_of_other, groups_of, kind_of, told_apart
+from estimator.architecture.guess_kinds import (
+    Meanings,
+    class_of_other,
+    expert_counts,
+    groups_of,
+    kind_of,
+    known_meanings,
+    told_apart,
+)
 from estimator.architecture.guess_names import run_time_parameters
 from estimator.architecture.guess_ties import with_shared
 from estimator.architecture.load import Loaded
@@ -37,10 +44,20 @@ def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
         output_embedding=shared.head,
         declares_ties=bool(shared.tied),
         tie_word_embeddings=bool(shared.tied) or bool(config.get("tie_word_embeddings")),
+        transposed=tuple(_transposed(modules)),
         is_composite=any(isinstance(value, Mapping) and "model_type" in value for value in config.values()),
         basis="inferred",
         notes=(_note(named, shared.tied, config),),
     )
+
+
+def _transposed(modules: Iterable[Module]) -> Iterator[str]:
+    """Parameters of experts kept (experts, in, out): gates and ups are twice as many as what goes down takes."""
+    for module in modules:
+        shapes = {parameter.name: parameter.shape for parameter in module.parameters}
+        up, down = shapes.get("gate_up_proj", ()), shapes.get("down_proj", ())
+        if len(up) == len(down) == 3 and up[2] == 2 * down[1] and up[1] == down[2]:
+            yield from (f"{module.name}.{name}" for name in shapes)
 
 
 def below_open(name: str, branch: Mapping[str, Any]) -> list[Module]:
@@ -91,9 +108,9 @@ def _modules(parameters: Mapping[str, Loaded], config: Mapping[str, Any]) -> Ite
     for name in owners:
         if name:
             below.setdefault(name.rpartition(".")[0], []).append(name)
-    meanings = line("$names") or {}
+    meanings, experts = known_meanings(), expert_counts(config)
     for name in _depth_first(below):
-        module = _module(name, owners, meanings, config)
+        module = _module(name, owners, meanings, experts, config)
         children = below.get(name, ())
         is_list = not owners[name] and children and all(_place(child)[0] == 0 for child in children)
         yield module._replace(cls="ModuleList") if is_list else module
@@ -112,15 +129,17 @@ def _place(name: str) -> tuple[int, int]:
     return (0, int(part)) if part.isdigit() else (1, 0)
 
 
-def _module(name: str, owners: Mapping[str, Own], meanings: Meanings, config: Mapping[str, Any]) -> Module:
+def _module(
+    name: str, owners: Mapping[str, Own], meanings: Meanings, experts: set[int], config: Mapping[str, Any]
+) -> Module:
     own = owners[name]
     tensors = [Parameter(leaf, loaded.shape, loaded.dtype) for leaf, loaded in own.items() if loaded.shape is not None]
-    parameters, buffers = told_apart(tensors, meanings)
+    parameters, buffers = told_apart(name, tensors, meanings)
     shapes = {tensor.name: tensor.shape for tensor in parameters}
     original = owners.get(f"{name}.parametrizations.weight", {}).get("original1")
     if original is not None and original.shape is not None:
         shapes["weight"] = original.shape  # a weight that torch's weight_norm keeps in two parts
-    kind = kind_of(name, shapes, meanings)
+    kind = kind_of(name, shapes, meanings, experts)
     weight = shapes.get("weight")
     cls = class_of_other(own, len(weight or ())) if kind == "other" else kind
     return Module(name, cls, kind, parameters, buffers, groups_of(name, kind, weight, config))

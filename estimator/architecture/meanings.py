@@ -9,61 +9,71 @@ from estimator.architecture.structure import Structure
 
 _FAMILIES = 3  # a name that fewer have says nothing
 _SHARE = 0.75
+Votes = dict[str, str]  # of one model type: "q_proj:2" (a name and the weight's dimensions) -> kind
 
 
-def meanings(structures: Mapping[str, Sequence[Structure]]) -> dict[str, str]:
+def meanings(structures: Mapping[str, Sequence[Structure]]) -> dict[str, str | list[str]]:
     """ "q_proj:2" (a name, or its parent's and its own, and the weight's dimensions) -> kind, by vote of model types.
 
-    Names whose kind is what the dimensions alone suggest are left out.
+    Names whose kind is what another entry says are left out. "buffers": names of saved tensors that are no parameters.
     """
-    votes: dict[str, Counter[str]] = {}
-    for roots in structures.values():
-        mine: dict[str, Counter[str]] = {}
-        for root in roots:
-            for parent, name, dimensions, kind in _weights(root, ""):
-                for key in (f"{name}:{dimensions}", f"{parent}.{name}:{dimensions}"):
-                    mine.setdefault(key, Counter())[kind] += 1
-        for key, counts in mine.items():
-            votes.setdefault(key, Counter())[counts.most_common(1)[0][0]] += 1
-    decided = {key: _decided(counts) for key, counts in votes.items()}
-    said = {key: kind for key, kind in sorted(decided.items()) if kind and not _follows(key, kind, decided)}
-    return {**said, "buffers": _buffers(structures)}
+    return decided([votes(roots) for roots in structures.values()])
 
 
-def _buffers(structures: Mapping[str, Sequence[Structure]]) -> list[str]:
-    """Names of saved tensors that are buffers, not parameters, wherever they stand."""
-    votes: dict[bool, set[str]] = {True: set(), False: set()}
-    for roots in structures.values():
-        for root in roots:
-            for structure in _below(root):
-                votes[True].update(slot.name for slot in structure.buffers if slot.saved)
-                votes[False].update(slot.name for slot in structure.parameters)
-    return sorted(name for name in votes[True] - votes[False] if not name.isdigit())
+def votes(roots: Sequence[Structure]) -> tuple[Votes, Votes]:
+    """What one model type's names mean to it: kinds of modules; "buffer" or "parameter" of saved tensors."""
+    kinds: dict[str, Counter[str]] = {}
+    tensors: dict[str, Counter[str]] = {}
+    for root in roots:
+        for parent, name, structure in _below(root, "", ""):
+            weight = next((slot for slot in structure.parameters if slot.name == "weight" and slot.dimensions), None)
+            if weight is not None and name and not name.isdigit() and name != "*":
+                for key in (f"{name}:{weight.dimensions}", f"{parent}.{name}:{weight.dimensions}"):
+                    kinds.setdefault(key, Counter())[structure.kind] += 1
+            for what, slots in (("parameter", structure.parameters), ("buffer", structure.buffers)):
+                for slot in slots:
+                    if slot.saved and not slot.name.isdigit():
+                        for key in (slot.name, f"{name}.{slot.name}"):
+                            tensors.setdefault(key, Counter())[what] += 1
+    return _commonest(kinds), _commonest(tensors)
 
 
-def _below(structure: Structure) -> Iterator[Structure]:
-    yield structure
-    for child in structure.children:
-        for _, option in child.options:
-            yield from _below(option)
+def decided(ballots: Sequence[tuple[Votes, Votes]]) -> dict[str, str | list[str]]:
+    """What most model types say."""
+    kinds = _elected([ballot for ballot, _ in ballots], _FAMILIES)
+    said = {key: kind for key, kind in sorted(kinds.items()) if not _follows(key, kind, kinds)}
+    tensors = _elected([ballot for _, ballot in ballots], 1)
+    buffers = [key for key, what in sorted(tensors.items()) if what == "buffer" and not _follows(key, what, tensors)]
+    return {**said, "buffers": buffers}
 
 
-def _decided(counts: Counter[str]) -> str | None:
-    kind, number = counts.most_common(1)[0]
-    total = counts.total()
-    return kind if total >= _FAMILIES and number / total >= _SHARE else None
+def _commonest(counts: Mapping[str, Counter[str]]) -> Votes:
+    return {key: count.most_common(1)[0][0] for key, count in counts.items()}
 
 
-def _follows(key: str, kind: str, decided: Mapping[str, str | None]) -> bool:
+def _elected(ballots: Sequence[Votes], least: int) -> Votes:
+    """What a large majority says, where at least so many say anything."""
+    counts: dict[str, Counter[str]] = {}
+    for ballot in ballots:
+        for key, value in ballot.items():
+            counts.setdefault(key, Counter())[value] += 1
+    return {
+        key: value
+        for key, count in counts.items()
+        for value, number in count.most_common(1)
+        if count.total() >= least and number / count.total() >= _SHARE
+    }
+
+
+def _follows(key: str, value: str, elected: Votes) -> bool:
     """Whether a longer name says only what the short one says."""
-    parent, dot, short = key.rpartition(".")
-    return bool(dot and parent) and decided.get(short) == kind
+    _, dot, short = key.rpartition(".")
+    return bool(dot) and elected.get(short) == value
 
 
-def _weights(structure: Structure, name: str) -> Iterator[tuple[str, str, int, str]]:
+def _below(structure: Structure, parent: str, name: str) -> Iterator[tuple[str, str, Structure]]:
+    """(parent's name, own name, structure) of all that stands below, itself included."""
+    yield parent, name, structure
     for child in structure.children:
         for _, option in child.options:
-            weight = next((slot for slot in option.parameters if slot.name == "weight" and slot.dimensions), None)
-            if weight is not None and not child.name.isdigit() and child.name != "*":
-                yield name, child.name, weight.dimensions, option.kind
-            yield from _weights(option, child.name)
+            yield from _below(option, name, child.name)
