@@ -25,6 +25,7 @@ class Norm(NamedTuple):
     width: int
     is_rms: bool  # computed step by step in float32; torch's own layer_norm otherwise
     role: str = ""  # "q" or "k": of query or key, inside attention
+    name: str = ""  # the last part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,7 @@ def _norms(members: list[Module]) -> Iterable[Norm]:
             and (_NORM.search(module.cls) or _NORM.search(last))
         ):
             role = re.match(r"(q|k)(?:uery|ey)?_?(?:layer)?_?norm", last)
-            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", role[1] if role else "")
+            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", role[1] if role else "", last)
 
 
 def _is_parallel(members: list[Module], config: Mapping[str, Any]) -> bool:

@@ -93,6 +93,14 @@ def state_bytes(optimizer: str, parameters: Iterable[Trained]) -> int:
     return sum(map(rule, parameters)) + books * _CODE_BYTES
 
 
+def step_bytes(optimizer: str, parameters: Iterable[Trained]) -> int:
+    """Bytes that live only while it steps: torch's AdamW for all parameters at once holds the roots of one moment.
+
+    torch/optim/adamw.py, _multi_tensor_adamw; fused and 8-bit kernels need nothing.
+    """
+    return sum(prod(p.shape) * p.width for p in parameters) if optimizer in ("adamw_torch", "adamw_hf") else 0
+
+
 def is_paged(optimizer: str) -> bool:
     """Paged state lies in unified memory, outside the caching allocator, and moves to the host where space is short."""
     return optimizer.startswith("paged_")

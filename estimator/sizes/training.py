@@ -33,3 +33,4 @@ class Adapter:
     parameter_bytes: int  # of the trainable parameters, as they train
     width: int = 4  # bytes of an element of the LoRA weights
     dropout: float = 0.0
+    dora: bool = False

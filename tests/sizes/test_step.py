@@ -1,4 +1,4 @@
-"""The model of activations against what autograd keeps for real models with PEFT on them (fixtures/memory)."""
+"""One training step against what autograd keeps for real models with PEFT on them (fixtures/memory)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.sizes.activations import Widths, kept_bytes
 from estimator.sizes.blocks import shape_of
+from estimator.sizes.layer_tape import Setting
+from estimator.sizes.step import Loss, training_step
 from estimator.sizes.training import Adapter, Training
 
 ROWS = Path(__file__).parents[2] / "fixtures" / "memory" / "saved_tensors.jsonl"
@@ -45,8 +46,9 @@ def test_kept_bytes_are_within_two_percent(row: dict) -> None:
         attention=row["attention"],
     )
     adapter = Adapter(ranks=dict.fromkeys(row["adapted"], row["r"]), parameters=0, parameter_bytes=0)
-    widths = Widths(base=2, kbit=False, training=training, adapter=adapter)
-    kept = training.tokens * kept_bytes(shape_of(tree_of(TREES[row["family"]])), training, adapter, widths)
+    shape = shape_of(tree_of(TREES[row["family"]]))
+    setting = Setting(shape=shape, training=training, adapter=adapter, base_width=2)
+    kept = training_step(setting, Loss(), gradient_bytes=0).kept
     assert kept == pytest.approx(row["saved_bytes"], rel=0.02)
 
 

@@ -1,0 +1,148 @@
+"""One training step in time: what lives beside weights and optimizer state while it runs forward, back and steps.
+
+The layers are played one by one (`layer_tape`). Without gradient checkpointing what each keeps adds up; with it only
+the layers' inputs do, and one layer at a time is run again and walked back (transformers 5.23, modeling_layers.py).
+Gradients of the adapter grow while the layers are walked back, and lie there from the start when they accumulate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import NamedTuple
+
+from estimator.sizes.blocks import Block, Norm
+from estimator.sizes.layer_tape import Setting, final_norm, layer
+from estimator.sizes.tape import Played, Tape, Tensor
+
+
+class Loss(NamedTuple):
+    """How logits become a loss: bytes for each vocabulary entry that standard losses make."""
+
+    shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a float32 copy without the last token
+    in_place: bool = False  # Unsloth's kernel keeps the logits and writes their gradient over them
+
+
+class Step(NamedTuple):
+    """Bytes beside weights, adapter and optimizer state. Each moment is the most that lives while it lasts."""
+
+    kept: int  # by autograd between the passes
+    forward: int
+    loss: int
+    backward: int
+    walk: int  # of `backward`, what one layer needs beside what is kept
+    head: int  # of `loss`, what the head needs beside what is kept
+
+
+def training_step(setting: Setting, loss: Loss, gradient_bytes: int) -> Step:
+    """The step of this model and run; gradient_bytes: of the adapter's gradients."""
+    shape, tokens = setting.shape, setting.training.tokens
+    x_bytes = tokens * shape.hidden * setting.residual
+    played = list(_layers(setting))
+    checkpointed = setting.training.gradient_checkpointing
+    there = [x_bytes if checkpointed else p.kept + (x_bytes if p.keeps_input else 0) for p in played]
+    kept, forward = 0, 0
+    for part, own in zip(played, there, strict=True):
+        running = part.forward - part.kept if checkpointed else part.forward
+        forward = max(forward, kept + x_bytes + running)
+        kept += own
+    head = _head(setting, loss)
+    kept_by_head = head.kept + (x_bytes if head.keeps_input else 0)
+    gradients = gradient_bytes if setting.training.gradient_accumulation > 1 else 0
+    in_loss = max(head.forward + x_bytes, head.backward + (kept_by_head - head.kept)) + gradients
+    backward, walk, before = 0, 0, kept
+    for index in range(len(played) - 1, -1, -1):
+        part, own = played[index], there[index]
+        before -= own
+        here = own - (0 if checkpointed else part.kept) + max(part.backward, part.forward + x_bytes)
+        grown = gradients or gradient_bytes * (len(played) - index) // len(played)
+        if before + here + grown > backward:
+            backward, walk = before + here + grown, here - own
+    return Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss)
+
+
+def _layers(setting: Setting) -> Iterator[Played]:
+    """The layers as played; those alike are played once. Nothing before the first adapted matrix needs a gradient."""
+    known: dict[object, Played] = {}
+    for index, block in enumerate(setting.shape.blocks):
+        needs_grad = index > 0 or setting.training.gradient_checkpointing
+        key = (needs_grad, _likeness(block, setting))
+        if key not in known:
+            tape = Tape(setting.training.tokens)
+            x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
+            known[key] = tape.play(layer(tape, x, block, setting))
+        yield known[key]
+
+
+def _likeness(block: Block, setting: Setting) -> object:
+    ranks, packed = setting.adapter.ranks, setting.packed
+    matrices = tuple(
+        (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), i.name in packed)
+        for i in (*block.attention, *block.mlp)
+    )
+    return matrices, block.norms, block.query, block.key_value, block.inner, block.experts
+
+
+def _head(setting: Setting, loss: Loss) -> Played:
+    """Final norm, logits and loss."""
+    tape = Tape(setting.training.tokens)
+    x = tape.input(setting.shape.hidden, setting.residual)
+    normed = final_norm(tape, x, _final(setting), setting)
+    if not setting.shape.vocabulary:
+        return tape.play(normed)
+    kinds = {"fused": _fused_loss, "chunked": _chunked_loss}
+    out = kinds.get(setting.training.loss, _whole_loss)(tape, normed, setting, loss)
+    tape.hold(normed)
+    return tape.play(out)
+
+
+def _final(setting: Setting) -> Norm:
+    """A norm like those of the layers."""
+    norms = [norm for block in setting.shape.blocks[-1:] for norm in block.norms if not norm.role]
+    return Norm(setting.shape.hidden, not norms or norms[0].is_rms)
+
+
+def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
+    shape, width = setting.shape, 2 if setting.autocast else setting.head_width
+    cast = 2 * shape.hidden * shape.vocabulary if setting.autocast and setting.head_width == 4 else 0
+    logits = tape.run((x,), shape.vocabulary, width, keeps=cast)
+    if shape.caps_logits:
+        logits = tape.run((logits,), shape.vocabulary, width)
+        logits = tape.run((logits,), shape.vocabulary, width, saves_output=True)
+        logits = tape.run((logits,), shape.vocabulary, width)
+    return logits
+
+
+def _whole_loss(tape: Tape, x: Tensor, setting: Setting, loss: Loss) -> Tensor:
+    """ForCausalLMLoss: logits as float32, their log-softmax, the negative log-likelihood."""
+    entries = setting.shape.vocabulary
+    logits = _logits(tape, x, setting)
+    wide = logits if logits.width == 4 else tape.run((logits,), entries, 4)
+    if loss.in_place:
+        out = tape.run((wide,), 1, 4, saves=(wide,), passes=True)
+        tape.hold(logits)
+        return out
+    source = tape.run((wide,), entries, 4) if loss.shifts_logits else wide
+    chances = tape.run((source,), entries, 4, saves_output=True)
+    tape.hold(logits, wide, source)
+    out = tape.run((chances,), 1, 4)
+    tape.hold(logits)
+    return out
+
+
+def _chunked_loss(tape: Tape, x: Tensor, setting: Setting, loss: Loss) -> Tensor:
+    """Logits whole, log-softmax a chunk at a time: float32 (torchtune) or the logits' own dtype (litgpt)."""
+    logits = _logits(tape, x, setting)
+    width = logits.width if loss.in_place else 4
+    chances = tape.run((logits,), setting.shape.vocabulary, width, saves_output=True, passes=True)
+    tape.hold(logits)
+    return tape.run((chances,), 1, 4, passes=True)
+
+
+def _fused_loss(tape: Tape, x: Tensor, setting: Setting, loss: Loss) -> Tensor:
+    """liger-kernel (0.6, ops/fused_linear_cross_entropy.py): rows of logits at a time; the gradient is made at once."""
+    entries, hidden = setting.shape.vocabulary, setting.shape.hidden
+    rows = ceil(tape.tokens / ceil(entries / max(hidden, 1)))
+    rows = min(1 << max(rows - 1, 0).bit_length(), tape.tokens)
+    gradient = tape.tokens * hidden * x.width
+    return tape.run((x,), 1, 4, keeps=gradient, scratch=rows * entries * (x.width if loss.in_place else 4))

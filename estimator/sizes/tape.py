@@ -1,0 +1,150 @@
+"""Tensors that come and go while a part of a model runs forward and is walked back, as torch's autograd does it.
+
+A tape is written once, operation by operation, and then played:
+
+- A tensor lives until its last use, until the Python variable that names it goes (`hold`), and while autograd keeps it.
+- An operation keeps what its derivative needs (torch 2.13, tools/autograd/derivatives.yaml), and only where its output
+  needs a gradient.
+- Walked back, it makes a gradient for each input that needs one, while its own gradient and what it kept still live; a
+  second gradient of the same tensor is added in place (torch/csrc/autograd/input_buffer.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Tensor:
+    """A storage: elements for each token, bytes of one, and the bytes of all; views are the same tensor."""
+
+    __slots__ = ("elements", "last_use", "needs_grad", "size", "width")
+
+    def __init__(self, elements: int, width: int, size: int, needs_grad: bool) -> None:
+        self.elements = elements
+        self.width = width
+        self.size = size
+        self.needs_grad = needs_grad
+        self.last_use = -1
+
+
+class Operation(NamedTuple):
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    saved: tuple[Tensor, ...]
+    keeps: int  # bytes that only autograd holds
+    scratch: int  # bytes that live only while it runs, forward or back
+    passes: bool  # the gradient of the output is that of each input: an addition, a view
+
+
+class Played(NamedTuple):
+    """Bytes beside the input, which is not counted."""
+
+    kept: int  # by autograd between the passes
+    keeps_input: bool  # the input is kept too
+    forward: int  # most while running forward, the output included
+    backward: int  # most while being walked back, with what is kept and the gradient of the output
+
+
+class Tape:
+    """A sequence of operations on tensors of so many tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.operations: list[Operation] = []
+
+    def input(self, elements: int, width: int, *, needs_grad: bool = True) -> Tensor:
+        """A tensor that is there before."""
+        return Tensor(elements, width, self.tokens * elements * width, needs_grad)
+
+    def run(
+        self,
+        inputs: Iterable[Tensor],
+        elements: int,
+        width: int,
+        *,
+        saves: Iterable[Tensor] = (),
+        saves_output: bool = False,
+        keeps: int = 0,
+        scratch: int = 0,
+        passes: bool = False,
+        trains: bool = False,
+    ) -> Tensor:
+        """The output of an operation. keeps, scratch: bytes in all; trains: it has a weight that trains."""
+        inputs = tuple(inputs)
+        needs_grad = trains or any(tensor.needs_grad for tensor in inputs)
+        output = Tensor(elements, width, self.tokens * elements * width, needs_grad)
+        saved = (*saves, *((output,) if saves_output else ())) if needs_grad else ()
+        self.operations.append(Operation(inputs, output, saved, keeps if needs_grad else 0, scratch, passes))
+        self.hold(output, *inputs)
+        return output
+
+    def hold(self, *tensors: Tensor) -> None:
+        """Python variables name these up to here."""
+        for tensor in tensors:
+            tensor.last_use = len(self.operations) - 1
+
+    def play(self, output: Tensor) -> Played:
+        """Runs the operations forward and back. The output's own bytes count as the next part's, not as kept."""
+        self.hold(output)
+        made = {id(operation.output) for operation in self.operations}
+        kept = {id(t): t.size for o in self.operations for t in o.saved if id(t) in made and t is not output}
+        kept_bytes = sum(kept.values()) + sum(operation.keeps for operation in self.operations)
+        given = any(id(t) not in made for o in self.operations for t in o.saved)
+        return Played(kept_bytes, given, self._forward(kept), self._backward(output, kept, kept_bytes))
+
+    def _forward(self, kept: dict[int, int]) -> int:
+        ends: dict[int, int] = {}
+        for operation in self.operations:
+            if id(operation.output) not in kept:
+                last = operation.output.last_use
+                ends[last] = ends.get(last, 0) + operation.output.size
+        now = most = 0
+        for index, operation in enumerate(self.operations):
+            now += operation.output.size + operation.keeps
+            most = max(most, now + operation.scratch)
+            now -= ends.get(index, 0)
+        return most
+
+    def _backward(self, output: Tensor, kept: dict[int, int], kept_bytes: int) -> int:
+        first_use: dict[int, int] = {}
+        for index, operation in enumerate(self.operations):
+            for tensor in operation.saved:
+                first_use.setdefault(id(tensor), index)
+        gradients = _Gradients(output)
+        now = most = kept_bytes + output.size
+        for index in range(len(self.operations) - 1, -1, -1):
+            operation = self.operations[index]
+            if not operation.output.needs_grad:
+                continue
+            made, freed = gradients.walk(operation)
+            most = max(most, now + made + operation.scratch)
+            done = {id(tensor) for tensor in operation.saved if first_use[id(tensor)] == index}
+            now += made - freed - operation.keeps - sum(kept.get(key, 0) for key in done)
+        return most
+
+
+class _Gradients:
+    """Which gradients live; one may be that of several tensors."""
+
+    def __init__(self, output: Tensor) -> None:
+        self._of: dict[int, list[int]] = {id(output): [output.size, 1]}  # id of a tensor -> size, tensors that share it
+
+    def walk(self, operation: Operation) -> tuple[int, int]:
+        """Bytes made, and bytes freed after that."""
+        own = self._of.pop(id(operation.output), None)
+        if own is None:
+            return 0, 0
+        made = freed = 0
+        for tensor in {id(t): t for t in operation.inputs if t.needs_grad}.values():
+            shares = operation.passes and tensor.size == own[0]
+            if id(tensor) in self._of:  # made where it is not there already, then added in place
+                made, freed = (made, freed) if shares else (made + tensor.size, freed + tensor.size)
+            elif shares:
+                own[1] += 1
+                self._of[id(tensor)] = own
+            else:
+                self._of[id(tensor)] = [tensor.size, 1]
+                made += tensor.size
+        own[1] -= 1
+        return made, freed + (0 if own[1] else own[0])
