@@ -15,10 +15,11 @@ from estimator.lora.beside import needs_run_time, with_all_beside
 from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Prepared, injected, prepared
-from estimator.lora.outcome import AdaptedModule
+from estimator.lora.outcome import AdaptedModule, Outcome
 from estimator.lora.plain import with_layers_alone
 from estimator.lora.remarks import remarks
 from estimator.lora.resize import base_vocabulary, resized
+from estimator.lora.svd import without_given_up_ranks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
 from estimator.notes import Note
@@ -70,9 +71,7 @@ def adapt(
     else:
         along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
         done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
-    fails = save and request.index.tree.input_embedding is None
-    save_error = f"{NO_EMBEDDING}, and save_pretrained asks for it." if fails else None
-    tensors = () if fails else done.tensors
+    tensors, save_error = _as_written(request, done, save)
     return Adaptation(
         modules=done.modules,
         trainable_parameters=sum(done.trained.values()),
@@ -84,6 +83,15 @@ def adapt(
         save_error=save_error,
         notes=remarks(config, request, injection, tensors, save_error),
     )
+
+
+def _as_written(request: Prepared, done: Outcome, with_embeddings: bool) -> tuple[tuple[SavedTensor, ...], str | None]:
+    """The tensors of the file, or why save_pretrained fails."""
+    if with_embeddings and request.index.tree.input_embedding is None:
+        return (), f"{NO_EMBEDDING}, and save_pretrained asks for it."
+    if request.config.peft_type == "ADALORA" and request.config.rank_pattern:
+        return without_given_up_ranks(done.tensors, request.config.rank_pattern)
+    return done.tensors, None
 
 
 def _saves_embeddings(request: Prepared, asked: str, vocabulary_changed: bool, targeted: bool) -> bool:

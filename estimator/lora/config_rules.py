@@ -83,6 +83,12 @@ def _checks(config: LoraConfig) -> tuple[Check, ...]:
             "give loftq_config, such as {loftq_bits: 4, loftq_iter: 1}",
         ),
         (
+            config.init_lora_weights == "loftq" and bool(config.loftq_config) and not _is_loftq(config.loftq_config),
+            f"loftq_config is {str(dict(config.loftq_config))[:60]}; PEFT needs both of its fields.",
+            "loftq_config",
+            "give loftq_bits (4 or 8) and loftq_iter (1 or more)",
+        ),
+        (
             bool(config.lora_bias) and config.init_lora_weights not in (True, False),
             f"lora_bias works with init_lora_weights true or false alone, not {str(config.init_lora_weights)[:40]!r}.",
             "lora_bias",
@@ -95,6 +101,12 @@ def _checks(config: LoraConfig) -> tuple[Check, ...]:
             "leave out one of them",
         ),
     )
+
+
+def _is_loftq(given: Mapping[str, Any]) -> bool:
+    """loftq_init (peft/utils/loftq_utils.py)."""
+    iterations = given.get("loftq_iter")
+    return given.get("loftq_bits") in (4, 8) and isinstance(iterations, int) and iterations > 0
 
 
 Rule = tuple[str, Any, Callable[[Any], bool], str]  # field, default, holds, what is allowed
@@ -226,6 +238,19 @@ def check_rank(rank: Any, where: str) -> None:
 
 
 MAX_RANK = 2**31 - 1
+
+
+def check_alpha(alpha: Any, rank: int, where: str) -> None:
+    """LoraLayer.update_layer divides alpha by r. Raises InvalidLoraError for what cannot be divided."""
+    try:
+        alpha / max(rank, 1)
+    except (TypeError, OverflowError) as error:
+        raise InvalidLoraError(
+            f"alpha is {str(alpha)[:40] if not isinstance(alpha, int) else 'a number too large'!r}; PEFT divides it by "
+            "r and ends in an error.",
+            where=where,
+            way_out="give a number",
+        ) from error
 
 
 def check_names(value: Any, where: str) -> None:

@@ -45,3 +45,11 @@ def mamba_types() -> Mapping[str, list[str]]:
 def conv_classes() -> Mapping[str, str]:
     """Convolution classes of which PEFT cannot make lora_A and lora_B, with the reason."""
     return _tables()["conv_classes"]
+
+
+def generates(cls: str) -> bool:
+    """Whether a class of transformers has prepare_inputs_for_generation, which PEFT takes of it for language tasks."""
+    generating = _tables()["generating"]
+    if cls in generating["as_well"]:
+        return True
+    return cls.endswith(tuple(generating["ends"])) and cls not in generating["not"]

@@ -53,6 +53,7 @@ def tables() -> dict[str, Any]:
         "moe_fused": conversion._MOE_FUSED_TARGETS,
         "mamba": mamba(),
         "conv_classes": dict(sorted(odd_convolutions())),
+        "generating": generating(),
     }
 
 
@@ -81,6 +82,27 @@ def _mamba_from_source(source: str) -> dict[str, list[str]]:
     return {"model_types": sets["mamba_model_types"], "modules": sets["incompatible_modules"]}
 
 
+GENERATING_NAMES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSpeechSeq2Seq")
+
+
+def generating() -> dict[str, list[str]]:
+    """Classes that have prepare_inputs_for_generation: ends of their names, and the classes that are otherwise."""
+    import transformers
+
+    _import_models()
+    has, has_not, left = set(), set(), [transformers.PreTrainedModel]
+    while left:
+        for cls in left.pop().__subclasses__():
+            left.append(cls)
+            if cls.__module__.startswith("transformers.models."):
+                (has if hasattr(cls, "prepare_inputs_for_generation") else has_not).add(cls.__name__)
+    return {
+        "ends": list(GENERATING_NAMES),
+        "as_well": sorted(name for name in has - has_not if not name.endswith(GENERATING_NAMES)),
+        "not": sorted(name for name in has_not - has if name.endswith(GENERATING_NAMES)),
+    }
+
+
 def odd_convolutions() -> Iterator[tuple[str, str]]:
     """Classes derived from torch's convolutions that can't be made as PEFT makes lora_A and lora_B, with the reason."""
     from torch import nn
@@ -104,7 +126,8 @@ def _fault(cls: type, kernel: tuple[int, ...]) -> str | None:
     return None
 
 
-def _subclasses(kind: type) -> list[type]:
+def _import_models() -> None:
+    """Imports every modeling module of transformers that imports here."""
     import transformers.models
 
     with warnings.catch_warnings():
@@ -117,6 +140,10 @@ def _subclasses(kind: type) -> list[type]:
                         importlib.import_module(f"transformers.models.{package.name}.{module.name}")
                     except ImportError:  # needs a library that is not installed
                         continue
+
+
+def _subclasses(kind: type) -> list[type]:
+    _import_models()
     found, left = {}, [kind]
     while left:
         for cls in left.pop().__subclasses__():

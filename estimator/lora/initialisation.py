@@ -14,13 +14,11 @@ _SVD_DTYPES = ("F32", "F16", "BF16")
 def check_initialisation(
     init: bool | str, kind: str, rank: int, in_features: int, out_features: int, dtype: str
 ) -> None:
-    """Raises InvalidLoraError where a layer of this kind ("Linear", "Embedding", "Conv", "ParamWrapper") refuses."""
+    """Raises InvalidLoraError where a layer of this kind ("Linear", "Embedding", "Conv") refuses."""
     if not isinstance(init, str) or not init:
         return
     if kind == "Linear":
         _check_linear(init, rank, min(in_features, out_features), dtype)
-    elif kind == "ParamWrapper":
-        raise _refused(init, "does not work with target_parameters")
     elif kind == "Embedding":
         if init.lower() == "mica":
             _check_mica(rank, min(in_features, out_features))
@@ -74,12 +72,34 @@ def ranks_after_initialisation(
 ) -> Shapes:
     """Shapes of lora_A and lora_B of a Linear; matrix factorisations give no more rows than the weight has."""
     name = init.lower() if isinstance(init, str) else ""
-    if init == "pissa":
-        kept = min(rank, in_features, out_features)
-        return (kept, in_features), (out_features, kept)
-    if name == "olora":  # the stored weight is factorised, so a Conv1D's matrices come out the other way round
-        kept = min(rank, in_features, out_features)
-        return (
-            ((kept, out_features), (in_features, kept)) if transposed else ((kept, in_features), (out_features, kept))
-        )
-    return (rank, in_features), (out_features, rank)
+    if init != "pissa" and name != "olora" and init != "loftq":
+        return (rank, in_features), (out_features, rank)
+    kept = min(rank, in_features, out_features)
+    if transposed and init != "pissa":  # the stored weight is factorised: a Conv1D's matrices come out turned
+        return (kept, out_features), (in_features, kept)
+    return (kept, in_features), (out_features, kept)
+
+
+def wrapped_parameter_shapes(init: str, rank: int, usual: Shapes, weight: tuple[int, ...] | None, dtype: str) -> Shapes:
+    """ParamWrapper.update_layer: matrices of a wrapped parameter; several initialisations look at `module.weight`.
+
+    `weight` is that weight's shape, None where the module has none. Raises InvalidLoraError where PEFT ends in one.
+    """
+    _check_wrapped(init, rank, usual, dtype)
+    if weight is None:
+        raise _refused(init, "looks at a parameter called weight, which this module does not have")
+    if init == "lora_ga":
+        return usual
+    (_, in_features), (out_features, _) = usual
+    if init == "orthogonal":
+        return (rank, in_features), (out_features, rank)
+    if len(weight) != 2:
+        raise _refused(init, "does not work on parameters with an expert dimension")
+    return ranks_after_initialisation(init, rank, weight[1], weight[0], False)
+
+
+def _check_wrapped(init: str, rank: int, usual: Shapes, dtype: str) -> None:
+    if init.lower() in ("mica", "loftq"):
+        raise _refused(init, "does not work with target_parameters")
+    (_, in_features), (out_features, _) = usual
+    _check_linear(init, rank, min(in_features, out_features), dtype)

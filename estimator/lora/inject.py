@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from estimator.architecture.module import Module, Parameter
+from estimator.architecture.module import Module
 from estimator.errors import InvalidLoraError, UnsupportedModuleError
 from estimator.lora.config_rules import adalora_fields, check_names, check_rank
-from estimator.lora.facts import default_targets, mamba_types
+from estimator.lora.facts import default_targets, generates
 from estimator.lora.index import TreeIndex
-from estimator.lora.layers import LoraLayer, Settings, lora_layers, parameter_layer
+from estimator.lora.layers import LoraLayer, Settings, lora_layers
 from estimator.lora.match import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
     Matched,
@@ -21,8 +21,16 @@ from estimator.lora.match import (
     match_modules,
     minimal_targets,
     ranks,
+    unmatched_keys,
 )
 from estimator.lora.moe import converted
+from estimator.lora.parameters import (
+    check_alphas,
+    check_compatible,
+    parameter_layers,
+    targeted_parameters,
+    weight_of,
+)
 from estimator.lora.refuse import refuse_nothing_matched
 from estimator.lora.replicate import replicated
 from estimator.lora.svd import svd_layers
@@ -52,6 +60,7 @@ class Injection:
     layers: list[LoraLayer]
     matched: Matched
     parameters: tuple[str, ...]  # targeted by target_parameters
+    unmatched_patterns: tuple[str, ...]  # "rank_pattern: q_proj"
 
 
 def prepared(index: TreeIndex, config: LoraConfig) -> Prepared:
@@ -62,6 +71,7 @@ def prepared(index: TreeIndex, config: LoraConfig) -> Prepared:
         raise InvalidLoraError(
             f"there is no bias {config.bias[:40]!r}.", where="bias", way_out="none, all or lora_only"
         )
+    _refuse_task(index, config.task_type)
     heads = _TASK_HEADS.get(config.task_type or "", ())
     if config.task_type == "SEQ_CLS":
         config, heads = replace(config, modules_to_save=(*(config.modules_to_save or ()), *heads)), ()
@@ -79,6 +89,17 @@ def prepared(index: TreeIndex, config: LoraConfig) -> Prepared:
         targets = minimal_targets(index, targets)
     config = replace(config, target_modules=targets)
     return Prepared(index=index, config=config, later_saves=heads, tied_saves=tied_saves, tied_targets=tied_targets)
+
+
+def _refuse_task(index: TreeIndex, task: str | None) -> None:
+    """PeftModelForCausalLM and PeftModelForSeq2SeqLM take prepare_inputs_for_generation of the model's class."""
+    cls = index.tree.architecture
+    if task in ("CAUSAL_LM", "SEQ_2_SEQ_LM") and cls and index.tree.basis == "exact" and not generates(cls):
+        raise InvalidLoraError(
+            f"task_type {task} is for models that generate; on {cls} PEFT ends in an AttributeError of its own.",
+            where="task_type",
+            way_out="leave task_type out, or give the one that the model is for",
+        )
 
 
 def _with_default_targets(index: TreeIndex, config: LoraConfig) -> LoraConfig:
@@ -105,13 +126,17 @@ def injected(request: Prepared) -> Injection:
         tied = [name for name in index.modules if is_tied_target(name, request.tied_targets)]
         names = [*(name for name in names if name not in tied), *tied]
     layers = _module_layers(index, config, names)
-    parameters = _targeted_parameters(index, config)
+    parameters = targeted_parameters(index, config)
     if parameters:
-        layers = [*layers, *_parameter_layers(index, config, parameters, {layer.module for layer in layers}, layers)]
+        layers = [*layers, *parameter_layers(index, config, parameters, {layer.module for layer in layers}, layers)]
     if not names and not parameters:
         refuse_nothing_matched(index, config, matched)
+    keys = tuple(key for key, _, _ in parameters)
     return Injection(
-        layers=_inside_wrappers(layers), matched=matched, parameters=tuple(key for key, _, _ in parameters)
+        layers=_inside_wrappers(layers),
+        matched=matched,
+        parameters=keys,
+        unmatched_patterns=_unmatched_patterns(config, names, keys),
     )
 
 
@@ -142,9 +167,11 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
             check_rank(rank, "r" if rank == config.r else "rank_pattern")
     settings = Settings.of(config) if names else None
     layers: list[LoraLayer] = []
+    if not adalora:
+        check_alphas(config, chosen)
     for name in names:
         module = index.modules[name]
-        _check_compatible(index, name)
+        check_compatible(index, name)
         if adalora:
             layers += svd_layers(module, chosen[name], weight_of(index, module))
             continue
@@ -155,21 +182,28 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
     return layers
 
 
+def _unmatched_patterns(config: LoraConfig, names: Sequence[str], parameters: Sequence[str]) -> tuple[str, ...]:
+    """Keys of rank_pattern and alpha_pattern that decide nothing, each with its field: `rank_pattern: q_proj`.
+
+    Raises InvalidLoraError for a faulty one where modules are targeted: PEFT tries every key then, to warn of those.
+    """
+    found = []
+    for field in ("rank_pattern", "alpha_pattern"):
+        if field == "rank_pattern" and config.peft_type == "ADALORA":
+            continue  # names of parameters there, with the ranks that training has left
+        unmatched = unmatched_keys(names, getattr(config, field) or {}, field)
+        if unmatched and parameters:
+            left = set(unmatched_keys(parameters, dict.fromkeys(unmatched), field))
+            unmatched = [key for key in unmatched if key in left]
+        found += [f"{field}: {key}" for key in unmatched]
+    return tuple(found)
+
+
 def _attention_output(index: TreeIndex, module: Module, rank: int, settings: Settings) -> list[LoraLayer]:
     """MultiheadAttention's out_proj is wrapped with it."""
     output = index.modules[f"{module.name}.out_proj"]
     layers = lora_layers(output, rank, settings, weight_of(index, output), None)
     return [layer._replace(name=f"{module.name}.base_layer.out_proj") for layer in layers]
-
-
-def weight_of(index: TreeIndex, module: Module) -> Parameter | None:
-    """A module's weight; MultiheadAttention's in_proj_weight; a parametrised module's weight as it is computed."""
-    wanted = "in_proj_weight" if module.kind == "MultiheadAttention" else "weight"
-    own = next((p for p in module.parameters if p.name == wanted), None)
-    if own is not None or f"{module.name}.parametrizations.weight" not in index.modules:
-        return own
-    originals = index.modules[f"{module.name}.parametrizations.weight"].parameters
-    return max(originals, key=lambda p: (len(p.shape), *p.shape))._replace(name="weight")
 
 
 def _scheme(index: TreeIndex, name: str) -> str | None:
@@ -183,93 +217,3 @@ def _scheme(index: TreeIndex, name: str) -> str | None:
             way_out="load a base that is not quantised so, or leave this module out",
         )
     return layer.scheme
-
-
-def _check_compatible(index: TreeIndex, name: str) -> None:
-    """_check_lora_target_modules_mamba."""
-    mamba = mamba_types()
-    if index.tree.config.get("model_type") not in mamba["model_types"]:
-        return
-    last = name.rpartition(".")[2]
-    if last in mamba["modules"]:
-        raise UnsupportedModuleError(
-            f"{name} would be adapted, and PEFT refuses {' and '.join(mamba['modules'])} of Mamba-like models.",
-            where="target_modules",
-            way_out=f"leave out {last}, or exclude it",
-        )
-
-
-Targeted = tuple[str, Module, Parameter]  # full name of the parameter, its module, itself
-
-
-def _targeted_parameters(index: TreeIndex, config: LoraConfig) -> list[Targeted]:
-    """_inject_parameters: names match a parameter's full name or its end."""
-    if not config.target_parameters:
-        return []
-    names = set(config.target_parameters)
-    found = []
-    for module in index.tree.modules:
-        if f"{module.name}.parametrizations" in index.modules:
-            found += [(n, module, weight_of(index, module)) for n in sorted(names) if n == f"{module.name}.weight"]
-            continue
-        for parameter in module.parameters:
-            key = f"{module.name}.{parameter.name}"
-            if any(suffix in names for suffix in _ends(key)):
-                found.append((key, module, parameter))
-    return found
-
-
-def _ends(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[place:]) for place in range(len(parts))]
-
-
-def _parameter_layers(
-    index: TreeIndex, config: LoraConfig, parameters: list[Targeted], wrapped: set[str], before: Sequence[LoraLayer]
-) -> list[LoraLayer]:
-    _check_parameter_settings(index, config, before)
-    chosen = ranks(index, [key for key, _, _ in parameters], config)
-    count: dict[str, int] = {}
-    for _, module, _ in parameters:
-        count[module.name] = count.get(module.name, 0) + 1
-    layers = []
-    for key, module, parameter in parameters:
-        if not module.name or module.name in wrapped:
-            what = (
-                "a parameter of the model itself"
-                if not module.name
-                else f"{module.name}, which target_modules adapts already"
-            )
-            raise InvalidLoraError(
-                f"target_parameters names {what}.", where="target_parameters", way_out="set target_modules to []"
-            )
-        _check_compatible(index, module.name)
-        check_rank(chosen[key], "r")
-        count[module.name] -= 1  # the first parameter's wrapper is the innermost
-        name = module.name + ".base_layer" * count[module.name]
-        transposed = key in index.tree.transposed or module.name in index.tree.transposed
-        layers.append(
-            parameter_layer(
-                module, name, parameter, chosen[key], is_transposed=transposed, init=config.init_lora_weights
-            )
-        )
-    return sorted(layers, key=lambda layer: (index.order[layer.module], len(layer.name)))
-
-
-def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequence[LoraLayer]) -> None:
-    """ParamWrapper.__init__. Adapting a Linear or a Conv1D has set fan_in_fan_out by then."""
-    linear = [layer.kind for layer in before if layer.kind in ("Linear", "Conv1D")]
-    fan = linear[-1] == "Conv1D" if linear else config.fan_in_fan_out
-    refused = {
-        "lora_dropout": config.lora_dropout, "fan_in_fan_out": fan, "lora_bias": config.lora_bias,
-        "use_dora": config.use_dora, "velora_config": config.velora_config is not None,
-        "kasa_config": config.kasa_config is not None, "peft_type": config.peft_type == "ADALORA",
-        "other variants": Settings.of(config).variant is not None,
-    }  # fmt: skip
-    for name, set_ in refused.items():
-        if set_:
-            raise InvalidLoraError(
-                f"{name} does not work with target_parameters.",
-                where=name,
-                way_out=f"leave out {name} or target_parameters",
-            )

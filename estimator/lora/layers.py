@@ -14,8 +14,19 @@ from typing import NamedTuple
 from estimator.architecture.module import Module, Parameter
 from estimator.errors import InvalidLoraError, UnsupportedModuleError
 from estimator.lora.facts import conv_classes
-from estimator.lora.initialisation import check_initialisation, ranks_after_initialisation
-from estimator.lora.variants import BlockDiagonal, Variant, variant_of, vary_linear
+from estimator.lora.initialisation import (
+    check_initialisation,
+    ranks_after_initialisation,
+    wrapped_parameter_shapes,
+)
+from estimator.lora.variants import (
+    WITHOUT_LORA_BIAS,
+    BlockDiagonal,
+    Variant,
+    asked_variants,
+    variant_for,
+    vary_linear,
+)
 from estimator.lora.weights import Weight
 from estimator.request.lora_config import LoraConfig
 
@@ -40,11 +51,11 @@ class Settings:
 
     lora_bias: bool
     init: bool | str
-    variant: Variant | None
+    asked: Mapping[str, Variant]
 
     @classmethod
     def of(cls, config: LoraConfig) -> Settings:
-        return cls(lora_bias=config.lora_bias, init=config.init_lora_weights, variant=variant_of(config))
+        return cls(lora_bias=config.lora_bias, init=config.init_lora_weights, asked=asked_variants(config))
 
 
 def lora_layers(
@@ -86,7 +97,13 @@ def _linear_weights(
     dtype: str,
     scheme: str | None,
 ) -> tuple[Weight, ...]:
-    variant = settings.variant
+    variant = variant_for(settings.asked, scheme)
+    if settings.lora_bias and scheme in WITHOUT_LORA_BIAS:
+        raise InvalidLoraError(
+            f"{name} is a layer of {scheme}, which does not support lora_bias.",
+            where="lora_bias",
+            way_out="leave it out",
+        )
     if variant is not None and variant.kind == "use_bdlora":
         variant = variant.for_module(name)
     return _plain_linear(
@@ -124,8 +141,7 @@ def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter,
             where="lora_bias",
             way_out="leave out lora_bias, or the embedding",
         )
-    variant = settings.variant
-    _only_variants(variant, ("use_dora", "mica"), module)
+    variant = variant_for(settings.asked, None, ("use_dora", "mica"))
     check_initialisation(settings.init, "Embedding", rank, rows, width, weight.dtype)
     frozen = variant is not None and variant.kind == "mica"
     weights = [
@@ -149,7 +165,7 @@ def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, sche
             way_out=f"choose a multiple of {module.groups}, or leave this module out",
         )
     _check_conv_class(module)
-    _only_variants(settings.variant, ("use_dora",), module)
+    variant = variant_for(settings.asked, None, ("use_dora",))
     check_initialisation(settings.init, "Conv", rank, in_channels, out_channels, weight.dtype)
     ones = (1,) * len(kernel)
     weights = [
@@ -158,7 +174,7 @@ def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, sche
     ]
     if settings.lora_bias:
         weights.append(Weight("lora_B.bias", (out_channels,), bias=True))
-    if settings.variant is not None:
+    if variant is not None:
         weights.append(Weight("lora_magnitude_vector", (1, out_channels, *ones), part="dora"))
     layer = LoraLayer(
         module.name,
@@ -188,12 +204,7 @@ def _check_conv_class(module: Module) -> None:
 def _attention(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
     """in_proj is wrapped here; out_proj is wrapped within, see `attention_output`."""
     width = weight.shape[1]
-    if settings.variant is not None:
-        raise InvalidLoraError(
-            f"{module.name} is a MultiheadAttention, which does not support {settings.variant.kind}.",
-            where=settings.variant.kind,
-            way_out="leave this module out",
-        )
+    variant_for(settings.asked, None, ("none",))
     if isinstance(settings.init, str) and settings.init.lower() not in ("gaussian", "eva"):
         raise InvalidLoraError(
             f"{module.name} is a MultiheadAttention; init_lora_weights={settings.init[:40]!r} does not work there.",
@@ -207,15 +218,6 @@ def _attention(module: Module, rank: int, settings: Settings, weight: Parameter,
     return [
         LoraLayer(name, module.kind, "MultiheadAttention", width, 3 * width, rank, weight.dtype, tuple(weights), name)
     ]
-
-
-def _only_variants(variant: Variant | None, allowed: tuple[str, ...], module: Module) -> None:
-    if variant is not None and variant.kind not in allowed:
-        raise InvalidLoraError(
-            f"{variant.kind} does not work for {module.name}, a {module.cls}.",
-            where=variant.kind,
-            way_out="target Linear modules alone",
-        )
 
 
 Builder = Callable[[Module, int, Settings, Parameter, "str | None"], "list[LoraLayer]"]
@@ -246,12 +248,11 @@ def parameter_layer(
         in_features, out_features = (first, second) if is_transposed else (second, first)
     else:
         experts, (out_features, in_features) = 1, shape
+    a, b = (rank * experts, in_features), (out_features, rank * experts)
     if isinstance(init, str) and init.lower() not in ("gaussian", "eva"):
-        check_initialisation(init, "ParamWrapper", rank, in_features, out_features, parameter.dtype)
-    weights = (
-        Weight("lora_A.weight", (rank * experts, in_features)),
-        Weight("lora_B.weight", (out_features, rank * experts)),
-    )
+        own = next((p for p in module.parameters if p.name == "weight"), None)
+        a, b = wrapped_parameter_shapes(init, rank, (a, b), own.shape if own else None, parameter.dtype)
+    weights = (Weight("lora_A.weight", a), Weight("lora_B.weight", b))
     return LoraLayer(
         name, module.kind, "ParamWrapper", in_features, out_features, rank, parameter.dtype, weights, module.name
     )

@@ -195,8 +195,19 @@ def ranks(index: TreeIndex, names: Sequence[str], config: LoraConfig) -> dict[st
     pattern = config.rank_pattern
     if not pattern:
         return dict.fromkeys(names, config.r)
-    keys = pattern_keys(names, pattern, "rank_pattern")
-    return {name: pattern[keys[name]] if name in keys else pattern.get(name, config.r) for name in names}
+    return _by_pattern(names, pattern, config.r, "rank_pattern")
+
+
+def alphas(names: Sequence[str], config: LoraConfig) -> dict[str, Any]:
+    """The alpha of each name: the first key of alpha_pattern that its end matches, else lora_alpha."""
+    if not config.alpha_pattern:
+        return dict.fromkeys(names, config.lora_alpha)
+    return _by_pattern(names, config.alpha_pattern, config.lora_alpha, "alpha_pattern")
+
+
+def _by_pattern(names: Sequence[str], pattern: Mapping[str, Any], usual: Any, where: str) -> dict[str, Any]:
+    keys = pattern_keys(names, pattern, where)
+    return {name: pattern[keys[name]] if name in keys else pattern.get(name, usual) for name in names}
 
 
 def pattern_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -210,9 +221,22 @@ def pattern_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -
     for place, key in others:
         if not left:
             break
-        for name in matching(rf"(.*\.)?({key})$", left, where=where, said=key):
+        for name in _taken_by(key, left, where):
             if ends.get(name, place) >= place:
                 keys[name] = key
         left = [name for name in left if name not in keys]
     by_place = list(pattern)
     return {**{name: by_place[place] for name, place in ends.items()}, **keys}
+
+
+def unmatched_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -> list[str]:
+    """Keys that take none of the names, which PEFT warns of. Raises InvalidLoraError for a faulty one, as `re` does."""
+    last_parts = {name.rpartition(".")[2] for name in names}
+    _bounded([key for key in pattern if not is_plain(key)], where)
+    if not names:
+        return list(pattern)
+    return [key for key in pattern if not (key in last_parts if is_plain(key) else _taken_by(key, names, where))]
+
+
+def _taken_by(key: str, names: Sequence[str], where: str) -> list[str]:
+    return matching(rf"(.*\.)?({key})$", names, where=where, said=key)

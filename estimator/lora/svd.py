@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 from estimator.architecture.module import Module, Parameter
 from estimator.errors import InvalidLoraError, UnsupportedModuleError
+from estimator.lora.dtypes import adapter_dtype_of
 from estimator.lora.layers import LoraLayer
+from estimator.lora.runtime import ADAPTER
+from estimator.lora.tensors import PREFIX, SavedTensor
 from estimator.lora.weights import Weight
 
 
@@ -30,9 +35,37 @@ def svd_layers(module: Module, rank: int, weight: Parameter | None) -> list[Lora
         Weight("lora_A", (rank, columns)),
         Weight("lora_B", (out_features, rank)),
         Weight("lora_E", (rank, 1)),
-        Weight("ranknum", (1,), trainable=False, saved=False),
+        Weight("ranknum", (1,), trainable=_is_moved(weight.dtype), saved=False),
     )
     what = "SVDConv2d" if module.kind == "Conv2d" else "SVDLinear"
     return [
         LoraLayer(module.name, module.kind, what, in_features, out_features, rank, weight.dtype, weights, module.name)
     ]
+
+
+def _is_moved(dtype: str) -> bool:
+    """ranknum is made frozen in float32; what a ParameterDict is given in the base's dtype is another, which trains."""
+    return adapter_dtype_of(dtype, "base") != "F32"
+
+
+def without_given_up_ranks(
+    tensors: Sequence[SavedTensor], rank_pattern: Mapping[str, Any]
+) -> tuple[tuple[SavedTensor, ...], str | None]:
+    """resize_state_dict_by_rank_pattern: the file of a trained AdaLoRA, whose config lists the ranks that are left.
+
+    The tensors, and why saving fails where it does: `{"q_proj.lora_E": [true, false]}` must name every layer in full.
+    """
+    resized = {tensor.name: tensor for tensor in tensors}
+    for name, kept in rank_pattern.items():
+        if not isinstance(kept, (list, tuple)):
+            return (), f"rank_pattern of AdaLoRA holds lists of true and false, and {name[:80]} has {str(kept)[:40]!r}."
+        parts = name.split(".")
+        layer = ".".join(parts[:-2] if ADAPTER in name else parts[:-1])
+        for part in ("lora_E", "lora_A", "lora_B"):
+            key, axis = f"{PREFIX}{layer}.{part}", 1 if part == "lora_B" else 0
+            tensor = resized.get(key)
+            if tensor is None or (sum(kept) != tensor.shape[axis] and len(kept) != tensor.shape[axis]):
+                return (), f"rank_pattern names {name[:80]}, and no layer of that name has {len(kept):,} ranks."
+            shape = (tensor.shape[0], sum(kept)) if axis else (sum(kept), *tensor.shape[1:])
+            resized[key] = tensor._replace(shape=shape)
+    return tuple(resized.values()), None

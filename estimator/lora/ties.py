@@ -8,7 +8,7 @@ peft 0.21.2: _get_module_names_tied_with_embedding (peft/utils/other.py), BaseTu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from estimator.architecture.module import ModuleTree
@@ -40,18 +40,22 @@ def tied_with_embedding(index: TreeIndex) -> list[str]:
     Raises InvalidLoraError where PEFT asks the model for its input embedding and the model has no answer.
     """
     tree = index.tree
-    if _says_untied(tree) or not (tree.declares_ties or tree.tied):
+    if _says_untied(tree) or not tree.declares_ties:
         return []
     if tree.input_embedding is None:
-        if not tree.declares_ties:
-            return []
         raise InvalidLoraError(
             f"{NO_EMBEDDING}, and PEFT asks for it: it would end in that error.",
             where="get_peft_model",
             way_out="no LoRA config avoids it; set tie_word_embeddings to false in the model's config",
         )
-    root = index.root(f"{tree.input_embedding}.weight")
-    return sorted({name.rpartition(".")[0] for name in tree.tied if index.root(name) == root})
+    embedding = index.modules.get(tree.input_embedding)
+    roots = {index.root(f"{tree.input_embedding}.{p.name}") for p in embedding.parameters} if embedding else set()
+    return sorted({k.rpartition(".")[0] for k, v in _declared(tree).items() if index.root(v) in roots})
+
+
+def _declared(tree: ModuleTree) -> Mapping[str, str]:
+    """_tied_weights_keys of the class and its parts; where they are not known, the ties that there are."""
+    return tree.declared_ties or tree.tied
 
 
 def tied_at_run_time(index: TreeIndex, root: Node) -> list[str]:
@@ -63,7 +67,7 @@ def tied_at_run_time(index: TreeIndex, root: Node) -> list[str]:
     candidates = [name for name, leaf in state_dict(root).items() if leaf.parameter and id(leaf) in own]
     at_run_time = {_BASE_LAYER.sub("", name): name for name in candidates}
     at_run_time.update({name.replace("base_layer.", ""): name for name in candidates})
-    tied = [at_run_time.get(k, k) for k, v in index.tree.tied.items() if at_run_time.get(v, v) in candidates]
+    tied = [at_run_time.get(k, k) for k, v in _declared(index.tree).items() if at_run_time.get(v, v) in candidates]
     return sorted({name.rpartition(".")[0] for name in tied})
 
 

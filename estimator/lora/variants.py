@@ -15,8 +15,8 @@ from estimator.request.lora_config import LoraConfig
 
 # The fields that LoraConfig tags with is_lora_variant, and "mica", a value of init_lora_weights that is one too.
 VARIANTS = (
-    "use_dora", "velora_config", "alora_invocation_tokens", "use_qalora", "monteclora_config", "use_bdlora",
-    "arrow_config", "kasa_config",
+    "use_dora", "velora_config", "alora_invocation_tokens", "monteclora_config", "use_bdlora", "arrow_config",
+    "kasa_config",
 )  # fmt: skip
 
 
@@ -54,24 +54,69 @@ class Variant(NamedTuple):
         return BlockDiagonal("A" if in_a else "B" if in_b else None, self.blocks)
 
 
-def variant_of(config: LoraConfig) -> Variant | None:
-    """The one variant that a config asks for. Raises InvalidLoraError for combinations, which PEFT does not have."""
-    asked = [name for name in VARIANTS if _asks(getattr(config, name))]
+def asked_variants(config: LoraConfig) -> Mapping[str, Variant]:
+    """Every variant that a config asks for, by its name; "use_qalora" is heard by GPTQ's layers alone."""
+    names = [name for name in VARIANTS if _asks(getattr(config, name))]
     if config.init_lora_weights == "mica":
-        asked.append("mica")
-    if len(asked) > 1:
-        raise _refused(f"{' and '.join(asked)} do not work together.", asked[0], "use one of them")
-    if not asked:
-        return None
-    kind = asked[0]
-    if kind == "use_bdlora":
-        return _bdlora(config.use_bdlora)
-    return Variant(kind, size=_size(config, kind))
+        names.append("mica")
+    if config.use_qalora:
+        names.append("use_qalora")
+    return {
+        name: _bdlora(config.use_bdlora) if name == "use_bdlora" else Variant(name, size=_size(config, name))
+        for name in names
+    }
 
 
 def _asks(value: Any) -> bool:
     """A sub-config asks for its variant even where it is empty."""
     return isinstance(value, Mapping) or bool(value)
+
+
+class Hearing(NamedTuple):
+    """What the layer of a quantisation scheme makes of variants; most do not look at all of them."""
+
+    heard: tuple[str, ...] = ()  # the first that is asked for acts
+    refused: tuple[str, ...] = ()
+    others_refused: bool = False  # else they are passed over in silence
+
+
+_BITSANDBYTES = Hearing(("arrow_config", "alora_invocation_tokens", "use_dora"), refused=("velora_config",))
+_STRICT = Hearing(refused=("use_dora", "velora_config"), others_refused=True)
+# peft 0.21.2: resolve_lora_variant and __init__ of lora/bnb.py, gptq.py, awq.py, aqlm.py, eetq.py, hqq.py.
+_QUANTISED: Mapping[str, Hearing] = {
+    "bitsandbytes_4bit": _BITSANDBYTES,
+    "bitsandbytes_8bit": _BITSANDBYTES,
+    "gptq": Hearing(("use_qalora",), refused=("use_dora", "velora_config")),
+    "awq": _STRICT,
+    "aqlm": _STRICT,
+    "eetq": _STRICT,
+    "hqq": Hearing(("use_dora",), refused=("velora_config",)),
+}
+WITHOUT_LORA_BIAS = ("hqq", "torchao")
+
+
+def variant_for(asked: Mapping[str, Variant], scheme: str | None, allowed: tuple[str, ...] = ()) -> Variant | None:
+    """resolve_lora_variant of a layer: the one variant that acts on it.
+
+    `allowed` are the variants of an unquantised layer's kind; () stands for a Linear's, all of them. Raises
+    InvalidLoraError for a variant, or for several, that the layer's class does not take.
+    """
+    hearing = _QUANTISED.get(scheme or "")
+    if hearing is None:
+        return _unquantised({name: v for name, v in asked.items() if name != "use_qalora"}, allowed)
+    for name in asked:
+        if name in hearing.refused or (hearing.others_refused and name != "use_qalora"):
+            raise _refused(f"{name} does not work on {scheme} layers.", name, "leave it out, or load another base")
+    return next((asked[name] for name in hearing.heard if name in asked), None)
+
+
+def _unquantised(asked: Mapping[str, Variant], allowed: tuple[str, ...]) -> Variant | None:
+    if len(asked) > 1:
+        raise _refused(f"{' and '.join(asked)} do not work together.", next(iter(asked)), "use one of them")
+    name = next(iter(asked), None)
+    if name is not None and allowed and name not in allowed:
+        raise _refused(f"{name} works for Linear modules alone.", name, "target no other modules")
+    return asked.get(name)
 
 
 def _size(config: LoraConfig, kind: str) -> int:
@@ -168,10 +213,6 @@ def _kasa(weights, variant, in_features, out_features, rank, transposed, scheme)
 
 
 def _qalora(weights, variant, in_features, out_features, rank, transposed, scheme):
-    if scheme != "gptq":
-        raise _refused(
-            "use_qalora works on GPTQ-quantised layers alone.", "use_qalora", "leave it out, or load a GPTQ model"
-        )
     if in_features % variant.size:
         raise _refused(
             f"{in_features} input features are no multiple of qalora_group_size = {variant.size}.",
@@ -179,6 +220,15 @@ def _qalora(weights, variant, in_features, out_features, rank, transposed, schem
             "choose a divisor",
         )
     return [Weight("lora_A.weight", (rank, in_features // variant.size)), *weights[1:]]
+
+
+def _arrow(weights, variant, in_features, out_features, rank, transposed, scheme):
+    raise _refused(
+        "arrow_config routes between finished adapters; PEFT sets it up in create_arrow_model, and from a config alone "
+        "it ends in an AttributeError of its own.",
+        "arrow_config",
+        "leave it out",
+    )
 
 
 def _unchanged(weights, variant, in_features, out_features, rank, transposed, scheme):
@@ -193,7 +243,7 @@ _VARY: Mapping[str, Callable[..., list[Weight]]] = {
     "monteclora_config": _monteclora,
     "kasa_config": _kasa,
     "use_qalora": _qalora,
-    "arrow_config": _unchanged,  # routes between finished adapters; no weights of its own
+    "arrow_config": _arrow,
     "alora_invocation_tokens": _unchanged,  # decides when the adapter acts
 }
 

@@ -20,10 +20,11 @@ from estimator.lora.runtime import (
     Node,
     deepcopy,
     get_submodule,
+    named_modules,
     require_grad,
     walk,
 )
-from estimator.lora.ties import NO_EMBEDDING, tied_at_run_time, tied_with_embedding, ties_words
+from estimator.lora.ties import NO_EMBEDDING, tied_at_run_time, ties_words
 from estimator.request.lora_config import LoraConfig
 
 _FORBIDDEN = ("ModuleDict", "ModuleList", "ParameterDict", "ParameterList")
@@ -147,11 +148,11 @@ def _refuse_packed(name: str, node: Node, packed: Mapping[str, str]) -> None:
 def train_tokens(root: Node, index: TreeIndex, config: LoraConfig) -> None:
     """TrainableTokensWrapper around the embeddings that are named, and around what is tied to the input embedding."""
     where, given = "trainable_token_indices", config.trainable_token_indices
-    layers = given if isinstance(given, Mapping) else {_embedding_name(index): given}
+    layers = given if isinstance(given, Mapping) else {_embedding_name(index, root): given}
     both = next((name for name in layers if name in (config.modules_to_save or ())), None)
     if both is not None:
         raise _refused(where, f"{both} is in modules_to_save as well")
-    differ, skipped = _tied_layers(index, config, layers)
+    differ, skipped = _tied_layers(index, root, config, layers)
     for name, rows in layers.items():
         if name not in skipped and not set_trainable(root, [name], TOKENS, _tokens_wrap(rows), where):
             raise _refused(where, f"no module is called {name[:80]}")
@@ -196,18 +197,22 @@ def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
     return Leaf((len(indices), width), weight.dtype, "trainable_tokens", trainable=True)
 
 
-def _embedding_name(index: TreeIndex) -> str:
+def _embedding_name(index: TreeIndex, root: Node) -> str:
+    """Where the input embedding is at run time: in a copy where a module around it is saved whole."""
     name = index.tree.input_embedding
     if name is None:
         raise _refused("trainable_token_indices", NO_EMBEDDING)
-    return name if name in index.modules else "embed_tokens"
+    embedding = get_submodule(root, name)
+    return next((name for name, node in named_modules(root) if node is embedding), "embed_tokens")
 
 
-def _tied_layers(index: TreeIndex, config: LoraConfig, layers: Mapping[str, Sequence[int]]) -> tuple[bool, set[str]]:
+def _tied_layers(
+    index: TreeIndex, root: Node, config: LoraConfig, layers: Mapping[str, Sequence[int]]
+) -> tuple[bool, set[str]]:
     """Whether tied layers are given different tokens, and which layers follow the embedding's."""
     if len(layers) < 2 or not ties_words(index.tree):
         return False, set()
-    tied, embedding = tied_with_embedding(index), index.tree.input_embedding or ""
+    tied, embedding = tied_at_run_time(index, root), _embedding_name(index, root)
     keys = [
         name
         for name in layers

@@ -37,9 +37,10 @@ def names_of(model: Any) -> Names:
             kind = next((kind for kind, classes in kinds.items() if isinstance(module, classes)), "other")
             by_kind[kind].append(name)
     try:
-        rows = model.get_input_embeddings().weight.shape[0]
+        embedding = model.get_input_embeddings()
     except (NotImplementedError, AttributeError):
-        rows = None
+        embedding = None
+    rows = embedding.weight.shape[0] if isinstance(embedding, torch.nn.Embedding) else None
     return Names(
         by_kind={kind: tuple(found) for kind, found in by_kind.items()},
         parameters=tuple((name, p.dim()) for name, p in model.named_parameters()),
@@ -62,6 +63,8 @@ def draw(random: Random, names: Names) -> Drawing:
     lora |= _targets(random, names)
     for _ in range(random.choice((0, 1, 1, 1, 2, 2, 3))):
         lora |= random.choices(*zip(*_FIELDS, strict=True))[0](random, names)
+    if "peft_type" in lora and random.random() < 0.3:
+        lora |= _ranks_left(random, names)
     return Drawing(lora=lora, options=_options(random, names))
 
 
@@ -220,6 +223,12 @@ def _rank_pattern(random: Random, names: Names) -> dict[str, Any]:
     }
 
 
+def _ranks_left(random: Random, names: Names) -> dict[str, Any]:
+    """What training leaves in an AdaLoRA config."""
+    kept = [random.random() < 0.6 for _ in range(random.choice((12, 12, 5)))]
+    return {"rank_pattern": {f"{name}.lora_E": kept for name in random.sample(names.by_kind["Linear"], 2)}}
+
+
 def _alpha_pattern(random: Random, names: Names) -> dict[str, Any]:
     return {"alpha_pattern": {_expression(random, names): random.choice((1, 16, 0, 2.5))}}
 
@@ -250,8 +259,9 @@ def _replication(random: Random, names: Names) -> dict[str, Any]:
 
 
 def _init(random: Random, names: Names) -> dict[str, Any]:
+    """CorDA wants prepared data and LoftQ a GPU; both refuse here."""
     values = (
-        False, "gaussian", "eva", "olora", "pissa", "pissa_niter_2", "pissa_niter_x", "corda", "loftq", "orthogonal",
+        False, "gaussian", "eva", "olora", "pissa", "pissa_niter_2", "pissa_niter_x", "orthogonal",
         "lora_ga", "mica", "nonsense", "Gaussian", "OLoRA", "PiSSA", True,
     )  # fmt: skip
     value = random.choice(values)
@@ -282,11 +292,11 @@ def _variant(random: Random, names: Names) -> dict[str, Any]:
 
 
 def _nothing_trains(random: Random, names: Names) -> dict[str, Any]:
-    """Fields that decide nothing about sizes."""
+    """Fields that decide nothing about sizes; inference_mode, which every saved config has, is left out."""
     return random.choice(
         (
-            {"use_rslora": True}, {"lora_alpha": 3.5}, {"lora_dropout": 0.1}, {"fan_in_fan_out": True},
-            {"inference_mode": True}, {"megatron_core": "x"}, {"revision": "abc"}, {"lora_alpha": 0},
+            {"use_rslora": True}, {"lora_alpha": 3.5}, {"alpha_pattern": {"q_proj": "8"}}, {"lora_dropout": 0.1}, {"fan_in_fan_out": True},
+            {"megatron_core": "x"}, {"revision": "abc"}, {"lora_alpha": 0},
         )
     )  # fmt: skip
 

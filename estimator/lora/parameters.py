@@ -1,0 +1,125 @@
+"""target_parameters: LoRA around a parameter, where there is no module to put it around.
+
+peft 0.21.2: BaseTuner._inject_parameters (peft/tuners/tuners_utils.py), ParamWrapper (peft/tuners/lora/layer.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from estimator.architecture.module import Module, Parameter
+from estimator.errors import InvalidLoraError, UnsupportedModuleError
+from estimator.lora.config_rules import check_alpha, check_rank
+from estimator.lora.facts import mamba_types
+from estimator.lora.index import TreeIndex
+from estimator.lora.layers import LoraLayer, parameter_layer
+from estimator.lora.match import alphas, ranks
+from estimator.lora.variants import asked_variants
+from estimator.request.lora_config import LoraConfig
+
+Targeted = tuple[str, Module, Parameter]  # full name of the parameter, its module, itself
+
+
+def targeted_parameters(index: TreeIndex, config: LoraConfig) -> list[Targeted]:
+    """_inject_parameters: names match a parameter's full name or its end."""
+    if not config.target_parameters:
+        return []
+    names = set(config.target_parameters)
+    found = []
+    for module in index.tree.modules:
+        if f"{module.name}.parametrizations" in index.modules:
+            found += [(n, module, weight_of(index, module)) for n in sorted(names) if n == f"{module.name}.weight"]
+            continue
+        for parameter in module.parameters:
+            key = f"{module.name}.{parameter.name}"
+            if any(suffix in names for suffix in _ends(key)):
+                found.append((key, module, parameter))
+    return found
+
+
+def _ends(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[place:]) for place in range(len(parts))]
+
+
+def parameter_layers(
+    index: TreeIndex, config: LoraConfig, parameters: list[Targeted], wrapped: set[str], before: Sequence[LoraLayer]
+) -> list[LoraLayer]:
+    _check_parameter_settings(index, config, before)
+    chosen = ranks(index, [key for key, _, _ in parameters], config)
+    for rank in chosen.values():
+        check_rank(rank, "r" if rank == config.r else "rank_pattern")
+    check_alphas(config, chosen)
+    count: dict[str, int] = {}
+    for _, module, _ in parameters:
+        count[module.name] = count.get(module.name, 0) + 1
+    layers = []
+    for key, module, parameter in parameters:
+        if not module.name or module.name in wrapped:
+            what = (
+                "a parameter of the model itself"
+                if not module.name
+                else f"{module.name}, which target_modules adapts already"
+            )
+            raise InvalidLoraError(
+                f"target_parameters names {what}.", where="target_parameters", way_out="set target_modules to []"
+            )
+        check_compatible(index, module.name)
+        count[module.name] -= 1  # the first parameter's wrapper is the innermost
+        name = module.name + ".base_layer" * count[module.name]
+        transposed = key in index.tree.transposed or module.name in index.tree.transposed
+        layers.append(
+            parameter_layer(
+                module, name, parameter, chosen[key], is_transposed=transposed, init=config.init_lora_weights
+            )
+        )
+    return sorted(layers, key=lambda layer: (index.order[layer.module], len(layer.name)))
+
+
+def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequence[LoraLayer]) -> None:
+    """ParamWrapper.__init__. Adapting a Linear or a Conv1D has set fan_in_fan_out by then."""
+    linear = [layer.kind for layer in before if layer.kind in ("Linear", "Conv1D")]
+    fan = linear[-1] == "Conv1D" if linear else config.fan_in_fan_out
+    refused = {
+        "lora_dropout": config.lora_dropout, "fan_in_fan_out": fan, "lora_bias": config.lora_bias,
+        "use_dora": config.use_dora, "velora_config": config.velora_config is not None,
+        "kasa_config": config.kasa_config is not None, "peft_type": config.peft_type == "ADALORA",
+        "a variant of LoRA": bool(asked_variants(config).keys() - {"use_qalora"}),
+    }  # fmt: skip
+    for name, set_ in refused.items():
+        if set_:
+            raise InvalidLoraError(
+                f"{name} does not work with target_parameters.",
+                where=name,
+                way_out=f"leave out {name} or target_parameters",
+            )
+
+
+def weight_of(index: TreeIndex, module: Module) -> Parameter | None:
+    """A module's weight; MultiheadAttention's in_proj_weight; a parametrised module's weight as it is computed."""
+    wanted = "in_proj_weight" if module.kind == "MultiheadAttention" else "weight"
+    own = next((p for p in module.parameters if p.name == wanted), None)
+    if own is not None or f"{module.name}.parametrizations.weight" not in index.modules:
+        return own
+    originals = index.modules[f"{module.name}.parametrizations.weight"].parameters
+    return max(originals, key=lambda p: (len(p.shape), *p.shape))._replace(name="weight")
+
+
+def check_compatible(index: TreeIndex, name: str) -> None:
+    """_check_lora_target_modules_mamba."""
+    mamba = mamba_types()
+    if index.tree.config.get("model_type") not in mamba["model_types"]:
+        return
+    last = name.rpartition(".")[2]
+    if last in mamba["modules"]:
+        raise UnsupportedModuleError(
+            f"{name} would be adapted, and PEFT refuses {' and '.join(mamba['modules'])} of Mamba-like models.",
+            where="target_modules",
+            way_out=f"leave out {last}, or exclude it",
+        )
+
+
+def check_alphas(config: LoraConfig, chosen: Mapping[str, int]) -> None:
+    """Raises InvalidLoraError where PEFT could not divide a layer's alpha by its rank."""
+    for name, alpha in alphas(list(chosen), config).items():
+        check_alpha(alpha, chosen[name], "alpha_pattern" if config.alpha_pattern else "lora_alpha")
