@@ -28,7 +28,7 @@ _FIELDS = ("dtype", "shape", "data_offsets")
 
 
 class Header(NamedTuple):
-    tensors: tuple[Tensor, ...]  # in the order of their data
+    tensors: Mapping[str, Tensor]  # by name, in the order of their data
     data_bytes: int  # where the last tensor ends
     metadata: Mapping[str, str]
 
@@ -54,7 +54,7 @@ def parse_header(
     metadata = _metadata(entries.pop(_METADATA, None), place)
     tensors = _ordinary(entries, file) or [_tensor(name, entry, file, place) for name, entry in entries.items()]
     tensors.sort(key=_OFFSETS)
-    return Header(tuple(tensors), _contiguous_end(tensors, place), metadata)
+    return Header({tensor.name: tensor for tensor in tensors}, _contiguous_end(tensors, place), metadata)
 
 
 def _from_columns(columns: Compact, file: str) -> Header | None:
@@ -62,12 +62,13 @@ def _from_columns(columns: Compact, file: str) -> Header | None:
     sizes = {text: _kind_bytes(kind) for text, kind in columns.known.items()}
     names, kinds, ends = columns.names, columns.kinds, columns.ends
     begins = (0, *ends[:-1])
-    if list(map(sub, ends, begins)) != list(map(sizes.__getitem__, kinds)) or len(set(names)) != len(names):
+    if list(map(sub, ends, begins)) != list(map(sizes.__getitem__, kinds)):
         return None
     dtypes = map({text: kind.dtype for text, kind in columns.known.items()}.__getitem__, kinds)
     shapes = map({text: kind.shape for text, kind in columns.known.items()}.__getitem__, kinds)
     values = zip(names, dtypes, shapes, repeat(file), zip(begins, ends, strict=True))
-    return Header(tuple(map(tuple.__new__, repeat(Tensor), values)), ends[-1], columns.metadata)
+    tensors = dict(zip(names, map(tuple.__new__, repeat(Tensor), values), strict=True))
+    return Header(tensors, ends[-1], columns.metadata) if len(tensors) == len(names) else None
 
 
 def _kind_bytes(kind: Kind) -> int | None:

@@ -95,16 +95,18 @@ def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
 
 def _recast(stored: Mapping[str, Tensor], layout: Layout, dtype: str) -> dict[str, Tensor]:
     """Weights in their own shape under their own name: the scales left out. There may be fifty thousand of them."""
-    packed, weight, make = set(_stems(stored, layout)), layout.logical, tuple.__new__
-    beside = tuple(part for part in layout.parts if part != weight)
-    tensors = {}
-    for name, tensor in stored.items():
-        if name.endswith(weight):
-            if name[: -len(weight)] in packed:
-                tensor = make(Tensor, (name, dtype, tensor.shape, tensor.file, tensor.offsets))
-        elif name.endswith(beside) and name.rpartition(".")[0] in packed:
-            continue
-        tensors[name] = tensor
+    tensors, marker, weight, make = dict(stored), layout.marker, layout.logical, tuple.__new__
+    packed = [stem for name in stored if name.endswith(marker) and (stem := name[: -len(marker)]) + weight in stored]
+    for stem in packed:
+        name, _, shape, file, offsets = stored[stem + weight]
+        tensors[name] = make(Tensor, (name, dtype, shape, file, offsets))
+        del tensors[stem + marker]
+    others = tuple(part for part in layout.parts if part not in (weight, marker))
+    if left := [name for name in tensors if name.endswith(others)]:
+        stems = set(packed)
+        for name in left:
+            if name.rpartition(".")[0] in stems:
+                del tensors[name]
     return tensors
 
 

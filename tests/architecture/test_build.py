@@ -24,7 +24,7 @@ def read(case):
 def checkpoint_of(truth):
     headers = [parse_header(file["header"], file=path) for path, file in truth["files"].items()]
     return Checkpoint(
-        tensors={tensor.name: tensor for header in headers for tensor in header.tensors}, files=(), bytes=0
+        tensors={tensor.name: tensor for header in headers for tensor in header.tensors.values()}, files=(), bytes=0
     )
 
 

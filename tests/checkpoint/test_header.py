@@ -34,7 +34,7 @@ def ours(file: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
     header = parse_header(file[LENGTH_BYTES : LENGTH_BYTES + length], file="a file")
     if LENGTH_BYTES + length + header.data_bytes != len(file):
         raise MalformedHeaderError("size", where="a file", way_out="none")
-    return {tensor.name: (tensor.dtype, tensor.shape) for tensor in header.tensors}
+    return {tensor.name: (tensor.dtype, tensor.shape) for tensor in header.tensors.values()}
 
 
 def theirs(file: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
