@@ -24,14 +24,16 @@ SHAPE = {
 }
 
 
-def save(folder: str, layers: int) -> None:
-    """Weights at random, one shard at a time from a model in bfloat16."""
+def save(folder: str, layers: int, device: str) -> None:
+    """Random weights, made once on the device in bfloat16; save_pretrained takes them off it shard by shard."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.set_default_dtype(torch.bfloat16)
     config = LlamaConfig(**SHAPE, num_hidden_layers=layers, dtype="bfloat16")
-    LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="5GB")
+    with torch.device(device):
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder, max_shard_size="2GB")
 
 
 def main() -> int:
@@ -39,16 +41,26 @@ def main() -> int:
     parser.add_argument("--folder")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu", "meta"))
+    parser.add_argument("--only-save", action="store_true", help="write the model into --folder and stop")
     options = parser.parse_args()
+    if options.only_save:
+        save(options.folder, options.layers, "cuda" if options.device == "cuda" else "cpu")
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or temporary
-        save(folder, options.layers)
-        codes = []
-        for precision in ("bf16", "nf4"):
-            command = [sys.executable, "-m", "estimator", "--model", folder, "--r", "16", "--targets", "qkvogud"]
-            command += ["--base-precision", precision, "--verify", "--device", options.device, "--train-step"]
-            print(f"== {precision}", flush=True)
-            codes.append(subprocess.run(command if options.device != "meta" else command[:-1]).returncode)
+        return verified(options.folder or temporary, options.layers, options.device)
+
+
+def verified(folder: str, layers: int, device: str) -> int:
+    """The worst exit code. Each step is a process of its own: none holds memory that the next one needs."""
+    saving = [sys.executable, __file__, "--only-save", "--folder", folder, "--layers", str(layers), "--device", device]
+    subprocess.run(saving, check=True)
+    codes = []
+    for precision in ("bf16", "nf4"):
+        command = [sys.executable, "-m", "estimator", "--model", folder, "--r", "16", "--targets", "qkvogud"]
+        command += ["--base-precision", precision, "--verify", "--device", device]
+        command += [] if device == "meta" else ["--train-step"]
+        print(f"== {precision}", flush=True)
+        codes.append(subprocess.run(command).returncode)
     return max(codes)
 
 

@@ -51,10 +51,11 @@ def verify(
     if device != "meta":
         _require(("accelerate", *(("bitsandbytes",) if load.base_precision in BITSANDBYTES else ())))
         _must_fit(answer, device, training if train_step else None)
+        _reachable(request, answer)
+    _quiet()
     from estimator.jobs.verify_model import config_folder
     from estimator.jobs.verify_real import Run, real_facts
 
-    _quiet()
     with config_folder(answer.tree.config) as folder:
         run = Run(
             request=request,
@@ -147,6 +148,7 @@ def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_co
         load=load,
         trust_remote_code=trust_remote_code,
         token=request.token,
+        offline=_is_offline(request),
     )
 
 
@@ -197,6 +199,24 @@ def _free_bytes(device: str) -> int | None:
         return None
 
 
+def _reachable(request: Request, answer: Answer) -> None:
+    """Asks the Hub once for a bundled model, so that what is wrong with it is said at once and in our words.
+
+    Raises NetworkError, GatedError, NotFoundError.
+    """
+    if answer.found.source != "snapshot" or _is_offline(request):
+        return
+    from estimator.source.find import find
+
+    find(answer.found.id, token=request.token, online=True, timeout=request.timeout)
+
+
+def _is_offline(request: Request) -> bool:
+    from estimator.source.hub_settings import hub_settings
+
+    return request.offline or hub_settings().offline
+
+
 def _is_quantised(answer: Answer, load: LoadOptions) -> bool:
     return load.base_precision in BITSANDBYTES or bool(answer.tree.config.get("quantization_config"))
 
@@ -212,11 +232,14 @@ def _versions() -> dict[str, str]:
 
 
 def _quiet() -> None:
-    """The libraries' own warnings would stand between our lines."""
+    """The libraries' own warnings would stand between our lines; some are said while they are imported."""
+    import logging
     import warnings
 
+    warnings.simplefilter("ignore")
+    for name in ("bitsandbytes", "huggingface_hub", "torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import transformers
 
-    warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from estimator.errors import UnsupportedError
+from estimator.errors import OfflineError, UnsupportedError
 from estimator.jobs.verify_folder import temporary_folder
 from estimator.request.load_options import LoadOptions
 
@@ -42,6 +42,7 @@ class Wanted(NamedTuple):
         frozenset()
     )  # stored under their own names, with values that the estimate found unequal
     token: str | None = None
+    offline: bool = False
 
 
 def torch_dtype(name: str) -> Any:
@@ -94,7 +95,8 @@ def build_on_meta(wanted: Wanted, folder: str) -> Any:
 def load(wanted: Wanted, folder: str, device: str) -> Any:
     """The model with its weights on `device`, streamed there shard by shard.
 
-    Raises UnsupportedError where there are no weights to load or transformers refuses.
+    Raises UnsupportedError where there are no weights to load or transformers refuses, OfflineError where they are not
+    cached and the network is not to be used.
     """
     if wanted.place is None:
         raise UnsupportedError(
@@ -110,12 +112,20 @@ def load(wanted: Wanted, folder: str, device: str) -> Any:
         "device_map": {"": 0 if device == "cuda" else "cpu"},
         "config": config,
         "token": wanted.token,
+        "local_files_only": wanted.offline,
         **place,
     }
     if quantization := bitsandbytes_config(wanted.load):
         options["quantization_config"] = quantization
-    with refused("transformers can't load it"):
-        return cls.from_pretrained(wanted.place, **options)
+    try:
+        with refused("transformers can't load it"):
+            return cls.from_pretrained(wanted.place, **options)
+    except UnsupportedError as error:
+        if wanted.offline and isinstance(error.__cause__, OSError):
+            what = f"the weights of {wanted.place} are not in the Hub's cache."
+            way_out = "leave --offline and HF_HUB_OFFLINE out, or --device meta"
+            raise OfflineError(what, where=f"--device {device}", way_out=way_out) from error
+        raise
 
 
 def read_config(wanted: Wanted, folder: str) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from estimator.errors import UnsupportedError
+from estimator.errors import OfflineError, UnsupportedError
 from estimator.jobs import verify as job
 from estimator.jobs.estimate import estimate
 from estimator.jobs.verify_folder import PREFIX
@@ -92,3 +92,14 @@ def test_handlers_are_put_back() -> None:
     with temporary_folder():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.judges
+def test_weights_that_are_not_cached_are_an_offline_error(monkeypatch, tmp_path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    pytest.importorskip("accelerate")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    request = replace(REQUEST, offline=True)
+    with pytest.raises(OfflineError, match="not in the Hub's cache"):
+        job.verify(request, estimate(request), device="cpu")
