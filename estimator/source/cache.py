@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
@@ -32,6 +33,7 @@ from estimator.source.place import is_commit
 FORMAT = 1
 _MAX_ENTRY_BYTES = 256_000_000
 _STALE_SECONDS = 3_600
+_WRITERS: list[threading.Thread] = []
 
 
 class Part(NamedTuple):
@@ -58,6 +60,7 @@ def repository_folder(cache: str, id_: str) -> str:
 
 def read_entry(cache: str, id_: str, commit: str, folder: str) -> Entry | None:
     """The entry of a commit; None where there is none that is whole."""
+    settle()
     try:
         with open(_entry_path(cache, id_, commit, folder), "rb") as file:
             if os.fstat(file.fileno()).st_size > _MAX_ENTRY_BYTES:
@@ -93,8 +96,31 @@ def has_entry(cache: str, id_: str, commit: str, folder: str) -> bool:
     return os.path.isfile(_entry_path(cache, id_, commit, folder))
 
 
+def write_behind(cache: str, ids: Iterable[str], revision: str, commit: str, entry: Entry | None) -> None:
+    """Keep an entry under each id, and which commit the revision stands at, while the caller goes on.
+
+    The process ends after it is done, and what is read here waits for it.
+    """
+
+    def write() -> None:
+        for id_ in ids:
+            if entry is not None:
+                write_entry(cache, id_, entry)
+            write_ref(cache, id_, revision, commit)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    _WRITERS.append(writer)
+
+
+def settle() -> None:
+    """Wait until everything is written that this process keeps."""
+    while _WRITERS:
+        _WRITERS.pop().join()
+
+
 def write_entry(cache: str, id_: str, entry: Entry) -> None:
-    """Keep an entry under the id that was asked for. Where the cache can't be written, nothing is kept."""
+    """Keep an entry under an id. Where the cache can't be written, nothing is kept."""
     head = {
         "id": entry.id,
         "commit": entry.commit,
@@ -118,6 +144,7 @@ def write_entry(cache: str, id_: str, entry: Entry) -> None:
 
 def read_ref(cache: str, id_: str, revision: str) -> str | None:
     """The commit that a branch or tag was last seen at, by this tool or by the Hub's own; None where it never was."""
+    settle()
     ours = _ref_path(cache, id_, revision)
     theirs = os.path.join(repository_folder(cache, id_), "refs", *revision.split("/"))
     seen = []

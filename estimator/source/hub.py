@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
-from estimator.source.cache import write_entry, write_ref
 from estimator.source.found import Found
-from estimator.source.hub_settings import hub_settings, open_line
 from estimator.source.kept import find_offline, is_kept, kept
-from estimator.source.place import is_commit, place_of
 from estimator.source.progress import patiently
+from estimator.source.visit import visit
 
 
 def find_on_hub(
@@ -30,27 +27,20 @@ def find_on_hub(
     Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError, and
     NoWeightsError where there is neither a config nor a file that could be read.
     """
-    deadline = time.monotonic() + timeout
-    settings = hub_settings()
-    place = place_of(settings.endpoint, model_id, revision, subfolder)
-    if offline or settings.offline:
-        return find_offline(place, settings.cache)
-    if is_commit(place.revision) and (found := kept(place, settings.cache)):
+    asked = visit(model_id, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout)
+    if asked.offline:
+        return find_offline(asked.place, asked.cache)
+    if (known := asked.known()) and (found := kept(known, asked.cache)):
         return found
     from estimator.source.online import read_online
 
-    line = open_line(settings.endpoint, token, deadline)
     with patiently(progress) as tell:
         found, entry = read_online(
-            line,
-            place,
-            kept=lambda held: kept(held, settings.cache),
-            likely_kept=is_kept(place, settings.cache),
+            asked.line(),
+            asked.place,
+            kept=lambda held: kept(held, asked.cache),
+            likely_kept=is_kept(asked.place, asked.cache),
             tell=tell,
         )
-    for id_ in {place.id, found.id}:  # they differ where the repository was renamed
-        if entry is not None:
-            write_entry(settings.cache, id_, entry)
-        if found.revision:
-            write_ref(settings.cache, id_, place.revision, found.revision)
+    asked.keep(found.id, found.revision, entry)
     return found

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
 from estimator.source.bounded_json import NotUsable, parse_json
-from estimator.source.cache import Entry, Part, read_entry, read_ref, write_entry, write_ref
+from estimator.source.cache import Entry, Part, read_entry
 from estimator.source.found import StoredFile
-from estimator.source.hub_settings import hub_settings, open_line
 from estimator.source.kept import snapshot_file
-from estimator.source.place import Place, is_commit, place_of
+from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 from estimator.source.progress import patiently
+from estimator.source.visit import visit
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -46,24 +45,16 @@ def find_adapter_on_hub(
 
     Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError.
     """
-    deadline = time.monotonic() + timeout
-    settings = hub_settings()
-    place = place_of(settings.endpoint, adapter_id, revision, subfolder)
-    revision = place.revision
-    commit = revision if is_commit(revision) else read_ref(settings.cache, place.id, revision)
-    is_offline = offline or settings.offline
-    if commit and (is_offline or is_commit(revision)) and (found := _kept(place.at(commit), settings.cache)):
+    asked = visit(adapter_id, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout)
+    if (known := asked.known()) and (found := _kept(known, asked.cache)):
         return found
-    if is_offline:
+    if asked.offline:
         way_out = "run once without --offline and HF_HUB_OFFLINE"
-        raise OfflineError(f"the adapter {plain(adapter_id)} is not cached.", where=settings.cache, way_out=way_out)
+        raise OfflineError(f"the adapter {plain(adapter_id)} is not cached.", where=asked.cache, way_out=way_out)
     with patiently(progress) as tell:
         tell(f"asking the Hub for {adapter_id}")
-        entry, named = _ask(open_line(settings.endpoint, token, deadline), place)
-    if is_commit(entry.commit):
-        for id_ in {place.id, entry.id}:
-            write_entry(settings.cache, id_, entry)
-            write_ref(settings.cache, id_, revision, entry.commit)
+        entry, named = _ask(asked.line(), asked.place)
+    asked.keep(entry.id, entry.commit, entry)
     return _found(entry, named, source="hub")
 
 

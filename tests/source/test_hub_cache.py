@@ -10,6 +10,7 @@ import pytest
 from estimator.errors import (
     OfflineError,
 )
+from estimator.source.cache import settle
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
 from tests.hub.laid_down import snapshot
@@ -91,6 +92,7 @@ def test_half_downloaded_weights_are_not_taken_for_the_whole(hub: StandIn, tmp_p
 
 
 def entries(tmp_path: Path) -> list[Path]:
+    settle()
     return sorted((tmp_path / "cache").rglob("*.entry"))
 
 
@@ -116,6 +118,7 @@ def test_a_damaged_entry_is_replaced(hub: StandIn, tmp_path: Path, damage) -> No
     with pytest.raises(OfflineError):
         find_on_hub("org/tiny", offline=True)
     assert find_on_hub("org/tiny").source == "hub"
+    settle()
     assert entry.read_bytes() == whole
 
 
@@ -136,6 +139,7 @@ def test_the_hubs_own_tools_read_the_cache_without_complaint(hub: StandIn, tmp_p
     from huggingface_hub import scan_cache_dir
 
     find_on_hub("org/tiny")
+    settle()
     scanned = scan_cache_dir(tmp_path / "cache")
     assert scanned.warnings == []
     assert not (tmp_path / "cache" / "models--org--tiny" / "refs").exists()
@@ -150,5 +154,6 @@ def test_drafts_of_killed_writers_are_removed_after_a_while(hub: StandIn, tmp_pa
     os.utime(old, (0, 0))
     entry.unlink()
     find_on_hub("org/tiny")
+    settle()
     assert entry.exists()
     assert (old.exists(), new.exists()) == (False, True)
