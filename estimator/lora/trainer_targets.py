@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
+from estimator.lora.patterns import fullmatching
 from estimator.lora.trainer_modules import litgpt, torchtune
-from estimator.lora.trainer_rule import Resolved, leaf, linear
+from estimator.lora.trainer_rule import Resolved, has_experts, leaf, linear, uncounted
 from estimator.lora.trainer_towers import llamafactory, swift
 from estimator.notes import Note
 
@@ -32,16 +33,14 @@ def _axolotl_linear(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[st
 
 def _nemo(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """NeMo Automodel's ModuleMatcher: wildcards over full names, the head not spared; nn.Linear alone is wrapped."""
-    wanted, excluded = (
-        [re.compile(re.escape(pattern).replace(r"\*", ".*")) for pattern in settings[key]]
-        for key in ("target_modules", "exclude_modules")
-    )
-
-    def named(patterns: Sequence[re.Pattern[str]], name: str) -> bool:
-        return any(pattern.fullmatch(name) or pattern.fullmatch(leaf(name)) for pattern in patterns)
-
-    every = settings.get("match_all_linear") or not wanted
-    names = [m.name for m in linear(tree) if (every or named(wanted, m.name)) and not named(excluded, m.name)]
+    if has_experts(tree):
+        raise uncounted("NeMo builds a model of experts of modules of its own", "name a dense base")
+    names = [module.name for module in linear(tree)]
+    if settings["target_modules"]:
+        names = _wild(settings["target_modules"], names, "target_modules")
+    elif settings["exclude_modules"]:
+        excluded = set(_wild(settings["exclude_modules"], names, "exclude_modules"))
+        names = [name for name in names if name not in excluded]
     lora["target_modules"] = names
     notes: tuple[Note, ...] = ()
     if tree.output_embedding in names:
@@ -49,6 +48,24 @@ def _nemo(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
             Note("head_adapted", f"{tree.output_embedding} is adapted too; PEFT's all-linear would leave it out."),
         )
     return Resolved(tree, lora, notes)
+
+
+def _wild(patterns: Sequence[str], names: Sequence[str], where: str) -> list[str]:
+    """module_matcher.py, wildcard_match: the whole name, `*` for anything, and the rest a regular expression."""
+    found: set[str] = set()
+    for pattern in patterns:
+        regex = re.sub(r"\.\*", "(.*)", re.sub(r"(?<!\.)\*", ".*", pattern))
+        found.update(name for name in names if name == pattern)
+        found.update(fullmatching(regex, names, where=where))
+    return [name for name in names if name in found]
+
+
+def _unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
+    """Names as they are on a dense text model; elsewhere Unsloth makes a pattern of its own."""
+    fused = any(leaf(module.name) in ("qkv_proj", "gate_up_proj", "query_key_value") for module in linear(tree))
+    if tree.is_composite or fused or has_experts(tree) or settings.get("all_linear"):
+        raise uncounted("Unsloth makes a target pattern of its own for this model", "name the modules with --targets")
+    return Resolved(tree, lora)
 
 
 def _listed(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
@@ -64,4 +81,5 @@ _RULES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree, dict[str, Any]], R
     "torchtune": torchtune,
     "litgpt": litgpt,
     "nemo": _nemo,
+    "unsloth": _unsloth,
 }

@@ -130,7 +130,7 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "task_type": "SEQ_CLS" if keys.flag("reward_model") or keys.flag("process_reward_model") else "CAUSAL_LM",
     }
     if loftq:
-        lora["loftq_config"] = dict(loftq)
+        lora["loftq_config"] = {"loftq_bits": 4, "loftq_iter": 1, **loftq}  # a LoftQConfig with its defaults
     return lora
 
 

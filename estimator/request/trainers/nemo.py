@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from estimator.errors import UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
 from estimator.request.training_config import TargetRule, TrainingConfig
 
@@ -68,10 +69,14 @@ def _base(keys: Keys) -> str | None:
 
 
 def _targets(peft: Keys) -> dict[str, Any]:
+    """Raises UsageError for what ModuleMatcher refuses: more than one way to name targets."""
     excluded = peft.names("exclude_modules") or []
     all_linear = peft.flag("match_all_linear")
-    given = "target_modules" in peft.values
-    wanted = peft.names("target_modules") if given or not (excluded or all_linear) else []
+    given = peft.names("target_modules") if peft.values.get("target_modules") else []
+    if sum(map(bool, (excluded, all_linear, given))) > 1:
+        why = "target_modules, exclude_modules and match_all_linear exclude each other in NeMo Automodel."
+        raise UsageError(why, where=f"peft in {peft.where}", way_out="keep one of them")
+    wanted = given if given or excluded or all_linear else peft.names("target_modules")
     return {"target_modules": wanted or [], "exclude_modules": excluded, "match_all_linear": all_linear}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.request.trainers.keys import Keys, bnb4
-from estimator.request.training_config import TrainingConfig
+from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "Unsloth of August 2026, the command line's schema"
 DEFAULTS = {
@@ -34,10 +34,12 @@ def read(keys: Keys) -> TrainingConfig:
     scopes = {name: lora.flag(name) for name in SCOPES if name in lora.values}
     if scopes and lora.values.get("vision_all_linear"):
         lora.note("vision_all_linear", "vision_all_linear: every Linear of the parts that are chosen.")
+    all_linear = lora.names("target_modules") == ["all-linear"]
     return TrainingConfig(
         trainer="unsloth",
         lora=_lora(lora),
         own=scopes,
+        target_rule=TargetRule(name="unsloth", settings={"all_linear": all_linear}),
         base=base,
         base_precision="bfloat16",
         quantization=_quantization(training, str(base or "")),
