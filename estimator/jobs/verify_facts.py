@@ -41,6 +41,7 @@ class Facts:
 
     architecture: str | None = _said("class of the model")
     modules: Mapping[str, BuiltModule] | None = _said("modules of the base")
+    shapes: Mapping[str, tuple[Any, ...]] | None = _said("shapes of the base's modules")  # where classes are inferred
     tied: Mapping[str, tuple[str, ...]] | None = _said("tied parameters")
     base_parameters: int | None = _said("parameters of the base")
     base_bytes: Mapping[str, int] | None = _said("bytes of the base's parameters by dtype")
@@ -81,10 +82,11 @@ def _entries(what: str, estimate: Mapping[str, Any], real: Mapping[str, Any]) ->
 def promised(answer: Answer) -> Facts:
     """What the estimate says, in the form in which the real model is read."""
     adaptation, base = answer.adaptation, answer.base
-    loaded = base.model
+    loaded, built = base.model, _built(answer.tree)
     return Facts(
         architecture=answer.tree.architecture,
-        modules=_built(answer.tree),
+        modules=built if answer.tree.basis == "exact" else None,
+        shapes=None if answer.tree.basis == "exact" else shapes_of(built),
         tied=tie_groups(_names_by_source(answer.tree)),
         base_parameters=base.parameters,
         base_bytes=_bytes_by_dtype(loaded) if base.loaded.footprint_bytes is not None else None,
@@ -120,6 +122,11 @@ def _built(tree: ModuleTree) -> dict[str, BuiltModule]:
         module.name: BuiltModule(module.cls, tuple(sorted((p.name, tuple(p.shape)) for p in module.parameters)))
         for module in tree.modules
     }
+
+
+def shapes_of(modules: Mapping[str, BuiltModule]) -> dict[str, tuple[Any, ...]]:
+    """Of modules that own parameters; without their classes, which an inferred estimate does not promise."""
+    return {name: module.parameters for name, module in modules.items() if module.parameters}
 
 
 def _bytes_by_dtype(tree: ModuleTree) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 from estimator.dtypes import FROM_TORCH
 from estimator.errors import UnsupportedError
 from estimator.jobs import verify_adapter, verify_model
-from estimator.jobs.verify_facts import Facts
+from estimator.jobs.verify_facts import Facts, shapes_of
 from estimator.jobs.verify_step import train_step
 from estimator.request.request import Request
 from estimator.sizes.training import Training
@@ -47,8 +47,10 @@ def _on_meta(run: Run) -> Facts:
     run.progress(f"building {run.wanted.config.get('model_type')} without weights")
     model = verify_model.build_on_meta(run.wanted, run.folder)
     base = verify_adapter.base_facts(model)
+    modules = verify_adapter.module_facts(model)
     base |= {
-        "modules": verify_adapter.module_facts(model),
+        "modules": modules,
+        "shapes": shapes_of(modules),
         "base_parameters": sum(p.numel() for p in model.parameters()),
     }
     adapted, refusal = _adapted(run, model)
@@ -73,6 +75,7 @@ def _with_weights(run: Run) -> Facts:
         run.left_out.append("shapes of single modules: --device meta compares them")
     else:
         base["modules"] = verify_adapter.module_facts(model)
+        base["shapes"] = shapes_of(base["modules"])
         base["base_parameters"] = sum(p.numel() for p in model.parameters())
     _measure(run, "allocated after loading")
     if run.wanted.load.prepare_kbit:
