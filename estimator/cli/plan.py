@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
+from estimator.cli.sections import SectionedCommand
 
 _COUNT = click.IntRange(1, 1_000_000)
 _ATTENTION = ("eager", "sdpa", "flash_attention_2")
@@ -15,9 +16,9 @@ _STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 
 # No default is click's: an option that was not given leaves the word to --config.
 TRAINING = (
-    click.option("--batch-size", type=_COUNT, help="Examples on each device. [default: 8]"),
-    click.option("--gradient-accumulation", type=_COUNT, help="Batches before a step; costs no memory. [default: 1]"),
-    click.option("--sequence-length", type=click.IntRange(1, 2**24),
+    click.option("--batch-size", type=_COUNT, metavar="N", help="Examples on each device. [default: 8]"),
+    click.option("--gradient-accumulation", type=_COUNT, metavar="N", help="Batches before a step; costs no memory. [default: 1]"),
+    click.option("--sequence-length", type=click.IntRange(1, 2**24), metavar="N",
                  help="Tokens of the longest example. [default: 1024]"),
     click.option("--packing/--no-packing", default=None, help="Every example is filled up to the length."),
     click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")),
@@ -29,7 +30,7 @@ TRAINING = (
                  help="fused: Liger's, logits never whole. [default: standard]"),
     click.option("--optimizer", metavar="NAME",
                  help="transformers' `optim`: adamw_torch, paged_adamw_8bit, adafactor, ... [default: adamw_torch]"),
-    click.option("--gpus", type=click.IntRange(1, 100_000), help="Devices that share the run. [default: 1]"),
+    click.option("--gpus", type=click.IntRange(1, 100_000), metavar="N", help="Devices that share the run. [default: 1]"),
     click.option("--strategy", type=click.Choice(_STRATEGIES), help="How they share it. [default: ddp]"),
 )  # fmt: skip
 GPU = (
@@ -38,20 +39,38 @@ GPU = (
 )
 _LIMITS = (
     click.option("--max-file-size", metavar="SIZE", help="Say the largest r, and the targets, whose file stays below."),
-    click.option("--max-parameters", type=click.IntRange(1), help="The same for at most so many parameters."),
-    click.option("--save-total-limit", type=_COUNT, help="Checkpoints that are kept: their disk."),
-    click.option("--tokens", type=click.IntRange(1), help="Tokens trained in all: bounds of the time."),
+    click.option(
+        "--max-parameters", type=click.IntRange(1), metavar="N", help="The same for at most so many parameters."
+    ),
+    click.option("--save-total-limit", type=_COUNT, metavar="N", help="Checkpoints that are kept: their disk."),
+    click.option("--tokens", type=click.IntRange(1), metavar="N", help="Tokens trained in all: bounds of the time."),
     click.option("--price", type=click.FloatRange(0), metavar="PER_HOUR", help="Of one GPU: bounds of the cost."),
 )
 _SERVING = (
     click.option("--infer", is_flag=True, help="Serving instead of training: vLLM's memory, and PEFT's."),
-    click.option("--adapters", type=_COUNT, help="With --infer: adapters side by side (max_loras). [default: 1]"),
-    click.option("--max-lora-rank", type=click.IntRange(1), help="With --infer: vLLM's max_lora_rank. [default: 16]"),
+    click.option(
+        "--adapters", type=_COUNT, metavar="N", help="With --infer: adapters side by side (max_loras). [default: 1]"
+    ),
+    click.option(
+        "--max-lora-rank", type=click.IntRange(1), metavar="N", help="With --infer: vLLM's max_lora_rank. [default: 16]"
+    ),
 )
 
 
-@click.command("plan")
-@together(MODEL, LORA, LOADING, TRAINING, GPU, _LIMITS, _SERVING, OUTPUT)
+_SECTIONS = {
+    "What it has to fit": GPU,
+    "The run": TRAINING,
+    "Limits, disk, time": _LIMITS,
+    "Serving": _SERVING,
+    "The model": MODEL,
+    "The adapter": LORA,
+    "How the base is loaded": LOADING,
+    "Output": OUTPUT,
+}
+
+
+@click.command("plan", cls=SectionedCommand, sections=_SECTIONS)
+@together(*_SECTIONS.values())
 def command(**options: Any) -> None:
     """Will it fit: memory and disk of a training run, and the largest batch, sequence and rank that do.
 

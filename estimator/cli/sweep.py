@@ -8,6 +8,7 @@ import click
 
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
 from estimator.cli.plan import GPU, TRAINING, gpu_memory, training_of
+from estimator.cli.sections import SectionedCommand, option_name
 
 _CROSSED = (
     click.option("-m", "--model", multiple=True, help="Repeatable: --model A --model B."),
@@ -21,17 +22,22 @@ _FIRST = {"model", "r", "targets", "base_precision"}
 
 def _without(options: tuple[Any, ...]) -> tuple[Any, ...]:
     """The options of an estimate that a sweep does not take as lists."""
-
-    def name(option: Any) -> str:
-        def probe() -> None: ...
-
-        return option(probe).__click_params__[-1].name
-
-    return tuple(option for option in options if name(option) not in _FIRST)
+    return tuple(option for option in options if option_name(option) not in _FIRST)
 
 
-@click.command("sweep")
-@together(_CROSSED, _without(MODEL), _without(LORA), _without(LOADING), TRAINING, GPU, OUTPUT)
+_SECTIONS = {
+    "What is crossed": _CROSSED,
+    "What it has to fit": GPU,
+    "The run": TRAINING,
+    "The models": _without(MODEL),
+    "The adapters": _without(LORA),
+    "How the base is loaded": _without(LOADING),
+    "Output": OUTPUT,
+}
+
+
+@click.command("sweep", cls=SectionedCommand, sections=_SECTIONS)
+@together(*_SECTIONS.values())
 def command(**options: Any) -> int:
     """Ranks, target sets, precisions and models, each with each.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
 
 from estimator.cli.plan import command
+from estimator.cli.sweep import command as sweep_command
 from estimator.errors import UsageError
 
 MODEL = ("--model", "llama-3.1-8b", "--r", "16", "--targets", "qkvo")
@@ -89,3 +91,17 @@ def test_serving_in_json_keeps_the_contracts_fields() -> None:
 def test_the_table_of_serving_says_what_is_refused() -> None:
     text = run("--infer", "--dora").stdout
     assert "vLLM does not serve it: DoRA is not supported." in text
+
+
+@pytest.mark.parametrize("shown", [command, sweep_command], ids=["plan", "sweep"])
+def test_help_shows_every_option_once_and_under_a_heading(shown) -> None:
+    text = CliRunner().invoke(shown, ["--help"]).stdout
+    head, _, rest = text.rpartition("\nOptions:\n")
+    assert rest.split()[0] == "--help"
+    for name in (name for param in shown.params for name in param.opts if name.startswith("--")):
+        assert len(re.findall(rf"^  (?:-\w, )?{name}\b(?!-)", head, re.MULTILINE)) == 1, name
+
+
+def test_serving_needs_no_more_than_a_narrow_terminal() -> None:
+    lines = run("--infer", "--gpu", "l40s").stdout.splitlines()
+    assert max(len(line) for line in lines if "GB" in line) <= 100
