@@ -18,7 +18,7 @@ from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.outcome import AdaptedModule, Outcome
 from estimator.lora.plain import with_layers_alone
 from estimator.lora.remarks import remarks
-from estimator.lora.resize import base_vocabulary, resized
+from estimator.lora.resize import base_vocabulary, refuse_shared_embeddings, resized
 from estimator.lora.svd import without_given_up_ranks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
@@ -63,6 +63,8 @@ def adapt(
         index = base.remembered(("rows", vocab_size), lambda: TreeIndex(resized(base, vocab_size)))
     request = prepared(index, config)
     injection = injected(request)
+    if index is not base:
+        refuse_shared_embeddings(index, [layer.module for layer in injection.layers])
     changed = vocab_size is not None and vocab_size != (base_vocab_size or base_vocabulary(tree))
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
@@ -72,16 +74,17 @@ def adapt(
         along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
         done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
     tensors, save_error = _as_written(request, done, save)
+    trained = sum(done.trained.values())
     return Adaptation(
         modules=done.modules,
-        trainable_parameters=sum(done.trained.values()),
+        trainable_parameters=trained,
         added_parameters=done.all_parameters - base.all_parameters(),
         all_parameters=done.all_parameters,
         parameters_by_part=done.trained,
         tensors=tensors,
         config=_as_saved(request.config),
         save_error=save_error,
-        notes=remarks(config, request, injection, tensors, save_error),
+        notes=remarks(config, request, injection, trained, tensors, save_error),
     )
 
 

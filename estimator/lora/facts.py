@@ -53,3 +53,8 @@ def generates(cls: str) -> bool:
     if cls in generating["as_well"]:
         return True
     return cls.endswith(tuple(generating["ends"])) and cls not in generating["not"]
+
+
+def containers() -> frozenset[str]:
+    """Classes that are torch's lists and dicts of modules and parameters, or derived from them."""
+    return frozenset(_tables()["containers"])

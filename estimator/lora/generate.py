@@ -54,6 +54,7 @@ def tables() -> dict[str, Any]:
         "mamba": mamba(),
         "conv_classes": dict(sorted(odd_convolutions())),
         "generating": generating(),
+        "containers": containers(),
     }
 
 
@@ -101,6 +102,16 @@ def generating() -> dict[str, list[str]]:
         "as_well": sorted(name for name in has - has_not if not name.endswith(GENERATING_NAMES)),
         "not": sorted(name for name in has_not - has if name.endswith(GENERATING_NAMES)),
     }
+
+
+def containers() -> list[str]:
+    """Classes whose instances hold modules or parameters and run nothing: AuxiliaryTrainingWrapper.check_module."""
+    from torch import nn
+    from torch.nn.utils.parametrize import ParametrizationList
+
+    kinds = (nn.ModuleDict, nn.ModuleList, nn.ParameterDict, nn.ParameterList)
+    found = {kind.__name__ for kind in kinds} | {ParametrizationList.__name__}
+    return sorted(found | {cls.__name__ for kind in kinds for cls in _subclasses(kind)})
 
 
 def odd_convolutions() -> Iterator[tuple[str, str]]:

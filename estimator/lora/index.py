@@ -40,6 +40,17 @@ class TreeIndex:
             return names
         return [name for name in names if name == suffix or name.endswith("." + suffix)]
 
+    def with_part(self, part: str) -> list[str]:
+        """Names that have `part` between their dots."""
+        return self.remembered("parts", self._by_part).get(part, [])
+
+    def _by_part(self) -> dict[str, list[str]]:
+        by_part: dict[str, list[str]] = {}
+        for name in self.modules:
+            for part in dict.fromkeys(name.split(".")):
+                by_part.setdefault(part, []).append(name)
+        return by_part
+
     def in_order(self, names: Iterable[str]) -> list[str]:
         """In the order of named_modules()."""
         return sorted(names, key=self.order.__getitem__)

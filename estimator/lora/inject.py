@@ -126,6 +126,7 @@ def injected(request: Prepared) -> Injection:
         tied = [name for name in index.modules if is_tied_target(name, request.tied_targets)]
         names = [*(name for name in names if name not in tied), *tied]
     layers = _module_layers(index, config, names)
+    layers = _with_tied_weights(index, config, layers, request.tied_targets)
     parameters = targeted_parameters(index, config)
     if parameters:
         layers = [*layers, *parameter_layers(index, config, parameters, {layer.module for layer in layers}, layers)]
@@ -138,6 +139,36 @@ def injected(request: Prepared) -> Injection:
         parameters=keys,
         unmatched_patterns=_unmatched_patterns(config, names, keys),
     )
+
+
+def _with_tied_weights(
+    index: TreeIndex, config: LoraConfig, layers: list[LoraLayer], tied: Sequence[str]
+) -> list[LoraLayer]:
+    """ensure_weight_tying: the head's matrices are the embedding's own turned, whatever rank the head would have.
+
+    peft 0.21.2: `tied_adapter` in LoraModel._create_and_replace and LoraLayer.update_layer; a module is known by the
+    last part of its name there, so a head below the top level is adapted by itself. Raises InvalidLoraError where the
+    embedding is not adapted.
+    """
+    heads = {layer.module for layer in layers if layer.module.rpartition(".")[2] in tied}
+    if not heads:
+        return layers
+    source = next((layer for layer in layers if layer.module == index.tree.input_embedding), None)
+    if source is None or source.kind != "Embedding":
+        raise InvalidLoraError(
+            f"ensure_weight_tying ties {sorted(heads)[0]} to the input embedding, which is not adapted; PEFT ends in "
+            "an AttributeError of its own.",
+            where="ensure_weight_tying",
+            way_out="leave it out, or target the input embedding as well",
+        )
+    if config.init_lora_weights in ("orthogonal", "pissa", "olora"):
+        return layers
+    return [_turned(layer, source.rank) if layer.module in heads else layer for layer in layers]
+
+
+def _turned(layer: LoraLayer, rank: int) -> LoraLayer:
+    shapes = {"lora_A.weight": (rank, layer.in_features), "lora_B.weight": (layer.out_features, rank)}
+    return layer._replace(weights=tuple(w._replace(shape=shapes.get(w.suffix, w.shape)) for w in layer.weights))
 
 
 def _inside_wrappers(layers: list[LoraLayer]) -> list[LoraLayer]:

@@ -49,10 +49,34 @@ def resolve_targets(text: str, tree: ModuleTree) -> tuple[list[str] | str | None
         return asked.value, ()
     names = list(asked.value)
     index = index_of(tree)
+    if any(index.with_suffix(name) for name in names):
+        return names, ()
     letters = _letters(names)
-    if letters is None or any(index.with_suffix(name) for name in names):
+    if letters is None:
+        _refuse_unknown_letters(index, names)
         return names, ()
     return _resolved(index, letters), ()
+
+
+_LONGEST_LETTERS = 8
+
+
+def _refuse_unknown_letters(index: TreeIndex, words: list[str]) -> None:
+    """Raises NoTargetModulesError for what can only be meant as letters, where one is no role: `qkvx`."""
+    letters = "".join(words)
+    unknown = [letter for letter in letters if letter not in ROLES]
+    as_letters = letters.isascii() and letters.isalpha() and letters.islower() and len(set(letters)) == len(letters)
+    if as_letters and len(letters) <= _LONGEST_LETTERS and len(letters) > 2 * len(unknown):
+        raise NoTargetModulesError(
+            f"{', '.join(unknown)} is no letter of --targets, and no module is called {', '.join(words)}.",
+            where="--targets",
+            way_out=_has(index),
+        )
+
+
+def _has(index: TreeIndex) -> str:
+    letters = "".join(letter for letter in ROLES if _experts(index, letter) or _names(index, letter))
+    return f"the letters it has: {letters}" if letters else "name modules, or say all-linear"
 
 
 def _letters(words: list[str]) -> list[str] | None:
@@ -64,11 +88,10 @@ def _resolved(index: TreeIndex, letters: list[str]) -> list[str]:
     roles = {letter: _experts(index, letter) or _names(index, letter) for letter in ROLES}
     missing = [letter for letter in letters if not roles[letter]]
     if missing:
-        has = "".join(letter for letter in ROLES if roles[letter])
         raise NoTargetModulesError(
             f"{index.tree.architecture or 'this model'} has nothing for {', '.join(missing)}.",
             where="--targets",
-            way_out=f"the letters it has: {has}" if has else "name modules, or say all-linear",
+            way_out=_has(index),
         )
     wanted = list(dict.fromkeys(name for letter in letters for name in roles[letter]))
     if any(_experts(index, letter) for letter in letters):

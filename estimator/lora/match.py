@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
-from estimator.lora.patterns import MAX_PATTERNS, fullmatching, is_plain, matching
+from estimator.lora.patterns import Pattern, compiled, fullmatching, is_plain, matching
 from estimator.request.lora_config import LoraConfig
 
 INCLUDE_LINEAR_LAYERS_SHORTHAND = "all-linear"
@@ -77,25 +76,15 @@ def excluded_modules(index: TreeIndex, config: LoraConfig) -> set[str]:
         excluded.update(fullmatching(config.exclude_modules, tuple(index.modules), where="exclude_modules"))
     elif config.exclude_modules:
         excluded.update(name for suffix in set(config.exclude_modules) for name in index.with_suffix(suffix))
-    for saved in _bounded(config.modules_to_save or (), "modules_to_save"):
-        excluded.update(names_with_part(index, saved))
-    return excluded
+    return excluded.union(*names_with_parts(index, config.modules_to_save or ()))
 
 
-def names_with_part(index: TreeIndex, part: str) -> Iterable[str]:
-    """Names that have `part` among their parts: PEFT's `(^|.*\\.)part($|\\..*)`."""
-    if is_plain(part):
-        return [name for name in index.modules if part in name and part in name.split(".")]
-    return matching(rf"(^|.*\.){part}($|\..*)", tuple(index.modules), where="modules_to_save", said=part)
-
-
-def _bounded(patterns: Sequence[str], where: str) -> Sequence[str]:
-    """Raises InvalidLoraError where matching so many patterns would never end."""
-    if sum(not is_plain(pattern) for pattern in patterns) > MAX_PATTERNS:
-        raise InvalidLoraError(
-            f"{where} holds more than {MAX_PATTERNS:,} regular expressions.", where=where, way_out="put them into fewer"
-        )
-    return list(dict.fromkeys(patterns))
+def names_with_parts(index: TreeIndex, parts: Sequence[str]) -> list[list[str]]:
+    """For each part the names that have it among their parts: PEFT's `(^|.*\\.)part($|\\..*)`."""
+    distinct = list(dict.fromkeys(parts))
+    patterns = [Pattern(rf"(^|.*\.){part}($|\..*)", part) for part in distinct if not is_plain(part)]
+    found = matching(patterns, tuple(index.modules), where="modules_to_save") if patterns else []
+    return [*(index.with_part(part) for part in distinct if is_plain(part)), *found]
 
 
 # layers_to_transform
@@ -120,15 +109,15 @@ def first_layer_number(name: str) -> int | None:
 
 def _numbers_behind(names: list[str], pattern: Sequence[str] | str) -> Iterable[tuple[str, int]]:
     """Each name with the number behind the first pattern that it matches: `(?:^|.*?\\.)pattern\\.(?P<idx>\\d+)\\.`."""
-    from estimator.lora.patterns import compiled
-
-    left = list(names)
-    for one in _bounded([pattern] if isinstance(pattern, str) else pattern, "layers_pattern"):
-        whole = rf"(?:^|.*?\.){one}\.(?P<idx>\d+)\."
-        taken = matching(whole, left, where="layers_pattern", said=one)
-        expression = compiled(whole, where="layers_pattern", said=one)
-        yield from ((name, int(expression.match(name)["idx"])) for name in taken)
-        left = [name for name in left if name not in set(taken)]
+    given = list(dict.fromkeys([pattern] if isinstance(pattern, str) else pattern))
+    patterns = [Pattern(rf"(?:^|.*?\.){one}\.(?P<idx>\d+)\.", one) for one in given]
+    numbered: dict[str, int] = {}
+    for one, taken in zip(patterns, matching(patterns, names, where="layers_pattern"), strict=True):
+        expression = compiled(one.whole, where="layers_pattern", said=one.said)
+        for name in taken:
+            if name not in numbered:
+                numbered[name] = int(expression.match(name)["idx"])
+    return numbered.items()
 
 
 # all-linear and long lists
@@ -212,31 +201,24 @@ def _by_pattern(names: Sequence[str], pattern: Mapping[str, Any], usual: Any, wh
 
 def pattern_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -> dict[str, str]:
     """get_pattern_key: for each name the first key, in the mapping's order, that `(.*\\.)?(key)$` takes."""
-    keys: dict[str, str] = {}
-    left = list(names)
-    plain = {key: place for place, key in enumerate(pattern) if is_plain(key)}
-    others = [(place, key) for place, key in enumerate(pattern) if key not in plain]
-    _bounded([key for _, key in others], where)
-    ends = {name: plain[end] for name in names if (end := name.rpartition(".")[2]) in plain}
-    for place, key in others:
-        if not left:
-            break
-        for name in _taken_by(key, left, where):
-            if ends.get(name, place) >= place:
+    places = {key: place for place, key in enumerate(pattern)}
+    keys = {name: end for name in names if (end := name.rpartition(".")[2]) in pattern and is_plain(end)}
+    for key, taken in _taken_by([key for key in pattern if not is_plain(key)], names, where):
+        for name in taken:
+            if name not in keys or places[key] < places[keys[name]]:
                 keys[name] = key
-        left = [name for name in left if name not in keys]
-    by_place = list(pattern)
-    return {**{name: by_place[place] for name, place in ends.items()}, **keys}
+    return keys
 
 
 def unmatched_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -> list[str]:
     """Keys that take none of the names, which PEFT warns of. Raises InvalidLoraError for a faulty one, as `re` does."""
-    last_parts = {name.rpartition(".")[2] for name in names}
-    _bounded([key for key in pattern if not is_plain(key)], where)
     if not names:
         return list(pattern)
-    return [key for key in pattern if not (key in last_parts if is_plain(key) else _taken_by(key, names, where))]
+    last_parts = {name.rpartition(".")[2] for name in names}
+    taken = dict(_taken_by([key for key in pattern if not is_plain(key)], names, where))
+    return [key for key in pattern if not taken.get(key, key in last_parts)]
 
 
-def _taken_by(key: str, names: Sequence[str], where: str) -> list[str]:
-    return matching(rf"(.*\.)?({key})$", names, where=where, said=key)
+def _taken_by(keys: Sequence[str], names: Sequence[str], where: str) -> Iterable[tuple[str, list[str]]]:
+    patterns = [Pattern(rf"(.*\.)?({key})$", key) for key in keys]
+    return zip(keys, matching(patterns, names, where=where), strict=True) if keys else ()

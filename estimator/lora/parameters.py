@@ -28,7 +28,8 @@ def targeted_parameters(index: TreeIndex, config: LoraConfig) -> list[Targeted]:
     found = []
     for module in index.tree.modules:
         if f"{module.name}.parametrizations" in index.modules:
-            found += [(n, module, weight_of(index, module)) for n in sorted(names) if n == f"{module.name}.weight"]
+            name = f"{module.name}.weight"
+            found += [(name, module, weight_of(index, module))] if name in names else []
             continue
         for parameter in module.parameters:
             key = f"{module.name}.{parameter.name}"
@@ -50,6 +51,7 @@ def parameter_layers(
     for rank in chosen.values():
         check_rank(rank, "r" if rank == config.r else "rank_pattern")
     check_alphas(config, chosen)
+    _refuse_nested({module.name for _, module, _ in parameters})
     count: dict[str, int] = {}
     for _, module, _ in parameters:
         count[module.name] = count.get(module.name, 0) + 1
@@ -74,6 +76,19 @@ def parameter_layers(
             )
         )
     return sorted(layers, key=lambda layer: (index.order[layer.module], len(layer.name)))
+
+
+def _refuse_nested(modules: set[str]) -> None:
+    """A ParamWrapper does not pass on the modules below: PEFT looks for the inner one by its old name."""
+    for name in modules:
+        parts = name.split(".")
+        outer = next((above for end in range(1, len(parts)) if (above := ".".join(parts[:end])) in modules), None)
+        if outer is not None:
+            raise InvalidLoraError(
+                f"target_parameters names parameters of {outer} and of {name} in it; PEFT ends in an AttributeError.",
+                where="target_parameters",
+                way_out="name parameters of one of the two",
+            )
 
 
 def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequence[LoraLayer]) -> None:

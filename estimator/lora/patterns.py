@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from math import comb, inf, log2
+from typing import NamedTuple
 
-from estimator.errors import InvalidLoraError
+from estimator.errors import InvalidLoraError, UnsupportedError
 
 DEADLINE_SECONDS = 2.0
 MAX_PATTERN_LENGTH = 50_000
@@ -25,10 +26,18 @@ _PLAIN = re.compile(r"\w+")
 _WORKER = """
 import json, re, sys, warnings
 warnings.simplefilter("ignore")
-pattern, how, names = json.load(sys.stdin)
-match = getattr(re.compile(pattern), how)
-json.dump([number for number, name in enumerate(names) if match(name)], sys.stdout)
+patterns, how, names = json.load(sys.stdin)
+taken = []
+for pattern in patterns:
+    match = getattr(re.compile(pattern), how)
+    taken.append([number for number, name in enumerate(names) if match(name)])
+json.dump(taken, sys.stdout)
 """
+
+
+class Pattern(NamedTuple):
+    whole: str  # what `re` is given
+    said: str  # the user's own part of it, for messages
 
 
 def is_plain(text: str) -> bool:
@@ -38,19 +47,38 @@ def is_plain(text: str) -> bool:
 
 def fullmatching(pattern: str, names: Sequence[str], *, where: str) -> list[str]:
     """The names that `re.fullmatch` takes. Raises InvalidLoraError for a faulty or an endless pattern."""
-    return _taken(pattern, "fullmatch", names, where=where, said=pattern)
+    return _taken([Pattern(pattern, pattern)], "fullmatch", names, where=where)[0]
 
 
-def matching(pattern: str, names: Sequence[str], *, where: str, said: str) -> list[str]:
-    """The names that `re.match` takes; `said` is the user's own part of the pattern, for messages."""
-    return _taken(pattern, "match", names, where=where, said=said)
+def matching(patterns: Sequence[Pattern], names: Sequence[str], *, where: str) -> list[list[str]]:
+    """For each pattern the names that `re.match` takes.
+
+    Raises InvalidLoraError where one is faulty or endless, UnsupportedError where there are too many.
+    """
+    if len(patterns) > MAX_PATTERNS:
+        what = f"{where} holds {len(patterns):,} regular expressions; no more than {MAX_PATTERNS:,} are matched."
+        raise UnsupportedError(what, where=where, way_out="put them into fewer")
+    return _taken(patterns, "match", names, where=where)
 
 
-def _taken(pattern: str, how: str, names: Sequence[str], *, where: str, said: str) -> list[str]:
-    match = getattr(compiled(pattern, where=where, said=said), how)
-    if _bits(pattern, max(map(len, names), default=0)) + log2(len(names) + 1) <= _CHEAP_BITS:
-        return [name for name in names if match(name)]
-    return _matching_elsewhere(pattern, how, names, where=where, said=said)
+def _taken(patterns: Sequence[Pattern], how: str, names: Sequence[str], *, where: str) -> list[list[str]]:
+    """All that is cheap is matched here, the rest elsewhere; both are bounded for all patterns of a field together."""
+    longest, steps = max(map(len, names), default=0), 0.0
+    taken: list[list[str]] = [[] for _ in patterns]
+    doubtful: list[int] = []
+    for number, pattern in enumerate(patterns):
+        match = getattr(compiled(pattern.whole, where=where, said=pattern.said), how)
+        bits = _bits(pattern.whole, longest) + log2(len(names) + 1)
+        steps += 2**bits if bits < _CHEAP_BITS else 0
+        if bits > _CHEAP_BITS or steps > 2**_CHEAP_BITS:
+            doubtful.append(number)
+        else:
+            taken[number] = [name for name in names if match(name)]
+    if doubtful:
+        found = _matching_elsewhere([patterns[number] for number in doubtful], how, names, where=where)
+        for number, those in zip(doubtful, found, strict=True):
+            taken[number] = those
+    return taken
 
 
 @lru_cache(maxsize=512)
@@ -76,25 +104,27 @@ def _refused(what: str, where: str, way_out: str) -> InvalidLoraError:
     return InvalidLoraError(what, where=where, way_out=way_out)
 
 
-def _matching_elsewhere(pattern: str, how: str, names: Sequence[str], *, where: str, said: str) -> list[str]:
+def _matching_elsewhere(patterns: Sequence[Pattern], how: str, names: Sequence[str], *, where: str) -> list[list[str]]:
     import subprocess  # costs more to import than most requests take
 
+    said = patterns[0].said[:200]
     try:
         worker = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _WORKER],
-            input=json.dumps([pattern, how, list(names)]),
+            input=json.dumps([[pattern.whole for pattern in patterns], how, list(names)]),
             capture_output=True,
             text=True,
             timeout=DEADLINE_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        what = f"{said[:200]!r} takes longer than {DEADLINE_SECONDS:g} s to match against the model's module names."
+        more = f" (with {len(patterns) - 1:,} more)" if len(patterns) > 1 else ""
+        what = f"{said!r}{more} takes longer than {DEADLINE_SECONDS:g} s to match against the model's module names."
         raise _refused(
             what, where, "repeats inside repeats are what makes a pattern endless; write it without"
         ) from error
     if worker.returncode != 0:
-        raise _refused(f"{said[:200]!r} could not be matched.", where, "write a simpler pattern")
-    return [names[number] for number in json.loads(worker.stdout)]
+        raise _refused(f"{said!r} could not be matched.", where, "write a simpler pattern")
+    return [[names[number] for number in numbers] for numbers in json.loads(worker.stdout)]
 
 
 # What `re` makes of a pattern, as far as its cost goes.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 from estimator.errors import NoTargetModulesError
+from estimator.lora.closest import SHOWN, closest, last_parts, listed
 from estimator.lora.index import TreeIndex
 from estimator.lora.match import DUMMY_TARGET_MODULES, Matched
 from estimator.request.lora_config import LoraConfig
-
-_SHOWN = 8
 
 
 def refuse_nothing_matched(index: TreeIndex, config: LoraConfig, matched: Matched) -> NoReturn | None:
@@ -18,6 +18,8 @@ def refuse_nothing_matched(index: TreeIndex, config: LoraConfig, matched: Matche
         return None
     if matched.excluded and not matched.unmatched:
         what, where = "every module is excluded", "exclude_modules"
+    elif config.target_parameters and not config.target_modules:
+        what, where = f"no parameter is called {_or(config.target_parameters)}", "target_parameters"
     elif not config.target_modules and not matched.excluded:
         what, where = "no module and no parameter is targeted", "target_modules"
     elif matched.excluded:
@@ -29,27 +31,49 @@ def refuse_nothing_matched(index: TreeIndex, config: LoraConfig, matched: Matche
     raise NoTargetModulesError(
         f"{what[0].upper()}{what[1:]} in {index.tree.architecture or 'this model'}, so PEFT would refuse.",
         where=where,
-        way_out=_instead(index, config),
+        way_out=_parameters(index, config) if where == "target_parameters" else _instead(index, config),
     )
 
 
 def _said(targets) -> str:
-    if isinstance(targets, str):
-        return repr(targets[:200])
-    names = sorted(targets)
-    return " or ".join(name[:60] for name in names[:_SHOWN]) + (
-        f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    )
+    return repr(targets[:200]) if isinstance(targets, str) else _or(targets)
+
+
+def _or(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return " or ".join(name[:60] for name in names[:SHOWN]) + more
 
 
 def _instead(index: TreeIndex, config: LoraConfig) -> str:
-    from difflib import get_close_matches
-
     there = sorted(
-        {name.rpartition(".")[2] for name, module in index.modules.items() if module.kind in ("Linear", "Conv1D")}
+        set(last_parts(name for name, module in index.modules.items() if module.kind in ("Linear", "Conv1D")))
     )
-    asked = [] if isinstance(config.target_modules, str) else sorted(config.target_modules or ())[:_SHOWN]
-    close = list(dict.fromkeys(name for one in asked for name in get_close_matches(one.rpartition(".")[2], there, n=2)))
+    if isinstance(config.target_modules, str):
+        found = [name for name in there if name in config.target_modules]
+        if found:
+            return f"an expression is matched against the whole name: .*\\.({'|'.join(found[:SHOWN])})"
+        asked: list[str] = []
+    else:
+        asked = last_parts(sorted(config.target_modules or ())[:SHOWN])
+        if _has(index, asked) and config.layers_to_transform is not None:
+            return (
+                "the names are there, but in none of these layers: layers count from 0, where the first number stands"
+            )
+    close = closest(asked, there)
     if close:
-        return f"did you mean {', '.join(close[:_SHOWN])}?"
-    return f"target {', '.join(there[:_SHOWN])}, or all-linear" if there else "this model has no Linear modules"
+        return f"did you mean {listed(close)}?"
+    return f"target {listed(there)}, or all-linear" if there else "this model has no Linear modules"
+
+
+def _has(index: TreeIndex, names: Iterable[str]) -> bool:
+    return any(index.with_suffix(name) for name in names)
+
+
+def _parameters(index: TreeIndex, config: LoraConfig) -> str:
+    names = [name for name, parameter in index.named_parameters() if len(parameter.shape) in (2, 3)]
+    close = closest(config.target_parameters or (), {".".join(name.split(".")[-2:]) for name in names})
+    fused = [name for name, parameter in index.named_parameters() if len(parameter.shape) == 3]
+    if close:
+        return f"did you mean {listed(close)}?"
+    return f"name one such as {(fused or names or ['weight'])[0]}, or the end of its name"

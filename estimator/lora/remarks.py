@@ -1,28 +1,45 @@
-"""Notes where PEFT is silent."""
+"""Notes where PEFT is silent, or says no more than a warning."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 from estimator.dtypes import BITS
+from estimator.lora.closest import closest, last_parts, listed
+from estimator.lora.experts import expert_notes
+from estimator.lora.index import TreeIndex
+from estimator.lora.inject import Injection, Prepared
+from estimator.lora.match import EMBEDDING_LAYER_NAMES, excluded_modules, first_layer_number
+from estimator.lora.tensors import SavedTensor
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
 
 _SHOWN = 12
+_CHECKED = 1_000  # names of a list that are looked up one by one
 _PREPARED = {"corda": "preprocess_corda", "eva": "initialize_lora_eva_weights", "lora_ga": "preprocess_loraga"}
 
 
 def remarks(
-    asked: LoraConfig, request: Any, injection: Any, tensors: Sequence[Any], save_error: str | None
+    asked: LoraConfig,
+    request: Prepared,
+    injection: Injection,
+    trained: int,
+    tensors: Sequence[SavedTensor],
+    save_error: str | None,
 ) -> tuple[Note, ...]:
-    """What the reader must know beside the numbers."""
+    """What the reader must know beside the numbers. `asked` is the config as it was given."""
     notes = [
-        *_unmatched_names(asked, request),
-        *_experts(asked, request, injection),
+        *_unmatched_targets(asked, request),
+        *_unmatched_parameters(asked, injection),
+        *_unmatched_saves(asked, request),
+        *_unmatched_patterns(injection),
+        *_unmatched_exclusions(asked, request),
+        *_unmatched_layers(asked, request),
+        *expert_notes(asked, request, injection, trained),
         *_embeddings(tensors),
         *_initialisation(asked),
+        *_qalora(asked, request, injection),
         *_unknown(asked),
     ]
     if save_error is not None:
@@ -30,7 +47,7 @@ def remarks(
     return tuple(notes)
 
 
-def _unmatched_names(asked: LoraConfig, request: Any) -> list[Note]:
+def _unmatched_targets(asked: LoraConfig, request: Prepared) -> list[Note]:
     targets = asked.target_modules
     if targets is None or isinstance(targets, str):
         return []
@@ -42,47 +59,92 @@ def _unmatched_names(asked: LoraConfig, request: Any) -> list[Note]:
     ]
     if not missing:
         return []
-    names = ", ".join(name[:60] for name in missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-    return [
-        Note(
-            "targets_not_found",
-            f"{len(missing)} of {len(set(targets))} names in target_modules match no module: {names}.",
-        )
-    ]
+    close = _near(request.index, missing)
+    message = f"{len(missing):,} of {len(set(targets)):,} names in target_modules match no module: "
+    return [Note("targets_not_found", f"{message}{listed(missing, _SHOWN)}.{close}")]
 
 
-def _experts(asked: LoraConfig, request: Any, injection: Any) -> list[Note]:
-    if asked.target_parameters is None and request.config.target_parameters:
-        return [
-            Note(
-                "experts_by_release",
-                "Experts are fused parameters in transformers 5, so PEFT adapts them with the rank doubled on fused "
-                "ones; with transformers 4 the same names give another count.",
-            )
-        ]
-    adapted = {layer.module for layer in injection.layers}
-    frozen = [
-        module.name
-        for module in request.index.tree.modules
-        if module.name not in adapted and module.kind == "other" and any(len(p.shape) == 3 for p in module.parameters)
-    ]
-    if not frozen:
+def _near(index: TreeIndex, names: Sequence[str]) -> str:
+    close = [name for name in closest(names, last_parts(index.modules)) if name not in names]
+    return f" This model has {listed(close)}." if close else ""
+
+
+def _unmatched_parameters(asked: LoraConfig, injection: Injection) -> list[Note]:
+    if not asked.target_parameters:
         return []
-    return [
-        Note(
-            "experts_frozen",
-            f"{len(frozen)} modules hold fused experts as parameters, such as {frozen[0]}; they stay frozen.",
-        )
-    ]
+    ends = {end for key in injection.parameters for end in _ends(key)}
+    missing = [name for name in dict.fromkeys(asked.target_parameters) if name not in ends]
+    if not missing:
+        return []
+    message = f"Names in target_parameters that match no parameter: {listed(missing, _SHOWN)}."
+    return [Note("parameters_not_found", message)]
 
 
-def _embeddings(tensors: Sequence[Any]) -> list[Note]:
+def _ends(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[place:]) for place in range(len(parts))]
+
+
+def _unmatched_saves(asked: LoraConfig, request: Prepared) -> list[Note]:
+    """_set_trainable passes over names that no module ends with."""
+    names = list(dict.fromkeys(asked.modules_to_save or ()))[:_CHECKED]
+    missing = [name for name in names if not any(module.endswith(name) for module in request.index.modules)]
+    if not missing:
+        return []
+    message = f"modules_to_save names what no module is called: {listed(missing, _SHOWN)}."
+    return [Note("saved_modules_not_found", message + _near(request.index, missing))]
+
+
+def _unmatched_patterns(injection: Injection) -> list[Note]:
+    if not injection.unmatched_patterns:
+        return []
+    said = listed(injection.unmatched_patterns, _SHOWN)
+    return [Note("patterns_not_found", f"These keys match no adapted module and decide nothing: {said}.")]
+
+
+def _unmatched_exclusions(asked: LoraConfig, request: Prepared) -> list[Note]:
+    given = asked.exclude_modules
+    if not given:
+        return []
+    config = request.config
+    if isinstance(given, str):
+        alone = LoraConfig(exclude_modules=given)
+        missing = [] if excluded_modules(request.index, alone) else [given]
+    else:
+        missing = [name for name in dict.fromkeys(given) if not request.index.with_suffix(name)]
+    if not missing:
+        return []
+    near = "" if isinstance(config.exclude_modules, str) else _near(request.index, missing)
+    return [Note("exclusions_not_found", f"exclude_modules excludes nothing by {listed(missing, _SHOWN)}.{near}")]
+
+
+def _unmatched_layers(asked: LoraConfig, request: Prepared) -> list[Note]:
+    """Numbers in layers_to_transform that no module's name has in the place where PEFT looks without layers_pattern."""
+    layers = asked.layers_to_transform
+    if layers is None or asked.layers_pattern:
+        return []
+    wanted = [layers] if isinstance(layers, int) else list(dict.fromkeys(layers))
+    there = {first_layer_number(name) for name in request.index.modules} - {None}
+    missing = [number for number in wanted if number not in there]
+    if not missing:
+        return []
+    has = f"the model's layers are {min(there)} to {max(there)}" if there else "the model has no numbered layers"
+    said = listed(map(str, missing), _SHOWN)
+    return [Note("layers_not_found", f"layers_to_transform names layers that are not there: {said}; {has}.")]
+
+
+def _embeddings(tensors: Sequence[SavedTensor]) -> list[Note]:
     kept = [tensor for tensor in tensors if tensor.part == "embeddings"]
     if not kept:
         return []
     size = sum(prod(tensor.shape) * BITS[tensor.dtype] // 8 for tensor in kept)
     return [
-        Note("embeddings_saved", f"PEFT saves the embeddings along: {len(kept)} tensors, {size:,} bytes of the file.")
+        Note(
+            "embeddings_saved",
+            f"PEFT saves the embeddings along: {len(kept)} tensors, {size:,} bytes of the file. It does so where "
+            f"{' or '.join(EMBEDDING_LAYER_NAMES)} is targeted by name or the vocabulary's size has changed; "
+            "save_embedding_layers=no leaves them out.",
+        )
     ]
 
 
@@ -96,6 +158,14 @@ def _initialisation(asked: LoraConfig) -> list[Note]:
             f"init_lora_weights={asked.init_lora_weights} needs {first} with data; EVA may then move ranks.",
         )
     ]
+
+
+def _qalora(asked: LoraConfig, request: Prepared, injection: Injection) -> list[Note]:
+    quantised = request.index.tree.quantised
+    gptq = any(quantised[layer.module].scheme == "gptq" for layer in injection.layers if layer.module in quantised)
+    if not asked.use_qalora or gptq:
+        return []
+    return [Note("qalora_ignored", "use_qalora acts on GPTQ layers alone, and none is adapted: this is plain LoRA.")]
 
 
 def _unknown(asked: LoraConfig) -> list[Note]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.errors import UsageError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.lora.index import TreeIndex
 
 
@@ -41,3 +42,22 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
     return replace(tree, modules=tuple(map(of, tree.modules)))
+
+
+def refuse_shared_embeddings(index: TreeIndex, adapted: Iterable[str]) -> None:
+    """Raises UnsupportedError where a second embedding would be adapted that resizing may have made the very first.
+
+    set_input_embeddings of encoder-decoder models gives all parts one and the same module, which then goes by its first
+    name alone; which classes do so is not known here.
+    """
+    tree = index.tree
+    root = index.root(f"{tree.input_embedding}.weight")
+    tied = {name.rpartition(".")[0] for name in tree.tied if index.root(name) == root}
+    shared = tied - {tree.input_embedding, tree.output_embedding}
+    name = next((name for name in adapted if name in shared), None)
+    if name is not None:
+        raise UnsupportedError(
+            f"{name} shares its weights with {tree.input_embedding}; after resizing they may be one module.",
+            where="--vocab-size",
+            way_out=f"target {tree.input_embedding}, or leave the embeddings out",
+        )

@@ -56,6 +56,7 @@ def without_given_up_ranks(
     The tensors, and why saving fails where it does: `{"q_proj.lora_E": [true, false]}` must name every layer in full.
     """
     resized = {tensor.name: tensor for tensor in tensors}
+    layers = {tensor.name for tensor in tensors if tensor.part == "lora"}
     for name, kept in rank_pattern.items():
         if not isinstance(kept, (list, tuple)):
             return (), f"rank_pattern of AdaLoRA holds lists of true and false, and {name[:80]} has {str(kept)[:40]!r}."
@@ -63,7 +64,7 @@ def without_given_up_ranks(
         layer = ".".join(parts[:-2] if ADAPTER in name else parts[:-1])
         for part in ("lora_E", "lora_A", "lora_B"):
             key, axis = f"{PREFIX}{layer}.{part}", 1 if part == "lora_B" else 0
-            tensor = resized.get(key)
+            tensor = resized[key] if key in layers else None
             if tensor is None or (sum(kept) != tensor.shape[axis] and len(kept) != tensor.shape[axis]):
                 return (), f"rank_pattern names {name[:80]}, and no layer of that name has {len(kept):,} ranks."
             shape = (tensor.shape[0], sum(kept)) if axis else (sum(kept), *tensor.shape[1:])

@@ -15,7 +15,7 @@ from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 from estimator.lora.match import EMBEDDING_LAYER_NAMES
-from estimator.lora.patterns import compiled, fullmatching
+from estimator.lora.patterns import Pattern, fullmatching, is_plain, matching
 from estimator.lora.runtime import Node, get_submodule, leaves, state_dict
 from estimator.request.lora_config import LoraConfig
 
@@ -104,10 +104,15 @@ def _without_tied(names: list[str], tied: Iterable[str]) -> list[str]:
     """Each tied module takes the first name that says it out of the list."""
     names = list(names)
     for key in tied:
-        for name in names:
-            if compiled(rf"(^|.*\.){name}($|\..*)", where="modules_to_save", said=name).match(key):
-                names.remove(name)
-                break
+        first = next((name for name in names if is_plain(name) and name in key.split(".")), None)
+        patterns = [name for name in names if not is_plain(name)]
+        whole = [Pattern(rf"(^|.*\.){name}($|\..*)", name) for name in patterns]
+        said = [
+            name for name, taken in zip(patterns, matching(whole, [key], where="modules_to_save"), strict=True) if taken
+        ]
+        found = [name for name in (first, *said) if name is not None]
+        if found:
+            names.remove(min(found, key=names.index))
     return names
 
 

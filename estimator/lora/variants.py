@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from estimator.errors import InvalidLoraError
+from estimator.lora.patterns import MAX_PATTERNS
 from estimator.lora.weights import Weight
 from estimator.request.lora_config import LoraConfig
 
@@ -133,6 +134,8 @@ def _bdlora(given: Mapping[str, Any]) -> Variant:
     blocks = given.get("nblocks", 1)
     if not isinstance(blocks, int) or blocks < 1:
         raise _refused(f"nblocks is {str(blocks)[:40]!r}.", "use_bdlora.nblocks", "give a positive number")
+    if any(len(given.get(name) or ()) > MAX_PATTERNS for name in ("target_modules_bd_a", "target_modules_bd_b")):
+        raise _refused(f"use_bdlora names more than {MAX_PATTERNS:,} modules.", "use_bdlora", "name fewer")
     return Variant(
         "use_bdlora",
         bd_a=tuple(given.get("target_modules_bd_a") or ()),

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from estimator.errors import InvalidLoraError, UnsupportedError
+from estimator.lora.facts import containers
 from estimator.lora.index import TreeIndex
+from estimator.lora.patterns import MAX_PATTERNS
 from estimator.lora.runtime import (
     ADAPTER,
     SAVED,
@@ -27,7 +29,6 @@ from estimator.lora.runtime import (
 from estimator.lora.ties import NO_EMBEDDING, tied_at_run_time, ties_words
 from estimator.request.lora_config import LoraConfig
 
-_FORBIDDEN = ("ModuleDict", "ModuleList", "ParameterDict", "ParameterList")
 MAX_WRAPPED = 200_000  # modules that a request may wrap before it is refused
 
 Wrap = Callable[[str, Node], Node]  # a module and its name -> its wrapper
@@ -70,7 +71,7 @@ def _check_module(name: str, node: Node, where: str) -> None:
         raise InvalidLoraError(
             f"{where} names {name}, which LoRA wraps already.", where=where, way_out="name it in one of the two alone"
         )
-    if node.cls in _FORBIDDEN:
+    if node.cls in containers():
         raise InvalidLoraError(
             f"{where} names {name}, a {node.cls}, which cannot be wrapped.", where=where, way_out="name what is in it"
         )
@@ -149,6 +150,8 @@ def train_tokens(root: Node, index: TreeIndex, config: LoraConfig) -> None:
     """TrainableTokensWrapper around the embeddings that are named, and around what is tied to the input embedding."""
     where, given = "trainable_token_indices", config.trainable_token_indices
     layers = given if isinstance(given, Mapping) else {_embedding_name(index, root): given}
+    if len(layers) > MAX_PATTERNS:
+        raise _refused(where, f"{len(layers):,} layers are named")
     both = next((name for name in layers if name in (config.modules_to_save or ())), None)
     if both is not None:
         raise _refused(where, f"{both} is in modules_to_save as well")

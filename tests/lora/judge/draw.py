@@ -61,7 +61,7 @@ def draw(random: Random, names: Names) -> Drawing:
         lora["peft_type"] = "ADALORA"
         lora |= {"total_step": random.choice((10, 10, 10, 0)), "init_r": random.choice((0, 1, 5, 12))}
     lora |= _targets(random, names)
-    for _ in range(random.choice((0, 1, 1, 1, 2, 2, 3))):
+    for _ in range(random.choice((0, 1, 1, 1, 2, 2))):
         lora |= random.choices(*zip(*_FIELDS, strict=True))[0](random, names)
     if "peft_type" in lora and random.random() < 0.3:
         lora |= _ranks_left(random, names)
@@ -83,7 +83,9 @@ def _options(random: Random, names: Names) -> dict[str, Any]:
 
 
 def _name(
-    random: Random, names: Names, kinds: tuple[str, ...] = ("Linear",) * 9 + ("Embedding", "Conv", "other")
+    random: Random,
+    names: Names,
+    kinds: tuple[str, ...] = ("Linear",) * 22 + ("Embedding", "Embedding", "Conv", "other"),
 ) -> str:
     """A full name of a random kind."""
     return random.choice(names.by_kind[random.choice(kinds)] or names.modules)

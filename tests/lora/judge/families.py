@@ -35,7 +35,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
     "gpt2": (
         ("GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2ForSequenceClassification", "GPT2ForTokenClassification"),
         "GPT2Config",
-        {"n_embd": 48, "n_layer": 3, "n_head": 4, "vocab_size": 101, "n_positions": 33, "num_labels": 3, "pad_token_id": 0},
+        {"n_embd": 48, "n_layer": 3, "n_head": 4, "vocab_size": 101, "n_positions": 33, "pad_token_id": 0},
     ),
     "t5": (
         ("T5ForConditionalGeneration", "T5EncoderModel", "T5ForTokenClassification"),
