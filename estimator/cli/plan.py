@@ -17,7 +17,8 @@ _STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 # No default is click's: an option that was not given leaves the word to --config.
 TRAINING = (
     click.option("--batch-size", type=_COUNT, metavar="N", help="Examples on each device. [default: 8]"),
-    click.option("--gradient-accumulation", type=_COUNT, metavar="N", help="Batches before a step; costs no memory. [default: 1]"),
+    click.option("--gradient-accumulation", type=_COUNT, metavar="N",
+                 help="Batches before a step; costs no memory. [default: 1]"),
     click.option("--sequence-length", type=click.IntRange(1, 2**24), metavar="N",
                  help="Tokens of the longest example. [default: 1024]"),
     click.option("--packing/--no-packing", default=None, help="Every example is filled up to the length."),
@@ -30,7 +31,8 @@ TRAINING = (
                  help="fused: Liger's, logits never whole. [default: standard]"),
     click.option("--optimizer", metavar="NAME",
                  help="transformers' `optim`: adamw_torch, paged_adamw_8bit, adafactor, ... [default: adamw_torch]"),
-    click.option("--gpus", type=click.IntRange(1, 100_000), metavar="N", help="Devices that share the run. [default: 1]"),
+    click.option("--gpus", type=click.IntRange(1, 100_000), metavar="N",
+                 help="Devices that share the run. [default: 1]"),
     click.option("--strategy", type=click.Choice(_STRATEGIES), help="How they share it. [default: ddp]"),
 )  # fmt: skip
 GPU = (
@@ -86,6 +88,7 @@ def command(**options: Any) -> None:
     """
     from estimator.report.document import to_document
 
+    require_model(options, "plan")
     _refuse_strays(options)
     answer = _served(options) if options["infer"] else _planned(options)
     document = {**to_document(answer["answer"]), "plan": answer["plan"]}
@@ -122,6 +125,15 @@ def _served(options: dict[str, Any]) -> dict[str, Any]:
     given = {name: options[name] for name in Serving.__dataclass_fields__ if options.get(name) is not None}
     found = serve(Request(**request_fields(options)), Serving(**given), gpu_memory(options))
     return {"answer": found.answer, "plan": serve_object(found), "notes": found.notes}
+
+
+def require_model(options: dict[str, Any], name: str) -> None:
+    """Raises UsageError where neither --model nor --config names one."""
+    from estimator.errors import UsageError
+
+    if not options["model"] and not options["config"]:
+        way_out = f"for instance: lora-size {name} --model llama-3.1-8b --r 16"
+        raise UsageError("no model is named.", where="--model", way_out=way_out)
 
 
 def _refuse_strays(options: dict[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
-from estimator.cli.plan import GPU, TRAINING, gpu_memory, training_of
+from estimator.cli.plan import GPU, TRAINING, gpu_memory, require_model, training_of
 from estimator.cli.sections import SectionedCommand, option_name
 
 _CROSSED = (
@@ -51,9 +52,10 @@ def command(**options: Any) -> int:
     """
     from estimator.jobs.sweep import frontier, sweep
     from estimator.report.sweep_forms import FORMS, quiet, terminal
+    from estimator.report.units import printable
     from estimator.request.request import Request
 
-    _require_model(options)
+    require_model(options, "sweep")
     if options["plot"]:
         from estimator.report.sweep_plot import require
 
@@ -79,6 +81,9 @@ def command(**options: Any) -> int:
 
         plot(cases, best, memory, options["plot"])
     if options["quiet"]:
+        for case in cases:
+            if case.error is not None:
+                print(f"{case.model}, r {case.r}: {printable(case.error)}", file=sys.stderr)
         print(quiet(cases))
     else:
         format_ = "json" if options["json_"] else options["format_"]
@@ -93,14 +98,6 @@ def _width() -> int:
     from shutil import get_terminal_size
 
     return get_terminal_size().columns
-
-
-def _require_model(options: dict[str, Any]) -> None:
-    from estimator.errors import UsageError
-
-    if not options["model"] and not options["config"]:
-        way_out = "lora-size sweep --model llama-3.1-8b --r 4,8,16"
-        raise UsageError("no model is named.", where="--model", way_out=way_out)
 
 
 def _ranks(text: str | None) -> list[int | None]:

@@ -81,7 +81,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         memory=memory,
         peft=_in_peft(answer, replace(served, gpus=1), cache),
         gpu_memory=gpu_memory,
-        fits=None if gpu_memory is None else fits_share(memory, gpu_memory),
+        fits=None if gpu_memory is None else _judged(memory, gpu_memory, cache),
         largest=_largest(request, answer, serving, gpu_memory),
         cache=cache,
         bytes_per_token=cache_bytes_per_token(cache, served, latent=True),
@@ -103,6 +103,12 @@ def _in_peft(answer: Answer, served: Served, cache: KvCache | None) -> InPeft:
         cache_bytes=cached_bytes(cache, served, for_token)[1],
         memory=peft_memory(shape_of(answer.tree), cache, served, base, each),
     )
+
+
+def _judged(memory: Memory, gpu_memory: int, cache: KvCache | None) -> str:
+    """Without a cache that is known, what fits without one may fit."""
+    judged = fits_share(memory, gpu_memory)
+    return "maybe" if judged == "yes" and cache is None else judged
 
 
 def fits_share(memory: Memory, gpu_memory: int) -> str:
@@ -151,6 +157,8 @@ def _largest(request: Request, answer: Answer, serving: Serving, gpu_memory: int
             return False
         return fits_share(memory, gpu_memory) == "yes"
 
+    if cache is None:
+        return {"batch_size": None, "sequence_length": None, "r": None}
     ranks = [rank for rank in RANKS if sure(max_lora_rank=rank)]
     longest = positions(answer) or MAX_LENGTH
     return {

@@ -70,7 +70,8 @@ def _rows(plan: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for row in plan.get("within_limits", ()):
         yield "largest_r_within_limits", row["targets"] or "these targets", None, row["r"], None, ""
     for name, size in plan["disk"].items():
-        yield "disk_bytes", name.removesuffix("_bytes"), None, size, None, ""
+        if size is not None:
+            yield "disk_bytes", name.removesuffix("_bytes"), None, size, None, ""
     for name, bounds in plan.get("cost", {}).get("bounds", {}).items():
         yield "bounds", name, bounds["lower"], None, bounds["upper"], ""
 

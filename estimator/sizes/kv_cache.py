@@ -37,7 +37,7 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
     """None for what does not generate token by token from one stack: encoders, encoder-decoders."""
     config = text_config(tree.config)
     masked = (tree.architecture or "").endswith("MaskedLM")
-    if tree.output_embedding is None or masked or tree.config.get("is_encoder_decoder"):
+    if tree.output_embedding is None or masked or _has_two_stacks(tree):
         return None
     layers = _layers(tree)
     widths = {number: width for number, members in layers.items() if (width := _width(members, config)) is not None}
@@ -53,6 +53,12 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
         window=_window(config) if windowed else None,
         states=len(layers) - len(widths),
     )
+
+
+def _has_two_stacks(tree: ModuleTree) -> bool:
+    """An encoder beside the decoder, towers of other senses apart; the config's own word is often a class default."""
+    parts = {part for m in tree.modules if not _OTHER_TOWER.search(m.name) for part in m.name.split(".")}
+    return bool(tree.config.get("is_encoder_decoder")) or {"encoder", "decoder"} <= parts
 
 
 def _layers(tree: ModuleTree) -> dict[int, list[Module]]:

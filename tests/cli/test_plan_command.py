@@ -96,7 +96,7 @@ def test_the_table_of_serving_says_what_is_refused() -> None:
 @pytest.mark.parametrize("shown", [command, sweep_command], ids=["plan", "sweep"])
 def test_help_shows_every_option_once_and_under_a_heading(shown) -> None:
     text = CliRunner().invoke(shown, ["--help"]).stdout
-    head, _, rest = text.rpartition("\nOptions:\n")
+    head, _, rest = text[re.search(r"^What .*:$", text, re.MULTILINE).end() :].rpartition("\nOptions:\n")
     assert rest.split()[0] == "--help"
     for name in (name for param in shown.params for name in param.opts if name.startswith("--")):
         assert len(re.findall(rf"^  (?:-\w, )?{name}\b(?!-)", head, re.MULTILINE)) == 1, name

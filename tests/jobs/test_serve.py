@@ -93,3 +93,9 @@ def test_two_gpus_halve_the_cache_and_the_weights() -> None:
     assert part(two, "base weights").lower_bytes * 2 == part(one, "base weights").lower_bytes
     stacks = part(two, "LoRA stacks")
     assert part(one, "LoRA stacks").lower_bytes // 2 <= stacks.lower_bytes < stacks.upper_bytes
+
+
+def test_without_a_known_cache_nothing_is_sure() -> None:
+    plan = serve(Request(model="google-t5/t5-small", targets="qv"), Serving(), 80 * 10**9)
+    assert plan.fits == "maybe"
+    assert set(plan.largest.values()) == {None}
