@@ -62,7 +62,7 @@ def _from_columns(columns: Compact, file: str) -> Header | None:
     sizes = {text: _kind_bytes(kind) for text, kind in columns.known.items()}
     names, kinds, ends = columns.names, columns.kinds, columns.ends
     begins = (0, *ends[:-1])
-    if list(map(sub, ends, begins)) != list(map(sizes.__getitem__, kinds)):
+    if ends[-1] >= _LIMIT or list(map(sub, ends, begins)) != list(map(sizes.__getitem__, kinds)):
         return None
     dtypes = map({text: kind.dtype for text, kind in columns.known.items()}.__getitem__, kinds)
     shapes = map({text: kind.shape for text, kind in columns.known.items()}.__getitem__, kinds)

@@ -96,17 +96,15 @@ def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
 def _recast(stored: Mapping[str, Tensor], layout: Layout, dtype: str) -> dict[str, Tensor]:
     """Weights in their own shape under their own name: the scales left out. There may be fifty thousand of them."""
     tensors, marker, weight, make = dict(stored), layout.marker, layout.logical, tuple.__new__
-    packed = [stem for name in stored if name.endswith(marker) and (stem := name[: -len(marker)]) + weight in stored]
-    for stem in packed:
-        name, _, shape, file, offsets = stored[stem + weight]
+    stems = (name[: -len(marker)] for name in stored if name.endswith(marker))
+    packed = {stem: tensor for stem in stems if (tensor := stored.get(stem + weight)) is not None}
+    for stem, (name, _, shape, file, offsets) in packed.items():
         tensors[name] = make(Tensor, (name, dtype, shape, file, offsets))
         del tensors[stem + marker]
     others = tuple(part for part in layout.parts if part not in (weight, marker))
-    if left := [name for name in tensors if name.endswith(others)]:
-        stems = set(packed)
-        for name in left:
-            if name.rpartition(".")[0] in stems:
-                del tensors[name]
+    for name in [name for name in tensors if name.endswith(others)]:
+        if name.rpartition(".")[0] in packed:
+            del tensors[name]
     return tensors
 
 

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _TENSOR = re.compile(
-    r'"([^"\\\x00-\x1f]+)":\{"dtype":"([^]]+)\],"data_offsets":\[([0-9]+),(0|[1-9][0-9]*)\]\}(?:,(?=")|\}\Z)'
+    r'"([^"\\\x00-\x1f]+)":\{"dtype":"([^]]+)\],"data_offsets":\[([0-9]{1,20}),(0|[1-9][0-9]{0,19})\]\}(?:,(?=")|\}\Z)'
 )  # what stands between two entries, or closes the header, is the last character of the match
 _AROUND = len('"":{"dtype":"],"data_offsets":[,]},')  # what an entry has beside its three parts
 _KIND = re.compile(r'([A-Z0-9_]+)","shape":\[((?:(?:0|[1-9][0-9]*)(?:,(?:0|[1-9][0-9]*))*)?)')
-_LONGEST_KIND, _LONGEST_NUMBER = 1_000, 19  # characters
+_LONGEST_KIND = 1_000  # characters
 _METADATA = re.compile(r'\{"__metadata__":(\{[^{}\[\]]*\}),')
 _RESERVED = "__metadata__"
 
@@ -59,13 +59,7 @@ def compact(header: bytes) -> Compact | None:
     if begin + length + len(found) * _AROUND != len(text) or _RESERVED in names:
         return None  # something stands between the entries
     known, said = _known(kinds), _texts(metadata[1]) if metadata else {}
-    if (
-        known is None
-        or said is None
-        or begins[0] != "0"
-        or begins[1:] != ends[:-1]
-        or len(max(ends, key=len)) > _LONGEST_NUMBER
-    ):
+    if known is None or said is None or begins[0] != "0" or begins[1:] != ends[:-1]:
         return None
     return Compact(names, kinds, tuple(map(int, ends)), known, said)
 
