@@ -114,7 +114,7 @@ Rule = tuple[str, Any, Callable[[Any], bool], str]  # field, default, holds, wha
 # Sub-configs: every field that __post_init__ looks at.
 _SUB_CONFIGS: Mapping[str, tuple[Rule, ...]] = {
     "velora_config": (
-        ("num_groups", 64, lambda n: n > 0, "a positive number"),
+        ("num_groups", 64, lambda n: _is_count(n), "a whole positive number"),
         ("scale", 1.0, lambda n: n > 0, "a positive number"),
         ("init_type", "batch_average", lambda t: t in ("batch_average_once", "batch_average", "random"),
          "batch_average_once, batch_average or random"),
@@ -132,7 +132,7 @@ _SUB_CONFIGS: Mapping[str, tuple[Rule, ...]] = {
         ("router_temperature", 1.0, lambda n: n > 0, "a positive number"),
     ),
     "monteclora_config": (
-        ("num_samples", 8, lambda n: n > 0, "a positive number"),
+        ("num_samples", 8, lambda n: _is_count(n), "a whole positive number"),
         ("dirichlet_prior", 0.1, lambda n: n > 0, "a positive number"),
         ("buffer_size", 150, lambda n: n > 0, "a positive number"),
     ),
@@ -140,6 +140,10 @@ _SUB_CONFIGS: Mapping[str, tuple[Rule, ...]] = {
     "lora_ga_config": (),
     "use_bdlora": (),
 }  # fmt: skip
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_RANK
 
 
 def _check_sub_config(name: str, value: Any, rules: tuple[Rule, ...]) -> None:

@@ -45,10 +45,18 @@ def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
 
 def _check_pissa_iterations(init: str, rank: int, smaller: int) -> None:
     parts = init.split("_niter_")
-    if len(parts) != 2 or not parts[1].isdecimal():
+    if len(parts) != 2 or not _is_number(parts[1]):
         raise _refused(init, "should be pissa or pissa_niter_[number]")
     if rank > smaller:
         raise _refused(init, f"needs r <= min(in, out), and r = {rank} is above {smaller}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_mica(rank: int, smaller: int) -> None:

@@ -195,8 +195,10 @@ def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
     if weight is None or len(weight.shape) != 2 or kind not in ("Embedding", "Linear"):
         raise _refused(where, f"{name} is a {base.cls} and holds no rows of tokens")
     rows, width = weight.shape
-    if any(isinstance(i, bool) or not isinstance(i, int) or not -rows <= i < rows for i in indices):
-        raise _refused(where, f"a token lies outside of {name}'s {rows:,} rows")
+    if not isinstance(indices, (list, tuple)) or any(
+        isinstance(i, bool) or not isinstance(i, int) or not -rows <= i < rows for i in indices
+    ):
+        raise _refused(where, f"the tokens of {name} are no list of numbers below its {rows:,} rows")
     return Leaf((len(indices), width), weight.dtype, "trainable_tokens", trainable=True)
 
 

@@ -2,51 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import InvalidLoraError, NoTargetModulesError, UnsupportedError, UnsupportedModuleError
 from estimator.lora.adapt import adapt
 from estimator.request.lora_config import from_mapping
-
-WIDTH, ROWS = 48, 101
-
-
-def linear(name: str, out: int, into: int, *, bias: bool = False) -> Module:
-    own = [Parameter("weight", (out, into), "BF16")] + [Parameter("bias", (out,), "BF16")] * bias
-    return Module(name, "Linear", "Linear", tuple(own))
-
-
-def layer(number: int) -> list[Module]:
-    name = f"model.layers.{number}"
-    return [
-        Module(name, "Layer", "other"),
-        linear(f"{name}.q_proj", 48, WIDTH),
-        linear(f"{name}.v_proj", 16, WIDTH, bias=True),
-        Module(f"{name}.norm", "Norm", "other", (Parameter("weight", (WIDTH,), "BF16"),)),
-    ]
-
-
-TREE = ModuleTree(
-    architecture="TinyForCausalLM",
-    config={"model_type": "llama", "vocab_size": ROWS, "tie_word_embeddings": False},
-    modules=(
-        Module("", "TinyForCausalLM", "other"),
-        Module("model", "TinyModel", "other"),
-        Module("model.embed_tokens", "Embedding", "Embedding", (Parameter("weight", (ROWS, WIDTH), "BF16"),)),
-        Module("model.layers", "ModuleList", "other"),
-        *layer(0),
-        *layer(1),
-        linear("lm_head", ROWS, WIDTH),
-    ),
-    tied={},
-    input_embedding="model.embed_tokens",
-    output_embedding="lm_head",
-)
-TIED = replace(TREE, tied={"lm_head.weight": "model.embed_tokens.weight"}, tie_word_embeddings=True, declares_ties=True)
-Q, V = 48 + WIDTH, 16 + WIDTH  # parameters of one q_proj and one v_proj for each rank
+from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Notes where PEFT is silent: a name, a key, a layer that decides nothing is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.lora.adapt import adapt
+from estimator.request.lora_config import from_mapping
+from tests.lora.small import MOE, TREE, Q
+
+
+def notes(tree, config) -> dict[str, str]:
+    return {note.code: note.message for note in adapt(tree, from_mapping(config)).notes}
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [
+        pytest.param({"target_modules": ["q_proj", "k_proj"]}, "targets_not_found", "k_proj", id="a target"),
+        pytest.param({"target_modules": ["v_proj", "q_prj"]}, "targets_not_found", "has q_proj", id="with the closest name"),
+        pytest.param({"rank_pattern": {"k_proj": 4}}, "patterns_not_found", "rank_pattern: k_proj", id="a rank"),
+        pytest.param({"alpha_pattern": {".*x": 4}}, "patterns_not_found", "alpha_pattern: .*x", id="an alpha"),
+        pytest.param({"exclude_modules": ["k_proj"]}, "exclusions_not_found", "k_proj", id="an exclusion"),
+        pytest.param({"exclude_modules": "q_proj"}, "exclusions_not_found", "q_proj", id="an expression is matched whole"),
+        pytest.param({"layers_to_transform": [0, 7]}, "layers_not_found", "0 to 1", id="a layer"),
+        pytest.param({"modules_to_save": ["lm_heat"]}, "saved_modules_not_found", "lm_head", id="a module to save"),
+        pytest.param({"target_parameters": ["q_proj.weight", "k_proj.weight"], "target_modules": []},
+                     "parameters_not_found", "k_proj.weight", id="a parameter"),
+        pytest.param({"init_lora_weights": "pissa_niter_4", "r": 2, "nonsense": 1}, "unknown_fields", "nonsense", id="a field"),
+        pytest.param({"init_lora_weights": "eva"}, "init_needs_data", "initialize_lora_eva_weights", id="EVA wants data"),
+        pytest.param({"use_qalora": True}, "qalora_ignored", "plain LoRA", id="QA-LoRA without GPTQ"),
+        pytest.param({"target_modules": ["q_proj", "embed_tokens"]}, "embeddings_saved", "9,696 bytes", id="embeddings in the file"),
+    ],
+)  # fmt: skip
+def test_what_decides_nothing_is_said(config, code, said):
+    assert said in notes(TREE, config)[code]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({}, id="the default"),
+        pytest.param({"target_modules": "all-linear", "exclude_modules": ["lm_head"]}, id="an exclusion that is there"),
+        pytest.param({"rank_pattern": {"layers.0.q_proj": 4}}, id="a key of several parts"),
+        pytest.param({"layers_to_transform": [0, 1]}, id="layers that are there"),
+        pytest.param({"modules_to_save": ["head"]}, id="the end of a word is enough for PEFT"),
+    ],
+)
+def test_nothing_is_said_of_what_counts(config):
+    assert notes(TREE, config) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [
+        pytest.param({"target_modules": ["q_proj"]}, "experts_frozen", "gate_up_proj and down_proj", id="experts stay frozen"),
+        pytest.param({"target_modules": ["q_proj", "gate_proj", "up_proj", "down_proj"], "r": 1}, "experts_by_release",
+                     f"give {Q + 3 * 4 * (10 + 48)} trainable parameters, not {Q + 4 * (2 * (48 + 20) + 10 + 48)}",
+                     id="transformers 4 has a module for each projection"),
+        pytest.param({"target_modules": ["gate_proj", "up_proj", "down_proj"], "rank_pattern": {"q_proj": 1}},
+                     "experts_by_release", "give another count", id="not counted where patterns say more"),
+    ],
+)  # fmt: skip
+def test_experts(config, code, said):
+    assert said in notes(MOE, config)[code]
