@@ -31,6 +31,7 @@ class Header(NamedTuple):
     tensors: Mapping[str, Tensor]  # by name, in the order of their data
     data_bytes: int  # where the last tensor ends
     metadata: Mapping[str, str]
+    plain_names: bool = False  # whether all are short and ASCII; False where that was not looked at
 
 
 class _Twice(dict):
@@ -68,7 +69,7 @@ def _from_columns(columns: Compact, file: str) -> Header | None:
     shapes = map({text: kind.shape for text, kind in columns.known.items()}.__getitem__, kinds)
     values = zip(names, dtypes, shapes, repeat(file), zip(begins, ends, strict=True))
     tensors = dict(zip(names, map(tuple.__new__, repeat(Tensor), values), strict=True))
-    return Header(tensors, ends[-1], columns.metadata) if len(tensors) == len(names) else None
+    return Header(tensors, ends[-1], columns.metadata, True) if len(tensors) == len(names) else None
 
 
 def _kind_bytes(kind: Kind) -> int | None:

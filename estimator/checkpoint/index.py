@@ -16,6 +16,7 @@ from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
 
 _DTYPE = attrgetter("dtype")
+_LONGEST_NAME, _MOST_PARTS = 1_000, 64  # characters; the longest of a published model has some 150 in 14
 
 
 def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -27,6 +28,8 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     checked, stored_bytes = [], 0
     for stored in files:
         header = parse_header(stored.header, file=stored.path, columns=stored.columns)
+        if not header.plain_names:
+            _check_names(header.tensors, stored.path)
         if not tensors.keys().isdisjoint(header.tensors):
             raise _in_two_files(tensors, header.tensors)
         tensors |= header.tensors
@@ -36,6 +39,20 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     return Checkpoint(
         tensors=tensors, files=tuple(checked), bytes=stored_bytes, index_total_size=total_size, complaints=complaints
     )
+
+
+def _check_names(names: Iterable[str], file: str) -> None:
+    """Raises MalformedHeaderError for what safetensors reads and no module is called."""
+    for name in names:
+        parts = name.count(".") + 1
+        if len(name) > _LONGEST_NAME or parts > _MOST_PARTS:
+            odd = f"has {len(name):,} characters in {parts:,} parts"
+        elif not name.isascii() and any(letter.isdigit() and not letter.isascii() for letter in name):
+            odd = "counts in digits of another script"
+        else:
+            continue
+        what = f"the tensor {name[:100]!r} {odd}, as no module's is called."
+        raise MalformedHeaderError(what, where=f"header of {file}", way_out="rename this tensor")
 
 
 def _in_two_files(tensors: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> MalformedHeaderError:

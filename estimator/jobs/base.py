@@ -155,6 +155,7 @@ def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:
 
 def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
     from estimator.architecture.build import build
+    from estimator.architecture.dimensions import check_dimensions
     from estimator.checkpoint.index import to_checkpoint
     from estimator.checkpoint.quantized import unpack
 
@@ -164,6 +165,7 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
         tree = _with_unknown_shapes(config, unpacked, task, num_labels)
     else:
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
+    check_dimensions(tree)
     if any(note.code == "missing_tensors" for note in tree.notes):
         tree = replace(tree, basis="inferred")
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)

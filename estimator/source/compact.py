@@ -14,9 +14,12 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+PLAIN_NAME = 120  # characters; with a longer one there is more to check
+# What stands between two entries, or closes the header, is the last character of the match.
 _TENSOR = re.compile(
-    r'"([^"\\\x00-\x1f]+)":\{"dtype":"([^]]+)\],"data_offsets":\[([0-9]{1,20}),(0|[1-9][0-9]{0,19})\]\}(?:,(?=")|\}\Z)'
-)  # what stands between two entries, or closes the header, is the last character of the match
+    r'"([^"\\\x00-\x1f]{1,%d})":\{"dtype":"([^]]+)\],' % PLAIN_NAME
+    + r'"data_offsets":\[([0-9]{1,20}),(0|[1-9][0-9]{0,19})\]\}(?:,(?=")|\}\Z)'
+)
 _AROUND = len('"":{"dtype":"],"data_offsets":[,]},')  # what an entry has beside its three parts
 _KIND = re.compile(r'([A-Z0-9_]+)","shape":\[((?:(?:0|[1-9][0-9]*)(?:,(?:0|[1-9][0-9]*))*)?)')
 _LONGEST_KIND = 1_000  # characters
@@ -52,7 +55,7 @@ def compact(header: bytes) -> Compact | None:
     metadata = _METADATA.match(text)
     begin = metadata.end() if metadata else 1
     found = _TENSOR.findall(text, begin)
-    if not found or text[:1] != "{":
+    if not found or text[:1] != "{" or not text.isascii():
         return None
     names, kinds, begins, ends = zip(*found, strict=True)
     length = sum(sum(map(len, column)) for column in (names, kinds, begins, ends))

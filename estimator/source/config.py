@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from estimator.errors import MalformedConfigError
+from estimator.source.bounded_json import NotUsable, check_affordable
+from estimator.source.plain import plain
 
 MAX_CONFIG_BYTES = 20_000_000
 _WAY_OUT = "fetch the file again, or write it with save_pretrained"
@@ -18,9 +21,12 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
     if len(text) > MAX_CONFIG_BYTES:
         raise MalformedConfigError(f"{_name(where)} has {len(text):,} bytes.", where=where, way_out=_WAY_OUT)
     try:
+        check_affordable(text)
         config = json.loads(text)
     except RecursionError as error:
         raise MalformedConfigError(f"{_name(where)} is nested too deeply.", where=where, way_out=_WAY_OUT) from error
+    except NotUsable as error:
+        raise MalformedConfigError(f"{_name(where)} is too large: {error}.", where=where, way_out=_WAY_OUT) from error
     except ValueError as error:
         raise MalformedConfigError(f"{_name(where)} is not JSON: {error}.", where=where, way_out=_WAY_OUT) from error
     check_config(config, where=where)
@@ -46,12 +52,18 @@ def check_config(config: Any, *, where: str) -> None:
     if model_type is not None and not isinstance(model_type, str):
         what = f"model_type is {str(model_type)[:60]!r}, not a name."
         raise MalformedConfigError(what, where=f"model_type in {where}", way_out=_WAY_OUT)
+    for name, value in config.items():
+        if isinstance(value, float) and not abs(value) < _LARGEST and _COUNT.search(name):
+            what = f"{plain(name, 60)} is {value}, not a size."
+            raise MalformedConfigError(what, where=f"{plain(name, 60)} in {where}", way_out=_WAY_OUT)
     for name in _SIZES:
         value = config.get(name)
-        if isinstance(value, (str, bool, float)) or (isinstance(value, int) and not 0 <= value < 2**48):
+        if isinstance(value, (str, bool, float)) or (isinstance(value, int) and not 0 <= value < _LARGEST):
             what = f"{name} is {str(value)[:60]!r}, not a size."
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
+_LARGEST = 2**48
+_COUNT = re.compile(r"(?:^|_)(?:size|dim|num|n|heads|layers|depth|width|rank|experts)(?:_|$)")
 # A whole number in nearly every architecture; some have a list by layer or an object by tower.
 _SIZES = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")

@@ -22,7 +22,7 @@ TWO = (
 def by_parser(header: bytes) -> object:
     """What the parser alone makes of a header."""
     try:
-        return parse_header(json.loads(header), file="a file")
+        return parse_header(json.loads(header), file="a file")[:3]
     except (MalformedHeaderError, ValueError) as error:
         return type(error) if isinstance(error, ValueError) else error.what
 
@@ -33,7 +33,7 @@ def test_an_ordinary_header() -> None:
     assert columns.names == ("a", "b.0")
     assert columns.ends == (24, 26)
     assert columns.metadata == {"format": "pt"}
-    assert parse_header(TWO, file="a file") == by_parser(TWO)
+    assert parse_header(TWO, file="a file")[:3] == by_parser(TWO)
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_both_ways_agree(tensors: list[tuple[str, str, list[int]]], with_escapes
         at += size
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=with_escapes)
     header = text.encode(errors="replace")
-    assert parse_header(header, file="a file") == by_parser(header)
+    assert parse_header(header, file="a file")[:3] == by_parser(header)

@@ -65,3 +65,22 @@ def test_a_contradiction_names_both_sides(
     with pytest.raises(MalformedHeaderError) as refused:
         to_checkpoint(files, {"weight_map": weight_map})
     assert all(word in refused.value.what for word in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param("a" * 1_001, "characters", id="a thousand letters"),
+        pytest.param("0." * 64 + "weight", "parts", id="65 parts"),
+        pytest.param("model.layers.²." + "weight", "another script", id="a superscript"),
+        pytest.param("model.layers.٣.weight", "another script", id="an Arabic three"),
+    ],
+)
+def test_a_name_that_no_module_has(name: str, words: str) -> None:
+    with pytest.raises(MalformedHeaderError, match=words):
+        to_checkpoint([shard(ONE, name)])
+
+
+@pytest.mark.parametrize("name", ["base_model.model." * 20 + "weight", "层.0.weight", "", ".", "a..b"])
+def test_an_odd_name_that_a_module_may_have(name: str) -> None:
+    assert list(to_checkpoint([shard(ONE, name)]).tensors) == [name]

@@ -1,0 +1,54 @@
+"""What a config.json may hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.errors import MalformedConfigError
+from estimator.source.config import parse_config
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b"{}", id="nothing"),
+        pytest.param(b'{"hidden_size": 64, "architectures": ["LlamaForCausalLM"]}', id="a model"),
+        pytest.param(b'{"time_step_limit": [0.0, Infinity]}', id="a limit of Mamba2's"),
+        pytest.param(b'{"rope_theta": 1e300}', id="a large number that is no size"),
+        pytest.param(b'{"hidden_size": [64, 128]}', id="a size for each layer"),
+        pytest.param(b'\xef\xbb\xbf{"hidden_size": 64}', id="a byte order mark"),
+        pytest.param(b'{"hidden_size": 1, "hidden_size": 64}', id="a name given twice, as Python reads it"),
+    ],
+)
+def test_a_config_that_is_read(text: bytes) -> None:
+    assert isinstance(parse_config(text, where="config.json"), dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(b"", "not JSON", id="empty"),
+        pytest.param(b"[]", "not an object", id="a list"),
+        pytest.param(b"\xff\xfe{}", "not JSON", id="not UTF-8"),
+        pytest.param(b"[" * 100_000, "nested", id="nested too deeply"),
+        pytest.param(b'{"a": ' + b"9" * 5_000 + b"}", "not JSON", id="a number of 5,000 digits"),
+        pytest.param(b" " * 20_000_001, "bytes", id="too long"),
+        pytest.param(b"[" + b"{}," * 4_000_000 + b"{}]", "too large", id="would fill the memory"),
+        pytest.param(b'{"hidden_size": "64"}', "'64'", id="a size in words"),
+        pytest.param(b'{"hidden_size": true}', "True", id="yes for a size"),
+        pytest.param(b'{"vocab_size": -1}', "-1", id="a negative size"),
+        pytest.param(b'{"num_hidden_layers": 1e9}', "num_hidden_layers", id="a size as a float"),
+        pytest.param(b'{"n_embd": 999999999999999999}', "n_embd", id="larger than any model"),
+        pytest.param(b'{"intermediate_size": Infinity}', "inf", id="an infinite size"),
+        pytest.param(b'{"num_key_value_heads": NaN}', "nan", id="no number of heads"),
+        pytest.param(b'{"head_dim": 1e308}', "head_dim", id="a width of 308 digits"),
+        pytest.param(b'{"architectures": "Llama"}', "architectures", id="a class that is in no list"),
+        pytest.param(b'{"architectures": [7]}', "architectures", id="a class that is a number"),
+        pytest.param(b'{"model_type": {}}', "model_type", id="a type that is an object"),
+    ],
+)
+def test_a_config_that_is_refused(text: bytes, words: str) -> None:
+    with pytest.raises(MalformedConfigError) as refused:
+        parse_config(text, where="config.json")
+    assert words in refused.value.what
+    assert refused.value.what.isprintable()
