@@ -9,6 +9,18 @@ from typing import Any
 from estimator.notes import Note
 from estimator.sizes.training import Training
 
+# Classes that trainers name by their path, and the `optim` whose state is theirs.
+_OPTIMIZERS = {
+    "Adam": "adamw_torch",
+    "AdamW": "adamw_torch",
+    "SGD": "sgd",
+    "RMSprop": "rmsprop",
+    "Adagrad": "adagrad",
+    "AdamW8bit": "adamw_bnb_8bit",
+    "PagedAdamW": "paged_adamw_32bit",
+    "PagedAdamW8bit": "paged_adamw_8bit",
+    "Muon": "muon",
+}
 FIELDS = tuple(field.name for field in fields(Training))
 
 
@@ -30,7 +42,14 @@ def _said(config: str | None) -> dict[str, Any]:
 
     read = read_config_file(config)
     values = {name: getattr(read, name, None) for name in FIELDS}
+    if values["optimizer"]:
+        values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _optimizer(name: str) -> str:
+    """`optim` of TrainingArguments: torch.optim.AdamW and bitsandbytes' classes by the names that they have there."""
+    return _OPTIMIZERS.get(name.rpartition(".")[2], name)
 
 
 def _notes(config: str | None, said: Mapping[str, Any]) -> tuple[Note, ...]:

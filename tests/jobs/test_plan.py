@@ -13,7 +13,7 @@ from estimator.cli.sweep import command as sweep_command
 from estimator.errors import UsageError
 from estimator.jobs.largest import Limits, largest_rank, within_limits
 from estimator.jobs.plan import plan
-from estimator.jobs.training import training_from
+from estimator.jobs.training import _optimizer, training_from
 from estimator.request.request import Request
 from estimator.sizes.training import Training
 
@@ -130,6 +130,18 @@ def test_a_trainers_file_says_how_it_trains(tmp_path) -> None:
     assert (training.sequence_length, training.optimizer) == (2048, "adamw_bnb_8bit")
     assert training.gradient_checkpointing
     assert [note.code for note in notes] == ["training_from_config"]
+
+
+@pytest.mark.parametrize(
+    ("name", "optim"),
+    [
+        pytest.param("torch.optim.AdamW", "adamw_torch", id="torchtune"),
+        pytest.param("bitsandbytes.optim.PagedAdamW8bit", "paged_adamw_8bit", id="bitsandbytes"),
+        pytest.param("adamw_bnb_8bit", "adamw_bnb_8bit", id="transformers' own name"),
+    ],
+)
+def test_optimizers_that_are_named_by_their_class(name: str, optim: str) -> None:
+    assert _optimizer(name) == optim
 
 
 def test_without_a_file_the_librarys_defaults_hold() -> None:
