@@ -64,7 +64,9 @@ def adapt(
     request = prepared(index, config)
     injection = injected(request)
     if index is not base:
-        refuse_shared_embeddings(index, [layer.module for layer in injection.layers])
+        refuse_shared_embeddings(
+            index, [layer.module for layer in injection.layers], request.config, tree.input_embedding
+        )
     changed = vocab_size is not None and vocab_size != (base_vocab_size or base_vocabulary(tree))
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
@@ -92,6 +94,8 @@ def _as_written(request: Prepared, done: Outcome, with_embeddings: bool) -> tupl
     """The tensors of the file, or why save_pretrained fails."""
     if with_embeddings and request.index.tree.input_embedding is None:
         return (), f"{NO_EMBEDDING}, and save_pretrained asks for it."
+    if done.save_error is not None:
+        return (), done.save_error
     if request.config.peft_type == "ADALORA" and request.config.rank_pattern:
         return without_given_up_ranks(done.tensors, request.config.rank_pattern)
     return done.tensors, None

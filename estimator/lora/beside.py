@@ -24,7 +24,7 @@ from estimator.lora.runtime import (
     named_modules,
     peft_model,
 )
-from estimator.lora.saving import saved_tensors
+from estimator.lora.saving import SavingError, saved_tensors
 from estimator.lora.wrappers import save_modules, tie_saved_modules, train_tokens
 
 
@@ -36,7 +36,8 @@ def needs_run_time(request: Prepared, layers: Sequence[LoraLayer], with_embeddin
     if config.trainable_token_indices is not None:
         return True
     tree = request.index.tree
-    return with_embeddings and any(layer.module in (tree.input_embedding, tree.output_embedding) for layer in layers)
+    embeddings = [f"{name}." for name in (tree.input_embedding, tree.output_embedding) if name is not None]
+    return with_embeddings and any(name.startswith(f"{layer.module}.") for layer in layers for name in embeddings)
 
 
 def with_all_beside(
@@ -55,6 +56,10 @@ def with_all_beside(
     cast_adapter_dtype(model, adapter_dtype)
     if config.task_type in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
         save_modules(model, index, (*(config.modules_to_save or ()), *request.later_saves))
+    try:
+        tensors, fault = saved_tensors(model, index, config, with_embeddings=with_embeddings, targeted=targeted), None
+    except SavingError as error:
+        tensors, fault = (), str(error)
     trained: dict[str, int] = {}
     for leaf in leaves(model):
         if leaf.trainable:
@@ -63,7 +68,8 @@ def with_all_beside(
         modules=tuple(_described(model)),
         trained=trained,
         all_parameters=sum(leaf.elements for leaf in leaves(model)),
-        tensors=saved_tensors(model, index, config, with_embeddings=with_embeddings, targeted=targeted),
+        tensors=tensors,
+        save_error=fault,
     )
 
 

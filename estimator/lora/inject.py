@@ -18,6 +18,7 @@ from estimator.lora.match import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
     Matched,
     all_linear_modules,
+    check_keys,
     match_modules,
     minimal_targets,
     ranks,
@@ -221,7 +222,8 @@ def _unmatched_patterns(config: LoraConfig, names: Sequence[str], parameters: Se
     found = []
     for field in ("rank_pattern", "alpha_pattern"):
         if field == "rank_pattern" and config.peft_type == "ADALORA":
-            continue  # names of parameters there, with the ranks that training has left
+            check_keys(config.rank_pattern if names else {}, field)
+            continue  # names of parameters, with the ranks that training has left
         unmatched = unmatched_keys(names, getattr(config, field) or {}, field)
         if unmatched and parameters:
             left = set(unmatched_keys(parameters, dict.fromkeys(unmatched), field))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from estimator.errors import UnsupportedError
 from estimator.lora.index import TreeIndex
 from estimator.lora.patterns import Pattern, compiled, fullmatching, is_plain, matching
 from estimator.request.lora_config import LoraConfig
@@ -219,6 +220,23 @@ def unmatched_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str)
     return [key for key in pattern if not taken.get(key, key in last_parts)]
 
 
+def check_keys(keys: Iterable[str], where: str) -> None:
+    """Raises InvalidLoraError for a key that `re` would refuse, UnsupportedError where there are too many to tell."""
+    keys = [key for key in keys if not is_plain(key)]
+    if len(keys) > MAX_KEYS:
+        what = f"{where} holds {len(keys):,} keys; no more than {MAX_KEYS:,} are read."
+        raise UnsupportedError(what, where=where, way_out="name fewer modules")
+    for key in keys:
+        compiled(_key_pattern(key).whole, where=where, said=key)
+
+
+MAX_KEYS = 20_000
+
+
+def _key_pattern(key: str) -> Pattern:
+    return Pattern(rf"(.*\.)?({key})$", key)
+
+
 def _taken_by(keys: Sequence[str], names: Sequence[str], where: str) -> Iterable[tuple[str, list[str]]]:
-    patterns = [Pattern(rf"(.*\.)?({key})$", key) for key in keys]
+    patterns = list(map(_key_pattern, keys))
     return zip(keys, matching(patterns, names, where=where), strict=True) if keys else ()

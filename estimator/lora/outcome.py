@@ -23,3 +23,4 @@ class Outcome(NamedTuple):
     trained: Mapping[str, int]  # trainable parameters by the part of the file
     all_parameters: int  # of the base and of what was added
     tensors: tuple[SavedTensor, ...]
+    save_error: str | None = None  # counting works, save_pretrained fails: why

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.errors import UnsupportedError, UsageError
 from estimator.lora.index import TreeIndex
+from estimator.request.lora_config import LoraConfig
 
 
 def base_vocabulary(tree: ModuleTree) -> int | None:
@@ -41,23 +42,41 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
         )
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
-    return replace(tree, modules=tuple(map(of, tree.modules)))
+    embeddings = _embeddings_of(index)
+    first = embeddings[0] if len(embeddings) > 1 else tree.input_embedding
+    return replace(tree, modules=tuple(map(of, tree.modules)), input_embedding=first)
 
 
-def refuse_shared_embeddings(index: TreeIndex, adapted: Iterable[str]) -> None:
-    """Raises UnsupportedError where a second embedding would be adapted that resizing may have made the very first.
+def _embeddings_of(index: TreeIndex) -> list[str]:
+    """The input embedding and the modules of its kind that share its weight.
 
-    set_input_embeddings of encoder-decoder models gives all parts one and the same module, which then goes by its first
-    name alone; which classes do so is not known here.
+    set_input_embeddings of encoder-decoder models gives all parts one and the same module, which then goes by the first
+    of its names.
     """
     tree = index.tree
     root = index.root(f"{tree.input_embedding}.weight")
-    tied = {name.rpartition(".")[0] for name in tree.tied if index.root(name) == root}
-    shared = tied - {tree.input_embedding, tree.output_embedding}
-    name = next((name for name in adapted if name in shared), None)
+    names = {name.rpartition(".")[0] for name in tree.tied if index.root(name) == root} | {root.rpartition(".")[0]}
+    names.add(tree.input_embedding or "")
+    return index.in_order(name for name in names if name in index.modules and index.modules[name].kind == "Embedding")
+
+
+def refuse_shared_embeddings(index: TreeIndex, adapted: Iterable[str], config: LoraConfig, before: str | None) -> None:
+    """Raises UnsupportedError where the parts' embeddings are adapted or wrapped after resizing made them one.
+
+    `before` is the input embedding before resizing.
+    """
+    shared = _embeddings_of(index)
+    if len(shared) < 2:
+        return
+    tokens = config.trainable_token_indices
+    ends = (*(config.modules_to_save or ()), *(tokens if isinstance(tokens, Mapping) else ()))
+    hit = {*adapted, *(name for name in shared if name.endswith(ends))} if ends else set(adapted)
+    name = next((name for name in shared[1:] if name in hit), None)
+    if name is None and tokens is not None and before not in (None, shared[0]):
+        name = before  # the rows of one embedding, and the head's ties to another
     if name is not None:
         raise UnsupportedError(
-            f"{name} shares its weights with {tree.input_embedding}; after resizing they may be one module.",
+            f"{name} shares its weights with {shared[0]}; after resizing they may be one module.",
             where="--vocab-size",
-            way_out=f"target {tree.input_embedding}, or leave the embeddings out",
+            way_out=f"target {shared[0]}, or leave the embeddings out",
         )

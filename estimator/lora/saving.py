@@ -10,17 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from estimator.lora.index import TreeIndex
-from estimator.lora.runtime import ADAPTER, SAVED, Leaf, Node, child_of, get_submodule, named_modules, state_dict
+from estimator.lora.runtime import ADAPTER, OUTER, SAVED, Leaf, Node, child_of, get_submodule, named_modules, state_dict
 from estimator.lora.tensors import SavedTensor, saved_name
+from estimator.lora.ties import NO_EMBEDDING
 from estimator.request.lora_config import LoraConfig
 
 State = dict[str, Leaf]
 
 
+class SavingError(Exception):
+    """Counting works, save_pretrained fails: why."""
+
+
 def saved_tensors(
     root: Node, index: TreeIndex, config: LoraConfig, *, with_embeddings: bool, targeted: bool
 ) -> tuple[SavedTensor, ...]:
-    """Tensors of the file. `root` is the PeftModel; embeddings go along where asked for."""
+    """Tensors of the file. `root` is the PeftModel; embeddings go along where asked for.
+
+    Raises SavingError where PEFT asks for an embedding that a layer around it hides.
+    """
     state = state_dict(root)
     kept = _adapter(root, state, config)
     kept.update(_wrappers(root, state))
@@ -86,8 +94,11 @@ def _wrappers(root: Node, state: State) -> State:
 def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> State:
     """The input and the output embedding: base layers of targeted ones, else all that stands in their place."""
     kept: State = {}
+    owner = _asked(root)
+    if get_submodule(owner, index.tree.input_embedding or "") is None:
+        raise SavingError(f"{NO_EMBEDDING}, once a layer stands around it")
     for module in (index.tree.input_embedding, index.tree.output_embedding):
-        layer = get_submodule(root, f"base_model.model.{module}") if module is not None else None
+        layer = get_submodule(owner, module) if module is not None else None
         base = child_of(layer, "base_layer") if layer is not None else None
         if layer is None or (targeted and not _is_plain(base)):
             continue
@@ -95,6 +106,15 @@ def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> S
         name = next((name for name, node in named_modules(root) if any(node is one for one in wanted)), None)
         kept.update((key, leaf) for key, leaf in state.items() if name is not None and key.startswith(f"{name}."))
     return kept
+
+
+def _asked(root: Node) -> Node:
+    """The model whose get_input_embeddings answers where the PeftModel's is called: a copy, where it is wrapped."""
+    node = root
+    while node.role in (OUTER, SAVED):
+        saved = node.children.get("modules_to_save") if node.role == SAVED else None
+        node = saved.children[ADAPTER] if saved else next(iter(node.children.values()))
+    return node
 
 
 def _is_plain(base: Node | None) -> bool:

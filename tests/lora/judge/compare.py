@@ -22,10 +22,10 @@ def differences(
         answer = estimate(Request(model=folder, lora=lora, **options), bases=bases)
     except LoraSizeError as error:
         said = f"{error.code}: {error.what}"
-        if real.stage in ("save", "done"):
+        honest = error.code == "unsupported" and options.get("vocab_size") is not None
+        if real.stage in ("save", "done") and not honest:
             return [f"PEFT trains {real.trainable:,} parameters, refused with {said}"]
-        fine = error.code in REFUSALS or (error.code == "unsupported" and options.get("vocab_size") is not None)
-        return [] if fine else [f"PEFT refuses ({real.error[:200]}), answered {said}"]
+        return [] if error.code in REFUSALS or honest else [f"PEFT refuses ({real.error[:200]}), answered {said}"]
     adaptation = answer.adaptation
     if answer.tree.basis == "inferred":  # says itself that it may be wrong
         return []
