@@ -116,7 +116,7 @@ def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
 
 def _of_a_vision_tower(wanted: Wanted, config: Read) -> Shape | None:
     """Rows and columns take a quarter of the head each; Pixtral keeps them side by side."""
-    width = _first(config, "hidden_size", "embed_dim", "d_model")
+    width = _first(config, "embed_dim", "hidden_size", "d_model")  # hidden_size may be the width that it ends in
     heads = _first(config, "num_heads", "num_attention_heads")
     if not width or not heads:
         return None
