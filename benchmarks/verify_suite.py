@@ -86,7 +86,7 @@ def check_all(
     only: str, variants: list[str], every: bool, done: frozenset[tuple[str, str]] = frozenset()
 ) -> Iterator[Row]:
     seen: set[tuple[str, tuple[str, ...]]] = set()
-    for known in known_models():
+    for known in sorted(known_models(), key=_modules):
         if only.lower() not in known.id.lower() or (not every and (known.config_text, known.untied) in seen):
             continue
         seen.add((known.config_text, known.untied))
@@ -98,6 +98,14 @@ def check_all(
             begin = time.perf_counter()
             status, remark = check(known.id, VARIANTS[variant], bases)
             yield Row(known.id, architecture, variant, status, remark, round(time.perf_counter() - begin, 2))
+
+
+def _modules(known: Any) -> int:
+    """Roughly how many modules a model has: small ones first, so that a run that is stopped has seen most classes."""
+    config = json.loads(known.config_text)
+    config = config.get("text_config") or config
+    layers = next((config[n] for n in ("num_hidden_layers", "n_layer", "num_layers", "n_layers") if n in config), 12)
+    return layers * (2 if any(config.get(n) for n in ("num_experts", "num_local_experts", "n_routed_experts")) else 1)
 
 
 def check(model: str, lora: dict[str, Any], bases: BaseCache) -> tuple[str, str]:
