@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from estimator.architecture.module import Module, Parameter
-from estimator.errors import InvalidLoraError, UnsupportedModuleError
+from estimator.errors import InvalidLoraError, UnsupportedError, UnsupportedModuleError
 from estimator.lora.facts import conv_classes
 from estimator.lora.initialisation import (
     check_initialisation,
@@ -64,9 +64,15 @@ def lora_layers(
     """The layers that replace `module`: one, or two for MultiheadAttention.
 
     `weight` is the module's own weight; `scheme` names a quantised one. Raises UnsupportedModuleError and
-    InvalidLoraError where PEFT would refuse.
+    InvalidLoraError where PEFT would refuse, UnsupportedError where the module's shape is not known.
     """
     build = _BUILDERS.get(module.kind)
+    if build is not None and weight is None and not module.parameters and module.kind != "MultiheadAttention":
+        raise UnsupportedError(
+            f"{module.name} is a {module.cls} whose shape is not known: the checkpoint holds no tensor of it.",
+            where="--model",
+            way_out="leave this module out, or name a checkpoint of the class that is adapted",
+        )
     if build is None or weight is None:
         raise UnsupportedModuleError(
             f"{module.name} is a {module.cls}, which LoRA cannot wrap.",

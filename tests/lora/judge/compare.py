@@ -22,7 +22,7 @@ def differences(
         answer = estimate(Request(model=folder, lora=lora, **options), bases=bases)
     except LoraSizeError as error:
         said = f"{error.code}: {error.what}"
-        honest = error.code == "unsupported" and options.get("vocab_size") is not None
+        honest = error.code == "unsupported" and (options.get("vocab_size") is not None or error.where == "--model")
         if real.stage in ("save", "done") and not honest:
             return [f"PEFT trains {real.trainable:,} parameters, refused with {said}"]
         return [] if error.code in REFUSALS or honest else [f"PEFT refuses ({real.error[:200]}), answered {said}"]
