@@ -141,6 +141,7 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "beyond_positions",
             f"{training.sequence_length:,} tokens are more than the {known:,} positions that the model's config names.",
         )
+    yield from _sharding_notes(answer, training)
     experts = _expert_elements(answer)
     if experts and answer.base.model.quantised:
         yield Note(
@@ -155,6 +156,18 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "LoRA on fused experts builds the changed weight of every expert in each forward pass; that memory is not "
             "counted here.",
         )
+
+
+def _sharding_notes(answer: Answer, training: Training) -> Iterator[Note]:
+    """ZeRO-3 and FSDP cut tensors of one dtype (peft 0.21.2, guides on DeepSpeed and FSDP with QLoRA)."""
+    if training.gpus < 2 or training.strategy not in ("zero3", "fsdp"):
+        return
+    packed = [p.dtype for layer in answer.base.model.quantised.values() for p in layer.parameters if p.name == "weight"]
+    if "I8" in packed and answer.base.loaded.precision == "int8":
+        yield Note("not_sharded", f"{training.strategy} cannot cut bitsandbytes' 8-bit weights; nf4 can be cut.")
+    elif "U8" in packed and answer.base.loaded.precision in ("nf4", "fp4"):
+        message = f"{training.strategy} cuts 4-bit weights only where they are stored as floats: --quant-storage bf16."
+        yield Note("not_sharded", message)
 
 
 def _expert_elements(answer: Answer) -> int:

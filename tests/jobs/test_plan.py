@@ -160,6 +160,21 @@ def test_zero_shards_what_it_says() -> None:
     assert one["gradients"] == 8 * three["gradients"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "strategy", "said"),
+    [
+        pytest.param({"base_precision": "nf4"}, "fsdp", True, id="4 bit in bytes"),
+        pytest.param({"base_precision": "nf4", "quant_storage": "bf16"}, "fsdp", False, id="4 bit in floats"),
+        pytest.param({"base_precision": "int8"}, "zero3", True, id="8 bit"),
+        pytest.param({"base_precision": "bf16"}, "zero3", False, id="16 bit"),
+        pytest.param({"base_precision": "nf4"}, "zero2", False, id="weights stay whole"),
+    ],
+)
+def test_weights_that_cannot_be_cut_are_said(changes, strategy: str, said: bool) -> None:
+    answer = plan(replace(REQUEST, **changes), replace(TRAINING, gpus=2, strategy=strategy))
+    assert ("not_sharded" in {note.code for note in answer.notes}) == said
+
+
 def test_an_unknown_optimizer_is_refused() -> None:
     with pytest.raises(UsageError):
         plan(REQUEST, replace(TRAINING, optimizer="adamw"))
