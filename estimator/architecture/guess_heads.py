@@ -11,7 +11,7 @@ from estimator.architecture.module import Module, Parameter
 
 # Classes whose head is there even where the file has nothing for it.
 _GENERATES = re.compile(
-    r".*(ForCausalLM|LMHead(Model)?|WithLMHead|ForConditionalGeneration|ForMaskedLM|ForPreTraining|LM)"
+    r".*(ForCausal\w+|LMHead(Model)?|ForConditionalGeneration|ForMaskedLM|For\w+To(Text|Speech)|LM)"
 )
 _SPEECH = re.compile(r"(.*\.)?encoder\.(conv_?\d|subsampling.*)")  # what a speech encoder begins with
 _HEAD = re.compile(r"(.*\.)?\w*(head|predictions|loss|decoder)")
@@ -73,12 +73,12 @@ def _heads_of_biases(modules: list[Module], names: Embeddings, source: str) -> I
     tables = {source: names.modules[source]} | {m.name: m for m in modules if m.kind == "Embedding" and m.parameters}
     for module in modules:
         own = module.parameters
-        if len(own) != 1 or own[0].name != "bias" or not _HEAD.fullmatch(module.name):
+        if len(own) != 1 or own[0].name != "bias":
             continue
         rows = own[0].shape[:1]
         table = next((name for name, table in tables.items() if table.parameters[0].shape[:1] == rows), None)
         inside = names.children.get(module.name, ())
-        if table is not None and "decoder" not in inside:
+        if (table == source or (table and _HEAD.fullmatch(module.name))) and "decoder" not in inside:
             yield _Head(f"{module.name}.decoder" if inside else module.name, table, own)
 
 

@@ -23,8 +23,9 @@ _BUFFERS = re.compile(
     r"(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|e_score_correction_bias"
     r"|final_logits_bias|relative_position_index|attn_mask|mean|std|freqs|cos|sin)"
 )
-_EMBEDDING = re.compile(r"(embed|emb$|wte$|wpe$|shared$|word_embeddings|position_embed|lookup)")
-_PROJECTION = re.compile(r"(dense|proj|projections?|linear|fc\d*)$")
+_EMBEDDING = re.compile(r"embed|lookup|(emb|wte|wpe|shared|_token|quer(y|ies)_feat(ure)?s?)$")
+_PROJECTION = re.compile(r"(dense|proj|projections?|projector|linear|fc\d*|_out)$")
+_LINEAR = re.compile(r"(linear|proj|fc\d?|w\d)$")
 _TRANSPOSED = re.compile(r"transpos|deconv|convtr|upscale_conv|conv_?t(_|\d|$)")
 _UPSAMPLES = re.compile(r"upsampl|(^|\.)ups\.")  # sound is made longer by transposed convolutions, images are not
 _FIRST = re.compile(r"((conv_in|conv_?[01]|(layers|convs|conv_layers)\.0(\.conv)?|conv_0\.conv|conv_pre)$|patch_embed)")
@@ -51,7 +52,12 @@ def told_apart(owner: str, tensors: Collection[Parameter], meanings: Meanings) -
     if {"weight", "running_mean"} <= names and "num_batches_tracked" not in names:
         return Sorted((), tuple(tensors))  # a batch norm that is frozen has nothing but buffers
     known, leaf = meanings.get("buffers", ()), owner.rpartition(".")[2]
-    buffers = tuple(t for t in tensors if _BUFFERS.fullmatch(t.name) or t.name in known or f"{leaf}.{t.name}" in known)
+    plain = {"weight", "bias"} if "weight" in names else set()  # a mask may be called bias, where it stands alone
+    buffers = tuple(
+        t
+        for t in tensors
+        if t.name not in plain and (_BUFFERS.fullmatch(t.name) or t.name in known or f"{leaf}.{t.name}" in known)
+    )
     parameters = sorted((t for t in tensors if t not in buffers), key=lambda t: (t.name == "bias", t.name != "weight"))
     return Sorted(tuple(parameters), buffers)
 
@@ -66,20 +72,35 @@ def kind_of(name: str, own: Mapping[str, Shape], meanings: Meanings, experts: Co
     weight, bias = own.get("weight"), own.get("bias")
     if weight is None or set(own) - {"weight", "bias"} or len(weight) not in _BY_DIMENSIONS:
         return "other"
-    if bias is not None and (len(bias) != 1 or bias[0] != weight[0]):
-        return (
-            "Conv1D" if len(weight) == 2 and bias == weight[1:] else "other"
-        )  # output last, as transposed ones have it
-    parent, leaf = name.rpartition(".")[0].rpartition(".")[2], name.rpartition(".")[2]
-    for key in (f"{parent}.{leaf}:{len(weight)}", f"{leaf}:{len(weight)}"):
-        if not leaf.isdigit() and key in meanings:
-            is_router = meanings[key] == "other" and len(weight) == 2
-            return "Linear" if is_router and weight[0] not in experts else meanings[key]
-    said = (parent if leaf.isdigit() else leaf).lower()
-    if len(weight) > 2:
-        transposed = _TRANSPOSED.search(name.lower()) or (len(weight) == 3 and _UPSAMPLES.search(name.lower()))
-        return "other" if transposed else _BY_DIMENSIONS[len(weight)]
-    return "Embedding" if bias is None and _EMBEDDING.search(said) and not _PROJECTION.search(said) else "Linear"
+    if bias is not None and (
+        len(bias) != 1 or bias[0] != weight[0]
+    ):  # output last: Conv1D, or a transposed convolution
+        return "Conv1D" if len(weight) == 2 and bias == weight[1:] else "other"
+    return _meant(name, weight, meanings, experts) or _shown(name, weight, bias is not None, experts)
+
+
+def _meant(name: str, weight: Shape, meanings: Meanings, experts: Collection[int]) -> str | None:
+    """What most families mean by the name; None where it says nothing. Routers have a row for each expert."""
+    parent, _, leaf = name.rpartition(".")
+    parent = parent.rpartition(".")[2]
+    if leaf.isdigit():
+        return None
+    found = next(
+        (meanings[key] for part in (f"{parent}.{leaf}", leaf) if (key := f"{part}:{len(weight)}") in meanings), None
+    )
+    return "Linear" if found == "other" and len(weight) == 2 and weight[0] not in experts else found
+
+
+def _shown(name: str, weight: Shape, biased: bool, experts: Collection[int]) -> str:
+    """What shapes suggest, and words that are in the name."""
+    last = re.sub(r"\.\d+$", "", name).rpartition(".")[2].lower()
+    if len(weight) == 2:
+        embeds = not biased and _EMBEDDING.search(last) and not _PROJECTION.search(last)
+        return "Embedding" if embeds else "Linear"
+    if len(weight) == 3 and weight[0] in experts and _LINEAR.search(last):
+        return "other"  # one matrix for each expert
+    transposed = _TRANSPOSED.search(name.lower()) or (len(weight) == 3 and _UPSAMPLES.search(name.lower()))
+    return "other" if transposed else _BY_DIMENSIONS[len(weight)]
 
 
 def expert_counts(config: Mapping[str, Any]) -> set[int]:

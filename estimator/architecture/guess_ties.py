@@ -12,6 +12,7 @@ from estimator.architecture.module import Module
 
 _KINDS_OF_LAYERS = ("layers_block_type", "layer_types")
 _SHARED_BLOCK = re.compile(r"(.*\blayers)\.(\d+)\.(shared_trans\w*)(\.|$)")
+_STACKS = ("encoder", "decoder", "text_encoder", "text_decoder")
 _OWN_NAMES = {"shared": "embed_tokens", "word_embeddings": "word_embeddings"}  # in encoder and decoder
 
 
@@ -55,7 +56,7 @@ def _with_stacks(modules: list[Module], names: Embeddings, embedding: str) -> Ad
     own = _OWN_NAMES.get(leaf)
     tied, added = {}, list(modules)
     weight = names.modules[embedding].parameters[:1]
-    for part in ("encoder", "decoder") if own and weight else ():
+    for part in _STACKS if own and weight else ():
         stack = f"{before}.{part}".lstrip(".")
         name = f"{stack}.{own}"
         if stack in names.modules and name not in names.modules:
