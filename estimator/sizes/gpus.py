@@ -1,9 +1,13 @@
 """GPUs by name: the memory that CUDA reports on them, and their peak at 16 bits.
 
-`CUDA bytes`: `torch.cuda.get_device_properties(0).total_memory` in GiB with two digits, the smallest figure of public
-out-of-memory reports ("GPU 0 has a total capacity of ...") and deviceQuery listings; drivers and ECC settings move a
-card by some hundred MB. It lies 0.3 to 0.8 GiB below what nvidia-smi shows in all, given beside it in MiB.
-`TFLOPS`: dense bf16 (fp16 before Ampere) with float32 sums, from NVIDIA's data sheets, which print twice as much
+`cuda_gib` is `torch.cuda.get_device_properties(0).total_memory`: the smallest figure of public out-of-memory reports
+("GPU 0 has a total capacity of ..."), for instance pytorch/torchchat#1341 (RTX 4090), TrajectoryCrafter#20 (RTX 5090),
+vllm#16343 (RTX 3090), vllm#27508 (H100), Control-GIC#8 (A100 80 GB), Qwen3-VL#2097 (L40), RB-Modulation#5 (A30),
+VGGT-Long#6 (A4000). No such report was looked up for P100, V100, A10, A6000, L4, RTX 4080, H200 and B200: there it is
+the figure that is usually quoted. Drivers and ECC settings move a card by some hundred MB.
+`smi_mib` is the total of nvidia-smi, 0.1 to 1.1 GiB more; T4, L4, A10, A100, L40S, H100 and H200 as Modal publishes
+them (thundergolfer.com/blog/nvidia-gpu-memory-capacity).
+`tflops` is dense bf16 (fp16 before Ampere) with float32 sums, from NVIDIA's data sheets, which print twice as much
 where they count sparsity.
 """
 
