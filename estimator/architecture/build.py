@@ -12,7 +12,9 @@ from estimator.architecture.facts import ClassFacts
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree
+from estimator.architecture.tie_names import expanded
 from estimator.architecture.ties import resolve_ties
+from estimator.architecture.towers import opened, with_towers
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.notes import Note
 
@@ -38,6 +40,9 @@ def build(
         from estimator.architecture.infer import infer
 
         return infer(config, checkpoint)
+    facts, unknown = with_towers(facts, config)
+    for part in unknown:
+        facts = opened(facts, part)
     lookup = lookup_for(config, facts, num_labels)
     loaded = load(checkpoint.tensors, facts, lookup)
     if len(loaded.unexpected) * 2 > len(checkpoint.tensors) and facts.name not in (config.get("architectures") or ()):
@@ -63,7 +68,8 @@ def build(
         keep_in_fp32_strict=facts.keep_in_fp32_strict,
         transposed=grown.transposed,
         is_composite=facts.is_composite,
-        notes=(*tie_notes, *grown.notes, *_left_out(loaded, facts)),
+        basis="inferred" if grown.open_parts else "exact",
+        notes=(*_inferred(grown), *tie_notes, *grown.notes, *_left_out(loaded, facts)),
     )
 
 
@@ -89,11 +95,22 @@ def _declared(facts: ClassFacts, grown: Grown) -> dict[str, str]:
     names = {
         f"{module.name}.{parameter.name}".lstrip(".") for module in grown.modules for parameter in module.parameters
     }
-    return {name: source for name, source in facts.declared_ties if source in names}
+    return expanded(facts.declared_ties, names)
 
 
 def _present(name: str | None, grown: Grown) -> str | None:
     return name if name is not None and any(module.name == name for module in grown.modules) else None
+
+
+def _inferred(grown: Grown) -> list[Note]:
+    """A note on parts whose classes the facts do not know."""
+    if not grown.open_parts:
+        return []
+    parts = ", ".join(grown.open_parts)
+    message = (
+        f"The modules of {parts} are another package's, or of an unknown model type: inferred from names and shapes."
+    )
+    return [Note("inferred", message)]
 
 
 def _left_out(loaded: Load, facts: ClassFacts) -> list[Note]:

@@ -7,7 +7,7 @@
     "path<"  "path>="   the index is below the field's number, or not;  "one-other<": below the difference of two
     "#=0|2" "#~0|2"     the index is, is not one of these;  "#%2=1": its remainder;  "#last" "#!last"
     "#first" "#!first"  all indices that lead there are 0, are not
-    "^..."              the same of the next outer index, as the stage of a block
+    "^..."              the same of the next outer index, as the stage of a block;  "^^...": of the one after
     "a & b"             both;  "a / b": either
 
 A path is a field of config.json, nested ones joined by dots. `None` fields count as absent: the class's default stands
@@ -102,3 +102,19 @@ def _holds_of_field(text: str, lookup: Lookup, place: Place) -> bool:
 def written(value: Any) -> str:
     """A field's value as conditions write it."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def under(condition: str, section: str) -> str:
+    """The condition, or "n:..." of a count, with its fields looked up in a section of the config."""
+    if not condition or condition[0] in "#+" or condition == "!":
+        return condition
+    for joint in (" / ", " & "):
+        if joint in condition:
+            return joint.join(under(part, section) for part in condition.split(joint))
+    if condition.startswith("n:"):
+        return condition if condition[2:].isdigit() else f"n:{section}.{condition[2:]}"
+    if condition[0] in "^?!":
+        rest = condition[1:]
+        return condition[0] + (under(rest, section) if condition[0] == "^" else f"{section}.{rest}")
+    at = min(position for mark in "=~@<>" if (position := condition.find(mark)) > 0)
+    return "-".join(f"{section}.{path}" for path in condition[:at].split("-")) + condition[at:]

@@ -76,13 +76,18 @@ def _split_list(shapes: Shapes, transform: Transform, arguments: Mapping[str, An
 
 
 def _transpose(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes | None:
-    if arguments.get("check_dims"):
-        return None
     shape = list(_only(shapes))
     one, other = arguments["dim0"], arguments["dim1"]
-    shape[one], shape[other] = shape[other], shape[one]
     target = transform.sources[0] if len(transform.targets) > 1 else transform.targets[0]
-    return {target: [tuple(shape)]}
+    swapped = [
+        shape[other] if axis == one else shape[one] if axis == other else size for axis, size in enumerate(shape)
+    ]
+    if arguments.get("check_dims"):  # only where the model has it the other way round
+        axis, field = arguments.get("expected") or (None, "")
+        size = arguments["config"](field) if axis is not None else None
+        fitting = [form for form in (shape, swapped) if axis is not None and form[axis] == size]
+        return {target: [tuple(fitting[0])]} if fitting else None
+    return {target: [tuple(swapped)]}
 
 
 def _flatten(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:

@@ -41,6 +41,7 @@ def _text(value: Any) -> str:
         return str(value)
 
 
+_OUTER_LISTS = 2  # how far out a condition may look
 _FALSY = {"false", "null", "0", "0.0", ""}
 
 
@@ -81,10 +82,17 @@ def _atoms(
 ) -> Iterator[tuple[str, frozenset[int], frozenset[int]]]:
     """(condition, which of `yes` it holds for, which of `no`), the likelier first."""
     yield from _tried(itertools.chain(_of_fields(yes, no, varying), _placed(yes, no, varying)), yes, no)
-    if all(setting.place.outer and setting.place.outer.outer for setting in [*yes, *no]):
-        yes, no = ([s._replace(place=s.place.outer) for s in settings] for settings in (yes, no))
+    for depth in range(1, _OUTER_LISTS + 1):
+        outer = [[s._replace(place=s.place.outer) for s in settings if s.place.outer] for settings in (yes, no)]
+        if [len(yes), len(no)] != [len(settings) for settings in outer] or not _in_lists(*outer):
+            return
+        yes, no = outer
         for condition, right, wrong in _tried(_placed(yes, no, varying), yes, no):
-            yield f"^{condition}", right, wrong
+            yield f"{'^' * depth}{condition}", right, wrong
+
+
+def _in_lists(yes: Sequence[Setting], no: Sequence[Setting]) -> bool:
+    return all(setting.place.outer for setting in [*yes, *no])
 
 
 def _placed(yes: Sequence[Setting], no: Sequence[Setting], varying: Iterable[str]) -> Iterator[tuple[str, Any]]:

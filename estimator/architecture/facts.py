@@ -19,13 +19,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.architecture.structure import Structure, line_of, read_children, read_structure
 
 FACTS = Path(__file__).with_name("classes.facts")
 _BLOCK_CHARACTERS = 96_000
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]  # stated, so that bytes stay the same
+
+
+class Tower(NamedTuple):
+    """A part of a model whose class is chosen by the model type that a section of the config names."""
+
+    module: str  # its path
+    section: str  # the config field that holds its config
+    model_type: str  # the default
+    task: str  # whose class is built: "FEATURE_EXTRACTION", "CAUSAL_LM", "BACKBONE", ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,7 @@ class ClassFacts:
     declared_ties: tuple[tuple[str, str], ...] = ()  # parameter, source; `declared_ties` in module.py
     tie_word_embeddings: bool | None = None  # the class's default; None: no such field
     is_composite: bool = False
+    towers: tuple[Tower, ...] = ()  # parts that an Auto class chooses by a section's model_type
     activations: Mapping[str, str]
 
 
@@ -143,6 +153,7 @@ def class_facts(name: str) -> ClassFacts | None:
         declared_ties=tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
         tie_word_embeddings=said.get("tie"),
         is_composite=said.get("composite", False),
+        towers=tuple(Tower(*tower) for tower in said.get("towers", ())),
         activations=line("$activations"),
     )
 

@@ -11,6 +11,7 @@ from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.structure import Slot
+from estimator.architecture.tie_names import matched
 from estimator.dtypes import FROM_TORCH
 from estimator.notes import Note
 
@@ -19,12 +20,11 @@ Missing = tuple[int, Slot, bool]
 
 def fill(
     modules: list[Module], missing: list[Missing], facts: ClassFacts, lookup: Lookup, config: Mapping[str, Any]
-) -> tuple[list[Module], set[str], list[Note]]:
-    """The modules with what was missing put in, the full names of it, and a note on what no rule could size."""
+) -> tuple[list[Module], list[Note]]:
+    """The modules with what was missing put in, and a note on what no rule could size."""
     shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
     dtype = _dtype(config, modules)
     added: dict[int, dict[str, Parameter]] = {}
-    names, unknown = set(), []
     waiting = [entry for entry in missing if not entry[2]]
     for _ in range(2):  # a tie's source may itself be missing
         later = []
@@ -37,7 +37,6 @@ def fill(
                 later.append((at, slot, buffer))
                 continue
             shapes[name] = shape
-            names.add(name)
             added.setdefault(at, {})[slot.name] = Parameter(
                 slot.name, shape, slot.dtype or dtype, slot.dtype is not None
             )
@@ -46,7 +45,7 @@ def fill(
     for at, found in added.items():
         modules[at] = modules[at]._replace(parameters=_ordered(modules[at], found, facts))
     unsized = _fill_buffers(modules, [entry for entry in missing if entry[2]], shapes, lookup, dtype)
-    return modules, names, [*_note(unknown), *_buffer_note(unsized)]
+    return modules, [*_note(unknown), *_buffer_note(unsized)]
 
 
 def _fill_buffers(
@@ -90,17 +89,6 @@ def _tied_shape(name: str, shapes: Mapping[str, Any], facts: ClassFacts, lookup:
             if partner in shapes and holds(condition, lookup, Place()):
                 return shapes[partner]
     return None
-
-
-def matched(name: str, pattern: str, other: str) -> str | None:
-    """`other` with its "*" filled as the name fills the pattern's; None where the pattern is not the name's."""
-    if "*" not in pattern:
-        return other if name == pattern and "*" not in other else None
-    found = re.fullmatch(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
-    if found is None:
-        return None
-    indices = iter(found.groups())
-    return re.sub(r"\*", lambda _: next(indices, "0"), other)
 
 
 def _fresh_shape(name: str, facts: ClassFacts, lookup: Lookup) -> tuple[int, ...] | None:

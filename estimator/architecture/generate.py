@@ -1,4 +1,5 @@
-"""Writes the facts: python -m estimator.architecture.generate [--check] [--explain CLASS] [--jobs N]
+"""Writes the facts: python -m estimator.architecture.generate [--check [--sample N]] [--explain CLASS] [--jobs N]
+[--cache FOLDER [--part K/N]]
 
 Every class of every Auto mapping of the installed transformers is built tiny, under many configs, without weights; what
 is common becomes one line. Needs torch and transformers, and timm, pillow and torchvision for the classes that wrap
@@ -10,20 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import resource
 import sys
-import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from estimator.architecture.facts import FACTS, explain, pack, whole_text
-from estimator.architecture.meanings import meanings
-from estimator.architecture.structure import Structure, line_of, read_children, write_list, write_structure
+from estimator.architecture.facts import FACTS, class_facts, explain, line, pack, whole_text
+from estimator.architecture.structure import Structure, write_list, write_structure
+from estimator.architecture.surveys import part_of, surveys
 
-_MEMORY_BYTES = 6 << 30
 _TASKS = {
     "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
@@ -31,6 +28,10 @@ _TASKS = {
     "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
     "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
     "FEATURE_EXTRACTION": "MODEL_MAPPING_NAMES",
+}
+_PARTS = {  # what else an Auto class builds inside another model
+    "TEXT_ENCODING": "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
+    "BACKBONE": "MODEL_FOR_BACKBONE_MAPPING_NAMES",
 }
 
 
@@ -68,66 +69,24 @@ def dumped(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _survey(name: str) -> tuple[str, Any, str | None]:
-    from estimator.architecture.survey import survey
-
-    warnings.simplefilter("ignore")
-    try:
-        return name, survey(name), None
-    except Exception as error:
-        return name, None, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-
-
-def cyclic(ties: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Ties to a layer that differs by config, in one: "%" for the index of a stored copy, taken in turn."""
-    groups: dict[tuple[str, str], list[Sequence[str]]] = {}
-    for tie in ties:
-        groups.setdefault((tie[0], re.sub(r"(?<=\.)\d+(?=\.)", "%", tie[1], count=1)), []).append(tie)
-    found = []
-    for (target, source), alike in groups.items():
-        if len({tie[1] for tie in alike}) > 1 and "*" in target:
-            found.append([target, source, ""])
-        else:
-            found += [list(tie) for tie in alike]
-    return found
-
-
-def _limit_memory() -> None:
-    """A change may make a huge model: it is to fail alone."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-
-
-def surveys(names: Iterable[str], jobs: int) -> Iterable[tuple[str, Any, str | None]]:
-    if jobs == 1:
-        yield from map(_survey, names)
-        return
-    with ProcessPoolExecutor(jobs, initializer=_limit_memory) as pool:
-        yield from pool.map(_survey, names, chunksize=8)
-
-
-def generate(jobs: int = 1) -> str:
-    """The facts file's text."""
+def generate(jobs: int = 1, folder: Path | None = None) -> str:
+    """The facts file's text; surveys are kept in the folder, and taken from it."""
     from estimator.architecture import tiny
     from estimator.architecture.survey import activations
 
     classes = tiny.classes()
-    lines, refused, built = Lines(), {}, {}
-    for name, surveyed, reason in surveys(classes, jobs):
+    lines, refused = Lines(), {}
+    for name, surveyed, reason in surveys(classes, jobs, folder):
         if surveyed is None:
             refused[name] = reason
             continue
-        facts = dict(surveyed.facts)
-        built.setdefault(classes[name].model_type, []).append(surveyed.structure)
-        facts["ties"] = cyclic(facts["ties"])
+        facts = said_of(surveyed, classes[name].mappings)
         facts["transforms"] = [lines.shared("~transform", transform) for transform in facts["transforms"]]
         facts["root"] = lines.structure(surveyed.structure)
-        facts["fresh"] = _needed_fresh(facts["fresh"], classes[name].mappings)
-        facts["defaults"] = _needed_defaults(facts["defaults"], dumped(facts["ties"]) + _text_of(lines, facts["root"]))
         facts["root"] = "" if facts["root"] == name else facts["root"]
         lines.lines[f"={name}"] = dumped({key: value for key, value in facts.items() if keep(key, value)})
         for problem in surveyed.unresolved:
             print(f"{name}: {problem}", file=sys.stderr)
-    lines.lines["$names"] = dumped(meanings(built))
     lines.lines["$refused"] = dumped(refused)
     lines.lines["$activations"] = dumped(activations())
     lines.lines["$legacy"] = dumped(_legacy())
@@ -135,6 +94,15 @@ def generate(jobs: int = 1) -> str:
     body = "\n".join(f"{name}\t{text}" for name, text in sorted(lines.lines.items()))
     stamp = f"# Generated by python -m estimator.architecture.generate from transformers {version('transformers')}"
     return f"{stamp}, torch {version('torch').partition('+')[0]}\n{body}\n"
+
+
+def said_of(surveyed: Any, mappings: Sequence[str]) -> dict[str, Any]:
+    """What is written of a class beside its modules, with more than is kept of it."""
+    facts = dict(surveyed.facts)
+    facts["fresh"] = _needed_fresh(facts["fresh"], mappings)
+    conditions = dumped(facts["ties"]) + dumped(sorted(surveyed.conditions))
+    facts["defaults"] = _needed_defaults(facts["defaults"], conditions)
+    return facts
 
 
 def _legacy() -> list[Any]:
@@ -149,7 +117,7 @@ def _model_types() -> dict[str, str]:
     from transformers.models.auto import modeling_auto
 
     found: dict[str, dict[str, str]] = {}
-    for task, mapping in _TASKS.items():
+    for task, mapping in {**_TASKS, **_PARTS}.items():
         for model_type, name in getattr(modeling_auto, mapping).items():
             found.setdefault(model_type, {})[task] = name if isinstance(name, str) else name[0]
     for mapping in sorted(vars(modeling_auto), key=_likelihood):
@@ -183,20 +151,6 @@ def _needed_defaults(defaults: dict[str, Any], conditions: str) -> dict[str, Any
     }
 
 
-def _text_of(lines: Lines, root: str) -> str:
-    """All lines below one."""
-    done: dict[str, str] = {}
-    waiting = [line_of(root)]
-    while waiting:
-        name = waiting.pop()
-        if name not in done:
-            done[name] = lines.lines[name]
-            written = json.loads(done[name])
-            children = read_children(written[1]) if len(written) > 1 else []
-            waiting += [line_of(ref) for _, _, options in children for _, ref in options]
-    return "".join(done.values())
-
-
 def _likelihood(mapping: str) -> tuple[int, str]:
     """Which mapping a checkpoint that names no class is most likely of: generation first, the bare model last."""
     first = (
@@ -214,17 +168,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 1 where --check finds another text than the file's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the file; write nothing")
+    parser.add_argument("--sample", type=int, metavar="N", help="check N classes, spread over the alphabet")
     parser.add_argument("--explain", metavar="CLASS", help="print what the file says of a class")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep surveys there, and go on from them")
+    parser.add_argument("--part", metavar="K/N", help="only survey the K-th of N parts into --cache; write nothing")
     options = parser.parse_args(arguments)
     if options.explain:
         print(explain(options.explain))
         return 0
-    text = generate(options.jobs)
+    if options.part:
+        return _survey_part(options.part, options.jobs, options.cache)
+    if options.check and options.sample:
+        return _check_sample(options.sample)
+    text = generate(options.jobs, options.cache)
     if not options.check:
         FACTS.write_bytes(pack(text))
         return 0
     return _difference(whole_text(), text)
+
+
+def _survey_part(part: str, jobs: int, folder: Path | None) -> int:
+    from estimator.architecture import tiny
+
+    if folder is None:
+        raise SystemExit("--part needs --cache: what it surveys is put together by a run without --part")
+    for _ in surveys(part_of(list(tiny.classes()), part), jobs, folder):
+        pass
+    return 0
+
+
+def _check_sample(count: int) -> int:
+    """Compares some classes as they are surveyed now with what the file says of them."""
+    from estimator.architecture import tiny
+
+    classes = tiny.classes()
+    changes = [change for name in list(classes)[:: max(1, len(classes) // count)] for change in differences(name)]
+    print("\n".join(changes))
+    return int(bool(changes))
+
+
+def differences(name: str) -> list[str]:
+    """What the file says of a class that a survey of it does not, now."""
+    from estimator.architecture import tiny
+
+    (outcome,) = surveys([name])
+    said = line(f"={name}")
+    if outcome.surveyed is None or said is None:
+        same = outcome.surveyed is None and said is None
+        return [] if same else [f"{name}: {'no longer built' if said else 'not in the file'} ({outcome.reason})"]
+    facts = said_of(outcome.surveyed, tiny.classes()[name].mappings)
+    now = json.loads(dumped({key: value for key, value in facts.items() if keep(key, value)}))
+    then = {**said, **({"transforms": [line(ref) for ref in said["transforms"]]} if "transforms" in said else {})}
+    then.pop("root", None)
+    found = [
+        f"{name}: {key}: {str(then.get(key))[:200]} in the file, {str(now.get(key))[:200]} now"
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key)
+    ]
+    return found + ([] if outcome.surveyed.structure == class_facts(name).root else [f"{name}: modules differ"])
 
 
 def _difference(old: str, new: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,26 +11,29 @@ from estimator.architecture.fresh import fill
 from estimator.architecture.infer import below_open
 from estimator.architecture.load import Load, Loaded, child_of, count_of
 from estimator.architecture.module import Module, Parameter
+from estimator.architecture.sharing import Branch, Sharing
 from estimator.architecture.structure import Child, Slot, Structure
 from estimator.notes import Note
 
 ACTIVATION = "ACT2FN:"
-Branch = dict[str, Any]  # names below a module: a Branch, or a Loaded
 
 
 class Grown(NamedTuple):
     modules: tuple[Module, ...]
     transposed: tuple[str, ...]  # parameters of experts kept (experts, in, out)
-    fresh: frozenset[str]  # parameters that the checkpoint lacks
+    in_turn: tuple[tuple[str, str], ...] = ()  # modules of layers that share in turn, with the one that is stored
     notes: tuple[Note, ...] = ()
+    open_parts: tuple[str, ...] = ()  # modules below which names and shapes alone tell
 
 
 def grow(facts: ClassFacts, loaded: Load, lookup: Lookup, config: Mapping[str, Any]) -> Grown:
     """Every module, in order. A parameter that the checkpoint lacks has the shape that config.json gives it."""
-    grower = _Grower(facts, lookup, loaded.parameters)
-    grower.module("", facts.root, branches(loaded.parameters), Place())
-    modules, fresh, notes = fill(grower.modules, grower.missing, facts, lookup, config)
-    return Grown(tuple(modules), tuple(grower.transposed), frozenset(fresh), tuple(notes))
+    root = branches(loaded.parameters)
+    sharing = Sharing(facts, lookup, root)
+    grower = _Grower(facts, lookup, sharing)
+    grower.module("", facts.root, root, Place())
+    modules, notes = fill(grower.modules, grower.missing, facts, lookup, config)
+    return Grown(tuple(modules), tuple(grower.transposed), tuple(sharing.pairs), tuple(notes), tuple(grower.open_parts))
 
 
 def branches(parameters: Mapping[str, Loaded]) -> Branch:
@@ -47,11 +49,12 @@ def branches(parameters: Mapping[str, Loaded]) -> Branch:
 
 
 class _Grower:
-    def __init__(self, facts: ClassFacts, lookup: Lookup, stored: Mapping[str, Loaded]) -> None:
-        self.facts, self.lookup, self.stored = facts, lookup, stored
+    def __init__(self, facts: ClassFacts, lookup: Lookup, sharing: Sharing) -> None:
+        self.facts, self.lookup, self.sharing = facts, lookup, sharing
         self.modules: list[Module] = []
         self.missing: list[tuple[int, Slot, bool]] = []  # module's place, slot, whether it is a buffer
         self.transposed: list[str] = []
+        self.open_parts: list[str] = []
 
     def module(self, name: str, structure: Structure, branch: Branch, place: Place) -> None:
         """Adds the module and all below it."""
@@ -68,11 +71,12 @@ class _Grower:
         before = f"{name}." if name else ""
         if structure.is_open:
             self.modules[at:] = below_open(name, branch)
+            self.open_parts.append(name)
             return
         for child in structure.children:
             for part, its_place in self._names(child, branch, place, name):
                 below = branch.get(part)
-                below = below if isinstance(below, dict) else {}
+                below = self.sharing.branch(before + part, below if isinstance(below, dict) else {})
                 option = self._option(child, below, its_place)
                 if option is not None:
                     self.module(before + part, option, below, its_place)
@@ -106,10 +110,10 @@ class _Grower:
     def _names(self, child: Child, branch: Branch, place: Place, parent: str) -> list[tuple[str, Place]]:
         """The children that are there, each with its place."""
         if child.name.endswith("*"):
-            return self._indices(child, branch, place)
+            return self._indices(child, branch, place, parent)
         return [(child.name, place)] if self._there(child, branch, place, parent) else []
 
-    def _indices(self, child: Child, branch: Branch, place: Place) -> list[tuple[str, Place]]:
+    def _indices(self, child: Child, branch: Branch, place: Place, parent: str) -> list[tuple[str, Place]]:
         stem = child.name[:-1]
         ends = [
             part[len(stem) :] for part, below in branch.items() if part.startswith(stem) and isinstance(below, dict)
@@ -118,32 +122,16 @@ class _Grower:
         count = count_of(child.when, self.lookup) if child.when is not None else None
         total = max(count or 0, stored[-1] + 1 if stored else 0)
         gaps = any(map(_weightless, (option for _, option in child.options)))
-        indices = range(total) if gaps else stored
+        before = f"{parent}.{stem}" if parent else stem
+        held = {*stored, *(index for index in range(count or 0) if self.sharing.is_tied(f"{before}{index}"))}
+        indices = range(total) if gaps else sorted(held)
         return [(f"{stem}{index}", place.inner(index, total)) for index in indices]
-
-    def _is_tied(self, path: str) -> bool:
-        """Whether what lies there shares weights that the file holds elsewhere, so that it need not hold them."""
-        parts = path.split(".")
-        for target, source, condition in self.facts.ties:
-            names = target.split(".")
-            alike = len(names) > len(parts) and all(
-                name == part or (name == "*" and part.isdigit()) for name, part in zip(names, parts, strict=False)
-            )
-            if alike and self._is_stored(source) and holds(condition, self.lookup, Place()):
-                return True
-        return False
-
-    def _is_stored(self, pattern: str) -> bool:
-        if "*" not in pattern and "%" not in pattern:
-            return pattern in self.stored
-        expression = re.compile(re.sub(r"\\\*|%", r"\\d+", re.escape(pattern)))
-        return any(expression.fullmatch(name) for name in self.stored)
 
     def _there(self, child: Child, branch: Branch, place: Place, parent: str) -> bool:
         if isinstance(branch.get(child.name), dict):
             return True
         if child.when is None or child.when == "!":
-            return child.when is None and self._is_tied(f"{parent}.{child.name}".lstrip("."))
+            return child.when is None and self.sharing.is_tied(f"{parent}.{child.name}".lstrip("."))
         if child.when[:1] == "+":
             return child.when[1:] in branch
         return holds(child.when, self.lookup, place)

@@ -10,6 +10,8 @@ from estimator.architecture.discover import Setting, find_condition
 from estimator.architecture.observe import Seen, SeenTensor
 from estimator.architecture.structure import Child, Slot, Structure
 
+_MOST_FORMS = 5
+_CHANCE = 6  # a list of more elements is as long as another one hardly by chance
 ACTIVATION = "ACT2FN:"  # a class written as this and a field's path is the activation that the field names
 
 
@@ -86,6 +88,7 @@ class Merger:
         counts = [len(sight.seen.children) for sight in sights]
         if len(set(counts)) == 1:
             described = [path for path, items in sights[0].setting.lists.items() if items and items[0][:1] == "{"]
+            described += sorted(sights[0].setting.lists) if counts[0] > _CHANCE else []
             same = [p for p in described if all(len(s.setting.lists.get(p, ())) == counts[0] for s in sights)]
             return f"n:{same[0] if same and weightless else counts[0]}"
         paths = sorted(self.varying, key=lambda path: (path.count("."), len(path)))
@@ -106,15 +109,38 @@ class Merger:
             groups.setdefault((sight.seen.cls, sight.seen.kind, sight.seen.groups > 1), []).append(sight)
         if len(groups) > 1 and (path := self._activation_field(sights)):
             return (("", Structure(ACTIVATION + path, "other")),)
-        ordered = sorted(groups.values(), key=len, reverse=True)
+        if len(groups) == 1 and (by_content := self._by_content(sights, where)):
+            return by_content
         options = []
-        for group in ordered:
-            others = [sight.setting for other in ordered if other is not group for sight in other]
-            condition = find_condition([sight.setting for sight in group], others, self.varying)
+        for condition, group in self._told_apart(list(groups.values())):
             if condition is None:
                 self.unresolved.append(f"{where}: {group[0].seen.cls} or another")
             options.append(("!" if condition is None else condition, self.merge(group, where)))
         return tuple(options)
+
+    def _told_apart(self, groups: Sequence[list[Sight]]) -> list[tuple[str | None, list[Sight]]]:
+        """The condition under which each group is seen, the most frequent first."""
+        ordered = sorted(groups, key=len, reverse=True)
+        found = []
+        for group in ordered:
+            others = [sight.setting for other in ordered if other is not group for sight in other]
+            found.append((find_condition([sight.setting for sight in group], others, self.varying), group))
+        return found
+
+    def _by_content(self, sights: Sequence[Sight], where: str) -> tuple[tuple[str, Structure], ...]:
+        """A list that holds now this, now that, each under a condition of its own; () where it is not such a list."""
+        forms: dict[tuple[str, ...], list[Sight]] = {}
+        for sight in sights:
+            forms.setdefault(tuple(child.cls for _, child in sight.seen.children), []).append(sight)
+        mixed = len({cls for form in forms for cls in form}) > 1 and len({len(form) for form in forms}) > 1
+        numbered = all(name.isdigit() for sight in sights for name, _ in sight.seen.children)
+        is_list = numbered and sights[0].seen.cls in ("ModuleList", "Sequential")
+        if not (mixed and is_list and len(forms) <= _MOST_FORMS):
+            return ()
+        told = self._told_apart(list(forms.values()))
+        if any(condition is None for condition, _ in told):
+            return ()
+        return tuple((condition, self.merge(group, where)) for condition, group in told)
 
     def _activation_field(self, sights: Sequence[Sight]) -> str | None:
         """The field that names this activation, where all of them are as transformers' ACT2FN has them."""

@@ -5,6 +5,7 @@ Kinds are what PEFT 0.21.2 tells apart (tuners/lora/model.py and layer.py, `disp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -42,10 +43,27 @@ class Seen(NamedTuple):
     children: tuple[tuple[str, Seen], ...]
     is_open: bool = False  # of another package, built by a name in the config: below it anything may stand
 
+    def names(self, before: str = "") -> Iterator[str]:
+        """The full names of all parameters."""
+        yield from (f"{before}{tensor.name}" for tensor in self.parameters)
+        for name, child in self.children:
+            yield from child.names(f"{before}{name}.")
+
 
 def observe(model: nn.Module) -> Seen:
     """The tree of `model.named_modules()`: a module that stands in two places is listed where it comes first."""
     return _observe(model, set())
+
+
+def structure_of(seen: Seen) -> Any:
+    """All but the sizes."""
+    return (
+        seen.cls,
+        tuple((t.name, len(t.shape), t.dtype) for t in seen.parameters),
+        tuple((t.name, t.persistent) for t in seen.buffers),
+        seen.groups,
+        tuple((name, structure_of(child)) for name, child in seen.children),
+    )
 
 
 def kind_of(module: nn.Module) -> str:
@@ -95,6 +113,17 @@ def ties_of(model: PreTrainedModel) -> dict[str, str]:
         if owner != name and name not in ties and owner not in ties:
             ties[name] = owner
     return ties
+
+
+def declared_of(model: PreTrainedModel) -> dict[str, str]:
+    """Parameter -> source as `_tied_weights_keys` of the model and its parts say, where the source is a parameter."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        keys = getattr(module, "_tied_weights_keys", None)
+        before = f"{name}." if name else ""
+        found |= {before + key: before + source for key, source in keys.items()} if isinstance(keys, dict) else {}
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {key: source for key, source in found.items() if source in names}
 
 
 def embeddings_of(model: PreTrainedModel) -> tuple[str | None, str | None]:

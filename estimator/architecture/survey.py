@@ -12,16 +12,23 @@ import torch
 from transformers.activations import ACT2FN
 from transformers.conversion_mapping import get_model_conversion_mapping
 
-from estimator.architecture import buffers, tiny
+from estimator.architecture import tiny
+from estimator.architecture.asked_fields import conditions_of, defaults_of
 from estimator.architecture.conditions import Place
 from estimator.architecture.discover import Setting, find_condition, flatten
 from estimator.architecture.merge import Merger, Sight
-from estimator.architecture.observe import BUILD_DTYPE, Seen, embeddings_of, observe, ties_of
+from estimator.architecture.observe import BUILD_DTYPE, Seen, declared_of, embeddings_of, observe, structure_of, ties_of
+from estimator.architecture.reads import recorded, with_aliases
+from estimator.architecture.source_hints import Hints, hints_of
 from estimator.architecture.structure import Structure
+from estimator.architecture.tie_names import expanded
+from estimator.architecture.tie_patterns import agreed, tie_pairs, ties_hold
+from estimator.architecture.tower_swaps import towers_of
 from estimator.architecture.transforms import written_transform
 
-_SECONDS = 3  # tiny models take hundredths
+_ENDLESS_SECONDS = 120  # tiny models take hundredths, the slowest two: what takes this long has no end
 _COMBINATIONS = 8  # of changes that show, two to four at a time
+_DEEPER = 24  # changes on top of another
 
 
 class Built(NamedTuple):
@@ -30,12 +37,14 @@ class Built(NamedTuple):
     seen: Seen
     ties: Mapping[str, str]
     embeddings: tuple[str | None, str | None]
+    declared: Mapping[str, str]
 
 
 class Surveyed(NamedTuple):
     structure: Structure
     facts: Mapping[str, Any]  # what is said of the class beside its structure
     unresolved: Sequence[str]
+    conditions: frozenset[str]  # all that the structure asks
 
 
 def survey(name: str) -> Surveyed:
@@ -49,17 +58,14 @@ def survey(name: str) -> Surveyed:
     varying = _varying([one.setting for one in built])
     merger = Merger(varying, activations())
     structure = merger.merge([Sight(one.seen, one.setting) for one in built])
-    facts = {**_said_of(model, built[0]), "ties": _ties(built, varying), "fresh": _fresh(name, model, built)}
-    paths = sorted(paths_in(structure) | {p for tie in facts["ties"] for p in paths_of(tie[2])})
-    paths += ["num_labels", *_buffer_paths(built[0].config)]
-    facts["defaults"], facts["aliases"] = _defaults(name, built[0].config, paths)
-    return Surveyed(structure, facts, merger.unresolved)
-
-
-def _buffer_paths(config: Any) -> list[str]:
-    """The fields that size buffers, in every section of the config."""
-    sections = ["", *(f"{section}." for section in tiny.sub_configs(config))]
-    return [section + field for section in sections for field in buffers.FIELDS]
+    ties = _ties(built, varying)
+    facts = {**_said_of(model, built[0]), "ties": ties, "fresh": _fresh(name, model, built)}
+    facts["declared"] = _declared(built, ties)
+    facts["transforms"], sizes = _told_by_size(facts["transforms"], built)
+    facts["towers"] = towers_of(name, tiny.base_fields(name), model)
+    asked = conditions_of(structure) | {tie[2] for tie in ties} | {f"?{path}" for path in sizes}
+    facts["defaults"], facts["aliases"] = defaults_of(name, built[0].config, asked)
+    return Surveyed(structure, facts, merger.unresolved, frozenset(asked))
 
 
 def activations() -> dict[str, str]:
@@ -74,23 +80,60 @@ def activations() -> dict[str, str]:
 
 
 def _all_builds(name: str) -> tuple[list[Built], Any]:
+    """Every build that shows something, the base first; and the base's model."""
     base = tiny.base_fields(name)
-    first, model = _build(name, base)
+    with recorded() as read:
+        first, model = _build(name, base)
+    hints, config = hints_of(model), tiny.make(name, base)
+    read = with_aliases(read, config)
     built, effective = [first], []
-    known = {_signature(first)}
-    for path, value in tiny.changes(tiny.make(name, base)):
+    for path, value in tiny.changes(config, hints=hints):
         fields = tiny.changed(base, path, value)
-        one = _try(name, fields)
-        if one is None:
+        if not _matters(name, config, path, fields, read):
             continue
-        if _signature(one) != _signature(first):
+        one = _try(name, fields)
+        if one is None and value is True:
+            one = _try(name, tiny.filled(fields, path, config))
+        if one is not None and _signature(one) != _signature(first):
             effective.append((path, value))
             built.append(one)
-            known.add(_signature(one))
-        elif path[-1] in ("num_labels",):
+        elif one is not None and path[-1] == "num_labels":
             built.append(one)
-    others = (one for fields in tiny.other_bases(name) if (one := _try(name, fields)) is not None)
-    return [*built, *others, *_combined(name, base, effective)], model
+    others = [one for fields in tiny.other_bases(name) if (one := _try(name, fields)) is not None]
+    return [*built, *others, *_deeper(name, base, effective, read, hints), *_combined(name, base, effective)], model
+
+
+def _deeper(
+    name: str, base: Mapping[str, Any], effective: Sequence[tuple[tuple[str, ...], Any]], read: set[str], hints: Hints
+) -> Iterator[Built]:
+    """Changes of fields that are read only after another change: the options of what it switches on."""
+    left = _DEEPER
+    for path, value in effective:
+        fields = tiny.changed(base, path, value)
+        with recorded() as now:
+            first = _try(name, fields)
+        if first is None or not (new := now - read):
+            continue
+        for inner, other in tiny.changes(tiny.make(name, fields), hints=hints):
+            if inner[-1] not in new or left == 0:
+                continue
+            left -= 1
+            one = _try(name, tiny.changed(fields, inner, other))
+            if one is not None and _signature(one) != _signature(first):
+                yield one
+
+
+def _matters(name: str, config: Any, path: tuple[str, ...], fields: Mapping[str, Any], read: set[str]) -> bool:
+    """Whether a change can show: the class reads the field, or the config makes others of it."""
+    if path[-1] in read or path[-1] == "num_labels":
+        return True
+    try:
+        before, after = (flatten(one.to_dict()) for one in (config, tiny.make(name, fields)))
+    except Exception:
+        return False
+    changed = {key for old, new in zip(before, after, strict=True) for key in old.keys() | new.keys()
+               if old.get(key) != new.get(key)}  # fmt: skip
+    return bool(changed - {".".join(path)})
 
 
 def _combined(name: str, base: Mapping[str, Any], effective: list[tuple[tuple[str, ...], Any]]) -> Iterator[Built]:
@@ -106,8 +149,8 @@ def _combined(name: str, base: Mapping[str, Any], effective: list[tuple[tuple[st
 
 def _try(name: str, fields: Mapping[str, Any]) -> Built | None:
     """None where the class refuses, or where the change makes a model that is no longer tiny."""
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(_SECONDS)
+    signal.signal(signal.SIGALRM, _endless)
+    signal.alarm(_ENDLESS_SECONDS)
     try:
         return _build(name, fields)[0]
     except Exception:
@@ -116,7 +159,7 @@ def _try(name: str, fields: Mapping[str, Any]) -> Built | None:
         signal.alarm(0)
 
 
-def _too_long(*_: Any) -> None:
+def _endless(*_: Any) -> None:
     raise TimeoutError
 
 
@@ -125,21 +168,11 @@ def _build(name: str, fields: Mapping[str, Any]) -> tuple[Built, Any]:
     model = tiny.build(name, config)
     flat = flatten(config.to_dict() | {"num_labels": getattr(config, "num_labels", None)})
     setting = Setting(*flat, Place())
-    return Built(config, setting, observe(model), ties_of(model), embeddings_of(model)), model
+    return Built(config, setting, observe(model), ties_of(model), embeddings_of(model), declared_of(model)), model
 
 
 def _signature(built: Built) -> Any:
-    return _shape_free(built.seen), tuple(sorted(built.ties.items())), built.embeddings
-
-
-def _shape_free(seen: Seen) -> Any:
-    return (
-        seen.cls,
-        tuple((t.name, len(t.shape), t.dtype) for t in seen.parameters),
-        tuple((t.name, t.persistent) for t in seen.buffers),
-        seen.groups,
-        tuple((name, _shape_free(child)) for name, child in seen.children),
-    )
+    return structure_of(built.seen), tuple(sorted(built.ties.items())), built.embeddings
 
 
 def _varying(settings: Sequence[Setting]) -> list[str]:
@@ -170,22 +203,24 @@ def _said_of(model: Any, base: Built) -> dict[str, Any]:
 
 
 def _ties(built: Sequence[Built], varying: Sequence[str]) -> list[list[str]]:
-    """[parameter, the one that it shares, condition]: indices as "*", the source's by the target's where equal."""
-    patterns = [{_tie_pattern(*tie) for tie in one.ties.items()} for one in built]
+    """[parameter or module, the one that it shares, condition]."""
+    names = [set(one.seen.names()) for one in built]
+    chosen = agreed([tie_pairs(one.ties, known) for one, known in zip(built, names, strict=True)])
     found = []
-    for target, source in sorted(set().union(*patterns)):
-        yes = [one.setting for one, has in zip(built, patterns, strict=True) if (target, source) in has]
-        no = [one.setting for one, has in zip(built, patterns, strict=True) if (target, source) not in has]
+    for target, source in ((target, source) for target, sources in chosen.items() for source in sources):
+        told = [(one.setting, ties_hold(target, source, one.ties, n)) for one, n in zip(built, names, strict=True)]
+        yes = [setting for setting, tied in told if tied]
+        no = [setting for setting, tied in told if tied is False]
         found.append([target, source, find_condition(yes, no, varying) or ""])
     return found
 
 
-def _tie_pattern(target: str, source: str) -> tuple[str, str]:
-    indices = re.findall(r"(?<=\.)\d+(?=\.)", target)
-    starred = re.sub(r"(?<=\.)\d+(?=\.)", "*", target)
-    at = iter(indices)
-    kept = re.sub(r"(?<=\.)\d+(?=\.)", lambda found: "*" if next(at, None) == found.group() else found.group(), source)
-    return starred, kept
+def _declared(built: Sequence[Built], ties: Sequence[Sequence[str]]) -> list[list[str]] | None:
+    """[parameter, source] pairs as the class declares them; None where they are the ties without "*"."""
+    names = {name for one in built for name in one.seen.names()}
+    declared = {target: source for one in built for target, source in one.declared.items()}
+    plain = [tie[:2] for tie in ties if "*" not in tie[0] + tie[1]]
+    return sorted(map(list, declared.items())) if declared != expanded(plain, names) else None
 
 
 def _fresh(name: str, model: Any, built: Sequence[Built]) -> dict[str, list[Any]]:
@@ -202,6 +237,23 @@ def _fresh(name: str, model: Any, built: Sequence[Built]) -> dict[str, list[Any]
                 _dimension(parameter, axis, built) for axis in range(_shape(built[0].seen, parameter)[1])
             ]
     return found
+
+
+def _told_by_size(transforms: Sequence[Any], built: Sequence[Built]) -> tuple[list[Any], set[str]]:
+    """The transforms, with the axis and the config field that tell whether a tensor is to be transposed; the fields."""
+    told, fields = [], set()
+    for transform in transforms:
+        for _, arguments in transform[3] if len(transform) > 3 else ():
+            name = next((n for n in built[0].seen.names() if n.endswith(f".{transform[2][0]}")), None)
+            if not arguments.get("check_dims") or name is None:
+                continue
+            for axis in (arguments["dim0"], arguments["dim1"]):
+                size = _dimension(name, axis, built)
+                if isinstance(size, str):
+                    arguments["expected"] = [axis, size]
+                    fields.add(size)
+        told.append(transform)
+    return told, fields
 
 
 def _shape(seen: Seen, name: str) -> tuple[tuple[int, ...] | None, int]:
@@ -230,55 +282,3 @@ def _rank(path: str, parameter: str) -> int:
     if "position" in parameter and "position" in path:
         return -1
     return 0 if re.search(r"(^|\.)(hidden_size|d_model|n_embd|vocab_size|embedding_size)$", path) else 1
-
-
-def paths_of(condition: str) -> set[str]:
-    """The config fields that a condition reads."""
-    parts = re.split(r" & | / ", condition)
-    return {
-        path
-        for part in parts
-        if (found := re.match(r"\^?[?!]?(?:n:)?([A-Za-z_][\w.\-]*)", part))
-        for path in found.group(1).split("-")
-        if path != "1"
-    }
-
-
-def paths_in(structure: Structure) -> set[str]:
-    """The config fields that the structure's conditions read."""
-    found = paths_of(structure.groups) if structure.groups != "out" else set()
-    if structure.cls.startswith("ACT2FN:"):
-        found.add(structure.cls.partition(":")[2])
-    for child in structure.children:
-        found |= paths_of(child.when or "")
-        for condition, option in child.options:
-            found |= paths_of(condition) | paths_in(option)
-    return found
-
-
-def _field(holder: Any, name: str) -> Any:
-    try:
-        return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
-    except Exception:  # a field that differs by layer
-        return None
-
-
-def _defaults(name: str, config: Any, paths: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a field is where config.json lacks it, and the other name that it may have there."""
-    try:
-        plain = tiny.config_class(name)()
-    except Exception:
-        plain = config
-    defaults, aliases = {}, {}
-    for path in paths:
-        *parents, leaf = path.split(".")
-        holder = plain
-        for parent in parents:
-            holder = _field(holder, parent)
-        value = _field(holder, leaf)
-        if isinstance(value, (bool, int, float, str)) or (isinstance(value, (list, tuple)) and len(value) <= 50):
-            defaults[path] = list(value) if isinstance(value, tuple) else value
-        for alias, real in getattr(holder, "attribute_map", {}).items():
-            if real == leaf:
-                aliases[path] = ".".join([*parents, alias])
-    return defaults, aliases

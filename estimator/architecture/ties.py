@@ -5,15 +5,14 @@ Rule's source: transformers 5.23.0, `PreTrainedModel.tie_weights`: where both ar
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from math import prod
 
 from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
-from estimator.architecture.fresh import matched
 from estimator.architecture.grow import Grown
 from estimator.architecture.load import Load, Loaded
+from estimator.architecture.tie_names import matched
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.notes import Note
 
@@ -26,7 +25,7 @@ def resolve_ties(
     """Full parameter name -> the one that it shares, and a note where equality had to be assumed."""
     shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in grown.modules for p in m.parameters}
     tied, assumed = {}, []
-    for target, source in _pairs(facts, lookup, shapes, loaded.parameters):
+    for target, source in _pairs(facts, lookup, shapes, grown.in_turn):
         both = loaded.parameters.get(target), loaded.parameters.get(source)
         equal = _equal(*both, checkpoint) if None not in both else True
         if equal is None:
@@ -37,35 +36,14 @@ def resolve_ties(
 
 
 def _pairs(
-    facts: ClassFacts, lookup: Lookup, shapes: dict[str, tuple[int, ...]], stored: Mapping[str, Loaded]
+    facts: ClassFacts, lookup: Lookup, shapes: dict[str, tuple[int, ...]], in_turn: Sequence[tuple[str, str]]
 ) -> Iterator[tuple[str, str]]:
-    for target, source, condition in facts.ties:
-        if not holds(condition, lookup, Place()):
-            continue
-        if "%" in source:
-            yield from _in_turn(target, shapes, stored)
-            continue
-        names = [target] if "*" not in target else shapes
-        for name in names:
+    said = [tie[:2] for tie in facts.ties if "%" not in tie[1] and holds(tie[2], lookup, Place())]
+    for target, source in (*said, *in_turn):
+        for name in [target] if target in shapes else shapes:
             partner = matched(name, target, source)
             if partner in shapes and name in shapes and partner != name:
                 yield name, partner
-
-
-def _in_turn(
-    target: str, shapes: dict[str, tuple[int, ...]], stored: Mapping[str, Loaded]
-) -> Iterator[tuple[str, str]]:
-    """Layers that share weights in turn: those that the file lacks with those that it holds, a, b, a, b, ..."""
-    groups: dict[str, list[str]] = {}
-    for name in shapes:
-        if matched(name, target, target) is not None:
-            inner = re.sub(r"\.\d+\.", ".*.", name, count=1)
-            groups.setdefault(inner, []).append(name)
-    for names in groups.values():
-        held = [name for name in names if name in stored]
-        for at, name in enumerate(names):
-            if name not in stored and held:
-                yield name, held[at % len(held)]
 
 
 def _equal(one: Loaded, other: Loaded, checkpoint: Checkpoint) -> bool | None:

@@ -3,8 +3,10 @@
 Only generators import this file: it needs torch and transformers.
 
     for name in classes():
-        base, *others = tiny_configs(name)      # others differ from base in one field each
-        model = build(name, base)               # on the meta device: no memory, no initialisation
+        base = base_fields(name)                # keyword arguments of its config
+        model = build(name, make(name, base))   # on the meta device: no memory, no initialisation
+        for path, value in changes(make(name, base)):
+            ...                                 # changed(base, path, value) differs in one field
 
 Rules' source: transformers 5.23.0, the mappings in models/auto/modeling_auto.py.
 """
@@ -13,33 +15,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
-from transformers import CONFIG_MAPPING, PreTrainedConfig  # noqa: E402
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig  # noqa: E402
 from transformers import initialization as init  # noqa: E402
-from transformers.configuration_utils import ALLOWED_LAYER_TYPES  # noqa: E402
-from transformers.models.auto import modeling_auto  # noqa: E402
 
+from estimator.architecture.model_classes import ModelClass, class_of, classes, config_class  # noqa: E402
 from estimator.architecture.needed_fields import NEEDED  # noqa: E402
+from estimator.architecture.variations import changed, changes  # noqa: E402
 
-
-class ModelClass(NamedTuple):
-    name: str  # "LlamaForCausalLM"
-    model_types: tuple[str, ...]  # whose config builds it; more than one where classes are shared
-    mappings: tuple[str, ...]  # "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", ...
-
-    @property
-    def model_type(self) -> str:
-        return self.model_types[0]
+__all__ = [
+    "ModelClass", "TooLarge", "absent_numbers", "base_fields", "build", "changed", "changes", "class_of", "classes",
+    "config_class", "filled", "make", "other_bases", "small_fields", "sub_configs", "with_towers",
+]  # fmt: skip
 
 
 _HEADS = (6, 5, 7, 4, 9, 3, 10, 11)  # one number per tower, so that every tower has a width of its own
@@ -59,85 +55,62 @@ _COUNTS: tuple[tuple[str, Any], ...] = (
 )
 _EXPERTS: tuple[tuple[str, Any], ...] = (
     (r"n_routed_experts|num_(local_)?experts|moe_num_experts|num_moe_experts", 4),
-    (r"num_experts_per_tok|moe_top_?k|moe_k|num_experts_per_token|moe_topk", 2),
+    (r"num_experts_per_tok|moe_top_?k|moe_k|num_experts_per_token|moe_topk|top_k_experts", 2),
     (r"n_group|topk_group", 1),
 )
 _STEPS: tuple[tuple[str, Any], ...] = ((r".*_(period|interval|freq|frequency|step)", 2), (r".*_offset", 1))
+_MOST_MODULES = 4000
 _NOT_COUNTS = re.compile(r"max_window_layers|.*_bottleneck_layers")
 
 
-@functools.cache
-def classes() -> dict[str, ModelClass]:
-    """Every class of every Auto mapping, by name, in alphabetical order."""
-    types: dict[str, list[str]] = {}
-    mappings: dict[str, list[str]] = {}
-    for mapping, names in vars(modeling_auto).items():
-        if not mapping.endswith("_MAPPING_NAMES") or mapping == "CONFIG_MAPPING_NAMES":
-            continue
-        for model_type, value in names.items():
-            for name in (value,) if isinstance(value, str) else value:
-                types.setdefault(name, []).append(model_type)
-                mappings.setdefault(name, []).append(mapping)
-    return {
-        name: ModelClass(name, tuple(dict.fromkeys(types[name])), tuple(dict.fromkeys(mappings[name])))
-        for name in sorted(types)
-    }
-
-
-@functools.cache
-def class_of(name: str) -> type:
-    """The Python class. Raises AttributeError or ImportError where this release or machine lacks it."""
-    transformers = importlib.import_module("transformers")
-    return getattr(transformers, name)
-
-
-def config_class(name: str) -> type[PreTrainedConfig]:
-    """The config class that the model class is built from."""
-    own = getattr(class_of(name), "config_class", None)
-    for model_type in classes()[name].model_types:
-        if own is None or CONFIG_MAPPING[model_type] is own:
-            return CONFIG_MAPPING[model_type]
-    return own
+class TooLarge(Exception):
+    """A config of more modules than a tiny model has."""
 
 
 def build(name: str, config: PreTrainedConfig) -> torch.nn.Module:
-    """The model on the meta device. Raises whatever transformers raises where the config is not valid for it."""
-    with torch.device("meta"), init.no_init_weights():
+    """The model on the meta device. Raises whatever transformers raises where the config is not valid for it, and
+    TooLarge where it has more than 4,000 modules: counted, not timed, so that every machine builds the same.
+    """
+    with torch.device("meta"), init.no_init_weights(), _counted():
         return class_of(name)(config)
 
 
-def tiny_configs(name: str, variants: bool = True) -> Iterator[PreTrainedConfig]:
-    """Configs that build the class: the base first, then (with `variants`) each with one field changed.
+@contextlib.contextmanager
+def _counted() -> Iterator[None]:
+    original, made = torch.nn.Module.__init__, itertools.count(1)
 
-    The configs with one field changed are made as valid as their class checks; `build` may still refuse some.
-    """
-    base = base_fields(name)
-    cls = config_class(name)
-    yield _make(cls, base)
-    for path, value in changes(_make(cls, base)) if variants else ():
-        with contextlib.suppress(Exception):
-            yield _make(cls, changed(base, path, value))
+    def counting(self: torch.nn.Module, *arguments: Any, **named: Any) -> None:
+        if next(made) > _MOST_MODULES:
+            raise TooLarge
+        original(self, *arguments, **named)
+
+    torch.nn.Module.__init__ = counting
+    try:
+        yield
+    finally:
+        torch.nn.Module.__init__ = original
 
 
 @functools.cache
 def base_fields(name: str) -> dict[str, Any]:
     """Keyword arguments of the class's smallest config that builds. Raises what the last attempt raised."""
     cls = config_class(name)
-    needed = {**NEEDED.get(cls.model_type, {}), **NEEDED.get(name, {})}
-    needed = {key: _part(value) for key, value in needed.items()}
+    needed = _needed(name)
     everything = (*_COUNTS, *_EXPERTS, *_SMALL)
     attempts = (
-        ((*everything, *_STEPS), False),
-        (everything, False),
-        (everything, True),
-        ((*_COUNTS, *_EXPERTS), False),
-        (_COUNTS, False),
-        ((), False),
+        ((*everything, *_STEPS), False, True),
+        ((*everything, *_STEPS), False, False),
+        (everything, False, False),
+        (everything, True, False),
+        ((*_COUNTS, *_EXPERTS), False, False),
+        (_COUNTS, False, False),
+        ((), False, False),
     )
     first: Exception | None = None
-    for table, fill in attempts:
+    for table, fill, whole in attempts:
         try:
-            fields = {**_small(cls(**needed), table, fill), **_kept(needed, table)}
+            config = _with_sections(cls(**needed)) if whole else cls(**needed)
+            fields = {**_small(config, table, fill), **_kept(needed, config)}
             build(name, _make(cls, fields))
             return fields
         except Exception as error:
@@ -147,15 +120,47 @@ def base_fields(name: str) -> dict[str, Any]:
 
 def other_bases(name: str) -> Iterator[dict[str, Any]]:
     """Keyword arguments of configs that differ from the base in many fields: all towers alike, the class's sizes."""
-    cls = config_class(name)
-    needed = {**NEEDED.get(cls.model_type, {}), **NEEDED.get(name, {})}
-    needed = {key: _part(value) for key, value in needed.items()}
+    cls, needed = config_class(name), _needed(name)
     plain = cls(**needed)
+    table = (*_COUNTS, *_EXPERTS, *_SMALL)
     if sub_configs(plain):
-        table = (*_COUNTS, *_EXPERTS, *_SMALL)
-        yield {**_small(plain, table, False, itertools.repeat(_HEADS[0])), **_kept(needed, table)}
+        yield {**_small(plain, table, False, itertools.repeat(_HEADS[0])), **_kept(needed, plain)}
+    chosen = {key: type(sub)() for key, sub in sub_configs(plain).items() if cls.sub_configs.get(key) is AutoConfig}
+    if chosen:  # a part of any kind may stand there with no more than its own defaults
+        yield {**_small(cls(**{**needed, **chosen}), table, False), **_kept(needed, plain)}
     table = (*_COUNTS, *_EXPERTS)
-    yield {**_small(plain, table, False), **_kept(needed, table)}
+    yield {**_small(plain, table, False), **_kept(needed, plain)}
+
+
+def small_fields(model_type: str) -> dict[str, Any]:
+    """A section of this model type with few and small layers."""
+    plain = CONFIG_MAPPING[model_type]()
+    return {**_small(plain, (*_COUNTS, *_EXPERTS, *_SMALL), False), "model_type": model_type}
+
+
+def filled(fields: Mapping[str, Any], path: tuple[str, ...], config: PreTrainedConfig) -> dict[str, Any]:
+    """The keyword arguments with small numbers where the section that holds the field has none: what a switch needs."""
+    *parents, _ = path
+    for parent in parents:
+        config = getattr(config, parent)
+    table = (*_EXPERTS, *_SMALL)
+    for key, value in vars(config).items():
+        if value is None and (small := next((small for pattern, small in table if re.fullmatch(pattern, key)), None)):
+            fields = changed(fields, (*parents, key), small(_HEADS[0]) if callable(small) else small)
+    return dict(fields)
+
+
+def _needed(name: str) -> dict[str, Any]:
+    needed = {**NEEDED.get(config_class(name).model_type, {}), **NEEDED.get(name, {})}
+    return {key: _part(value) for key, value in needed.items()}
+
+
+def _with_sections(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config with the sections that its class knows and leaves out by default."""
+    for key, cls in config.sub_configs.items():
+        if getattr(config, key, None) is None and isinstance(cls, type) and issubclass(cls, PreTrainedConfig):
+            setattr(config, key, cls())
+    return config
 
 
 def _part(value: Any) -> Any:
@@ -166,10 +171,9 @@ def _part(value: Any) -> Any:
     return CONFIG_MAPPING[model_type](**extra)
 
 
-def _kept(needed: Mapping[str, Any], table: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """What is needed as given; nested configs only where `_small` has not made fields of them."""
-    given = {key: _fields_of(value) if isinstance(value, PreTrainedConfig) else value for key, value in needed.items()}
-    return {key: value for key, value in given.items() if not (table and isinstance(value, dict))}
+def _kept(needed: Mapping[str, Any], config: PreTrainedConfig) -> dict[str, Any]:
+    """What is needed as given; nested configs are as `_small` has made them."""
+    return {key: value for key, value in needed.items() if key not in sub_configs(config)}
 
 
 def _fields_of(config: PreTrainedConfig) -> dict[str, Any]:
@@ -181,6 +185,8 @@ def _fields_of(config: PreTrainedConfig) -> dict[str, Any]:
         key: value for key, value in vars(config).items() if not _PRIVATE.fullmatch(key) and plain.get(key) != value
     }
     kept = {key: _fields_of(value) if isinstance(value, PreTrainedConfig) else value for key, value in kept.items()}
+    if getattr(config, "_out_indices", None) != plain.get("_out_indices"):
+        kept["out_indices"] = list(config._out_indices)
     if config.model_type == "timm_wrapper":
         kept["num_classes"] = 2  # its from_dict wants to be told
     return {**kept, "model_type": config.model_type}
@@ -192,8 +198,12 @@ def make(name: str, fields: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _make(cls: type[PreTrainedConfig], fields: Mapping[str, Any]) -> PreTrainedConfig:
-    # Constructors change the dictionaries that they are given.
-    return cls(**{key: _copy(value) for key, value in fields.items()})
+    # Constructors change the dictionaries that they are given; what is a tuple by default is a list in config.json.
+    config = cls(**{key: _copy(value) for key, value in fields.items()})
+    for key, value in vars(config).items():
+        if isinstance(value, tuple):
+            vars(config)[key] = list(value)
+    return config
 
 
 def _copy(value: Any) -> Any:
@@ -205,6 +215,9 @@ def _copy(value: Any) -> Any:
 def sub_configs(config: PreTrainedConfig) -> dict[str, PreTrainedConfig]:
     """The nested configs that are set, by field name."""
     return {key: value for key, value in vars(config).items() if isinstance(value, PreTrainedConfig)}
+
+
+_PRIVATE = re.compile(r"_.*|transformers_version|architectures|id2label|label2id|num_labels|.*dtype")
 
 
 def _small(
@@ -224,60 +237,29 @@ def _small(
     return fields
 
 
+def with_towers(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments with small configs for the towers that the class may have and that they leave out."""
+    tower = iter(_HEADS[3:] * 4)
+    config, found = make(name, fields), dict(fields)
+    for key, cls in config.sub_configs.items():
+        if vars(config).get(key, 0) is None and hasattr(cls, "model_type") and cls.model_type:
+            plain = cls()
+            small = _small(plain, (*_COUNTS, *_EXPERTS, *_SMALL), False, tower)
+            found[key] = {**small, "model_type": plain.model_type}
+    return found
+
+
+def absent_numbers(config: PreTrainedConfig, section: tuple[str, ...]) -> list[tuple[tuple[str, ...], int]]:
+    """Small numbers for the fields that are None by default, of one (nested) config: (path, number)."""
+    for key in section:
+        config = getattr(config, key)
+    small = _small(config, (*_COUNTS, *_EXPERTS, *_SMALL), True)
+    return [((*section, key), value) for key, value in small.items() if vars(config).get(key, 0) is None]
+
+
 def _smaller(value: int | None, small: Any, heads: int) -> int:
     if value is not None and value <= 0:
         return value
     if callable(small):
         return small(heads)
     return small if value is None else min(value, small)
-
-
-_PRIVATE = re.compile(r"_.*|transformers_version|architectures|id2label|label2id|num_labels|.*dtype")
-_IGNORED = re.compile(
-    r"use_cache|output_.*|return_dict|.*_token(_id|_index)?|torchscript|.*dtype|initializer.*|.*_eps|.*epsilon|transformers_version"
-    r"|architectures|_.*|.*dropout(_rate|_prob)?|pretraining_tp|problem_type|.*_loss.*|.*_ids|.*scale.*|rope_.*|id2label|label2id"
-)
-_OTHER_NUMBERS = {0: (1,), 1: (0, 2), 2: (1, 3), 3: (2, 4), 4: (2,)}
-
-
-def changes(config: PreTrainedConfig, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path of a field, another value): switches turned, small counts moved, activations and layer kinds exchanged."""
-    for key, value in sorted(vars(config).items()):
-        path = (*prefix, key)
-        if isinstance(value, PreTrainedConfig):
-            yield from changes(value, path)
-        elif not _IGNORED.fullmatch(key):
-            yield from ((path, other) for other in _others(key, value))
-
-
-def _others(key: str, value: Any) -> tuple[Any, ...]:
-    if isinstance(value, bool):
-        return (not value,)
-    if type(value) is int:
-        if re.search(r"period|interval|freq|step|offset|every", key):
-            return (1, 2) if value > 2 else _OTHER_NUMBERS.get(value, ())
-        if re.search(r"proj_dim|embedding_size", key):  # a width beside the model's own: projections appear
-            return (value // 2,)
-        without = (None,) if re.search(r"rank|window|.*intermediate_size", key) else ()
-        return without + _OTHER_NUMBERS.get(
-            value, (0,) if re.search(r"rank|num_|layers|intermediate_size|position", key) else ()
-        )
-    if isinstance(value, float):
-        return (0.0,) if value else (0.1,)
-    if isinstance(value, str) and re.search(r"act|hidden_act|activation", key):
-        return ("gelu",) if value != "gelu" else ("relu",)
-    if value is None:
-        return (True, 2, [1])
-    if key.endswith(("layer_types", "block_type", "block_types")) and isinstance(value, list):
-        return tuple([*value[:-1], kind] for kind in ALLOWED_LAYER_TYPES if kind not in value) + tuple(
-            [kind] * len(value) for kind in dict.fromkeys(value)
-        )
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return tuple([kind] * len(value) for kind in dict.fromkeys(value)) if len(set(value)) > 1 else ()
-    return ()
-
-
-def changed(fields: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The keyword arguments with one, nested or not, set anew."""
-    key, *rest = path
-    return {**fields, key: changed(fields.get(key) or {}, tuple(rest), value) if rest else value}
