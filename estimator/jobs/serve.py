@@ -84,7 +84,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         fits=None if gpu_memory is None else _judged(memory, gpu_memory, cache),
         largest=_largest(request, answer, serving, gpu_memory),
         cache=cache,
-        bytes_per_token=cache_bytes_per_token(cache, served, latent=True),
+        bytes_per_token=cache_bytes_per_token(cache, served),
         tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
         refused=refusals(answer, serving.max_lora_rank),
         disk=disk(answer, Training(), trained, None) | {"checkpoint_bytes": None},
@@ -95,7 +95,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
 def _in_peft(answer: Answer, served: Served, cache: KvCache | None) -> InPeft:
     loaded = answer.base.loaded
     each = sum(prod(t.shape) * t.width for t in trained_of(answer))
-    for_token = cache_bytes_per_token(cache, served, latent=False)
+    for_token = cache_bytes_per_token(cache, served)
     base = (loaded.footprint_bytes or 0) + (loaded.state_bytes or 0)
     return InPeft(
         bytes_each=each,

@@ -1,7 +1,7 @@
 """Keys and values that a decoder keeps for each token of each sequence, in elements: read off names, shapes, config.
 
-Latent attention (MLA) is kept compressed by vLLM (0.33.0, v1/kv_cache_interface.py, MLAAttentionSpec) and expanded by
-transformers (5.23.0, DynamicCache of what the attention layer passes on). Layers that keep a state for a sequence
+Latent attention (MLA) is kept compressed by vLLM (0.33.0, v1/kv_cache_interface.py, MLAAttentionSpec) and by
+transformers (5.23.0, DeepseekV3Attention passes the latents to the cache). Layers that keep a state for a sequence
 instead (Mamba, linear attention) have none of the projections below and count nothing here.
 """
 
@@ -26,8 +26,8 @@ _WINDOWED = ("sliding_attention", "chunked_attention")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvCache:
     layers: int  # that keep keys and values
-    elements: int  # for a token, as transformers keeps them, all layers
-    latent_elements: int  # as vLLM keeps them; less than `elements` only with MLA
+    elements: int  # for a token, all layers
+    is_latent: bool = False  # what is kept is one latent for all heads
     windowed_layers: int = 0  # of `layers`: keep no more than `window` tokens
     window: int | None = None
     states: int = 0  # layers with a state for each sequence in place of keys and values
@@ -42,13 +42,11 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
     layers = _layers(tree)
     widths = {number: width for number, members in layers.items() if (width := _width(members, config)) is not None}
     kept = sorted(widths)[: len(widths) - int(config.get("num_kv_shared_layers") or 0)]
-    elements = sum(widths[number] for number in kept)
-    latent = _latent(config)
     windowed = [number for number in kept if _kind(config, number) in _WINDOWED]
     return KvCache(
         layers=len(kept),
-        elements=elements,
-        latent_elements=elements if latent is None else latent * len(kept),
+        elements=sum(widths[number] for number in kept),
+        is_latent=bool(config.get("kv_lora_rank")),
         windowed_layers=len(windowed),
         window=_window(config) if windowed else None,
         states=len(layers) - len(widths),
@@ -74,7 +72,7 @@ def _layers(tree: ModuleTree) -> dict[int, list[Module]]:
 def _width(members: list[Module], config: Mapping[str, Any]) -> int | None:
     """Elements of key and value for a token; None where the layer has neither."""
     if config.get("kv_lora_rank") and any(module.name.endswith("kv_b_proj") for module in members):
-        return _expanded(config)
+        return int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0)
     outputs = {name: size for module in members for name, size in _outputs(module)}
     key = next((outputs[name] for name in _KEYS if name in outputs), None)
     if key is not None:
@@ -95,18 +93,6 @@ def _query(config: Mapping[str, Any], fused: int) -> int:
     if not heads or not hidden:
         return fused // 3
     return int(heads) * int(config.get("head_dim") or int(hidden) // int(heads))
-
-
-def _expanded(config: Mapping[str, Any]) -> int:
-    heads = int(config.get("num_attention_heads") or 1)
-    each = (config.get(name) or 0 for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    return heads * sum(map(int, each))
-
-
-def _latent(config: Mapping[str, Any]) -> int | None:
-    if not config.get("kv_lora_rank"):
-        return None
-    return int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0)
 
 
 def _kind(config: Mapping[str, Any], number: int) -> str | None:

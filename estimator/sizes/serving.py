@@ -29,13 +29,11 @@ class Served:
     gpus: int
 
 
-def cache_bytes_per_token(cache: KvCache | None, served: Served, *, latent: bool) -> int:
+def cache_bytes_per_token(cache: KvCache | None, served: Served) -> int:
     """Bytes for a token of one sequence; a latent cache stands whole on each GPU."""
     if cache is None:
         return 0
-    if latent and cache.latent_elements != cache.elements:
-        return cache.latent_elements * served.width
-    return -(-cache.elements * served.width // served.gpus)
+    return -(-cache.elements * served.width // (1 if cache.is_latent else served.gpus))
 
 
 def cached_bytes(cache: KvCache | None, served: Served, each: int) -> tuple[int, int]:
@@ -54,7 +52,7 @@ def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width:
     weights = (weights, weights if served.gpus == 1 else weights + served.weight_bytes // 10)
     per_rank = served.adapters * served.max_lora_rank * lora_width
     stacks = (per_rank * served.stacked.lower, per_rank * served.stacked.upper)
-    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served, latent=True))
+    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served))
     step = tuple(_step_bytes(shape, served, _STEP_TOKENS[i], _SEQUENCES[i]) for i in (0, 1))
     components = [
         Component("base weights", *weights, "exact" if served.gpus == 1 else "modelled"),
@@ -70,7 +68,7 @@ def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width:
 
 def peft_memory(shape: Shape, cache: KvCache | None, served: Served, footprint: int, adapter_bytes: int) -> Memory:
     """One process without tensor parallelism: the base, every adapter with all its weights, the cache of generate()."""
-    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served, latent=False))
+    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served))
     whole = served.batch_size * served.sequence_length
     step = (_step_bytes(shape, served, whole, served.batch_size) // 4, 3 * _step_bytes(shape, served, whole, whole))
     components = [
@@ -109,7 +107,7 @@ def _memory(components: list[Component], moment: str) -> Memory:
 
 def tokens_left(memory: Memory, cache: KvCache | None, served: Served, gpu_memory: int) -> tuple[int, int] | None:
     """Tokens of all sequences together that vLLM's share of the GPU holds: lower, upper. None without a cache."""
-    each = cache_bytes_per_token(cache, served, latent=True)
+    each = cache_bytes_per_token(cache, served)
     if not each:
         return None
     own = next(part for part in memory.components if part.name.startswith("KV cache"))

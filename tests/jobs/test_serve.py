@@ -40,14 +40,15 @@ def test_peft_holds_what_each_adapter_has() -> None:
 )
 def test_elements_of_the_cache(model: str, elements: int) -> None:
     plan = serve(replace(LLAMA, model=model, targets="all-linear"), Serving())
-    assert plan.cache.elements == plan.cache.latent_elements == elements
+    assert plan.cache.elements == elements
     assert plan.bytes_per_token == 2 * elements
 
 
-def test_a_latent_cache_is_small_in_vllm_and_whole_in_transformers() -> None:
-    plan = serve(Request(model="deepseek-ai/DeepSeek-V3", targets="qo"), Serving())
-    assert plan.cache.latent_elements == 61 * (512 + 64)
-    assert plan.cache.elements == 61 * 128 * (128 + 64 + 128)
+def test_a_latent_cache_is_kept_compressed_and_whole_on_each_gpu() -> None:
+    request = Request(model="deepseek-ai/DeepSeek-V3", targets="qo")
+    one, two = (serve(request, Serving(gpus=gpus)) for gpus in (1, 2))
+    assert one.cache.elements == 61 * (512 + 64)
+    assert one.bytes_per_token == two.bytes_per_token == one.peft.bytes_per_token
 
 
 REFUSED = [
