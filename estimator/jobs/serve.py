@@ -170,7 +170,7 @@ def _largest(request: Request, answer: Answer, serving: Serving, gpu_memory: int
 
 def _notes(cache: KvCache | None) -> tuple[Note, ...]:
     if cache is None:
-        return (Note("no_kv_cache", "A cache of keys and values is only known of decoders; none is counted here."),)
+        return (Note("no_kv_cache", "How this model caches keys and values is not known; no cache is counted here."),)
     notes = []
     if cache.windowed_layers:
         message = f"{cache.windowed_layers} of {cache.layers} layers keep {cache.window:,} tokens at most."
@@ -178,4 +178,7 @@ def _notes(cache: KvCache | None) -> tuple[Note, ...]:
     if cache.states:
         message = f"{cache.states} layers keep a state for each sequence in place of keys and values: not counted."
         notes.append(Note("states_not_counted", message))
+    if cache.has_indexer:
+        message = "The keys that sparse attention chooses by (its indexer's) are not counted in the cache."
+        notes.append(Note("indexer_not_counted", message))
     return tuple(notes)

@@ -17,6 +17,7 @@ from estimator.sizes.blocks import text_config
 
 _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
 _OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|(?:^|\.)mtp|linear_attn|mamba|cross")
+_STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _KEYS = ("k_proj", "key", "k_lin", "wk", "k")
 _VALUES = ("v_proj", "value", "v_lin", "wv", "v")
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj", "wqkv")
@@ -31,16 +32,20 @@ class KvCache:
     windowed_layers: int = 0  # of `layers`: keep no more than `window` tokens
     window: int | None = None
     states: int = 0  # layers with a state for each sequence in place of keys and values
+    has_indexer: bool = False  # sparse attention keeps keys of its own to choose by, which are not counted
 
 
 def kv_cache(tree: ModuleTree) -> KvCache | None:
-    """None for what does not generate token by token from one stack: encoders, encoder-decoders."""
+    """None for what does not generate token by token from one stack (encoders, encoder-decoders), and where no layer's
+    keys and values are found."""
     config = text_config(tree.config)
     masked = (tree.architecture or "").endswith("MaskedLM")
     if tree.output_embedding is None or masked or _has_two_stacks(tree):
         return None
     layers = _layers(tree)
     widths = {number: width for number, members in layers.items() if (width := _width(members, config)) is not None}
+    if not widths:
+        return None
     kept = sorted(widths)[: len(widths) - int(config.get("num_kv_shared_layers") or 0)]
     windowed = [number for number in kept if _kind(config, number) in _WINDOWED]
     return KvCache(
@@ -49,7 +54,8 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
         is_latent=bool(config.get("kv_lora_rank")),
         windowed_layers=len(windowed),
         window=_window(config) if windowed else None,
-        states=len(layers) - len(widths),
+        states=sum(number not in widths and _has_state(members) for number, members in layers.items()),
+        has_indexer=config.get("index_head_dim") is not None,
     )
 
 
@@ -79,6 +85,11 @@ def _width(members: list[Module], config: Mapping[str, Any]) -> int | None:
         return key + next((outputs[name] for name in _VALUES if name in outputs), key)
     fused = next((outputs[name] for name in _FUSED if name in outputs), None)
     return None if fused is None else fused - _query(config, fused)
+
+
+def _has_state(members: list[Module]) -> bool:
+    """Mamba and linear attention shift a convolution along the sequence, and keep the state behind it."""
+    return any(module.kind == "Conv1d" or _STATE.search(module.name) for module in members)
 
 
 def _outputs(module: Module) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,51 @@
+"""Keys and values of bundled models, by the figures of their papers and configs."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.jobs.base import BaseCache
+from estimator.request.request import Request
+from estimator.sizes.kv_cache import KvCache, kv_cache
+
+
+def cache_of(model: str) -> KvCache | None:
+    return kv_cache(BaseCache().base(Request(model=model, offline=True), None).tree)
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "elements", "states"),
+    [
+        pytest.param("meta-llama/Llama-3.1-8B", 32, 2 * 32 * 8 * 128, 0, id="grouped"),
+        pytest.param("bigscience/bloom", 70, 2 * 70 * 14_336, 0, id="fused, all heads"),
+        pytest.param("tiiuae/falcon-180B", 80, 2 * 80 * 8 * 64, 0, id="fused, grouped"),
+        pytest.param("bigcode/gpt_bigcode-santacoder", 24, 2 * 24 * 128, 0, id="one key for all heads"),
+        pytest.param("deepseek-ai/DeepSeek-R1", 61, 61 * 576, 0, id="latent"),
+        pytest.param("ai21labs/Jamba-v0.1", 4, 2 * 4 * 8 * 128, 28, id="attention in every eighth layer"),
+        pytest.param("Qwen/Qwen3-Coder-Next", 12, 2 * 12 * 2 * 256, 36, id="linear attention in three of four"),
+        pytest.param(
+            "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 6, 2 * 6 * 2 * 128, 23, id="Mamba, experts, attention"
+        ),
+    ],
+)
+def test_layers_and_elements(model: str, layers: int, elements: int, states: int) -> None:
+    cache = cache_of(model)
+    assert (cache.layers, cache.elements, cache.states) == (layers, elements, states)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param("google-bert/bert-base-uncased", id="an encoder"),
+        pytest.param("google-t5/t5-small", id="two stacks"),
+        pytest.param("state-spaces/mamba-130m-hf", id="states alone"),
+        pytest.param("deepseek-ai/DeepSeek-V4-Flash", id="attention of another kind"),
+    ],
+)
+def test_what_is_not_known_is_none(model: str) -> None:
+    assert cache_of(model) is None
+
+
+def test_windows_are_read_where_the_config_names_them() -> None:
+    cache = cache_of("google/gemma-4-26B-A4B")
+    assert (cache.layers, cache.windowed_layers, cache.window) == (30, 25, 1024)
