@@ -72,14 +72,16 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         raise UsageError(what, where="--max-lora-rank", way_out=way_out)
     request, _, answer, assumed = sized(request)
     cache, shape = kv_cache(answer.tree), shape_of(answer.tree)
-    served = _served(answer, serving)
+    held = _served(answer, serving)
+    downcast = _downcasts(request, answer)
+    served = _as_vllm_loads(answer, held) if downcast else held
     memory = vllm_memory(shape, cache, served, _lora_width(request, served))
     trained = trained_of(answer)
     return ServePlan(
         answer=answer,
         serving=serving,
         memory=memory,
-        peft=_in_peft(answer, replace(served, gpus=1), cache),
+        peft=_in_peft(answer, replace(held, gpus=1), cache),
         gpu_memory=gpu_memory,
         fits=None if gpu_memory is None else _judged(memory, gpu_memory, cache),
         largest=_largest(request, answer, serving, gpu_memory),
@@ -88,7 +90,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
         refused=refusals(answer, serving.max_lora_rank),
         disk=disk(answer, Training(), trained, None) | {"checkpoint_bytes": None},
-        notes=(*assumed, *_notes(cache)),
+        notes=(*assumed, *([_DOWNCAST] if downcast else ()), *_notes(cache)),
     )
 
 
@@ -133,6 +135,20 @@ def _served(answer: Answer, serving: Serving) -> Served:
     )
 
 
+_DOWNCAST = Note(
+    "downcast", "vLLM serves a checkpoint of float32 in 16 bits unless it is told otherwise; --dtype fp32 counts that."
+)
+
+
+def _downcasts(request: Request, answer: Answer) -> bool:
+    """vllm/config/model.py, _resolve_auto_dtype."""
+    return answer.base.loaded.dtype == "F32" and request.base_precision in (None, "stored") and request.dtype != "fp32"
+
+
+def _as_vllm_loads(answer: Answer, held: Served) -> Served:
+    return replace(held, weight_bytes=answer.base.bytes.get("bf16") or held.weight_bytes, width=2)
+
+
 def _width(dtype: str | None) -> int:
     """Packed and 8-bit checkpoints compute in 16 bits."""
     return max(BITS[dtype or "BF16"] // 8, 2)
@@ -152,6 +168,7 @@ def _largest(request: Request, answer: Answer, serving: Serving, gpu_memory: int
     def sure(**changes: Any) -> bool:
         try:
             served = _served(answer, replace(serving, **changes))
+            served = _as_vllm_loads(answer, served) if _downcasts(request, answer) else served
             memory = vllm_memory(shape, cache, served, _lora_width(request, served))
         except LoraSizeError:
             return False

@@ -100,3 +100,10 @@ def test_without_a_known_cache_nothing_is_sure() -> None:
     plan = serve(Request(model="google-t5/t5-small", targets="qv"), Serving(), 80 * 10**9)
     assert plan.fits == "maybe"
     assert set(plan.largest.values()) == {None}
+
+
+def test_float32_is_served_in_16_bits_unless_it_is_asked_for() -> None:
+    request = Request(model="openai-community/gpt2", targets="qv", dtype="fp32", base_precision="fp32")
+    whole = serve(request, Serving())
+    assert part(whole, "base weights").lower_bytes == 4 * 124_439_808
+    assert whole.bytes_per_token == 4 * 2 * 12 * 768
