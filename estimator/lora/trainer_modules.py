@@ -10,7 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.lora.trainer_rule import Resolved, has_experts, leaf, linear, refused, uncounted
+from estimator.lora.trainer_rule import (
+    Resolved,
+    experts_side_by_side,
+    has_experts,
+    has_part,
+    leaf,
+    linear,
+    refused,
+    uncounted,
+)
 from estimator.lora.trainer_torchtune import TOWERS, torchtune_towers
 from estimator.notes import Note
 
@@ -31,15 +40,28 @@ def torchtune(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any
 
 
 def litgpt(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
-    """litgpt's lora.py: A and B for each of q, k and v that is on, in one module: as many as apart."""
-    if has_experts(tree):
-        raise uncounted("litgpt holds experts in modules of its own", "name a dense base")
+    """litgpt's lora.py: A and B for each of q, k and v that is on, in one module: as many as apart.
+
+    Of a model with towers it builds the text model. lora_mlp means each expert and the router too (LLaMAMoE).
+    """
     resolved = _split_fused(tree, lora)
-    leaves = {leaf(module.name) for module in linear(resolved.tree)}
-    wanted = [
-        name for switch, names in _LITGPT_NAMES.items() if settings.get(switch) for name in names if name in leaves
-    ]
-    return resolved._replace(lora={**resolved.lora, "target_modules": wanted})
+    modules = resolved.tree.modules
+    experts = tuple(experts_side_by_side(tree, ("fc_1", "fc_2", "proj")))
+    if experts:
+        modules = (*(_router_as_linear(module) for module in modules), *experts)
+    elif has_experts(tree):
+        raise uncounted("litgpt holds experts in modules of its own", "name a dense base")
+    wanted = {name for switch, names in _LITGPT_NAMES.items() if settings.get(switch) for name in names}
+    text = [m for m in modules if not tree.is_composite or has_part(m.name, ("language_model", "lm_head"))]
+    names = [m.name for m in text if m.kind == "Linear" and leaf(m.name) in wanted]
+    return Resolved(replace(resolved.tree, modules=modules), {**resolved.lora, "target_modules": names}, resolved.notes)
+
+
+def _router_as_linear(module: Module) -> Module:
+    """A Linear under a name that PEFT does not take for one of transformers 4, as it does `gate`."""
+    router = leaf(module.name) == "gate" and module.kind == "other" and len(module.parameters) == 1
+    name = module.name.removesuffix("gate") + "router"
+    return module._replace(name=name, cls="Linear", kind="Linear") if router else module
 
 
 _LITGPT_NAMES = {
@@ -47,7 +69,19 @@ _LITGPT_NAMES = {
     "lora_key": ("k_proj",),
     "lora_value": ("v_proj",),
     "lora_projection": ("o_proj", "dense"),
-    "lora_mlp": ("gate_proj", "up_proj", "down_proj", "fc1", "fc2", "dense_h_to_4h", "dense_4h_to_h"),
+    "lora_mlp": (
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "fc1",
+        "fc2",
+        "dense_h_to_4h",
+        "dense_4h_to_h",
+        "router",
+        "fc_1",
+        "fc_2",
+        "proj",
+    ),
     "lora_head": ("lm_head", "embed_out"),
 }
 

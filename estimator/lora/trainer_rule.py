@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError, UsageError
 from estimator.notes import Note
 
@@ -30,6 +30,23 @@ def has_part(name: str, parts: Sequence[str]) -> bool:
 
 def has_experts(tree: ModuleTree) -> bool:
     return any(".experts" in module.name for module in tree.modules)
+
+
+def experts_side_by_side(tree: ModuleTree, names: Sequence[str]) -> Iterator[Module]:
+    """A Linear for the gates, the ups and the downs of each layer's experts: as many parameters as an adapter each.
+
+    Its in and out features are those of all experts together (they may change places, which changes no count), since
+    r·E·(in + out) is what E adapters of r·(in + out) have. names: what the trainer calls the three.
+    """
+    for module in tree.modules:
+        shapes = {p.name: p.shape for p in module.parameters}
+        if "gate_up_proj" not in shapes or len(shapes.get("down_proj", ())) != 3:
+            continue
+        count, *features = shapes["down_proj"]
+        shape = tuple(count * size for size in features)
+        weight = (Parameter("weight", shape, module.parameters[0].dtype),)
+        for name in names:
+            yield Module(f"{module.name}.{name}", "Linear", "Linear", weight)
 
 
 def uncounted(what: str, way_out: str) -> UnsupportedError:

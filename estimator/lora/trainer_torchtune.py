@@ -9,12 +9,12 @@ decoder and the last layers of the projection head. Llama 4's experts have an ad
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.lora.trainer_rule import Resolved, linear, uncounted
+from estimator.architecture.module import ModuleTree
+from estimator.lora.trainer_rule import Resolved, experts_side_by_side, linear, uncounted
 from estimator.notes import Note
 
 _ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "output_proj"}
@@ -61,7 +61,11 @@ def torchtune_towers(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[s
         switch: str(settings.get(f"{switch}_trainable") or default).lower() == "lora"
         for switch, default in DEFAULTS[kind].items()
     }
-    experts = tuple(_experts(tree)) if trains["decoder"] and settings.get("apply_lora_to_mlp") else ()
+    experts = (
+        tuple(experts_side_by_side(tree, ("gate_proj", "up_proj", "down_proj")))
+        if trains["decoder"] and settings.get("apply_lora_to_mlp")
+        else ()
+    )
     if experts and lora.get("use_dora"):
         raise uncounted("torchtune has no DoRA for the experts of Llama 4", "set use_dora: false")
     crossing = {m.name.partition(".cross_attn.")[0] for m in linear(tree) if ".cross_attn." in m.name}
@@ -86,17 +90,3 @@ def _adapts(
     else:
         wanted = settings.get("apply_lora_to_mlp") if mlp else _ATTENTION.get(last) in settings["lora_attn_modules"]
     return bool(trains[switch] and wanted)
-
-
-def _experts(tree: ModuleTree) -> Iterator[Module]:
-    """A Linear for each expert's gate, up and down; the published class holds (experts, in, out) in one parameter."""
-    for module in tree.modules:
-        shapes = {p.name: p.shape for p in module.parameters}
-        if "gate_up_proj" not in shapes or "down_proj" not in shapes or len(shapes["down_proj"]) != 3:
-            continue
-        count, hidden, width = shapes["down_proj"]
-        dtype = module.parameters[0].dtype
-        for index in range(count):
-            for name, shape in (("gate", (hidden, width)), ("up", (hidden, width)), ("down", (width, hidden))):
-                weight = Parameter("weight", shape, dtype)
-                yield Module(f"{module.name}.{index}.{name}_proj", "Linear", "Linear", (weight,))
