@@ -95,6 +95,7 @@ def _steps_of_the_run(training: Training) -> Iterator[Step]:
         half, more = training.batch_size // 2, training.gradient_accumulation * 2
         words = f"--batch-size {half} --gradient-accumulation {more}"
         yield Step(words, {}, {"batch_size": half, "gradient_accumulation": more})
+    if training.batch_size > 3:
         whole = training.gradient_accumulation * training.batch_size
         words = f"--batch-size 1 --gradient-accumulation {whole}"
         yield Step(words, {}, {"batch_size": 1, "gradient_accumulation": whole})

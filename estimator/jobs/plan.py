@@ -52,10 +52,10 @@ def plan(
 ) -> Plan:
     """Raises what an estimate raises, and UsageError where the base's bytes are not known."""
     request, bases, answer, assumed = sized(request, progress)
-    memory = memory_of(answer, training)
-    if assumed:
-        memory = _with_assumed_weights(memory)
-    ask = _asker(request, training, bases, answer)
+    ask = _asker(request, training, bases, answer, assumed=bool(assumed))
+    memory = ask()
+    if memory is None:
+        memory = memory_of(answer, training)  # raises what is wrong
     judged = None if gpu_memory is None else fits(memory, gpu_memory)
     singles, together = ((), ()) if judged == "yes" else changes(answer, training, memory, gpu_memory, ask)
     return Plan(
@@ -83,13 +83,20 @@ def sized(request: Request, progress: Progress = None) -> tuple[Request, BaseCac
     return request, bases, estimate(request, bases=bases, progress=progress), (_ASSUMED_DTYPE,)
 
 
-def _with_assumed_weights(memory: Memory) -> Memory:
-    """Weights whose dtype is assumed are not exact; float32 would double them."""
+def _with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) -> Memory:
+    """Weights whose dtype is assumed are not exact: the ceilings are those of float32."""
+    as_assumed, as_float32 = (
+        estimate(replace(request, dtype=dtype), bases=bases).base.loaded.footprint_bytes or 0
+        for dtype in ("bf16", "fp32")
+    )
+    more = as_float32 - as_assumed
     components = tuple(
-        part._replace(upper_bytes=2 * part.upper_bytes, basis="modelled") if part.name == "base weights" else part
+        part._replace(upper_bytes=part.upper_bytes + more, basis="modelled") if part.name == "base weights" else part
         for part in memory.components
     )
-    return replace(memory, components=components)
+    peaks = {name: getattr(memory, name) for name in ("allocated", "reserved", "device")}
+    raised = {name: peak._replace(upper=peak.upper + more) for name, peak in peaks.items()}
+    return replace(memory, components=components, **raised)
 
 
 def memory_of(answer: Answer, training: Training) -> Memory:
@@ -177,13 +184,15 @@ def _expert_elements(answer: Answer) -> int:
     )
 
 
-def _asker(request: Request, training: Training, bases: BaseCache, answer: Answer) -> Ask:
+def _asker(request: Request, training: Training, bases: BaseCache, answer: Answer, *, assumed: bool) -> Ask:
     """A function from changed settings to memory; None where the change would be refused."""
 
     def ask(changes: dict[str, Any] | None = None, **settings: Any) -> Memory | None:
+        changed = replace(request, **changes) if changes else request
         try:
-            changed = answer if not changes else estimate(replace(request, **changes), bases=bases)
-            return memory_of(changed, replace(training, **settings))
+            found = estimate(changed, bases=bases) if changes else answer
+            memory = memory_of(found, replace(training, **settings))
+            return _with_assumed_weights(memory, changed, bases) if assumed else memory
         except LoraSizeError:
             return None
 

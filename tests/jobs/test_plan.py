@@ -206,7 +206,15 @@ def test_a_dtype_that_is_not_known_is_assumed_and_said() -> None:
 
 
 def test_weights_of_an_assumed_dtype_are_not_called_exact() -> None:
-    answer = plan(Request(model="openai-community/gpt2"), Training())
+    answer = plan(Request(model="openai-community/gpt2"), Training(), 10**12)
     weights = next(part for part in answer.memory.components if part.name == "base weights")
     assert weights.basis == "modelled"
-    assert weights.upper_bytes == 2 * weights.lower_bytes  # float32 beside the bfloat16 that was assumed
+    more = weights.upper_bytes - weights.lower_bytes  # float32 beside the bfloat16 that was assumed
+    assert more == 2 * 124_439_808
+    said = plan(Request(model="openai-community/gpt2", dtype="bf16"), Training()).memory
+    assert answer.memory.device.upper == said.device.upper + more
+
+
+def test_no_change_stands_twice() -> None:
+    words = [change.words for change in plan(REQUEST, TRAINING, 10**9).changes]
+    assert len(words) == len(set(words))
