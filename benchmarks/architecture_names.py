@@ -17,7 +17,7 @@ from pathlib import Path
 from estimator.architecture.build import lookup_for
 from estimator.architecture.choose import choose
 from estimator.architecture.load import knower
-from estimator.architecture.rename import read_transform, renamer
+from estimator.architecture.rename import Renamer, read_transform
 
 
 def pattern(name: str) -> str:
@@ -37,7 +37,7 @@ def main() -> None:
         started = time.perf_counter()
         lookup = lookup_for(config, facts)
         known = knower(facts.root, lookup)
-        rename = renamer([read_transform(n, t) for n, t in enumerate(facts.transforms)], facts.prefix, known)
+        rename = Renamer([read_transform(n, t) for n, t in enumerate(facts.transforms)], facts.prefix, known)
         left = Counter(pattern(name) for name in names if not known(rename(name).name))
         spent = time.perf_counter() - started
         remote = " (brings its own code)" if "auto_map" in config else ""

@@ -31,7 +31,7 @@ def checkpoint_of(case: Mapping[str, Any]) -> Checkpoint:
     tensors, files = {}, []
     for path, file in case["files"].items():
         header = parse_header(file["header"], file=path)
-        tensors.update((tensor.name, tensor) for tensor in header.tensors)
+        tensors |= header.tensors
         files.append(CheckedFile(path, None, None, {}, header.metadata))
     return Checkpoint(tensors=tensors, files=tuple(files), bytes=0)
 

@@ -45,7 +45,8 @@ def build(
         facts = opened(facts, part)
     lookup = lookup_for(config, facts, num_labels)
     loaded = load(checkpoint.tensors, facts, lookup)
-    if len(loaded.unexpected) * 2 > len(checkpoint.tensors) and facts.name not in (config.get("architectures") or ()):
+    left = sum(count for _, count in loaded.unexpected)
+    if left * 2 > len(checkpoint.tensors) and facts.name not in (config.get("architectures") or ()):
         from estimator.architecture.infer import infer  # a repository's own class under a model type of transformers
 
         return infer(config, checkpoint)
@@ -116,9 +117,9 @@ def _inferred(grown: Grown) -> list[Note]:
 def _left_out(loaded: Load, facts: ClassFacts) -> list[Note]:
     """A note on stored tensors that the class does not load."""
     ignored = re.compile("|".join((*facts.ignored_unexpected, *_IGNORED)))
-    left = [name for name in loaded.unexpected if ignored.search(name) is None]
+    left = [(name, count) for name, count in loaded.unexpected if ignored.search(name) is None]
     if not left:
         return []
-    count, first = len(left), left[0]
+    count, first = sum(count for _, count in left), left[0][0]
     others = f" and {count - 1:,} more" if count > 1 else ""
     return [Note("unused_tensors", f"{facts.name} does not load {first}{others} from this checkpoint.")]

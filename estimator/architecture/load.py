@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from estimator.architecture.conditions import Lookup
 from estimator.architecture.convert import converted
 from estimator.architecture.facts import ClassFacts
-from estimator.architecture.rename import Renamed, Transform, read_transform, renamer
+from estimator.architecture.rename import Renamed, Renamer, Transform, read_transform
 from estimator.architecture.structure import Child, Structure
 from estimator.checkpoint.checkpoint import Tensor
 
@@ -25,37 +25,69 @@ class Loaded(NamedTuple):
 
 class Load(NamedTuple):
     parameters: Mapping[str, Loaded]  # by full run-time name; buffers that are saved too
-    unexpected: tuple[str, ...]  # stored tensors that the model has no place for
+    unexpected: tuple[
+        tuple[str, int], ...
+    ]  # stored tensors that the model has no place for: one of each kind, how many
 
 
 def load(tensors: Mapping[str, Tensor], facts: ClassFacts, lookup: Lookup) -> Load:
     """Every stored tensor: loaded into which parameter, or left."""
-    known = knower(facts.root, lookup)
+    leaves = leaves_of(facts.root)
+    known = knower(facts.root, lookup, leaves)
     transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
-    rename = renamer(transforms, facts.prefix, known)
+    rename = Renamer(transforms, facts.prefix, known)
     simple: dict[str, Loaded] = {}
-    gathered: dict[str, list[tuple[Renamed, Tensor]]] = {}
+    gathered: dict[str, list[tuple[Renamed, Sequence[str]]]] = {}
     unexpected = []
-    for name, tensor in tensors.items():
+    for alike in _alike(tensors, rename, leaves):
+        name = alike[0]
         renamed = rename(name)
         if not known(renamed.name):
-            unexpected.append(name)
+            unexpected.append((name, len(alike)))
         elif renamed.converter is None:
-            simple[renamed.name] = Loaded(tensor.shape, tensor.dtype, (name,))
+            simple[renamed.name] = Loaded(tensors[name].shape, tensors[name].dtype, (name,))
         else:
-            gathered.setdefault(renamed.name, []).append((renamed, tensor))
+            gathered.setdefault(renamed.name, []).append((renamed, alike))
     for name, parts in gathered.items():
-        simple.update(_convert(name, parts, lookup))
+        simple.update(_convert(name, parts, tensors, lookup))
     return Load(simple, tuple(unexpected))
 
 
-def _convert(name: str, parts: list[tuple[Renamed, Tensor]], lookup: Lookup) -> dict[str, Loaded]:
+def _alike(names: Iterable[str], rename: Renamer, leaves: Collection[str] | None) -> Iterator[Sequence[str]]:
+    """Tensors that go the same way: those of the experts of a layer, else one by one."""
+    if rename.minds_indices:
+        yield from ((name,) for name in names)
+        return
+    stacks: dict[tuple[str, str, str], list[str]] = {}
+    for name in names:
+        parts = name.rsplit(".", 3)  # "model.layers.3.mlp.experts", "17", "up_proj", "weight"
+        if len(parts) == 4 and parts[1].isdecimal():
+            stacks.setdefault((parts[0], parts[2], parts[3]), []).append(name)
+        else:
+            yield (name,)
+    for stack in stacks.values():
+        if len(stack) > 1 and _is_one(rename(stack[0]), rename(stack[-1]), leaves):
+            yield stack
+        else:
+            yield from ((name,) for name in stack)
+
+
+def _is_one(one: Renamed, other: Renamed, leaves: Collection[str] | None) -> bool:
+    """Whether tensors become parts of the same parameter, or no parameter of the model has such a name."""
+    if one.converter is not None:
+        return one == other
+    return leaves is not None and one.name.rpartition(".")[2] not in leaves
+
+
+def _convert(
+    name: str, parts: list[tuple[Renamed, Sequence[str]]], tensors: Mapping[str, Tensor], lookup: Lookup
+) -> dict[str, Loaded]:
     transform: Transform = parts[0][0].converter
     shapes: dict[str, list[tuple[int, ...]]] = {}
-    for renamed, tensor in parts:
-        shapes.setdefault(renamed.source, []).append(tensor.shape)
-    names = tuple(tensor.name for _, tensor in parts)
-    dtype = parts[0][1].dtype
+    for renamed, alike in parts:
+        shapes.setdefault(renamed.source, []).extend(tensors[stored].shape for stored in alike)
+    names = tuple(stored for _, alike in parts for stored in alike)
+    dtype = tensors[names[0]].dtype
     found = converted(transform, name, shapes, lookup)
     if found is None:
         targets = [name.replace(transform.targets[0], target) for target in transform.targets]
@@ -63,12 +95,11 @@ def _convert(name: str, parts: list[tuple[Renamed, Tensor]], lookup: Lookup) -> 
     return {target: Loaded(shape, dtype, names) for target, shape in found.items()}
 
 
-def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
-    """Whether the model may have a parameter or saved buffer of this name."""
+def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = None) -> Callable[[str], bool]:
+    """Whether the model may have a parameter or saved buffer of this name; `leaves` are `leaves_of` it, where known."""
     results: dict[str, bool] = {}
     counts: dict[str, int | None] = {}
     children: dict[int, dict[str, Child]] = {}
-    leaves = _leaves(root)
 
     def below(structures: list[Structure], part: str) -> list[Structure]:
         found = []
@@ -109,7 +140,7 @@ def knower(root: Structure, lookup: Lookup) -> Callable[[str], bool]:
     return known
 
 
-def _leaves(root: Structure) -> set[str] | None:
+def leaves_of(root: Structure) -> set[str] | None:
     """Every name that a parameter or buffer may have; None where the structure is open."""
     found: set[str] = set()
     done: set[int] = set()

@@ -61,24 +61,25 @@ def _expression(sources: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(branches))
 
 
-def renamer(transforms: Iterable[Transform], prefix: str, known: Callable[[str], bool]) -> Callable[[str], Renamed]:
+class Renamer:
     """A function from a stored name to the name in the model, which need not have it."""
-    transforms = tuple(transforms)
-    indexed = any(
-        _LITERAL_INDEX.search(t.expression.pattern) or t.kind not in ("rename", "convert") for t in transforms
-    )
-    plain = _Plain(transforms)
-    transform = plain.rename if indexed else _by_template(plain.rename)
-    prefixed = _prefixer(prefix, known)
 
-    def rename(name: str) -> Renamed:
-        found = transform(name)
-        final = prefixed(found.name)
-        if not known(final) and known(name):
-            return Renamed(prefixed(name), None, None)
+    def __init__(self, transforms: Iterable[Transform], prefix: str, known: Callable[[str], bool]) -> None:
+        transforms = tuple(transforms)
+        self.minds_indices = any(  # names that differ in an index alone may be renamed differently
+            _LITERAL_INDEX.search(t.expression.pattern) or t.kind not in ("rename", "convert") for t in transforms
+        )
+        plain = _Plain(transforms)
+        self._transform = plain.rename if self.minds_indices else _by_template(plain.rename)
+        self._prefixed = _prefixer(prefix, known)
+        self._known = known
+
+    def __call__(self, name: str) -> Renamed:
+        found = self._transform(name)
+        final = self._prefixed(found.name)
+        if not self._known(final) and self._known(name):
+            return Renamed(self._prefixed(name), None, None)
         return Renamed(final, found.converter, found.source)
-
-    return rename
 
 
 def _prefixer(prefix: str, known: Callable[[str], bool]) -> Callable[[str], str]:

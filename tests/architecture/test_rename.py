@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.rename import natural_key, read_transform, renamer
+from estimator.architecture.rename import Renamer, natural_key, read_transform
 
 LAYER = ["rename", [r"^h\.(\d+)\."], [r"layers.\1."]]
 SCOPED = ["rename", ["fc1"], ["up"], [], "tower", "model"]
@@ -33,11 +33,11 @@ GROUP = ["GroupWeightRename", [r"b\.(\d+)\.norm0", r"b\.(\d+)\.norm1"], [r"b.\1.
     ],
 )
 def test_renamed(transform, prefix, model, stored, name):
-    assert renamer([read_transform(0, transform)], prefix, model.__contains__)(stored).name == name
+    assert Renamer([read_transform(0, transform)], prefix, model.__contains__)(stored).name == name
 
 
 def test_names_that_differ_in_indices_alone_keep_their_own():
-    rename = renamer([read_transform(0, LAYER)], "", lambda name: name.startswith("layers"))
+    rename = Renamer([read_transform(0, LAYER)], "", lambda name: name.startswith("layers"))
     assert [rename(f"h.{index}.w").name for index in (0, 11)] == ["layers.0.w", "layers.11.w"]
 
 
