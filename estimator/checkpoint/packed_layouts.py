@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.errors import MalformedConfigError
 
 Parts = Mapping[str, Tensor]  # what follows the layer's name -> the tensor
 Shape = tuple[int, ...]
@@ -127,10 +128,18 @@ def applies(group: Mapping[str, Any], name: str, cls: str) -> bool:
 
 
 def named(target: str, name: str, cls: str) -> bool:
-    """compressed-tensors' `is_match`: `re:` and a pattern from the name's start, a full name, or a class."""
-    if target.startswith("re:"):
+    """compressed-tensors' `is_match`: `re:` and a pattern from the name's start, a full name, or a class.
+
+    Raises MalformedConfigError for a pattern that is none.
+    """
+    if not target.startswith("re:"):
+        return target in (name, cls)
+    try:
         return re.match(target.removeprefix("re:"), name) is not None
-    return target in (name, cls)
+    except (re.error, RecursionError, OverflowError) as error:
+        what = f"{target[:100]!r} in quantization_config holds no regular expression: {error}."
+        way_out = "mend the pattern in config.json"
+        raise MalformedConfigError(what, where="quantization_config in config.json", way_out=way_out) from error
 
 
 def _torchao(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:

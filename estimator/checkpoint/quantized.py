@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.packed_layouts import LAYOUTS, Layout
+from estimator.checkpoint.quantization_fields import check_fields
 from estimator.dtypes import FROM_TORCH
+from estimator.errors import MalformedHeaderError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +44,14 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
 
     The text model's section counts as well (transformers 5.23.0, `get_hf_quantizer`), and older compressed-tensors
     files call it `compression_config`. MLX writes `quantization` and gives no method.
+
+    Raises MalformedConfigError for fields that no quantiser could read.
     """
     for section in (config, config.get("text_config") or {}):
         for key in ("quantization_config", "compression_config", "quantization"):
             fields = section.get(key) if isinstance(section, Mapping) else None
             if isinstance(fields, Mapping):
+                check_fields(fields)
                 return Quantization(scheme=_scheme(fields), fields=fields)
     return None
 
@@ -80,9 +85,22 @@ def packed_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str
     layers, stored = {}, checkpoint.tensors
     for stem in _stems(stored, layout) if layout else ():
         parts = {part: stored[stem + part] for part in layout.parts if stem + part in stored}
-        shape = layout.shape(parts, _fields_for(stem, quantization.fields, layout), checkpoint)
+        shape = _shape(layout, parts, _fields_for(stem, quantization.fields, layout), checkpoint)
         layers[stem] = PackedLayer(quantization.scheme, shape, tuple(parts.values()))
     return layers
+
+
+def _shape(
+    layout: Layout, parts: Mapping[str, Tensor], fields: Mapping[str, Any], checkpoint: Checkpoint
+) -> tuple[int, ...] | None:
+    """Raises MalformedHeaderError where the tensors have other dimensions than the quantiser writes."""
+    try:
+        return layout.shape(parts, fields, checkpoint)
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        stored = ", ".join(f"{tensor.name[:100]} {list(tensor.shape[:6])}" for tensor in parts.values())
+        what = f"these are no tensors of one packed layer: {stored[:400]}."
+        way_out = "check that config.json belongs to these weights"
+        raise MalformedHeaderError(what, where="quantization_config in config.json", way_out=way_out) from error
 
 
 def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:

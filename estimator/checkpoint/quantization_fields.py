@@ -1,0 +1,90 @@
+"""What `quantization_config` may hold, as far as sizes are read from it: types and bounds, before any of it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from estimator.errors import MalformedConfigError
+
+_MOST = 2**20  # bits, codebooks, elements of a group
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _MOST
+
+
+def _group(value: Any) -> bool:
+    return value == -1 or _whole(value)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_text, value))
+
+
+def _lists_of_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_texts, value))
+
+
+def _block(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole, value))
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_object, value.values()))
+
+
+Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
+_NUMBER, _GROUP = (_whole, "a whole number above nought"), (_group, "-1 or a whole number above nought")
+_NAMES, _OBJECT = (_texts, "a list of names"), (_object, "an object")
+_ANYWHERE: Rules = {
+    **dict.fromkeys(("bits", "w_bit", "num_bits", "nbits", "nbits_per_codebook", "num_codebooks"), _NUMBER),
+    **dict.fromkeys(("in_group_size", "out_group_size"), _NUMBER),
+    **dict.fromkeys(("group_size", "q_group_size"), _GROUP),
+    **dict.fromkeys(("weight_block_size", "block_structure"), (_block, "two whole numbers above nought")),
+}
+_TOP: Rules = {
+    **_ANYWHERE,
+    **dict.fromkeys(("modules_to_not_convert", "llm_int8_skip_modules", "ignored_layers", "ignore"), _NAMES),
+    **dict.fromkeys(("skip_modules", "linear_weights_not_to_quantize"), _NAMES),
+    "modules_in_block_to_quantize": (_lists_of_texts, "a list of lists of names"),
+    "block_name_to_quantize": (_text, "a name"),
+    "config_groups": (_objects, "an object of objects"),
+    "quant_config": _OBJECT,
+}
+_IN_A_GROUP: Rules = {
+    "targets": _NAMES,
+    **dict.fromkeys(("weights", "input_activations", "output_activations"), _OBJECT),
+}
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Raises MalformedConfigError for a field that no quantiser of transformers could read."""
+    _check(fields, _TOP, "")
+    for name, group in (fields.get("config_groups") or {}).items():
+        _check(group, _IN_A_GROUP, f"config_groups.{str(name)[:40]}.")
+        for part in ("weights", "input_activations", "output_activations"):
+            _check(group.get(part) or {}, _ANYWHERE, f"config_groups.{str(name)[:40]}.{part}.")
+    inner = (fields.get("quant_config") or {}).get("weight_quant_params")
+    for name, own in ((name, own) for name, own in fields.items() if isinstance(own, Mapping)):  # MLX, by layer
+        _check(own, _ANYWHERE, f"{str(name)[:60]}.")
+    _check({"weight_quant_params": inner}, {"weight_quant_params": _OBJECT}, "quant_config.")
+    _check(inner or {}, _ANYWHERE, "quant_config.weight_quant_params.")
+
+
+def _check(fields: Mapping[str, Any], rules: Rules, within: str) -> None:
+    for name in rules.keys() & fields.keys():
+        holds, wanted = rules[name]
+        if fields[name] is not None and not holds(fields[name]):
+            what = f"{within}{name} of quantization_config is {repr(fields[name])[:60]}, not {wanted}."
+            raise MalformedConfigError(
+                what, where="quantization_config in config.json", way_out="mend it, or fetch config.json again"
+            )
