@@ -7,23 +7,37 @@ What comes back are the options of the last command that has any, and beside the
 from __future__ import annotations
 
 import re
-import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from estimator.errors import UsageError
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+_COMMENT = re.compile(r"(?P<comment>#[^\n]*)")
+_PIECE = re.compile(
+    r"""(?P<space>(?:[ \t\r]|\\\r?\n|\\\Z)+) | (?P<end>[\n;&|]+) | (?P<single>'[^']*') | (?P<double>"(?:\\.|[^"\\])*")
+    | (?P<expression>\$\(+[^()]*\)+) | (?P<escaped>\\.)
+    | (?P<text>(?:\$\{?[A-Za-z_]\w*\}?|\$(?!\()|[^ \t\r\n;&|'"\\$])+|\$)""",
+    re.VERBOSE | re.DOTALL,
+)
+# How a command that trains ends before its options.
+TRAINING = (".py", " sft", " pt", " rlhf", " train", " dpo", " grpo", " kto", " reward", " rloo", " orpo", " cpo")
 _PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
 
 
 def parse_command(text: str, where: str) -> dict[str, Any]:
-    """Raises UsageError where no command with options is found."""
+    """Of several commands the last that starts a training, else the last.
+
+    Raises UsageError where no command with options is found, or a quote is left open.
+    """
     commands = [words for words in _commands(text, where) if any(word.startswith("--") for word in words)]
     if not commands:
         raise UsageError(
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
         )
-    variables, words = _variables(commands[-1])
+    chosen = next((words for words in reversed(commands) if _program(words).endswith(TRAINING)), commands[-1])
+    variables, words = _variables(chosen)
     options = _options(words)
     options["_program"], options["_command"] = _program(words), " ".join(_before_options(words))
     world = next((variables[name] for name in _PROCESSES if name in variables), "1")
@@ -32,20 +46,54 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
 
 
 def _commands(text: str, where: str) -> list[list[str]]:
-    joined = re.sub(r"\\\r?\n", " ", text)
-    commands = []
-    for line in joined.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            try:
-                commands.append(shlex.split(_expressions_as_words(line), comments=True))
-            except ValueError as error:
-                raise UsageError(f"a line can't be read: {error}.", where=where, way_out="close the quote") from error
+    """Words of each command; plain variables that the script sets are put in where it names them."""
+    commands: list[list[str]] = [[]]
+    word: str | None = None
+    known: dict[str, str] = {}
+    for kind, piece in _pieces(text, where):
+        if kind == "text":
+            word = (word or "") + _VARIABLE.sub(lambda match: known.get(match[1], match[0]), piece)
+            continue
+        if kind == "literal":
+            word = (word or "") + piece
+            continue
+        if word is not None:
+            commands[-1].append(word)
+            word = None
+        if kind == "end":
+            known.update(_settings(commands[-1]))
+            commands.append([])
     return commands
 
 
-def _expressions_as_words(line: str) -> str:
-    """`$(expr 16 / $n)` as one word, so that its value is seen to be an expression."""
-    return re.sub(r"\$\(+[^()]*\)+", "'$(...)'", line)
+def _settings(words: list[str]) -> dict[str, str]:
+    """What a line sets for those after it: nothing where a command stands behind the assignments."""
+    variables, rest = _variables(words[1:] if words[:1] == ["export"] else words)
+    return {} if rest else {name: value for name, value in variables.items() if "$" not in value}
+
+
+def _pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
+    """ "text", "literal" (single quotes), "space" and "end" (of a command), as a shell reads them."""
+    at, fresh = 0, True
+    while at < len(text):
+        match = _COMMENT.match(text, at) if fresh else None
+        match = match or _PIECE.match(text, at)
+        if match is None:
+            line = text.count("\n", 0, at) + 1
+            raise UsageError(f"a quote of line {line} is left open.", where=where, way_out="close the quote")
+        kind, piece = str(match.lastgroup), match[0]
+        fresh, at = kind in ("space", "end"), match.end()
+        if kind == "double":
+            yield "text", re.sub(r'\\([$`"\\])', r"\1", piece[1:-1].replace("\\\n", ""))
+        elif kind == "single":
+            yield "literal", piece[1:-1]
+        elif kind == "escaped":
+            yield "literal", piece[1:]
+        elif kind == "expression":
+            yield "literal", "$(...)"
+        elif kind != "comment":
+            yield kind, piece
+    yield "end", ""
 
 
 def _variables(words: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import LoraSizeError, UsageError
+from estimator.request.command_line import parse_command
 from estimator.request.files import UnknownTrainerError, read_config_file, to_request
 from estimator.request.trainers.keys import NoLoraError
 
@@ -80,3 +81,44 @@ def test_options_of_an_estimate(tmp_path: Path) -> None:
         "model": "gpt2", "base_precision": "nf4", "dtype": "bf16", "double_quant": True, "prepare_kbit": True,
     }  # fmt: skip
     assert options["lora"]["r"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("swift sft --model a/b --lora_rank 4", {"model": "a/b", "lora_rank": "4"}, id="one line"),
+        pytest.param(
+            "swift sft \\\n  --model a/b \\\n  --lora_rank=4\n", {"model": "a/b", "lora_rank": "4"}, id="several"
+        ),
+        pytest.param("M=a/b\nswift sft --model $M", {"model": "a/b"}, id="a variable"),
+        pytest.param('M=a/b\nswift sft --model "${M}-Instruct"', {"model": "a/b-Instruct"}, id="in double quotes"),
+        pytest.param("M=a/b\nswift sft --model '$M'", {"model": "$M"}, id="not in single quotes"),
+        pytest.param("swift sft --model $M", {"model": "$M"}, id="a variable that nobody set"),
+        pytest.param("S='one\ntwo'\nswift sft --model a/b", {"model": "a/b"}, id="quotes over two lines"),
+        pytest.param("swift sft --model a/b # it's the base\n", {"model": "a/b"}, id="a quote in a comment"),
+        pytest.param(
+            "swift sft --model a/b --tuner_type lora && echo done", {"tuner_type": "lora"}, id="a second command"
+        ),
+        pytest.param(
+            "swift sft --model a/b\nswift infer --model c/d --stream true", {"model": "a/b"}, id="then it infers"
+        ),
+        pytest.param(
+            "swift sft --steps $(expr 16 / $n) --model a/b", {"steps": "$(...)", "model": "a/b"}, id="an expression"
+        ),
+        pytest.param("n=2\nNPROC_PER_NODE=$n swift sft --model a/b", {"_world": 2}, id="processes in a variable"),
+        pytest.param("swift sft --model a/b \\", {"model": "a/b"}, id="ends in a backslash"),
+    ],
+)
+def test_a_command_line_as_a_shell_reads_it(text: str, said: dict) -> None:
+    options = parse_command(text, "train.sh")
+    assert {name: options.get(name) for name in said} == said
+
+
+@pytest.mark.parametrize(
+    "text", ["swift infer --adapters a", "swift export --merge_lora true --adapters a", "swift deploy --model a/b"]
+)
+def test_commands_that_train_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text(text)
+    with pytest.raises(NoLoraError):
+        read_config_file(str(path))

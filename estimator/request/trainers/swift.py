@@ -26,12 +26,16 @@ DEFAULTS = {
     "micro_batch_size": 1,
     "optimizer": "adam",
 }
+TRAINING = ("sft", "pt", "rlhf")
 KIND_KEYS = ("tuner_type", "train_type", "sft_type")
-WITHOUT_PREPARATION = ("lora", "lora_llm", "longlora", "adalora")
+WITHOUT_PREPARATION = ("lora", "lora_llm", "longlora")
 
 
 def read(keys: Keys) -> TrainingConfig:
-    megatron = str(keys.values.get("_program") or "").startswith("megatron")
+    program = str(keys.values.get("_program") or "")
+    if program and program.rpartition(" ")[2] not in TRAINING and not program.endswith(".py"):
+        raise keys.no_lora(f"{program} trains nothing.", "give the command that trains: swift sft, pt or rlhf")
+    megatron = program.startswith("megatron")
     kind = next((keys.values[key] for key in KIND_KEYS if key in keys.values), "full" if megatron else "lora")
     if kind not in WITHOUT_PREPARATION:
         raise keys.no_lora(f"tuner_type is {kind!r}: this command trains no LoRA.", "give --tuner_type lora")
