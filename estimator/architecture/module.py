@@ -48,6 +48,7 @@ class QuantisedLayer(NamedTuple):
     packed_factor: int = 1  # PEFT counts an element of `weight` this often: 2 x itemsize for Params4bit
     is_linear: bool = True  # isinstance(torch.nn.Linear): what `all-linear` finds
     refusal: str | None = None  # why PEFT cannot wrap it; None where it can
+    compute_dtype: str | None = None  # of a Linear4bit: what PEFT casts an adapter on it to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

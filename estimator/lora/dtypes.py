@@ -17,5 +17,5 @@ def adapter_dtype_of(base: str, adapter_dtype: str | None) -> str:
 
 
 def is_cast(dtype: str, adapter_dtype: str | None) -> bool:
-    """Whether a weight of this dtype is made anew in another; autocast leaves float32 and float64 alone."""
-    return adapter_dtype != "base" and adapter_dtype_of(dtype, adapter_dtype) != dtype
+    """Whether a weight on a base of this dtype is made anew in another; autocast leaves float32 and float64 alone."""
+    return adapter_dtype != "base" and adapter_dtype_of(dtype, adapter_dtype) != adapter_dtype_of(dtype, "base")

@@ -39,6 +39,8 @@ def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
         _check_pissa_iterations(init, rank, smaller)
     if name == "mica":
         _check_mica(rank, smaller)
+    if init == "orthogonal" and not dtype.startswith(("F", "BF")):
+        raise _refused(init, f"needs a base in floating point, not {dtype}")
     if init == "orthogonal" and rank % 2:
         raise _refused(init, f"needs an even r, not {rank}")
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from estimator.architecture.module import Module
-from estimator.errors import InvalidLoraError, UnsupportedModuleError
+from estimator.errors import InvalidLoraError
 from estimator.lora.config_rules import adalora_fields, check_names, check_rank
 from estimator.lora.facts import default_targets, generates
 from estimator.lora.index import TreeIndex
 from estimator.lora.layers import LoraLayer, Settings, lora_layers
+from estimator.lora.loaded import as_loaded, check_compatible, scheme_of, weight_of
 from estimator.lora.match import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
     Matched,
@@ -25,13 +26,7 @@ from estimator.lora.match import (
     unmatched_keys,
 )
 from estimator.lora.moe import converted
-from estimator.lora.parameters import (
-    check_alphas,
-    check_compatible,
-    parameter_layers,
-    targeted_parameters,
-    weight_of,
-)
+from estimator.lora.parameters import check_alphas, parameter_layers, targeted_parameters
 from estimator.lora.refuse import refuse_nothing_matched
 from estimator.lora.replicate import replicated
 from estimator.lora.svd import svd_layers
@@ -204,11 +199,11 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
     for name in names:
         module = index.modules[name]
         check_compatible(index, name)
+        scheme, weight = scheme_of(index, name), as_loaded(index, name, weight_of(index, module))
         if adalora:
-            layers += svd_layers(module, chosen[name], weight_of(index, module))
+            layers += svd_layers(module, chosen[name], weight)
             continue
-        scheme = _scheme(index, name)
-        layers += lora_layers(module, chosen[name], settings, weight_of(index, module), scheme)
+        layers += lora_layers(module, chosen[name], settings, weight, scheme)
         if module.kind == "MultiheadAttention":
             layers += _attention_output(index, module, chosen[name], settings)
     return layers
@@ -237,16 +232,3 @@ def _attention_output(index: TreeIndex, module: Module, rank: int, settings: Set
     output = index.modules[f"{module.name}.out_proj"]
     layers = lora_layers(output, rank, settings, weight_of(index, output), None)
     return [layer._replace(name=f"{module.name}.base_layer.out_proj") for layer in layers]
-
-
-def _scheme(index: TreeIndex, name: str) -> str | None:
-    layer = index.tree.quantised.get(name)
-    if layer is None:
-        return None
-    if layer.refusal is not None:
-        raise UnsupportedModuleError(
-            f"{name} is stored as {layer.cls}, which PEFT cannot wrap: {layer.refusal}.",
-            where="target_modules",
-            way_out="load a base that is not quantised so, or leave this module out",
-        )
-    return layer.scheme

@@ -20,6 +20,8 @@ from estimator.lora.initialisation import (
     wrapped_parameter_shapes,
 )
 from estimator.lora.variants import (
+    INITIALISES_DEQUANTISED,
+    PACKED,
     WITHOUT_LORA_BIAS,
     BlockDiagonal,
     Variant,
@@ -129,7 +131,9 @@ def _plain_linear(
     dtype: str,
     scheme: str | None,
 ) -> tuple[Weight, ...]:
-    check_initialisation(init, "Linear", rank, in_features, out_features, dtype)
+    if scheme not in INITIALISES_DEQUANTISED or str(init).lower() != "olora":
+        stored = "I8" if scheme in PACKED else dtype
+        check_initialisation(init, "Linear", rank, in_features, out_features, stored)
     (a_rows, a_columns), (b_rows, b_columns) = ranks_after_initialisation(
         init, rank, in_features, out_features, transposed
     )

@@ -5,16 +5,17 @@ peft 0.21.2: BaseTuner._inject_parameters (peft/tuners/tuners_utils.py), ParamWr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from estimator.architecture.module import Module, Parameter
-from estimator.errors import InvalidLoraError, UnsupportedModuleError
+from estimator.errors import InvalidLoraError
 from estimator.lora.config_rules import check_alpha, check_rank
-from estimator.lora.facts import mamba_types
 from estimator.lora.index import TreeIndex
-from estimator.lora.layers import LoraLayer, parameter_layer
+from estimator.lora.layers import LoraLayer, Settings, lora_layers, parameter_layer
+from estimator.lora.loaded import as_loaded, check_compatible, scheme_of, weight_of
 from estimator.lora.match import alphas, ranks
-from estimator.lora.variants import asked_variants
+from estimator.lora.variants import PACKED, asked_variants, heard_unquantised
 from estimator.request.lora_config import LoraConfig
 
 Targeted = tuple[str, Module, Parameter]  # full name of the parameter, its module, itself
@@ -46,36 +47,45 @@ def _ends(key: str) -> list[str]:
 def parameter_layers(
     index: TreeIndex, config: LoraConfig, parameters: list[Targeted], wrapped: set[str], before: Sequence[LoraLayer]
 ) -> list[LoraLayer]:
-    _check_parameter_settings(index, config, before)
+    """A layer for each targeted parameter; `wrapped` are modules that target_modules adapts, `before` their layers.
+
+    Raises InvalidLoraError and UnsupportedModuleError where PEFT refuses.
+    """
     chosen = ranks(index, [key for key, _, _ in parameters], config)
     for rank in chosen.values():
         check_rank(rank, "r" if rank == config.r else "rank_pattern")
     check_alphas(config, chosen)
     _refuse_nested({module.name for _, module, _ in parameters})
-    count: dict[str, int] = {}
-    for _, module, _ in parameters:
-        count[module.name] = count.get(module.name, 0) + 1
-    layers = []
+    left = Counter(module.name for _, module, _ in parameters)
+    layers: list[LoraLayer] = []
     for key, module, parameter in parameters:
-        if not module.name or module.name in wrapped:
-            what = (
-                "a parameter of the model itself"
-                if not module.name
-                else f"{module.name}, which target_modules adapts already"
-            )
-            raise InvalidLoraError(
-                f"target_parameters names {what}.", where="target_parameters", way_out="set target_modules to []"
-            )
+        _refuse_place(module, wrapped)
         check_compatible(index, module.name)
-        count[module.name] -= 1  # the first parameter's wrapper is the innermost
-        name = module.name + ".base_layer" * count[module.name]
-        transposed = key in index.tree.transposed or module.name in index.tree.transposed
+        left[module.name] -= 1  # the first parameter's wrapper is the innermost
+        scheme = scheme_of(index, module.name)
+        if scheme in PACKED:  # its own kind of layer goes before ParamWrapper
+            weight = as_loaded(index, module.name, weight_of(index, module))
+            layers += lora_layers(module, chosen[key], Settings.of(config), weight, scheme)
+            continue
+        _check_parameter_settings(config, before)
+        name = module.name + ".base_layer" * left[module.name]
+        turned = key in index.tree.transposed or module.name in index.tree.transposed
         layers.append(
-            parameter_layer(
-                module, name, parameter, chosen[key], is_transposed=transposed, init=config.init_lora_weights
-            )
+            parameter_layer(module, name, parameter, chosen[key], is_transposed=turned, init=config.init_lora_weights)
         )
     return sorted(layers, key=lambda layer: (index.order[layer.module], len(layer.name)))
+
+
+def _refuse_place(module: Module, wrapped: set[str]) -> None:
+    what = None
+    if not module.name:
+        what = "a parameter of the model itself"
+    elif module.name in wrapped:
+        what = f"{module.name}, which target_modules adapts already"
+    if what is not None:
+        raise InvalidLoraError(
+            f"target_parameters names {what}.", where="target_parameters", way_out="set target_modules to []"
+        )
 
 
 def _refuse_nested(modules: set[str]) -> None:
@@ -91,7 +101,7 @@ def _refuse_nested(modules: set[str]) -> None:
             )
 
 
-def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequence[LoraLayer]) -> None:
+def _check_parameter_settings(config: LoraConfig, before: Sequence[LoraLayer]) -> None:
     """ParamWrapper.__init__. Adapting a Linear or a Conv1D has set fan_in_fan_out by then."""
     linear = [layer.kind for layer in before if layer.kind in ("Linear", "Conv1D")]
     fan = linear[-1] == "Conv1D" if linear else config.fan_in_fan_out
@@ -99,7 +109,7 @@ def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequ
         "lora_dropout": config.lora_dropout, "fan_in_fan_out": fan, "lora_bias": config.lora_bias,
         "use_dora": config.use_dora, "velora_config": config.velora_config is not None,
         "kasa_config": config.kasa_config is not None, "peft_type": config.peft_type == "ADALORA",
-        "a variant of LoRA": bool(asked_variants(config).keys() - {"use_qalora"}),
+        "a variant of LoRA": bool(heard_unquantised(asked_variants(config))),
     }  # fmt: skip
     for name, set_ in refused.items():
         if set_:
@@ -108,30 +118,6 @@ def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequ
                 where=name,
                 way_out=f"leave out {name} or target_parameters",
             )
-
-
-def weight_of(index: TreeIndex, module: Module) -> Parameter | None:
-    """A module's weight; MultiheadAttention's in_proj_weight; a parametrised module's weight as it is computed."""
-    wanted = "in_proj_weight" if module.kind == "MultiheadAttention" else "weight"
-    own = next((p for p in module.parameters if p.name == wanted), None)
-    if own is not None or f"{module.name}.parametrizations.weight" not in index.modules:
-        return own
-    originals = index.modules[f"{module.name}.parametrizations.weight"].parameters
-    return max(originals, key=lambda p: (len(p.shape), *p.shape))._replace(name="weight")
-
-
-def check_compatible(index: TreeIndex, name: str) -> None:
-    """_check_lora_target_modules_mamba."""
-    mamba = mamba_types()
-    if index.tree.config.get("model_type") not in mamba["model_types"]:
-        return
-    last = name.rpartition(".")[2]
-    if last in mamba["modules"]:
-        raise UnsupportedModuleError(
-            f"{name} would be adapted, and PEFT refuses {' and '.join(mamba['modules'])} of Mamba-like models.",
-            where="target_modules",
-            way_out=f"leave out {last}, or exclude it",
-        )
 
 
 def check_alphas(config: LoraConfig, chosen: Mapping[str, int]) -> None:

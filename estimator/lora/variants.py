@@ -57,7 +57,7 @@ class Variant(NamedTuple):
 
 def asked_variants(config: LoraConfig) -> Mapping[str, Variant]:
     """Every variant that a config asks for, by its name; "use_qalora" is heard by GPTQ's layers alone."""
-    names = [name for name in VARIANTS if _asks(getattr(config, name))]
+    names = [name for name in VARIANTS if _asks(name, getattr(config, name))]
     if config.init_lora_weights == "mica":
         names.append("mica")
     if config.use_qalora:
@@ -68,9 +68,9 @@ def asked_variants(config: LoraConfig) -> Mapping[str, Variant]:
     }
 
 
-def _asks(value: Any) -> bool:
-    """A sub-config asks for its variant even where it is empty."""
-    return isinstance(value, Mapping) or bool(value)
+def _asks(name: str, value: Any) -> bool:
+    """A sub-config asks for its variant even where it is empty, and no invocation tokens at all do on bitsandbytes."""
+    return isinstance(value, Mapping) or (value is not None if name == "alora_invocation_tokens" else bool(value))
 
 
 class Hearing(NamedTuple):
@@ -94,6 +94,8 @@ _QUANTISED: Mapping[str, Hearing] = {
     "hqq": Hearing(("use_dora",), refused=("velora_config",)),
 }
 WITHOUT_LORA_BIAS = ("hqq", "torchao")
+PACKED = frozenset(_QUANTISED)  # their weights are integers, of which most initialisations want none
+INITIALISES_DEQUANTISED = ("bitsandbytes_4bit", "bitsandbytes_8bit")  # OLoRA alone
 
 
 def variant_for(asked: Mapping[str, Variant], scheme: str | None, allowed: tuple[str, ...] = ()) -> Variant | None:
@@ -104,11 +106,20 @@ def variant_for(asked: Mapping[str, Variant], scheme: str | None, allowed: tuple
     """
     hearing = _QUANTISED.get(scheme or "")
     if hearing is None:
-        return _unquantised({name: v for name, v in asked.items() if name != "use_qalora"}, allowed)
+        return _unquantised(heard_unquantised(asked), allowed)
     for name in asked:
-        if name in hearing.refused or (hearing.others_refused and name != "use_qalora"):
+        if name in hearing.refused or (hearing.others_refused and name in heard_unquantised(asked)):
             raise _refused(f"{name} does not work on {scheme} layers.", name, "leave it out, or load another base")
     return next((asked[name] for name in hearing.heard if name in asked), None)
+
+
+def heard_unquantised(asked: Mapping[str, Variant]) -> dict[str, Variant]:
+    """The variants that layers of an unquantised base look at."""
+    return {
+        name: variant
+        for name, variant in asked.items()
+        if name != "use_qalora" and (name != "alora_invocation_tokens" or variant.size)
+    }
 
 
 def _unquantised(asked: Mapping[str, Variant], allowed: tuple[str, ...]) -> Variant | None:
@@ -123,6 +134,8 @@ def _unquantised(asked: Mapping[str, Variant], allowed: tuple[str, ...]) -> Vari
 def _size(config: LoraConfig, kind: str) -> int:
     if kind == "use_qalora":
         return config.qalora_group_size
+    if kind == "alora_invocation_tokens":
+        return len(config.alora_invocation_tokens)
     if kind == "velora_config":
         return config.velora_config.get("num_groups", 64)
     if kind == "monteclora_config":

@@ -56,6 +56,7 @@ def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
         parameters=(weight, *module.parameters[1:]),
         state_bytes=four_bit_state_bytes(elements, load.double_quant),
         packed_factor=2 * width,
+        compute_dtype=load.compute_dtype or "F32",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from estimator.errors import LoraSizeError
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
+from estimator.report.document import to_document
 from estimator.request.request import Request
 from tests.lora.judge.truth import Outcome
 
@@ -33,7 +34,7 @@ def differences(
         return [
             f"PEFT refuses in {real.stage} ({real.error[:300]}), got {adaptation.trainable_parameters:,} parameters"
         ]
-    found = _counts(adaptation, real)
+    found = _counts(adaptation, to_document(answer)["totals"]["all_parameters"], real)
     if real.stage == "save":
         return found if answer.file_bytes is None else [*found, f"PEFT cannot save ({real.error[:200]})"]
     if answer.file_bytes != real.file_bytes:
@@ -46,12 +47,12 @@ def differences(
     return found
 
 
-def _counts(adaptation: Any, real: Outcome) -> list[str]:
+def _counts(adaptation: Any, total: int, real: Outcome) -> list[str]:
     found = []
     if adaptation.trainable_parameters != real.trainable:
         found.append(f"trainable {adaptation.trainable_parameters} != {real.trainable}")
-    if adaptation.all_parameters != real.total:
-        found.append(f"all {adaptation.all_parameters} != {real.total}")
+    if total != real.total:
+        found.append(f"all {total} != {real.total}")
     said, true = Counter((module.name, module.rank) for module in adaptation.modules), Counter(real.modules)
     if said != true:
         found.append(f"modules: missing {list(true - said)[:3]} extra {list(said - true)[:3]}")

@@ -1,0 +1,73 @@
+"""PEFT judges on bases that bitsandbytes has quantised: which variants its layers hear, and in which dtype they adapt."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+pytestmark = pytest.mark.judges
+
+HOW = {"nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "int8": {"load_in_8bit": True}}
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
+NAMES = {"target_modules": ["q_proj", "down_proj"], "r": 4}
+CONFIGS = [
+    pytest.param({}, id="LoRA"),
+    pytest.param({"use_dora": True}, id="DoRA"),
+    pytest.param({"use_dora": True, "target_modules": ["q_proj", "lm_head", "embed_tokens"]}, id="DoRA, some unquantised"),
+    pytest.param({"velora_config": {"num_groups": 4}}, id="VeLoRA is refused"),
+    pytest.param({"alora_invocation_tokens": [1], "use_dora": True}, id="aLoRA goes before DoRA"),
+    pytest.param({"alora_invocation_tokens": [], "use_dora": True}, id="no tokens are aLoRA as well"),
+    pytest.param({"use_bdlora": {"target_modules_bd_a": ["q_proj"], "target_modules_bd_b": ["down"], "nblocks": 2}}, id="BdLoRA is passed over"),
+    pytest.param({"kasa_config": {}, "use_dora": True}, id="KaSA is passed over"),
+    pytest.param({"monteclora_config": {}}, id="MonteCLoRA is passed over"),
+    pytest.param({"init_lora_weights": "mica"}, id="MiCA wants floats"),
+    pytest.param({"init_lora_weights": "pissa"}, id="PiSSA wants floats"),
+    pytest.param({"init_lora_weights": "olora"}, id="OLoRA dequantises"),
+    pytest.param({"init_lora_weights": "orthogonal"}, id="orthogonal matrices want floats"),
+    pytest.param({"arrow_config": {}}, id="Arrow crashes"),
+    pytest.param({"modules_to_save": ["self_attn"]}, id="packed modules can't be saved whole"),
+    pytest.param({"modules_to_save": ["lm_head"], "bias": "all", "trainable_token_indices": [0]}, id="what is not packed can"),
+    pytest.param({"target_parameters": ["q_proj.weight"], "target_modules": []}, id="packed parameters"),
+    pytest.param({"layer_replication": [[0, 2], [1, 2]]}, id="layers repeated"),
+    pytest.param({"peft_type": "ADALORA", "total_step": 10}, id="AdaLoRA"),
+]  # fmt: skip
+
+
+BASES = [
+    ("nf4", "bfloat16", None),
+    ("nf4", "bfloat16", "base"),
+    ("int8", "bfloat16", "base"),
+    ("int8", "float32", None),
+]
+
+
+@pytest.fixture(scope="module", params=BASES, ids=lambda params: "-".join(map(str, params)))
+def base(request, tmp_path_factory):
+    for name in ("torch", "transformers", "peft", "bitsandbytes"):
+        pytest.importorskip(name)
+    import transformers
+
+    from tests.lora.judge.families import build
+
+    how, dtype, adapter_dtype = request.param
+    place = tmp_path_factory.mktemp(how)
+    build("llama", "LlamaForCausalLM", dtype, SIZES).save_pretrained(place)
+    config = transformers.BitsAndBytesConfig(**HOW[how])
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        place, dtype="auto", quantization_config=config, device_map="cpu"
+    )
+    options = {} if adapter_dtype is None else {"adapter_dtype": adapter_dtype}
+    return model, str(place), how, options
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_estimate_is_what_peft_does(base, config):
+    from estimator.jobs.base import BaseCache
+    from tests.lora.judge.compare import differences
+    from tests.lora.judge.truth import outcome
+
+    model, place, how, options = base
+    lora = {**NAMES, **config}
+    real = outcome(model, copy.deepcopy(lora), options)
+    assert differences(place, lora, {**options, "base_precision": how}, real, BaseCache()) == []
