@@ -36,6 +36,11 @@ class TrainingConfig:
     packing: bool | None = False
     gradient_checkpointing: bool | None = None
     optimizer: str | None = None
+    mixed_precision: str | None = None  # "no" | "bf16" | "fp16": autocast; None: not said
+    attention: str | None = None  # "eager" | "sdpa" | "flash_attention_2"; None: the library's choice
+    loss: str | None = None  # "fused" | "chunked"; None: the library's own
+    gpus: int | None = None  # processes on the machine, where the file says it
+    strategy: str | None = None  # "zero1" | "zero2" | "zero3" | "fsdp"
     num_labels: int | None = None
     defaulted: tuple[str, ...] = ()  # keys that the file leaves out
     source: str = ""  # the release whose defaults they got

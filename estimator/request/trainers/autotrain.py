@@ -44,6 +44,7 @@ def read(keys: Keys) -> TrainingConfig:
         sequence_length=keys.integer("block_size") if task.startswith(CAUSAL) else None,
         gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
         optimizer=keys.get("optimizer"),
+        mixed_precision=str(keys.values.get("mixed_precision") or "no"),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),

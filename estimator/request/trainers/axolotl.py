@@ -6,6 +6,7 @@ from typing import Any
 
 from estimator.errors import UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, stored_quantization
+from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "axolotl 0.18.0, utils/schemas"
@@ -20,6 +21,12 @@ DEFAULTS = {
 # Kept in float32 when 4-bit weights are stored, unless DeepSpeed or FSDP shards them.
 # By the repositories of the model types jamba, qwen2_moe and nemotron_h.
 FLOAT32_STORAGE = ("jamba", "qwen1.5moe", "qwen257ba14b", "nemotronh", "nemotron3nano")
+FUSED_LOSS = ("liger_fused_linear_cross_entropy", "cut_cross_entropy")
+ATTENTION = (
+    ("flash_attention", "flash_attention_2"),
+    ("sdp_attention", "sdpa"),
+    ("eager_attention", "eager"),
+)
 OFFLOADED_CHECKPOINTING = ("offload", "offload_disk", "unsloth")
 
 
@@ -49,10 +56,19 @@ def read(keys: Keys) -> TrainingConfig:
         packing=keys.flag("sample_packing"),
         gradient_checkpointing=_checkpointing(keys),
         optimizer=keys.get("optimizer"),
+        mixed_precision=autocast_of(keys.values.get("bf16"), keys.values.get("fp16")),
+        attention=_attention(keys),
+        loss="fused" if any(keys.flag(key) for key in FUSED_LOSS) else None,
+        strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp") or keys.values.get("fsdp_config")),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _attention(keys: Keys) -> str | None:
+    given = attention_of(keys.values.get("attn_implementation"))
+    return given or next((name for key, name in ATTENTION if keys.flag(key)), None)
 
 
 def _adapter_dtype(dtype: str, made_by_trl: bool, autocast: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
+from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "LLaMA-Factory 0.9.6.dev0, hparams"
@@ -47,7 +48,10 @@ def read(keys: Keys) -> TrainingConfig:
         packing=keys.values.get("stage") == "pt" if keys.values.get("packing") is None else keys.flag("packing"),
         gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
         optimizer=keys.get("optim"),
-        num_labels=None,
+        mixed_precision="no" if keys.flag("pure_bf16") else autocast_of(keys.flag("bf16"), keys.flag("fp16")),
+        attention=attention_of(keys.values.get("flash_attn")),
+        loss="fused" if keys.flag("enable_liger_kernel") else None,
+        strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp")),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),

@@ -6,6 +6,7 @@ from typing import Any
 
 from estimator.errors import UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.trainers.launch import attention_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "NeMo Automodel of August 2026, components/_peft/lora.py"
@@ -50,6 +51,8 @@ def read(keys: Keys) -> TrainingConfig:
             keys.section(name).get("activation_checkpointing") is True for name in ("distributed", "parallelizer")
         ),
         optimizer=keys.section("optimizer").get("_target_"),
+        mixed_precision="no",
+        attention=attention_of(_model(keys).get("attn_implementation")),
         defaulted=(*keys.defaulted, *peft.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),

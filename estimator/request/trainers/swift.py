@@ -6,6 +6,7 @@ from math import ceil
 from typing import Any
 
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
+from estimator.request.trainers.launch import attention_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "ms-swift 4.6.0.dev0, arguments"
@@ -56,6 +57,11 @@ def read(keys: Keys) -> TrainingConfig:
         packing=keys.flag("packing"),
         gradient_checkpointing=True if megatron else keys.flag("gradient_checkpointing"),
         optimizer=keys.get("optimizer" if megatron else "optim"),
+        mixed_precision=None if megatron else {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "no"),
+        attention=attention_of(keys.values.get("attn_impl")),
+        loss="fused" if keys.flag("use_liger_kernel") else None,
+        gpus=keys.values.get("_world") if "_program" in keys.values else None,
+        strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp")),
         num_labels=keys.integer("num_labels") or (1 if _rewards(keys) else None),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,

@@ -22,6 +22,7 @@ DEFAULTS = {
 }
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 MLP = ("gate_proj", "up_proj", "down_proj")
+CHUNKED_LOSS = ("LinearCrossEntropyLoss", "CEWithChunkedOutputLoss")
 TOWERS = ("decoder_trainable", "encoder_trainable", "fusion_trainable")
 FUSION = ("llama3_2_vision", "llama4")  # families of several towers
 
@@ -54,6 +55,8 @@ def read(keys: Keys) -> TrainingConfig:
         packing=dataset.get("packed", None if any(t in own for t in TOWERS) else False),
         gradient_checkpointing=keys.flag("enable_activation_checkpointing"),
         optimizer=keys.section("optimizer").get("_component_"),
+        mixed_precision="no",
+        loss="chunked" if str(keys.section("loss").get("_component_")).rpartition(".")[2] in CHUNKED_LOSS else None,
         defaulted=(*keys.defaulted, *model.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),

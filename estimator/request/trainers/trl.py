@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TrainingConfig
 
 SOURCE = "TRL 1.10.0.dev0, ModelConfig and SFTConfig"
@@ -53,6 +54,12 @@ def read(keys: Keys) -> TrainingConfig:
         packing=keys.flag("packing"),
         gradient_checkpointing=keys.flag("gradient_checkpointing"),
         optimizer=keys.get("optim"),
+        mixed_precision=autocast_of(
+            keys.flag("bf16") if "bf16" in keys.values else not keys.flag("fp16"), keys.flag("fp16")
+        ),
+        attention=attention_of(keys.values.get("attn_implementation")),
+        loss="fused" if keys.flag("use_liger_kernel") else None,
+        strategy=strategy_of(_launch(keys), "fsdp" in _launch(keys)),
         num_labels=1 if "reward" in script else None,
         defaulted=tuple(keys.defaulted),
         source=SOURCE,

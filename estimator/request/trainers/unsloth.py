@@ -49,6 +49,7 @@ def read(keys: Keys) -> TrainingConfig:
         packing=training.flag("packing"),
         gradient_checkpointing=training.get("gradient_checkpointing") in (True, "true", "unsloth", "True"),
         optimizer=training.get("optim"),
+        mixed_precision="bf16",
         defaulted=(*training.defaulted, *lora.defaulted),
         source=SOURCE,
         notes=tuple(lora.notes),

@@ -1,0 +1,84 @@
+"""Autocast, attention, loss and sharding of a training config, in the names of a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from estimator.request.files import read_config_file
+from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "fsdp", "strategy"),
+    [
+        (None, None, None),
+        ("deepspeed_configs/zero2.json", None, "zero2"),
+        ("examples/deepspeed/ds_z3_config.json", None, "zero3"),
+        ("zero3_offload", None, "zero3"),
+        ({"zero_optimization": {"stage": 1}}, None, "zero1"),
+        ("my_config.json", None, None),
+        (None, ["full_shard"], "fsdp"),
+        (None, False, None),
+    ],
+)
+def test_strategy(deepspeed: object, fsdp: object, strategy: str | None) -> None:
+    assert strategy_of(deepspeed, fsdp) == strategy
+
+
+@pytest.mark.parametrize(
+    ("value", "attention"),
+    [
+        (None, None),
+        ("auto", None),
+        ("fa2", "flash_attention_2"),
+        ("disabled", "eager"),
+        ("sdpa", "sdpa"),
+        ("odd", None),
+    ],
+)
+def test_attention(value: object, attention: str | None) -> None:
+    assert attention_of(value) == attention
+
+
+@pytest.mark.parametrize(
+    ("bf16", "fp16", "autocast"),
+    [(True, False, "bf16"), ("auto", None, "bf16"), (False, True, "fp16"), (None, None, "no")],
+)
+def test_autocast(bf16: object, fp16: object, autocast: str) -> None:
+    assert autocast_of(bf16, fp16) == autocast
+
+
+FIELDS = ("mixed_precision", "attention", "loss", "gpus", "strategy")
+AXOLOTL = "base_model: gpt2\nadapter: lora\nlora_r: 4\nlora_alpha: 8\n"
+FACTORY = "model_name_or_path: gpt2\nfinetuning_type: lora\n"
+TUNE = "model: {_component_: torchtune.models.llama3.lora_llama3_8b, lora_attn_modules: [q_proj]}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        pytest.param("a.yaml", AXOLOTL + "bf16: auto\nflash_attention: true\ncut_cross_entropy: true\ndeepspeed: a/zero3.json\n",
+                     ("bf16", "flash_attention_2", "fused", None, "zero3"), id="axolotl"),
+        pytest.param("a.yaml", AXOLOTL, ("no", None, None, None, None), id="axolotl says nothing"),
+        pytest.param("a.yaml", FACTORY + "bf16: true\nflash_attn: fa2\nenable_liger_kernel: true\n",
+                     ("bf16", "flash_attention_2", "fused", None, None), id="llama-factory"),
+        pytest.param("a.yaml", FACTORY + "pure_bf16: true\n", ("no", None, None, None, None), id="pure bf16 has no autocast"),
+        pytest.param("a.sh", "trl sft --model_name_or_path gpt2 --use_peft --attn_implementation sdpa",
+                     ("bf16", "sdpa", None, None, None), id="trl's bf16 is on"),
+        pytest.param("a.sh", "accelerate launch --config_file configs/deepspeed_zero3.yaml scripts/sft.py "
+                     "--model_name_or_path gpt2 --use_peft --bf16 false", ("no", None, None, None, "zero3"), id="accelerate"),
+        pytest.param("a.sh", "NPROC_PER_NODE=4 swift sft --model gpt2 --deepspeed zero2 --attn_impl flash_attn",
+                     ("bf16", "flash_attention_2", None, 4, "zero2"), id="ms-swift"),
+        pytest.param("a.yaml", TUNE + "loss: {_component_: torchtune.modules.loss.LinearCrossEntropyLoss}\n",
+                     ("no", None, "chunked", None, None), id="torchtune"),
+        pytest.param("a.yaml", "checkpoint_dir: checkpoints/a/b\nlora_r: 4\nprecision: bf16-mixed\ndevices: 2\n",
+                     ("bf16", None, None, 2, None), id="litgpt"),
+    ],
+)  # fmt: skip
+def test_of_each_trainer(tmp_path: Path, name: str, text: str, values: tuple) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    config = read_config_file(str(path))
+    assert tuple(getattr(config, field) for field in FIELDS) == values
