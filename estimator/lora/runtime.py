@@ -11,7 +11,7 @@ get_submodule, state_dict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from math import prod
 
 from estimator.architecture.module import Module
@@ -103,28 +103,43 @@ def get_submodule(root: Node, name: str) -> Node | None:
     return node
 
 
-def walk(node: Node, name: str = "") -> Iterator[tuple[str, Node]]:
+def walk(root: Node) -> list[tuple[str, Node]]:
     """named_modules(remove_duplicate=False)."""
-    yield name, node
-    for part, child in node.children.items():
-        yield from walk(child, f"{name}.{part}" if name else part)
+    return _visited(root, once=False)
 
 
 def named_modules(root: Node) -> list[tuple[str, Node]]:
     """Each module once, under its first name."""
-    seen: dict[int, tuple[str, Node]] = {}
+    return _visited(root, once=True)
+
+
+def _visited(root: Node, *, once: bool) -> list[tuple[str, Node]]:
+    seen: set[int] = set()
+    found: list[tuple[str, Node]] = []
     left = [("", root)]
     while left:
         name, node = left.pop()
-        if id(node) not in seen:
-            seen[id(node)] = (name, node)
-            left += [(f"{name}.{part}" if name else part, child) for part, child in reversed(node.children.items())]
-    return list(seen.values())
+        if once:
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+        found.append((name, node))
+        if node.children:
+            prefix = f"{name}." if name else ""
+            left += [(prefix + part, node.children[part]) for part in reversed(node.children)]
+    return found
 
 
 def leaves(root: Node) -> list[Leaf]:
     """parameters(): each once."""
-    found = {id(leaf): leaf for _, node in named_modules(root) for leaf in node.leaves.values() if leaf.parameter}
+    found: dict[int, Leaf] = {}
+    left = [root]
+    while left:
+        node = left.pop()
+        for leaf in node.leaves.values():
+            if leaf.parameter:
+                found[id(leaf)] = leaf
+        left += node.children.values()
     return list(found.values())
 
 
