@@ -1,10 +1,12 @@
 """Every bundled model built without weights and compared with its estimate: how a release is checked.
 
     python benchmarks/verify_suite.py [--only SUBSTRING] [--variant NAME] [--rows FILE [--again STATUS]] [--all]
+                                      [--table FILE.md]
 
 Models with one and the same config are built once; --all builds each. `--rows FILE` keeps every row as it comes and
 goes on where a run was stopped: what is in the file is not built again, but for the statuses that --again names.
-Exit 1 where anything differs. Needs `pip install 'lora-size[verify]'`; nothing is downloaded.
+`--table` writes counts and exceptions as Markdown. Exit 1 where anything differs. Needs
+`pip install 'lora-size[verify]'`; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from estimator.errors import LoraSizeError  # noqa: E402
 from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
-from estimator.jobs.verify import verify  # noqa: E402
+from estimator.jobs.verify import verify, versions  # noqa: E402
 from estimator.jobs.verify_adapter import put_on  # noqa: E402
 from estimator.jobs.verify_model import Wanted, build_on_meta, config_folder  # noqa: E402
 from estimator.request.load_options import LoadOptions  # noqa: E402
@@ -57,6 +59,7 @@ def main() -> int:
     parser.add_argument("--rows", help="a JSON Lines file that the rows are kept in, and read from")
     parser.add_argument("--again", action="append", default=[], help="check rows of this status once more")
     parser.add_argument("--all", action="store_true", help="models with the same config as well")
+    parser.add_argument("--table", help="write the counts and what is not equal into this Markdown file")
     options = parser.parse_args()
     rows = kept_rows(options.rows, options.again)
     wanted = options.variant or list(VARIANTS)
@@ -68,7 +71,10 @@ def main() -> int:
             with open(options.rows, "a", encoding="utf-8") as file:
                 print(json.dumps(row._asdict()), file=file)
     shown = [row for row in rows.values() if row.variant in wanted and options.only.lower() in row.model.lower()]
-    print_table(shown)
+    print("\n" + counts_of(shown))
+    if options.table:
+        with open(options.table, "w", encoding="utf-8") as file:
+            file.write(as_markdown(shown))
     return 1 if any(row.status == "differs" for row in shown) else 0
 
 
@@ -143,13 +149,31 @@ def refused(error: LoraSizeError, request: Request, bases: BaseCache) -> tuple[s
     return "differs", f"{said} PEFT does not refuse."
 
 
-def print_table(rows: list[Row]) -> None:
+_STATUSES = ("equal", "both refuse", "differs", "refused", "not built")
+
+
+def counts_of(rows: list[Row]) -> str:
+    """A Markdown table, which is readable as text as well."""
     counts = Counter((row.variant, row.status) for row in rows)
-    statuses = ("equal", "both refuse", "differs", "refused", "not built")
-    print(f"\n{'variant':20}" + "".join(f"{status:>13}" for status in statuses))
+    lines = ["| variant | " + " | ".join(_STATUSES) + " |", "| --- |" + " ---: |" * len(_STATUSES)]
     for variant in dict.fromkeys(row.variant for row in rows):
-        print(f"{variant:20}" + "".join(f"{counts[variant, status]:13}" for status in statuses))
-    print(f"{len({row.model for row in rows})} models, {sum(row.seconds for row in rows):.0f} s")
+        lines.append(f"| {variant} | " + " | ".join(str(counts[variant, status]) for status in _STATUSES) + " |")
+    models = len({row.model for row in rows})
+    return "\n".join([*lines, "", f"{models} models of {len({row.architecture for row in rows})} classes."])
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """Counts, the releases, and each model that is not equal with the reason."""
+    releases = ", ".join(f"{name} {release}" for name, release in versions().items())
+    lines = ["# Every bundled model on the meta device", "", "Written by `benchmarks/verify_suite.py --table`.", "",
+             counts_of(rows), "", releases + ".", ""]  # fmt: skip
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.status not in _GOOD:
+            reasons.setdefault((row.model, row.status, row.remark), []).append(row.variant)
+    for (model, status, remark), variants in sorted(reasons.items()):
+        lines.append(f"- {model} ({', '.join(variants)}): {status}; {remark}")
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def verify(
         differences=differences,
         left_out=tuple(run.left_out),
         measured=run.measured,
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -221,7 +221,7 @@ def _is_quantised(answer: Answer, load: LoadOptions) -> bool:
     return load.base_precision in BITSANDBYTES or bool(answer.tree.config.get("quantization_config"))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {}
     for name in LIBRARIES:
         try:
