@@ -40,7 +40,12 @@ def hints_of(model: Any) -> Hints:
 
 @functools.cache
 def _of_file(path: str) -> Hints:
-    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    return hints_in(Path(path).read_text(encoding="utf-8"))
+
+
+def hints_in(source: str) -> Hints:
+    """The hints of one file's text."""
+    tree = ast.parse(source)
     tables = {
         target.id: tuple(_texts(node.value.keys))
         for node in tree.body

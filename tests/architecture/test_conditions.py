@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.conditions import Place, holds, lookup_in
+from estimator.architecture.conditions import Place, holds, lookup_in, under
 
 CONFIG = {"bias": True, "act": "silu", "n": 2, "kinds": ["full", "sliding"], "text_config": {"rank": None}}
 LOOKUP = lookup_in(CONFIG, {"text_config.rank": 4, "absent": False}, {"layers": "n"})
@@ -33,3 +33,22 @@ OUTER = Place(1, 3, first=False)
 )
 def test_holds(condition, place, true):
     assert holds(condition, LOOKUP, place) is true
+
+
+@pytest.mark.parametrize(
+    ("condition", "moved"),
+    [
+        pytest.param("", "", id="always"),
+        pytest.param("?bias", "?text.bias", id="truthy"),
+        pytest.param("act=gelu|silu", "text.act=gelu|silu", id="one of"),
+        pytest.param("^^kinds@full", "^^text.kinds@full", id="two lists out"),
+        pytest.param("layers-shared<", "text.layers-text.shared<", id="a difference of two"),
+        pytest.param("!bias & #=0 / n<", "!text.bias & #=0 / text.n<", id="joined, places as they are"),
+        pytest.param("n:layers+1", "n:text.layers+1", id="a count by a field"),
+        pytest.param("n:12", "n:12", id="a fixed count"),
+        pytest.param("+sibling", "+sibling", id="where a sibling is"),
+        pytest.param("!", "!", id="where nothing else holds"),
+    ],
+)
+def test_under_a_section(condition, moved):
+    assert under(condition, "text") == moved

@@ -65,3 +65,23 @@ GATE_UP = transform(["e.*.gate", "e.*.up"], ["e.gate_up"], MERGE, ["Concatenate"
 )
 def test_converted(rule, name, shapes, expected):
     assert converted(rule, name, shapes, lambda path: None) == expected
+
+
+TOLD_BY_SIZE = transform(
+    ["up"], ["up"], ["Transpose", {"dim0": 1, "dim1": 2, "check_dims": True, "expected": [2, "hidden_size"]}]
+)
+
+
+@pytest.mark.parametrize(
+    ("stored", "hidden_size", "expected"),
+    [
+        pytest.param((4, 6, 10), 10, {"e.up": (4, 6, 10)}, id="as the model has it"),
+        pytest.param((4, 10, 6), 10, {"e.up": (4, 6, 10)}, id="the other way round"),
+        pytest.param((4, 10, 10), 10, {"e.up": (4, 10, 10)}, id="square: either way the same shape"),
+        pytest.param((4, 6, 10), 7, None, id="neither fits the config"),
+        pytest.param((4, 6, 10), None, None, id="the config does not say"),
+    ],
+)
+def test_a_transposition_that_only_sizes_can_tell(stored, hidden_size, expected):
+    """`Transpose(check_dims=True)` asks the model; its shape is known by the field that one axis follows."""
+    assert converted(TOLD_BY_SIZE, "e.up", {"up": [stored]}, {"hidden_size": hidden_size}.get) == expected
