@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import random
-import re
 import signal
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from estimator.architecture import tiny
-from estimator.architecture.conditions import Place
-from estimator.architecture.discover import Setting, flatten
-from estimator.architecture.fit import Observation, values_of
+from estimator.architecture.changing import (
+    changed_lists,
+    changed_numbers,
+    compared,
+    hidden,
+    lists,
+    literals,
+    missing,
+    moved,
+    numbers,
+    shortened,
+    with_new,
+)
 from estimator.architecture.observe import Seen, embeddings_of, observe, ties_of
+from estimator.architecture.observing import observation_of, sized
+from estimator.architecture.remembering import How
+from estimator.architecture.tell import Observation
+from estimator.architecture.trace import Trace
+from estimator.source.snapshot import known_models
 
-_SECONDS = 3
-_LIMIT = 1 << 40
-_SIZE = re.compile(r"dim|size|rank|heads|inner|num_|window")
-_NEVER = ("_token_id", "_token_index", "_ids", "_index", "num_labels", "pretraining_tp", "problem_type")
+_SECONDS = 20  # a build that takes longer is a fault, not a large model
+_MIXES, _MOST_MIXES, _FRESH, _REAL = 14, 30, 6, 4
 
 
 class Build(NamedTuple):
@@ -29,145 +41,188 @@ class Build(NamedTuple):
     embeddings: tuple[str | None, str | None]
 
 
-def observation_of(config: Any) -> Observation:
-    """The config as its class has filled it in."""
-    said = config.to_dict() | {"num_labels": getattr(config, "num_labels", None)}
-    return Observation(values_of(said), Setting(*flatten(said), Place()))
+class Experiments:
+    """The builds of one class, and what was seen of the code while it built."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.comparisons: dict[How, None] = {}
+        self.lengths: dict[How, None] = {}
+        self.reads: dict[str, None] = {}
+        self.known: dict[tuple[str, str], None] = {}
+        self.tried: dict[str, list[Any]] = {}  # values of a field with which the class could be built
+        self.free: set[str] = set()  # texts, or fields that are empty, where any text does as well
+        self.builds: list[Build] = []
+        self.fresh: list[Build] = []
+        self._number = 0
+
+    def run(self) -> None:
+        """The base, every switch that shows, random mixes of all; some of these are kept apart as fresh."""
+        bare = tiny.base_fields(self.name)
+        base = tiny.with_towers(self.name, bare)
+        first = self.build(base)
+        if first is None:
+            base, first = bare, self.build(bare)
+        if first is None:
+            raise RuntimeError("the base does not build")
+        self.builds.append(first)
+        if base != bare and (one := self.build(bare)) is not None:
+            self.builds.append(one)
+        effective = []
+        changes = self._changes(base)
+        for path, values in changes.items():
+            if values[:1] == [_PROBE]:
+                self._probe(base, path, first)
+                values = [*values[1:], *(text for known, text in self.known if known == ".".join(path))]
+            tried = ((value, self._switched(base, path, value)) for value in values)
+            built = [(value, one) for value, one in tried if one]
+            self.tried.setdefault(".".join(path), []).extend(value for value, _ in built)
+            for value, one in _kept([(value, one) for value, one in built if _differ(one, first)]):
+                self.builds.append(one)
+                effective.append((path, value, one.fields))
+                self.free.discard(".".join(path))
+        for fields in shortened(self.name, base):
+            if (one := self.build(fields)) is not None:
+                self.builds.append(one)
+        mixed = self._mixes(base, effective, random.Random(self.name))
+        self.fresh, mixed = mixed[:_FRESH], mixed[_FRESH:]
+        self.builds += mixed
+        for fields in tiny.other_bases(self.name):
+            if (one := self.build(fields)) is not None:
+                self.builds.append(one)
+        if (one := self.build({})) is not None:
+            self.fresh.append(one)
+        self.fresh += self._real(random.Random(self.name))
+
+    def build(self, fields: Mapping[str, Any], mixed: bool = False) -> Build | None:
+        """None where the class refuses."""
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(_SECONDS)
+        try:
+            config = tiny.make(self.name, fields)
+            self._number += 1
+            at = observation_of(config, self._number, mixed)
+            with Trace(config) as trace:
+                model = tiny.build(self.name, config)
+            for log, more in (
+                (self.comparisons, trace.log), (self.lengths, trace.lengths), (self.reads, trace.reads),
+                (self.known, trace.known),
+            ):  # fmt: skip
+                log.update(more)
+            return Build(fields, at, sized(observe(model), model, trace), ties_of(model), embeddings_of(model))
+        except Exception:
+            return None
+        finally:
+            signal.alarm(0)
+
+    def _probe(self, base: Mapping[str, Any], path: tuple[str, ...], first: Build) -> None:
+        """Sets a field to a text that means nothing: what it is compared with shows, or that it does not matter."""
+        one = self.build(tiny.changed(base, path, _PROBE))
+        if one is not None and not _differ(one, first):
+            self.free.add(".".join(path))
+
+    def _switched(self, base: Mapping[str, Any], path: tuple[str, ...], value: Any) -> Build | None:
+        """The base with a field set anew; a switch that wants numbers or another switch beside it is given them."""
+        fields = tiny.changed(base, path, value)
+        one = self.build(fields)
+        if one is None and value is True:
+            for other, number in tiny.absent_numbers(tiny.make(self.name, base), path[:-1]):
+                fields = tiny.changed(fields, other, number)
+            one = self.build(fields)
+        if one is None and isinstance(value, bool):
+            section = tiny.make(self.name, base)
+            for key in path[:-1]:
+                section = getattr(section, key)
+            for key, other in vars(section).items():
+                if isinstance(other, bool) and one is None and ".".join([*path[:-1], key]) in self.reads:
+                    one = self.build(tiny.changed(tiny.changed(base, path, value), (*path[:-1], key), not other))
+        return one
+
+    def _changes(self, base: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
+        """Other values of the fields that the model reads, or that other fields are made of."""
+        config = tiny.make(self.name, base)
+        before = observation_of(config, 0).values
+        found: dict[tuple[str, ...], list[Any]] = {}
+        probes = [(tuple(path.split(".")), _PROBE) for path in self.reads if _is_text(before.get(path, 0))]
+        changes = [*literals(config), *hidden(config), *tiny.changes(config), *missing(self.reads, before)]
+        changes += compared(self.comparisons, before)
+        for path, value in [*probes, *changes]:
+            values = found.setdefault(path, [])
+            if value in values and type(value) is not bool:
+                continue
+            if ".".join(path) in self.reads or self._shows(base, path, value, before):
+                values.append(value)
+        return found
+
+    def _concerns(self, base: Mapping[str, Any], path: tuple[str, ...], value: int, before: Mapping[str, Any]) -> bool:
+        """Whether the model reads a number, or another field that is made of it."""
+        named = ".".join(path) in self.reads or "layer" in path[-1]
+        return named or any(self._shows(base, path, other, before) for other in (value * 2, value + 1))
+
+    def _shows(self, base: Mapping[str, Any], path: tuple[str, ...], value: Any, before: Mapping[str, Any]) -> bool:
+        try:
+            after = observation_of(tiny.make(self.name, tiny.changed(base, path, value)), 0).values
+        except Exception:
+            return False
+        own = ".".join(path)
+        return any(after.get(read) != before.get(read) for read in self.reads if read != own)
+
+    def _real(self, chance: random.Random) -> Iterator[Build]:
+        """Published configs of the class."""
+        configs = [json.loads(known.config_text) for known in known_models() if f'"{self.name}"' in known.config_text]
+        for config in chance.sample(configs, min(_REAL, len(configs))):
+            if (one := self.build(config)) is not None:
+                yield one
+
+    def _mixes(self, base: Mapping[str, Any], effective: Any, chance: random.Random) -> list[Build]:
+        before = observation_of(tiny.make(self.name, base), 0).values
+        groups = [
+            kept
+            for group in numbers(self.name, base)
+            if (kept := [pair for pair in group if self._concerns(base, *pair, before)])
+        ]
+        stages = [pair for pair in lists(tiny.make(self.name, base)) if ".".join(pair[0]) in self.reads]
+        found: list[Build] = []
+        wanted = min(_MOST_MIXES, max(_MIXES, len(effective))) + _FRESH
+        for attempt in range(wanted * 4):
+            if len(found) >= wanted:
+                break
+            few = min(len(groups), chance.randint(1, 3) if attempt % 4 == 0 else len(groups))
+            fields = changed_numbers(base, chance.sample(groups, few), chance)
+            if effective and attempt % 3:
+                turn = effective[attempt * 2 // 3 % len(effective)]
+                for path, value, whole in [turn, *chance.sample(effective, chance.randint(0, 1))]:
+                    fields = with_new(fields, whole, base)
+                    fields = tiny.changed(fields, path, moved(path, value, chance))
+            if stages and attempt % 2:
+                fields = changed_lists(fields, stages, chance)
+            if "num_labels" in self.reads and attempt % 2:
+                fields["num_labels"] = chance.randint(1, 9)
+            one = self.build(fields, mixed=True)
+            if one is not None:
+                found.append(one)
+        chance.shuffle(found)
+        return found
 
 
-def build(name: str, fields: Mapping[str, Any]) -> Build | None:
-    """None where the class refuses, or takes long."""
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(_SECONDS)
-    try:
-        config = tiny.make(name, fields)
-        at = observation_of(config)
-        model = tiny.build(name, config)
-        return Build(fields, at, observe(model), ties_of(model), embeddings_of(model))
-    except Exception:
-        return None
-    finally:
-        signal.alarm(0)
+_PROBE = "a text of no meaning"
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _kept(shown: Sequence[tuple[Any, Build]]) -> Iterator[tuple[Any, Build]]:
+    """Where a number and True both show, a field is a switch if they do the same, and a number else."""
+    by_value = {repr(value): one for value, one in shown}
+    number, switch = by_value.get("2"), by_value.get("True")
+    left_out = {"2"} if number and switch and number.seen == switch.seen else {"True", "False"} if number else set()
+    yield from ((value, one) for value, one in shown if repr(value) not in left_out)
+
+
+def _differ(one: Build, other: Build) -> bool:
+    return (one.seen, one.ties, one.embeddings) != (other.seen, other.ties, other.embeddings)
 
 
 def _too_long(*_: Any) -> None:
     raise TimeoutError
-
-
-def numbers(name: str, base: Mapping[str, Any]) -> list[list[tuple[tuple[str, ...], int]]]:
-    """Integer fields with their values; those of one (nested) config that are equal stand together."""
-    groups: dict[Any, list[tuple[tuple[str, ...], int]]] = {}
-    for path, value in _integers(tiny.make(name, base), ()):
-        groups.setdefault((path[:-1], value if value > 4 else path), []).append((path, value))
-    return list(groups.values())
-
-
-def _integers(config: Any, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    for key, value in vars(config).items():
-        if key.startswith("_") or key.endswith(_NEVER):
-            continue
-        if hasattr(value, "to_dict"):
-            yield from _integers(value, (*prefix, key))
-        elif type(value) is int and 0 < value < 1 << 20:
-            yield (*prefix, key), value
-
-
-def other(value: int, key: str, chance: random.Random) -> int:
-    """Another value of the same size."""
-    if value <= 4 or "layers" in key:
-        return chance.choice([1, 2, 3, 4, 5, 6])
-    if "vocab" in key or "position" in key or value % 2:
-        return value + chance.randint(1, 60)
-    return chance.choice([value * 2, value * 3, value * 4, value + 8, value + 16, value // 2, value + value // 2])
-
-
-def changed_numbers(
-    base: Mapping[str, Any], groups: list[list[tuple[tuple[str, ...], int]]], chance: random.Random
-) -> dict[str, Any]:
-    """Some of the numbers set anew, those that were equal mostly together."""
-    fields = dict(base)
-    for group in groups:
-        together = chance.random() < 0.6
-        value = other(group[0][1], group[0][0][-1], chance)
-        for path, old in group:
-            if together or chance.random() < 0.5:
-                fields = tiny.changed(fields, path, value if together else other(old, path[-1], chance))
-    return fields
-
-
-def experiments(name: str, seconds: float, wanted: int) -> list[Build]:
-    """The base, each group of numbers moved, every switch that shows, random mixes of all."""
-    base = tiny.base_fields(name)
-    first = build(name, base)
-    if first is None:
-        raise RuntimeError("the base does not build")
-    start, chance = time.monotonic(), random.Random(name)
-    builds, effective = [first], []
-    groups = numbers(name, base)
-    for path, value in [*_hidden(base_config := tiny.make(name, base)), *tiny.changes(base_config)]:
-        if time.monotonic() - start > seconds / 2:
-            break
-        if value is True and _SIZE.search(path[-1]) or value == [1]:
-            continue
-        one = build(name, tiny.changed(base, path, value))
-        if one is not None and (one.seen, one.ties, one.embeddings) != (first.seen, first.ties, first.embeddings):
-            builds.append(one)
-            effective.append((path, value))
-    useful = []
-    for group in groups:
-        for path, value in group:
-            if time.monotonic() - start > seconds * 0.7:
-                break
-            one = build(name, tiny.changed(base, path, value * 2 if value > 4 else value + 1))
-            if one is None or one.seen != first.seen:
-                useful.append(path)
-            if one is not None and one.seen != first.seen:
-                builds.append(one)
-    groups = [kept for group in groups if (kept := [pair for pair in group if pair[0] in useful])]
-    builds += mixes(name, base, groups, effective, wanted, start + seconds, chance)
-    plain = next(iter(list(tiny.other_bases(name))[-1:]), None)
-    if plain is not None and (one := build(name, plain)) is not None:
-        builds.append(one)
-    return builds
-
-
-def _hidden(config: Any, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    """Changes that a look at the fields does not suggest: gates, lists of layers, fields that only models read."""
-    found: list[tuple[tuple[str, ...], Any]] = []
-    for key, value in vars(config).items():
-        if hasattr(value, "to_dict"):
-            found += _hidden(value, (*prefix, key))
-        elif key == "feed_forward_proj":
-            found += [((*prefix, key), f"gated-{kind}") for kind in ("gelu", "silu")]
-        elif value == [] and "layers" in key:
-            found += [((*prefix, key), layers) for layers in ([0], [1], [0, 2])]
-    if not hasattr(config, "head_dim") and "head_dim" not in getattr(config, "attribute_map", {}):
-        found.append(((*prefix, "head_dim"), 2))
-    return found
-
-
-def mixes(
-    name: str, base: Mapping[str, Any], groups: Any, effective: Any, wanted: int, until: float, chance: random.Random
-) -> list[Build]:
-    """Random configs that build."""
-    found: list[Build] = []
-    for attempt in range(wanted * 8):
-        if len(found) >= wanted or time.monotonic() > until:
-            break
-        some = chance.sample(groups, min(len(groups), chance.randint(1, 3) if attempt % 4 == 0 else len(groups)))
-        fields = changed_numbers(base, some, chance)
-        if effective and attempt % 3:
-            turn = effective[attempt * 2 // 3 % len(effective)]
-            for path, value in [turn, *chance.sample(effective, chance.randint(0, 1))]:
-                moved = (
-                    chance.choice([value, 16, 24, 40, 56])
-                    if type(value) is int and value == 2 and _SIZE.search(path[-1])
-                    else value
-                )
-                fields = tiny.changed(fields, path, moved)
-        one = build(name, fields)
-        if one is not None:
-            one.at.mixed = True
-            found.append(one)
-    chance.shuffle(found)
-    return found

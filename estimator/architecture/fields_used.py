@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_WORD = re.compile(r"[A-Za-z_][\w.]*")
+_WORD = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*")
+_FUNCTIONS = {"ceil", "floor", "int", "round", "max", "min", "sum"}
 
 
 def paths_of(value: Any) -> set[str]:
@@ -14,19 +15,20 @@ def paths_of(value: Any) -> set[str]:
     found: set[str] = set()
     for condition in _conditions(value):
         for part in re.split(r" & | / ", condition):
-            part = part.lstrip("^")
-            if part.startswith("#"):
-                continue
-            if part.startswith(("has ", "in ", "out ")):
+            part = part.removeprefix("not ").lstrip("^")
+            if part.startswith("("):
+                found |= _words(part)
+            elif part.startswith(("has ", "in ", "out ")):
                 found.add(part.split(" ")[1])
-                continue
-            head = (
-                re.split(r"(?<=.)[=~@<>]|!=", part.lstrip("?!"))[0] if "==" not in part and "!=" not in part else part
-            )
-            found |= set(_WORD.findall(head))
+            elif part and not part.startswith("#"):
+                found |= _words(re.split(r"(?<=.)[=~@<>]", part.lstrip("?!"))[0])
     for size in _sizes(value):
-        found |= {word.rstrip("_") if word.endswith("+_") else word for word in _WORD.findall(size.replace("+_", "+"))}
+        found |= _words(size)
     return found
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text)) - _FUNCTIONS
 
 
 def _conditions(value: Any) -> set[str]:
@@ -50,6 +52,7 @@ def _conditions(value: Any) -> set[str]:
         for rule in value.values():
             if isinstance(rule, dict):
                 found |= {option[0] for key in ("size", "items", "choice") for option in rule.get(key, ())}
+                found.add(rule.get("where", ""))
     return found
 
 
@@ -71,6 +74,8 @@ def _sizes(value: Any) -> set[str]:
                 add(when)
         if node[0].startswith("ACT2FN:"):
             found.add(node[0].partition(":")[2])
+    for tie in value.get("ties", ()):
+        add(tie[3] if len(tie) > 3 else 0)
     for rule in value.values() if "n" not in value else ():
         if isinstance(rule, dict):
             add(rule.get("size", []))

@@ -1,255 +1,198 @@
-"""Sizes as formulas of config fields, found from observations. Only generators import this file; it needs numpy."""
+"""Sizes as formulas of config fields, from how they were seen to come about. Only generators import this file."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from estimator.architecture.candidates import candidates
 from estimator.architecture.conditions import Place
-from estimator.architecture.discover import Setting, find_condition
-from estimator.architecture.formula import Unfit, by_default, evaluate, met
+from estimator.architecture.formula import Unfit, by_default, evaluate
+from estimator.architecture.remembering import Sized
+from estimator.architecture.tell import Observation, Teller
+from estimator.architecture.written import texts
+
+_MOST_FORMULAS, _ENOUGH, _MOST_LAYERS = 6, 2, 100
 
 
-class Observation:
-    """One config (a Setting's place included), its numbers by feature and its raw values."""
-
-    __slots__ = ("features", "mixed", "setting", "values")
-
-    def __init__(self, values: Mapping[str, Any], setting: Setting, mixed: bool = False) -> None:
-        self.values, self.setting, self.mixed = values, setting, mixed  # mixed: several numbers changed at once
-        self.features = _features(values, setting.place)
-
-    def lookup(self, path: str) -> Any:
-        """The field's value; Unfit where there is none."""
-        if path not in self.values:
-            raise Unfit(path)
-        return self.values[path]
-
-
-def values_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Scalars and lists by dotted path."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= values_of(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return found
-
-
-def _features(values: Mapping[str, Any], place: Place) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for path, value in values.items():
-        if type(value) in (int, float):
-            found[path] = value
-        elif isinstance(value, list) and value:
-            found[f"{path}[]"] = len(value)
-            if all(type(one) in (int, float) for one in value):
-                found |= _elements(path, value, place)
-    found["#"] = place.index
-    return found
-
-
-def _elements(path: str, value: Sequence[float], place: Place) -> dict[str, float]:
-    at = {"0": 0, "-1": -1, "1": 1, "#": place.index, "#+1": place.index + 1, "#-1": place.index - 1}
-    at["^"] = (place.outer or place).index
-    return {f"{path}[{mark}]": value[index] for mark, index in at.items() if -1 <= index < len(value)}
+_NO_FIELDS = {"id2label", "label2id", "per_layer_config", "rope_parameters", "rope_scaling"}  # size no parameter
 
 
 class Fitter:
     """Fits with a memory: the same sizes under the same configs are asked for again and again."""
 
-    def __init__(self, varying: Sequence[str]) -> None:
-        self.varying = tuple(varying)
+    def __init__(self, teller: Teller) -> None:
+        self.teller = teller
         self._known: dict[Any, Any] = {}
+        self._right: dict[Any, bool] = {}
 
-    def fit(self, observed: Sequence[Observation], sizes: Sequence[int], hint: str = "") -> Any:
+    def fit(self, observed: Sequence[Observation], sizes: Sequence[int], extra: Iterable[str] = ()) -> Any:
         """A formula, or [[condition, formula], ...]; None where none fits every observation."""
-        if len(set(sizes)) == 1:
-            return sizes[0]
-        key = (tuple(id(one.values) for one in observed), tuple(one.setting.place for one in observed), tuple(sizes))
+        pairs = {}
+        for one, size in zip(observed, sizes, strict=True):
+            pairs.setdefault((one.key, int(size)), (one, size))
+        key = (tuple(pairs), tuple(getattr(size, "how", None) for _, size in pairs.values()), tuple(extra))
         if key not in self._known:
-            kept = {}
-            for one, size in zip(observed, sizes, strict=True):
-                kept.setdefault((id(one.values), one.setting.place, size), (one, size))
-            pairs = list(kept.values())
-            self._known[key] = self._fit([one for one, _ in pairs], [size for _, size in pairs])
+            self._known[key] = self._fit(list(pairs.values()), extra)
         return self._known[key]
 
-    def _fit(self, observed: Sequence[Observation], sizes: Sequence[int]) -> Any:
-        if (plain := self._plain(observed, sizes)) is not None:
-            return plain
-        for path in self._splitters(observed):
-            if (options := self._split(path, observed, sizes)) is not None:
-                return options
-        return None
+    def _fit(self, pairs: Sequence[tuple[Observation, int]], extra: Iterable[str]) -> Any:
+        meant = [_meant(one, size) for one, size in pairs]
+        counts = Counter(text for found in meant for text in found)
+        ranked = sorted(counts, key=lambda text: (-counts[text], text.isdigit(), len(text), text))
+        for text in [*extra, *ranked[:40]]:
+            if all(self.right(text, one, size) for one, size in pairs):
+                return _short(text)
+        if len({int(size) for _, size in pairs}) == 1 and sum(one.mixed for one, _ in pairs) >= _ENOUGH:
+            return int(pairs[0][1])  # a field that the class has set itself
+        ways = [lambda: self._options(pairs, meant, ranked), lambda: self._searched(pairs)]
+        if not any(isinstance(size, Sized) for _, size in pairs):
+            ways.reverse()
+        return ways[0]() or ways[1]()
 
-    def _splitters(self, observed: Sequence[Observation]) -> list[str]:
-        found = []
-        for path in self.varying:
-            values = {one.setting.fields.get(path, "null") for one in observed}
-            numeric = [value for value in values if value.lstrip("-").replace(".", "").isdigit()]
-            kinds = len(values) - len(numeric) + bool(numeric)
-            if 1 < kinds <= 6:
-                found.append(path)
-        return found[:40]
-
-    def _split(self, path: str, observed: Sequence[Observation], sizes: Sequence[int]) -> Any:
-        groups: dict[str, list[int]] = {}
-        for at, one in enumerate(observed):
-            value = one.setting.fields.get(path, "null")
-            groups.setdefault("#number" if value.lstrip("-").replace(".", "").isdigit() else value, []).append(at)
-        options = []
-        for places in groups.values():
-            part = [observed[at] for at in places]
-            formula = self._plain(part, [sizes[at] for at in places])
-            others = [one.setting for at, one in enumerate(observed) if at not in set(places)]
-            condition = find_condition([one.setting for one in part], others, [path])
-            if formula is None or condition is None:
+    def _options(
+        self, pairs: Sequence[tuple[Observation, int]], meant: Sequence[Sequence[str]], ranked: Sequence[str]
+    ) -> Any:
+        """Several formulas, each under the condition that leads to it."""
+        groups: dict[str, list[Observation]] = {}
+        left = list(range(len(pairs)))
+        meant, ranked = self._with_lost(pairs, meant, ranked)
+        good = {text: {at for at in left if self.right(text, *pairs[at])} for text in ranked[:60]}
+        while left and good and len(groups) < _MOST_FORMULAS:
+            own = {text: [at for at in left if text in meant[at] and at in good[text]] for text in good}
+            best = max(good, key=lambda text: (len(own[text]), len(good[text]), -len(text)))
+            if not own[best]:
                 return None
-            options.append([condition, formula])
-        return options
+            groups[best] = [pairs[at][0] for at in own[best]]
+            left = [at for at in left if at not in set(own[best])]
+        if left or len(groups) < 2:
+            return None
+        options = self.teller.options(groups)
+        if options is None and len(groups) == 2:
+            options = self._either(pairs, *groups)
+        return None if options is None else [[condition, _short(text)] for condition, text in options]
 
-    def _plain(self, observed: Sequence[Observation], sizes: Sequence[int]) -> Any:
-        if len(set(sizes)) == 1:
-            return sizes[0]
-        shared = set.intersection(*(set(one.features) for one in observed))
-        target = np.array(sizes, dtype=float)
-        columns = {}
-        for name in sorted(shared, key=lambda name: (name.count("."), name.count("["), len(name), name)):
-            column = np.array([one.features[name] for one in observed], dtype=float)
-            if np.ptp(column) and np.abs(column).max() < 1e9:
-                columns[name] = column
-        for text in candidates(columns, target):
-            if _confirmed(text, observed, sizes):
-                return text
+    def _with_lost(
+        self, pairs: Sequence[tuple[Observation, int]], meant: Sequence[Sequence[str]], ranked: Sequence[str]
+    ) -> tuple[Sequence[Sequence[str]], Sequence[str]]:
+        """One formula searched for all sizes of which it was lost how they came about, where others are known."""
+        lost = [at for at, (_, size) in enumerate(pairs) if not isinstance(size, Sized)]
+        if not lost or len(lost) == len(pairs) or len({int(pairs[at][1]) for at in lost}) == 1:
+            return meant, ranked
+        text = self._searched([pairs[at] for at in lost])
+        if text is None:
+            return meant, ranked
+        return [[str(text)] if at in set(lost) else found for at, found in enumerate(meant)], [str(text), *ranked]
+
+    def _either(self, pairs: Sequence[tuple[Observation, int]], one: str, other: str) -> Any:
+        """Two formulas whose condition need not say which holds where both give the same."""
+        only, rest = ([at for at, size in pairs if not self.right(text, at, size)] for text in (other, one))
+        options = self.teller.options({one: only, other: rest})
+        return options if only and rest else None
+
+    def _searched(self, pairs: Sequence[tuple[Observation, int]]) -> Any:
+        """A formula of one or two fields, where how a size came about was lost."""
+        for text in candidates([one for one, _ in pairs], [int(size) for _, size in pairs]):
+            if all(self.right(text, one, size) for one, size in pairs):
+                return _short(text)
         return None
 
+    def right(self, text: str, one: Observation, size: int) -> bool:
+        """Whether the formula gives the size there."""
+        key = (text, one.key, int(size))
+        if key not in self._right:
+            try:
+                self._right[key] = evaluate(text, one.lookup, one.place) == int(size)
+            except (Unfit, TypeError, ValueError, AttributeError):
+                self._right[key] = False
+        return self._right[key]
 
-def _confirmed(text: str, observed: Sequence[Observation], sizes: Sequence[int]) -> bool:
-    try:
-        return all(
-            evaluate(text, one.lookup, one.setting.place) == size for one, size in zip(observed, sizes, strict=True)
-        )
-    except (Unfit, TypeError, ValueError):
-        return False
+
+def _meant(one: Observation, size: int) -> Sequence[str]:
+    return list(dict.fromkeys(texts(size.how, one.place))) if isinstance(size, Sized) else [str(int(size))]
+
+
+def _short(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
 
 
 def default_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequence[Any]) -> dict[str, Any] | None:
     """How a field that is left out is set; None where that can't be told."""
     if all(value == values[0] and type(value) is type(values[0]) for value in values):
         return {"is": values[0]}
-    if all(type(value) is int for value in values):
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         size = fitter.fit(observed, values)
-        return None if size is None else {"size": size if isinstance(size, list) else [["", size]]}
-    if all(isinstance(value, list) and value and all(isinstance(one, str) for one in value) for value in values):
-        return _list_rule(fitter, observed, values)
+        if size is not None:
+            return {"size": size if isinstance(size, list) else [["", size]]}
+    if all(isinstance(value, list) for value in values):
+        return _list_rule(fitter, observed, values) or _indices_rule(fitter, observed, values)
     return _choice_rule(fitter, observed, values)
 
 
 def _choice_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequence[Any]) -> dict[str, Any] | None:
-    groups: dict[str, list[Setting]] = {}
+    groups: dict[str, list[Observation]] = {}
     for one, value in zip(observed, values, strict=True):
-        groups.setdefault(json.dumps(value), []).append(one.setting)
-    options = conditions_of(groups, fitter.varying) if len(groups) < 5 else None
+        groups.setdefault(json.dumps(value), []).append(one)
+    options = fitter.teller.options(groups) if len(groups) < 5 else None
     return None if options is None else {"choice": [[condition, json.loads(value)] for condition, value in options]}
 
 
 def _list_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequence[list[Any]]) -> dict[str, Any] | None:
-    length = fitter.fit(observed, [len(value) for value in values])
+    length = fitter.fit(observed, [len(value) for value in values], _counts(observed))
     if length is None or isinstance(length, list):
         return None
-    groups: dict[str, list[Setting]] = {}
+    groups: dict[str, list[Observation]] = {}
     for one, value in zip(observed, values, strict=True):
         for index, element in enumerate(value):
-            groups.setdefault(element, []).append(one.setting._replace(place=Place(index, len(value))))
-    options = conditions_of(groups, fitter.varying)
-    rule = {"length": length, "items": options}
+            groups.setdefault(json.dumps(element), []).append(one._replace(place=Place(index, len(value))))
+    options = fitter.teller.options(groups) if len(groups) < 5 else None
     if options is None:
         return None
-    try:
-        right = all(by_default(rule, one.lookup) == value for one, value in zip(observed, values, strict=True))
-    except Unfit:
+    rule = {"length": length, "items": [[condition, json.loads(element)] for condition, element in options]}
+    return rule if _gives(rule, observed, values) else None
+
+
+def _indices_rule(
+    fitter: Fitter, observed: Sequence[Observation], values: Sequence[list[Any]]
+) -> dict[str, Any] | None:
+    """A list of the layers that a condition picks."""
+    if not all(type(index) is int and index >= 0 for value in values for index in value):
         return None
-    return rule if right else None
+    for path in _counts(observed):
+        yes, no = [], []
+        for one, value in zip(observed, values, strict=True):
+            count = one.values[path]
+            for index in range(count if type(count) is int and count < _MOST_LAYERS else 0):
+                (yes if index in value else no).append(one._replace(place=Place(index, count)))
+        condition = fitter.teller.condition(yes, no) if yes else None
+        rule = {"length": path, "where": condition}
+        if condition is not None and _gives(rule, observed, values):
+            return rule
+    return None
 
 
-def conditions_of(groups: Mapping[str, list[Setting]], varying: Sequence[str]) -> list[list[str]] | None:
-    """[[condition, key], ...] that tells the groups apart, the last one without; None where there is none."""
-    options, left = [], sorted(groups, key=lambda key: len(groups[key]))
-    while len(left) > 1:
-        for key in left:
-            others = [setting for other in left if other != key for setting in groups[other]]
-            condition = condition_for(groups[key], others, varying)
-            if condition is not None:
-                options.append([condition, key])
-                left.remove(key)
-                break
-        else:
-            return None
-    return [*options, ["", left[0]]]
-
-
-def condition_for(yes: Sequence[Setting], no: Sequence[Setting], varying: Sequence[str]) -> str | None:
-    """find_condition's, else a period and an offset, else two fields that differ."""
-    found = find_condition(yes, no, varying)
-    if found is None or "#=" in found or "#~" in found:
-        kept = []
-        for text in _extended([*yes, *no], varying):
-            if _tells(text, yes, no):
-                return text
-            if _tells(text, yes, ()):
-                kept.append(text)
-        for one, other in itertools.combinations(kept[:50], 2):
-            if _tells(f"{one} & {other}", yes, no):
-                return f"{one} & {other}"
-    return found
-
-
-def _tells(text: str, yes: Sequence[Setting], no: Sequence[Setting]) -> bool:
+def _gives(rule: Mapping[str, Any], observed: Sequence[Observation], values: Sequence[Any]) -> bool:
     try:
-        return all(met(text, _reader(s), s.place) for s in yes) and not any(met(text, _reader(s), s.place) for s in no)
+        return all(by_default(rule, one.lookup) == value for one, value in zip(observed, values, strict=True))
     except Unfit:
         return False
 
 
-def _reader(setting: Setting) -> Any:
-    def lookup(path: str) -> Any:
-        if path in setting.lists:
-            return setting.lists[path]
-        text = setting.fields.get(path, "null")
-        return int(text) if text.lstrip("-").isdigit() else {"true": True, "false": False, "null": None}.get(text, text)
-
-    return lookup
+def _counts(observed: Sequence[Observation]) -> list[str]:
+    shared = set.intersection(*(set(one.values) for one in observed))
+    return sorted(p for p in shared if p.endswith(("layers", "blocks", "depth", "layer")))
 
 
-def _extended(settings: Sequence[Setting], varying: Sequence[str]) -> Iterator[str]:
-    for path in sorted({path for s in settings for path in s.lists}):
-        for value in sorted({one for s in settings for one in s.lists.get(path, ()) if one[:1].isalpha()}):
-            yield f"has {path} {value}"
-    for path in sorted({path for s in settings for path in s.lists}):
-        if all(one.isdigit() for s in settings for one in s.lists.get(path, ())):
-            yield f"in {path}"
-            yield f"out {path}"
-    numbers = [p for p in varying if all(s.fields.get(p, "").isdigit() and int(s.fields[p]) < 100 for s in settings)]
-    steps = [
-        p
-        for p in numbers
-        if any(mark in p for mark in ("period", "step", "freq", "interval", "pattern", "every", "offset"))
-    ]
-    for period in (*steps, *map(str, range(2, 9))):
-        for offset in ("0", "-1", *steps, *(str(n) for n in range(1, 6))):
-            yield f"%{period}:{offset}"
-    for path in varying:
-        if {s.fields.get(path, "null") for s in settings} <= {"true", "false", "null"}:
-            yield f"?{path}"
-            yield f"!{path}"
-    sizes = [p for p in varying if all(s.fields.get(p, "").isdigit() for s in settings)][:40]
-    for one, other in itertools.combinations(sizes, 2):
-        yield f"{one}!={other}"
-        yield f"{one}=={other}"
+def values_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Scalars and lists by dotted path; True for what is nested, so that a tower can be there or not."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in _NO_FIELDS:
+            continue
+        if isinstance(value, dict):
+            found |= {f"{prefix}{key}": True} | values_of(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return found

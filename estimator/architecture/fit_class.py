@@ -7,14 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from estimator.architecture.discover import Setting
-from estimator.architecture.fit import Fitter, Observation, condition_for, conditions_of
+from estimator.architecture.fit import Fitter
 from estimator.architecture.from_config import ACTIVATION
 from estimator.architecture.merge import in_order
 from estimator.architecture.observe import Seen, SeenTensor
+from estimator.architecture.remembering import Sized
+from estimator.architecture.tell import Observation, Teller
 
 UNKNOWN = "?"  # no field has this name: whoever asks for such a size is refused
-_ENOUGH = 4
+_ENOUGH = 2
 
 
 class Unresolved(Exception):
@@ -27,21 +28,13 @@ class Glimpse(NamedTuple):
 
 
 class Learner:
-    """Learns nodes under one set of varying fields."""
+    """Learns nodes from observations."""
 
-    def __init__(self, varying: Sequence[str], activations: Mapping[str, str]) -> None:
-        self.varying, self.activations = tuple(varying), activations
-        self.fitter = Fitter(varying)
+    def __init__(self, teller: Teller, lengths: Sequence[str], activations: Mapping[str, str]) -> None:
+        self.teller, self.lengths, self.activations = teller, tuple(lengths), activations
+        self.fitter = Fitter(teller)
         self.nodes: list[str] = []
-        self.unresolved: list[str] = []
-        self.numeric: list[str] = []
-        self._telling: dict[frozenset[int], bool] = {}
-
-    def root(self, glimpses: Sequence[Glimpse]) -> None:
-        """Learns the model. Raises Unresolved."""
-        values = {path: {_integer(one.at.values.get(path)) for one in glimpses} - {None} for path in self.varying}
-        self.numeric = [path for path, found in values.items() if len(found) > 3]
-        self.node(glimpses, "")
+        self.lost: list[str] = []  # sizes of parameters that nothing explains
 
     def node(self, glimpses: Sequence[Glimpse], where: str) -> int:
         """The number of the node that says all that was seen here. Raises Unresolved."""
@@ -52,7 +45,9 @@ class Learner:
         if any(one.seen.groups != 1 for one in glimpses):
             groups = self._size([(one.at, one.seen.groups) for one in glimpses], f"{where} groups")
         parameters = self._slots([(one.at, one.seen.parameters) for one in glimpses], where)
+        lost = list(self.lost)
         buffers = self._slots([(one.at, one.seen.buffers) for one in glimpses], where)
+        self.lost = lost  # buffers may be of unknown size
         children = self._children(glimpses, where)
         parameters = [slot[:4] for slot in parameters]
         return self._number([first.cls, first.kind, parameters, buffers, groups, int(first.transposed), children])
@@ -63,33 +58,19 @@ class Learner:
             self.nodes.append(text)
         return self.nodes.index(text)
 
-    def _size(self, pairs: Sequence[tuple[Observation, int]], where: str) -> Any:
+    def _size(self, pairs: Sequence[tuple[Observation, int]], where: str, extra: Sequence[str] = ()) -> Any:
         """A formula; UNKNOWN, which refuses, where too few random configs tell or none fits."""
-        if not self._tells([one for one, _ in pairs]):
-            return UNKNOWN
-        size = self.fitter.fit([one for one, _ in pairs], [value for _, value in pairs])
-        if size is None:
-            self.unresolved.append(f"{where}: {sorted({value for _, value in pairs})[:6]}")
+        traced = any(isinstance(value, Sized) for _, value in pairs)
+        enough = traced or len({one.number for one, _ in pairs if one.mixed}) >= _ENOUGH
+        size = self.fitter.fit([one for one, _ in pairs], [value for _, value in pairs], extra) if enough else None
+        if size is None and enough:
+            self.lost.append(f"{where}: {sorted({int(value) for _, value in pairs})[:6]}")
         return UNKNOWN if size is None else size
-
-    def _tells(self, observed: Sequence[Observation]) -> bool:
-        """Whether enough configs say it, and no number that varies elsewhere stands still in all of them."""
-        configs = {id(one.values): one for one in observed}
-        key = frozenset(configs)
-        if key not in self._telling:
-            mixed = sum(one.mixed for one in configs.values())
-            values = {path: {_integer(one.values.get(path)) for one in configs.values()} for path in self._moving()}
-            still = [path for path, found in values.items() if len(found) == 1 and None not in found]
-            self._telling[key] = mixed >= _ENOUGH and not still
-        return self._telling[key]
-
-    def _moving(self) -> list[str]:
-        return [path for path in self.numeric if not _STEPS.search(path)]
 
     def _when(self, yes: Sequence[Observation], no: Sequence[Observation], where: str) -> str:
         if not no:
             return ""
-        condition = condition_for([one.setting for one in yes], [one.setting for one in no], self.varying)
+        condition = self.teller.condition(yes, no)
         if condition is None:
             raise Unresolved(f"{where}: there or not")
         return condition
@@ -112,11 +93,13 @@ class Learner:
         return slots
 
     def _children(self, glimpses: Sequence[Glimpse], where: str) -> list[list[Any]]:
-        stem = _numbered(glimpses)
-        if stem is not None:
-            return [self._repeated(stem, glimpses, where)]
-        children = []
+        stems, children = _stems(glimpses), []
         for name in in_order([[name for name, _ in one.seen.children] for one in glimpses]):
+            stem = _stem(name)
+            if stem in stems:
+                if name == f"{stem}0":
+                    children.append(self._repeated(stem, glimpses, where))
+                continue
             there = [Glimpse(child, one.at) for one in glimpses for key, child in one.seen.children if key == name]
             absent = [one.at for one in glimpses if all(key != name for key, _ in one.seen.children)]
             when = self._when([one.at for one in there], absent, f"{where}.{name}")
@@ -124,18 +107,14 @@ class Learner:
         return children
 
     def _repeated(self, stem: str, glimpses: Sequence[Glimpse], where: str) -> list[Any]:
-        count = self._size([(one.at, len(one.seen.children)) for one in glimpses], f"{where}.* how many")
-        there = []
+        lengths, there = [], []
         for one in glimpses:
-            total = len(one.seen.children)
-            for at, (name, child) in enumerate(one.seen.children):
-                if name != f"{stem}{at}":
-                    raise Unresolved(f"{where}.{name}: not in order")
-                setting = one.at.setting
-                place = setting.place.inner(at, total)
-                at_place = Observation(one.at.values, setting._replace(place=place), one.at.mixed)
-                there.append(Glimpse(child, at_place))
-        return [f"{stem}*", count, self._options(there, f"{where}.*")]
+            alike = [child for name, child in one.seen.children if _stem(name) == stem]
+            lengths.append((one.at, len(alike)))
+            for at, child in enumerate(alike):
+                there.append(Glimpse(child, one.at._replace(place=one.at.place.inner(at, len(alike)))))
+        count = self._size(lengths, f"{where}.{stem}* how many", self.lengths)
+        return [f"{stem}*", count, self._options(there, f"{where}.{stem}*")]
 
     def _options(self, glimpses: Sequence[Glimpse], where: str) -> list[list[Any]]:
         groups: dict[str, list[Glimpse]] = {}
@@ -147,35 +126,29 @@ class Learner:
             coarse: dict[str, list[Glimpse]] = {}
             for one in glimpses:
                 coarse.setdefault(one.seen.cls, []).append(one)
-            options = conditions_of(_settings(coarse), self.varying)
+            options = self.teller.options(_observed(coarse))
             if options is not None:
                 try:
                     return [[condition, self.node(coarse[key], where)] for condition, key in options]
                 except Unresolved:
                     pass
-        options = conditions_of(_settings(groups), self.varying)
+        options = self.teller.options(_observed(groups))
         if options is None:
             raise Unresolved(f"{where}: which of {list(groups)}"[:200])
         return [[condition, self.node(groups[key], where)] for condition, key in options]
 
     def _activation(self, glimpses: Sequence[Glimpse]) -> str | None:
+        """The field that names the activation."""
         if any(one.seen.parameters or one.seen.children for one in glimpses):
             return None
-        for path in sorted(self.varying, key=lambda path: (path.count("."), len(path))):
-            if all(self.activations.get(one.at.setting.fields.get(path, "")) == one.seen.cls for one in glimpses):
+        for path in self.teller.varying:
+            if all(self.activations.get(str(one.at.values.get(path, ""))) == one.seen.cls for one in glimpses):
                 return path
         return None
 
 
-_STEPS = re.compile(r"step|period|offset|freq|interval|pattern|every|token|first_k")
-
-
-def _integer(value: Any) -> int | None:
-    return value if type(value) is int else None
-
-
-def _settings(groups: Mapping[str, list[Glimpse]]) -> dict[str, list[Setting]]:
-    return {key: [one.at.setting for one in group] for key, group in groups.items()}
+def _observed(groups: Mapping[str, list[Glimpse]]) -> dict[str, list[Observation]]:
+    return {key: [one.at for one in group] for key, group in groups.items()}
 
 
 def _form(seen: Seen) -> str:
@@ -187,18 +160,23 @@ def _form(seen: Seen) -> str:
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
-def _numbered(glimpses: Sequence[Glimpse]) -> str | None:
-    """The stem of names like "0" or "stage2" where children are a list of alike ones; None else."""
-    every = [[name for name, _ in one.seen.children] for one in glimpses]
-    names = {name for names in every for name in names}
-    found = {match[1] for name in names if (match := _NUMBERED.fullmatch(name))}
-    if len(found) != 1 or not all(_NUMBERED.fullmatch(name) for name in names):
-        return None
-    stem = found.pop()
-    counts = {len(names) for names in every}
-    if any(names != [f"{stem}{at}" for at in range(len(names))] for names in every):
-        return None
+def _stem(name: str) -> str | None:
+    found = _NUMBERED.fullmatch(name)
+    return found and found[1]
+
+
+def _stems(glimpses: Sequence[Glimpse]) -> set[str]:
+    """The stems of names like "0" or "stage2" that count children of which there are not always as many."""
+    counts: dict[str, set[int]] = {}
+    broken = set()
+    for one in glimpses:
+        names: dict[str, list[str]] = {}
+        for name, _ in one.seen.children:
+            if (stem := _stem(name)) is not None:
+                names.setdefault(stem, []).append(name)
+        for stem in {*names, *counts}:
+            counts.setdefault(stem, set()).add(len(names.get(stem, ())))
+            if names.get(stem, []) != [f"{stem}{at}" for at in range(len(names.get(stem, ())))]:
+                broken.add(stem)
     is_list = all(one.seen.cls in ("ModuleList", "ModuleDict") for one in glimpses)
-    if not stem and (len(counts) > 1 or (is_list and len(names) > 1)):
-        return stem
-    return stem if stem and is_list and len(counts) > 1 else None
+    return {s for s, n in counts.items() if s not in broken and (len(n) > 1 or (is_list and not s and max(n) > 1))}

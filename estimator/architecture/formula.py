@@ -1,93 +1,196 @@
-"""Sizes and places as short texts over config fields: written by experiment, evaluated here.
+"""Sizes and conditions as short texts over config fields: written by experiment, evaluated here.
 
-A size is a number or a sum of terms, "2*a*b/c+64": factors are fields, numbers, `#` (the index of the layer), `path[#]`
-(a list's element at this index; `[#+1]`, `[#-1]`, `[0]`, `[-1]`, `[^]` of the outer index, `[]` its length) and
-`path^64` (rounded up to a multiple) and `a:b` (a divided by b, downwards). "/" divides the term downwards, a "~"
-behind it halves it upwards. Conditions are those of conditions.py and
+A size is an expression as Python writes it, without spaces: "num_attention_heads*(hidden_size//num_attention_heads)".
+Its names are fields of config.json, nested ones joined by dots; `#` is the index of the layer, `^` that of the list
+around it; `path[#]` a list's element at that index (`[#+1]`, `[#//2]`, `[^-1]`, `[0]`, `[-1]`), `path[]` its length,
+sum(path) its sum; ceil, floor, int, round, max and min are Python's.
 
-    "%period:offset"    the index less the offset is a multiple of the period; both are fields or numbers
+Conditions are those of conditions.py and
+
+    "(one==other)"      two expressions compare so: == != < <= > >=
+    "not ..."           it does not hold
     "has path value"    a list field has the element
     "in path" "out path" the index is, is not in a list field
-    "a==b"  "a!=b"      two fields are, are not equal
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from estimator.architecture.conditions import Lookup, Place, holds
+
+LARGEST = 1 << 62
 
 
 class Unfit(ValueError):
     """A config that the formulas were not tested on: a field is missing, or is not of the form that they know."""
 
 
-_ITEM = re.compile(r"(.+)\[(.*)\]")
+Value = Callable[[Lookup, Place], Any]
+_TOKEN = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z_][\w.]*(?:\[[^\]]*\])?|[#^])|(\*\*|//|[<>=!]=|[-+*/%(),<>])")
+_LEVELS = ({"==", "!=", "<", "<=", ">", ">="}, {"+", "-"}, {"*", "/", "//", "%"})
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "ceil": math.ceil, "floor": math.floor, "int": int, "round": round, "max": max, "min": min, "sum": sum,
+}  # fmt: skip
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if abs(exponent) > 64 or abs(base) > LARGEST:
+        raise Unfit("too large a number")
+    return base**exponent
+
+
+_ACT: Mapping[str, Callable[[Any, Any], Any]] = {
+    "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b,
+    "//": lambda a, b: a // b, "%": lambda a, b: a % b, "**": _power, "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}  # fmt: skip
 
 
 def evaluate(formula: int | str, lookup: Lookup, place: Place) -> int:
     """The size. Raises Unfit where a field is missing or is no number."""
-    if isinstance(formula, int):
-        return formula
-    total = sum(_term(term, lookup, place) for term in formula.split("+_"))
-    if total < 0 or total != int(total):
-        raise Unfit(formula)
-    return int(total)
+    size = formula if isinstance(formula, int) else calculate(formula, lookup, place)
+    if not 0 <= size < LARGEST or size != int(size):
+        raise Unfit(f"{formula} is {size}")
+    return int(size)
 
 
-def _term(term: str, lookup: Lookup, place: Place) -> int:
-    if term.endswith("~"):
-        return -(-_term(term[:-1], lookup, place) // 2)
-    above, *below = term.split("/")
-    value: Any = 1
-    for factor in above.split("*"):
-        value *= _factor(factor, lookup, place)
-    for factor in below:
-        divisor = _factor(factor, lookup, place)
-        if not divisor:
-            raise Unfit(term)
-        value = value // divisor
-    return int(value)
+def calculate(text: str, lookup: Lookup, place: Place) -> Any:
+    """The expression's value. Raises Unfit."""
+    try:
+        return compiled(text)(lookup, place)
+    except (ArithmeticError, TypeError) as error:
+        raise Unfit(f"{text}: {error}") from None
 
 
-def _factor(factor: str, lookup: Lookup, place: Place) -> Any:
-    if factor.lstrip("-").isdigit():
-        return int(factor)
-    if factor == "#":
-        return place.index
-    if ":" in factor and "^" not in factor:
-        one, other = (_factor(part, lookup, place) for part in factor.split(":"))
-        if not other:
-            raise Unfit(factor)
-        return one // other
-    path, mark, multiple = factor.partition("^") if "[" not in factor else (factor, "", "")
-    read = _factor if ":" in path else item if "[" in path else None
-    value = read(path, lookup, place) if read else lookup(path)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+@cache
+def compiled(text: str) -> Value:
+    """The expression as a function of a lookup and a place."""
+    return _Parser(text).whole()
+
+
+class _Parser:
+    """Precedence climbing over the tokens."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = [match.group() for match in _TOKEN.finditer(text)]
+        if "".join(self.tokens) != text:
+            raise Unfit(text)
+        self.at = 0
+
+    def whole(self) -> Value:
+        value = self.level(0)
+        if self.at < len(self.tokens):
+            raise Unfit("".join(self.tokens))
+        return value
+
+    def next(self) -> str:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def take(self) -> str:
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def level(self, number: int) -> Value:
+        if number == len(_LEVELS):
+            return self.power()
+        value = self.level(number + 1)
+        while self.next() in _LEVELS[number]:
+            value = _both(_ACT[self.take()], value, self.level(number + 1))
+        return value
+
+    def power(self) -> Value:
+        value = self.operand()
+        if self.next() == "**":
+            return _both(_ACT[self.take()], value, self.power())
+        return value
+
+    def operand(self) -> Value:
+        token = self.take()
+        if token == "(":
+            value = self.level(0)
+            self.take()
+            return value
+        if token == "-":
+            value = self.operand()
+            return lambda lookup, place: -value(lookup, place)
+        if self.next() == "(":
+            return self.call(token)
+        return _leaf(token)
+
+    def call(self, name: str) -> Value:
+        function, values = _FUNCTIONS[name], []
+        while self.take() != ")":
+            if self.next() != ")":
+                values.append(self.level(0) if name != "sum" else _whole_list(self.take()))
+        return lambda lookup, place: function(*(value(lookup, place) for value in values))
+
+
+def _both(act: Callable[[Any, Any], Any], one: Value, other: Value) -> Value:
+    return lambda lookup, place: act(one(lookup, place), other(lookup, place))
+
+
+def _leaf(token: str) -> Value:
+    if token[0].isdigit():
+        number = float(token) if set(token) & set(".e") else int(token)
+        return lambda lookup, place: number
+    if token == "#":
+        return lambda lookup, place: place.index
+    if token == "^":
+        return lambda lookup, place: (place.outer or place).index
+    if token.endswith("]"):
+        path, _, where = token[:-1].partition("[")
+        return lambda lookup, place: _number(token, _item(path, where, lookup, place))
+    return lambda lookup, place: _number(token, lookup(token))
+
+
+def _number(path: str, value: Any) -> Any:
+    if not isinstance(value, (int, float)):
         raise Unfit(f"{path} is {value!r}")
-    return -(-value // int(multiple)) * int(multiple) if mark else value
+    return value
 
 
-def item(path: str, lookup: Lookup, place: Place) -> Any:
-    """A list field's element, or its length."""
-    name, where = _ITEM.fullmatch(path).groups()
-    values = lookup(name)
+def _whole_list(path: str) -> Value:
+    return lambda lookup, place: [_number(path, value) for value in _listed(path, lookup)]
+
+
+def _listed(path: str, lookup: Lookup) -> Sequence[Any]:
+    values = lookup(path)
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise Unfit(f"{name} is {values!r}")
+        raise Unfit(f"{path} is {values!r}")
+    return values
+
+
+def _item(path: str, where: str, lookup: Lookup, place: Place) -> Any:
+    """A list field's element, or its length."""
+    values = _listed(path, lookup)
     if not where:
         return len(values)
-    index = int(where) if where.lstrip("-").isdigit() else _index(where, place)
-    if not -1 <= index < len(values):
-        raise Unfit(f"{path} is out of range")
+    index = _index(where, place)
+    if not -len(values) <= index < len(values):
+        raise Unfit(f"{path}[{where}] is out of range")
     return values[index]
 
 
 def _index(where: str, place: Place) -> int:
-    if where == "^":
-        return (place.outer or place).index
-    return place.index + int(where[1:] or 0)
+    if where == "#//2":
+        return place.index // 2
+    if where[0] == "#":
+        return _not_negative(place.index + int(where[1:] or 0))
+    if where[0] == "^":
+        return _not_negative((place.outer or place).index + int(where[1:] or 0))
+    return int(where)
+
+
+def _not_negative(index: int) -> int:
+    if index < 0:
+        raise Unfit("before the list's first element")
+    return index
 
 
 def met(condition: str, lookup: Lookup, place: Place) -> bool:
@@ -96,20 +199,16 @@ def met(condition: str, lookup: Lookup, place: Place) -> bool:
         return any(met(part, lookup, place) for part in condition.split(" / "))
     if " & " in condition:
         return all(met(part, lookup, place) for part in condition.split(" & "))
-    if condition.startswith("%"):
-        period, _, offset = condition[1:].partition(":")
-        steps = _factor(period, lookup, place)
-        return bool(steps) and (place.index - _factor(offset, lookup, place)) % steps == 0
+    if condition.startswith("("):
+        return bool(calculate(condition, lookup, place))
+    if condition.startswith("not "):
+        return not met(condition[4:], lookup, place)
     if condition.startswith("has "):
         _, path, value = condition.split(" ")
         return value in (lookup(path) or ())
     if condition.startswith(("in ", "out ")):
         word, _, path = condition.partition(" ")
         return (place.index in (int(one) for one in lookup(path) or ())) == (word == "in")
-    for mark in ("==", "!="):
-        if mark in condition:
-            one, other = condition.split(mark)
-            return (lookup(one) == lookup(other)) == (mark == "==")
     return holds(condition, lookup, place)
 
 
@@ -130,4 +229,7 @@ def by_default(rule: Mapping[str, Any], lookup: Lookup) -> Any:
     if "choice" in rule:
         return choose(rule["choice"], lookup, Place())
     length = evaluate(rule["length"], lookup, Place())
-    return [choose(rule["items"], lookup, Place(index, length)) for index in range(length)]
+    places = [Place(index, length) for index in range(length)]
+    if "where" in rule:
+        return [place.index for place in places if met(rule["where"], lookup, place)]
+    return [choose(rule["items"], lookup, place) for place in places]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from estimator.architecture.conditions import Lookup, Place, written
-from estimator.architecture.facts import class_for, line
-from estimator.architecture.formula import Unfit, by_default, choose, evaluate, met
+from estimator.architecture.conditions import Place
+from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
+from estimator.architecture.facts import ClassFacts, Tower, class_facts, class_for, line
+from estimator.architecture.formula import Unfit, choose, evaluate, met
 from estimator.architecture.fresh import matched
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
+from estimator.architecture.tie_names import expanded
 from estimator.dtypes import FROM_TORCH
 from estimator.errors import NoWeightsError
 from estimator.notes import Note
 
 ACTIVATION = "ACT2FN:"
-_MISSING = object()
 
 
 def from_config(config: Mapping[str, Any], *, task: str | None = None, num_labels: int | None = None) -> ModuleTree:
@@ -25,15 +27,20 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     Raises NoWeightsError where the class has no formulas, or the config leaves the region on which they were tested.
     """
     name, facts = _chosen(config, task)
-    lookup = lookup_for(config, facts, num_labels)
     try:
-        _check_nesting(facts, config)
-        _check_region(facts, lookup)
-        grower = _Grower(facts, lookup, _dtype(config))
-        grower.module("", len(facts["n"]) - 1, Place())
-        return _tree(name, config, facts, lookup, grower)
+        return grown(name, facts, config, num_labels)[0]
     except (Unfit, RecursionError, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _needs_headers(name, f" of this config.json ({error})") from None
+
+
+def grown(
+    name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None = None
+) -> tuple[ModuleTree, set[str]]:
+    """The tree by these formulas, and the names of buffers whose size they do not know. Raises Unfit."""
+    model = _Model(name, facts, config, num_labels)
+    grower = _Grower(model, _dtype(config))
+    grower.module("", len(facts["n"]) - 1, Place())
+    return _tree(model, grower), set(grower.unsized)
 
 
 def _needs_headers(name: str, why: str = "") -> NoWeightsError:
@@ -60,63 +67,6 @@ def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[s
     raise _needs_headers(named or model_type or "a model without `architectures`")
 
 
-def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:
-    """Reads a field as the config class would set it. Raises Unfit where it is missing and no default is known."""
-    known: dict[str, Any] = {}
-    aliases, rules = facts["aliases"], facts["rules"]
-
-    def lookup(path: str) -> Any:
-        if path not in known:
-            known[path] = _labels(config, num_labels) if path == "num_labels" else found(path)
-        return known[path]
-
-    def found(path: str) -> Any:
-        ignored = "ignored" in rules.get(path, ())
-        value = _MISSING if ignored else _get(config, path)
-        for alias in () if ignored else aliases.get(path, ()):
-            value = _get(config, alias) if value is _MISSING else value
-        if value is not _MISSING and value is not None:
-            return value
-        rule = rules.get(path, {}).get("null" if value is None else "absent")
-        if rule is None:
-            raise Unfit(f"{path} is {'null' if value is None else 'missing'}")
-        return by_default(rule, lookup)
-
-    return lookup
-
-
-def _labels(config: Mapping[str, Any], num_labels: int | None) -> int:
-    if num_labels is not None:
-        return num_labels
-    labels = config.get("id2label")
-    count = config.get("num_labels", 2)
-    return len(labels) if isinstance(labels, Mapping) else count
-
-
-def _get(config: Any, path: str) -> Any:
-    for key in path.split("."):
-        if not isinstance(config, Mapping) or key not in config:
-            return _MISSING
-        config = config[key]
-    return config
-
-
-def _check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Old configs hold a tower's fields at the top: which of them the class would take over was not tried."""
-    for path in facts["rules"]:
-        parent, _, leaf = path.rpartition(".")
-        if parent and leaf in config and _get(config, parent) is _MISSING:
-            raise Unfit(f"{parent} is missing, {leaf} stands outside it")
-
-
-def _check_region(facts: Mapping[str, Any], lookup: Lookup) -> None:
-    for path, values in facts["seen"].items():
-        value = lookup(path)
-        for one in value if isinstance(value, (list, tuple)) else (value,):
-            if written(one) not in values:
-                raise Unfit(f"{path} is {one!r}, which is not among the values that were tried")
-
-
 def _dtype(config: Mapping[str, Any]) -> str:
     for section in (config, config.get("text_config")):
         for key in ("dtype", "torch_dtype"):
@@ -131,15 +81,54 @@ class _Child(NamedTuple):
     place: Place
 
 
+class _Model:
+    """A class under a config: its formulas, its fields, and the towers that config.json exchanges.
+
+    transformers 5.23.0, `AutoModel.from_config(config.text_config)`: the section's model type tells the class.
+    """
+
+    def __init__(self, name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None) -> None:
+        self.name, self.facts, self.config = name, facts, config
+        self.said: ClassFacts = class_facts(name)
+        self.towers: dict[str, tuple[Tower, _Model]] = {}
+        for tower in self.said.towers:
+            section = get(config, tower.section)
+            model_type = section.get("model_type", tower.model_type) if isinstance(section, Mapping) else None
+            if model_type not in (None, tower.model_type):
+                self.towers[tower.module] = tower, _tower(tower, section)
+        self._inner = {tower.section: model for tower, model in self.towers.values()}
+        self._lookup = lookup_for(config, facts, num_labels)
+        check_nesting(facts, config)
+        check_region(facts, self.lookup, tuple(self._inner))
+
+    def lookup(self, path: str) -> Any:
+        """The field's value, by the tower's own defaults where it lies in one."""
+        for section, model in self._inner.items():
+            if path.startswith(f"{section}."):
+                return model.lookup(path.removeprefix(f"{section}."))
+        return self._lookup(path)
+
+
+def _tower(tower: Tower, section: Mapping[str, Any]) -> _Model:
+    name = class_for(section["model_type"], tower.task)
+    facts = shapes_of(name) if name else None
+    if name is None or facts is None:
+        raise Unfit(f"{tower.section}.model_type is {section['model_type']!r}")
+    return _Model(name, facts, section, None)
+
+
 class _Grower:
-    def __init__(self, facts: Mapping[str, Any], lookup: Lookup, dtype: str) -> None:
-        self.nodes, self.lookup, self.dtype = facts["n"], lookup, dtype
+    def __init__(self, model: _Model, dtype: str) -> None:
+        self.model, self.nodes, self.lookup, self.dtype = model, model.facts["n"], model.lookup, dtype
         self.modules: list[Module] = []
         self.transposed: list[str] = []
         self.unsized: list[str] = []
 
     def module(self, name: str, number: int, place: Place) -> None:
         """Adds the module and all below it."""
+        if name in self.model.towers:
+            self._part(name, self.model.towers[name][1])
+            return
         cls, kind, parameters, buffers, groups, transposed, children = self.nodes[number]
         kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
         held = self._buffers(name, buffers, place)
@@ -150,6 +139,14 @@ class _Grower:
         for child, when, options in children:
             for at in self._children(child, when, place):
                 self.module(before + at.name, choose(options, self.lookup, at.place), at.place)
+
+    def _part(self, name: str, model: _Model) -> None:
+        part = _Grower(model, self.dtype)
+        part.module("", len(model.facts["n"]) - 1, Place())
+        before = f"{name}."
+        self.modules += [m._replace(name=f"{before}{m.name}".removesuffix(".")) for m in part.modules]
+        self.transposed += [before + parameter for parameter in part.transposed]
+        self.unsized += [before + buffer for buffer in part.unsized]
 
     def _buffers(self, name: str, slots: Sequence[Any], place: Place) -> tuple[Parameter, ...]:
         """Those whose size is known; the others' names are kept for a note."""
@@ -173,7 +170,10 @@ class _Grower:
     def _class(self, cls: str) -> str:
         if not cls.startswith(ACTIVATION):
             return cls
-        return line("$activations").get(str(self.lookup(cls.removeprefix(ACTIVATION))), "Activation")
+        name = str(self.lookup(cls.removeprefix(ACTIVATION)))
+        if name not in line("$activations"):
+            raise Unfit(f"{name} is no activation that is known")
+        return line("$activations")[name]
 
     def _tensor(self, slot: Sequence[Any], place: Place) -> Parameter:
         shape = tuple(self._size(size, place) for size in slot[2])
@@ -184,27 +184,33 @@ class _Grower:
         return evaluate(choose(size, self.lookup, place) if isinstance(size, list) else size, self.lookup, place)
 
 
-def _tree(
-    name: str, config: Mapping[str, Any], facts: Mapping[str, Any], lookup: Lookup, grower: _Grower
-) -> ModuleTree:
-    tie = facts["tie"]
+def _tree(model: _Model, grower: _Grower) -> ModuleTree:
+    said = model.said
     here = {module.name for module in grower.modules}
+    names = [f"{m.name}.{p.name}".lstrip(".") for m in grower.modules for p in m.parameters]
+    tie = None if said.tie_word_embeddings is None else bool(model.lookup("tie_word_embeddings"))
     return ModuleTree(
-        architecture=name,
-        config=config,
+        architecture=model.name,
+        config=model.config,
         modules=tuple(grower.modules),
-        tied=_ties(facts["ties"], grower.modules, lookup),
-        input_embedding=_named(facts["in"], lookup, here),
-        output_embedding=_named(facts["out"], lookup, here),
-        declares_ties=facts["declares"],
-        tie_word_embeddings=None if tie is None else bool(lookup("tie_word_embeddings")),
-        keep_in_fp32=tuple(facts["fp32"]),
-        keep_in_fp32_strict=tuple(facts["fp32s"]),
+        tied=_ties(model, names),
+        input_embedding=_embedding("in", model, here),
+        output_embedding=_embedding("out", model, here),
+        declares_ties=said.declares_ties,
+        declared_ties=expanded(said.declared_ties, set(names)),
+        tie_word_embeddings=tie,
+        keep_in_fp32=_of_all("keep_in_fp32", model),
+        keep_in_fp32_strict=_of_all("keep_in_fp32_strict", model),
         transposed=tuple(grower.transposed),
-        is_composite=facts["composite"],
+        is_composite=said.is_composite,
         shapes="config",
         notes=buffer_note(grower.unsized),
     )
+
+
+def _of_all(field: str, model: _Model) -> tuple[str, ...]:
+    inner = [name for _, part in model.towers.values() for name in _of_all(field, part)]
+    return tuple(dict.fromkeys((*getattr(model.said, field), *inner)))
 
 
 def buffer_note(unsized: Sequence[str]) -> tuple[Note, ...]:
@@ -215,19 +221,47 @@ def buffer_note(unsized: Sequence[str]) -> tuple[Note, ...]:
     return (Note("unsized_buffers", message),)
 
 
-def _named(options: Sequence[Any], lookup: Callable[[str], Any], here: set[str]) -> str | None:
-    name = choose(options, lookup, Place())
+def _embedding(key: str, model: _Model, here: set[str]) -> str | None:
+    name = choose(model.facts[key], model.lookup, Place())
+    for module, (_, part) in model.towers.items():
+        if name and name.startswith(f"{module}."):
+            inner = _embedding(key, part, {one.removeprefix(f"{module}.") for one in here})
+            return inner and f"{module}.{inner}"
     return name if name in here else None
 
 
-def _ties(ties: Sequence[Sequence[str]], modules: Sequence[Module], lookup: Lookup) -> dict[str, str]:
+def _ties(model: _Model, names: Collection[str]) -> dict[str, str]:
     """Full parameter names; an index in the source is the target's."""
-    active = [(target, source) for target, source, condition in ties if met(condition, lookup, Place())]
-    names = [f"{m.name}.{p.name}".lstrip(".") for m in modules for p in m.parameters] if active else []
-    known, found = set(names), {}
-    for target, source in active:
-        for name in names if "*" in target else [target]:
+    active = [tie for tie in model.facts["ties"] if met(tie[2], model.lookup, Place())]
+    found = {}
+    for module, (_, part) in model.towers.items():
+        before = f"{module}."
+        active = [tie for tie in active if not tie[0].startswith(before)]
+        inner = _ties(part, [name.removeprefix(before) for name in names if name.startswith(before)])
+        found |= {before + target: before + source for target, source in inner.items()}
+    known = set(names)
+    for target, source, _, *turns in active:
+        if turns:
+            count = evaluate(turns[0], model.lookup, Place())
+            found |= {name: partner for name, partner in _in_turn(target, count, names).items() if partner in known}
+            continue
+        for name in names:
             partner = matched(name, target, source)
-            if name in known and partner in known and partner != name:
+            if partner in known and partner != name:
                 found[name] = partner
     return found
+
+
+def _in_turn(target: str, count: int, names: Collection[str]) -> dict[str, str]:
+    """Modules alike but for an index share the first so many of them, one after the other."""
+    pattern = re.compile(re.escape(target).replace(r"\*", r"\d+") + r"(?=\.|$)")
+    below: dict[str, list[str]] = {}
+    for name in names:
+        if found := pattern.match(name):
+            below.setdefault(found.group(), []).append(name)
+    modules = list(below)
+    return {
+        name: modules[(at - count) % count] + name[len(module) :]
+        for at, module in enumerate(modules[count:], count)
+        for name in below[module]
+    }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from estimator.request.load_options import PRECISIONS
 
@@ -60,10 +61,28 @@ LOADING = (
     click.option("--skip-modules", metavar="NAMES", help="llm_int8_skip_modules."),
     click.option("--prepare-kbit/--no-prepare-kbit", default=None, help="prepare_model_for_kbit_training was called."),
 )  # fmt: skip
+
+
+def one_form(context: click.Context, option: click.Parameter, chosen: bool) -> bool:
+    """Refuses flags that ask for two forms of the output at once, whatever their order."""
+    asked = context.meta.setdefault("lora-size.forms", {})
+    if chosen:
+        asked[option.opts[-1]] = None
+    format_ = context.params.get("format_")
+    if format_ and context.get_parameter_source("format_") is not ParameterSource.DEFAULT:
+        asked[f"--format {format_}"] = None
+    forms = sorted(asked.keys() - ({"--json"} if format_ == "json" else set()))
+    if len(forms) > 1:
+        raise click.UsageError(f"{' and '.join(forms)} ask for two outputs; give one of them.", context)
+    return chosen
+
+
 OUTPUT = (
     click.option("--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True),
-    click.option("--json", "json_", is_flag=True, help="Short for --format json."),
-    click.option("-q", "--quiet", is_flag=True, help="Only parameters and file bytes, a tab between."),
+    click.option("--json", "json_", is_flag=True, callback=one_form, help="Short for --format json."),
+    click.option(
+        "-q", "--quiet", is_flag=True, callback=one_form, help="Only parameters and file bytes, a tab between."
+    ),
 )
 SHOW = (
     click.option("--adapter", metavar="PATH|ID", help="Explain a published adapter: its file against its config."),

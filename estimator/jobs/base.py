@@ -28,6 +28,8 @@ class Base:
     config: Mapping[str, Any]  # with --set applied
     checkpoint: Checkpoint | None  # as stored; None where shapes come from the config
     tree: ModuleTree
+    task: str | None = None  # whose class was built
+    num_labels: int | None = None
     notes: tuple[Note, ...] = ()  # on where it was found and what is not read of it
 
 
@@ -61,8 +63,21 @@ class BaseCache:
 
     def cross_check(self, base: Base) -> CrossCheck:
         if id(base) not in self._checks:
-            self._checks[id(base)] = cross_check(base.checkpoint, base.config, base.tree)
+            self._checks[id(base)] = cross_check(base.checkpoint, base.config, base.tree, _by_config(base))
         return self._checks[id(base)]
+
+
+def _by_config(base: Base) -> ModuleTree | None:
+    """The tree that config.json alone gives, beside one from headers; None where there are no formulas for it."""
+    from estimator.architecture.from_config import from_config
+
+    if base.checkpoint is None or base.tree.basis != "exact":
+        return None
+    try:
+        tree = from_config(base.config, task=base.task, num_labels=base.num_labels)
+    except NoWeightsError:
+        return None
+    return tree if tree.architecture == base.tree.architecture else None
 
 
 def load_base(request: Request, task: str | None, progress: Progress = None) -> Base:
@@ -80,7 +95,7 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         progress=progress,
     )
     base = _loaded(found, _changed(found.config, request.set), task, request)
-    return replace(base, tree=_of_the_named_class(base.tree, task))
+    return replace(base, tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
 
 
 def _of_the_named_class(tree: ModuleTree, task: str | None) -> ModuleTree:

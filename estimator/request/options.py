@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from typing import Any
 
@@ -18,9 +19,17 @@ def to_request(row: dict[str, Any]) -> Request:
     """Option names with underscores as a Request. Raises UsageError for a name or a value that is none."""
     if unknown := sorted(set(row) - _FIELDS, key=str):
         raise _unknown(str(unknown[0])[:100])
+    row = {name: _written(name, value) for name, value in row.items()}
     for name, value in row.items():
         _check_type(name, value)
     return Request(**{name: value for name, value in row.items() if value is not None})
+
+
+def _written(name: str, value: Any) -> Any:
+    """Lists and paths as the command line would have them."""
+    if name in _AS_TEXT and isinstance(value, (list, tuple)) and all(isinstance(one, (str, int)) for one in value):
+        return ",".join(map(str, value))
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _unknown(name: str) -> UsageError:
@@ -42,6 +51,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("modules_to_save", "target_parameters", "skip_modules"), (list, str)),
     "trainable_tokens": (list, dict, str),
 }
+_AS_TEXT = ("targets", "exclude", "layers")
 _AT_LEAST_ONE = ("num_labels", "vocab_size")
 _CHOICES = {
     "base_precision": PRECISIONS,

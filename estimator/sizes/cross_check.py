@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from estimator.architecture.difference import compare
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
+_MOST = 8
 _SIDE_TOWERS = ("vision", "visual", "audio", "encoder", "decoder", "mtp", "talker", "speech")
 
 
@@ -22,11 +24,17 @@ class CrossCheck:
     dtypes: Mapping[str, int] | None = None  # of all files together: dtype -> number of tensors
 
 
-def cross_check(checkpoint: Checkpoint | None, config: Mapping[str, Any], tree: ModuleTree) -> CrossCheck:
-    """Headers against real sizes, index against headers, config.json against shapes."""
+def cross_check(
+    checkpoint: Checkpoint | None, config: Mapping[str, Any], tree: ModuleTree, by_config: ModuleTree | None = None
+) -> CrossCheck:
+    """Headers against real sizes, index against headers, config.json against shapes.
+
+    `by_config` is the tree that config.json alone gives, where its class has formulas: the two have to agree.
+    """
     if checkpoint is None or not checkpoint.files:
         return CrossCheck(status="unavailable")
-    complaints = (*checkpoint.complaints, *_shapes(checkpoint, config, tree))
+    shapes = _shapes(checkpoint, config, tree) if by_config is None else _against(tree, by_config)
+    complaints = (*checkpoint.complaints, *shapes)
     compared = [f for f in checkpoint.files if f.expected_bytes is not None and f.actual_bytes is not None]
     differs = complaints or any(file.expected_bytes != file.actual_bytes for file in compared)
     agrees = "match" if compared or checkpoint.index_total_size is not None else "unavailable"
@@ -36,6 +44,14 @@ def cross_check(checkpoint: Checkpoint | None, config: Mapping[str, Any], tree: 
         complaints=complaints,
         dtypes=_dtype_mix(checkpoint),
     )
+
+
+def _against(tree: ModuleTree, by_config: ModuleTree) -> Iterator[str]:
+    """What the headers hold and config.json does not promise, or the other way round."""
+    found = compare(tree, by_config)
+    yield from (difference.message for difference in found[:_MOST])
+    if len(found) > _MOST:
+        yield f"{len(found) - _MOST:,} more parameters differ from what config.json promises."
 
 
 def _shapes(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree) -> Iterator[str]:

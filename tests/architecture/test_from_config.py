@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from estimator.architecture.conditions import Place
 from estimator.architecture.difference import compare
-from estimator.architecture.formula import Unfit, evaluate, met
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
 from estimator.errors import NoWeightsError
@@ -127,50 +125,3 @@ def test_a_difference_has_a_name(change, code, name):
 def test_the_same_tree_has_no_difference():
     tree = from_config(LLAMA_1B)
     assert compare(replace(tree, shapes="headers"), tree) == []
-
-
-FIELDS = {"a": 12, "b": 5, "c": 64, "sizes": [3, 7], "kinds": ["x", "y"], "period": 2}
-
-
-@pytest.mark.parametrize(
-    ("formula", "size"),
-    [
-        pytest.param(7, 7, id="a number"),
-        pytest.param("a", 12, id="a field"),
-        pytest.param("2*a+_3", 27, id="a multiple and an offset"),
-        pytest.param("a:b*b", 10, id="a whole quotient times a field"),
-        pytest.param("c*a/b", 153, id="divided at the end"),
-        pytest.param("a+_-1*b", 7, id="a difference"),
-        pytest.param("b^8", 8, id="rounded up to a multiple"),
-        pytest.param("b~", 3, id="half, upwards"),
-        pytest.param("sizes[#]", 7, id="the element at the layer's index"),
-        pytest.param("sizes[]", 2, id="a list's length"),
-        pytest.param("#", 1, id="the index"),
-    ],
-)
-def test_formulas(formula, size):
-    assert evaluate(formula, FIELDS.__getitem__, Place(1, 2)) == size
-
-
-@pytest.mark.parametrize(
-    "formula",
-    [pytest.param("kinds", id="no number"), pytest.param("a/#", id="by zero"), pytest.param("b+_-1*a", id="negative")],
-)
-def test_formulas_refuse(formula):
-    with pytest.raises(Unfit):
-        evaluate(formula, FIELDS.__getitem__, Place(0, 2))
-
-
-@pytest.mark.parametrize(
-    ("condition", "index", "holds"),
-    [
-        pytest.param("%period:-1", 1, True, id="every second layer from the second"),
-        pytest.param("%period:-1", 2, False, id="not the third"),
-        pytest.param("in sizes", 3, True, id="listed"),
-        pytest.param("out sizes & %period:-1", 3, False, id="both"),
-        pytest.param("has kinds y", 0, True, id="any layer is of a kind"),
-        pytest.param("a!=b", 0, True, id="two sizes differ"),
-    ],
-)
-def test_conditions(condition, index, holds):
-    assert met(condition, FIELDS.__getitem__, Place(index, 4)) is holds

@@ -49,6 +49,9 @@ CASES = [
     pytest.param(["--modle", "x"], 2, "usage", "--model", id="a typo in an option"),
     pytest.param(["llama-3.1-8b"], 2, "usage", "--model llama-3.1-8b", id="a model without its option"),
     pytest.param(["chek"], 2, "usage", "check", id="a typo in a command"),
+    pytest.param([*LLAMA, "--json", "--format", "csv"], 2, "usage", "--format csv and --json", id="two forms"),
+    pytest.param([*LLAMA, "-q", "--json"], 2, "usage", "--json and --quiet", id="two forms, one of them quiet"),
+    pytest.param(["plan", *LLAMA, "-q", "--format", "csv"], 2, "usage", "--quiet", id="two forms of a plan"),
     pytest.param(
         ["--model", "llama-3.1-8", "--offline"], 3, "not_found", "meta-llama/Llama-3.1-8B", id="a typo in the model"
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.sizes.cross_check import cross_check
 
@@ -62,3 +62,41 @@ def test_status(found, config, status, complaint):
 
 def test_dtypes_of_all_files():
     assert cross_check(checkpoint(GOOD, file(1, 1, "b")), {}, TREE).dtypes == {"BF16": 4}
+
+
+def tree(*shapes):
+    modules = tuple(
+        Module(f"model.layers.{at}.up_proj", "Linear", "Linear", (Parameter("weight", shape, "BF16"),))
+        for at, shape in enumerate(shapes)
+    )
+    return ModuleTree(architecture="X", config={}, modules=modules, tied={})
+
+
+@pytest.mark.parametrize(
+    ("held", "promised", "complaints"),
+    [
+        pytest.param([(8, 4)] * 2, [(8, 4)] * 2, (), id="as config.json promises"),
+        pytest.param(
+            [(8, 4)],
+            [(8, 4)] * 2,
+            ("model.layers has 1 layers in the headers, 2 by config.json.",),
+            id="a layer was cut away",
+        ),
+        pytest.param(
+            [(6, 4), (8, 4)],
+            [(8, 4)] * 2,
+            ("model.layers.0.up_proj.weight is 6 x 4 in the headers, 8 x 4 by config.json.",),
+            id="a layer was pruned",
+        ),
+    ],
+)
+def test_what_the_headers_hold_is_compared_with_what_config_json_promises(held, promised, complaints):
+    check = cross_check(checkpoint(GOOD), {}, tree(*held), tree(*promised))
+    assert check.complaints == complaints
+    assert check.status == ("mismatch" if complaints else "match")
+
+
+def test_of_many_differences_the_first_are_named_and_the_others_counted():
+    check = cross_check(checkpoint(GOOD), {}, tree(*[(6, 4)] * 30), tree(*[(8, 4)] * 30))
+    assert len(check.complaints) == 9
+    assert check.complaints[-1] == "22 more parameters differ from what config.json promises."

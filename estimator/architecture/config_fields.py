@@ -1,0 +1,80 @@
+"""The fields of a config.json as transformers' config class would fill them in, and whether formulas know them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from estimator.architecture.conditions import Lookup, written
+from estimator.architecture.formula import Unfit, by_default
+
+MISSING = object()
+
+
+def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:
+    """Reads a field as the config class would set it. Raises Unfit where it is missing and no default is known."""
+    known: dict[str, Any] = {}
+    aliases, rules, seen = facts["aliases"], facts["rules"], facts["seen"]
+
+    def lookup(path: str) -> Any:
+        if path not in known:
+            section, _, leaf = path.rpartition(".")
+            known[path] = _labels(get(config, section), num_labels) if leaf == "num_labels" else found(path)
+        return known[path]
+
+    def found(path: str) -> Any:
+        ignored = "ignored" in rules.get(path, ())
+        value = MISSING if ignored else get(config, path)
+        for alias in () if ignored else aliases.get(path, ()):
+            value = get(config, alias) if value is MISSING else value
+        if value is not MISSING and value is not None:
+            return True if isinstance(value, Mapping) else value
+        known = rules.get(path, {})
+        rule = known.get("null" if value is None else "absent")
+        if "alone" in known and get(config, path.partition(".")[0]) in (MISSING, None):
+            rule = known["alone"]
+        if rule is None or "unknown" in rule:
+            if value is None and "null" in seen.get(path, ()):
+                return None
+            raise Unfit(f"{path} is {'null' if value is None else 'missing'}")
+        return by_default(rule, lookup)
+
+    return lookup
+
+
+def _labels(config: Any, num_labels: int | None) -> int:
+    if num_labels is not None:
+        return num_labels
+    if not isinstance(config, Mapping):
+        return 2
+    labels = config.get("id2label")
+    count = config.get("num_labels", 2)
+    return len(labels) if isinstance(labels, Mapping) else count
+
+
+def get(config: Any, path: str) -> Any:
+    """What stands at a dotted path; MISSING where nothing does."""
+    for key in path.split(".") if path else ():
+        if not isinstance(config, Mapping) or key not in config:
+            return MISSING
+        config = config[key]
+    return config
+
+
+def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises Unfit where an old config holds a tower's fields at the top: which the class takes over was not tried."""
+    for path in facts["rules"]:
+        parent, _, leaf = path.rpartition(".")
+        if parent and leaf in config and get(config, parent) is MISSING:
+            raise Unfit(f"{parent} is missing, {leaf} stands outside it")
+
+
+def check_region(facts: Mapping[str, Any], lookup: Lookup, sections: Sequence[str] = ()) -> None:
+    """Raises Unfit where a switch or text has a value that was never tried. Sections are towers of another kind."""
+    for path, values in facts["seen"].items():
+        if path.startswith(tuple(f"{section}." for section in sections)):
+            continue
+        value = lookup(path)
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if (written(one) if one is None or isinstance(one, (bool, str)) else "#") not in values:
+                raise Unfit(f"{path} is {one!r}, which is not among the values that were tried")

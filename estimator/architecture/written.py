@@ -1,0 +1,96 @@
+"""A how as a formula's text, with loop variables and list indices made general. Only generators import this file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from estimator.architecture.conditions import Place
+from estimator.architecture.remembering import How
+
+_RANK = {"==": 0, "!=": 0, "<": 0, "<=": 0, ">": 0, ">=": 0, "+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2, "**": 3}
+_MOST = 24
+
+
+def texts(how: How, place: Place) -> Iterator[str]:
+    """The formulas that a how at a place may mean: its index is the layer's, the outer list's, or just a number."""
+    yield from itertools.islice((text for text, _ in _texts(how, place)), _MOST)
+
+
+def general(how: How) -> Iterator[str]:
+    """The formulas that a how seen at no known place may mean: a loop's variable is the layer's or the outer index."""
+    yield from dict.fromkeys(text for place in _ANYWHERE for text in texts(_moved(how, place), place))
+
+
+_ANYWHERE = (Place(6, 9, False), Place(7, 9, False, Place(6, 9, False)))  # too deep for an index to be just a number
+
+
+def _moved(how: How, place: Place) -> How:
+    """The how with every index that is a loop's variable turned into the innermost, or the outer one of the place."""
+    if not isinstance(how, tuple):
+        return how
+    index = (place.outer or place).index
+    if how[0] == "index":
+        return ("index", index, None)
+    if how[0] == "item":
+        return ("item", how[1], index, 0)
+    return (how[0], *(_moved(one, place) for one in how[1:]))
+
+
+def _texts(how: How, place: Place) -> Iterator[tuple[str, int]]:
+    """(text, how strongly it binds)."""
+    if isinstance(how, str):
+        yield how, 4
+    elif isinstance(how, (int, float)):
+        yield str(how) if how >= 0 else f"(0-{-how})", 4
+    elif how[0] == "index":
+        yield from ((mark, 4 if len(mark) == 1 or mark.isdigit() else 0) for mark in _turns(how, place))
+    elif how[0] == "item":
+        _, path, at, length = how
+        marks = list(_marks(at, place))
+        if at == length - 1 > 0:
+            marks[-1] = "-1"  # rather than the number
+        for mark in marks:
+            yield f"{path}[{mark}]", 4
+    elif how[0] in _RANK:
+        yield from _operation(how, place)
+    else:
+        for parts in itertools.product(*(list(_texts(one, place)) for one in how[1:])):
+            yield f"{how[0]}({','.join(text for text, _ in parts)})", 4
+
+
+def _operation(how: How, place: Place) -> Iterator[tuple[str, int]]:
+    sign, one, other = how
+    rank = _RANK[sign]
+    if sign in ("*", "//", "**", "/") and other == 1 and sign != "/":
+        yield from _texts(one, place)
+        return
+    for (left, left_rank), (right, right_rank) in itertools.product(_texts(one, place), list(_texts(other, place))):
+        loose = left_rank < rank or (left_rank == rank and sign == "**")
+        tight = right_rank <= rank and not (sign == "+" and right_rank == rank)
+        first = f"({left})" if loose else left
+        yield f"{first}{sign}{f'({right})' if tight else right}", rank
+
+
+def _turns(how: How, place: Place) -> list[str]:
+    """Ways to say a loop's variable: in its last turn rather by the loop's end than as a number."""
+    _, value, end = how
+    marks = list(_marks(value, place))
+    if isinstance(end, (str, tuple)) and value > 0:
+        marks[-1:] = [f"{text}-1" for text, _ in itertools.islice(_texts(end, place), 2)]
+    return marks
+
+
+def _marks(value: int, place: Place) -> Iterator[str]:
+    """Ways to say an index at a place, the likelier first."""
+    outer = place.outer.index if place.outer else None
+    if value == place.index:
+        yield "#"
+    if outer is not None and value == outer:
+        yield "^"
+    if value == place.index // 2 and place.index > 1:
+        yield "#//2"
+    for name, index in (("#", place.index), ("^", outer)):
+        if index is not None and 0 < abs(value - index) <= 2:
+            yield f"{name}{value - index:+d}"
+    yield str(value)

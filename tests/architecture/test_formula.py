@@ -1,0 +1,101 @@
+"""Sizes and conditions over config fields, as the generated file writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.conditions import Place
+from estimator.architecture.formula import Unfit, by_default, evaluate, met
+
+FIELDS = {
+    "a": 12,
+    "b": 5,
+    "ratio": 2.5,
+    "sizes": [3, 7],
+    "kinds": ["x", "y"],
+    "period": 2,
+    "none": None,
+    "text_config.a": 4,
+    "word": "w",
+}
+
+
+@pytest.mark.parametrize(
+    ("formula", "size"),
+    [
+        pytest.param(7, 7, id="a number"),
+        pytest.param("a", 12, id="a field"),
+        pytest.param("text_config.a", 4, id="a nested field"),
+        pytest.param("2*a+3", 27, id="products before sums"),
+        pytest.param("2*(a+3)", 30, id="brackets"),
+        pytest.param("a-b-1", 6, id="differences from the left"),
+        pytest.param("a-(b-1)", 8, id="a difference of a difference"),
+        pytest.param("a//b*b", 10, id="a whole quotient times a field"),
+        pytest.param("b*(a//b)", 10, id="the same the other way round"),
+        pytest.param("2**2**3", 256, id="powers from the right"),
+        pytest.param("int(a*ratio)", 30, id="a ratio, cut off"),
+        pytest.param("ceil(a/b)", 3, id="rounded up"),
+        pytest.param("max(a,b)-min(a,b)", 7, id="the larger and the smaller"),
+        pytest.param("sizes[#]", 7, id="the element at the layer's index"),
+        pytest.param("sizes[^]", 3, id="the element at the outer index"),
+        pytest.param("sizes[#-1]", 3, id="the element before"),
+        pytest.param("sizes[-1]", 7, id="the last element"),
+        pytest.param("sizes[]", 2, id="a list's length"),
+        pytest.param("sum(sizes)", 10, id="a list's sum"),
+        pytest.param("2**#*a", 24, id="the index"),
+    ],
+)
+def test_sizes(formula, size):
+    assert evaluate(formula, FIELDS.__getitem__, Place(1, 2, False, Place(0, 3))) == size
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        pytest.param("kinds", id="a list where a number belongs"),
+        pytest.param("word", id="a text"),
+        pytest.param("none*2", id="null"),
+        pytest.param("a//#", id="by zero"),
+        pytest.param("b-a", id="negative"),
+        pytest.param("a/b", id="no whole number"),
+        pytest.param("sizes[#-1]", id="before the first element"),
+        pytest.param("sizes[5]", id="behind the last element"),
+        pytest.param("a**a**a", id="too large a number"),
+        pytest.param("a b", id="two names side by side"),
+        pytest.param("?", id="no formula is known"),
+    ],
+)
+def test_what_is_no_size_is_refused(formula):
+    with pytest.raises(Unfit):
+        evaluate(formula, FIELDS.__getitem__, Place(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("condition", "index", "holds"),
+    [
+        pytest.param("((#+1)%period==0)", 1, True, id="every second layer from the second"),
+        pytest.param("((#+1)%period==0)", 2, False, id="not the third"),
+        pytest.param("in sizes", 3, True, id="listed"),
+        pytest.param("out sizes & (#>=b)", 6, True, id="both"),
+        pytest.param("(#>=b) / has kinds y", 0, True, id="either"),
+        pytest.param("has kinds z", 0, False, id="no layer is of the kind"),
+        pytest.param("(a!=b)", 0, True, id="two sizes differ"),
+        pytest.param("word=w|v", 0, True, id="a text is one of"),
+    ],
+)
+def test_conditions(condition, index, holds):
+    assert met(condition, FIELDS.__getitem__, Place(index, 4)) is holds
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        pytest.param({"is": None}, None, id="always the same"),
+        pytest.param({"size": [["(b>9)", 1], ["", "a//b"]]}, 2, id="a size"),
+        pytest.param({"choice": [["word=w", "x"], ["", "y"]]}, "x", id="one of several"),
+        pytest.param({"length": 3, "items": [["(#%2==0)", "x"], ["", "y"]]}, ["x", "y", "x"], id="a list"),
+        pytest.param({"length": "b", "where": "(#>=3)"}, [3, 4], id="the layers that a condition picks"),
+    ],
+)
+def test_defaults(rule, value):
+    assert by_default(rule, FIELDS.__getitem__) == value

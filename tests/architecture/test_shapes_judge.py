@@ -1,0 +1,114 @@
+"""Formulas against the models that transformers builds, on the meta device."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from estimator.architecture.conditions import Place
+from estimator.architecture.shapes import shapes_of
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.judges
+
+FAMILIES = (
+    "LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MixtralForCausalLM", "Gemma3ForCausalLM",
+    "Phi3ForCausalLM", "FalconForCausalLM", "GPT2LMHeadModel", "OPTForCausalLM", "BloomForCausalLM",
+    "DeepseekV3ForCausalLM", "JambaForCausalLM", "MambaForCausalLM", "T5ForConditionalGeneration",
+    "BartForConditionalGeneration", "BertForSequenceClassification", "ViTForImageClassification",
+    "SwinForImageClassification", "WhisperForConditionalGeneration", "Qwen2VLForConditionalGeneration",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, seed):
+    from estimator.architecture import tiny
+    from estimator.architecture.changing import changed_numbers, numbers
+    from estimator.architecture.experiments import Experiments
+    from estimator.architecture.trial import difference
+
+    base = tiny.base_fields(name)
+    built = Experiments(name).build(changed_numbers(base, numbers(name, base), random.Random(seed)))
+    assume(built is not None)
+    facts = shapes_of(name)
+    assert facts is not None
+    assert difference(name, facts, built) == ""
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "Qwen2MoeForCausalLM", "SegformerForImageClassification"])
+def test_the_file_is_what_the_generator_writes(name):
+    from estimator.architecture.generate_shapes import main
+
+    assert main([name, "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("parameter", "formulas"),
+    [
+        pytest.param("model.embed_tokens.weight", ["vocab_size", "hidden_size"], id="fields"),
+        pytest.param(
+            "model.layers.1.self_attn.k_proj.weight", ["num_key_value_heads*head_dim", "hidden_size"], id="a product"
+        ),
+        pytest.param("model.rotary_emb.inv_freq", ["ceil(head_dim/2)"], id="a buffer made by arithmetic"),
+    ],
+)
+def test_a_shape_remembers_how_it_came_about(parameter, formulas):
+    from estimator.architecture import tiny
+    from estimator.architecture.trace import Trace
+    from estimator.architecture.written import texts
+
+    name = "LlamaForCausalLM"
+    config = tiny.make(name, tiny.base_fields(name))
+    with Trace(config) as trace:
+        model = tiny.build(name, config)
+    tensor = dict([*model.named_parameters(), *model.named_buffers()])[parameter]
+    assert [next(texts(size.how, Place())) for size in trace.shape(tensor)] == formulas
+
+
+def test_a_trace_leaves_nothing_behind():
+    from transformers import PreTrainedConfig
+    from transformers.models.llama import modeling_llama
+
+    from estimator.architecture import tiny
+    from estimator.architecture.trace import Trace
+
+    before = PreTrainedConfig.__getattribute__, PreTrainedConfig.num_labels
+    config = tiny.make("LlamaForCausalLM", tiny.base_fields("LlamaForCausalLM"))
+    with Trace(config):
+        assert "int" in vars(modeling_llama)
+    assert "int" not in vars(modeling_llama)
+    assert (PreTrainedConfig.__getattribute__, PreTrainedConfig.num_labels) == before
+
+
+def observed(number, **values):
+    from estimator.architecture.tell import Observation
+
+    return Observation(number, values)
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "condition"),
+    [
+        pytest.param([("==", ("%", ("+", ("index", 0, None), 1), "step"), 0)], "((#+1)%step==0)", id="as was compared"),
+        pytest.param([], "(#%2!=0)", id="else what fits"),
+    ],
+)
+def test_layers_are_told_apart_by_what_the_class_compares(comparisons, condition):
+    from estimator.architecture.tell import Teller
+
+    long, short = observed(1, step=2, layers=6), observed(2, step=2, layers=4)
+    places = [one._replace(place=Place(at, count)) for one, count in ((long, 6), (short, 4)) for at in range(count)]
+    assert Teller([long, short], comparisons, []).condition(places[1::2], places[::2]) == condition
+
+
+def test_what_can_not_be_told_apart_is_not():
+    from estimator.architecture.tell import Teller
+
+    configs = [observed(1, a=1), observed(2, a=1)]
+    assert Teller(configs, [], []).condition(configs[:1], configs[1:]) is None
