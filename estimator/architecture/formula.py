@@ -30,6 +30,10 @@ class Unfit(ValueError):
     """A config that the formulas were not tested on: a field is missing, or is not of the form that they know."""
 
 
+class NoNumber(Unfit):
+    """A text, list or switch stands in config.json where a number belongs."""
+
+
 Value = Callable[[Lookup, Place], Any]
 _TOKEN = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z_][\w.]*(?:\[[^\]]*\])?|[#^])|(\*\*|//|[<>=!]=|[-+*/%(),<>])")
 _LEVELS = ({"==", "!=", "<", "<=", ">", ">="}, {"+", "-"}, {"*", "/", "//", "%"})
@@ -150,9 +154,10 @@ def _leaf(token: str) -> Value:
 
 
 def _number(path: str, value: Any) -> Any:
-    if not isinstance(value, (int, float)):
-        raise Unfit(f"{path} is {value!r}")
-    return value
+    if isinstance(value, (int, float)):
+        return value
+    kind = Unfit if value is None else NoNumber
+    raise kind(f"{path} is {str(value)[:80]!r}")
 
 
 def _whole_list(path: str) -> Value:
@@ -162,7 +167,8 @@ def _whole_list(path: str) -> Value:
 def _listed(path: str, lookup: Lookup) -> Sequence[Any]:
     values = lookup(path)
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise Unfit(f"{path} is {values!r}")
+        kind = Unfit if values is None else NoNumber
+        raise kind(f"{path} is {str(values)[:80]!r}")
     return values
 
 

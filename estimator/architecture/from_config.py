@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
 from estimator.architecture.facts import ClassFacts, Tower, class_facts, class_for, line
-from estimator.architecture.formula import Unfit, choose, evaluate, met
+from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.fresh import matched
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.tie_names import expanded
 from estimator.dtypes import FROM_TORCH
-from estimator.errors import NoWeightsError
+from estimator.errors import MalformedConfigError, NoWeightsError
 from estimator.notes import Note
 
 ACTIVATION = "ACT2FN:"
@@ -29,8 +29,19 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     name, facts = _chosen(config, task)
     try:
         return grown(name, facts, config, num_labels)[0]
+    except NoNumber as error:
+        way_out = "correct the field, in config.json or in --set"
+        raise MalformedConfigError(f"{error}, which is no number.", where="config.json", way_out=way_out) from None
     except (Unfit, RecursionError, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _needs_headers(name, f" of this config.json ({error})") from None
+
+
+def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:
+    """The fields on which the shapes depend, by dotted path, under all their names. Raises NoWeightsError."""
+    facts = _chosen(config, task)[1]
+    return frozenset(
+        [*facts["rules"], *facts["seen"], *(name for names in facts["aliases"].values() for name in names)]
+    )
 
 
 def grown(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,7 +95,23 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         progress=progress,
     )
     base = _loaded(found, _changed(found.config, request.set), task, request)
+    if request.set:
+        base = replace(base, notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
     return replace(base, tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
+
+
+def _without_effect(changes: Mapping[str, Any], config: Mapping[str, Any], task: str | None) -> Iterator[Note]:
+    """Fields of --set that no shape depends on."""
+    from difflib import get_close_matches
+
+    from estimator.architecture.from_config import fields_read
+
+    read = fields_read(config, task) | {"dtype", "torch_dtype"}
+    for path in changes:
+        if path not in read and not any(name.startswith(f"{path}.") for name in read):
+            close = get_close_matches(path, sorted(read), n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            yield Note("field_without_effect", f"--set {path}: no shape of the model depends on it.{hint}")
 
 
 def _of_the_named_class(tree: ModuleTree, task: str | None) -> ModuleTree:

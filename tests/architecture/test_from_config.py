@@ -10,7 +10,7 @@ import pytest
 from estimator.architecture.difference import compare
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
-from estimator.errors import NoWeightsError
+from estimator.errors import MalformedConfigError, NoWeightsError
 
 LLAMA_1B = {
     "architectures": ["LlamaForCausalLM"],
@@ -97,7 +97,6 @@ def test_tree_is_in_named_modules_order_with_containers_and_buffers():
     "config",
     [
         pytest.param({"architectures": ["NoSuchModel"], "model_type": "no_such"}, id="a class without formulas"),
-        pytest.param(LLAMA_1B | {"hidden_size": "large"}, id="a text where a number belongs"),
         pytest.param(LLAMA_1B | {"attention_bias": "some"}, id="a switch with a value that was never tried"),
         pytest.param(LLAMA_1B | {"model_type": "mistral"}, id="a class and a model type that do not belong together"),
         pytest.param({}, id="an empty config.json"),
@@ -107,6 +106,13 @@ def test_what_was_not_tried_is_refused(config):
     with pytest.raises(NoWeightsError) as caught:
         from_config(config)
     assert "headers" in caught.value.what
+
+
+@pytest.mark.parametrize("value", ["large", [1, 2]])
+def test_what_is_no_number_is_named(value):
+    with pytest.raises(MalformedConfigError) as caught:
+        from_config(LLAMA_1B | {"hidden_size": value})
+    assert f"hidden_size is {str(value)!r}" in caught.value.what
 
 
 @pytest.mark.parametrize(

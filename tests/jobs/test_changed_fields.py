@@ -1,0 +1,42 @@
+"""Models that do not exist: fields of config.json changed by --set."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.errors import LoraSizeError
+from estimator.jobs.estimate import estimate
+from estimator.report.document import to_document
+from estimator.request.request import Request
+
+
+def answer(**changes):
+    return to_document(estimate(Request(model="llama-3.1-8b", r=8, targets="q_proj", set=changes)))
+
+
+def test_a_longer_model_has_more_of_each():
+    before, after = answer(), answer(num_hidden_layers=48)
+    assert after["adapter"]["parameters"] == before["adapter"]["parameters"] * 48 // 32
+    assert after["base"]["parameters"] - before["base"]["parameters"] == 16 * 218_112_000
+    assert after["model"]["shapes"] == "config"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        pytest.param("hidden_sizes", 48, "Did you mean hidden_size?", id="a typo"),
+        pytest.param("colour", "blue", "depends on it.", id="no such field"),
+        pytest.param("num_hidden_layers", 4, None, id="a field that counts"),
+        pytest.param("dtype", "float16", None, id="what sizes bytes alone"),
+    ],
+)
+def test_a_field_without_effect_is_said(field, value, hint):
+    notes = [note["message"] for note in answer(**{field: value})["notes"] if note["code"] == "field_without_effect"]
+    assert len(notes) == (hint is not None)
+    assert hint is None or notes[0].endswith(hint)
+
+
+def test_a_text_where_a_number_belongs_is_refused():
+    with pytest.raises(LoraSizeError) as caught:
+        answer(num_hidden_layers="many")
+    assert (caught.value.code, "num_hidden_layers is 'many'" in caught.value.what) == ("malformed_config", True)
