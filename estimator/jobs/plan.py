@@ -83,6 +83,17 @@ def sized(request: Request, progress: Progress = None) -> tuple[Request, BaseCac
     return request, bases, estimate(request, bases=bases, progress=progress), (_ASSUMED_DTYPE,)
 
 
+def memory_or_assumed(
+    request: Request, answer: Answer, training: Training, bases: BaseCache
+) -> tuple[Memory, str | None]:
+    """The memory, and the dtype that was assumed of the base where nothing says it."""
+    if answer.base.loaded.footprint_bytes is not None:
+        return memory_of(answer, training), None
+    assumed = replace(request, dtype="bf16")
+    memory = memory_of(estimate(assumed, bases=bases), training)
+    return _with_assumed_weights(memory, assumed, bases), assumed.dtype
+
+
 def _with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) -> Memory:
     """Weights whose dtype is assumed are not exact: the ceilings are those of float32."""
     as_assumed, as_float32 = (

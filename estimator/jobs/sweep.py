@@ -10,7 +10,7 @@ from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.jobs.largest import fits
-from estimator.jobs.plan import memory_of
+from estimator.jobs.plan import memory_or_assumed
 from estimator.request.request import Request
 from estimator.sizes.training import Training
 
@@ -31,6 +31,7 @@ class Case:
     device_lower_bytes: int | None = None
     device_upper_bytes: int | None = None
     fits: str | None = None
+    assumed_dtype: str | None = None  # of the base, where nothing says it
     error: LoraSizeError | None = None
 
 
@@ -73,7 +74,7 @@ def _answered(
     rank = adaptation.config["r"] if case.r is None else case.r
     case = replace(case, r=rank, parameters=adaptation.trainable_parameters, file_bytes=answer.file_bytes)
     try:
-        memory = memory_of(answer, training)
+        memory, assumed = memory_or_assumed(request, answer, training, bases)
     except LoraSizeError as error:  # the memory alone is not known
         return replace(case, error=error)
     return replace(
@@ -82,6 +83,7 @@ def _answered(
         device_lower_bytes=memory.device.lower,
         device_upper_bytes=memory.device.upper,
         fits=None if gpu_memory is None else fits(memory, gpu_memory),
+        assumed_dtype=assumed,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from estimator.report.units import decimal_size, printable
 
 COLUMNS = ("model", "targets", "base_precision", "r", "parameters", "file_bytes", "device_bytes",
-           "device_lower_bytes", "device_upper_bytes", "fits")  # fmt: skip
+           "device_lower_bytes", "device_upper_bytes", "fits", "assumed_dtype")  # fmt: skip
 _HEADINGS = ("model", "targets", "base", "r", "parameters", "file", "memory", "fits", "")
 _LONGEST_BAR, _SHORTEST_BAR = 40, 8
 _MOST = 5  # of the frontier: what trains most comes first
@@ -96,6 +96,8 @@ def _terminal(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | N
               for label, case in zip(labels, cases, strict=True) if case.device_bytes is not None]  # fmt: skip
     yield from _bars("trainable parameters", list(parameters.values()), columns)
     yield from _bars("memory on the device", memory, columns)
+    for model in dict.fromkeys(case.model for case in cases if case.assumed_dtype):
+        yield f"note: the dtype of {printable(model)} is not known; bf16 is assumed, --dtype says another"
     if gpu_memory is not None:
         yield ""
         yield f"the most that surely fits {decimal_size(gpu_memory)}" + ("" if frontier else ": nothing here")

@@ -9,7 +9,10 @@ from click.testing import CliRunner
 
 from estimator.cli.sweep import command
 from estimator.errors import LoraSizeError
+from estimator.jobs.plan import plan
 from estimator.jobs.sweep import Case, frontier
+from estimator.request.request import Request
+from estimator.sizes.training import Training
 
 
 def run(*options: str):
@@ -68,3 +71,12 @@ def case(parameters: int, upper: int, fits: str = "yes") -> Case:
 def test_the_frontier_leaves_out_what_is_beaten() -> None:
     small, beaten, large, over = case(10, 100), case(10, 150), case(30, 200), case(90, 500, "maybe")
     assert frontier([small, beaten, large, over]) == (large, small)
+
+
+def test_a_dtype_that_nothing_says_is_assumed_as_plan_does() -> None:
+    result = CliRunner().invoke(
+        command, ["--model", "openai-community/gpt2", "--r", "8", "--json"], standalone_mode=False
+    )
+    case = json.loads(result.stdout)["sweep"][0]
+    assert case["assumed_dtype"] == "bf16"
+    assert case["device_bytes"] == plan(Request(model="openai-community/gpt2", r=8), Training()).memory.device.expected
