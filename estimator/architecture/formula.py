@@ -35,7 +35,7 @@ class NoNumber(Unfit):
 
 
 Value = Callable[[Lookup, Place], Any]
-_TOKEN = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z_][\w.]*(?:\[[^\]]*\])?|[#^])|(\*\*|//|[<>=!]=|[-+*/%(),<>])")
+_TOKEN = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z_][\w.]*(?:\[[^\]]*\])*|[#^])|(\*\*|//|[<>=!]=|[-+*/%(),<>])")
 _LEVELS = ({"==", "!=", "<", "<=", ">", ">="}, {"+", "-"}, {"*", "/", "//", "%"})
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ceil": math.ceil, "floor": math.floor, "int": int, "round": round, "max": max, "min": min, "sum": sum,
@@ -148,8 +148,7 @@ def _leaf(token: str) -> Value:
     if token == "^":
         return lambda lookup, place: (place.outer or place).index
     if token.endswith("]"):
-        path, _, where = token[:-1].partition("[")
-        return lambda lookup, place: _number(token, _item(path, where, lookup, place))
+        return lambda lookup, place: _number(token, _held(token, lookup, place))
     return lambda lookup, place: _number(token, lookup(token))
 
 
@@ -160,37 +159,37 @@ def _number(path: str, value: Any) -> Any:
     raise kind(f"{path} is {str(value)[:80]!r}")
 
 
-def _whole_list(path: str) -> Value:
-    return lambda lookup, place: [_number(path, value) for value in _listed(path, lookup)]
+def _whole_list(token: str) -> Value:
+    return lambda lookup, place: [_number(token, value) for value in _listed(token, _held(token, lookup, place))]
 
 
-def _listed(path: str, lookup: Lookup) -> Sequence[Any]:
-    values = lookup(path)
+def _listed(path: str, values: Any) -> Sequence[Any]:
     if not isinstance(values, Sequence) or isinstance(values, str):
         kind = Unfit if values is None else NoNumber
         raise kind(f"{path} is {str(values)[:80]!r}")
     return values
 
 
-def _item(path: str, where: str, lookup: Lookup, place: Place) -> Any:
-    """A list field's element, or its length."""
-    values = _listed(path, lookup)
-    if not where:
-        return len(values)
-    index = _index(where, place)
-    if not -len(values) <= index < len(values):
-        raise Unfit(f"{path}[{where}] is out of range")
-    return values[index]
+def _held(token: str, lookup: Lookup, place: Place) -> Any:
+    """What a field holds, or a list of it, or of a list in it, at an index; `[]` is the length."""
+    path, *places = token.replace("]", "").split("[")
+    value = lookup(path)
+    for where in places:
+        values = _listed(path, value)
+        if not where:
+            return len(values)
+        index = _index(where, place)
+        if not -len(values) <= index < len(values):
+            raise Unfit(f"{path}[{where}] is out of range")
+        path, value = f"{path}[{where}]", values[index]
+    return value
 
 
 def _index(where: str, place: Place) -> int:
-    if where == "#//2":
-        return place.index // 2
-    if where[0] == "#":
-        return _not_negative(place.index + int(where[1:] or 0))
-    if where[0] == "^":
-        return _not_negative((place.outer or place).index + int(where[1:] or 0))
-    return int(where)
+    if where[0] not in "#^":
+        return int(where)
+    index = place.index if where[0] == "#" else (place.outer or place).index
+    return index // 2 if where[1:] == "//2" else _not_negative(index + int(where[1:] or 0))
 
 
 def _not_negative(index: int) -> int:

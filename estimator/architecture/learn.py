@@ -67,6 +67,7 @@ def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
     """What the builds say. Raises Unresolved or ValueError where nothing explains them."""
     teller = Teller([one.at for one in builds], seen.comparisons, seen.reads)
     counts = {text for how in seen.lengths for text in general(how)}
+    counts |= {text.replace("[#]", "[#//2]") for text in counts if "[#]" in text}
     counts |= {f"max(0,{text})" for text in counts if "-" in text}
     learner = Learner(teller, sorted(counts, key=lambda text: (len(text), text)), activations())
     learner.node([Glimpse(one.seen, one.at) for one in builds], "")

@@ -1,8 +1,8 @@
 """Numbers and texts that remember how they came about. Only generators import this file.
 
 A how is a field's path, a number, ("index", k, end) for a loop's variable (with its end in the last turn), ("item",
-path, k, length) for an element of a list, or (operator, how, ...). What goes through numpy, math.sqrt or a string is
-lost: such a size has no how.
+how, k, length) for an element of a list, ("len", how) for a list's length, or (operator, how, ...). What goes through
+numpy, math.sqrt or a string is lost: such a size has no how.
 """
 
 from __future__ import annotations
@@ -168,13 +168,13 @@ class Text(str):
 class Items(list):
     """A list field: its elements remember, and its length where `len` is trace.py's."""
 
-    path: str
+    how: How
 
 
 class FixedItems(tuple):
     """The same of a tuple."""
 
-    path: str
+    how: How
 
 
 class _IntLike(type):

@@ -127,9 +127,17 @@ class Trace:
             return made
         if not isinstance(value, (list, tuple)):
             return remember(value, path, self.log)
-        items = [remember(one, ("item", path, at, len(value)), self.log) for at, one in enumerate(value)]
-        made = FixedItems(items) if isinstance(value, tuple) else Items(items)
-        made.path = path
+        return self._items(value, path)
+
+    def _items(self, values: Any, how: How) -> Any:
+        """A list's or tuple's elements that remember where they stand, in lists of lists too."""
+        items = []
+        for at, one in enumerate(values):
+            place = ("item", how, at, len(values))
+            is_list = isinstance(one, (list, tuple))
+            items.append(self._items(one, place) if is_list else remember(one, place, self.log))
+        made = FixedItems(items) if isinstance(values, tuple) else Items(items)
+        made.how = how
         return made
 
     def _reading(self, getter: Any) -> Any:
@@ -159,21 +167,21 @@ class Trace:
 
     def _enumerate(self, values: Any, start: int = 0) -> Iterator[Any]:
         if isinstance(values, (Items, FixedItems)):
-            self.lengths.setdefault(f"{values.path}[]")
+            self.lengths.setdefault(("len", values.how))
         for at, value in enumerate(values, plain(start)):
             is_last = isinstance(values, (Items, FixedItems)) and at == len(values) - 1
-            end = f"{values.path}[]" if is_last and not start else None
+            end = ("len", values.how) if is_last and not start else None
             yield remember(at, ("index", at, end), self.log), value
 
     def _len(self, values: Any) -> int:
         if not isinstance(values, (Items, FixedItems)):
             return len(values)
-        self.lengths.setdefault(f"{values.path}[]")
-        return remember(len(values), f"{values.path}[]", self.log)
+        self.lengths.setdefault(("len", values.how))
+        return remember(len(values), ("len", values.how), self.log)
 
     def _sum(self, values: Any, start: Any = 0) -> Any:
         if isinstance(values, (Items, FixedItems)):
-            return remember(sum(map(plain, values)), ("sum", values.path), self.log)
+            return remember(sum(map(plain, values)), ("sum", values.how), self.log)
         return sum(values, start)
 
 

@@ -26,14 +26,19 @@ _ANYWHERE = (Place(6, 9, False), Place(7, 9, False, Place(6, 9, False)))  # too 
 
 
 def _moved(how: How, place: Place) -> How:
-    """The how with every index that is a loop's variable turned into the innermost, or the outer one of the place."""
+    """The how with every index that is a loop's variable turned into the innermost, or the outer one of the place.
+
+    Of a list of lists the outer index picks the list, the inner one its element.
+    """
     if not isinstance(how, tuple):
         return how
-    index = (place.outer or place).index
+    outer = place.outer or place
     if how[0] == "index":
-        return ("index", index, None)
+        return ("index", outer.index, None)
+    if how[0] == "item" and isinstance(how[1], tuple):
+        return ("item", _moved(how[1], place), place.index, 0)
     if how[0] == "item":
-        return ("item", how[1], index, 0)
+        return ("item", how[1], outer.index, 0)
     return (how[0], *(_moved(one, place) for one in how[1:]))
 
 
@@ -46,12 +51,14 @@ def _texts(how: How, place: Place) -> Iterator[tuple[str, int]]:
     elif how[0] == "index":
         yield from ((mark, 4 if len(mark) == 1 or mark.isdigit() else 0) for mark in _turns(how, place))
     elif how[0] == "item":
-        _, path, at, length = how
+        _, held, at, length = how
         marks = list(_marks(at, place))
         if at == length - 1 > 0:
             marks[-1] = "-1"  # rather than the number
-        for mark in marks:
+        for (path, _), mark in itertools.product(list(_texts(held, place)), marks):
             yield f"{path}[{mark}]", 4
+    elif how[0] == "len":
+        yield from ((f"{path}[]", 4) for path, _ in _texts(how[1], place))
     elif how[0] in _RANK:
         yield from _operation(how, place)
     else:
@@ -88,9 +95,9 @@ def _marks(value: int, place: Place) -> Iterator[str]:
         yield "#"
     if outer is not None and value == outer:
         yield "^"
-    if value == place.index // 2 and place.index > 1:
-        yield "#//2"
     for name, index in (("#", place.index), ("^", outer)):
+        if index is not None and index > 1 and value == index // 2:
+            yield f"{name}//2"
         if index is not None and 0 < abs(value - index) <= 2:
             yield f"{name}{value - index:+d}"
     yield str(value)

@@ -12,6 +12,7 @@ FIELDS = {
     "b": 5,
     "ratio": 2.5,
     "sizes": [3, 7],
+    "blocks": [[4, 5], [6]],
     "kinds": ["x", "y"],
     "period": 2,
     "none": None,
@@ -43,6 +44,9 @@ FIELDS = {
         pytest.param("sizes[]", 2, id="a list's length"),
         pytest.param("sum(sizes)", 10, id="a list's sum"),
         pytest.param("2**#*a", 24, id="the index"),
+        pytest.param("blocks[^][#]", 5, id="the element of a list in a list"),
+        pytest.param("blocks[1][]", 1, id="the length of a list in a list"),
+        pytest.param("sum(blocks[0])", 9, id="its sum"),
     ],
 )
 def test_sizes(formula, size):
