@@ -10,6 +10,7 @@ from estimator.errors import NetworkError, NotFoundError, UsageError
 from estimator.source.plain import plain
 
 DEFAULT_REVISION = "main"
+_LONGEST_REVISION = 255  # characters, as git's files have it
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`).
 _ID = re.compile(r"(?:[\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
@@ -62,11 +63,18 @@ class Place:
 
 
 def place_of(endpoint: str, id_: str, revision: str | None, subfolder: str | None) -> Place:
-    """The place that is asked for. Raises NotFoundError for what is no id, UsageError for a folder outside."""
+    """The place that is asked for.
+
+    Raises NotFoundError for what can be no id or no revision, UsageError for a folder outside.
+    """
     if not _ID.fullmatch(id_) or "--" in id_ or ".." in id_:
         way_out = "give it as org/name"
         raise NotFoundError(f"{plain(id_, 100)!r} can be no repository of the Hub.", where="--model", way_out=way_out)
-    return Place(endpoint=endpoint, id=id_, revision=revision or DEFAULT_REVISION, folder=folder_of(subfolder))
+    revision = revision or DEFAULT_REVISION
+    if not revision.isprintable() or len(revision) > _LONGEST_REVISION or revision in (".", ".."):
+        what = f"{plain(revision, 100)!r} can be no revision."
+        raise NotFoundError(what, where="--revision", way_out="name a branch, a tag or a commit")
+    return Place(endpoint=endpoint, id=id_, revision=revision, folder=folder_of(subfolder))
 
 
 def folder_of(subfolder: str | None) -> str:

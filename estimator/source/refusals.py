@@ -14,6 +14,7 @@ from estimator.source.plain import plain
 from estimator.source.retries import come_back_in
 from estimator.source.transport import Answer, Line, shown
 
+_A_DAY = 86_400  # seconds
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -68,8 +69,10 @@ def _rate_limited(answer: Answer) -> NetworkError:
     seconds = come_back_in(answer.headers)
     if seconds is None:
         way_out = "try again in a few minutes, or log in: limits are higher with a token"
+    elif seconds > _A_DAY:
+        way_out = f"try again in {seconds / _A_DAY:,.0f} days, or log in: limits are higher with a token"
     else:
-        clock = time.strftime("%H:%M:%S", time.localtime(time.time() + min(seconds, 1e9)))
+        clock = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
         way_out = f"try again in {seconds:,.0f} seconds (at {clock})"
     return NetworkError("the Hub's rate limit is reached.", where=shown(answer.url), way_out=way_out)
 

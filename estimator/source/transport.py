@@ -26,6 +26,7 @@ MAX_REDIRECTS = 5
 MAX_ERROR_BYTES = 65_536
 _STALL_SECONDS = 10.0  # as huggingface_hub's HF_HUB_DOWNLOAD_TIMEOUT
 _ATTEMPTS = 3
+_GZIP = b"\x1f\x8b"
 _OF_THE_HUB = ("x-repo-commit", "x-linked-size", "x-error-code")
 
 
@@ -111,11 +112,12 @@ def _follow(line: Line, url: str, limit: int, span: tuple[int, int] | None, foll
 
 def _session() -> httpx2.Client:
     """huggingface_hub's session. Raises UsageError where the proxy's or the certificates' variables can't be used."""
+    import httpx2
     from huggingface_hub.utils import get_session
 
     try:
         return get_session()
-    except (ValueError, ImportError, OSError, TypeError) as error:
+    except (ValueError, ImportError, OSError, TypeError, httpx2.InvalidURL) as error:
         what = f"no session can be opened: {plain(error, 120)}."
         where = "HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE"
         raise UsageError(what, where=where, way_out="correct or unset the variable that holds this") from error
@@ -189,12 +191,16 @@ def _unpacked(response: httpx2.Response, most: int) -> Iterator[bytes]:
         raise NetworkError(what, where=shown(str(response.url)), way_out="check the proxy between here and the Hub")
     unpacker = zlib.decompressobj(31)
     for packed in response.iter_raw():
-        while packed and not unpacker.eof:
+        while packed:
+            if unpacker.eof:  # one packed piece may follow another (RFC 1952, 2.2); what else follows is no part of it
+                if not packed.startswith(_GZIP):
+                    break
+                unpacker = zlib.decompressobj(31)
             try:
                 yield unpacker.decompress(packed, most)
             except zlib.error as error:
                 raise _Truncated("the packed answer is damaged") from error
-            packed = unpacker.unconsumed_tail
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
     if not unpacker.eof:
         raise _Truncated("the packed answer ends too early")
 

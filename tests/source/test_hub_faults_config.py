@@ -64,7 +64,7 @@ CONFIG_ROWS = [
         "resolve config",
         refuse(429, retry_after="Wed, 21 Oct 2099 07:28:00 GMT"),
         NetworkError,
-        "seconds",
+        "days",
         id="limited till a date",
     ),
     row("resolve config", refuse(429, retry_after="soon"), NetworkError, "rate limit", id="limited for nonsense"),

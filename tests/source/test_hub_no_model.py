@@ -124,3 +124,27 @@ def test_a_list_without_end(hub: StandIn, number: int) -> None:
         find_on_hub("org/list")
     assert "pages" in caught.value.what
     assert hub.routes().count("tree") <= 51
+
+
+@pytest.mark.parametrize("revision", ["..", ".", "a\nb", "\x1b[2J", "\u202e", "a" * 256])
+def test_what_can_be_no_revision_is_not_asked_for(hub: StandIn, revision: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        find_on_hub("org/tiny", revision=revision)
+    assert caught.value.what.isprintable()
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize(
+    "proxy", [pytest.param("::::", id="no address"), pytest.param("ftp://proxy", id="no proxy's scheme")]
+)
+def test_a_proxy_that_is_none(hub: StandIn, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    from huggingface_hub import close_session
+
+    close_session()
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(UsageError) as caught:
+        find_on_hub("org/tiny")
+    assert "PROXY" in caught.value.where
+    monkeypatch.undo()
+    close_session()
