@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from estimator.errors import UnsupportedError
+from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.index import TreeIndex
 from estimator.lora.patterns import Pattern, compiled, fullmatching, is_plain, matching
 from estimator.request.lora_config import LoraConfig
@@ -80,10 +80,30 @@ def excluded_modules(index: TreeIndex, config: LoraConfig) -> set[str]:
     return excluded.union(*names_with_parts(index, config.modules_to_save or ()))
 
 
+def excluded_among(names: Sequence[str], config: LoraConfig) -> set[str]:
+    """The same of names that need not be modules': of parameters, and of what a module was once called."""
+    excluded: set[str] = set()
+    if isinstance(config.exclude_modules, str) and config.exclude_modules:
+        excluded.update(fullmatching(config.exclude_modules, names, where="exclude_modules"))
+    elif config.exclude_modules:
+        suffixes = set(config.exclude_modules)
+        excluded.update(name for name in names if not suffixes.isdisjoint(_suffixes(name)))
+    plain = {part for part in config.modules_to_save or () if is_plain(part)}
+    excluded.update(name for name in names if not plain.isdisjoint(name.split(".")))
+    patterns = [_part_pattern(part) for part in dict.fromkeys(config.modules_to_save or ()) if not is_plain(part)]
+    if patterns:
+        excluded.update(*matching(patterns, names, where="modules_to_save"))
+    return excluded
+
+
+def _part_pattern(part: str) -> Pattern:
+    return Pattern(rf"(^|.*\.){part}($|\..*)", part)
+
+
 def names_with_parts(index: TreeIndex, parts: Sequence[str]) -> list[list[str]]:
     """For each part the names that have it among their parts: PEFT's `(^|.*\\.)part($|\\..*)`."""
     distinct = list(dict.fromkeys(parts))
-    patterns = [Pattern(rf"(^|.*\.){part}($|\..*)", part) for part in distinct if not is_plain(part)]
+    patterns = [_part_pattern(part) for part in distinct if not is_plain(part)]
     found = matching(patterns, tuple(index.modules), where="modules_to_save") if patterns else []
     return [*(index.with_part(part) for part in distinct if is_plain(part)), *found]
 
@@ -148,11 +168,15 @@ def minimal_targets(index: TreeIndex, targets: Iterable[str]) -> set[str]:
     """A list of 20 names and more becomes the fewest suffixes that tell its modules from the others.
 
     peft 0.21.2, inject_adapter and _find_minimal_target_modules; it shows in the saved config, in which embeddings
-    count as targeted, and in that names given in full are names no more.
+    count as targeted, and in that names given in full are names no more. Raises InvalidLoraError for an empty name.
     """
     given = set(targets)
-    if len(given) < MIN_TARGET_MODULES_FOR_OPTIMIZATION or "" in given:
+    if len(given) < MIN_TARGET_MODULES_FOR_OPTIMIZATION:
         return given
+    if "" in given:
+        raise InvalidLoraError(
+            "target_modules holds an empty name among 20 or more.", where="target_modules", way_out="leave it out"
+        )
     fewest = index.remembered(("minimal", frozenset(given)), lambda: _find_minimal(index, given))
     return fewest if len(fewest) < len(given) else given
 

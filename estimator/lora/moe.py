@@ -13,7 +13,7 @@ from dataclasses import replace
 from estimator.errors import InvalidLoraError
 from estimator.lora.facts import moe_fused, moe_pattern, moe_targets
 from estimator.lora.index import TreeIndex
-from estimator.lora.match import INCLUDE_LINEAR_LAYERS_SHORTHAND, all_linear_modules, excluded_modules
+from estimator.lora.match import INCLUDE_LINEAR_LAYERS_SHORTHAND, all_linear_modules, excluded_among
 from estimator.lora.patterns import fullmatching
 from estimator.request.lora_config import LoraConfig
 
@@ -71,15 +71,17 @@ def _resolved(index: TreeIndex, config: LoraConfig, mapping: Mapping[str, str]) 
     if config.target_modules.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
         return {name.rpartition(".")[2] for name in all_linear_modules(index, config.task_type)} | set(mapping)
     parameters = [name for name, _ in index.named_parameters() if name not in index.tree.tied]
-    matched = {name.rpartition(".")[2] for name in _matched(index, config, [*index.modules, *parameters])}
+    matched = {name.rpartition(".")[2] for name in _matched(config, [*index.modules, *parameters])}
     for old, new in mapping.items():
         if old not in matched:
             containers = {name.rpartition(".")[0] for name in parameters if name.rpartition(".")[2] == new}
-            if _matched(index, config, sorted(f"{container}.{old}" for container in containers)):
+            if _matched(config, sorted(f"{container}.{old}" for container in containers)):
                 matched.add(old)
     return matched
 
 
-def _matched(index: TreeIndex, config: LoraConfig, names: list[str]) -> list[str]:
-    excluded = excluded_modules(index, config) if config.exclude_modules or config.modules_to_save else ()
-    return [name for name in fullmatching(config.target_modules, names, where="target_modules") if name not in excluded]
+def _matched(config: LoraConfig, names: list[str]) -> list[str]:
+    """check_target_module_exists on names of modules, of parameters and of transformers 4."""
+    taken = fullmatching(config.target_modules, names, where="target_modules")
+    excluded = excluded_among(taken, config)
+    return [name for name in taken if name not in excluded]

@@ -43,3 +43,14 @@ def test_a_letter_that_the_model_lacks():
     with pytest.raises(NoTargetModulesError) as refusal:
         resolve_targets("g", BERT)
     assert "qko" in refusal.value.way_out
+
+
+@pytest.mark.parametrize("text", ["qkx", "q,k,x"])
+def test_what_is_no_letter_at_all(text):
+    with pytest.raises(NoTargetModulesError, match="x is no letter") as refusal:
+        resolve_targets(text, BERT)
+    assert "qko" in refusal.value.way_out
+
+
+def test_a_word_is_no_letters():
+    assert resolve_targets("query_key_value", MOE)[0] == ["query_key_value"]

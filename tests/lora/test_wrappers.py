@@ -1,0 +1,77 @@
+"""Modules saved whole and rows of tokens, where wrappers meet layers and one another; outcomes as PEFT 0.21.2 has them."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.errors import InvalidLoraError
+from estimator.lora.adapt import adapt
+from estimator.request.lora_config import from_mapping
+from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V
+
+LAYER = 48 * WIDTH + 16 * WIDTH + 16 + WIDTH  # parameters of one layer
+PREFIX = "base_model.model."
+
+
+@pytest.mark.parametrize(
+    ("tree", "config", "trained", "added"),
+    [
+        pytest.param(TREE, {"modules_to_save": ["0"], "target_modules": ["v_proj"]}, LAYER + V, LAYER + V,
+                     id="a layer saved whole is not adapted"),
+        pytest.param(TREE, {"modules_to_save": ["yers.0"], "target_modules": ["v_proj"]}, LAYER + 2 * V, LAYER + 3 * V,
+                     id="a piece of a name wraps what is adapted; LoRA trains in the copy"),
+        pytest.param(TREE, {"modules_to_save": ["ayers.0", "norm"], "target_modules": ["v_proj"]},
+                     LAYER + 2 * V + WIDTH, LAYER + 3 * V + 2 * WIDTH, id="a copy in a copy, and one beside it"),
+        pytest.param(TREE, {"modules_to_save": ["lm_head"], "bias": "all", "target_modules": ["q_proj"]},
+                     ROWS * WIDTH + 2 * Q + 2 * 16, ROWS * WIDTH + 2 * Q, id="biases train beside"),
+        pytest.param(TREE, {"trainable_token_indices": {"embed_tokens": [1], "lm_head": [1, 2]}, "target_modules": ["q_proj"]},
+                     2 * Q + 3 * WIDTH, 2 * Q + 3 * WIDTH, id="rows of two tables"),
+        pytest.param(TIED, {"trainable_token_indices": [1, 1], "target_modules": ["q_proj"]}, 2 * Q + 2 * WIDTH,
+                     2 * Q + 2 * WIDTH, id="tied rows count once, the same row twice"),
+        pytest.param(TIED, {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True, "target_modules": ["q_proj"]},
+                     2 * Q + ROWS * WIDTH, 2 * Q + ROWS * WIDTH, id="the tied copy counts once"),
+        pytest.param(TIED, {"target_modules": ["embed_tokens"], "rank_pattern": {"lm_head": 3}, "ensure_weight_tying": True},
+                     2 * (ROWS + WIDTH), 2 * (ROWS + WIDTH), id="the head's matrices are the embedding's, whatever its rank"),
+    ],
+)  # fmt: skip
+def test_counts(tree, config, trained, added):
+    answer = adapt(tree, from_mapping({**config, "r": 1}))
+    assert answer.trainable_parameters == trained
+    assert answer.added_parameters == added
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        pytest.param({"modules_to_save": ["proj"]}, "adapted already|wraps already", id="the end of an adapted module's name"),
+        pytest.param({"modules_to_save": ["dropout"]}, "ModuleDict", id="a container of LoRA's own"),
+        pytest.param({"modules_to_save": ["layers"], "target_modules": ["lm_head"]}, "ModuleList", id="a list of layers"),
+        pytest.param({"trainable_token_indices": {"norm": [0]}}, "no rows of tokens", id="a norm has no tokens"),
+        pytest.param({"trainable_token_indices": {"nope": [0]}}, "no module is called", id="no such table"),
+        pytest.param({"trainable_token_indices": {"lm_head": [0]}, "modules_to_save": ["lm_head"]}, "modules_to_save",
+                     id="a table in both fields"),
+        pytest.param({"trainable_token_indices": [0], "target_modules": ["embed_tokens"]}, "wraps already",
+                     id="a table that is adapted"),
+    ],
+)  # fmt: skip
+def test_refusals(config, said):
+    with pytest.raises(InvalidLoraError, match=said):
+        adapt(TREE, from_mapping(config))
+
+
+@pytest.mark.parametrize(
+    ("tree", "config", "names"),
+    [
+        pytest.param(TREE, {"modules_to_save": ["yers.0"], "target_modules": ["layers.0.v_proj"]},
+                     {"layers.0.v_proj.lora_A.weight", "layers.0.v_proj.base_layer.weight", "layers.0.norm.weight"},
+                     id="a copy is saved with the layers in it"),
+        pytest.param(TREE, {"modules_to_save": ["odel", "norm"], "target_modules": ["lm_head"]},
+                     {"layers.0.norm.original_module.weight", "layers.0.norm.modules_to_save.weight"},
+                     id="a copy in a copy is saved as it stands"),
+        pytest.param(TREE, {"bias": "lora_only", "target_modules": ["v_proj"], "modules_to_save": ["lm_head"]},
+                     {"layers.1.v_proj.base_layer.bias"}, id="a bias lies on the base layer"),
+    ],
+)  # fmt: skip
+def test_what_is_saved(tree, config, names):
+    found = {tensor.name.removeprefix(f"{PREFIX}model.") for tensor in adapt(tree, from_mapping(config)).tensors}
+    assert found >= names
