@@ -18,6 +18,7 @@ from estimator.architecture.build import lookup_for
 from estimator.architecture.choose import choose
 from estimator.architecture.load import knower
 from estimator.architecture.rename import Renamer, read_transform
+from estimator.architecture.towers import with_towers
 
 
 def pattern(name: str) -> str:
@@ -35,6 +36,7 @@ def main() -> None:
             print(f"{label}: no facts for {named}; {len(names):,} tensors")
             continue
         started = time.perf_counter()
+        facts, _ = with_towers(facts, config)
         lookup = lookup_for(config, facts)
         known = knower(facts.root, lookup)
         rename = Renamer([read_transform(n, t) for n, t in enumerate(facts.transforms)], facts.prefix, known)

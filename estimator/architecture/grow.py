@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.fresh import fill
-from estimator.architecture.infer import below_open
 from estimator.architecture.load import Load, Loaded, child_of, count_of
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.sharing import Branch, Sharing
@@ -70,6 +69,8 @@ class _Grower:
             self.transposed += [f"{name}.{parameter.name}" for parameter in parameters]
         before = f"{name}." if name else ""
         if structure.is_open:
+            from estimator.architecture.infer import below_open  # only where it is needed: it takes time to import
+
             self.modules[at:] = below_open(name, branch)
             self.open_parts.append(name)
             return
