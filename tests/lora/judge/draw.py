@@ -228,7 +228,8 @@ def _rank_pattern(random: Random, names: Names) -> dict[str, Any]:
 def _ranks_left(random: Random, names: Names) -> dict[str, Any]:
     """What training leaves in an AdaLoRA config."""
     kept = [random.random() < 0.6 for _ in range(random.choice((12, 12, 5)))]
-    return {"rank_pattern": {f"{name}.lora_E": kept for name in random.sample(names.by_kind["Linear"], 2)}}
+    linear = names.by_kind["Linear"]
+    return {"rank_pattern": {f"{name}.lora_E": kept for name in random.sample(linear, min(2, len(linear)))}}
 
 
 def _alpha_pattern(random: Random, names: Names) -> dict[str, Any]:
