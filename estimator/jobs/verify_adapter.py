@@ -66,6 +66,10 @@ def base_facts(model: Any) -> dict[str, Any]:
         "architecture": type(model).__name__,
         "tied": tie_groups(names),
         "base_bytes": by_dtype,
+        "buffers": {
+            name: SavedTensor(dtype_name(buffer.dtype), tuple(buffer.shape))
+            for name, buffer in model.named_buffers(remove_duplicate=False)
+        },
         "footprint": model.get_memory_footprint(),
     }
 

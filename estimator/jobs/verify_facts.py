@@ -45,6 +45,7 @@ class Facts:
     tied: Mapping[str, tuple[str, ...]] | None = _said("tied parameters")
     base_parameters: int | None = _said("parameters of the base")
     base_bytes: Mapping[str, int] | None = _said("bytes of the base's parameters by dtype")
+    buffers: Mapping[str, SavedTensor] | None = _said("buffers of the base")
     footprint: int | None = _said("get_memory_footprint() in bytes")
     converted: Mapping[str, str] | None = _said("quantised modules")
     refusal: str | None = _said("PEFT's refusal")
@@ -90,6 +91,7 @@ def promised(answer: Answer) -> Facts:
         tied=tie_groups(_names_by_source(answer.tree)),
         base_parameters=base.parameters,
         base_bytes=_bytes_by_dtype(loaded) if base.loaded.footprint_bytes is not None else None,
+        buffers=_buffers(loaded) if answer.tree.basis == "exact" and not loaded.quantised else None,
         footprint=base.loaded.prepared_footprint_bytes or base.loaded.footprint_bytes,
         converted={name: layer.cls for name, layer in loaded.quantised.items()},
         adapted=_adapted(adaptation.modules),
@@ -127,6 +129,15 @@ def _built(tree: ModuleTree) -> dict[str, BuiltModule]:
 def shapes_of(modules: Mapping[str, BuiltModule]) -> dict[str, tuple[Any, ...]]:
     """Of modules that own parameters; without their classes, which an inferred estimate does not promise."""
     return {name: module.parameters for name, module in modules.items() if module.parameters}
+
+
+def _buffers(tree: ModuleTree) -> dict[str, SavedTensor]:
+    """Persistent or not, by full name."""
+    return {
+        f"{module.name}.{buffer.name}" if module.name else buffer.name: SavedTensor(buffer.dtype, tuple(buffer.shape))
+        for module in tree.modules
+        for buffer in module.buffers
+    }
 
 
 def _bytes_by_dtype(tree: ModuleTree) -> dict[str, int]:

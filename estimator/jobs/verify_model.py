@@ -222,13 +222,14 @@ def _untie(model: Any, names: tuple[str, ...]) -> None:
 
 
 def _keep_in_float32(model: Any, dtype: Any) -> None:
-    """`_get_dtype_plan`, which from_pretrained applies while it loads; ties keep their one tensor."""
+    """`_get_dtype_plan`, which from_pretrained applies to what it loads: parameters and persistent buffers; ties keep
+    their one tensor."""
     import torch
 
     patterns = [pattern.replace("*", ".*") for pattern in model._get_dtype_plan(dtype)]
     if not patterns:
         return
-    kept = re.compile("|".join(patterns))
-    for name, parameter in model.named_parameters():
-        if kept.search(name) and parameter.dtype == dtype:
-            parameter.data = parameter.data.to(torch.float32)
+    kept, stored = re.compile("|".join(patterns)), model.state_dict()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in stored and tensor.dtype == dtype and kept.search(name):
+            tensor.data = tensor.data.to(torch.float32)

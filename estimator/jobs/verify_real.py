@@ -60,7 +60,7 @@ def _on_meta(run: Run) -> Facts:
         facts["file_bytes"] = verify_adapter.file_bytes_on_meta(facts["tensors"])
     if run.quantised:
         run.left_out.append("bytes and counts of the quantised base: --device cpu or cuda loads it")
-        for name in ("base_bytes", "footprint", "all_parameters"):
+        for name in ("base_bytes", "buffers", "footprint", "all_parameters"):
             (base if name in base else facts).pop(name, None)
     return Facts(**base, **facts)
 

@@ -43,6 +43,10 @@ def _value(value: Any) -> str:
 def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterator[str]:
     """The shortest list of differences first: names, both values, then model, LoRA config and how it was loaded."""
     yield "For an issue:"
+    for row in document["comparisons"]:
+        if not row["equal"] and isinstance(row["estimate"], int) and isinstance(row["real"], int):
+            difference = row["estimate"] - row["real"]
+            yield f"  {row['what']}: {row['estimate']:,} estimated, {row['real']:,} real, {difference:+,}"
     by_list: dict[str, list[Mapping[str, Any]]] = {}
     for difference in document["differences"]:
         by_list.setdefault(difference["what"], []).append(difference)
