@@ -97,7 +97,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("config is no JSON", "malformed_config", lambda f: bare(f, "adapter_config.json", "{")),
     ("weights of no bytes", "empty_file", lambda f: bare(f, "adapter_model.safetensors", "")),
     ("weights are text", "malformed_header", lambda f: bare(f, "adapter_model.safetensors", "hello, hello")),
-    ("pointer of another size", "size_differs", lambda f: bare(f, "adapter_model.safetensors", pointer(77))),
+    ("pointer of another size", "size_differs", lambda f: bare(f, "adapter_model.safetensors", pointer(777_777))),
     ("no weights", "no_weights", lambda f: without(f, "adapter_model.safetensors")),
     ("no config", "not_found", lambda f: without(f, "adapter_config.json")),
     ("a pickle beside", "pickle", lambda f: bare(f, "adapter_model.bin")),
