@@ -44,6 +44,7 @@ def shown_layouts(config: Mapping[str, Any], names: Iterable[str]) -> list[Layou
     templates = dict.fromkeys(_INDEX.sub("#", name) for name in names)
     architecture = config.get("architectures")
     cls = str(architecture[0]) if isinstance(architecture, list) and architecture else ""
+    kind = str(config.get("model_type")).replace("-", "_")
     found = []
     for layout in LAYOUTS:
         if layout.classes and not re.fullmatch(layout.classes, cls):
@@ -52,7 +53,9 @@ def shown_layouts(config: Mapping[str, Any], names: Iterable[str]) -> list[Layou
         if None in first or any(re.match(layout.lacks, name) for name in templates):
             continue
         base = f"{first[0][1]}." if first[0].re.groups and first[0][1] else ""
-        renames = tuple((pattern, new.replace("{base}", base)) for pattern, new in layout.renames)
+        renames = tuple(
+            (pattern, new.replace("{base}", base).replace("{type}", kind)) for pattern, new in layout.renames
+        )
         found.append(layout._replace(renames=renames))
     return found
 

@@ -13,21 +13,43 @@ from typing import NamedTuple
 
 
 class Layout(NamedTuple):
-    """Names that a file may have, and what they are at run time. "#" stands for an index in all of them."""
+    """Names that a file may have, and what they are at run time. "#" stands for an index in all of them.
+
+    In what a name becomes, "{base}" is what the first need captured, "{type}" config.json's model type.
+    """
 
     needs: tuple[str, ...]  # expressions that some name has to match from its beginning, each
     lacks: str  # one that none may match
-    renames: tuple[tuple[str, str], ...]  # one after the other; "{base}": what the first need captured
+    renames: tuple[tuple[str, str], ...]  # one after the other
     splits: tuple[tuple[str, tuple[str, ...]], ...] = ()  # a module's name -> those that share its rows evenly
     merges: tuple[tuple[tuple[str, ...], str], ...] = ()  # ends of names -> the one that has all their rows
     classes: str = ""  # of config.json's class name
 
 
 _HEADS = r"(?!(lm_head|score|classifier|qa_outputs|head|embedding_proj_layer)\.)"
+_HEADED = r".*(For[A-Z]\w*|LMHeadModel)"
 _KEEPS_THE_MODEL_WHOLE = r"vision_model\.vision_adapter|qformer\."
 _QKV = ("q_proj", "k_proj", "v_proj")
 
 LAYOUTS = (
+    Layout(  # the base model's file, for a class with a head: most call what it is within `model`
+        needs=(r"layers\.#\.", r"embed_tokens\."),
+        lacks=r"(model|transformer)\.",
+        renames=((rf"^{_HEADS}", "model."),),
+        classes=_HEADED,
+    ),
+    Layout(
+        needs=(r"h\.#\.",),
+        lacks=r"transformer\.",
+        renames=((rf"^{_HEADS}", "transformer."),),
+        classes=_HEADED,
+    ),
+    Layout(  # and BERTs by their type
+        needs=(r"embeddings\.word_embeddings\.", r"encoder\.layer\.#\."),
+        lacks=r"cls\.",
+        renames=((r"^(embeddings|encoder|pooler)\.", r"{type}.\1."),),
+        classes=_HEADED,
+    ),
     Layout(  # LLaVA and the like: a whole language model inside, its head outside at run time
         needs=(r"language_model\.model\.(embed_tokens|layers)\.",),
         lacks=_KEEPS_THE_MODEL_WHOLE,
@@ -35,13 +57,17 @@ LAYOUTS = (
             (r"^language_model\.lm_head\.", "lm_head."),
             (r"^language_model\.model\.", "language_model."),
             (rf"^{_HEADS}(?!model\.)", "model."),
+            (r"^(model\.vision_tower)\.vision_model\.", r"\1."),
         ),
         classes=r".*(?<!Model)",
     ),
     Layout(
         needs=(r"language_model\.model\.(embed_tokens|layers)\.",),
         lacks=_KEEPS_THE_MODEL_WHOLE,
-        renames=((r"^language_model\.model\.", "language_model."),),
+        renames=(
+            (r"^language_model\.model\.", "language_model."),
+            (r"^vision_tower\.vision_model\.", "vision_tower."),
+        ),
         classes=r".*Model",
     ),
     Layout(  # Qwen2-VL: the language model's layers at the top, the tower beside them
