@@ -60,7 +60,9 @@ def different(tree: ModuleTree, case: Mapping[str, Any]) -> str:
     """The first difference, or ""."""
     ours = {m.name: (m.cls, {p.name: list(p.shape) for p in m.parameters}) for m in tree.modules}
     theirs = {row[0]: (row[1], {key: list(shape) for key, shape in row[3].items()}) for row in case["runtime_modules"]}
-    theirs |= {row[0]: (row[1], {}) for row in case["runtime_paramless"]}
+    theirs |= {row[0]: (row[1], {}) for row in case.get("runtime_paramless", ())}
+    if "runtime_paramless" not in case:  # some records list modules with parameters alone
+        ours = {name: said for name, said in ours.items() if said[1]}
     for name in theirs.keys() | ours.keys():
         if name and ours.get(name) != theirs.get(name):
             return f"{name}: {ours.get(name)} is {theirs.get(name)}"

@@ -143,7 +143,15 @@ def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_
         what = f"{error.what} There are only {', '.join(list(found.other_files)[:3])}, which are not read."
         raise NoWeightsError(what, where=error.where, way_out=error.way_out) from error
     tree = _without_untied(tree, found)
+    if found.source != "snapshot":
+        tree = replace(tree, notes=(*tree.notes, _BY_FORMULAS))
     return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
+
+
+_BY_FORMULAS = Note(
+    "shapes_from_config",
+    "No headers were read: the shapes are those that transformers 5.23.0 computes from config.json.",
+)
 
 
 def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:

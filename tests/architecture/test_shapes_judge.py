@@ -17,11 +17,24 @@ pytestmark = pytest.mark.judges
 
 FAMILIES = (
     "LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MixtralForCausalLM", "Gemma3ForCausalLM",
-    "Phi3ForCausalLM", "FalconForCausalLM", "GPT2LMHeadModel", "OPTForCausalLM", "BloomForCausalLM",
+    "Phi3ForCausalLM", "CohereForCausalLM", "GPT2LMHeadModel", "OPTForCausalLM", "BloomForCausalLM",
     "DeepseekV3ForCausalLM", "JambaForCausalLM", "MambaForCausalLM", "T5ForConditionalGeneration",
     "BartForConditionalGeneration", "BertForSequenceClassification", "ViTForImageClassification",
     "SwinForImageClassification", "WhisperForConditionalGeneration", "Qwen2VLForConditionalGeneration",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _build_dtype():
+    """What has another dtype than this one was given it by its class."""
+    import torch
+
+    from estimator.architecture.observe import BUILD_DTYPE
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(BUILD_DTYPE)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

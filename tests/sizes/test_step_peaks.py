@@ -1,0 +1,93 @@
+"""The peak of a training step against steps of real models, counted storage by storage (fixtures/memory/steps.jsonl)."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from estimator.architecture.from_config import from_config
+from estimator.architecture.module import ModuleTree
+from estimator.sizes.blocks import shape_of
+from estimator.sizes.layer_tape import Setting
+from estimator.sizes.step import Loss, Step, training_step
+from estimator.sizes.training import Adapter, Training
+
+LINES = [
+    json.loads(line)
+    for line in (Path(__file__).parents[2] / "fixtures" / "memory" / "steps.jsonl").read_text().splitlines()
+]
+CONFIGS = {line["shape"]: line["config"] for line in LINES if "config" in line}
+RUNS = [line for line in LINES if "peak_bytes" in line]
+QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj", "qkv_proj", "c_attn", "query_key_value")
+TARGETS = {"qv": ("q_proj", "v_proj", *QUERY_KEY_VALUE[3:]), "qkvo": (*QUERY_KEY_VALUE, "o_proj", "dense")}
+
+
+@cache
+def tree_of(shape: str) -> ModuleTree:
+    return from_config(CONFIGS[shape])
+
+
+def adapted(row: dict) -> tuple[list[str], dict[str, int], int]:
+    """Every linear layer's name but the head's, the ranks, and LoRA's parameters."""
+    linear = [m for m in tree_of(row["shape"]).modules if m.kind in ("Linear", "Conv1D") and m.name != "lm_head"]
+    names = TARGETS.get(row["targets"])
+    chosen = [m for m in linear if names is None or m.name.rpartition(".")[2] in names]
+    parameters = sum(row["r"] * sum(m.parameters[0].shape) for m in chosen)
+    if row.get("dora"):
+        parameters += sum(m.parameters[0].shape[0] for m in chosen)
+    return [m.name for m in linear], {m.name: row["r"] for m in chosen}, parameters
+
+
+def played(row: dict) -> tuple[Step, int]:
+    """The step, and the bytes of the adapter's gradients."""
+    linear, ranks, parameters = adapted(row)
+    kbit = row["precision"] == "nf4-kbit"
+    adapter = Adapter(
+        ranks=ranks, parameters=parameters, parameter_bytes=4 * parameters, dropout=row["dropout"],
+        dora=row.get("dora", False),
+    )  # fmt: skip
+    setting = Setting(
+        shape=shape_of(tree_of(row["shape"])),
+        training=Training(
+            batch_size=row["batch_size"],
+            sequence_length=row["sequence_length"],
+            gradient_checkpointing=row["gradient_checkpointing"],
+            mixed_precision=row["mixed_precision"],
+            attention={"flash": "sdpa"}.get(row["attention"], row["attention"]),
+        ),
+        adapter=adapter,
+        base_width=2,
+        head_width=4 if kbit else 2,
+        kbit=kbit,
+        packed=frozenset(linear) if row["precision"] != "bf16" else frozenset(),
+    )
+    return training_step(setting, Loss(), 4 * parameters), 4 * parameters
+
+
+def error(row: dict) -> float:
+    """How far the peak, the base included, is off."""
+    step, gradients = played(row)
+    peak = max(row["state_bytes"] + max(step.forward, step.loss, step.backward), 4 * gradients)
+    counted = row["resident_bytes"] + max(row["peak_bytes"].values())
+    return (row["resident_bytes"] + peak) / counted - 1
+
+
+def name(row: dict) -> str:
+    words = (row["shape"], f"{row['batch_size']}x{row['sequence_length']}", row["precision"], row["mixed_precision"])
+    checkpointed = "checkpointed" if row["gradient_checkpointing"] else "whole"
+    return "-".join((*words, checkpointed, row["targets"], row["attention"], "dora" * row.get("dora", False))).strip(
+        "-"
+    )
+
+
+@pytest.mark.parametrize("row", RUNS, ids=name)
+def test_peak_is_within_three_percent(row: dict) -> None:
+    assert error(row) == pytest.approx(0, abs=0.03)
+
+
+def test_peaks_are_within_a_thousandth_at_the_median() -> None:
+    assert median(abs(error(row)) for row in RUNS) < 0.001
