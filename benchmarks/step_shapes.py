@@ -80,6 +80,8 @@ SHAPES = {
     },
     "gemma2-2b": {
         "model_type": "gemma2",
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
         "hidden_size": 2304,
         "intermediate_size": 9216,
         "num_hidden_layers": 26,

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from estimator.architecture.structure import Structure, line_of, read_children, read_structure
 
 FACTS = Path(__file__).with_name("classes.facts")
-_BLOCK_CHARACTERS = 96_000
+_BLOCK_CHARACTERS = 112_000
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]  # stated, so that bytes stay the same
 
 

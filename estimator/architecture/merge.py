@@ -177,7 +177,9 @@ class Merger:
 
 def _outputs(seen: Seen) -> int:
     """A convolution's output channels; 0 where it has no weight of its own."""
-    return next((tensor.shape[0] for tensor in seen.parameters if tensor.name in ("weight", "bias")), 0)
+    return next(
+        (tensor.shape[0] for tensor in seen.parameters if tensor.name in ("weight", "bias") and tensor.shape), 0
+    )
 
 
 def _numbered(sights: Sequence[Sight]) -> str:

@@ -126,8 +126,9 @@ def other_bases(name: str) -> Iterator[dict[str, Any]]:
     if sub_configs(plain):
         yield {**_small(plain, table, False, itertools.repeat(_HEADS[0])), **_kept(needed, plain)}
     chosen = {key: type(sub)() for key, sub in sub_configs(plain).items() if cls.sub_configs.get(key) is AutoConfig}
-    if chosen:  # a part of any kind may stand there with no more than its own defaults
-        yield {**_small(cls(**{**needed, **chosen}), table, False), **_kept(needed, plain)}
+    with contextlib.suppress(Exception):  # not every part fits there with no more than its own defaults
+        if chosen:
+            yield {**_small(cls(**{**needed, **chosen}), table, False), **_kept(needed, plain)}
     table = (*_COUNTS, *_EXPERTS)
     yield {**_small(plain, table, False), **_kept(needed, plain)}
 

@@ -57,7 +57,7 @@ def played(row: dict) -> tuple[Step, int]:
             sequence_length=row["sequence_length"],
             gradient_checkpointing=row["gradient_checkpointing"],
             mixed_precision=row["mixed_precision"],
-            attention={"flash": "sdpa"}.get(row["attention"], row["attention"]),
+            attention={"flash": "flash_attention_2"}.get(row["attention"], row["attention"]),
         ),
         adapter=adapter,
         base_width=2,
