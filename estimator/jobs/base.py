@@ -16,7 +16,7 @@ from estimator.request.request import Request
 from estimator.sizes.base import BaseSizes, base_sizes, parameters_of
 from estimator.sizes.cross_check import CrossCheck, cross_check
 from estimator.sizes.loading import config_dtype
-from estimator.source.ahead import collect
+from estimator.source.ahead import collect, waits
 from estimator.source.found import Found
 
 Progress = Callable[[str], None] | None
@@ -67,6 +67,14 @@ class BaseCache:
         return self._checks[id(base)]
 
 
+def _import_rooms() -> None:
+    """What a model with headers is read with, imported while the Hub answers."""
+    import estimator.architecture.build
+    import estimator.architecture.dimensions
+    import estimator.architecture.from_config
+    import estimator.checkpoint.index  # noqa: F401
+
+
 def _by_config(base: Base) -> ModuleTree | None:
     """The tree that config.json alone gives, beside one from headers; None where there are no formulas for it."""
     from estimator.architecture.from_config import from_config
@@ -84,6 +92,8 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     """Raises NotFoundError and its kin, malformed_header, malformed_config, no_weights, unsupported."""
     if not request.model:
         raise UsageError("no model is named.", where="--model", way_out="lora-size --model llama-3.1-8b")
+    if waits(request.model):
+        _import_rooms()
     found = collect(
         request.model,
         revision=request.revision,

@@ -1,4 +1,7 @@
-"""A model that is asked for before it is needed, so that the network is waited for while the rest is still imported."""
+"""A model that is asked for before it is needed, so that the network is waited for while the rest is still imported.
+
+First the request, then the imports: threads that import side by side only keep each other from the processor.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from typing import Any
 from estimator.source.find import answers_without_network, find
 from estimator.source.found import Found
 from estimator.source.side_by_side import Started
+from estimator.source.transport import ASKED
 
+_LONGEST_START = 2.0  # seconds that the caller waits for the first request to be sent
 _MARGIN_SECONDS = 30.0  # over the time that the Hub is given, for what is read after its last answer
 
 
@@ -27,10 +32,27 @@ _STARTED: dict[tuple[Any, ...], tuple[Started[Found], _Relay]] = {}
 
 
 def start(model: str | None, **how: Any) -> None:
-    """Begin to find a model, where that takes a network; `collect` with the same arguments gets the answer."""
+    """Begin to find a model, where that takes a network; `collect` with the same arguments gets the answer.
+
+    Comes back once something is asked for, or nothing has to be.
+    """
     if model and not answers_without_network(model, **how):
         relay = _Relay()
-        _STARTED[_key(model, how)] = (Started(find, model, progress=relay, **how), relay)
+        ASKED.clear()
+        _STARTED[_key(model, how)] = (Started(_find, model, progress=relay, **how), relay)
+        ASKED.wait(_LONGEST_START)
+
+
+def _find(model: str, **how: Any) -> Found:
+    try:
+        return find(model, **how)
+    finally:
+        ASKED.set()
+
+
+def waits(model: str) -> bool:
+    """Whether a call for the model is under way."""
+    return any(key[0] == model for key in _STARTED)
 
 
 def collect(model: str, *, progress: Callable[[str], None] | None = None, **how: Any) -> Found:

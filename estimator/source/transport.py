@@ -6,6 +6,7 @@ endpoint's origin alone, a body is read up to a limit and unpacked up to the sam
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ MAX_ERROR_BYTES = 65_536
 _STALL_SECONDS = 10.0  # as huggingface_hub's HF_HUB_DOWNLOAD_TIMEOUT
 _ATTEMPTS = 3
 _GZIP = b"\x1f\x8b"
+ASKED = threading.Event()  # set when a request is on its way
 _OF_THE_HUB = ("x-repo-commit", "x-linked-size", "x-error-code")
 
 
@@ -151,6 +153,7 @@ def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | N
     try:
         request = client.build_request("GET", url, headers=headers, timeout=patience_seconds)
         request.headers.pop("cookie", None)  # a host's cookies would go to its other ports too
+        ASKED.set()
         return client.send(request, stream=True, follow_redirects=False)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, ValueError) as error:
         what = f"no request can be made of this address: {plain(error, 120)}."
