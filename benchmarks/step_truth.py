@@ -117,7 +117,7 @@ def pack(model):
             return Unpacked.apply(x.to(self.compute_dtype), (self.out_features, self.in_features), bias).to(x.dtype)
 
     for name, module in list(model.named_modules()):
-        if type(module) is torch.nn.Linear and name != "lm_head":
+        if type(module) is torch.nn.Linear and module is not model.get_output_embeddings():
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, Packed(module))
     model.is_loaded_in_4bit = True

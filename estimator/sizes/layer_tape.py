@@ -245,9 +245,7 @@ def _adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting)
     rank, width = adapter.ranks[item.name], adapter.width
     if packed:
         out = tape.run((out,), item.outputs, out.width)  # clone
-    fed = x
-    if x.width != width and not (packed and setting.autocast):
-        fed = tape.run((fed,), item.inputs, width)
+    fed = cast_x = x if x.width == width or (packed and setting.autocast) else tape.run((x,), item.inputs, width)
     if adapter.dropout > 0:
         fed = tape.run((fed,), item.inputs, fed.width, keeps=tape.tokens * item.inputs)
     if setting.autocast:
@@ -257,6 +255,7 @@ def _adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting)
     between = tape.run((fed,), rank, width, saves=(fed,), keeps=cast, trains=True)
     added = tape.run((between,), item.outputs, width, saves=(between,))
     added = tape.run((added,), item.outputs, width)
+    tape.hold(x, cast_x)
     if adapter.dora:
         return _directed(tape, out, added, item, width)
     if packed and not setting.autocast and width != out.width:

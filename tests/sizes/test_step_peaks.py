@@ -33,7 +33,11 @@ def tree_of(shape: str) -> ModuleTree:
 
 def adapted(row: dict) -> tuple[list[str], dict[str, int], int]:
     """Every linear layer's name but the head's, the ranks, and LoRA's parameters."""
-    linear = [m for m in tree_of(row["shape"]).modules if m.kind in ("Linear", "Conv1D") and m.name != "lm_head"]
+    linear = [
+        m
+        for m in tree_of(row["shape"]).modules
+        if m.kind in ("Linear", "Conv1D") and m.name not in ("lm_head", "embed_out")
+    ]
     names = TARGETS.get(row["targets"])
     chosen = [m for m in linear if names is None or m.name.rpartition(".")[2] in names]
     parameters = sum(row["r"] * sum(m.parameters[0].shape) for m in chosen)
@@ -85,8 +89,8 @@ def name(row: dict) -> str:
 
 
 @pytest.mark.parametrize("row", RUNS, ids=name)
-def test_peak_is_within_three_percent(row: dict) -> None:
-    assert error(row) == pytest.approx(0, abs=0.03)
+def test_peak_is_within_two_percent(row: dict) -> None:
+    assert error(row) == pytest.approx(0, abs=0.02)
 
 
 def test_peaks_are_within_a_thousandth_at_the_median() -> None:
