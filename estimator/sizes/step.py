@@ -49,7 +49,7 @@ def training_step(setting: Setting, loss: Loss, gradient_bytes: int) -> Step:
     head = _head(setting, loss)
     kept_by_head = head.kept + (x_bytes if head.keeps_input else 0)
     gradients = gradient_bytes if setting.training.gradient_accumulation > 1 else 0
-    in_loss = max(head.forward + x_bytes, head.backward + (kept_by_head - head.kept)) + gradients
+    in_loss = max(head.forward + x_bytes + _cached(setting), head.backward + (kept_by_head - head.kept)) + gradients
     backward, walk, before = 0, 0, kept
     for index in range(len(played) - 1, -1, -1):
         part, own = played[index], there[index]
@@ -72,6 +72,24 @@ def _layers(setting: Setting) -> Iterator[Played]:
             x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
             known[key] = tape.play(layer(tape, x, block, setting))
         yield known[key]
+
+
+def _cached(setting: Setting) -> int:
+    """Bytes of keys and values that only the cache holds, until the model's outputs go: copies of them are kept.
+
+    Copies are made where flash attention takes 16 bits of float32, and where eager attention repeats them.
+    """
+    training = setting.training
+    if training.gradient_checkpointing:
+        return 0
+    narrow = setting.autocast or training.attention == "flash_attention_2"
+    total = 0
+    for block in setting.shape.blocks:
+        is_wide = setting.kbit and any(item.name in setting.packed for item in block.attention)
+        copied = block.key_value < block.query if training.attention == "eager" else is_wide and narrow
+        width = 4 if is_wide else 2 if setting.autocast else setting.base_width
+        total += 2 * training.tokens * block.key_value * width if copied else 0
+    return total
 
 
 def _likeness(block: Block, setting: Setting) -> object:
