@@ -129,7 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a full disk would be full at exit as well
     except Exception as error:
         code = _say(unforeseen(error))
-    gc.freeze()  # what is left is not looked through once more at the end
+    finally:
+        gc.freeze()  # what is left is not looked through once more at the end, which takes a tenth of the time
     sys.exit(code)
 
 
