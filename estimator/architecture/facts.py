@@ -1,7 +1,6 @@
 """What transformers builds for a class: read from the generated facts, only the lines that the class needs.
 
-The file is text, one fact a line, sorted, `name<TAB>JSON`, packed in blocks with LZMA, so that
-one class is read without the rest:
+The file is text, one fact a line, packed as packed.py says:
 
     LlamaMLP            a module class (structure.py says how it is written); LlamaMLP.2 is another form of it
     =LlamaForCausalLM   what is said of a model class beside its modules
@@ -12,20 +11,19 @@ one class is read without the rest:
 
 from __future__ import annotations
 
-import bisect
 import json
-import lzma
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from estimator.architecture.packed import PackedLines
 from estimator.architecture.structure import Structure, line_of, read_children, read_structure
 
 FACTS = Path(__file__).with_name("classes.facts")
-_BLOCK_CHARACTERS = 112_000
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]  # stated, so that bytes stay the same
+BLOCK_CHARACTERS = 112_000
+_LINES = PackedLines(FACTS)
 
 
 class Tower(NamedTuple):
@@ -38,10 +36,25 @@ class Tower(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassFacts:
-    """The facts of one model class."""
+class ClassOutline:
+    """What is said of one model class beside its modules and its files."""
 
     name: str
+    input_embedding: str | None = None
+    output_embedding: str | None = None
+    keep_in_fp32: tuple[str, ...] = ()
+    keep_in_fp32_strict: tuple[str, ...] = ()
+    declares_ties: bool = False
+    declared_ties: tuple[tuple[str, str], ...] = ()  # parameter, source; `declared_ties` in module.py
+    tie_word_embeddings: bool | None = None  # the class's default; None: no such field
+    is_composite: bool = False
+    towers: tuple[Tower, ...] = ()  # parts that an Auto class chooses by a section's model_type
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFacts(ClassOutline):
+    """The facts of one model class."""
+
     root: Structure
     prefix: str = ""  # base_model_prefix
     transforms: tuple[Sequence[Any], ...] = ()  # as transforms.py writes them, legacy ones included
@@ -49,82 +62,31 @@ class ClassFacts:
     fresh: Mapping[str, Sequence[Any]]  # shapes of heads: numbers and config fields
     defaults: Mapping[str, Any]
     aliases: Mapping[str, str]
-    input_embedding: str | None = None
-    output_embedding: str | None = None
-    keep_in_fp32: tuple[str, ...] = ()
-    keep_in_fp32_strict: tuple[str, ...] = ()
     ignored_unexpected: tuple[str, ...] = ()  # regular expressions of tensors that are skipped in silence
-    declares_ties: bool = False
-    declared_ties: tuple[tuple[str, str], ...] = ()  # parameter, source; `declared_ties` in module.py
-    tie_word_embeddings: bool | None = None  # the class's default; None: no such field
-    is_composite: bool = False
-    towers: tuple[Tower, ...] = ()  # parts that an Auto class chooses by a section's model_type
     activations: Mapping[str, str]
-
-
-def _compressed(text: str) -> bytes:
-    return lzma.compress(text.encode(), format=lzma.FORMAT_RAW, filters=_FILTERS)
-
-
-def _decompressed(packed: bytes) -> str:
-    return lzma.decompress(packed, format=lzma.FORMAT_RAW, filters=_FILTERS).decode()
-
-
-def pack(text: str) -> bytes:
-    """Blocks of lines, each packed by itself, behind a table of the first line's name and the size of each."""
-    lines = text.rstrip("\n").split("\n")
-    blocks, names, block, size = [], [], [], 0
-    for entry in lines:
-        if size > _BLOCK_CHARACTERS:
-            blocks.append(_compressed("\n".join(block)))
-            block, size = [], 0
-        if not block:
-            names.append(entry.partition("\t")[0])
-        block.append(entry)
-        size += len(entry)
-    blocks.append(_compressed("\n".join(block)))
-    table = _compressed(json.dumps([names, [len(packed) for packed in blocks]]))
-    return len(table).to_bytes(4, "little") + table + b"".join(blocks)
-
-
-@cache
-def _table() -> tuple[bytes, list[str], list[int]]:
-    """The file's bytes, the name that each block begins with, where each begins; one more for the end."""
-    packed = FACTS.read_bytes()
-    start = 4 + int.from_bytes(packed[:4], "little")
-    names, sizes = json.loads(_decompressed(packed[4:start]))
-    places = [start]
-    for size in sizes:
-        places.append(places[-1] + size)
-    return packed, names, places
-
-
-@cache
-def _block(number: int) -> list[str]:
-    packed, _, places = _table()
-    return _decompressed(packed[places[number] : places[number + 1]]).split("\n")
 
 
 def whole_text() -> str:
     """The file as text, one fact a line."""
-    return "\n".join(entry for number in range(len(_table()[1])) for entry in _block(number)) + "\n"
+    return _LINES.whole_text()
 
 
 def stamp() -> str:
     """The file's first line: which releases it states."""
-    return _block(0)[0]
+    return _LINES.first_line()
 
 
 @cache
 def line(name: str) -> Any:
     """The JSON behind a line's name; None where there is no such line."""
-    lines = _block(max(0, bisect.bisect_right(_table()[1], name) - 1))
-    at = bisect.bisect_left(lines, name, key=_name)
-    return json.loads(lines[at].partition("\t")[2]) if at < len(lines) and _name(lines[at]) == name else None
+    text = _LINES.line(name)
+    return None if text is None else json.loads(text)
 
 
-def _name(entry: str) -> str:
-    return entry.partition("\t")[0]
+def class_outline(name: str) -> ClassOutline | None:
+    """What needs no module of the class to be read; None where the file does not know it."""
+    said = line(f"={name}")
+    return None if said is None else ClassOutline(**_outlined(name, said))
 
 
 def class_facts(name: str) -> ClassFacts | None:
@@ -136,7 +98,7 @@ def class_facts(name: str) -> ClassFacts | None:
     parsed = _needed(root)
     transforms = [line(ref) for ref in said.get("transforms", ())] + line("$legacy")
     return ClassFacts(
-        name=name,
+        **_outlined(name, said),
         root=read_structure(root, parsed, {}),
         prefix=said.get("prefix", ""),
         transforms=tuple(transforms),
@@ -144,18 +106,25 @@ def class_facts(name: str) -> ClassFacts | None:
         fresh=said.get("fresh", {}),
         defaults=said.get("defaults", {}),
         aliases=said.get("aliases", {}),
-        input_embedding=said.get("in"),
-        output_embedding=said.get("out"),
-        keep_in_fp32=tuple(said.get("fp32", ())),
-        keep_in_fp32_strict=tuple(said.get("fp32s", ())),
         ignored_unexpected=tuple(said.get("unexpected", ())),
-        declares_ties=said.get("declares", False),
-        declared_ties=tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
-        tie_word_embeddings=said.get("tie"),
-        is_composite=said.get("composite", False),
-        towers=tuple(Tower(*tower) for tower in said.get("towers", ())),
         activations=line("$activations"),
     )
+
+
+def _outlined(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a ClassOutline."""
+    return {
+        "name": name,
+        "input_embedding": said.get("in"),
+        "output_embedding": said.get("out"),
+        "keep_in_fp32": tuple(said.get("fp32", ())),
+        "keep_in_fp32_strict": tuple(said.get("fp32s", ())),
+        "declares_ties": said.get("declares", False),
+        "declared_ties": tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
+        "tie_word_embeddings": said.get("tie"),
+        "is_composite": said.get("composite", False),
+        "towers": tuple(Tower(*tower) for tower in said.get("towers", ())),
+    }
 
 
 def _plain(ties: Sequence[Sequence[str]]) -> list[Sequence[str]]:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
-from estimator.architecture.facts import ClassFacts, Tower, class_facts, class_for, line
+from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
-from estimator.architecture.fresh import matched
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
-from estimator.architecture.tie_names import expanded
+from estimator.architecture.tie_names import expanded, matched
 from estimator.dtypes import FROM_TORCH
 from estimator.errors import MalformedConfigError, NoWeightsError
 from estimator.notes import Note
@@ -100,7 +99,7 @@ class _Model:
 
     def __init__(self, name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None) -> None:
         self.name, self.facts, self.config = name, facts, config
-        self.said: ClassFacts = class_facts(name)
+        self.said: ClassOutline = class_outline(name)
         self.towers: dict[str, tuple[Tower, _Model]] = {}
         for tower in self.said.towers:
             section = get(config, tower.section)

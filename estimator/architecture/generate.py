@@ -17,7 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from estimator.architecture.facts import FACTS, class_facts, explain, line, pack, whole_text
+from estimator.architecture.facts import BLOCK_CHARACTERS, FACTS, class_facts, explain, line, whole_text
+from estimator.architecture.packed import pack
 from estimator.architecture.structure import Structure, write_list, write_structure
 from estimator.architecture.surveys import part_of, surveys
 
@@ -183,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _check_sample(options.sample)
     text = generate(options.jobs, options.cache)
     if not options.check:
-        FACTS.write_bytes(pack(text))
+        FACTS.write_bytes(pack(text, BLOCK_CHARACTERS))
         return 0
     return _difference(whole_text(), text)
 

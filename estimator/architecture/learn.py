@@ -20,7 +20,7 @@ from estimator.architecture.fit_class import UNKNOWN, Glimpse, Learner, Unresolv
 from estimator.architecture.observe import BUILD_DTYPE
 from estimator.architecture.observing import observation_of
 from estimator.architecture.remembering import Sized, how_of
-from estimator.architecture.survey import _said_of, activations
+from estimator.architecture.survey import activations
 from estimator.architecture.tell import Teller, is_told
 from estimator.architecture.tie_patterns import agreed, tie_pairs, ties_hold
 from estimator.architecture.trace import Trace
@@ -74,16 +74,14 @@ def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
     if learner.lost:
         raise Unresolved(learner.lost[0])
     config = tiny.make(seen.name, builds[0].fields)
-    said = _said_of(tiny.build(seen.name, config), _Shim(builds[0], config))
     facts: dict[str, Any] = {
         "n": [json.loads(node) for node in learner.nodes],
         "types": list(tiny.classes()[seen.name].model_types),
         "ties": _ties(builds, learner),
-        **{key: said[key] for key in ("fp32", "fp32s", "declares", "tie", "composite")},
         **{key: _embedding(at, builds, teller) for at, key in enumerate(("in", "out"))},
     }
     paths = paths_of(facts) | {path for path in seen.reads if _matters(path, builds)}
-    if said["tie"] is not None:
+    if getattr(config, "tie_word_embeddings", None) is not None:
         paths.add("tie_word_embeddings")
     paths = paths - (seen.free - paths_of(facts)) | {f"{section}model_type" for section in sections(config)}
     return facts | _of_fields(seen, config, paths, builds, learner)
@@ -147,13 +145,6 @@ def _matters(path: str, builds: Sequence[Any]) -> bool:
 
 def _is_word(value: Any) -> bool:
     return value is None or isinstance(value, (bool, str))
-
-
-class _Shim:
-    """What survey's functions read of a build."""
-
-    def __init__(self, build: Any, config: Any) -> None:
-        self.config, self.seen, self.ties, self.embeddings = config, build.seen, build.ties, build.embeddings
 
 
 def _in_turn(target: str, source: str, builds: Sequence[Build], learner: Learner) -> list[Any]:

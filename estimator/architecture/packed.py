@@ -9,11 +9,10 @@ from __future__ import annotations
 import bisect
 import json
 import lzma
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]  # stated, so that bytes stay the same
-_KEPT = 8
 
 
 class PackedLines:
@@ -21,7 +20,7 @@ class PackedLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._block = lru_cache(maxsize=_KEPT)(self._read_block)
+        self._block = cache(self._read_block)
 
     @cached_property
     def _table(self) -> tuple[bytes, list[str], list[int]]:
@@ -46,6 +45,10 @@ class PackedLines:
             return None
         end = block.find("\n", start)
         return block[start + len(name) + 1 : end if end >= 0 else None]
+
+    def first_line(self) -> str:
+        """What stands first, whether it has a name or not."""
+        return self._block(0).partition("\n")[0]
 
     def whole_text(self) -> str:
         """The file as text."""

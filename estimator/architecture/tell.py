@@ -41,14 +41,13 @@ class Teller:
         self.values: dict[int, dict[str, str]] = {}
         for one in configs:
             self.add(one)
-        paths = {p for one in configs for p, value in one.values.items() if not isinstance(value, list)}
-        paths -= {p for one in configs for p, value in one.values.items() if isinstance(value, list)}
+        held = {p for one in configs for p, value in one.values.items() if isinstance(value, list)}
+        paths = {path for one in configs for path in one.values} - held
         self.varying = sorted(
             (p for p in paths if len({texts.get(p, "null") for texts in self.values.values()}) > 1 and is_told(p)),
             key=lambda path: (path.count("."), len(path), path),
         )
-        self.lists = sorted({p for one in configs for p, value in one.values.items() if isinstance(value, list)})
-        self.lists = [path for path in self.lists if path in set(lists)]
+        self.lists = sorted(held & set(lists))
         self.elements = {
             path: sorted({e for one in configs for e in one.values.get(path) or () if isinstance(e, str)})
             for path in self.lists
@@ -92,12 +91,12 @@ class Teller:
         full, clean = [], []
         for text in self._candidates(yes, no):
             all_yes = all(self._holds(text, one) for one in yes)
-            no_no = not all_yes and not any(self._holds(text, one) is not False for one in no)
-            if all_yes and not any(self._holds(text, one) is not False for one in no):
+            none_no = all(self._holds(text, one) is False for one in no)
+            if all_yes and none_no:
                 return text
             if all_yes and any(self._holds(text, one) is False for one in no):
                 full.append(text)
-            elif no_no and any(self._holds(text, one) for one in yes):
+            elif not all_yes and none_no and any(self._holds(text, one) for one in yes):
                 clean.append(text)
         return (
             self._cover(full, no, " & ", wanted=False)
