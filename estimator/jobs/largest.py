@@ -119,8 +119,3 @@ def _within(request: Request, targets: str | None, limits: Limits, bases: BaseCa
         return Within(targets, None)
     answer = ask(rank)
     return Within(targets, rank, answer.adaptation.trainable_parameters, answer.file_bytes) if answer else None
-
-
-def largest_rank(request: Request, limits: Limits, progress: Progress = None) -> int | None:
-    """The largest r of the request's targets within the limits; None where r 1 is not. Raises what an estimate does."""
-    return within_limits(request, limits, progress)[0].r

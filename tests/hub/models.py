@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+COMMIT, OLDER = "a" * 40, "c" * 40
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "I64": 8}
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
 
@@ -61,7 +62,7 @@ def weights_file(header: bytes, data: int | None = None) -> File:
 class Repo:
     id: str
     files: Mapping[str, File]
-    commit: str = "a" * 40
+    commit: str = COMMIT
     private: bool = False  # only with the token
     gated: bool = False  # files only with the token
     endpoint: bool = True  # whether the metadata endpoint serves it

@@ -130,6 +130,10 @@ class StandIn:
         self.endpoint = f"http://127.0.0.1:{self._port('hub')}{prefix}"
         self.cdn = f"http://localhost:{self._port('cdn')}"
 
+    def add(self, repo: Repo) -> None:
+        """Serves one more repository, or another one under the same id."""
+        self.repos[repo.id] = repo
+
     def __enter__(self) -> StandIn:
         for server in self._servers.values():
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

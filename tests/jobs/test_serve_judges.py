@@ -6,6 +6,7 @@ import pytest
 
 from estimator.jobs.serve import Serving, serve
 from estimator.request.request import Request
+from tests.real_models import tiny_model
 
 pytestmark = pytest.mark.judges
 
@@ -47,13 +48,8 @@ TOKENS = 7
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def saved(request, tmp_path_factory):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     pytest.importorskip("peft")
-    name, fields = FAMILIES[request.param]
-    cls = getattr(transformers, name)
-    torch.manual_seed(0)
-    model = cls(cls.config_class(**fields)).eval()
+    model = tiny_model(*FAMILIES[request.param]).eval()
     path = tmp_path_factory.mktemp("model")
     model.save_pretrained(path)
     return model, str(path)

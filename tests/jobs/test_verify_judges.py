@@ -9,6 +9,7 @@ import pytest
 from estimator.jobs.estimate import estimate
 from estimator.jobs.verify import verify
 from estimator.request.request import Request
+from tests.real_models import tiny_model
 
 pytestmark = pytest.mark.judges
 
@@ -68,14 +69,9 @@ LORAS = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     pytest.importorskip("peft")
-    name, fields = FAMILIES[request.param]
-    cls = getattr(transformers, name)
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model")
-    cls(cls.config_class(**fields)).to(torch.bfloat16).save_pretrained(path)
+    tiny_model(*FAMILIES[request.param]).bfloat16().save_pretrained(path)
     return str(path)
 
 

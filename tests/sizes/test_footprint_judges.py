@@ -9,6 +9,7 @@ from estimator.checkpoint.index import to_checkpoint
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
 from estimator.source.folder import find_in_folder
+from tests.real_models import tiny_model
 
 pytestmark = pytest.mark.judges
 
@@ -76,16 +77,12 @@ LOADS = {
 def saved(request, tmp_path_factory):
     """A tiny model of one family on disk, and its tree as config.json and headers tell it."""
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    name, fields = FAMILIES[request.param]
-    cls = getattr(transformers, name)
-    torch.manual_seed(0)
-    model = cls(cls.config_class(**fields)).to(torch.bfloat16)
+    model = tiny_model(*FAMILIES[request.param]).to(torch.bfloat16)
     model.config.dtype = torch.bfloat16
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     found = find_in_folder(str(folder))
-    return cls, folder, build(found.config, to_checkpoint(found.files, found.index))
+    return type(model), folder, build(found.config, to_checkpoint(found.files, found.index))
 
 
 @pytest.mark.parametrize("name", LOADS)

@@ -12,7 +12,9 @@ from estimator.source import ahead
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
 from tests.hub.models import (
+    COMMIT,
     CONFIG,
+    OLDER,
     TINY,
     Repo,
     config_file,
@@ -24,12 +26,6 @@ from tests.hub.models import (
     weights_file,
 )
 from tests.hub.standin import StandIn
-
-COMMIT, OLDER = "a" * 40, "c" * 40
-
-
-def add(hub: StandIn, repo: Repo) -> None:
-    hub.repos[repo.id] = repo
 
 
 def test_all_headers_come_in_one_round_trip(hub: StandIn) -> None:
@@ -59,7 +55,7 @@ def test_without_the_endpoint_the_files_are_read_by_ranges(hub: StandIn, id_: st
 
 def test_the_rest_of_a_long_header_comes_from_the_address_of_its_first_part(hub: StandIn) -> None:
     tensors = {f"model.layers.{number}.weight": ("F16", (3, 5)) for number in range(2_000)}
-    add(hub, Repo("org/long", {"config.json": config_file(), "model.safetensors": weights_file(header_of(tensors))}))
+    hub.add(Repo("org/long", {"config.json": config_file(), "model.safetensors": weights_file(header_of(tensors))}))
     assert shapes_of(find_on_hub("org/long")) == tensors
     assert hub.routes().count("resolve shard") == 1
     assert hub.routes().count("cdn") == 2
@@ -72,26 +68,26 @@ def test_a_server_that_knows_no_ranges_is_read_no_further_than_needed(hub: Stand
 
     hub.faults["cdn"] = whole
     big = weights_file(header_of({"w": ("F32", (1_000, 1_000, 1_000))}))
-    add(hub, Repo("org/big", {"config.json": config_file(), "model.safetensors": big}))
+    hub.add(Repo("org/big", {"config.json": config_file(), "model.safetensors": big}))
     assert to_checkpoint(find_on_hub("org/big").files).bytes == 4_000_000_000
     assert max(seen.sent for seen in hub.seen) < 50_000_000
 
 
 def test_the_single_file_wins_over_the_shards_as_in_from_pretrained(hub: StandIn) -> None:
     files = {**sharded({"other": ("F32", (2, 2))}, 1), **tiny_single().files}
-    add(hub, Repo("org/both", files))
+    hub.add(Repo("org/both", files))
     assert shapes_of(find_on_hub("org/both")) == TINY
 
 
 def test_shards_without_an_index(hub: StandIn) -> None:
     files = {path: file for path, file in tiny_sharded().files.items() if not path.endswith("index.json")}
-    add(hub, Repo("org/plain", files))
+    hub.add(Repo("org/plain", files))
     assert shapes_of(find_on_hub("org/plain")) == TINY
 
 
 def test_a_subfolder(hub: StandIn) -> None:
     inner = {f"text/{path}": file for path, file in tiny_sharded().files.items()}
-    add(hub, Repo("org/parts", {"README.md": text_file(""), **inner}))
+    hub.add(Repo("org/parts", {"README.md": text_file(""), **inner}))
     assert shapes_of(find_on_hub("org/parts", subfolder="text")) == TINY
     assert shapes_of(find_on_hub("org/parts", subfolder="text/", revision=COMMIT)) == TINY
 
@@ -100,14 +96,14 @@ def test_lists_of_many_pages(hub: StandIn) -> None:
     many = {f"data/{number:04}.txt": text_file("x") for number in range(57)}
     files = {**many, **tiny_single().files}
     hub.page = 10
-    add(hub, Repo("org/many", files))
+    hub.add(Repo("org/many", files))
     assert shapes_of(find_on_hub("org/many")) == TINY
     assert hub.routes().count("tree") == 6
 
 
 def test_an_older_commit_is_read_by_ranges(hub: StandIn) -> None:
     older = {"config.json": config_file(), "model.safetensors": weights_file(header_of({"w": ("F32", (2, 2))}))}
-    add(hub, Repo("org/moved", tiny_sharded().files, older={OLDER: older}))
+    hub.add(Repo("org/moved", tiny_sharded().files, older={OLDER: older}))
     found = find_on_hub("org/moved", revision=OLDER)
     assert found.revision == OLDER
     assert shapes_of(found) == {"w": ("F32", (2, 2))}
@@ -124,7 +120,7 @@ def test_a_header_written_in_another_way_is_held_against_the_file(hub: StandIn) 
     for path in [path for path in files if path.endswith(".safetensors")]:
         tensors = {name: entry for name, entry in TINY.items() if name.encode() in files[path].head}
         files[path] = weights_file(header_of(tensors, separators=(", ", " : ")) + b" " * 100)
-    add(hub, Repo("org/spaced", files))
+    hub.add(Repo("org/spaced", files))
     assert shapes_of(find_on_hub("org/spaced")) == TINY
     assert "cdn" in hub.routes()
 

@@ -20,6 +20,7 @@ from estimator.source.hub_adapter import find_adapter_on_hub
 from tests.hub.faults import header, refuse, silence
 from tests.hub.laid_down import snapshot
 from tests.hub.models import (
+    OLDER,
     Repo,
     header_of,
     text_file,
@@ -27,12 +28,7 @@ from tests.hub.models import (
 )
 from tests.hub.standin import StandIn
 
-OLDER = "c" * 40
 LORA = {"base_model.model.q.lora_A.weight": ("F32", (8, 64)), "base_model.model.q.lora_B.weight": ("F32", (64, 8))}
-
-
-def add(hub: StandIn, repo: Repo) -> None:
-    hub.repos[repo.id] = repo
 
 
 def adapter(**more: object) -> Repo:
@@ -44,7 +40,7 @@ def adapter(**more: object) -> Repo:
 
 
 def test_an_adapter(hub: StandIn) -> None:
-    add(hub, adapter())
+    hub.add(adapter())
     found = find_adapter_on_hub("org/adapter")
     assert found.config == {"peft_type": "LORA", "r": 8}
     assert found.file is not None
@@ -74,7 +70,7 @@ def test_an_adapter_downloaded_by_others(hub: StandIn, tmp_path: Path) -> None:
     ],
 )
 def test_an_adapter_goes_wrong(hub: StandIn, route: str, fault, expected: type[LoraSizeError]) -> None:  # noqa: ANN001
-    add(hub, adapter())
+    hub.add(adapter())
     hub.faults[route] = fault
     with pytest.raises(expected):
         find_adapter_on_hub("org/adapter", timeout=1.0)

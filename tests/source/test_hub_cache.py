@@ -15,18 +15,13 @@ from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
 from tests.hub.laid_down import snapshot
 from tests.hub.models import (
+    COMMIT,
+    OLDER,
     TINY,
-    Repo,
     tiny_sharded,
     tiny_single,
 )
 from tests.hub.standin import StandIn
-
-COMMIT, OLDER = "a" * 40, "c" * 40
-
-
-def add(hub: StandIn, repo: Repo) -> None:
-    hub.repos[repo.id] = repo
 
 
 def test_a_commit_is_asked_for_once(hub: StandIn) -> None:
@@ -50,7 +45,7 @@ def test_a_branch_costs_one_request(hub: StandIn, id_: str) -> None:
 
 def test_a_branch_that_moved_is_read_anew(hub: StandIn) -> None:
     find_on_hub("org/tiny")
-    add(hub, tiny_single("org/tiny", commit=OLDER))
+    hub.add(tiny_single("org/tiny", commit=OLDER))
     found = find_on_hub("org/tiny")
     assert (found.revision, found.source, len(found.files)) == (OLDER, "hub", 1)
     assert find_on_hub("org/tiny", offline=True).revision == OLDER

@@ -27,10 +27,6 @@ from tests.hub.models import (
 from tests.hub.standin import StandIn
 
 
-def add(hub: StandIn, repo: Repo) -> None:
-    hub.repos[repo.id] = repo
-
-
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -42,7 +38,7 @@ def add(hub: StandIn, repo: Repo) -> None:
     ],
 )
 def test_a_repository_that_is_no_model_says_what_it_is(hub: StandIn, files: dict[str, int], words: str) -> None:
-    add(hub, Repo("org/none", {path: text_file("x" * size) for path, size in files.items()}))
+    hub.add(Repo("org/none", {path: text_file("x" * size) for path, size in files.items()}))
     with pytest.raises(NoWeightsError) as caught:
         find_on_hub("org/none")
     assert words in f"{caught.value.what} {caught.value.way_out}"
@@ -55,7 +51,7 @@ def test_a_config_without_safetensors_is_an_answer_with_the_sizes_of_the_others(
         "pytorch_model.bin": text_file("x" * 99),
         "modeling.py": text_file("!"),
     }
-    add(hub, Repo("org/old", files))
+    hub.add(Repo("org/old", files))
     found = find_on_hub("org/old")
     assert found.files == ()
     assert found.other_files == {"pytorch_model.bin": 99}
@@ -63,7 +59,7 @@ def test_a_config_without_safetensors_is_an_answer_with_the_sizes_of_the_others(
 
 
 def test_a_folder_that_is_not_there(hub: StandIn) -> None:
-    add(hub, Repo("org/parts", {f"text/{path}": file for path, file in tiny_single().files.items()}))
+    hub.add(Repo("org/parts", {f"text/{path}": file for path, file in tiny_single().files.items()}))
     with pytest.raises(NotFoundError) as caught:
         find_on_hub("org/parts", subfolder="vision")
     assert "text" in caught.value.way_out
@@ -119,7 +115,7 @@ def test_a_list_without_end(hub: StandIn, number: int) -> None:
         handler.json(200, [], {"Link": f'<{hub.endpoint}/api/models/org/ranged/tree/x?cursor={cursor}>; rel="next"'})
 
     hub.faults["tree"] = next_page
-    add(hub, Repo("org/list", {"README.md": text_file("")}))
+    hub.add(Repo("org/list", {"README.md": text_file("")}))
     with pytest.raises(NetworkError) as caught:
         find_on_hub("org/list")
     assert "pages" in caught.value.what

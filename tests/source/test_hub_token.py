@@ -18,15 +18,10 @@ from tests.hub.checks import shapes_of
 from tests.hub.faults import go_to, header, refuse
 from tests.hub.models import (
     TINY,
-    Repo,
     tiny_sharded,
     tiny_single,
 )
 from tests.hub.standin import TOKEN, StandIn
-
-
-def add(hub: StandIn, repo: Repo) -> None:
-    hub.repos[repo.id] = repo
 
 
 def everything_kept(folder: Path) -> bytes:
@@ -35,8 +30,8 @@ def everything_kept(folder: Path) -> bytes:
 
 @pytest.mark.parametrize("id_", ["org/secret", "org/secret-single"])
 def test_the_token_goes_to_the_hub_alone(hub: StandIn, tmp_path: Path, id_: str) -> None:
-    add(hub, tiny_sharded("org/secret", private=True, endpoint=False))
-    add(hub, tiny_single("org/secret-single", private=True))
+    hub.add(tiny_sharded("org/secret", private=True, endpoint=False))
+    hub.add(tiny_single("org/secret-single", private=True))
     with pytest.raises(NotFoundError):
         find_on_hub(id_)
     hub.seen.clear()
@@ -47,7 +42,7 @@ def test_the_token_goes_to_the_hub_alone(hub: StandIn, tmp_path: Path, id_: str)
 
 
 def test_the_token_of_the_environment_is_used(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(hub, tiny_sharded("org/gated", gated=True))
+    hub.add(tiny_sharded("org/gated", gated=True))
     with pytest.raises(GatedError) as caught:
         find_on_hub("org/gated")
     assert f"{hub.endpoint}/org/gated" in caught.value.way_out
@@ -56,7 +51,7 @@ def test_the_token_of_the_environment_is_used(hub: StandIn, monkeypatch: pytest.
 
 
 def test_the_token_of_the_login_is_used(hub: StandIn, tmp_path: Path) -> None:
-    add(hub, tiny_sharded("org/gated", gated=True))
+    hub.add(tiny_sharded("org/gated", gated=True))
     (tmp_path / "token").write_text(TOKEN + "\n")
     assert shapes_of(find_on_hub("org/gated")) == TINY
 
@@ -88,7 +83,7 @@ def test_a_token_that_is_none(hub: StandIn, token: str) -> None:
     "route", ["metadata", "resolve config", "cached config", "tree", "resolve index", "resolve shard"]
 )
 def test_a_redirect_to_a_stranger_carries_no_token(hub: StandIn, route: str) -> None:
-    add(hub, tiny_sharded("org/secret", private=True, endpoint=False))
+    hub.add(tiny_sharded("org/secret", private=True, endpoint=False))
     hub.faults[route] = go_to(f"{hub.cdn}/org/steal/this?Signature=1")
     with contextlib.suppress(LoraSizeError):
         find_on_hub("org/secret", token=TOKEN)
@@ -99,7 +94,7 @@ def test_a_redirect_to_a_stranger_carries_no_token(hub: StandIn, route: str) -> 
 
 def test_the_next_page_of_a_list_is_not_asked_of_a_stranger(hub: StandIn) -> None:
     hub.faults["tree"] = header("Link", f'<{hub.cdn}/org/steal/this>; rel="next"')
-    add(hub, tiny_single("org/secret", private=True))
+    hub.add(tiny_single("org/secret", private=True))
     with contextlib.suppress(LoraSizeError):
         find_on_hub("org/secret", token=TOKEN)
     assert not any(seen.path.startswith("/org/steal") for seen in hub.seen)
@@ -113,7 +108,7 @@ def test_cookies_go_nowhere(hub: StandIn) -> None:
 
 
 def test_another_port_of_the_hubs_host_is_a_stranger(hub: StandIn) -> None:
-    add(hub, tiny_single("org/secret", private=True))
+    hub.add(tiny_single("org/secret", private=True))
     hub.cdn = hub.cdn.replace("localhost", "127.0.0.1")
     assert shapes_of(find_on_hub("org/secret", token=TOKEN)) == TINY
     at_cdn = [seen for seen in hub.seen if seen.server == "cdn"]
