@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from estimator.cli.plan import command as plan_command
 from estimator.cli.sweep import command as sweep_command
 from estimator.errors import UsageError
-from estimator.jobs.largest import Limits, largest_rank, within_limits
+from estimator.jobs.largest import Limits, within_limits
 from estimator.jobs.plan import plan
 from estimator.jobs.training import _optimizer, training_from
 from estimator.request.request import Request
@@ -55,9 +55,9 @@ def test_without_a_gpu_nothing_is_judged() -> None:
 def test_the_largest_rank_within_limits_is_arithmetic() -> None:
     request = replace(REQUEST, r=None)
     each = 13_631_488 // 16  # parameters of one rank
-    assert largest_rank(request, Limits(parameters=10 * each)) == 10
-    assert largest_rank(request, Limits(parameters=10 * each - 1)) == 9
-    assert largest_rank(request, Limits(file_bytes=1000)) is None
+    assert within_limits(request, Limits(parameters=10 * each))[0].r == 10
+    assert within_limits(request, Limits(parameters=10 * each - 1))[0].r == 9
+    assert within_limits(request, Limits(file_bytes=1000))[0].r is None
 
 
 def test_target_sets_below_a_limit() -> None:
