@@ -105,7 +105,8 @@ def vocab_size(request: Request) -> int | None:
         return request.vocab_size
     from estimator.source.tokenizer import vocabulary_size
 
-    return vocabulary_size(request.tokenizer, token=request.token, offline=request.offline)
+    how = {"token": request.token, "offline": request.offline, "timeout": request.timeout}
+    return vocabulary_size(request.tokenizer, **how)
 
 
 def _comparison_bytes(sizes: BaseSizes, load: LoadOptions) -> int | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from estimator.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -46,3 +48,13 @@ class Request:
     compute_dtype: str | None = None
     skip_modules: Sequence[str] | str | None = None
     prepare_kbit: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a time that is none: NaN is neither too short nor too long for anybody who compares."""
+        if not _SHORTEST <= self.timeout <= _LONGEST:
+            what = f"{self.timeout} is no time to wait for the Hub."
+            way_out = f"give seconds, from {_SHORTEST} to {_LONGEST:,}"
+            raise UsageError(what, where="--timeout", way_out=way_out)
+
+
+_SHORTEST, _LONGEST = 0.1, 3600

@@ -27,17 +27,17 @@ def parsed_bytes(text: bytes) -> int:
     return len(text) * width + sum(text.count(mark) * cost for mark, cost in _COSTS)
 
 
-def check_affordable(text: bytes) -> None:
-    """Raises NotUsable where parsing `text` would take more memory than anything honest needs."""
+def check_affordable(text: bytes, *, most: int = MAX_PARSED_BYTES) -> None:
+    """Raises NotUsable where parsing `text` would take more memory than anything honest needs: `most` bytes."""
     if len(text) > MAX_TEXT_BYTES:
         raise NotUsable(f"it has {len(text):,} bytes")
-    if len(text) > _ALWAYS_FITS and (cost := parsed_bytes(text)) > MAX_PARSED_BYTES:
+    if len(text) > _ALWAYS_FITS and (cost := parsed_bytes(text)) > most:
         raise NotUsable(f"its {len(text):,} bytes would take about {cost:,} in memory")
 
 
-def parse_json(text: bytes) -> Any:
-    """The value of a JSON text. Raises NotUsable for what is none, is nested too deeply, or would fill the memory."""
-    check_affordable(text)
+def parse_json(text: bytes, *, most: int = MAX_PARSED_BYTES) -> Any:
+    """The value of a JSON text. Raises NotUsable for what is none, is nested too deeply, or takes over `most` bytes."""
+    check_affordable(text, most=most)
     collecting = gc.isenabled()
     gc.disable()  # nothing that a parser makes is garbage, and looking for it takes half as long again
     try:

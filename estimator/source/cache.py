@@ -178,6 +178,14 @@ def kept_ids(cache: str) -> list[str]:
     return [name[len("models--") :].replace("--", "/", 1) for name in names if name.startswith("models--")]
 
 
+def keep_file(path: str, text: bytes) -> None:
+    """Keep a file of a commit where the Hub's own tools look for it. Where the cache can't be written, nothing is."""
+    try:
+        _write(path, [text])
+    except OSError:
+        return
+
+
 def _root(cache: str, id_: str) -> str:
     return os.path.join(repository_folder(cache, id_), "lora-size", f"v{FORMAT}")
 

@@ -96,15 +96,18 @@ def _head(line: Line, place: Place) -> Head:
         raise _too_large(place, error) from error
 
 
-def ask_head(line: Line, place: Place, name: str) -> Head:
-    """Where a file lies and at which commit; a missing file is no error. Raises what refusal() says."""
-    answer = get(line, place.resolve(name), limit=MAX_CONFIG_BYTES, follow=False)
+def ask_head(line: Line, place: Place, name: str, *, limit: int = MAX_CONFIG_BYTES) -> Head:
+    """Where a file lies and at which commit; a missing file is no error. Raises what refusal() says.
+
+    A Hub that sends the file at once sends at most `limit` bytes.
+    """
+    answer = get(line, place.resolve(name), limit=limit, follow=False)
     for _ in range(_RENAMES):
         id_ = _renamed(place, answer.location)
         if id_ is None:
             break
         place = replace(place, id=id_)
-        answer = get(line, place.resolve(name), limit=MAX_CONFIG_BYTES, follow=False)
+        answer = get(line, place.resolve(name), limit=limit, follow=False)
     if answer.status != 200 and answer.location is None and not is_missing_entry(answer):
         raise refusal(line, answer, id_=place.id, revision=place.revision)
     commit = answer.said.get("x-repo-commit")

@@ -2,125 +2,123 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable
 from typing import Any
 
-from estimator.errors import (
-    GatedError,
-    LoraSizeError,
-    MalformedConfigError,
-    NetworkError,
-    NotFoundError,
-    OfflineError,
-)
+from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
+from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.plain import plain
 
-MAX_TOKENIZER_BYTES = 200_000_000
+MAX_TOKENIZER_BYTES = 64_000_000  # the largest published ones have some 35 million
+_MAX_PARSED_BYTES = 300_000_000  # a vocabulary of 262,144 with its merges takes 280 million
 _WAY_OUT = "give the number itself with --vocab-size"
 
+Read = Callable[[str], bytes | None]  # a file of the tokenizer by its name; None where there is none
 
-def vocabulary_size(name: str, *, token: str | None = None, offline: bool = False) -> int:
+
+def vocabulary_size(name: str, *, token: str | None = None, offline: bool = False, timeout: float = 60.0) -> int:
     """`len(tokenizer)` of a folder, a tokenizer.json or a repository of the Hub: each token once, added ones included.
 
     Rule: transformers 5.23.0, tokenization_utils_tokenizers.py (`__len__`), get_vocab_size(with_added_tokens=True).
     Raises NotFoundError where no file says it, MalformedConfigError where one can't be read, NetworkError, OfflineError
-    and GatedError where the Hub does not give it.
+    and GatedError where the Hub does not give it within `timeout` seconds.
     """
-    path = name if os.path.exists(name) else _fetched(name, token, offline)
-    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    for file_name, count in _COUNTS.items():
-        file = os.path.join(folder, file_name)
-        if os.path.isfile(file):
-            return len(count(file) | _added(folder))
-    raise NotFoundError(f"{name} holds none of {', '.join(_COUNTS)}.", where="--tokenizer", way_out=_WAY_OUT)
-
-
-def _fetched(repository: str, token: str | None, offline: bool) -> str:
-    """The folder of the Hub's cache that holds the tokenizer's files; they are few and of bounded size."""
-    import httpx2
-    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
-
-    def file(name: str) -> str | None:
-        try:
-            if (
-                not offline
-                and (get_hf_file_metadata(hf_hub_url(repository, name), token=token).size or 0) > MAX_TOKENIZER_BYTES
-            ):
-                raise _odd(name, "it is over the limit of a tokenizer")
-            return hf_hub_download(repository, name, token=token, local_files_only=offline)
-        except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
-            return None
-
     try:
-        files = [found for name in (*_COUNTS, *_BESIDE) if (found := file(name)) is not None]
-    except errors.GatedRepoError as error:
-        raise GatedError(f"{repository} is gated.", where="--tokenizer", way_out=_WAY_OUT) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        what = f"there is no tokenizer at {repository}, here or on the Hub."
-        raise NotFoundError(what, where="--tokenizer", way_out=_WAY_OUT) from error
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
-        raise NetworkError("the Hub was not reached.", where="--tokenizer", way_out=_WAY_OUT) from error
-    if not files:
-        kind = OfflineError if offline else NotFoundError
-        raise kind(f"no tokenizer of {repository} was found.", where="--tokenizer", way_out=_WAY_OUT)
-    return os.path.dirname(files[0])
+        read, nothing = _beside(name) if os.path.exists(name) else _on_the_hub(name, token, offline, timeout)
+        for file, count in _COUNTS.items():
+            if (text := read(file)) is not None:
+                return len(count(file, text) | _added(read))
+    except LoraSizeError as error:
+        way_out = error.way_out if error.way_out.endswith(_WAY_OUT) else f"{error.way_out}; or {_WAY_OUT}"
+        raise type(error)(error.what, where=f"--tokenizer {plain(name, 100)}", way_out=way_out) from error
+    what = f"{plain(name, 100)} holds none of {', '.join(_COUNTS)}{' here' if nothing is OfflineError else ''}."
+    raise nothing(what, where=f"--tokenizer {plain(name, 100)}", way_out=_WAY_OUT)
 
 
-_BESIDE = ("added_tokens.json", "tokenizer_config.json")
+def _beside(path: str) -> tuple[Read, type[LoraSizeError]]:
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+
+    def read(name: str) -> bytes | None:
+        try:
+            with open(os.path.join(folder, name), "rb") as file:
+                text = file.read(MAX_TOKENIZER_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _odd(name, error.strerror or type(error).__name__) from error
+        if len(text) > MAX_TOKENIZER_BYTES:
+            raise _odd(name, f"it has more than {MAX_TOKENIZER_BYTES:,} bytes")
+        return text
+
+    return read, NotFoundError
 
 
-def _read(file: str) -> bytes:
-    if os.path.getsize(file) > MAX_TOKENIZER_BYTES:
-        raise _odd(file, f"it has {os.path.getsize(file):,} bytes")
-    with open(file, "rb") as opened:
-        return opened.read()
+def _on_the_hub(repository: str, token: str | None, offline: bool, timeout: float) -> tuple[Read, type[LoraSizeError]]:
+    from estimator.source.hub_file import file_of
+    from estimator.source.visit import visit
+
+    asked = visit(repository, revision=None, subfolder=None, token=token, offline=offline, timeout=timeout)
+    return lambda name: file_of(asked, name, MAX_TOKENIZER_BYTES), OfflineError if asked.offline else NotFoundError
 
 
 def _odd(file: str, reason: object) -> LoraSizeError:
-    return MalformedConfigError(f"{os.path.basename(file)} can't be read: {reason}.", where=file, way_out=_WAY_OUT)
+    return MalformedConfigError(f"{file} can't be read: {plain(reason, 200)}.", where=file, way_out=_WAY_OUT)
 
 
-def _json(file: str) -> Any:
+def _object(file: str, text: bytes) -> dict[str, Any]:
     try:
-        return json.loads(_read(file))
-    except (ValueError, RecursionError, OSError) as error:
+        value = parse_json(text, most=_MAX_PARSED_BYTES)
+    except NotUsable as error:
         raise _odd(file, error) from error
-
-
-def _of_tokenizer_json(file: str) -> set[str]:
-    try:
-        described = _json(file)
-        vocab = described["model"]["vocab"]
-        words = vocab if isinstance(vocab, dict) else (piece[0] for piece in vocab)
-        return {*words, *(token["content"] for token in described.get("added_tokens") or ())}
-    except (KeyError, TypeError, IndexError) as error:
-        raise _odd(file, f"it has no {error}") from error
-
-
-def _of_vocab_json(file: str) -> set[str]:
-    vocab = _json(file)
-    if not isinstance(vocab, dict):
+    if not isinstance(value, dict):
         raise _odd(file, "it is no object")
-    return set(vocab)
+    return value
 
 
-def _of_vocab_txt(file: str) -> set[str]:
-    return {line.rstrip("\n") for line in _read(file).decode("utf-8", "replace").splitlines() if line}
+def _of_tokenizer_json(file: str, text: bytes) -> set[str]:
+    described = _object(file, text)
+    model = described.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, list):  # Unigram: pairs of a token and its score
+        vocab = [piece[0] if isinstance(piece, list) and piece else None for piece in vocab]
+    if not isinstance(vocab, dict | list):
+        raise _odd(file, "its model has no vocab")
+    return _texts(file, vocab) | _contents(file, described.get("added_tokens"))
+
+
+def _of_vocab_json(file: str, text: bytes) -> set[str]:
+    return set(_object(file, text))
+
+
+def _of_vocab_txt(file: str, text: bytes) -> set[str]:
+    return {line.rstrip("\n") for line in text.decode("utf-8", "replace").splitlines() if line}
 
 
 _COUNTS = {"tokenizer.json": _of_tokenizer_json, "vocab.json": _of_vocab_json, "vocab.txt": _of_vocab_txt}
 
 
-def _added(folder: str) -> set[str]:
+def _added(read: Read) -> set[str]:
     """Tokens of added_tokens.json and of tokenizer_config.json's added_tokens_decoder."""
     added: set[str] = set()
-    file = os.path.join(folder, "added_tokens.json")
-    if os.path.isfile(file):
-        added |= _of_vocab_json(file)
-    file = os.path.join(folder, "tokenizer_config.json")
-    if os.path.isfile(file):
-        decoder = _json(file).get("added_tokens_decoder")
-        added |= {
-            token["content"] for token in (decoder or {}).values() if isinstance(token, dict) and "content" in token
-        }
+    if (text := read("added_tokens.json")) is not None:
+        added |= set(_object("added_tokens.json", text))
+    if (text := read("tokenizer_config.json")) is not None:
+        decoder = _object("tokenizer_config.json", text).get("added_tokens_decoder")
+        if not isinstance(decoder, dict | None):
+            raise _odd("tokenizer_config.json", "its added_tokens_decoder is no object")
+        added |= _contents("tokenizer_config.json", list((decoder or {}).values()))
     return added
+
+
+def _contents(file: str, tokens: Any) -> set[str]:
+    """What a list of added tokens adds, each an object with its `content`."""
+    if not isinstance(tokens, list | None):
+        raise _odd(file, "its added tokens are no list")
+    return _texts(file, [token.get("content") if isinstance(token, dict) else None for token in tokens or ()])
+
+
+def _texts(file: str, tokens: dict[str, Any] | list[Any]) -> set[str]:
+    if not all(isinstance(token, str) for token in tokens):
+        raise _odd(file, "one of its tokens is no text")
+    return set(tokens)

@@ -47,6 +47,10 @@ CASES = [
     pytest.param([], 0, None, "", id="nothing at all shows the help"),
     pytest.param(["--r", "8"], 2, "usage", "no model", id="no model"),
     pytest.param(["--modle", "x"], 2, "usage", "--model", id="a typo in an option"),
+    *(
+        pytest.param([*LLAMA, "--timeout", value], 2, "usage", "--timeout", id=f"a time of {value}")
+        for value in ("nan", "inf", "-inf", "-1", "0", "1e999", "soon")
+    ),
     pytest.param(["llama-3.1-8b"], 2, "usage", "--model llama-3.1-8b", id="a model without its option"),
     pytest.param(["chek"], 2, "usage", "check", id="a typo in a command"),
     pytest.param([*LLAMA, "--json", "--format", "csv"], 2, "usage", "--format csv and --json", id="two forms"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from estimator.errors import LoraSizeError
+from estimator.source.cache import settle
 from estimator.source.tokenizer import vocabulary_size
+from tests.hub.faults import bomb, cut, endless, go_to, header, refuse, silence, times
+from tests.hub.models import Repo, text_file
+from tests.hub.standin import TOKEN, Fault, StandIn
 
 
 def put(folder: Path, files: dict[str, Any]) -> str:
@@ -45,6 +50,22 @@ def test_tokens_are_counted_once(tmp_path: Path, files: dict[str, Any], size: in
         pytest.param({"tokenizer.json": "{"}, "malformed_config", id="broken JSON"),
         pytest.param({"tokenizer.json": {"model": {}}}, "malformed_config", id="no vocabulary"),
         pytest.param({"vocab.json": []}, "malformed_config", id="a list for an object"),
+        pytest.param({"tokenizer.json": []}, "malformed_config", id="no object at all"),
+        pytest.param({"tokenizer.json": {"model": 7}}, "malformed_config", id="a number for a model"),
+        pytest.param({"tokenizer.json": {"model": {"vocab": ["ab", "ac"]}}}, "malformed_config", id="words for pairs"),
+        pytest.param({"tokenizer.json": {"model": {"vocab": [[], 7]}}}, "malformed_config", id="empty pairs"),
+        pytest.param({"tokenizer.json": {**BPE, "added_tokens": {"a": 1}}}, "malformed_config", id="an object added"),
+        pytest.param({"tokenizer.json": {**BPE, "added_tokens": [7]}}, "malformed_config", id="a number added"),
+        pytest.param({"tokenizer.json": {**BPE, "added_tokens": [{"content": []}]}}, "malformed_config", id="a list"),
+        pytest.param({"tokenizer.json": BPE, "added_tokens.json": [1]}, "malformed_config", id="numbers added"),
+        pytest.param(
+            {"tokenizer.json": BPE, "tokenizer_config.json": {"added_tokens_decoder": [1]}},
+            "malformed_config",
+            id="a list for the decoder",
+        ),
+        pytest.param({"tokenizer.json": "[" * 200_000}, "malformed_config", id="nested 200,000 deep"),
+        pytest.param({"tokenizer.json": '{"model":{"vocab":{"a":NaN}}}'}, "malformed_config", id="NaN"),
+        pytest.param({"tokenizer.json": '{"a":[' + "{}," * 6_000_000 + "{}]}"}, "malformed_config", id="18 MB of {}"),
     ],
 )
 def test_files_that_tell_nothing(tmp_path: Path, files: dict[str, Any], code: str) -> None:
@@ -59,3 +80,68 @@ def test_a_repository_that_is_not_cached(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(LoraSizeError) as caught:
         vocabulary_size("org/name", offline=True)
     assert caught.value.exit_code == 3
+
+
+def tokenizer_repo(**more: Any) -> Repo:
+    files = {"tokenizer.json": BPE, "added_tokens.json": {"<end>": 3}}
+    return Repo("org/words", {name: text_file(json.dumps(content)) for name, content in files.items()}, **more)
+
+
+def test_a_tokenizer_on_the_hub_is_read_once_and_kept(hub: StandIn) -> None:
+    hub.add(tokenizer_repo())
+    assert vocabulary_size("org/words") == 4
+    hub.seen.clear()
+    assert vocabulary_size("org/words") == 4
+    assert {seen.route for seen in hub.seen} == {"resolve other"}  # asked where the branch stands, nothing more
+    hub.seen.clear()
+    assert vocabulary_size("org/words", offline=True) == 4
+    assert hub.seen == []
+
+
+def test_a_tokenizer_of_a_cache_that_cannot_be_written(hub: StandIn, tmp_path: Path) -> None:
+    hub.add(tokenizer_repo())
+    (tmp_path / "cache").write_text("in the way")
+    assert vocabulary_size("org/words") == 4
+
+
+def test_the_token_reads_a_private_tokenizer(hub: StandIn, tmp_path: Path) -> None:
+    hub.add(tokenizer_repo(private=True))
+    assert vocabulary_size("org/words", token=TOKEN) == 4
+    settle()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("route", "fault", "code", "words"),
+    [
+        pytest.param("resolve other", refuse(401, "RepoNotFound"), "not_found", "log in", id="missing or private"),
+        pytest.param("resolve other", refuse(403, "GatedRepo"), "gated", "ask for access", id="gated"),
+        pytest.param("resolve other", refuse(404, "EntryNotFound"), "not_found", "holds none of", id="no such file"),
+        pytest.param("resolve other", refuse(429, retry_after=900), "network", "900 seconds", id="limited"),
+        pytest.param("resolve other", refuse(500), "network", "500", id="fails each time"),
+        pytest.param("resolve other", silence(60), "network", "longer than the time", id="never answers"),
+        pytest.param("resolve other", go_to("file:///etc/passwd"), "network", "not followed", id="to a file"),
+        pytest.param("resolve other", go_to("http://10.0.0.1/"), "network", "private", id="into a private network"),
+        pytest.param("cached other", header("X-Repo-Commit", "b" * 40), "network", "bbbb", id="of another commit"),
+        pytest.param("cached other", endless(b"a", pause=0.05), "network", "longer than the time", id="drips"),
+        pytest.param("cached other", endless(b" " * 1_000_000), "malformed_config", "too large", id="without end"),
+        pytest.param("cached other", bomb(), "malformed_config", "too large", id="a bomb"),
+        pytest.param("cached other", cut(9), "network", "not reached", id="cut off each time"),
+    ],
+)
+def test_a_tokenizer_that_the_hub_does_not_give(hub: StandIn, route: str, fault: Fault, code: str, words: str) -> None:
+    hub.add(tokenizer_repo())
+    hub.faults[route] = fault
+    begun = time.monotonic()
+    with pytest.raises(LoraSizeError) as caught:
+        vocabulary_size("org/words", timeout=2.0)
+    assert time.monotonic() - begun < 4
+    assert (caught.value.code, caught.value.where) == (code, "--tokenizer org/words")
+    assert words in f"{caught.value.what} {caught.value.way_out}"
+    assert "--vocab-size" in caught.value.way_out
+
+
+def test_a_tokenizer_that_fails_once(hub: StandIn) -> None:
+    hub.add(tokenizer_repo())
+    hub.faults["cached other"] = times(1, cut(9))
+    assert vocabulary_size("org/words") == 4
