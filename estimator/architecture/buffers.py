@@ -32,6 +32,8 @@ _OF_THEIR_OWN = (
 )  # fmt: skip
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma")  # heads of global_head_dim, rotated whole
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
+# Two names of one field: the one without a default among the facts is there only where config.json says it.
+_POSITIONS = ("n_positions", "max_position_embeddings")
 _TEXTS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
 
 
@@ -133,7 +135,7 @@ def _positions(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Sha
         found = shapes.get(f"{wanted.module}.{name}.weight")
         if found is not None:
             return (1, found[0] - (2 if wanted.cls.startswith(_OFFSET_BY_TWO) else 0))
-    stated = _first(config, "max_position_embeddings", "n_positions", "max_positions")
+    stated = _first(config, *_POSITIONS, "max_positions")
     return (1, stated) if stated else None
 
 
@@ -155,13 +157,13 @@ def _window_offsets(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape |
 
 
 def _square_mask(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
-    stated = _first(config, "max_position_embeddings", "n_positions", "n_ctx")
+    stated = _first(config, *_POSITIONS, "n_ctx")
     return (1,) * (wanted.dimensions - 2) + (stated, stated) if stated else None
 
 
 def _rotary_table(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
     """GPT-J's sines and cosines: positions x rotated dimensions."""
-    positions = _first(config, "max_position_embeddings", "n_positions")
+    positions = _first(config, *_POSITIONS)
     rotated = _first(config, "rotary_dim") or _first(config, "hidden_size", "n_embd")
     return (positions, rotated) if positions and rotated else None
 

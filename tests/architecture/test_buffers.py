@@ -69,6 +69,15 @@ def reader(config):
         pytest.param(
             "a", "GPTJAttention", "embed_positions", 2, {"n_positions": 64, "rotary_dim": 16}, (64, 16), id="GPT-J"
         ),
+        pytest.param(
+            "t",
+            "GPTBigCodeModel",
+            "bias",
+            2,
+            {"max_position_embeddings": 1024, "n_positions": 64},
+            (64, 64),
+            id="what config.json says before the class's default under the other name",
+        ),
         pytest.param("a", "SwinSelfAttention", "relative_position_index", 2, LLAMA, None, id="no rule"),
         pytest.param("a", "ParakeetEncoderRelPositionalEncoding", "inv_freq", 1, LLAMA, None, id="a class of its own"),
     ],
