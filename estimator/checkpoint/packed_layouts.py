@@ -24,12 +24,12 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import MalformedConfigError
+from estimator.request.patterns import Pattern, matching
 
 Parts = Mapping[str, Tensor]  # what follows the layer's name -> the tensor
 Shape = tuple[int, ...]
@@ -42,7 +42,7 @@ class Layout(NamedTuple):
     shape: Callable[[Parts, Fields, Checkpoint], Shape | None]
     logical: str = ".weight"
     needs: tuple[str, ...] = ()  # parts without which it is no packed layer
-    fields_by_layer: bool = False
+    fields_by_layer: Callable[[Fields, Sequence[str]], Mapping[str, Fields]] | None = None  # those of single layers
 
     @property
     def in_place(self) -> bool:
@@ -108,12 +108,10 @@ def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     out, columns = packed.shape[-2:]
     if packed.dtype == "U8":
         return *packed.shape[:-1], columns * 2
-    stem = packed.name.removesuffix(".weight_packed")
-    weights = next((g["weights"] for g in groups_of(fields) if applies(g, stem, "Linear")), {})
-    group = weights.get("group_size") or 0
+    group = fields.get("group_size") or 0
     if group > 0 and scale is not None and scale.shape[-1] > 1:
         return *packed.shape[:-1], scale.shape[-1] * group
-    return *packed.shape[:-1], columns * 32 // int(weights.get("num_bits") or 4)
+    return *packed.shape[:-1], columns * 32 // int(fields.get("num_bits") or 4)
 
 
 def groups_of(fields: Fields) -> tuple[Mapping[str, Any], ...]:
@@ -122,24 +120,29 @@ def groups_of(fields: Fields) -> tuple[Mapping[str, Any], ...]:
     return tuple(g for g in groups.values() if isinstance(g, Mapping) and isinstance(g.get("weights"), Mapping))
 
 
-def applies(group: Mapping[str, Any], name: str, cls: str) -> bool:
-    """Whether a config group's targets hold a module, by name, regular expression or class."""
-    return any(named(target, name, cls) for target in group.get("targets") or ())
+def first_groups(groups: Sequence[Mapping[str, Any]], names: Sequence[str], cls: str) -> dict[str, Mapping[str, Any]]:
+    """The first config group whose targets hold a module of this class, by the module's name."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for group in groups:
+        found = dict.fromkeys(named(group.get("targets") or (), names, cls), group) | found
+    return found
 
 
-def named(target: str, name: str, cls: str) -> bool:
-    """compressed-tensors' `is_match`: `re:` and a pattern from the name's start, a full name, or a class.
+def named(targets: Sequence[str], names: Sequence[str], cls: str) -> set[str]:
+    """The names that compressed-tensors' `is_match` takes: `re:` and a pattern from the name's start, a full name, or
+    all where the class is a target.
 
-    Raises MalformedConfigError for a pattern that is none.
+    Raises MalformedConfigError for a pattern that is none, or that is endless.
     """
-    if not target.startswith("re:"):
-        return target in (name, cls)
-    try:
-        return re.match(target.removeprefix("re:"), name) is not None
-    except (re.error, RecursionError, OverflowError) as error:
-        what = f"{target[:100]!r} in quantization_config holds no regular expression: {error}."
-        way_out = "mend the pattern in config.json"
-        raise MalformedConfigError(what, where="quantization_config in config.json", way_out=way_out) from error
+    if cls in targets:
+        return set(names)
+    patterns = [Pattern(one.removeprefix("re:"), one) for one in dict.fromkeys(targets) if one.startswith("re:")]
+    where = "quantization_config in config.json"
+    return set(targets).intersection(names).union(*matching(patterns, names, where=where, refusal=MalformedConfigError))
+
+
+def _weights_by_layer(fields: Fields, stems: Sequence[str]) -> Mapping[str, Fields]:
+    return {stem: group["weights"] for stem, group in first_groups(groups_of(fields), stems, "Linear").items()}
 
 
 def _torchao(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
@@ -160,6 +163,11 @@ def _mxfp4(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
 def _mlx(parts: Parts, fields: Fields, _: Checkpoint) -> Shape:
     *leading, columns = parts[".weight"].shape
     return *leading, columns * 32 // int(fields.get("bits") or 4)
+
+
+def _mlx_by_layer(fields: Fields, stems: Sequence[str]) -> Mapping[str, Fields]:
+    """MLX names layers that differ from the rest."""
+    return {stem: {**fields, **own} for stem in stems if isinstance(own := fields.get(stem), Mapping)}
 
 
 def _aqlm(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
@@ -232,11 +240,13 @@ LAYOUTS: Mapping[str, Layout] = {
     "fp8": Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",)),
     "mxfp8": Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",)),
     "fbgemm_fp8": Layout(".weight_scale", (".weight", ".weight_scale"), _as_stored, needs=(".weight",)),
-    "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed),
+    "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed, fields_by_layer=_weights_by_layer),
     "torchao": Layout("._weight_qdata", _TORCHAO_PARTS, _torchao),
     "bitnet": Layout(".weight_scale", (".weight", ".weight_scale"), _bitnet, needs=(".weight",)),
     "mxfp4": Layout("_blocks", ("_blocks", "_scales"), _mxfp4, "", needs=("_scales",)),
-    "mlx": Layout(".scales", (".weight", ".scales", ".biases"), _mlx, needs=(".weight",), fields_by_layer=True),
+    "mlx": Layout(
+        ".scales", (".weight", ".scales", ".biases"), _mlx, needs=(".weight",), fields_by_layer=_mlx_by_layer
+    ),
     "modelopt": Layout(".weight_scale_2", _MODELOPT_PARTS, _halved, needs=(".weight", ".weight_scale")),
     "eetq": Layout(".weight_scales", (".weight", ".weight_scales"), _transposed, needs=(".weight",)),
     "aqlm": Layout(".codes", (".codes", ".codebooks", ".scales"), _aqlm, needs=(".codebooks",)),

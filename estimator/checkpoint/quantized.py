@@ -83,9 +83,11 @@ def packed_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str
     quantization = quantization_of(config)
     layout = LAYOUTS.get(quantization.scheme) if quantization else None
     layers, stored = {}, checkpoint.tensors
-    for stem in _stems(stored, layout) if layout else ():
+    stems = _stems(stored, layout) if layout else []
+    own = layout.fields_by_layer(quantization.fields, stems) if stems and layout.fields_by_layer else {}
+    for stem in stems:
         parts = {part: stored[stem + part] for part in layout.parts if stem + part in stored}
-        shape = _shape(layout, parts, _fields_for(stem, quantization.fields, layout), checkpoint)
+        shape = _shape(layout, parts, own.get(stem, quantization.fields), checkpoint)
         layers[stem] = PackedLayer(quantization.scheme, shape, tuple(parts.values()))
     return layers
 
@@ -135,14 +137,6 @@ def _scheme(fields: Mapping[str, Any]) -> str:
     if method is None:
         return "mlx" if "group_size" in fields and "bits" in fields else "unnamed"
     return str(method)
-
-
-def _fields_for(stem: str, fields: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
-    """The config's fields for one layer: MLX names layers that differ from the rest."""
-    if not layout.fields_by_layer:
-        return fields
-    own = fields.get(stem)
-    return {**fields, **own} if isinstance(own, Mapping) else fields
 
 
 def _logical_dtype(config: Mapping[str, Any]) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.index import TreeIndex
-from estimator.lora.patterns import Pattern, compiled, fullmatching, is_plain, matching
 from estimator.request.lora_config import LoraConfig
+from estimator.request.patterns import Pattern, compiled, fullmatching, is_plain, matching
 
 INCLUDE_LINEAR_LAYERS_SHORTHAND = "all-linear"
 DUMMY_TARGET_MODULES = "dummy-target-modules"

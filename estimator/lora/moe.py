@@ -14,8 +14,8 @@ from estimator.errors import InvalidLoraError
 from estimator.lora.facts import moe_fused, moe_pattern, moe_targets
 from estimator.lora.index import TreeIndex
 from estimator.lora.match import INCLUDE_LINEAR_LAYERS_SHORTHAND, all_linear_modules, excluded_among
-from estimator.lora.patterns import fullmatching
 from estimator.request.lora_config import LoraConfig
+from estimator.request.patterns import fullmatching
 
 
 def converted(index: TreeIndex, config: LoraConfig) -> LoraConfig:

@@ -15,8 +15,8 @@ from estimator.lora.dtypes import adapter_dtype_of
 from estimator.lora.index import TreeIndex
 from estimator.lora.layers import LoraLayer
 from estimator.lora.match import EMBEDDING_LAYER_NAMES, INCLUDE_LINEAR_LAYERS_SHORTHAND
-from estimator.lora.patterns import fullmatching
 from estimator.request.lora_config import LoraConfig
+from estimator.request.patterns import fullmatching
 
 PREFIX = "base_model.model."
 

@@ -15,9 +15,9 @@ from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 from estimator.lora.match import EMBEDDING_LAYER_NAMES
-from estimator.lora.patterns import Pattern, fullmatching, is_plain, matching
 from estimator.lora.runtime import Node, get_submodule, leaves, state_dict
 from estimator.request.lora_config import LoraConfig
+from estimator.request.patterns import Pattern, fullmatching, is_plain, matching
 
 NO_EMBEDDING = "get_input_embeddings() of this class ends in NotImplementedError"
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
-from estimator.lora.patterns import fullmatching
 from estimator.lora.trainer_modules import litgpt, torchtune
 from estimator.lora.trainer_rule import Resolved, has_experts, leaf, linear, uncounted
 from estimator.lora.trainer_towers import llamafactory, swift
 from estimator.notes import Note
+from estimator.request.patterns import fullmatching
 
 
 def apply_rule(name: str, settings: Mapping[str, Any], tree: ModuleTree, lora: Mapping[str, Any]) -> Resolved:

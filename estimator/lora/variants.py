@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from estimator.errors import InvalidLoraError
-from estimator.lora.patterns import MAX_PATTERNS
 from estimator.lora.weights import Weight
 from estimator.request.lora_config import LoraConfig
+from estimator.request.patterns import MAX_PATTERNS
 
 # The fields that LoraConfig tags with is_lora_variant, and "mica", a value of init_lora_weights that is one too.
 VARIANTS = (

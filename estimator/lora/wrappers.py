@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.facts import containers
 from estimator.lora.index import TreeIndex
-from estimator.lora.patterns import MAX_PATTERNS
 from estimator.lora.runtime import (
     ADAPTER,
     SAVED,
@@ -28,6 +27,7 @@ from estimator.lora.runtime import (
 )
 from estimator.lora.ties import NO_EMBEDDING, tied_at_run_time, ties_words
 from estimator.request.lora_config import LoraConfig
+from estimator.request.patterns import MAX_PATTERNS
 
 MAX_WRAPPED = 200_000  # modules that a request may wrap before it is refused
 

@@ -81,7 +81,14 @@ def _notes(tree: ModuleTree, loaded: ModuleTree, load: LoadOptions) -> tuple[Not
                 "be unpacked, which from_pretrained() alone does not do.",
             ),
         )
-    return tuple(note for note in loaded.notes if note not in tree.notes)
+    ignored = () if load.skip_modules is None or load.base_precision in ("int8", "nf4", "fp4") else (_SKIPS_IGNORED,)
+    return (*(note for note in loaded.notes if note not in tree.notes), *ignored)
+
+
+_SKIPS_IGNORED = Note(
+    "skips_ignored",
+    "skip_modules spares layers from int8, nf4 and fp4; this base is loaded otherwise, and it does nothing.",
+)
 
 
 def parameters_of(tree: ModuleTree) -> int:

@@ -8,14 +8,17 @@ with a float32 for each row beside it. What stands beside a weight is in no foot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.dtypes import BITS
 from estimator.errors import UsageError
+from estimator.lora.closest import listed
+from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
-from estimator.sizes.skipping import skips
+from estimator.sizes.skipping import OPTION, skipped_by, skips
 
 BLOCK = 64  # elements that share an absmax: bnb.functional.quantize_4bit
 NESTED_BLOCK = 256  # absmax bytes that share one of their own
@@ -24,14 +27,28 @@ NESTED_CODE_BYTES = 256 * 4
 OFFSET_BYTES = 4
 
 
-def quantise(tree: ModuleTree, load: LoadOptions) -> ModuleTree:
-    """The tree with the layers that `load` converts in `quantised`; the same tree where it converts none."""
+def quantise(tree: ModuleTree, load: LoadOptions, *, where: str = OPTION) -> ModuleTree:
+    """The tree with the layers that `load` converts in `quantised`; the same tree where it converts none.
+
+    where: what says `load.skip_modules`. A note names those of an option's that spare no layer.
+    """
     convert = {"int8": eight_bit_layer, "nf4": four_bit_layer, "fp4": four_bit_layer}.get(load.base_precision)
     if convert is None:
         return tree
-    skipped = skips(tree, load.skip_modules, where="--skip-modules")
-    layers = {m.name: convert(m, load) for m in tree.modules if _convertible(m) and not skipped(m.name)}
-    return replace(tree, quantised=layers)
+    skipped = skips(tree, load.skip_modules, where=where)
+    convertible = [module for module in tree.modules if _convertible(module)]
+    layers = {module.name: convert(module, load) for module in convertible if not skipped(module.name)}
+    notes = _spare_nothing(tree, load.skip_modules or (), convertible) if where == OPTION else ()
+    return replace(tree, quantised=layers, notes=(*tree.notes, *notes))
+
+
+def _spare_nothing(tree: ModuleTree, patterns: Sequence[str], convertible: Sequence[Module]) -> tuple[Note, ...]:
+    names = {module.name for module in convertible}
+    missing = [pattern for pattern, spared in skipped_by(tree, patterns, where=OPTION).items() if not spared & names]
+    if not missing:
+        return ()
+    message = f"skip_modules spares no layer that would be quantised by {listed(missing)}."
+    return (Note("skips_not_found", message),)
 
 
 def _convertible(module: Module) -> bool:

@@ -24,6 +24,7 @@ from estimator.sizes.schemes.others import (
     unchanged_layers,
 )
 from estimator.sizes.schemes.packed_ints import awq_layers, gptq_layers
+from estimator.sizes.skipping import CONFIG
 
 Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
 
@@ -57,7 +58,7 @@ def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
 
 
 def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization)).quantised)
+    return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised)
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:

@@ -7,6 +7,7 @@ import pytest
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import quantization_of, unpack
 from estimator.errors import MalformedConfigError, MalformedHeaderError
+from estimator.request import patterns
 
 
 @pytest.mark.parametrize(
@@ -65,8 +66,8 @@ def test_what_no_quantiser_reads(fields: dict[str, object], words: str) -> None:
     assert "quantization_config" in refused.value.what
 
 
-def one(**tensors: tuple[str, tuple[int, ...]]) -> Checkpoint:
-    stored = {f"q_proj.{name}": Tensor(f"q_proj.{name}", dtype, shape, "f") for name, (dtype, shape) in tensors.items()}
+def one(prefix: str = "q_proj.", **tensors: tuple[str, tuple[int, ...]]) -> Checkpoint:
+    stored = {prefix + name: Tensor(prefix + name, dtype, shape, "f") for name, (dtype, shape) in tensors.items()}
     return Checkpoint(tensors=stored, files=(), bytes=0)
 
 
@@ -90,9 +91,33 @@ def test_packed_tensors_of_other_dimensions(
         unpack({"quantization_config": fields}, one(**tensors))
 
 
-def test_a_target_that_is_no_regular_expression() -> None:
-    group = {"targets": ["re:(("], "weights": {"num_bits": 4, "group_size": 32}}
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        pytest.param("re:((", "no regular expression", id="faulty"),
+        pytest.param("re:(x+)+$y", "takes longer than", id="endless"),
+    ],
+)
+def test_a_target_that_cannot_be_matched(target: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "DEADLINE_SECONDS", 0.3)
+    group = {"targets": [target], "weights": {"num_bits": 4, "group_size": 32}}
     config = {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"g": group}}}
-    packed = one(weight_packed=("I32", (8, 1)), weight_scale=("BF16", (8, 1)))
-    with pytest.raises(MalformedConfigError, match="regular expression"):
-        unpack(config, packed)
+    name = "x" * 60
+    packed = {f"{name}.weight_packed": ("I32", (8, 1)), f"{name}.weight_scale": ("BF16", (8, 1))}
+    with pytest.raises(MalformedConfigError, match=message):
+        unpack(config, one("", **packed))
+
+
+def test_the_first_group_that_targets_a_layer_counts() -> None:
+    groups = {
+        "a": {"targets": ["re:.*down"], "weights": {"num_bits": 8, "group_size": 16}},
+        "b": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32}},
+    }
+    config = {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": groups}}
+    packed = {f"{name}.{part}": (dtype, (8, 2)) for name in ("mlp.down", "mlp.up")
+              for part, dtype in (("weight_packed", "I32"), ("weight_scale", "BF16"))}  # fmt: skip
+    tensors = unpack(config, one("", **packed)).checkpoint.tensors
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "mlp.down.weight": (8, 32),
+        "mlp.up.weight": (8, 64),
+    }

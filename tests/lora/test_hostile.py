@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from estimator.errors import LoraSizeError
-from estimator.lora import patterns
 from estimator.lora.adapt import adapt
+from estimator.request import patterns
 from estimator.request.lora_config import from_mapping
 from tests.lora.small import TIED, TREE
 

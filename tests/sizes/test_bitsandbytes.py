@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.errors import UsageError
+from estimator.errors import MalformedConfigError, UsageError
+from estimator.request import patterns
 from estimator.request.load_options import LoadOptions
+from estimator.sizes.base import base_sizes
 from estimator.sizes.bitsandbytes import four_bit_state_bytes, quantise
+from estimator.sizes.skipping import skips
 
 
 def linear(name, cls="Linear", kind="Linear", bias=False):
@@ -86,10 +89,40 @@ def test_which_layers(model, skip, converted):
     assert set(layers) == converted
 
 
-def test_a_broken_pattern_is_refused():
+@pytest.mark.parametrize("pattern", [pytest.param("mlp(", id="faulty"), pytest.param(r"(\w+)+$x", id="endless")])
+def test_a_pattern_that_cannot_be_matched_is_refused(pattern, monkeypatch):
+    monkeypatch.setattr(patterns, "DEADLINE_SECONDS", 0.3)
+    model = tree(*QK, linear("a" * 60), NORM)
     with pytest.raises(UsageError) as refused:
-        quantise(tree(*QK, NORM), LoadOptions(base_precision="int8", skip_modules=("mlp(",)))
+        quantise(model, LoadOptions(base_precision="int8", skip_modules=(pattern,)))
     assert refused.value.where == "--skip-modules"
+    with pytest.raises(MalformedConfigError):
+        skips(model, (pattern,))
+
+
+def test_more_names_than_a_request_may_hold_patterns_are_skipped():
+    model = tree(*(linear(f"layers.{layer}.up_proj") for layer in range(3_000)))
+    skipped = skips(model, [f"layers.{layer}.up_proj" for layer in range(2_500)])
+    assert [skipped(f"layers.{layer}.up_proj") for layer in (0, 2_499, 2_500)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("skip", "named"),
+    [
+        pytest.param(("up_proj",), None, id="one that is quantised"),
+        pytest.param(("up_proj", "up_prj", "norm"), "by up_prj, norm.", id="none of that name, none that is quantised"),
+        pytest.param((), None, id="an empty list"),
+    ],
+)
+def test_a_skip_that_spares_nothing_is_said(skip, named):
+    notes = quantise(tree(*QK, NORM), LoadOptions(base_precision="nf4", skip_modules=skip)).notes
+    assert [note.code for note in notes] == (["skips_not_found"] if named else [])
+    assert all(note.message.endswith(named) for note in notes)
+
+
+def test_skips_of_a_base_that_is_not_quantised_are_said():
+    sizes = base_sizes(tree(*QK, NORM), None, LoadOptions(base_precision="bf16", skip_modules=("up_proj",)))
+    assert [note.code for note in sizes.notes] == ["skips_ignored"]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +140,6 @@ def test_four_bit_state(elements, double, state):
 
 
 def test_a_tied_weight_that_is_converted_all_the_same_keeps_its_tie():
-    from estimator.sizes.base import base_sizes
-
     model = tree(linear("embed", "Embedding", "Embedding"), linear("lm_head"), tied={"lm_head.weight": "embed.weight"})
     sizes = base_sizes(model, None, LoadOptions(base_precision="int8", dtype="BF16", skip_modules=()))
     assert set(sizes.model.quantised) == {"lm_head"}

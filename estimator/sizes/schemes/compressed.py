@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
-from estimator.checkpoint.packed_layouts import applies, groups_of, named
+from estimator.checkpoint.packed_layouts import first_groups, groups_of, named
 from estimator.checkpoint.quantized import Quantization
 from estimator.dtypes import FROM_TORCH
 
@@ -25,21 +25,12 @@ Weights = Mapping[str, Any]
 def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
     """Every module that a group targets and `ignore` does not name (`apply_quantization_config`)."""
     fields = quantization.fields
-    groups, ignored = groups_of(fields), fields.get("ignore") or ()
     if fields.get("dequantize") or fields.get("run_compressed") is False:
         return {}
-    layers = {}
-    for module in tree.modules:
-        if (
-            module.kind != "Linear"
-            or not module.parameters
-            or any(named(name, module.name, "Linear") for name in ignored)
-        ):
-            continue
-        group = next((g for g in groups if applies(g, module.name, "Linear")), None)
-        if group is not None:
-            layers[module.name] = _layer(module, group, fields, dtype)
-    return layers
+    linears = {module.name: module for module in tree.modules if module.kind == "Linear" and module.parameters}
+    ignored = named(fields.get("ignore") or (), tuple(linears), "Linear")
+    groups = first_groups(groups_of(fields), tuple(linears.keys() - ignored), "Linear")
+    return {name: _layer(module, groups[name], fields, dtype) for name, module in linears.items() if name in groups}
 
 
 def _layer(module: Module, group: Mapping[str, Any], fields: Mapping[str, Any], dtype: str) -> QuantisedLayer:

@@ -1,7 +1,10 @@
 """Regular expressions of strangers, matched against module names in bounded time.
 
-PEFT hands patterns to `re` as they come; `(a+)+$` would then run for ages. Patterns whose cost is plainly small are
-matched here. All others are matched by `re` in a process of its own, which is ended when its time is up.
+PEFT, transformers and compressed-tensors hand patterns of config files to `re` as they come; `(a+)+$` would then run
+for ages. Patterns whose cost is plainly small are matched here. All others are matched by `re` in a process of its own,
+which is ended when its time is up.
+
+`where` is the option or the field, and `refusal` the class of what is raised for a pattern that is faulty or endless.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from functools import lru_cache
 from math import comb, inf, log2
 from typing import NamedTuple
 
-from estimator.errors import InvalidLoraError, UnsupportedError
+from estimator.errors import InvalidLoraError, LoraSizeError, UnsupportedError
 
 DEADLINE_SECONDS = 2.0
 MAX_PATTERN_LENGTH = 50_000
 MAX_PATTERNS = 2_000  # in one field that takes several, plain names apart
 _CHEAP_BITS = 28.0  # log2 of the steps that `re` may take here at the very worst: some two seconds
+_CALL_BITS = 3.0  # a call of `re` takes as long as eight of its steps
 _PLAIN = re.compile(r"\w+")
 
 _WORKER = """
@@ -45,37 +49,48 @@ def is_plain(text: str) -> bool:
     return _PLAIN.fullmatch(text) is not None
 
 
-def fullmatching(pattern: str, names: Sequence[str], *, where: str) -> list[str]:
-    """The names that `re.fullmatch` takes. Raises InvalidLoraError for a faulty or an endless pattern."""
-    return _taken([Pattern(pattern, pattern)], "fullmatch", names, where=where)[0]
+def fullmatching(
+    pattern: str, names: Sequence[str], *, where: str, refusal: type[LoraSizeError] = InvalidLoraError
+) -> list[str]:
+    """The names that `re.fullmatch` takes. Raises `refusal` for a faulty or an endless pattern."""
+    return _taken([Pattern(pattern, pattern)], "fullmatch", names, where, refusal)[0]
 
 
-def matching(patterns: Sequence[Pattern], names: Sequence[str], *, where: str) -> list[list[str]]:
+def matching(
+    patterns: Sequence[Pattern],
+    names: Sequence[str],
+    *,
+    where: str,
+    refusal: type[LoraSizeError] = InvalidLoraError,
+    most: int = MAX_PATTERNS,
+) -> list[list[str]]:
     """For each pattern the names that `re.match` takes.
 
-    Raises InvalidLoraError where one is faulty or endless, UnsupportedError where there are too many.
+    Raises `refusal` where one is faulty or endless, UnsupportedError where there are more than `most`.
     """
-    if len(patterns) > MAX_PATTERNS:
-        what = f"{where} holds {len(patterns):,} regular expressions; no more than {MAX_PATTERNS:,} are matched."
+    if len(patterns) > most:
+        what = f"{where} holds {len(patterns):,} regular expressions; no more than {most:,} are matched."
         raise UnsupportedError(what, where=where, way_out="put them into fewer")
-    return _taken(patterns, "match", names, where=where)
+    return _taken(patterns, "match", names, where, refusal)
 
 
-def _taken(patterns: Sequence[Pattern], how: str, names: Sequence[str], *, where: str) -> list[list[str]]:
+def _taken(
+    patterns: Sequence[Pattern], how: str, names: Sequence[str], where: str, refusal: type[LoraSizeError]
+) -> list[list[str]]:
     """All that is cheap is matched here, the rest elsewhere; both are bounded for all patterns of a field together."""
     longest, steps = max(map(len, names), default=0), 0.0
     taken: list[list[str]] = [[] for _ in patterns]
     doubtful: list[int] = []
     for number, pattern in enumerate(patterns):
-        match = getattr(compiled(pattern.whole, where=where, said=pattern.said), how)
-        bits = _bits(pattern.whole, longest) + log2(len(names) + 1)
+        match = getattr(compiled(pattern.whole, where=where, said=pattern.said, refusal=refusal), how)
+        bits = _bits(pattern.whole, longest) + log2(len(names) + 1) + _CALL_BITS
         steps += 2**bits if bits < _CHEAP_BITS else 0
         if bits > _CHEAP_BITS or steps > 2**_CHEAP_BITS:
             doubtful.append(number)
         else:
             taken[number] = [name for name in names if match(name)]
     if doubtful:
-        found = _matching_elsewhere([patterns[number] for number in doubtful], how, names, where=where)
+        found = _matching_elsewhere([patterns[number] for number in doubtful], how, names, where, refusal)
         for number, those in zip(doubtful, found, strict=True):
             taken[number] = those
     return taken
@@ -88,23 +103,23 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
 
 
-def compiled(pattern: str, *, where: str, said: str) -> re.Pattern[str]:
-    """Raises InvalidLoraError where `re` would refuse the pattern, or where it is absurdly long."""
+def compiled(
+    pattern: str, *, where: str, said: str, refusal: type[LoraSizeError] = InvalidLoraError
+) -> re.Pattern[str]:
+    """Raises `refusal` where `re` would refuse the pattern, or where it is absurdly long."""
     if len(pattern) > MAX_PATTERN_LENGTH:
-        raise _refused(f"a pattern of {len(pattern):,} letters is not matched.", where, "write a shorter one")
+        what = f"a pattern of {len(pattern):,} letters is not matched."
+        raise refusal(what, where=where, way_out="write a shorter one")
     try:
         return _compiled(pattern)
     except (re.error, RecursionError, OverflowError, MemoryError) as error:
-        raise _refused(
-            f"{said[:200]!r} is no regular expression: {str(error)[:100]}.", where, "mend the pattern"
-        ) from error
+        what = f"{said[:200]!r} is no regular expression: {str(error)[:100]}."
+        raise refusal(what, where=where, way_out="mend the pattern") from error
 
 
-def _refused(what: str, where: str, way_out: str) -> InvalidLoraError:
-    return InvalidLoraError(what, where=where, way_out=way_out)
-
-
-def _matching_elsewhere(patterns: Sequence[Pattern], how: str, names: Sequence[str], *, where: str) -> list[list[str]]:
+def _matching_elsewhere(
+    patterns: Sequence[Pattern], how: str, names: Sequence[str], where: str, refusal: type[LoraSizeError]
+) -> list[list[str]]:
     import subprocess  # costs more to import than most requests take
 
     said = patterns[0].said[:200]
@@ -119,11 +134,10 @@ def _matching_elsewhere(patterns: Sequence[Pattern], how: str, names: Sequence[s
     except subprocess.TimeoutExpired as error:
         more = f" (with {len(patterns) - 1:,} more)" if len(patterns) > 1 else ""
         what = f"{said!r}{more} takes longer than {DEADLINE_SECONDS:g} s to match against the model's module names."
-        raise _refused(
-            what, where, "repeats inside repeats are what makes a pattern endless; write it without"
-        ) from error
+        way_out = "repeats inside repeats are what makes a pattern endless; write it without"
+        raise refusal(what, where=where, way_out=way_out) from error
     if worker.returncode != 0:
-        raise _refused(f"{said!r} could not be matched.", where, "write a simpler pattern")
+        raise refusal(f"{said!r} could not be matched.", where=where, way_out="write a simpler pattern")
     return [[names[number] for number in numbers] for numbers in json.loads(worker.stdout)]
 
 

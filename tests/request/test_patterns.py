@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from estimator.errors import InvalidLoraError
-from estimator.lora import patterns
-from estimator.lora.patterns import fullmatching
+from estimator.request import patterns
+from estimator.request.patterns import fullmatching
 
 NAMES = ["model.layers.0.q_proj", "model.layers.1.v_proj", "lm_head"]
 
