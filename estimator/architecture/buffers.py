@@ -133,7 +133,7 @@ def _positions(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Sha
     """As many as the position embedding beside it has rows."""
     for name in ("position_embeddings", "position_embedding", "positions_embed", "embed_positions", "pos_embed"):
         found = shapes.get(f"{wanted.module}.{name}.weight")
-        if found is not None:
+        if found:
             return (1, found[0] - (2 if wanted.cls.startswith(_OFFSET_BY_TWO) else 0))
     stated = _first(config, *_POSITIONS, "max_positions")
     return (1, stated) if stated else None

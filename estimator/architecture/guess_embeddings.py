@@ -102,4 +102,5 @@ def _joined(path: str, name: str) -> str:
 
 
 def _rows(module: Module | None) -> int | None:
-    return module.parameters[0].shape[0] if module is not None and module.parameters else None
+    shape = module.parameters[0].shape if module is not None and module.parameters else ()
+    return shape[0] if shape else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from estimator.errors import MalformedConfigError
@@ -72,18 +72,20 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     for name, group in (fields.get("config_groups") or {}).items():
         _check(group, _IN_A_GROUP, f"config_groups.{str(name)[:40]}.")
         for part in ("weights", "input_activations", "output_activations"):
-            _check(group.get(part) or {}, _ANYWHERE, f"config_groups.{str(name)[:40]}.{part}.")
-    inner = (fields.get("quant_config") or {}).get("weight_quant_params")
+            inner = group.get(part) or {}
+            _check(inner, _ANYWHERE, f"config_groups.{str(name)[:40]}.{part}.", never_null=("num_bits",))
+    params = (fields.get("quant_config") or {}).get("weight_quant_params")
     for name, own in ((name, own) for name, own in fields.items() if isinstance(own, Mapping)):  # MLX, by layer
         _check(own, _ANYWHERE, f"{str(name)[:60]}.")
-    _check({"weight_quant_params": inner}, {"weight_quant_params": _OBJECT}, "quant_config.")
-    _check(inner or {}, _ANYWHERE, "quant_config.weight_quant_params.")
+    _check({"weight_quant_params": params}, {"weight_quant_params": _OBJECT}, "quant_config.")
+    _check(params or {}, _ANYWHERE, "quant_config.weight_quant_params.")
 
 
-def _check(fields: Mapping[str, Any], rules: Rules, within: str) -> None:
+def _check(fields: Mapping[str, Any], rules: Rules, within: str, *, never_null: Container[str] = ()) -> None:
+    """`never_null`: what may not be null; nearly every field may, and is as if it were not there."""
     for name in rules.keys() & fields.keys():
         holds, wanted = rules[name]
-        if fields[name] is not None and not holds(fields[name]):
+        if (fields[name] is not None or name in never_null) and not holds(fields[name]):
             what = f"{within}{name} of quantization_config is {repr(fields[name])[:60]}, not {wanted}."
             raise MalformedConfigError(
                 what, where="quantization_config in config.json", way_out="mend it, or fetch config.json again"

@@ -39,7 +39,7 @@ class BaseCache:
     def __init__(self) -> None:
         self._bases: dict[str, Base | LoraSizeError] = {}
         self._sizes: dict[tuple[int, LoadOptions], BaseSizes] = {}
-        self._checks: dict[int, CrossCheck] = {}
+        self._checks: dict[int, tuple[CrossCheck, tuple[Note, ...]]] = {}
 
     def base(self, request: Request, task: str | None, progress: Progress = None) -> Base:
         """Raises what load_base raises, the second time as well."""
@@ -61,9 +61,11 @@ class BaseCache:
             self._sizes[key] = base_sizes(base.tree, base.checkpoint, load)
         return self._sizes[key]
 
-    def cross_check(self, base: Base) -> CrossCheck:
+    def cross_check(self, base: Base) -> tuple[CrossCheck, tuple[Note, ...]]:
+        """Headers, files and config.json held against each other, and what there is to say of how that went."""
         if id(base) not in self._checks:
-            self._checks[id(base)] = cross_check(base.checkpoint, base.config, base.tree, _by_config(base))
+            by_config, notes = _by_config(base)
+            self._checks[id(base)] = cross_check(base.checkpoint, base.config, base.tree, by_config), notes
         return self._checks[id(base)]
 
 
@@ -75,17 +77,22 @@ def _import_rooms() -> None:
     import estimator.checkpoint.index  # noqa: F401
 
 
-def _by_config(base: Base) -> ModuleTree | None:
-    """The tree that config.json alone gives, beside one from headers; None where there are no formulas for it."""
+def _by_config(base: Base) -> tuple[ModuleTree | None, tuple[Note, ...]]:
+    """The tree that config.json alone gives, beside one from headers; None where there are no formulas for it.
+
+    The headers have answered already: a config.json that nothing can be computed from is worth a word, not the answer.
+    """
     from estimator.architecture.from_config import from_config
 
     if base.checkpoint is None or base.tree.basis != "exact":
-        return None
+        return None, ()
     try:
         tree = from_config(base.config, task=base.task, num_labels=base.num_labels)
     except NoWeightsError:
-        return None
-    return tree if tree.architecture == base.tree.architecture else None
+        return None, ()
+    except LoraSizeError as error:
+        return None, (Note("config_not_compared", f"The headers could not be held against config.json: {error.what}"),)
+    return (tree if tree.architecture == base.tree.architecture else None), ()
 
 
 def load_base(request: Request, task: str | None, progress: Progress = None) -> Base:

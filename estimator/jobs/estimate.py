@@ -32,15 +32,24 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     loaded = bases.sizes(base, load)
     adaptation, target_notes = _adapt(loaded.model, given, request)
     sizes, size_notes = _honest_sizes(base, loaded, load)
+    check, check_notes = bases.cross_check(base)
     return Answer(
         found=base.found,
         tree=base.tree,
         adaptation=adaptation,
         base=sizes,
-        cross_check=bases.cross_check(base),
+        cross_check=check,
         file_bytes=None if adaptation.save_error else adapter_file_bytes(adaptation.tensors)[0],
         comparison_bytes=_comparison_bytes(sizes, load),
-        notes=(*base.notes, *base.tree.notes, *target_notes, *adaptation.notes, *loaded.notes, *size_notes),
+        notes=(
+            *base.notes,
+            *base.tree.notes,
+            *target_notes,
+            *adaptation.notes,
+            *loaded.notes,
+            *size_notes,
+            *check_notes,
+        ),
     )
 
 

@@ -54,6 +54,13 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
         pytest.param(
             {"config_groups": {"g": {"weights": {"num_bits": "x"}}}}, "config_groups.g.weights.num_bits", id="deep down"
         ),
+        *(
+            pytest.param(
+                {"config_groups": {"g": {part: {"num_bits": bits}}}}, f"{part}.num_bits", id=f"{bits!r:.9} bits of {part}"
+            )
+            for part in ("weights", "input_activations")
+            for bits in (None, 0, -4, True, 4.0, "4", [4], {}, 2**80, float("nan"), float("inf"))
+        ),
         pytest.param({"quant_config": 4}, "quant_config", id="HQQ's settings as a number"),
         pytest.param({"quant_config": {"weight_quant_params": []}}, "weight_quant_params", id="HQQ's as a list"),
         pytest.param({"model.layers.0.q_proj": {"bits": -4}}, "model.layers.0.q_proj.bits", id="one of MLX's layers"),

@@ -55,7 +55,7 @@ def _packed(weight: Parameter, weights: Weights, style: str) -> tuple[Parameter,
     out, columns = weight.shape
     if style in FOUR_BIT_FLOATS:
         return (Parameter("weight_packed", (out, columns // 2), "U8", True),)
-    words = ceil(columns * int(weights["num_bits"]) / 32)
+    words = ceil(columns * _bits(weights) / 32)
     return (
         Parameter("weight_packed", (out, words), "I32", True),
         Parameter("weight_shape", (2,), "I64", True),
@@ -78,8 +78,12 @@ def _scales(weight: Parameter, weights: Weights, style: str, dtype: str) -> tupl
 def _zero_point(shape: tuple[int, ...], weights: Weights, style: str) -> tuple[tuple[int, ...], str]:
     """As the file has it: packed along the rows where the weight is packed and groups have their own."""
     if "pack" in style and weights.get("strategy") in ("group", "channel"):
-        return (ceil(shape[0] * int(weights["num_bits"]) / 32), *shape[1:]), "I32"
+        return (ceil(shape[0] * _bits(weights) / 32), *shape[1:]), "I32"
     return shape, "I8"
+
+
+def _bits(weights: Weights) -> int:
+    return int(weights.get("num_bits", 8))  # as `QuantizationArgs` has it where nothing is said
 
 
 def _scale_shape(shape: tuple[int, ...], weights: Weights) -> tuple[int, ...]:

@@ -1,0 +1,63 @@
+"""A base whose headers answer, whatever config.json says beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estimator.errors import LoraSizeError
+from estimator.jobs.estimate import estimate
+from estimator.report.document import to_document
+from estimator.request.request import Request
+from tests.hub.models import CONFIG, TINY, header_of, weights_file
+
+
+def document(folder: Path, **fields: Any) -> dict[str, Any]:
+    file = weights_file(header_of(TINY))
+    (folder / "model.safetensors").write_bytes(file.part(0, file.size - 1))
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **fields}))
+    return to_document(estimate(Request(model=str(folder), lora={"target_modules": "all-linear"})))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"intermediate_size": "wide"}, id="a word"),
+        pytest.param({"intermediate_size": [160]}, id="a list"),
+        pytest.param({"intermediate_size": None}, id="nothing"),
+        pytest.param({"head_dim": -1}, id="below nought"),
+        pytest.param({"attention_bias": "maybe"}, id="a word for yes or no"),
+    ],
+)
+def test_a_config_that_cannot_be_compared_is_a_note(tmp_path: Path, fields: dict[str, Any]) -> None:
+    good, odd = document(tmp_path), document(tmp_path, **fields)
+    assert odd["adapter"] == good["adapter"]
+    assert odd["cross_check"] == good["cross_check"]
+
+
+def test_the_note_says_what_config_json_holds(tmp_path: Path) -> None:
+    notes = {note["code"]: note["message"] for note in document(tmp_path, intermediate_size="wide")["notes"]}
+    assert "intermediate_size is 'wide'" in notes["config_not_compared"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        pytest.param({"architectures": ["NoSuchClass"], "model_type": "none"}, list(TINY), id="a class nobody knows"),
+        pytest.param(
+            {"architectures": ["BertForMaskedLM"], "model_type": "bert"},
+            ["bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight"],
+            id="positions without rows",
+        ),
+    ],
+)
+def test_weights_that_are_all_scalars_are_no_layers(tmp_path: Path, fields: dict[str, Any], names: list[str]) -> None:
+    file = weights_file(header_of(dict.fromkeys(names, ("F32", ()))))
+    (tmp_path / "model.safetensors").write_bytes(file.part(0, file.size - 1))
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **fields}))
+    with pytest.raises(LoraSizeError) as refused:
+        estimate(Request(model=str(tmp_path), lora={"target_modules": "all-linear"}))
+    assert refused.value.code in ("no_target_modules", "malformed_header")
