@@ -130,7 +130,9 @@ def build(run):
     from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
     AttentionInterface.register("counted_flash", flash_attention)
-    fields = {"max_position_embeddings": 32_768} | SHAPES[run["shape"]]
+    fields = dict(SHAPES[run["shape"]])
+    if "n_positions" not in fields:
+        fields = {"max_position_embeddings": 32_768} | fields
     kind = fields.pop("model_type")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(

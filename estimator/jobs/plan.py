@@ -17,10 +17,10 @@ from estimator.jobs.largest import Ask, fits, largest, positions
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.blocks import shape_of
+from estimator.sizes.blocks import is_repeated, shape_of
 from estimator.sizes.memory import BaseInMemory, Memory, training_memory
 from estimator.sizes.optimizers import Trained
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.training import TODAY, Adapter, Software, Training
 
 _ASSUMED_DTYPE = Note(
     "dtype_assumed",
@@ -110,7 +110,7 @@ def _with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) ->
     return replace(memory, components=components, **raised)
 
 
-def memory_of(answer: Answer, training: Training) -> Memory:
+def memory_of(answer: Answer, training: Training, software: Software = TODAY) -> Memory:
     """Bytes on each GPU for this estimate and run."""
     base, adaptation = answer.base, answer.adaptation
     footprint, prepared = base.loaded.footprint_bytes, base.loaded.prepared_footprint_bytes
@@ -125,6 +125,7 @@ def memory_of(answer: Answer, training: Training) -> Memory:
         shape_of(answer.tree),
         BaseInMemory(
             weight_bytes=(footprint if prepared is None else prepared) + (base.loaded.state_bytes or 0),
+            outer_bytes=_outer_elements(answer) * BITS[base.loaded.dtype or "F32"] // 8,
             width=BITS[base.loaded.dtype or "F32"] // 8,
             packed=quantised,
             kbit=prepared is not None and prepared > footprint,
@@ -140,7 +141,14 @@ def memory_of(answer: Answer, training: Training) -> Memory:
         ),
         trained,
         training,
+        software,
     )
+
+
+def _outer_elements(answer: Answer) -> int:
+    """Elements of what stands outside the repeated layers; tied ones once."""
+    modules = [m for m in answer.tree.modules if not is_repeated(m.name)]
+    return sum(prod(p.shape) for m in modules for p in m.parameters if f"{m.name}.{p.name}" not in answer.tree.tied)
 
 
 def trained_of(answer: Answer) -> list[Trained]:

@@ -81,6 +81,11 @@ def shape_of(tree: ModuleTree) -> Shape:
     )
 
 
+def is_repeated(name: str) -> bool:
+    """Whether a module is part of a numbered layer."""
+    return _BLOCK.match(name) is not None
+
+
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of config.json that tells of the language model."""
     for name in ("text_config", "llm_config", "language_config"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from estimator.sizes.blocks import Block, Linear, Norm, Shape
 from estimator.sizes.tape import Tape, Tensor
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.training import TODAY, Adapter, Software, Training
 
 _STEPS = {"gelu_new": 4, "gelu_fast": 4, "gelu_accurate": 4, "quick_gelu": 3}  # tensors kept by those written in Python
 _BEHIND_MLP = re.compile("post_(?:feedforward|ff|mlp)")
@@ -32,10 +32,8 @@ class Setting:
     head_width: int = 2  # of the output head
     kbit: bool = False  # prepare_model_for_kbit_training: norms and embeddings are float32
     packed: frozenset[str] = frozenset()  # matrices in 4 bits: unpacked each time they are used
-    keeps_packed_inputs: bool = False  # bitsandbytes before 0.43 (autograd/_functions.py, MatMul4Bit)
     padded: bool = False  # a padding mask makes sdpa repeat key and value for each head (sdpa_attention.py)
-    views_fused_value: bool = False  # value is a view of what one matrix made of query, key and value
-    fused_kernels: bool = False  # norms and gated MLPs as liger-kernel and Unsloth have them
+    software: Software = TODAY
 
     @property
     def autocast(self) -> bool:
@@ -94,7 +92,7 @@ def _norm(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 0
     elements = elements or x.elements
     rows = 4 * tape.tokens * (elements // norm.width)
     out = 4 if setting.kbit else x.width
-    if setting.fused_kernels:
+    if setting.software.fused_kernels:
         return tape.run((x,), elements, out, saves=(x,), keeps=rows)
     if not norm.is_rms:
         return tape.run((x,), elements, 4 if setting.autocast else out, saves=(x,), keeps=2 * rows)
@@ -157,7 +155,7 @@ def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     rows = 4 * tape.tokens * setting.shape.heads
     if setting.padded and setting.training.attention == "sdpa" and block.key_value < block.query:
         heads = (heads[0], *(tape.run((t,), block.query, t.width) for t in heads[1:]))
-    if setting.views_fused_value:
+    if setting.software.views_fused_value:
         rows += tape.tokens * (block.query + block.key_value) * heads[0].width
     return tape.run(heads, block.query, heads[0].width, saves=heads, saves_output=True, keeps=rows)
 
@@ -196,7 +194,7 @@ def _activated(tape: Tape, made: list[Tensor], block: Block, setting: Setting) -
     """act(gate) * up, or act(up)."""
     inner, gate, up, width = block.inner, made[0], made[-1], made[0].width
     activation = setting.shape.activation
-    if block.is_gated and setting.fused_kernels:
+    if block.is_gated and setting.software.fused_kernels:
         return tape.run((gate, up), inner, width, saves=(gate, up))
     extra = _STEPS.get(activation, 1) - 1
     acted = tape.run(
@@ -230,7 +228,7 @@ def _linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
     unpacked = 2 * item.inputs * item.outputs
     if item.name in setting.packed:
         narrow = 2 * elements if x.width == 4 else 0
-        keeps = 2 * elements if setting.keeps_packed_inputs else 0
+        keeps = 2 * elements if setting.software.keeps_packed_inputs else 0
         out = tape.run((x,), item.outputs, x.width, keeps=keeps, scratch=unpacked + narrow)
     else:
         width = 2 if setting.autocast else setting.base_width

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 from estimator.sizes.blocks import Shape
 from estimator.sizes.layer_tape import Setting
-from estimator.sizes.optimizers import Trained, is_paged, state_bytes, step_bytes
-from estimator.sizes.step import Loss, Step, training_step
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.optimizers import Trained, is_paged, step_bytes
+from estimator.sizes.sharding import Resident, resident
+from estimator.sizes.step import Step, training_step
+from estimator.sizes.training import TODAY, Adapter, Software, Training
 
 # The driver's context and the kernels that torch and cuBLAS load: smallest, usual and largest.
 CONTEXT_BYTES = (300 * 2**20, 550 * 2**20, 1200 * 2**20)
@@ -33,6 +34,8 @@ USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, 
 # Fitted to the allocator's own rules, played over the steps of fixtures/memory/steps.jsonl (median error 1 %).
 _CACHED_HEAD, _CACHED_WALK, _CACHED_KEPT, _CACHED_SMALL = 0.15, 0.5, 0.05, 100 * 10**6
 _LOADING_REST = 2 * 10**9  # upper bound of what loading and evaluation leave in the allocator's cache
+_LEAST = Software(fused_kernels=True, in_place_loss=True, narrow_loss=True, packs_experts=True)
+_MOST = Software(shifts_logits=True, keeps_packed_inputs=True, views_fused_value=True)
 _PACKED = 0.5625  # bytes of an element in 4 bits, with a float32 for each block of 64
 
 
@@ -54,6 +57,7 @@ class BaseInMemory:
     """The base as loaded."""
 
     weight_bytes: int  # parameters, buffers and quantisation state
+    outer_bytes: int = 0  # of these, what stands outside the repeated layers
     width: int  # bytes of an element of what is not quantised
     packed: frozenset[str] = frozenset()  # names of the matrices that are unpacked each time they are used
     expert_elements: int = 0  # of fused experts, kept unquantised today, packed one by one before transformers 5
@@ -69,43 +73,35 @@ class Memory:
     moment: str  # "loss" | "backward" | "optimizer step": where the middle has its peak
 
 
-class _Resident(NamedTuple):
-    """What stays, on one rank."""
-
-    weights: int
-    adapter: int
-    gradients: int
-    states: int
-    buckets: int
-
-
 def training_memory(
-    shape: Shape, base: BaseInMemory, adapter: Adapter, trained: Iterable[Trained], training: Training
+    shape: Shape,
+    base: BaseInMemory,
+    adapter: Adapter,
+    trained: Iterable[Trained],
+    training: Training,
+    software: Software = TODAY,
 ) -> Memory:
-    """Bytes on each GPU. Raises UsageError for an optimizer that is not known."""
+    """Bytes on each GPU; software: of the middle. Raises UsageError for an optimizer that is not known."""
     trained = list(trained)
-    resident = _resident(base, adapter, trained, training)
-    steps = _steps(shape, base, adapter, training, resident.gradients)
-    states = 0 if is_paged(training.optimizer) else resident.states
-    floors = _floors(shape, base)
-    weights = (resident.weights - sum(floors), resident.weights, resident.weights)
-    update = resident.gradients + step_bytes(training.optimizer, trained)
-    slack = (0, 0, WORKSPACE_BYTES + _gathered(base, training))
+    kept = resident(base.weight_bytes, base.outer_bytes, len(shape.blocks), base.width, adapter, trained, training)
+    steps = _steps(shape, base, adapter, training, software, kept)
+    floors = _floors(shape, base, kept.shares)
+    usual = kept.weights - (floors[0] if software.packs_experts else 0)
+    weights = (max(kept.weights - sum(floors), 0), usual, kept.weights)
+    stays = [_stays(kept, training, upper=upper) for upper in (False, False, True)]
+    again = steps[2].walk if training.strategy == "fsdp" and kept.shares > 1 else 0
+    slack = (0, 0, WORKSPACE_BYTES + kept.gathers_more + again)
+    update = kept.gradients.expected + step_bytes(training.optimizer, trained) // kept.shares
     peaks = [max(step.forward, step.loss, step.backward, update) for step in steps]
-    allocated = Bounds(
-        *(
-            w + resident.adapter + states + resident.buckets + p + s
-            for w, p, s in zip(weights, peaks, slack, strict=True)
-        )
-    )
+    allocated = Bounds(*map(sum, zip(weights, stays, peaks, slack, strict=True)))
     cached = [0, _cached(steps[1]), peaks[2] + _LOADING_REST]
-    reserved = Bounds(*(a + c for a, c in zip(allocated, cached, strict=True)))
-    device = Bounds(*(r + c for r, c in zip(reserved, CONTEXT_BYTES, strict=True)))
-    paged = resident.states - states
+    reserved = Bounds(*map(sum, zip(allocated, cached, strict=True)))
+    device = Bounds(*map(sum, zip(reserved, CONTEXT_BYTES, strict=True)))
+    paged = kept.states.upper if is_paged(training.optimizer) else 0
     middle = steps[1]
     moments = {"forward": middle.forward, "loss": middle.loss, "backward": middle.backward, "optimizer step": update}
     return Memory(
-        components=_components(resident, weights, states, steps, cached, slack),
+        components=_components(kept, weights, training, steps, cached, slack),
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
@@ -113,7 +109,21 @@ def training_memory(
     )
 
 
-def _steps(shape: Shape, base: BaseInMemory, adapter: Adapter, training: Training, gradients: int) -> list[Step]:
+def _stays(kept: Resident, training: Training, *, upper: bool) -> int:
+    """Adapter, optimizer state and buckets; gradients are part of the step."""
+    spans = (kept.adapter, kept.buckets, *(() if is_paged(training.optimizer) else (kept.states,)))
+    more = kept.gradients.upper - kept.gradients.expected if upper else 0
+    return sum(span.upper if upper else span.expected for span in spans) + more
+
+
+def _steps(
+    shape: Shape,
+    base: BaseInMemory,
+    adapter: Adapter,
+    training: Training,
+    software: Software,
+    kept: Resident,
+) -> list[Step]:
     """The step as it is at least, as the middle, and as it is at most."""
     share = 1.0 if training.packing else SHORTEST_SHARE
     shorter = replace(training, sequence_length=ceil(share * training.sequence_length))
@@ -125,17 +135,18 @@ def _steps(shape: Shape, base: BaseInMemory, adapter: Adapter, training: Trainin
         head_width=4 if base.kbit else base.width,
         kbit=base.kbit,
         packed=base.packed,
+        padded=not training.packing and training.batch_size > 1,
+        software=software,
     )
-    low = replace(middle, training=shorter, fused_kernels=True, head_width=base.width)
+    low = replace(middle, training=shorter, head_width=base.width, software=_LEAST, padded=False)
     high = replace(
         middle,
         adapter=replace(adapter, dropout=adapter.dropout or USUAL_DROPOUT),
-        keeps_packed_inputs=True,
         padded=not training.packing,
-        views_fused_value=True,
+        software=_MOST,
     )
-    losses = (Loss(in_place=True), Loss(), Loss(shifts_logits=True))
-    return [training_step(setting, loss, gradients) for setting, loss in zip((low, middle, high), losses, strict=True)]
+    steps = [training_step(setting, kept.gradients.expected) for setting in (low, middle, high)]
+    return [step.beside(*kept.gathered) for step in steps]
 
 
 def _cached(step: Step) -> int:
@@ -143,58 +154,35 @@ def _cached(step: Step) -> int:
     return int(_CACHED_HEAD * step.head + _CACHED_WALK * step.walk + _CACHED_KEPT * step.kept) + _CACHED_SMALL
 
 
-def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:
+def _floors(shape: Shape, base: BaseInMemory, shares: int) -> tuple[int, int]:
     """Bytes by which weights may be smaller: packed experts; embeddings and head in 16 bits under k-bit preparation."""
     packed = int(((4 if base.kbit else base.width) - _PACKED) * base.expert_elements)
-    return packed, 2 * 2 * shape.vocabulary * shape.hidden if base.kbit and base.width == 2 else 0
+    narrow = 2 * 2 * shape.vocabulary * shape.hidden if base.kbit and base.width == 2 else 0
+    return packed // shares, narrow // shares
 
 
 def _components(
-    resident: _Resident, weights: tuple[int, int, int], states: int, steps: list[Step], cached: list[int],
+    kept: Resident, weights: tuple[int, int, int], training: Training, steps: list[Step], cached: list[int],
     slack: tuple[int, int, int],
 ) -> tuple[Component, ...]:  # fmt: skip
     low, _, high = steps
+    states = kept.states._replace(expected=0) if is_paged(training.optimizer) else kept.states
     parts = (
-        Component("base weights", weights[0], weights[2], "exact" if weights[0] == weights[2] else "modelled"),
-        Component("adapter weights", resident.adapter, resident.adapter, "exact"),
-        Component("gradients", resident.gradients, resident.gradients, "exact"),
-        Component("optimizer state", states, resident.states, "exact"),
-        Component("gradient buckets", resident.buckets, resident.buckets, "exact"),
+        _component("base weights", weights[0], weights[2]),
+        _component("adapter weights", *kept.adapter),
+        _component("gradients", *kept.gradients),
+        Component("optimizer state", *states, "exact" if kept.states[0] == kept.states[1] else "modelled"),
+        _component("gradient buckets", *kept.buckets),
+        Component("gathered weights", kept.gathered[1], kept.gathered[2] + kept.gathers_more, "modelled"),
         Component("activations kept", low.kept, high.kept, "modelled"),
         Component("backward through one layer", low.walk, high.walk, "modelled"),
         Component("logits and loss", low.head, high.head, "modelled"),
-        Component("workspaces", slack[0], slack[2], "modelled"),
+        Component("workspaces", slack[0], slack[2] - kept.gathers_more, "modelled"),
         Component("cached and fragmented", cached[0], cached[2], "modelled"),
         Component("CUDA context", CONTEXT_BYTES[0], CONTEXT_BYTES[2], "modelled"),
     )
     return tuple(part for part in parts if part.upper_bytes)
 
 
-_SHARDED = {
-    "ddp": (),
-    "zero1": ("states",),
-    "zero2": ("states", "gradients"),
-    "zero3": ("states", "gradients", "weights", "adapter"),
-    "fsdp": ("states", "gradients", "weights", "adapter"),
-}
-
-
-def _resident(base: BaseInMemory, adapter: Adapter, trained: list[Trained], training: Training) -> _Resident:
-    """Base, adapter, gradients, optimizer state and DDP's buckets on one rank; shards are rounded up."""
-    parts = {
-        "weights": base.weight_bytes,
-        "adapter": adapter.parameter_bytes,
-        "gradients": adapter.parameter_bytes,
-        "states": state_bytes(training.optimizer, trained),
-    }
-    sharded = _SHARDED[training.strategy] if training.gpus > 1 else ()
-    for name in sharded:
-        parts[name] = -(-parts[name] // training.gpus)
-    # torch's DistributedDataParallel keeps flat buckets beside the gradients (gradient_as_bucket_view=False).
-    buckets = adapter.parameter_bytes if training.gpus > 1 and training.strategy == "ddp" else 0
-    return _Resident(*parts.values(), buckets)
-
-
-def _gathered(base: BaseInMemory, training: Training) -> int:
-    """Upper bound of what ZeRO-3 or FSDP have gathered at once: two layers' worth is far below a tenth of a model."""
-    return base.weight_bytes // 10 if training.gpus > 1 and training.strategy in ("zero3", "fsdp") else 0
+def _component(name: str, lower: int, upper: int) -> Component:
+    return Component(name, lower, upper, "exact" if lower == upper else "modelled")

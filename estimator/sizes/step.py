@@ -16,13 +16,6 @@ from estimator.sizes.layer_tape import Setting, final_norm, layer
 from estimator.sizes.tape import Played, Tape, Tensor
 
 
-class Loss(NamedTuple):
-    """How logits become a loss: bytes for each vocabulary entry that standard losses make."""
-
-    shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a float32 copy without the last token
-    in_place: bool = False  # Unsloth's kernel keeps the logits and writes their gradient over them
-
-
 class Step(NamedTuple):
     """Bytes beside weights, adapter and optimizer state. Each moment is the most that lives while it lasts."""
 
@@ -33,8 +26,12 @@ class Step(NamedTuple):
     walk: int  # of `backward`, what one layer needs beside what is kept
     head: int  # of `loss`, what the head needs beside what is kept
 
+    def beside(self, forward: int, loss: int, backward: int) -> Step:
+        """The step with so many bytes more at each moment."""
+        return self._replace(forward=self.forward + forward, loss=self.loss + loss, backward=self.backward + backward)
 
-def training_step(setting: Setting, loss: Loss, gradient_bytes: int) -> Step:
+
+def training_step(setting: Setting, gradient_bytes: int) -> Step:
     """The step of this model and run; gradient_bytes: of the adapter's gradients."""
     shape, tokens = setting.shape, setting.training.tokens
     x_bytes = tokens * shape.hidden * setting.residual
@@ -46,7 +43,7 @@ def training_step(setting: Setting, loss: Loss, gradient_bytes: int) -> Step:
         running = part.forward - part.kept if checkpointed else part.forward
         forward = max(forward, kept + x_bytes + running)
         kept += own
-    head = _head(setting, loss)
+    head = _head(setting)
     kept_by_head = head.kept + (x_bytes if head.keeps_input else 0)
     gradients = gradient_bytes if setting.training.gradient_accumulation > 1 else 0
     in_loss = max(head.forward + x_bytes + _cached(setting), head.backward + (kept_by_head - head.kept)) + gradients
@@ -101,7 +98,7 @@ def _likeness(block: Block, setting: Setting) -> object:
     return matrices, block.norms, block.query, block.key_value, block.inner, block.experts
 
 
-def _head(setting: Setting, loss: Loss) -> Played:
+def _head(setting: Setting) -> Played:
     """Final norm, logits and loss."""
     tape = Tape(setting.training.tokens)
     x = tape.input(setting.shape.hidden, setting.residual)
@@ -109,7 +106,7 @@ def _head(setting: Setting, loss: Loss) -> Played:
     if not setting.shape.vocabulary:
         return tape.play(normed)
     kinds = {"fused": _fused_loss, "chunked": _chunked_loss}
-    out = kinds.get(setting.training.loss, _whole_loss)(tape, normed, setting, loss)
+    out = kinds.get(setting.training.loss, _whole_loss)(tape, normed, setting)
     tape.hold(normed)
     return tape.play(out)
 
@@ -131,36 +128,39 @@ def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     return logits
 
 
-def _whole_loss(tape: Tape, x: Tensor, setting: Setting, loss: Loss) -> Tensor:
+def _whole_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """ForCausalLMLoss: logits as float32, their log-softmax, the negative log-likelihood."""
-    entries = setting.shape.vocabulary
+    entries, software = setting.shape.vocabulary, setting.software
     logits = _logits(tape, x, setting)
     wide = logits if logits.width == 4 else tape.run((logits,), entries, 4)
-    if loss.in_place:
-        out = tape.run((wide,), 1, 4, saves=(wide,), passes=True)
-        tape.hold(logits)
+    named = (wide,) if software.drops_logits else (logits, wide)
+    source = tape.run((wide,), entries, 4) if software.shifts_logits else wide
+    if software.in_place_loss:
+        out = tape.run((source,), 1, 4, saves=(source,), passes=True)
+        tape.hold(*named)
         return out
-    source = tape.run((wide,), entries, 4) if loss.shifts_logits else wide
     chances = tape.run((source,), entries, 4, saves_output=True)
-    tape.hold(logits, wide, source)
+    tape.hold(*named, source)
     out = tape.run((chances,), 1, 4)
-    tape.hold(logits)
+    tape.hold(named[0])
     return out
 
 
-def _chunked_loss(tape: Tape, x: Tensor, setting: Setting, loss: Loss) -> Tensor:
+def _chunked_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """Logits whole, log-softmax a chunk at a time: float32 (torchtune) or the logits' own dtype (litgpt)."""
     logits = _logits(tape, x, setting)
-    width = logits.width if loss.in_place else 4
+    width = logits.width if setting.software.narrow_loss else 4
     chances = tape.run((logits,), setting.shape.vocabulary, width, saves_output=True, passes=True)
     tape.hold(logits)
     return tape.run((chances,), 1, 4, passes=True)
 
 
-def _fused_loss(tape: Tape, x: Tensor, setting: Setting, loss: Loss) -> Tensor:
+def _fused_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """liger-kernel (0.6, ops/fused_linear_cross_entropy.py): rows of logits at a time; the gradient is made at once."""
     entries, hidden = setting.shape.vocabulary, setting.shape.hidden
     rows = ceil(tape.tokens / ceil(entries / max(hidden, 1)))
     rows = min(1 << max(rows - 1, 0).bit_length(), tape.tokens)
     gradient = tape.tokens * hidden * x.width
-    return tape.run((x,), 1, 4, keeps=gradient, scratch=rows * entries * (x.width if loss.in_place else 4))
+    return tape.run(
+        (x,), 1, 4, keeps=gradient, scratch=rows * entries * (x.width if setting.software.in_place_loss else 4)
+    )

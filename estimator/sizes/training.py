@@ -6,6 +6,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """What releases and kernels decide; the defaults are transformers 5.23, PEFT 0.21.2 and bitsandbytes 0.50."""
+
+    fused_kernels: bool = False  # norms and gated MLPs as liger-kernel and Unsloth have them
+    in_place_loss: bool = False  # Unsloth's and liger-kernel's cross entropy write the gradient over the logits
+    narrow_loss: bool = False  # log-softmax in the dtype of the logits (litgpt)
+    shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
+    drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
+    keeps_packed_inputs: bool = False  # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit)
+    views_fused_value: bool = False  # value is a view of what one matrix made of query, key and value (litgpt)
+    packs_experts: bool = False  # transformers 4 kept experts one by one, and quantised them
+
+
+TODAY = Software()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     batch_size: int = 8  # examples on each device: per_device_train_batch_size
     gradient_accumulation: int = 1

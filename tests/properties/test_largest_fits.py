@@ -67,9 +67,14 @@ def test_search_finds_the_threshold(limit: int, threshold: int) -> None:
     assert plan.largest_value(lambda n: n <= threshold, limit) == expected
 
 
-@given(rank=st.integers(1, 256), batch=st.integers(1, 64))
-def test_bounds_are_in_order(rank: int, batch: int) -> None:
-    run = memory(rank, batch_size=batch)
+@given(
+    rank=st.integers(1, 256),
+    batch=st.integers(1, 64),
+    gpus=st.integers(1, 64),
+    strategy=st.sampled_from(("ddp", "zero1", "zero2", "zero3", "fsdp")),
+)
+def test_bounds_are_in_order(rank: int, batch: int, gpus: int, strategy: str) -> None:
+    run = memory(rank, batch_size=batch, gpus=gpus, strategy=strategy)
     for peak in (run.allocated, run.reserved, run.device):
         assert 0 < peak.lower <= peak.expected <= peak.upper
     assert run.allocated.expected <= run.reserved.expected <= run.device.expected
@@ -86,10 +91,16 @@ BASES = BaseCache()
     checkpointing=st.booleans(),
     rank=st.integers(1, 64),
     optimizer=st.sampled_from(("adamw_torch", "paged_adamw_8bit", "sgd")),
+    share=st.sampled_from(
+        [(1, "ddp"), *((n, s) for n in (2, 7, 64) for s in ("ddp", "zero1", "zero2", "zero3", "fsdp"))]
+    ),
 )
-def test_what_largest_says_plan_says(gpu, batch, length, checkpointing, rank, optimizer) -> None:
+def test_what_largest_says_plan_says(gpu, batch, length, checkpointing, rank, optimizer, share) -> None:
     request = Request(model="qwen2.5-0.5b", r=rank, targets="qkvo")
-    run = Training(batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, optimizer=optimizer)
+    run = Training(
+        batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, optimizer=optimizer,
+        gpus=share[0], strategy=share[1],
+    )  # fmt: skip
     found = plan_run(request, run, gpu).largest
 
     def fits(name: str, value: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.sizes.blocks import shape_of
 from estimator.sizes.layer_tape import Setting
-from estimator.sizes.step import Loss, training_step
+from estimator.sizes.step import training_step
 from estimator.sizes.training import Adapter, Training
 
 ROWS = Path(__file__).parents[2] / "fixtures" / "memory" / "saved_tensors.jsonl"
@@ -48,7 +48,7 @@ def test_kept_bytes_are_within_two_percent(row: dict) -> None:
     adapter = Adapter(ranks=dict.fromkeys(row["adapted"], row["r"]), parameters=0, parameter_bytes=0)
     shape = shape_of(tree_of(TREES[row["family"]]))
     setting = Setting(shape=shape, training=training, adapter=adapter, base_width=2)
-    kept = training_step(setting, Loss(), gradient_bytes=0).kept
+    kept = training_step(setting, gradient_bytes=0).kept
     assert kept == pytest.approx(row["saved_bytes"], rel=0.02)
 
 

@@ -13,7 +13,7 @@ from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
 from estimator.sizes.blocks import shape_of
 from estimator.sizes.layer_tape import Setting
-from estimator.sizes.step import Loss, Step, training_step
+from estimator.sizes.step import Step, training_step
 from estimator.sizes.training import Adapter, Training
 
 LINES = [
@@ -69,7 +69,7 @@ def played(row: dict) -> tuple[Step, int]:
         kbit=kbit,
         packed=frozenset(linear) if row["precision"] != "bf16" else frozenset(),
     )
-    return training_step(setting, Loss(), 4 * parameters), 4 * parameters
+    return training_step(setting, 4 * parameters), 4 * parameters
 
 
 def error(row: dict) -> float:

@@ -1,0 +1,72 @@
+"""What each GPU keeps, against DeepSpeed's own estimate and against torch's cuts."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.sizes.optimizers import Trained
+from estimator.sizes.sharding import resident
+from estimator.sizes.training import Adapter, Training
+
+PARAMETERS = 1_000_000
+TRAINED = [Trained((1000, 1000), 2)]
+ADAPTER = Adapter(ranks={}, parameters=PARAMETERS, parameter_bytes=2 * PARAMETERS, width=2)
+
+
+def kept(strategy: str, gpus: int, trained: list[Trained] = TRAINED, adapter: Adapter = ADAPTER):
+    run = Training(gpus=gpus, strategy=strategy, optimizer="adamw_torch")
+    return resident(8_000_000, 2_000_000, 6, 2, adapter, trained, run)
+
+
+@pytest.mark.parametrize("gpus", [2, 8, 64])
+def test_the_ceiling_of_zero2_is_deepspeeds_estimate(gpus: int) -> None:
+    """2 bytes of parameters, and 18 of gradients, copies and moments, cut; our moments are as wide as the parameters."""
+    parts = kept("zero2", gpus)
+    deepspeed = 2 * PARAMETERS + 18 * PARAMETERS // gpus
+    ours = parts.adapter.upper + parts.gradients.upper + parts.states.upper
+    narrow_moments = 2 * 2 * PARAMETERS // gpus
+    assert ours + narrow_moments == pytest.approx(deepspeed, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "weights", "adapter", "gradients"),
+    [
+        pytest.param("ddp", 8_000_000, 2_000_000, 2_000_000, id="everything on each"),
+        pytest.param("zero1", 8_000_000, 2_000_000, 2_000_000, id="state alone is cut"),
+        pytest.param("zero2", 8_000_000, 2_000_000, 500_000, id="gradients too"),
+        pytest.param("zero3", 2_000_000, 500_000, 500_000, id="weights too"),
+        pytest.param("fsdp", 2_000_000, 500_000, 500_000, id="as zero3"),
+    ],
+)
+def test_shares_of_four(strategy: str, weights: int, adapter: int, gradients: int) -> None:
+    parts = kept(strategy, 4)
+    assert (parts.weights, parts.adapter.expected, parts.gradients.expected) == (weights, adapter, gradients)
+
+
+def test_one_gpu_shares_nothing() -> None:
+    for strategy in ("ddp", "zero3", "fsdp"):
+        parts = kept(strategy, 1)
+        assert (parts.weights, parts.adapter, parts.buckets) == (8_000_000, (2_000_000, 2_000_000), (0, 0))
+        assert (parts.gathered, parts.gathers_more) == ((0, 0, 0), 0)
+
+
+def test_a_rank_below_the_number_of_gpus_leaves_shares_empty() -> None:
+    """torch's fully_shard cuts the first axis: of (8, 1000) each of 16 GPUs has one row or none, of (1000, 8) up to 63."""
+    trained = [Trained((8, 1000), 4), Trained((1000, 8), 4)]
+    adapter = Adapter(ranks={}, parameters=16_000, parameter_bytes=64_000)
+    parts = kept("fsdp", 16, trained, adapter)
+    assert parts.adapter.expected == 4_000
+    assert parts.adapter.upper == 4 * (1000 + 63 * 8)
+
+
+def test_small_parameters_stay_whole_under_zero3() -> None:
+    trained = [Trained((8, 1000), 2), Trained((1000, 1000), 2)]
+    adapter = Adapter(ranks={}, parameters=1_008_000, parameter_bytes=2_016_000, width=2)
+    parts = kept("zero3", 4, trained, adapter)
+    assert parts.adapter.upper == parts.adapter.expected + 16_000
+
+
+def test_what_is_gathered() -> None:
+    """2 MB outside six layers of 1 MB each: the root's all the time, one layer forward, two back."""
+    assert kept("fsdp", 4).gathered == (3_000_000, 2_000_000, 4_000_000)
+    assert kept("zero2", 4).gathered == (0, 0, 0)
