@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,11 +34,14 @@ if sys.argv[2] == "weighed":
 MOST_MEMORY = 400_000_000
 
 
-def start(hub: StandIn, folder: Path, id_: str, how: str = "online") -> subprocess.Popen[str]:
+def start(
+    hub: StandIn, folder: Path, id_: str, how: str = "online", *, before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder), "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-c", READ, id_, how]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, preexec_fn=before, **pipes)  # noqa: PLW1509
 
 
 def ended(process: subprocess.Popen[str]) -> object:
@@ -68,6 +73,30 @@ def test_a_process_killed_at_any_moment_leaves_a_cache_that_the_next_one_reads_o
             process.communicate()
             assert ended(start(hub, folder, "org/tiny", "offline")) in (whole, "offline")
             assert ended(start(hub, folder, "org/tiny")) == whole
+
+
+def no_room() -> None:
+    """No file may grow beyond a few bytes, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_answer(tmp_path: Path) -> None:
+    with StandIn([tiny_sharded()]) as hub:
+        whole = ended(start(hub, tmp_path / "roomy", "org/tiny"))
+        assert ended(start(hub, tmp_path / "full", "org/tiny", before=no_room)) == whole
+        kept = [path.name for path in (tmp_path / "full").rglob("*") if path.is_file() and path.name != "main"]
+        assert kept == []  # neither an entry nor the draft of one
+        assert ended(start(hub, tmp_path / "full", "org/tiny")) == whole
+        assert ended(start(hub, tmp_path / "full", "org/tiny", "offline")) == whole
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is where nobody may write")
+def test_a_cache_where_nobody_may_write_costs_no_answer() -> None:
+    with StandIn([tiny_sharded()]) as hub:
+        answers = [ended(start(hub, Path("/proc/no/cache"), "org/tiny")) for _ in range(2)]
+        assert isinstance(answers[0], list)
+        assert answers[0] == answers[1]
+        assert ended(start(hub, Path("/proc/no/cache"), "org/tiny", "offline")) == "offline"
 
 
 @pytest.mark.parametrize(
