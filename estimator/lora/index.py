@@ -13,6 +13,12 @@ _KEPT_TREES = 8
 _KEPT_ANSWERS = 256
 
 
+def suffixes_of(name: str) -> list[str]:
+    """`a.b.c` as c, b.c, a.b.c."""
+    parts = name.split(".")
+    return [".".join(parts[place:]) for place in reversed(range(len(parts)))]
+
+
 class TreeIndex:
     """What matching asks of a tree; answers are remembered, because a batch asks the same again and again."""
 
@@ -39,6 +45,22 @@ class TreeIndex:
         if "." not in suffix:
             return names
         return [name for name in names if name == suffix or name.endswith("." + suffix)]
+
+    def with_suffixes(self, suffixes: Iterable[str]) -> dict[str, list[str]]:
+        """The same for each of many suffixes, at the cost of one pass over the names that they may end."""
+        found: dict[str, list[str]] = {}
+        dotted: dict[str, set[str]] = {}
+        for suffix in suffixes:
+            before, _, last = suffix.rpartition(".")
+            found[suffix] = [] if before else self.by_last_part.get(suffix, [])
+            if before:
+                dotted.setdefault(last, set()).add(suffix)
+        for last, wanted in dotted.items():
+            for name in self.by_last_part.get(last, ()):
+                for suffix in suffixes_of(name):
+                    if suffix in wanted:
+                        found[suffix].append(name)
+        return found
 
     def with_part(self, part: str) -> list[str]:
         """Names that have `part` between their dots."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estimator.errors import InvalidLoraError, UnsupportedError
-from estimator.lora.index import TreeIndex
+from estimator.lora.index import TreeIndex, suffixes_of
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import Pattern, compiled, fullmatching, is_plain, matching
 
@@ -62,7 +62,7 @@ def _found(index: TreeIndex, config: LoraConfig) -> set[str]:
     if isinstance(targets, str):
         return set(fullmatching(targets, tuple(index.modules), where="target_modules"))
     wanted = set(targets)
-    by_suffix = {name for target in wanted for name in index.with_suffix(target)}
+    by_suffix = set().union(*index.with_suffixes(wanted).values())
     if not _uses_layers(config.layers_to_transform):
         return by_suffix
     exact = by_suffix & wanted  # a name given in full is taken whatever its layer
@@ -76,7 +76,7 @@ def excluded_modules(index: TreeIndex, config: LoraConfig) -> set[str]:
     if isinstance(config.exclude_modules, str) and config.exclude_modules:
         excluded.update(fullmatching(config.exclude_modules, tuple(index.modules), where="exclude_modules"))
     elif config.exclude_modules:
-        excluded.update(name for suffix in set(config.exclude_modules) for name in index.with_suffix(suffix))
+        excluded.update(*index.with_suffixes(config.exclude_modules).values())
     return excluded.union(*names_with_parts(index, config.modules_to_save or ()))
 
 
@@ -87,7 +87,7 @@ def excluded_among(names: Sequence[str], config: LoraConfig) -> set[str]:
         excluded.update(fullmatching(config.exclude_modules, names, where="exclude_modules"))
     elif config.exclude_modules:
         suffixes = set(config.exclude_modules)
-        excluded.update(name for name in names if not suffixes.isdisjoint(_suffixes(name)))
+        excluded.update(name for name in names if not suffixes.isdisjoint(suffixes_of(name)))
     plain = {part for part in config.modules_to_save or () if is_plain(part)}
     excluded.update(name for name in names if not plain.isdisjoint(name.split(".")))
     patterns = [_part_pattern(part) for part in dict.fromkeys(config.modules_to_save or ()) if not is_plain(part)]
@@ -182,10 +182,10 @@ def minimal_targets(index: TreeIndex, targets: Iterable[str]) -> set[str]:
 
 
 def _find_minimal(index: TreeIndex, targets: set[str]) -> set[str]:
-    hit = {name for target in targets for name in index.with_suffix(target)}
-    others = {suffix for name in index.modules if name not in hit for suffix in _suffixes(name)}
+    hit = set().union(*index.with_suffixes(targets).values())
+    others = {suffix for name in index.modules if name not in hit for suffix in suffixes_of(name)}
     required: set[str] = set()
-    for suffixes in sorted(map(_suffixes, targets)):
+    for suffixes in sorted(map(suffixes_of, targets)):
         for suffix in suffixes:
             if suffix in required or suffix in others:
                 continue
@@ -193,12 +193,6 @@ def _find_minimal(index: TreeIndex, targets: set[str]) -> set[str]:
                 required.add(suffix)
                 break
     return required or targets
-
-
-def _suffixes(name: str) -> list[str]:
-    """`a.b.c` as c, b.c, a.b.c."""
-    parts = name.split(".")
-    return [".".join(parts[place:]) for place in reversed(range(len(parts)))]
 
 
 # rank_pattern

@@ -51,12 +51,9 @@ def _unmatched_targets(asked: LoraConfig, request: Prepared) -> list[Note]:
     targets = asked.target_modules
     if targets is None or isinstance(targets, str):
         return []
+    there = request.index.with_suffixes(targets)
     kept = set(request.config.target_modules or ()) if not isinstance(request.config.target_modules, str) else set()
-    missing = [
-        name
-        for name in dict.fromkeys(targets)
-        if not request.index.with_suffix(name) and (name in kept or len(kept) >= 20)
-    ]
+    missing = [name for name in dict.fromkeys(targets) if not there[name] and (name in kept or len(kept) >= 20)]
     if not missing:
         return []
     close = _near(request.index, missing)
@@ -111,7 +108,7 @@ def _unmatched_exclusions(asked: LoraConfig, request: Prepared) -> list[Note]:
         alone = LoraConfig(exclude_modules=given)
         missing = [] if excluded_modules(request.index, alone) else [given]
     else:
-        missing = [name for name in dict.fromkeys(given) if not request.index.with_suffix(name)]
+        missing = [name for name, found in request.index.with_suffixes(given).items() if not found]
     if not missing:
         return []
     near = "" if isinstance(config.exclude_modules, str) else _near(request.index, missing)
