@@ -15,7 +15,7 @@ import argparse
 import json
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -34,6 +34,7 @@ FUSED = {
     "FalconForCausalLM": ["query_key_value"],
     "Phi3ForCausalLM": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
 }
+LOSSES = {"chunked": "chunked", "liger": "fused", "cut cross-entropy": "fused", "triton": "in_place"}
 OPTIMIZERS = {"paged": "paged_adamw_32bit", "8bit": "adamw_bnb_8bit", "fused": "adamw_torch_fused"}
 
 
@@ -92,7 +93,8 @@ def request_of(row: dict, folder: str) -> Request:
         double_quant=double,
         dora=True if row["method"] == "dora" or lora.get("use_dora") else None,
         adapter_dtype="bf16" if lora.get("adapter_dtype") == "bfloat16" else None,
-        prepare_kbit=True if "k-bit preparation" in (row.get("notes") or "") else None,
+        # trl (0.13, sft_trainer.py) leaves out the preparation where the 4-bit weights are sharded
+        prepare_kbit=True if "k-bit preparation" in (row["notes"] or "") and row["gpus"] == 1 else None,
         lora={"lora_dropout": lora["dropout"]} if lora.get("dropout") else {},
     )
 
@@ -105,7 +107,6 @@ def training_of(row: dict) -> Training:
     autocast = ("autocast" in precision and "no autocast" not in precision) or "mixed" in precision
     optimizer = json.dumps(row["optimizer"]).lower()
     attention = str(row["attention"])
-    is_fused = any(word in loss for word in ("liger", "cut cross-entropy"))
     return Training(
         batch_size=row["batch_size"],
         gradient_accumulation=row["gradient_accumulation"] if isinstance(row["gradient_accumulation"], int) else 1,
@@ -114,7 +115,7 @@ def training_of(row: dict) -> Training:
         mixed_precision=("fp16" if precision.startswith("float16") else "bf16") if autocast else "no",
         gradient_checkpointing=row["gradient_checkpointing"],
         attention="flash_attention_2" if "flash" in attention and "without support" not in attention else "sdpa",
-        loss="chunked" if "chunked" in loss else "fused" if is_fused else "standard",
+        loss=next((kind for word, kind in LOSSES.items() if word in loss), "standard"),
         optimizer=next((name for word, name in OPTIMIZERS.items() if word in optimizer), "adamw_torch"),
         gpus=row["gpus"],
         strategy="fsdp" if "FSDP" in (row["notes"] or "") else "ddp",
@@ -123,11 +124,10 @@ def training_of(row: dict) -> Training:
 
 def software_of(row: dict) -> Software:
     """What the run says of releases and kernels; what it does not say is today's."""
-    loss, litgpt = str(row["fused_loss"] or ""), row["id"].startswith("litgpt")
+    litgpt = row["id"].startswith("litgpt")
     transformers = release(row, "transformers")
     return Software(
-        fused_kernels="foak" in (row["notes"] or ""),
-        in_place_loss="triton" in loss,
+        fused_norms="foak" in (row["notes"] or ""),  # its MLP is fused only where LoRA is on it
         narrow_loss=litgpt,
         shifts_logits=transformers < (4, 50),
         drops_logits=transformers < (4, 46),
@@ -160,7 +160,8 @@ def compare(row: dict, folder: str) -> Compared:
     training = training_of(row)
     try:
         answer = estimate(request)
-        asked, told = (getattr(memory_of(answer, training, *more), counter) for more in ((), (software_of(row),)))
+        runs = (training, replace(training, software=software_of(row)))
+        asked, told = (getattr(memory_of(answer, run), counter) for run in runs)
     except LoraSizeError as error:
         raise Left(str(error.message if hasattr(error, "message") else error)[:90]) from error
     counter += "" if row["gpus"] == 1 else f", {training.strategy}"

@@ -85,7 +85,7 @@ def _steps_of_the_adapter(answer: Answer) -> Iterator[Step]:
 def _steps_of_the_run(training: Training) -> Iterator[Step]:
     if not training.gradient_checkpointing:
         yield Step("--gradient-checkpointing", {}, {"gradient_checkpointing": True})
-    if training.loss == "standard":
+    if training.loss in ("standard", "in_place"):
         yield Step("--loss fused", {}, {"loss": "fused"})
     if training.attention == "eager":
         yield Step("--attention sdpa", {}, {"attention": "sdpa"})

@@ -20,7 +20,7 @@ from estimator.request.request import Request
 from estimator.sizes.blocks import is_repeated, shape_of
 from estimator.sizes.memory import BaseInMemory, Memory, training_memory
 from estimator.sizes.optimizers import Trained
-from estimator.sizes.training import TODAY, Adapter, Software, Training
+from estimator.sizes.training import Adapter, Training
 
 _ASSUMED_DTYPE = Note(
     "dtype_assumed",
@@ -110,7 +110,7 @@ def _with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) ->
     return replace(memory, components=components, **raised)
 
 
-def memory_of(answer: Answer, training: Training, software: Software = TODAY) -> Memory:
+def memory_of(answer: Answer, training: Training) -> Memory:
     """Bytes on each GPU for this estimate and run."""
     base, adaptation = answer.base, answer.adaptation
     footprint, prepared = base.loaded.footprint_bytes, base.loaded.prepared_footprint_bytes
@@ -121,6 +121,7 @@ def memory_of(answer: Answer, training: Training, software: Software = TODAY) ->
         )
     trained = trained_of(answer)
     quantised = frozenset(base.model.quantised)
+    experts = _expert_elements(answer) if quantised else 0
     return training_memory(
         shape_of(answer.tree),
         BaseInMemory(
@@ -129,7 +130,8 @@ def memory_of(answer: Answer, training: Training, software: Software = TODAY) ->
             width=BITS[base.loaded.dtype or "F32"] // 8,
             packed=quantised,
             kbit=prepared is not None and prepared > footprint,
-            expert_elements=_expert_elements(answer) if quantised else 0,
+            expert_elements=experts,
+            packed_bytes=_packed_bytes(answer) if experts else 0.0,
         ),
         Adapter(
             ranks={m.name: m.rank for m in adaptation.modules if m.rank is not None},
@@ -141,7 +143,6 @@ def memory_of(answer: Answer, training: Training, software: Software = TODAY) ->
         ),
         trained,
         training,
-        software,
     )
 
 
@@ -149,6 +150,15 @@ def _outer_elements(answer: Answer) -> int:
     """Elements of what stands outside the repeated layers; tied ones once."""
     modules = [m for m in answer.tree.modules if not is_repeated(m.name)]
     return sum(prod(p.shape) for m in modules for p in m.parameters if f"{m.name}.{p.name}" not in answer.tree.tied)
+
+
+def _packed_bytes(answer: Answer) -> float:
+    """Bytes of an element of the packed matrices, quantisation state included; 0 where there are none."""
+    quantised = answer.base.model.quantised
+    elements = sum(prod(m.parameters[0].shape) for m in answer.tree.modules if m.name in quantised)
+    weights = (layer.parameters[0] for layer in quantised.values())
+    held = sum(prod(p.shape) * BITS[p.dtype] // 8 for p in weights) + sum(q.state_bytes for q in quantised.values())
+    return held / elements if elements else 0.0
 
 
 def trained_of(answer: Answer) -> list[Trained]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from estimator.notes import Note
-from estimator.sizes.training import Training
+from estimator.sizes.training import LITGPT, UNSLOTH, Training
 
 # Classes that trainers name by their path, and the `optim` whose state is theirs.
 _OPTIMIZERS = {
@@ -21,7 +21,8 @@ _OPTIMIZERS = {
     "PagedAdamW8bit": "paged_adamw_8bit",
     "Muon": "muon",
 }
-FIELDS = tuple(field.name for field in fields(Training))
+FIELDS = tuple(field.name for field in fields(Training) if field.name != "software")
+_SOFTWARE = {"litgpt": LITGPT, "unsloth": UNSLOTH}  # trainers with a step of their own
 
 
 def training_from(config: str | None, given: Mapping[str, Any]) -> tuple[Training, tuple[Note, ...]]:
@@ -41,7 +42,7 @@ def _said(config: str | None) -> dict[str, Any]:
     from estimator.request.files import read_config_file
 
     read = read_config_file(config)
-    values = {name: getattr(read, name, None) for name in FIELDS}
+    values = {name: getattr(read, name, None) for name in FIELDS} | {"software": _SOFTWARE.get(read.trainer)}
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}
@@ -53,7 +54,7 @@ def _optimizer(name: str) -> str:
 
 
 def _notes(config: str | None, said: Mapping[str, Any]) -> tuple[Note, ...]:
-    if not said:
+    if not said.keys() - {"software"}:
         return ()
-    values = ", ".join(f"{name} {value}" for name, value in said.items())
+    values = ", ".join(f"{name} {value}" for name, value in said.items() if name != "software")
     return (Note("training_from_config", f"{config} says, with its trainer's defaults: {values}."),)

@@ -10,7 +10,7 @@ def plan_object(plan: Any) -> dict[str, Any]:
     memory, training = plan.memory, plan.training
     return {
         "gpu_memory": plan.gpu_memory,
-        "training": {name: getattr(training, name) for name in type(training).__dataclass_fields__},
+        "training": {name: getattr(training, name) for name in _fields(training)},
         "components": [component._asdict() for component in memory.components],
         "peak": peaks(memory),
         "peak_moment": memory.moment,
@@ -22,6 +22,11 @@ def plan_object(plan: Any) -> dict[str, Any]:
         "changes_together": list(plan.together),
         "disk": dict(plan.disk),
     }
+
+
+def _fields(training: Any) -> list[str]:
+    """The options; software is no option."""
+    return [name for name in type(training).__dataclass_fields__ if name != "software"]
 
 
 def peaks(memory: Any) -> dict[str, dict[str, int]]:

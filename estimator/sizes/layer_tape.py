@@ -92,7 +92,7 @@ def _norm(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 0
     elements = elements or x.elements
     rows = 4 * tape.tokens * (elements // norm.width)
     out = 4 if setting.kbit else x.width
-    if setting.software.fused_kernels:
+    if setting.software.fused_norms:
         return tape.run((x,), elements, out, saves=(x,), keeps=rows)
     if not norm.is_rms:
         return tape.run((x,), elements, 4 if setting.autocast else out, saves=(x,), keeps=2 * rows)
@@ -182,7 +182,8 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if not block.mlp and not block.experts:
         return x
     if block.experts:
-        return _experts(tape, x, block, setting)
+        one_by_one = setting.software.packs_experts and setting.packed
+        return (_experts_one_by_one if one_by_one else _experts)(tape, x, block, setting)
     down = next((item for item in reversed(block.mlp) if item.inputs == block.inner), None)
     ups = [item for item in block.mlp if item is not down]
     made = [_linear(tape, x, item, setting) for item in ups]
@@ -194,7 +195,7 @@ def _activated(tape: Tape, made: list[Tensor], block: Block, setting: Setting) -
     """act(gate) * up, or act(up)."""
     inner, gate, up, width = block.inner, made[0], made[-1], made[0].width
     activation = setting.shape.activation
-    if block.is_gated and setting.software.fused_kernels:
+    if block.is_gated and setting.software.fused_mlp:
         return tape.run((gate, up), inner, width, saves=(gate, up))
     extra = _STEPS.get(activation, 1) - 1
     acted = tape.run(
@@ -222,8 +223,17 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     return tape.run((tape.run((weighted,), each * x.elements, width),), x.elements, width)
 
 
+def _experts_one_by_one(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
+    """transformers 4: a loop over packed experts, each of which sees its share of the tokens."""
+    each, width = block.experts_per_token, 2 if setting.autocast else setting.base_width
+    inner = (3 if block.is_gated else 2) * block.inner
+    keeps = tape.tokens * (each * (inner + x.elements) * width + 4 * block.experts)
+    unpacked = 2 * block.inner * x.elements
+    return tape.run((x,), x.elements, x.width, keeps=keeps, scratch=unpacked + keeps // block.experts)
+
+
 def _linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
-    """A frozen matrix keeps nothing of its input; what LoRA beside it keeps, `_adapted` says."""
+    """A frozen matrix keeps nothing of its input; what LoRA beside it keeps, `adapted` says."""
     elements = tape.tokens * item.inputs
     unpacked = 2 * item.inputs * item.outputs
     if item.name in setting.packed:
@@ -234,10 +244,10 @@ def _linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
         width = 2 if setting.autocast else setting.base_width
         cast = unpacked if setting.autocast and setting.base_width == 4 else 0
         out = tape.run((x,), item.outputs, width, keeps=cast)
-    return _adapted(tape, x, out, item, setting) if item.name in setting.adapter.ranks else out
+    return adapted(tape, x, out, item, setting) if item.name in setting.adapter.ranks else out
 
 
-def _adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting) -> Tensor:
+def adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting) -> Tensor:
     """out + scaling * lora_B(lora_A(dropout(x)))."""
     adapter, packed = setting.adapter, item.name in setting.packed
     rank, width = adapter.ranks[item.name], adapter.width

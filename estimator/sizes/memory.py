@@ -20,9 +20,9 @@ from typing import NamedTuple
 from estimator.sizes.blocks import Shape
 from estimator.sizes.layer_tape import Setting
 from estimator.sizes.optimizers import Trained, is_paged, step_bytes
-from estimator.sizes.sharding import Resident, resident
+from estimator.sizes.sharding import Moments, Resident, gathered, resident
 from estimator.sizes.step import Step, training_step
-from estimator.sizes.training import TODAY, Adapter, Software, Training
+from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
 
 # The driver's context and the kernels that torch and cuBLAS load: smallest, usual and largest.
 CONTEXT_BYTES = (300 * 2**20, 550 * 2**20, 1200 * 2**20)
@@ -34,9 +34,8 @@ USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, 
 # Fitted to the allocator's own rules, played over the steps of fixtures/memory/steps.jsonl (median error 1 %).
 _CACHED_HEAD, _CACHED_WALK, _CACHED_KEPT, _CACHED_SMALL = 0.15, 0.5, 0.05, 100 * 10**6
 _LOADING_REST = 2 * 10**9  # upper bound of what loading and evaluation leave in the allocator's cache
-_LEAST = Software(fused_kernels=True, in_place_loss=True, narrow_loss=True, packs_experts=True)
+_LEAST = Software(fused_norms=True, fused_mlp=True, in_place_loss=True, narrow_loss=True, packs_experts=True)
 _MOST = Software(shifts_logits=True, keeps_packed_inputs=True, views_fused_value=True)
-_PACKED = 0.5625  # bytes of an element in 4 bits, with a float32 for each block of 64
 
 
 class Bounds(NamedTuple):
@@ -61,6 +60,7 @@ class BaseInMemory:
     width: int  # bytes of an element of what is not quantised
     packed: frozenset[str] = frozenset()  # names of the matrices that are unpacked each time they are used
     expert_elements: int = 0  # of fused experts, kept unquantised today, packed one by one before transformers 5
+    packed_bytes: float = 0.0  # of an element that is packed, quantisation state included
     kbit: bool = False  # prepare_model_for_kbit_training: what is not quantised becomes float32
 
 
@@ -79,15 +79,18 @@ def training_memory(
     adapter: Adapter,
     trained: Iterable[Trained],
     training: Training,
-    software: Software = TODAY,
 ) -> Memory:
-    """Bytes on each GPU; software: of the middle. Raises UsageError for an optimizer that is not known."""
+    """Bytes on each GPU. Raises UsageError for an optimizer that is not known."""
     trained = list(trained)
-    kept = resident(base.weight_bytes, base.outer_bytes, len(shape.blocks), base.width, adapter, trained, training)
+    software = training.software or _implied(training, base)
+    kept = resident(base.weight_bytes, base.width, adapter, trained, training)
+    floors = _floors(shape, base)
+    usual = base.weight_bytes - (floors[0] if software.packs_experts else 0)
+    whole = (max(base.weight_bytes - sum(floors), 0), usual, base.weight_bytes)
+    weights = tuple(-(-size // kept.shares) for size in whole)
     steps = _steps(shape, base, adapter, training, software, kept)
-    floors = _floors(shape, base, kept.shares)
-    usual = kept.weights - (floors[0] if software.packs_experts else 0)
-    weights = (max(kept.weights - sum(floors), 0), usual, kept.weights)
+    fetched = _fetched(kept, whole, base.outer_bytes, len(shape.blocks), training)
+    steps = [step.beside(*more) for step, more in zip(steps, fetched, strict=True)]
     stays = [_stays(kept, training, upper=upper) for upper in (False, False, True)]
     again = steps[2].walk if training.strategy == "fsdp" and kept.shares > 1 else 0
     slack = (0, 0, WORKSPACE_BYTES + kept.gathers_more + again)
@@ -101,12 +104,27 @@ def training_memory(
     middle = steps[1]
     moments = {"forward": middle.forward, "loss": middle.loss, "backward": middle.backward, "optimizer step": update}
     return Memory(
-        components=_components(kept, weights, training, steps, cached, slack),
+        components=_components(kept, weights, training, steps, fetched, cached, slack),
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
         moment=max(moments, key=lambda name: moments[name]),
     )
+
+
+def _fetched(
+    kept: Resident, whole: tuple[int, ...], outer_bytes: int, layers: int, training: Training
+) -> list[Moments]:
+    """What is gathered at least, usually, and at most; ZeRO-3 may let go of what stands outside the layers."""
+    if kept.shares == 1:
+        return [Moments(0, 0, 0)] * 3
+    outer = (0 if training.strategy == "zero3" else outer_bytes, outer_bytes, outer_bytes)
+    return [gathered(w, o, layers, ahead) for w, o, ahead in zip(whole, outer, (0, 1, 1), strict=True)]
+
+
+def _implied(training: Training, base: BaseInMemory) -> Software:
+    """litgpt alone cuts the loss of a base that bitsandbytes packed; torchtune packs with torchao."""
+    return LITGPT if training.loss == "chunked" and base.packed else TODAY
 
 
 def _stays(kept: Resident, training: Training, *, upper: bool) -> int:
@@ -145,8 +163,7 @@ def _steps(
         padded=not training.packing,
         software=_MOST,
     )
-    steps = [training_step(setting, kept.gradients.expected) for setting in (low, middle, high)]
-    return [step.beside(*kept.gathered) for step in steps]
+    return [training_step(setting, kept.gradients.expected) for setting in (low, middle, high)]
 
 
 def _cached(step: Step) -> int:
@@ -154,16 +171,16 @@ def _cached(step: Step) -> int:
     return int(_CACHED_HEAD * step.head + _CACHED_WALK * step.walk + _CACHED_KEPT * step.kept) + _CACHED_SMALL
 
 
-def _floors(shape: Shape, base: BaseInMemory, shares: int) -> tuple[int, int]:
+def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:
     """Bytes by which weights may be smaller: packed experts; embeddings and head in 16 bits under k-bit preparation."""
-    packed = int(((4 if base.kbit else base.width) - _PACKED) * base.expert_elements)
+    packed = int(((4 if base.kbit else base.width) - base.packed_bytes) * base.expert_elements)
     narrow = 2 * 2 * shape.vocabulary * shape.hidden if base.kbit and base.width == 2 else 0
-    return packed // shares, narrow // shares
+    return packed, narrow
 
 
 def _components(
-    kept: Resident, weights: tuple[int, int, int], training: Training, steps: list[Step], cached: list[int],
-    slack: tuple[int, int, int],
+    kept: Resident, weights: tuple[int, int, int], training: Training, steps: list[Step],
+    fetched: list[Moments], cached: list[int], slack: tuple[int, int, int],
 ) -> tuple[Component, ...]:  # fmt: skip
     low, _, high = steps
     states = kept.states._replace(expected=0) if is_paged(training.optimizer) else kept.states
@@ -173,7 +190,7 @@ def _components(
         _component("gradients", *kept.gradients),
         Component("optimizer state", *states, "exact" if kept.states[0] == kept.states[1] else "modelled"),
         _component("gradient buckets", *kept.buckets),
-        Component("gathered weights", kept.gathered[1], kept.gathered[2] + kept.gathers_more, "modelled"),
+        Component("gathered weights", fetched[0].loss, fetched[2].backward + kept.gathers_more, "modelled"),
         Component("activations kept", low.kept, high.kept, "modelled"),
         Component("backward through one layer", low.walk, high.walk, "modelled"),
         Component("logits and loss", low.head, high.head, "modelled"),

@@ -12,7 +12,7 @@ fsdp   parameters cut along their first axis only, so that a rank of 8 on 16 GPU
        fully_shard; FullyShardedDataParallel pads flat parameters by less than one element a GPU)
 
 ZeRO-3 and FSDP gather what they use beside the shares: what stands outside the layers, the root's, while a step lasts
-(_runtime_utils.py, _post_forward_reshard), one layer forward, and two in the backward pass (BACKWARD_PRE).
+(_runtime_utils.py, _post_forward_reshard), one layer forward, and two in the backward pass (BACKWARD_PRE; floor: one).
 """
 
 from __future__ import annotations
@@ -42,8 +42,16 @@ class Span(NamedTuple):
     upper: int
 
 
+class Moments(NamedTuple):
+    """Bytes gathered."""
+
+    forward: int
+    loss: int
+    backward: int
+
+
 class Resident(NamedTuple):
-    """What stays on one GPU, and what it has gathered at the three moments of a step."""
+    """What stays on one GPU."""
 
     shares: int  # GPUs that the base is cut for
     weights: int
@@ -51,15 +59,11 @@ class Resident(NamedTuple):
     gradients: Span
     states: Span
     buckets: Span
-    gathered: tuple[int, int, int]  # forward, loss, backward
-    gathers_more: int  # the ceiling's
+    gathers_more: int  # the ceiling's, beside `gathered`
 
 
-def resident(
-    weight_bytes: int, outer_bytes: int, layers: int, width: int, adapter: Adapter, trained: list[Trained],
-    training: Training,
-) -> Resident:  # fmt: skip
-    """Shares of one GPU in bytes. outer_bytes: of the base outside its layers; width: bytes of an element.
+def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trained], training: Training) -> Resident:
+    """Shares of one GPU in bytes; width: bytes of an element of the base.
 
     Raises UsageError for an optimizer that is not known.
     """
@@ -81,7 +85,6 @@ def resident(
         gradients=Span(parts["gradients"], uppers["gradients"] + copies),
         states=Span(parts["states"], uppers["states"] + copies),
         buckets=_buckets(strategy, parameters),
-        gathered=_gathered(weight_bytes, outer_bytes, layers) if "weights" in cut else (0, 0, 0),
         gathers_more=min(_LIVE * width, weight_bytes) if strategy == "zero3" else 0,
     )
 
@@ -97,6 +100,10 @@ def _cut_along_rows(trained: list[Trained], gpus: int) -> int:
     return sum(-(-p.shape[0] // gpus) * prod(p.shape[1:]) * p.width for p in trained if p.shape)
 
 
-def _gathered(weight_bytes: int, outer_bytes: int, layers: int) -> tuple[int, int, int]:
+def gathered(weight_bytes: int, outer_bytes: int, layers: int, ahead: int) -> Moments:
+    """Bytes beside the shares.
+
+    weight_bytes: of the whole base, outer_bytes outside its layers; ahead: layers fetched before they are needed.
+    """
     layer = max(weight_bytes - outer_bytes, 0) // max(layers, 1)
-    return outer_bytes + layer, outer_bytes, outer_bytes + 2 * layer
+    return Moments(outer_bytes + layer, outer_bytes, outer_bytes + (1 + ahead) * layer)

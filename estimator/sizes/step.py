@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from math import ceil
 from typing import NamedTuple
 
-from estimator.sizes.blocks import Block, Norm
-from estimator.sizes.layer_tape import Setting, final_norm, layer
+from estimator.sizes.blocks import Block, Linear, Norm
+from estimator.sizes.layer_tape import Setting, adapted, final_norm, layer
 from estimator.sizes.tape import Played, Tape, Tensor
 
 
@@ -121,6 +121,8 @@ def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     shape, width = setting.shape, 2 if setting.autocast else setting.head_width
     cast = 2 * shape.hidden * shape.vocabulary if setting.autocast and setting.head_width == 4 else 0
     logits = tape.run((x,), shape.vocabulary, width, keeps=cast)
+    if shape.head in setting.adapter.ranks:
+        logits = adapted(tape, x, logits, Linear(shape.head, shape.hidden, shape.vocabulary), setting)
     if shape.caps_logits:
         logits = tape.run((logits,), shape.vocabulary, width)
         logits = tape.run((logits,), shape.vocabulary, width, saves_output=True)
@@ -135,7 +137,7 @@ def _whole_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     wide = logits if logits.width == 4 else tape.run((logits,), entries, 4)
     named = (wide,) if software.drops_logits else (logits, wide)
     source = tape.run((wide,), entries, 4) if software.shifts_logits else wide
-    if software.in_place_loss:
+    if software.in_place_loss or setting.training.loss == "in_place":
         out = tape.run((source,), 1, 4, saves=(source,), passes=True)
         tape.hold(*named)
         return out

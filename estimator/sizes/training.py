@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Software:
     """What releases and kernels decide; the defaults are transformers 5.23, PEFT 0.21.2 and bitsandbytes 0.50."""
 
-    fused_kernels: bool = False  # norms and gated MLPs as liger-kernel and Unsloth have them
-    in_place_loss: bool = False  # Unsloth's and liger-kernel's cross entropy write the gradient over the logits
+    fused_norms: bool = False  # as liger-kernel and Unsloth have them
+    fused_mlp: bool = False  # the same of the gated product
+    in_place_loss: bool = False  # a standard loss whose kernel writes the gradient over the logits
     narrow_loss: bool = False  # log-softmax in the dtype of the logits (litgpt)
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
@@ -20,6 +21,8 @@ class Software:
 
 
 TODAY = Software()
+LITGPT = Software(narrow_loss=True, keeps_packed_inputs=True, views_fused_value=True)  # it pins bitsandbytes 0.42
+UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +34,13 @@ class Training:
     mixed_precision: str = "no"  # "no" | "bf16" | "fp16": autocast around the forward pass
     gradient_checkpointing: bool = False
     attention: str = "sdpa"  # "eager" | "sdpa" | "flash_attention_2"
-    loss: str = "standard"  # "standard" | "fused" (logits never whole) | "chunked"
+    # "standard" | "in_place" (the gradient is written over the logits) | "fused" (logits never whole) | "chunked"
+    loss: str = "standard"
     optimizer: str = "adamw_torch"
     gpus: int = 1
     strategy: str = "ddp"  # "ddp" | "zero1" | "zero2" | "zero3" | "fsdp"
+
+    software: Software | None = None  # that of the middle; None: what the options imply
 
     @property
     def tokens(self) -> int:

@@ -62,6 +62,8 @@ TUNE = "model: {_component_: torchtune.models.llama3.lora_llama3_8b, lora_attn_m
         pytest.param("a.yaml", AXOLOTL + "bf16: auto\nflash_attention: true\ncut_cross_entropy: true\ndeepspeed: a/zero3.json\n",
                      ("bf16", "flash_attention_2", "fused", None, "zero3"), id="axolotl"),
         pytest.param("a.yaml", AXOLOTL, ("no", None, None, None, None), id="axolotl says nothing"),
+        pytest.param("a.yaml", AXOLOTL + "liger_cross_entropy: true\n", ("no", None, "in_place", None, None),
+                     id="axolotl, logits that are written over"),
         pytest.param("a.yaml", FACTORY + "bf16: true\nflash_attn: fa2\nenable_liger_kernel: true\n",
                      ("bf16", "flash_attention_2", "fused", None, None), id="llama-factory"),
         pytest.param("a.yaml", FACTORY + "pure_bf16: true\n", ("no", None, None, None, None), id="pure bf16 has no autocast"),
@@ -74,7 +76,7 @@ TUNE = "model: {_component_: torchtune.models.llama3.lora_llama3_8b, lora_attn_m
         pytest.param("a.yaml", TUNE + "loss: {_component_: torchtune.modules.loss.LinearCrossEntropyLoss}\n",
                      ("no", None, "chunked", None, None), id="torchtune"),
         pytest.param("a.yaml", "checkpoint_dir: checkpoints/a/b\nlora_r: 4\nprecision: bf16-mixed\ndevices: 2\n",
-                     ("bf16", None, None, 2, None), id="litgpt"),
+                     ("bf16", None, "chunked", 2, None), id="litgpt"),
     ],
 )  # fmt: skip
 def test_of_each_trainer(tmp_path: Path, name: str, text: str, values: tuple) -> None:

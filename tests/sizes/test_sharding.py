@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.sizes.optimizers import Trained
-from estimator.sizes.sharding import resident
+from estimator.sizes.sharding import gathered, resident
 from estimator.sizes.training import Adapter, Training
 
 PARAMETERS = 1_000_000
@@ -15,7 +15,7 @@ ADAPTER = Adapter(ranks={}, parameters=PARAMETERS, parameter_bytes=2 * PARAMETER
 
 def kept(strategy: str, gpus: int, trained: list[Trained] = TRAINED, adapter: Adapter = ADAPTER):
     run = Training(gpus=gpus, strategy=strategy, optimizer="adamw_torch")
-    return resident(8_000_000, 2_000_000, 6, 2, adapter, trained, run)
+    return resident(8_000_000, 2, adapter, trained, run)
 
 
 @pytest.mark.parametrize("gpus", [2, 8, 64])
@@ -47,7 +47,7 @@ def test_one_gpu_shares_nothing() -> None:
     for strategy in ("ddp", "zero3", "fsdp"):
         parts = kept(strategy, 1)
         assert (parts.weights, parts.adapter, parts.buckets) == (8_000_000, (2_000_000, 2_000_000), (0, 0))
-        assert (parts.gathered, parts.gathers_more) == ((0, 0, 0), 0)
+        assert (parts.shares, parts.gathers_more) == (1, 0)
 
 
 def test_a_rank_below_the_number_of_gpus_leaves_shares_empty() -> None:
@@ -68,5 +68,4 @@ def test_small_parameters_stay_whole_under_zero3() -> None:
 
 def test_what_is_gathered() -> None:
     """2 MB outside six layers of 1 MB each: the root's all the time, one layer forward, two back."""
-    assert kept("fsdp", 4).gathered == (3_000_000, 2_000_000, 4_000_000)
-    assert kept("zero2", 4).gathered == (0, 0, 0)
+    assert gathered(8_000_000, 2_000_000, 6, ahead=1) == (3_000_000, 2_000_000, 4_000_000)

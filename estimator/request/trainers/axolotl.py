@@ -58,12 +58,18 @@ def read(keys: Keys) -> TrainingConfig:
         optimizer=keys.get("optimizer"),
         mixed_precision=autocast_of(keys.values.get("bf16"), keys.values.get("fp16")),
         attention=_attention(keys),
-        loss="fused" if any(keys.flag(key) for key in FUSED_LOSS) else None,
+        loss=_loss(keys),
         strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp") or keys.values.get("fsdp_config")),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _loss(keys: Keys) -> str | None:
+    if any(keys.flag(key) for key in FUSED_LOSS):
+        return "fused"
+    return "in_place" if keys.flag("liger_cross_entropy") else None
 
 
 def _attention(keys: Keys) -> str | None:

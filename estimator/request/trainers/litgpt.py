@@ -44,6 +44,7 @@ def read(keys: Keys) -> TrainingConfig:
         sequence_length=train.integer("max_seq_length"),
         gradient_checkpointing=devices > 1,
         optimizer=_optimizer(keys),
+        loss="chunked",
         mixed_precision={"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(keys.get("precision")), "no"),
         gpus=devices,
         defaulted=(*keys.defaulted, *train.defaulted),

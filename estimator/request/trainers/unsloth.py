@@ -50,6 +50,7 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_checkpointing=training.get("gradient_checkpointing") in (True, "true", "unsloth", "True"),
         optimizer=training.get("optim"),
         mixed_precision="bf16",
+        loss="fused",
         defaulted=(*training.defaulted, *lora.defaulted),
         source=SOURCE,
         notes=tuple(lora.notes),
