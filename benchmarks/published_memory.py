@@ -133,7 +133,8 @@ def software_of(row: dict) -> Software:
         drops_logits=transformers < (4, 46),
         keeps_packed_inputs=litgpt or release(row, "bitsandbytes") < (0, 43, 2),  # litgpt pins 0.42
         views_fused_value=litgpt,
-        packs_experts=transformers < (5,),
+        loops_experts=transformers < (5,),
+        checkpoints_around_fsdp=transformers < (4, 53),
     )
 
 

@@ -182,7 +182,7 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if not block.mlp and not block.experts:
         return x
     if block.experts:
-        one_by_one = setting.software.packs_experts and setting.packed
+        one_by_one = setting.software.loops_experts
         return (_experts_one_by_one if one_by_one else _experts)(tape, x, block, setting)
     down = next((item for item in reversed(block.mlp) if item.inputs == block.inner), None)
     ups = [item for item in block.mlp if item is not down]
@@ -224,11 +224,11 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
 
 
 def _experts_one_by_one(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
-    """transformers 4: a loop over packed experts, each of which sees its share of the tokens."""
+    """transformers 4: a loop over experts, each of which sees its share of the tokens."""
     each, width = block.experts_per_token, 2 if setting.autocast else setting.base_width
     inner = (3 if block.is_gated else 2) * block.inner
     keeps = tape.tokens * (each * (inner + x.elements) * width + 4 * block.experts)
-    unpacked = 2 * block.inner * x.elements
+    unpacked = 2 * block.inner * x.elements if setting.packed else 0
     return tape.run((x,), x.elements, x.width, keeps=keeps, scratch=unpacked + keeps // block.experts)
 
 

@@ -17,7 +17,9 @@ class Software:
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
     keeps_packed_inputs: bool = False  # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit)
     views_fused_value: bool = False  # value is a view of what one matrix made of query, key and value (litgpt)
-    packs_experts: bool = False  # transformers 4 kept experts one by one, and quantised them
+    # Before GradientCheckpointingLayer (transformers 4.53) layers were checkpointed around FSDP, not inside it
+    checkpoints_around_fsdp: bool = False
+    loops_experts: bool = False  # transformers 4 kept experts one by one, and quantised them
 
 
 TODAY = Software()
