@@ -133,6 +133,7 @@ def software_of(row: dict) -> Software:
         drops_logits=transformers < (4, 46),
         keeps_packed_inputs=litgpt or release(row, "bitsandbytes") < (0, 43, 2),  # litgpt pins 0.42
         views_fused_value=litgpt,
+        narrow_head="trl" in (row["software"] or {}),
         loops_experts=transformers < (5,),
         checkpoints_around_fsdp=transformers < (4, 53),
     )

@@ -34,7 +34,9 @@ USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, 
 # Fitted to the allocator's own rules, played over the steps of fixtures/memory/steps.jsonl (median error 1 %).
 _CACHED_HEAD, _CACHED_WALK, _CACHED_KEPT, _CACHED_SMALL = 0.15, 0.5, 0.05, 100 * 10**6
 _LOADING_REST = 2 * 10**9  # upper bound of what loading and evaluation leave in the allocator's cache
-_LEAST = Software(fused_norms=True, fused_mlp=True, in_place_loss=True, narrow_loss=True, loops_experts=True)
+_LEAST = Software(
+    fused_norms=True, fused_mlp=True, in_place_loss=True, narrow_loss=True, loops_experts=True, narrow_head=True
+)
 _MOST = Software(shifts_logits=True, keeps_packed_inputs=True, views_fused_value=True, checkpoints_around_fsdp=True)
 
 
@@ -85,8 +87,8 @@ def training_memory(
     software = training.software or _implied(training, base)
     kept = resident(base.weight_bytes, base.width, adapter, trained, training)
     floors = _floors(shape, base)
-    usual = base.weight_bytes - (floors[0] if software.loops_experts else 0)
-    whole = (max(base.weight_bytes - sum(floors), 0), usual, base.weight_bytes)
+    saved = (floors[0] if software.loops_experts else 0) + (floors[1] if software.narrow_head else 0)
+    whole = (max(base.weight_bytes - sum(floors), 0), base.weight_bytes - saved, base.weight_bytes)
     weights = tuple(-(-size // kept.shares) for size in whole)
     steps = _steps(shape, base, adapter, training, software, kept)
     fetched = _fetched(kept, whole, base.outer_bytes, len(shape.blocks), training)
@@ -149,7 +151,7 @@ def _steps(
         training=training,
         adapter=adapter,
         base_width=base.width,
-        head_width=4 if base.kbit else base.width,
+        head_width=base.width if software.narrow_head or not base.kbit else 4,
         kbit=base.kbit,
         packed=base.packed,
         padded=not training.packing and training.batch_size > 1,

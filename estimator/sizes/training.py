@@ -16,6 +16,9 @@ class Software:
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
     keeps_packed_inputs: bool = False  # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit)
+    narrow_head: bool = (
+        False  # trl (peft_module_casting_to_bf16) casts embeddings and head back after k-bit preparation
+    )
     views_fused_value: bool = False  # value is a view of what one matrix made of query, key and value (litgpt)
     # Before GradientCheckpointingLayer (transformers 4.53) layers were checkpointed around FSDP, not inside it
     checkpoints_around_fsdp: bool = False
