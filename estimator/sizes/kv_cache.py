@@ -14,6 +14,7 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.blocks import text_config
+from estimator.sizes.windows import is_windowed, window_tokens
 
 _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
 _OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|(?:^|\.)mtp|linear_attn|mamba|cross")
@@ -21,7 +22,6 @@ _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _KEYS = ("k_proj", "key", "k_lin", "wk", "k")
 _VALUES = ("v_proj", "value", "v_lin", "wv", "v")
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj", "wqkv")
-_WINDOWED = ("sliding_attention", "chunked_attention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +47,13 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
     if not widths:
         return None
     kept = sorted(widths)[: len(widths) - int(config.get("num_kv_shared_layers") or 0)]
-    windowed = [number for number in kept if _kind(config, number) in _WINDOWED]
+    windowed = [number for number in kept if is_windowed(config, number, len(layers))]
     return KvCache(
         layers=len(kept),
         elements=sum(widths[number] for number in kept),
         is_latent=bool(config.get("kv_lora_rank")),
         windowed_layers=len(windowed),
-        window=_window(config) if windowed else None,
+        window=window_tokens(config) if windowed else None,
         states=sum(number not in widths and _has_state(members) for number, members in layers.items()),
         has_indexer=config.get("index_head_dim") is not None,
     )
@@ -104,20 +104,3 @@ def _query(config: Mapping[str, Any], fused: int) -> int:
     if not heads or not hidden:
         return fused // 3
     return int(heads) * int(config.get("head_dim") or int(hidden) // int(heads))
-
-
-def _kind(config: Mapping[str, Any], number: int) -> str | None:
-    """`layer_types`; else Gemma 3's older pattern, else one window for all layers."""
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list) and number < len(kinds):
-        return kinds[number]
-    pattern = config.get("sliding_window_pattern")
-    if isinstance(pattern, int) and pattern > 0:
-        return _WINDOWED[0] if (number + 1) % pattern else None
-    everywhere = config.get("sliding_window") and config.get("use_sliding_window", True) and kinds is None
-    return _WINDOWED[0] if everywhere and config.get("model_type") in ("mistral", "mixtral", "phi3") else None
-
-
-def _window(config: Mapping[str, Any]) -> int | None:
-    window = config.get("sliding_window") or config.get("attention_chunk_size")
-    return int(window) if isinstance(window, int) else None
