@@ -19,17 +19,26 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
     def lookup(path: str) -> Any:
         if path not in known:
             section, _, leaf = path.rpartition(".")
-            known[path] = _labels(get(config, section), num_labels) if leaf == "num_labels" else found(path)
+            known[path] = labels(section) if leaf == "num_labels" else found(path)
         return known[path]
+
+    def labels(section: str) -> Any:
+        default = facts.get("labels", 2) if not section else 2
+        return _labels(get(config, section), num_labels, default)
 
     def found(path: str) -> Any:
         ignored = "ignored" in rules.get(path, ())
         value = MISSING if ignored else get(config, path)
         for alias in () if ignored else aliases.get(path, ()):
-            value = get(config, alias) if value is MISSING else value
-        if value is not MISSING and value is not None:
-            return True if isinstance(value, Mapping) else value
+            other = get(config, alias)
+            if MISSING not in (value, other) and value != other:
+                raise Unfit(f"{path} is {value!r}, {alias}, which is the same, {other!r}")
+            value = other if value is MISSING else value
         known = rules.get(path, {})
+        if value is not MISSING and value is not None:
+            if isinstance(value, list) and "renamed" in known:
+                return [known["renamed"].get(one, one) if isinstance(one, str) else one for one in value]
+            return True if isinstance(value, Mapping) else value
         rule = known.get("null" if value is None else "absent")
         if "alone" in known and get(config, path.partition(".")[0]) in (MISSING, None):
             rule = known["alone"]
@@ -42,13 +51,13 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
     return lookup
 
 
-def _labels(config: Any, num_labels: int | None) -> int:
+def _labels(config: Any, num_labels: int | None, default: int) -> int:
     if num_labels is not None:
         return num_labels
     if not isinstance(config, Mapping):
-        return 2
+        return default
     labels = config.get("id2label")
-    count = config.get("num_labels", 2)
+    count = config.get("num_labels", default)
     return len(labels) if isinstance(labels, Mapping) else count
 
 
@@ -62,7 +71,12 @@ def get(config: Any, path: str) -> Any:
 
 
 def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises Unfit where an old config holds a tower's fields at the top: which the class takes over was not tried."""
+    """Raises Unfit where a field is there whose effect is not known: an older one that no formula explains, or a
+    tower's fields at the top of an old config, where which the class takes over was not tried.
+    """
+    for path in facts.get("unknown", ()):
+        if get(config, path) not in (MISSING, None):
+            raise Unfit(f"what {path} decides is not known")
     for path in facts["rules"]:
         parent, _, leaf = path.rpartition(".")
         if parent and leaf in config and get(config, parent) is MISSING:

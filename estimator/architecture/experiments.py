@@ -22,9 +22,11 @@ from estimator.architecture.changing import (
     shortened,
     with_new,
 )
+from estimator.architecture.fields_used import given, without
 from estimator.architecture.observe import Seen, embeddings_of, observe, ties_of
 from estimator.architecture.observing import observation_of, sized
 from estimator.architecture.remembering import How
+from estimator.architecture.taken import Taken
 from estimator.architecture.tell import Observation
 from estimator.architecture.trace import Trace
 from estimator.source.snapshot import known_models
@@ -44,8 +46,8 @@ class Build(NamedTuple):
 class Experiments:
     """The builds of one class, and what was seen of the code while it built."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, taken: Taken) -> None:
+        self.name, self.taken = name, taken
         self.comparisons: dict[How, None] = {}
         self.lengths: dict[How, None] = {}
         self.reads: dict[str, None] = {}
@@ -101,7 +103,7 @@ class Experiments:
         try:
             config = tiny.make(self.name, fields)
             self._number += 1
-            at = observation_of(config, self._number, mixed)
+            at = self.observed(config, fields, self._number, mixed)
             with Trace(config) as trace:
                 model = tiny.build(self.name, config)
             for log, more in (
@@ -115,6 +117,14 @@ class Experiments:
         finally:
             signal.alarm(0)
 
+    def observed(self, config: Any, fields: Mapping[str, Any], number: int, mixed: bool = False) -> Observation:
+        """The config as its class has filled it in, with what was given and is not kept."""
+        at = observation_of(config, number, mixed)
+        for path, default in self.taken.defaults.items():
+            value = given(fields, path.split("."))
+            at.values[path] = default if value is None else value
+        return at
+
     def _probe(self, base: Mapping[str, Any], path: tuple[str, ...], first: Build) -> None:
         """Sets a field to a text that means nothing: what it is compared with shows, or that it does not matter."""
         one = self.build(tiny.changed(base, path, _PROBE))
@@ -123,6 +133,8 @@ class Experiments:
 
     def _switched(self, base: Mapping[str, Any], path: tuple[str, ...], value: Any) -> Build | None:
         """The base with a field set anew; a switch that wants numbers or another switch beside it is given them."""
+        for made in self.taken.effects.get(".".join(path), ()):
+            base = without(base, made.split("."))
         fields = tiny.changed(base, path, value)
         one = self.build(fields)
         if one is None and value is True:
@@ -142,7 +154,7 @@ class Experiments:
         """Other values of the fields that the model reads, or that other fields are made of."""
         config = tiny.make(self.name, base)
         before = observation_of(config, 0).values
-        found: dict[tuple[str, ...], list[Any]] = {}
+        found = {tuple(path.split(".")): list(values) for path, values in self.taken.values.items()}
         probes = [(tuple(path.split(".")), _PROBE) for path in self.reads if _is_text(before.get(path, 0))]
         changes = [*literals(config), *hidden(config), *tiny.changes(config), *missing(self.reads, before)]
         changes += compared(self.comparisons, before)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WORD = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*")
-_FUNCTIONS = {"ceil", "floor", "int", "round", "max", "min", "sum"}
+_FUNCTIONS = {"ceil", "floor", "int", "round", "max", "min", "sum", "prod", "log2"}
 
 
 def paths_of(value: Any) -> set[str]:
@@ -51,7 +51,8 @@ def _conditions(value: Any) -> set[str]:
             found |= {option[0] for key in ("in", "out") for option in value[key]}
         for rule in value.values():
             if isinstance(rule, dict):
-                found |= {option[0] for key in ("size", "items", "choice") for option in rule.get(key, ())}
+                found |= {option[0] for key in ("size", "items", "choice", "either") for option in rule.get(key, ())}
+                found |= {one for _, inner in rule.get("either", ()) for one in _conditions({"": inner})}
                 found.add(rule.get("where", ""))
     return found
 
@@ -80,6 +81,8 @@ def _sizes(value: Any) -> set[str]:
         if isinstance(rule, dict):
             add(rule.get("size", []))
             add(rule.get("length", 0))
+            add(rule.get("letters", 0))
+            found |= {one for _, inner in rule.get("either", ()) for one in _sizes({"": inner})}
     return found
 
 

@@ -14,7 +14,7 @@ from estimator.architecture.remembering import Sized
 from estimator.architecture.tell import Observation, Teller
 from estimator.architecture.written import texts
 
-_MOST_FORMULAS, _ENOUGH, _MOST_LAYERS = 6, 2, 100
+_MOST_FORMULAS, _ENOUGH, _MOST_LAYERS, _RANKED = 6, 2, 100, 150
 
 
 _NO_FIELDS = {"id2label", "label2id", "per_layer_config", "rope_parameters", "rope_scaling"}  # size no parameter
@@ -59,7 +59,7 @@ class Fitter:
         groups: dict[str, list[Observation]] = {}
         left = list(range(len(pairs)))
         meant, ranked = self._with_lost(pairs, meant, ranked)
-        good = {text: {at for at in left if self.right(text, *pairs[at])} for text in ranked[:60]}
+        good = {text: {at for at in left if self.right(text, *pairs[at])} for text in ranked[:_RANKED]}
         while left and good and len(groups) < _MOST_FORMULAS:
             own = {text: [at for at in left if text in meant[at] and at in good[text]] for text in good}
             best = max(good, key=lambda text: (len(own[text]), len(good[text]), -len(text)))
@@ -99,6 +99,22 @@ class Fitter:
                 return _short(text)
         return None
 
+    def multiples(self, pairs: Sequence[tuple[Observation, int]], texts: Iterable[str]) -> list[str]:
+        """What each turn of a loop adds several to: a multiple of one of the texts, and so many more."""
+        found = []
+        for text in texts:
+            seen: dict[int, int] = {}
+            for one, size in pairs:
+                try:
+                    seen.setdefault(evaluate(text, one.lookup, one.place), int(size))
+                except (Unfit, TypeError, ValueError, AttributeError):
+                    break
+            turns = sorted(seen)[:2]
+            if len(turns) == 2 and (step := (seen[turns[1]] - seen[turns[0]]) // (turns[1] - turns[0])) > 1:
+                more = seen[turns[0]] - step * turns[0]
+                found.append(f"{step}*({text}){more:+d}" if more else f"{step}*({text})")
+        return found
+
     def right(self, text: str, one: Observation, size: int) -> bool:
         """Whether the formula gives the size there."""
         key = (text, one.key, int(size))
@@ -127,7 +143,8 @@ def default_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequen
         if size is not None:
             return {"size": size if isinstance(size, list) else [["", size]]}
     if all(isinstance(value, list) for value in values):
-        return _list_rule(fitter, observed, values) or _indices_rule(fitter, observed, values)
+        rules = (_letters_rule, _list_rule, _indices_rule)
+        return next((rule for one in rules if (rule := one(fitter, observed, values)) is not None), None)
     return _choice_rule(fitter, observed, values)
 
 
@@ -152,6 +169,23 @@ def _list_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequence
         return None
     rule = {"length": length, "items": [[condition, json.loads(element)] for condition, element in options]}
     return rule if _gives(rule, observed, values) else None
+
+
+def _letters_rule(
+    fitter: Fitter, observed: Sequence[Observation], values: Sequence[list[Any]]
+) -> dict[str, Any] | None:
+    """A list that a text spells, a letter for each element; what it is where there is no text."""
+    for path in fitter.teller.varying:
+        spelt = [(one.lookup(path), value) for one, value in zip(observed, values, strict=True) if one.lookup(path)]
+        if len(spelt) < _ENOUGH or not all(isinstance(text, str) and len(text) == len(value) for text, value in spelt):
+            continue
+        letters = {letter: element for text, value in spelt for letter, element in zip(text, value, strict=True)}
+        rule = {"letters": path, "map": dict(sorted(letters.items()))}
+        if all([letters[letter] for letter in text] == value for text, value in spelt):
+            plain = [pair for pair in zip(observed, values, strict=True) if not pair[0].lookup(path)]
+            other = default_rule(fitter, [one for one, _ in plain], [value for _, value in plain]) if plain else None
+            return rule if not plain else other and {"either": [[f"?{path}", rule], ["", other]]}
+    return None
 
 
 def _indices_rule(

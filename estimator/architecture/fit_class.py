@@ -41,10 +41,12 @@ class Learner:
         first = glimpses[0].seen
         if any(one.seen.is_open for one in glimpses):
             raise Unresolved(f"{where}: of another package")
-        groups: Any = 1
-        if any(one.seen.groups != 1 for one in glimpses):
-            groups = self._size([(one.at, one.seen.groups) for one in glimpses], f"{where} groups")
         parameters = self._slots([(one.at, one.seen.parameters) for one in glimpses], where)
+        groups: Any = 1
+        if all(one.seen.parameters and one.seen.parameters[0].shape[:1] == (one.seen.groups,) for one in glimpses):
+            groups = parameters[0][2][0]  # each channel is a group of its own
+        elif any(one.seen.groups != 1 for one in glimpses):
+            groups = self._size([(one.at, one.seen.groups) for one in glimpses], f"{where} groups")
         lost = list(self.lost)
         buffers = self._slots([(one.at, one.seen.buffers) for one in glimpses], where)
         self.lost = lost  # buffers may be of unknown size
@@ -67,10 +69,18 @@ class Learner:
             self.lost.append(f"{where}: {sorted({int(value) for _, value in pairs})[:6]}")
         return UNKNOWN if size is None else size
 
-    def _when(self, yes: Sequence[Observation], no: Sequence[Observation], where: str) -> str:
+    def _counting(self, name: str) -> list[str]:
+        """Conditions for the tensor or child that bears a number, by how many there are."""
+        found = _NUMBERED.fullmatch(name)
+        layers = [path for path in self.teller.varying if path.endswith("layers")]
+        return (
+            [f"({text}{sign}{found[2]})" for text in (*self.lengths, *layers) for sign in (">=", ">")] if found else []
+        )
+
+    def _when(self, yes: Sequence[Observation], no: Sequence[Observation], where: str, more: Sequence[str] = ()) -> str:
         if not no:
             return ""
-        condition = self.teller.condition(yes, no)
+        condition = self.teller.condition(yes, no, more)
         if condition is None:
             raise Unresolved(f"{where}: there or not")
         return condition
@@ -84,7 +94,7 @@ class Learner:
             if len({(len(t.shape), t.dtype, t.persistent) for _, t in there}) > 1:
                 raise Unresolved(f"{here}: of several forms")
             tensor = there[0][1]
-            when = self._when([at for at, _ in there], absent, here)
+            when = self._when([at for at, _ in there], absent, here, self._counting(name))
             shape = [
                 self._size([(at, t.shape[axis]) for at, t in there], f"{here}[{axis}]")
                 for axis in range(len(tensor.shape))
@@ -102,7 +112,7 @@ class Learner:
                 continue
             there = [Glimpse(child, one.at) for one in glimpses for key, child in one.seen.children if key == name]
             absent = [one.at for one in glimpses if all(key != name for key, _ in one.seen.children)]
-            when = self._when([one.at for one in there], absent, f"{where}.{name}")
+            when = self._when([one.at for one in there], absent, f"{where}.{name}", self._counting(name))
             children.append([name, when, self._options(there, f"{where}.{name}")])
         return children
 
@@ -113,8 +123,16 @@ class Learner:
             lengths.append((one.at, len(alike)))
             for at, child in enumerate(alike):
                 there.append(Glimpse(child, one.at._replace(place=one.at.place.inner(at, len(alike)))))
-        count = self._size(lengths, f"{where}.{stem}* how many", self.lengths)
+        extra = [*self.lengths, *self.fitter.multiples(lengths, self.lengths)]
+        count = self._only(lengths) or self._size(lengths, f"{where}.{stem}* how many", extra)
         return [f"{stem}*", count, self._options(there, f"{where}.{stem}*")]
+
+    def _only(self, lengths: Sequence[tuple[Observation, int]]) -> str | None:
+        """The one loop that ran as often everywhere, where no random config tells."""
+        if len({one.number for one, _ in lengths if one.mixed}) >= _ENOUGH:
+            return None
+        fits = [text for text in self.lengths if all(self.fitter.right(text, one, size) for one, size in lengths)]
+        return fits[0] if len(fits) == 1 else None
 
     def _options(self, glimpses: Sequence[Glimpse], where: str) -> list[list[Any]]:
         groups: dict[str, list[Glimpse]] = {}
@@ -134,6 +152,11 @@ class Learner:
                     pass
         options = self.teller.options(_observed(groups))
         if options is None:
+            groups = {}  # by the names that count nothing
+            for one in glimpses:
+                groups.setdefault(f"{one.seen.cls} {one.seen.kind} {_form(one.seen, _NUMBERED)}", []).append(one)
+            options = self.teller.options(_observed(groups))
+        if options is None:
             raise Unresolved(f"{where}: which of {list(groups)}"[:200])
         return [[condition, self.node(groups[key], where)] for condition, key in options]
 
@@ -151,13 +174,15 @@ def _observed(groups: Mapping[str, list[Glimpse]]) -> dict[str, list[Observation
     return {key: [one.at for one in group] for key, group in groups.items()}
 
 
-def _form(seen: Seen) -> str:
-    """What a node of its own is worth: names and dimensions of tensors, and names of children that are no indices."""
-    names = [f"{t.name}{len(t.shape)}" for t in (*seen.parameters, *seen.buffers)]
-    return " ".join(names + [f"{name}:{child.cls}" for name, child in seen.children if not name.isdigit()])
+_INDEX, _NUMBERED = re.compile(r"\d+"), re.compile(r"(.*?)(\d+)")
 
 
-_NUMBERED = re.compile(r"(.*?)(\d+)")
+def _form(seen: Seen, counting: re.Pattern[str] = _INDEX) -> str:
+    """What a node of its own is worth: names and dimensions of tensors, and names of children that count nothing."""
+    tensors = [t for t in (*seen.parameters, *seen.buffers) if not counting.fullmatch(t.name)]
+    names = [f"{t.name}{len(t.shape)}" for t in tensors]
+    children = [f"{name}:{child.cls}" for name, child in seen.children if not counting.fullmatch(name)]
+    return " ".join(names + children)
 
 
 def _stem(name: str) -> str | None:

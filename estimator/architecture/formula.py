@@ -2,8 +2,8 @@
 
 A size is an expression as Python writes it, without spaces: "num_attention_heads*(hidden_size//num_attention_heads)".
 Its names are fields of config.json, nested ones joined by dots; `#` is the index of the layer, `^` that of the list
-around it; `path[#]` a list's element at that index (`[#+1]`, `[#//2]`, `[^-1]`, `[0]`, `[-1]`), `path[]` its length,
-sum(path) its sum; ceil, floor, int, round, max and min are Python's.
+around it, `^^` of the next one; `path[#]` a list's element at that index (`[#+1]`, `[#//2]`, `[^-1]`, `[0]`, `[-1]`),
+`path[]` its length, sum(path) its sum, prod(path) its product; ceil, floor, int, round, max, min and log2 are Python's.
 
 Conditions are those of conditions.py and
 
@@ -35,10 +35,11 @@ class NoNumber(Unfit):
 
 
 Value = Callable[[Lookup, Place], Any]
-_TOKEN = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z_][\w.]*(?:\[[^\]]*\])*|[#^])|(\*\*|//|[<>=!]=|[-+*/%(),<>])")
+_TOKEN = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z_][\w.]*(?:\[[^\]]*\])*|#|\^+)|(\*\*|//|[<>=!]=|[-+*/%(),<>])")
 _LEVELS = ({"==", "!=", "<", "<=", ">", ">="}, {"+", "-"}, {"*", "/", "//", "%"})
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ceil": math.ceil, "floor": math.floor, "int": int, "round": round, "max": max, "min": min, "sum": sum,
+    "prod": math.prod, "log2": math.log2,
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ _ACT: Mapping[str, Callable[[Any, Any], Any]] = {
 def evaluate(formula: int | str, lookup: Lookup, place: Place) -> int:
     """The size. Raises Unfit where a field is missing or is no number."""
     size = formula if isinstance(formula, int) else calculate(formula, lookup, place)
-    if not 0 <= size < LARGEST or size != int(size):
+    if size is None or not 0 <= size < LARGEST or size != int(size):
         raise Unfit(f"{formula} is {size}")
     return int(size)
 
@@ -131,7 +132,7 @@ class _Parser:
         function, values = _FUNCTIONS[name], []
         while self.take() != ")":
             if self.next() != ")":
-                values.append(self.level(0) if name != "sum" else _whole_list(self.take()))
+                values.append(self.level(0) if name not in ("sum", "prod") else _whole_list(self.take()))
         return lambda lookup, place: function(*(value(lookup, place) for value in values))
 
 
@@ -143,20 +144,18 @@ def _leaf(token: str) -> Value:
     if token[0].isdigit():
         number = float(token) if set(token) & set(".e") else int(token)
         return lambda lookup, place: number
-    if token == "#":
-        return lambda lookup, place: place.index
-    if token == "^":
-        return lambda lookup, place: (place.outer or place).index
+    if token[0] in "#^":
+        return lambda lookup, place: _outer(token, place).index
     if token.endswith("]"):
         return lambda lookup, place: _number(token, _held(token, lookup, place))
     return lambda lookup, place: _number(token, lookup(token))
 
 
 def _number(path: str, value: Any) -> Any:
-    if isinstance(value, (int, float)):
+    """A number, or None, which equals no number and can't be reckoned with."""
+    if value is None or isinstance(value, (int, float)):
         return value
-    kind = Unfit if value is None else NoNumber
-    raise kind(f"{path} is {str(value)[:80]!r}")
+    raise NoNumber(f"{path} is {str(value)[:80]!r}")
 
 
 def _whole_list(token: str) -> Value:
@@ -188,8 +187,17 @@ def _held(token: str, lookup: Lookup, place: Place) -> Any:
 def _index(where: str, place: Place) -> int:
     if where[0] not in "#^":
         return int(where)
-    index = place.index if where[0] == "#" else (place.outer or place).index
-    return index // 2 if where[1:] == "//2" else _not_negative(index + int(where[1:] or 0))
+    rest = where.lstrip("#^")
+    index = _outer(where, place).index
+    halved = rest.startswith("//2")
+    return _not_negative((index // 2 if halved else index) + int(rest.removeprefix("//2") or 0))
+
+
+def _outer(mark: str, place: Place) -> Place:
+    """The place itself for "#", for each "^" the one around it."""
+    for _ in range(mark.count("^")):
+        place = place.outer or place
+    return place
 
 
 def _not_negative(index: int) -> int:
@@ -198,12 +206,25 @@ def _not_negative(index: int) -> int:
     return index
 
 
+def _joined(parts: Sequence[str], decides: bool, lookup: Lookup, place: Place) -> bool:
+    """Whether one of the parts decides, whatever can't be said of the others. Raises Unfit where none does."""
+    unfit: Unfit | None = None
+    for part in parts:
+        try:
+            if met(part, lookup, place) is decides:
+                return decides
+        except Unfit as error:
+            unfit = error
+    if unfit is not None:
+        raise unfit
+    return not decides
+
+
 def met(condition: str, lookup: Lookup, place: Place) -> bool:
     """Whether a condition holds. Raises Unfit where a field that it compares is missing."""
-    if " / " in condition:
-        return any(met(part, lookup, place) for part in condition.split(" / "))
-    if " & " in condition:
-        return all(met(part, lookup, place) for part in condition.split(" & "))
+    for joint, decides in ((" / ", True), (" & ", False)):
+        if joint in condition:
+            return _joined(condition.split(joint), decides, lookup, place)
     if condition.startswith("("):
         return bool(calculate(condition, lookup, place))
     if condition.startswith("not "):
@@ -225,6 +246,13 @@ def choose(options: Sequence[Sequence[Any]], lookup: Lookup, place: Place) -> An
     raise Unfit(f"none of {[condition for condition, _ in options]}")
 
 
+def _spelt(text: Any, rule: Mapping[str, Any]) -> list[Any]:
+    """A list written as a text, a letter for each element."""
+    if not isinstance(text, str) or not set(text) <= rule["map"].keys():
+        raise Unfit(f"{rule['letters']} is {str(text)[:80]!r}")
+    return [rule["map"][letter] for letter in text]
+
+
 def by_default(rule: Mapping[str, Any], lookup: Lookup) -> Any:
     """A field's value where config.json leaves it out."""
     if "is" in rule:
@@ -233,6 +261,10 @@ def by_default(rule: Mapping[str, Any], lookup: Lookup) -> Any:
         return evaluate(choose(rule["size"], lookup, Place()), lookup, Place())
     if "choice" in rule:
         return choose(rule["choice"], lookup, Place())
+    if "either" in rule:
+        return by_default(choose(rule["either"], lookup, Place()), lookup)
+    if "letters" in rule:
+        return _spelt(lookup(rule["letters"]), rule)
     length = evaluate(rule["length"], lookup, Place())
     places = [Place(index, length) for index in range(length)]
     if "where" in rule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,29 +11,39 @@ import torch
 from transformers import AutoConfig
 
 from estimator.architecture import tiny
-from estimator.architecture.conditions import written
 from estimator.architecture.experiments import Build, Experiments
-from estimator.architecture.fields_used import given, paths_of, without
-from estimator.architecture.fit import default_rule
+from estimator.architecture.fields_used import paths_of
+from estimator.architecture.filled_in import is_word, of_fields, plain_default
 from estimator.architecture.fit_class import UNKNOWN, Glimpse, Learner, Unresolved
 from estimator.architecture.observe import BUILD_DTYPE
-from estimator.architecture.observing import observation_of
-from estimator.architecture.remembering import Sized, how_of
 from estimator.architecture.survey import activations
+from estimator.architecture.taken import NOTHING, Taken, taken_by
 from estimator.architecture.tell import Teller, is_told
 from estimator.architecture.tie_patterns import agreed, tie_pairs, ties_hold
-from estimator.architecture.trace import Trace
 from estimator.architecture.trial import difference
 from estimator.architecture.written import general
 
-_ROUNDS, _ADDED, _RULED = 4, 3, 10
+_ROUNDS, _ADDED, _FEW = 4, 3, (1, 2, 3, 4)
 _NEVER = ("_token_id", "_token_index", "_ids", "pretraining_tp", "problem_type", "_attn_implementation")  # size nothing
 
 
 def learn(name: str) -> tuple[dict[str, Any] | None, str]:
     """The class's facts, or None and why not."""
     torch.set_default_dtype(BUILD_DTYPE)
-    seen = Experiments(name)
+    taken = taken_by(name)
+    facts, reason = _learnt(name, taken)
+    if facts is None and taken.values:
+        facts, reason = _learnt(name, NOTHING._replace(aliases=taken.aliases))
+    if facts is not None:
+        known = facts["rules"].keys() | facts["seen"].keys() | paths_of(facts)
+        unknown = {path for path, changed in taken.effects.items() if changed & known}
+        unknown -= {*known, *(alias for aliases in facts["aliases"].values() for alias in aliases)}
+        facts |= {"unknown": sorted(unknown)} if unknown else {}
+    return facts, reason
+
+
+def _learnt(name: str, taken: Taken) -> tuple[dict[str, Any] | None, str]:
+    seen = Experiments(name, taken)
     seen.run()
     known, reason = list(seen.builds), ""
     for round_ in range(_ROUNDS):
@@ -69,6 +78,7 @@ def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
     counts = {text for how in seen.lengths for text in general(how)}
     counts |= {text.replace("[#]", "[#//2]") for text in counts if "[#]" in text}
     counts |= {f"max(0,{text})" for text in counts if "-" in text}
+    teller.learn((sign, text, number) for text in sorted(counts, key=len) for number in _FEW for sign in ("==", ">"))
     learner = Learner(teller, sorted(counts, key=lambda text: (len(text), text)), activations())
     learner.node([Glimpse(one.seen, one.at) for one in builds], "")
     if learner.lost:
@@ -80,22 +90,13 @@ def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
         "ties": _ties(builds, learner),
         **{key: _embedding(at, builds, teller) for at, key in enumerate(("in", "out"))},
     }
+    if (labels := plain_default(seen.name, "num_labels")) not in (None, 2):
+        facts["labels"] = labels
     paths = paths_of(facts) | {path for path in seen.reads if _matters(path, builds)}
     if getattr(config, "tie_word_embeddings", None) is not None:
         paths.add("tie_word_embeddings")
     paths = paths - (seen.free - paths_of(facts)) | {f"{section}model_type" for section in sections(config)}
-    return facts | _of_fields(seen, config, paths, builds, learner)
-
-
-def _leads_to(path: str, read: set[str], rules: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a rule would need its own field: two fields that are each said by the other."""
-    done: set[str] = set()
-    while read:
-        if path in read:
-            return True
-        done |= read
-        read = {one for known in read for one in paths_of(rules.get(known, {}))} - done
-    return False
+    return facts | of_fields(seen, config, paths, builds, learner)
 
 
 def sections(config: Any, prefix: str = "") -> list[str]:
@@ -118,33 +119,9 @@ def _embedding(at: int, builds: Sequence[Build], teller: Teller) -> list[list[An
     return [[condition, json.loads(value)] for condition, value in options]
 
 
-def _of_fields(
-    seen: Experiments, config: Any, paths: set[str], builds: Sequence[Build], learner: Learner
-) -> dict[str, dict[str, Any]]:
-    """How the fields are set that config.json leaves out, their other names, and the values that were tried."""
-    rules: dict[str, dict[str, Any]] = {}
-    aliases: dict[str, list[str]] = {}
-    waiting = {path for path in paths if not path.endswith("num_labels")}
-    while waiting:
-        path = min(waiting)
-        found = _rules(seen.name, path, builds, learner)
-        rules[path] = {key: rule for key, rule in found.items() if not _leads_to(path, paths_of({key: rule}), rules)}
-        aliases |= _aliases(config, path)
-        waiting = {
-            one for one in waiting | paths_of(rules[path]) if one not in rules and not one.endswith("num_labels")
-        }
-    kept = {path: rule for path, rule in sorted(rules.items()) if rule}
-    region = _seen(learner, builds, seen.tried, paths | set(rules))
-    return {"rules": kept, "aliases": dict(sorted(aliases.items())), "seen": region}
-
-
 def _matters(path: str, builds: Sequence[Any]) -> bool:
     """Whether a field that the model reads is a switch, a text or empty somewhere: its values have to be known ones."""
-    return is_told(path) and not path.endswith(_NEVER) and any(_is_word(one.at.values.get(path, 0)) for one in builds)
-
-
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, str))
+    return is_told(path) and not path.endswith(_NEVER) and any(is_word(one.at.values.get(path, 0)) for one in builds)
 
 
 def _in_turn(target: str, source: str, builds: Sequence[Build], learner: Learner) -> list[Any]:
@@ -178,107 +155,3 @@ def _ties(builds: Sequence[Build], learner: Learner) -> list[list[Any]]:
                 raise ValueError(f"tie of {target}")
             found.append([target, source, condition, *_in_turn(target, source, builds, learner)])
     return found
-
-
-def _rules(name: str, path: str, builds: Sequence[Any], learner: Any) -> dict[str, Any]:
-    """What the field is where config.json leaves it out, and where it says null."""
-
-    rules: dict[str, Any] = {}
-    parts = tuple(path.split("."))
-    pairs = [(given(one.fields, parts), one.at.values.get(path)) for one in builds]
-    if any(value is not None and type(value) is int and value != kept for value, kept in pairs):
-        rules["ignored"] = True  # the class computes the field whatever config.json says
-    for key in ("absent", "null", "alone") if len(parts) > 1 else ("absent", "null"):
-        observed, values = [], []
-        for one in _telling(builds, path):
-            fields = _left_out(one.fields, parts, key)
-            found = _filled_in(name, fields, path, learner.teller)
-            if found is not None:
-                observed.append(found[0])
-                values.append(found[1])
-        if len(values) >= 3 and (rule := default_rule(learner.fitter, observed, values)) is not None:
-            rules[key] = rule
-        elif key == "absent" and len(values) < 3 and (plain := _plain_default(name, path)) is not None:
-            rules[key] = {"is": plain}
-    if rules.get("alone") == rules.get("absent"):
-        rules.pop("alone", None)
-    elif len(parts) > 1:
-        rules.setdefault("alone", {"unknown": True})
-    return rules
-
-
-def _left_out(fields: Mapping[str, Any], parts: tuple[str, ...], key: str) -> Mapping[str, Any]:
-    """Keyword arguments without a field, with null, or without the section in which it lies."""
-    if key == "null":
-        return tiny.changed(fields, parts, None)
-    return without(fields, parts if key == "absent" else parts[:1])
-
-
-def _telling(builds: Sequence[Any], path: str) -> list[Any]:
-    """Builds that show how a field is set: some of each value that it has, some others."""
-    by_value: dict[str, list[Any]] = {}
-    for one in builds:
-        by_value.setdefault(repr(one.at.values.get(path)), []).append(one)
-    some = [one for group in list(by_value.values())[:_RULED] for one in group[:2]]
-    others = [one for one in builds[:: max(1, len(builds) // _RULED)] if one not in some]
-    return [*some, *others]
-
-
-_numbers = itertools.count(1 << 20)
-
-
-def _filled_in(name: str, fields: Mapping[str, Any], path: str, teller: Any) -> tuple[Any, Any] | None:
-    """The config without the field, and what its class sets it to; None where it refuses."""
-
-    try:
-        with Trace() as trace:
-            config = tiny.make(name, trace.traced(dict(fields), ""))
-            at = observation_of(config, next(_numbers))
-    except Exception:
-        return None
-    teller.learn(trace.log)
-    teller.add(at)
-    holder = config
-    for key in path.split("."):
-        holder = (holder if isinstance(holder, Mapping) else vars(holder) if hasattr(holder, "to_dict") else {}).get(
-            key
-        )
-    value = at.values.pop(path, None)
-    how = how_of(holder)
-    return at, Sized(value, how) if type(value) is int and how is not holder else value
-
-
-def _plain_default(name: str, path: str) -> Any:
-    """The class's own default, where a config without the field is refused beside small numbers."""
-
-    try:
-        return observation_of(tiny.config_class(name)(), 0).values.get(path)
-    except Exception:
-        return None
-
-
-def _aliases(config: Any, path: str) -> dict[str, list[str]]:
-    *parents, leaf = path.split(".")
-    holder = config
-    for parent in parents:
-        holder = holder.get(parent) if isinstance(holder, Mapping) else getattr(holder, parent, None)
-    names = [alias for alias, real in (getattr(holder, "attribute_map", None) or {}).items() if real == leaf]
-    return {path: [".".join([*parents, alias]) for alias in names]} if names else {}
-
-
-def _seen(
-    learner: Learner, builds: Sequence[Build], tried: Mapping[str, Sequence[Any]], paths: set[str]
-) -> dict[str, list[str]]:
-    """Texts, switches and nulls with the values that were tried; "#" stands for any number."""
-    seen: dict[str, list[str]] = {}
-    named = {json.loads(node)[0] for node in learner.nodes}
-    for path in sorted(path for path in paths if f"ACT2FN:{path}" not in named):
-        values = [value for one in builds for value in _each(one.at.values.get(path))]
-        values += [each for value in tried.get(path, ()) for each in _each(value)]
-        if any(_is_word(value) for value in values):
-            seen[path] = sorted({written(value) if _is_word(value) else "#" for value in values})
-    return seen
-
-
-def _each(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]

@@ -2,18 +2,19 @@
 
 A how is a field's path, a number, ("index", k, end) for a loop's variable (with its end in the last turn), ("item",
 how, k, length) for an element of a list, ("len", how) for a list's length, or (operator, how, ...). What goes through
-numpy, math.sqrt or a string is lost: such a size has no how.
+another library or a string is lost: such a size has no how.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 How = Any
-_DEEPEST = 8
+_DEEPEST = 20
 _OPERATORS = {
     "add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**",
 }  # fmt: skip
@@ -84,7 +85,9 @@ def plain(value: Any) -> Any:
 
 def how_of(value: Any) -> How:
     """A number's how: itself where it is a plain one."""
-    return value.how if isinstance(value, (Traced, Sized)) else value
+    if isinstance(value, (Traced, Sized)):
+        return value.how
+    return value.item() if hasattr(value, "item") else value  # numpy's
 
 
 def remember(value: Any, how: How, log: dict[How, None]) -> Any:
@@ -195,6 +198,34 @@ class AnyInt(metaclass=_IntLike):
         if isinstance(value, Float):
             return remember(int(plain(value)), ("int", value.how), value.log)
         return int(*arguments)
+
+
+class Reckoning:
+    """Stands in for `math` or numpy in modelling files: what they make of traced numbers stays traced."""
+
+    def __init__(self, library: Any, log: dict[How, None]) -> None:
+        self._library, self._log = library, log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def log2(self, value: Any) -> Any:
+        """Of a number; numpy's takes arrays too."""
+        if not isinstance(value, Traced):
+            return self._library.log2(value)
+        return remember(math.log2(plain(value)), ("log2", value.how), self._log)
+
+    def sqrt(self, value: Any) -> Any:
+        """The same."""
+        return value**0.5 if isinstance(value, Traced) else self._library.sqrt(value)
+
+    def prod(self, values: Any, *arguments: Any, **named: Any) -> Any:
+        """Of a list field, or of numbers one by one."""
+        if isinstance(values, (Items, FixedItems)):
+            return remember(math.prod(map(plain, values)), ("prod", values.how), self._log)
+        if isinstance(values, (list, tuple)) and any(isinstance(one, Traced) for one in values):
+            return functools.reduce(operator.mul, values)
+        return self._library.prod(values, *arguments, **named)
 
 
 def plain_values(values: Any) -> Any:

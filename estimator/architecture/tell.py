@@ -80,8 +80,11 @@ class Teller:
                 return None
         return [*options, ["", left[0]]]
 
-    def condition(self, yes: Sequence[Observation], no: Sequence[Observation]) -> str | None:
-        """One that holds for all of `yes` and for none of `no`, the simplest; None where there is none."""
+    def condition(self, yes: Sequence[Observation], no: Sequence[Observation], more: Iterable[str] = ()) -> str | None:
+        """One that holds for all of `yes` and for none of `no`, the simplest; None where there is none.
+
+        `more` are conditions to try beside the ones that are known.
+        """
         if not no:
             return ""
         yes, no = ({one.key: one for one in each} for each in (yes, no))
@@ -89,7 +92,7 @@ class Teller:
             return None
         yes, no = list(yes.values()), list(no.values())
         full, clean = [], []
-        for text in self._candidates(yes, no):
+        for text in itertools.chain(self._candidates(yes, no), more):
             all_yes = all(self._holds(text, one) for one in yes)
             none_no = all(self._holds(text, one) is False for one in no)
             if all_yes and none_no:
@@ -188,9 +191,9 @@ class Teller:
 
     def _of_lists(self, yes: Sequence[Observation], no: Sequence[Observation], up: str) -> Iterator[str]:
         for path in self.lists:
-            ours, theirs = ({_element(one, path, up) for one in each} for each in (yes, no))
-            words = not any(_is_number(value or "") and value not in ("0", "1") for value in ours | theirs)
-            if not words or ours & theirs or None in ours | theirs:
+            ours, theirs = ({_element(one, path, up) for one in each} - {None} for each in (yes, no))
+            words = not any(_is_number(value) and value not in ("0", "1") for value in ours | theirs)
+            if not words or ours & theirs or not ours or not theirs:
                 continue
             if len(ours) <= _MOST_VALUES:
                 yield f"{up}{path}@{'|'.join(sorted(ours))}"

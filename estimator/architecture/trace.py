@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedConfig
@@ -24,6 +25,7 @@ from estimator.architecture.remembering import (
     How,
     Int,
     Items,
+    Reckoning,
     Sized,
     Text,
     Traced,
@@ -55,10 +57,15 @@ class Trace:
             self._fields(self.config, "")
         self._names = {
             "int": AnyInt, "range": self._range, "enumerate": self._enumerate, "len": self._len, "sum": self._sum,
+            "max": functools.partial(self._extreme, max), "min": functools.partial(self._extreme, min),
         }  # fmt: skip
         self._modules = _modelling_files(len(sys.modules))
+        self._libraries = {"math": (math, Reckoning(math, self.log)), "np": (numpy, Reckoning(numpy, self.log))}
         for module in self._modules:
             module.__dict__.update(self._names)
+            for name, (library, stand_in) in self._libraries.items():
+                if module.__dict__.get(name) is library:
+                    module.__dict__[name] = stand_in
         self._getter, self._labels = PreTrainedConfig.__getattribute__, PreTrainedConfig.num_labels
         PreTrainedConfig.__getattribute__ = self._reading(self._getter)
         PreTrainedConfig.num_labels = property(
@@ -78,6 +85,9 @@ class Trace:
             for name, value in self._names.items():
                 if module.__dict__.get(name) is value:
                     del module.__dict__[name]
+            for name, (library, stand_in) in self._libraries.items():
+                if module.__dict__.get(name) is stand_in:
+                    module.__dict__[name] = library
 
     def shape(self, tensor: torch.Tensor) -> tuple[int, ...]:
         """The tensor's shape, each dimension Sized where its how is known."""
@@ -178,6 +188,14 @@ class Trace:
             return len(values)
         self.lengths.setdefault(("len", values.how))
         return remember(len(values), ("len", values.how), self.log)
+
+    def _extreme(self, which: Any, *values: Any, **named: Any) -> Any:
+        found = which(*values, **named)
+        if len(values) < 2 or named or not all(isinstance(one, (int, float)) for one in values):
+            return found
+        if not any(isinstance(one, Traced) for one in values):
+            return found
+        return remember(plain(found), (which.__name__, *map(how_of, values)), self.log)
 
     def _sum(self, values: Any, start: Any = 0) -> Any:
         if isinstance(values, (Items, FixedItems)):

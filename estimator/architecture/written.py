@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 
 from estimator.architecture.conditions import Place
@@ -19,27 +20,43 @@ def texts(how: How, place: Place) -> Iterator[str]:
 
 def general(how: How) -> Iterator[str]:
     """The formulas that a how seen at no known place may mean: a loop's variable is the layer's or the outer index."""
-    yield from dict.fromkeys(text for place in _ANYWHERE for text in texts(_moved(how, place), place))
+    first = min(_indices(how), default=0)
+    ways = [(place, *way) for place in _ANYWHERE for way in ((False, None), (True, None), (False, first))]
+    found = (text for place, *way in ways for text in texts(_moved(how, place, *way), place))
+    yield from (text for text in dict.fromkeys(found) if not _NO_NUMBER.search(text))
 
 
-_ANYWHERE = (Place(6, 9, False), Place(7, 9, False, Place(6, 9, False)))  # too deep for an index to be just a number
+_INNER, _OUTER = 100_003, 1_000_003  # indices that no code has as a number
+_NO_NUMBER = re.compile(rf"{_INNER}|{_OUTER}")
+_ANYWHERE = (Place(_INNER, _OUTER, False), Place(_INNER, _OUTER, False, Place(_OUTER, _OUTER, False, Place())))
 
 
-def _moved(how: How, place: Place) -> How:
+def _indices(how: How) -> Iterator[int]:
+    """Where the elements stand that a how holds."""
+    if isinstance(how, tuple):
+        if how[0] == "item" and isinstance(how[1], str):
+            yield how[2]
+        for one in how[1:]:
+            yield from _indices(one)
+
+
+def _moved(how: How, place: Place, is_last_kept: bool, first: int | None) -> How:
     """The how with every index that is a loop's variable turned into the innermost, or the outer one of the place.
 
-    Of a list of lists the outer index picks the list, the inner one its element.
+    Of a list of lists the outer index picks the list, the inner one its element; the next one is a column of a table. A
+    last element may be meant as such, and an element by how far it stands from the first one.
     """
-    if not isinstance(how, tuple):
+    if not isinstance(how, tuple) or (is_last_kept and how[0] == "item" and how[2] == how[3] - 1):
         return how
     outer = place.outer or place
     if how[0] == "index":
         return ("index", outer.index, None)
     if how[0] == "item" and isinstance(how[1], tuple):
-        return ("item", _moved(how[1], place), place.index, 0)
+        at = how[2] if isinstance(how[1][1], tuple) else place.index
+        return ("item", _moved(how[1], place, is_last_kept, first), at, 0)
     if how[0] == "item":
-        return ("item", how[1], outer.index, 0)
-    return (how[0], *(_moved(one, place) for one in how[1:]))
+        return ("item", how[1], outer.index + (0 if first is None else how[2] - first), 0)
+    return (how[0], *(_moved(one, place, is_last_kept, first) for one in how[1:]))
 
 
 def _texts(how: How, place: Place) -> Iterator[tuple[str, int]]:
@@ -90,14 +107,16 @@ def _turns(how: How, place: Place) -> list[str]:
 
 def _marks(value: int, place: Place) -> Iterator[str]:
     """Ways to say an index at a place, the likelier first."""
-    outer = place.outer.index if place.outer else None
-    if value == place.index:
-        yield "#"
-    if outer is not None and value == outer:
-        yield "^"
-    for name, index in (("#", place.index), ("^", outer)):
-        if index is not None and index > 1 and value == index // 2:
+    around = place.outer and place.outer.outer
+    indices = {"#": place.index} | ({"^": place.outer.index} if around else {})
+    if around and around.outer:
+        indices["^^"] = around.index
+    yield from (name for name, index in indices.items() if value == index)
+    for name, index in indices.items():
+        if index > 1 and value == index // 2:
             yield f"{name}//2"
-        if index is not None and 0 < abs(value - index) <= 2:
+        if index > 2 and value == index // 2 + 1:
+            yield f"{name}//2+1"
+        if 0 < abs(value - index) <= 2:
             yield f"{name}{value - index:+d}"
     yield str(value)

@@ -47,10 +47,14 @@ FIELDS = {
         pytest.param("blocks[^][#]", 5, id="the element of a list in a list"),
         pytest.param("blocks[1][]", 1, id="the length of a list in a list"),
         pytest.param("sum(blocks[0])", 9, id="its sum"),
+        pytest.param("prod(sizes)", 21, id="a list's product"),
+        pytest.param("int(log2(a))", 3, id="a logarithm"),
+        pytest.param("blocks[^][#//2+1]", 5, id="beside half the index"),
+        pytest.param("^^+a", 13, id="the index around the outer one"),
     ],
 )
 def test_sizes(formula, size):
-    assert evaluate(formula, FIELDS.__getitem__, Place(1, 2, False, Place(0, 3))) == size
+    assert evaluate(formula, FIELDS.__getitem__, Place(1, 2, False, Place(0, 3, False, Place(1, 2)))) == size
 
 
 @pytest.mark.parametrize(
@@ -85,10 +89,23 @@ def test_what_is_no_size_is_refused(formula):
         pytest.param("has kinds z", 0, False, id="no layer is of the kind"),
         pytest.param("(a!=b)", 0, True, id="two sizes differ"),
         pytest.param("word=w|v", 0, True, id="a text is one of"),
+        pytest.param("(none==2)", 0, False, id="null is no number"),
+        pytest.param("(none!=2)", 0, True, id="null differs from every number"),
+        pytest.param("(none<2) & ?none", 0, False, id="one part that fails decides, whatever the other says"),
+        pytest.param("(none<2) / ?word", 0, True, id="one part that holds decides"),
     ],
 )
 def test_conditions(condition, index, holds):
     assert met(condition, FIELDS.__getitem__, Place(index, 4)) is holds
+
+
+@pytest.mark.parametrize("condition", ["(none<2)", "(none<2) & ?word", "(none<2) / ?none"])
+def test_what_null_leaves_open_is_refused(condition):
+    with pytest.raises(Unfit):
+        met(condition, FIELDS.__getitem__, Place())
+
+
+SPELT = {"letters": "word", "map": {"w": "x", "v": "y"}}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +116,15 @@ def test_conditions(condition, index, holds):
         pytest.param({"choice": [["word=w", "x"], ["", "y"]]}, "x", id="one of several"),
         pytest.param({"length": 3, "items": [["(#%2==0)", "x"], ["", "y"]]}, ["x", "y", "x"], id="a list"),
         pytest.param({"length": "b", "where": "(#>=3)"}, [3, 4], id="the layers that a condition picks"),
+        pytest.param(SPELT, ["x"], id="a list that a text spells"),
+        pytest.param({"either": [["?none", SPELT], ["", {"is": ["z"]}]]}, ["z"], id="where there is no text"),
     ],
 )
 def test_defaults(rule, value):
     assert by_default(rule, FIELDS.__getitem__) == value
+
+
+@pytest.mark.parametrize("text", ["wxw", None, 3])
+def test_a_letter_that_is_not_known_is_refused(text):
+    with pytest.raises(Unfit):
+        by_default(SPELT, {"word": text}.__getitem__)

@@ -44,10 +44,11 @@ def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, se
     from estimator.architecture import tiny
     from estimator.architecture.changing import changed_numbers, numbers
     from estimator.architecture.experiments import Experiments
+    from estimator.architecture.taken import taken_by
     from estimator.architecture.trial import difference
 
     base = tiny.base_fields(name)
-    built = Experiments(name).build(changed_numbers(base, numbers(name, base), random.Random(seed)))
+    built = Experiments(name, taken_by(name)).build(changed_numbers(base, numbers(name, base), random.Random(seed)))
     assume(built is not None)
     facts = shapes_of(name)
     assert facts is not None

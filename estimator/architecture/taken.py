@@ -1,0 +1,163 @@
+"""What a config class takes and does not keep: older names of fields, and what other fields are made of. Only
+generators import this file.
+
+`full_attention_interval` of Qwen3Next stands in config.json, is no field of the class, and decides on `layer_types`.
+Such names are texts in the code of the class's constructor; that each matters, and how, is seen by trying it.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedConfig
+from transformers.configuration_utils import _LEGACY_LAYER_TYPE_REMAP as OLD_ELEMENTS
+
+from estimator.architecture import tiny
+from estimator.architecture.fields_used import given, without
+from estimator.architecture.fit import values_of
+
+_NUMBERS = (2, 3, True, False)
+_OTHERS = (1, None, [1, 0], ["a"], "a", "1,2", {})
+_NEVER = {"num_labels", "dtype", "torch_dtype", "architectures", "rope_scaling", "rope_theta", "rope_parameters"}
+
+
+class Taken(NamedTuple):
+    """By path of what is taken."""
+
+    effects: Mapping[str, set[str]]  # the fields that change with it
+    values: Mapping[str, list[Any]]  # the values that were seen to change them and can be learnt from
+    defaults: Mapping[str, Any]  # the value that does what leaving it out does
+    aliases: Mapping[str, str]  # the field that becomes what is given
+
+
+NOTHING = Taken({}, {}, {}, {})
+
+
+_known: dict[type, Taken] = {}
+
+
+def taken_by(name: str) -> Taken:
+    """All of it, for a class's config and the ones nested in it."""
+    cls = tiny.config_class(name)
+    if cls not in _known:
+        base = tiny.base_fields(name)
+        bases = [fields for fields in (base, {}) if _filled(name, fields) is not None]
+        found = _known[cls] = Taken({}, {}, {}, {})
+        for path, alphabets in _candidates(tiny.make(name, base), ()):
+            _try(name, bases, path, alphabets, found)
+    return _known[cls]
+
+
+def _try(
+    name: str, bases: Sequence[Mapping[str, Any]], path: tuple[str, ...], alphabets: Sequence[str], found: Taken
+) -> None:
+    words = [word for whole in alphabets for word in (whole, whole[::-1], whole * 2, whole[1:] + whole)]
+    text = ".".join(path)
+    changes = {repr(value): _changed(name, bases, path, value) or set() for value in (*_NUMBERS, *words)}
+    if not any(changes.values()):
+        changes |= {repr(value): _changed(name, bases, path, value) or set() for value in _OTHERS}
+    effects = set().union(*changes.values())
+    if not effects:
+        return
+    found.effects[text] = effects
+    for field in sorted(effects):
+        if _becomes(name, bases, path, field):
+            found.aliases[text] = field
+            return
+    found.values[text] = [value for value in (*words, *_NUMBERS) if changes[repr(value)]]
+    tried = (*range(1, 17), 0, True, False)
+    found.defaults[text] = next((value for value in tried if _changed(name, bases, path, value) == set()), None)
+
+
+def _changed(name: str, bases: Sequence[Mapping[str, Any]], path: tuple[str, ...], value: Any) -> set[str] | None:
+    """The fields that are set otherwise with it; None where the class refuses it."""
+    found: set[str] = set()
+    accepted = False
+    for fields in bases:
+        before, after = _filled(name, fields), _filled(name, tiny.changed(fields, path, value))
+        if before is not None and after is not None:
+            own, accepted = ".".join(path), True
+            found |= {
+                key for key, one in after.items()
+                if key != own and key in before and not _same(before[key], one) and not set(key.split(".")) & _NEVER
+                and not key.rpartition(".")[2].startswith("_")
+            }  # fmt: skip
+    return found if accepted else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return repr(one) == repr(other)
+
+
+def _becomes(name: str, bases: Sequence[Mapping[str, Any]], path: tuple[str, ...], field: str) -> bool:
+    """Whether a field that is left out becomes whatever is given."""
+    made = []
+    for value in (2, 3) if type((_filled(name, bases[0]) or {}).get(field)) is not bool else (True, False):
+        for fields in bases:
+            plain = without(fields, tuple(field.split("."))) if given(fields, field.split(".")) is not None else fields
+            after = _filled(name, tiny.changed(plain, path, value))
+            if after is not None:
+                made.append(_same(after.get(field), value))
+    return len(made) > 1 and all(made)
+
+
+def _filled(name: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        return values_of(tiny.make(name, fields).to_dict())
+    except Exception:
+        return None
+
+
+def _candidates(config: PreTrainedConfig, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Texts in the code of the config's class that are no field of it, with the letters that it holds together."""
+    constants = list(_constants_of(type(config)))
+    fields = {*vars(config), *(getattr(config, "attribute_map", None) or {}), *_NEVER}
+    alphabets = ["".join(one) for one in constants if isinstance(one, (tuple, frozenset)) and _are_letters(one)]
+    for text in dict.fromkeys(one for one in constants if isinstance(one, str)):
+        if (
+            text.isidentifier()
+            and len(text) > 1
+            and text not in fields
+            and not callable(getattr(type(config), text, None))
+        ):
+            yield (*prefix, text), alphabets
+    for key, value in tiny.sub_configs(config).items():
+        yield from _candidates(value, (*prefix, key))
+
+
+def _are_letters(values: Collection[Any]) -> bool:
+    return len(values) > 1 and all(isinstance(one, str) and len(one) == 1 for one in values)
+
+
+def _constants_of(cls: type) -> Iterator[Any]:
+    """What the code of its own functions holds: texts and tuples, those in tuples too."""
+    for one in cls.__mro__:
+        if not one.__module__.startswith("transformers.models."):
+            continue
+        for held in vars(one).values():
+            held = getattr(held, "__func__", held)
+            while hasattr(held, "__wrapped__"):
+                held = held.__wrapped__
+            if isinstance(held, types.FunctionType):
+                yield from _constants(held.__code__.co_consts)
+
+
+def _constants(held: Sequence[Any]) -> Iterator[Any]:
+    for one in held:
+        yield one
+        if isinstance(one, tuple):
+            yield from _constants(one)
+        elif isinstance(one, types.CodeType):
+            yield from _constants(one.co_consts)
+
+
+def renamed(name: str, fields: Mapping[str, Any], path: str, listed: Sequence[str]) -> dict[str, str]:
+    """Older words for a list's elements that the class takes over as newer ones."""
+    found = {}
+    for old, new in OLD_ELEMENTS.items():
+        made = _filled(name, tiny.changed(fields, tuple(path.split(".")), [old, *listed[1:]]))
+        if made is not None and isinstance(made.get(path), list) and made[path][:1] == [new]:
+            found[old] = new
+    return found

@@ -1,0 +1,49 @@
+"""The fields that a config class would set, by facts made up for the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.config_fields import check_nesting, lookup_for
+from estimator.architecture.formula import Unfit
+
+FACTS = {
+    "aliases": {"hidden_size": ["n_embd"]},
+    "rules": {
+        "hidden_size": {"absent": {"is": 8}},
+        "kinds": {"absent": {"is": ["linear", "full"]}, "renamed": {"mamba": "linear"}},
+        "every": {"absent": {"is": 4}},
+        "head": {"ignored": True, "absent": {"size": [["", "hidden_size//2"]]}},
+    },
+    "seen": {},
+    "unknown": ["layout"],
+    "labels": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "value"),
+    [
+        pytest.param({}, "hidden_size", 8, id="the class's default"),
+        pytest.param({"n_embd": 6}, "hidden_size", 6, id="under its other name"),
+        pytest.param({"n_embd": 6, "hidden_size": 6}, "hidden_size", 6, id="under both, alike"),
+        pytest.param({"kinds": ["mamba", "full"]}, "kinds", ["linear", "full"], id="an older word for an element"),
+        pytest.param({"every": 3}, "every", 3, id="what is taken and not kept"),
+        pytest.param({"head": 9}, "head", 4, id="what the class computes in any case"),
+        pytest.param({}, "num_labels", 3, id="labels by the class's default"),
+        pytest.param({"id2label": {"0": "a"}}, "num_labels", 1, id="labels by their names"),
+    ],
+)
+def test_fields(config, path, value):
+    assert lookup_for(config, FACTS)(path) == value
+
+
+def test_two_names_of_a_field_that_disagree_are_refused():
+    with pytest.raises(Unfit, match="n_embd"):
+        lookup_for({"hidden_size": 8, "n_embd": 6}, FACTS)("hidden_size")
+
+
+def test_a_field_of_unknown_effect_is_refused():
+    check_nesting(FACTS, {"layout": None})
+    with pytest.raises(Unfit, match="layout"):
+        check_nesting(FACTS, {"layout": [1]})
