@@ -12,9 +12,11 @@ from estimator.architecture.load import Load, Loaded, child_of, count_of
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.sharing import Branch, Sharing
 from estimator.architecture.structure import Child, Slot, Structure
+from estimator.errors import MalformedConfigError
 from estimator.notes import Note
 
 ACTIVATION = "ACT2FN:"
+_MOST = 10_000  # modules of one list, as from_config.py has it
 
 
 class Grown(NamedTuple):
@@ -26,7 +28,10 @@ class Grown(NamedTuple):
 
 
 def grow(facts: ClassFacts, loaded: Load, lookup: Lookup, config: Mapping[str, Any]) -> Grown:
-    """Every module, in order. A parameter that the checkpoint lacks has the shape that config.json gives it."""
+    """Every module, in order. A parameter that the checkpoint lacks has the shape that config.json gives it.
+
+    Raises MalformedConfigError for a list of more modules than any model has.
+    """
     root = branches(loaded.parameters)
     sharing = Sharing(facts, lookup, root)
     grower = _Grower(facts, lookup, sharing)
@@ -124,6 +129,10 @@ class _Grower:
         total = max(count or 0, stored[-1] + 1 if stored else 0)
         gaps = any(map(_weightless, (option for _, option in child.options)))
         before = f"{parent}.{stem}" if parent else stem
+        if (total if gaps else count or 0) > _MOST:
+            what = f"{total:,} modules would be called {before}0 and on."
+            way_out = "check that config.json belongs to these weights"
+            raise MalformedConfigError(what, where="config.json and the headers", way_out=way_out)
         held = {*stored, *(index for index in range(count or 0) if self.sharing.is_tied(f"{before}{index}"))}
         indices = range(total) if gaps else sorted(held)
         return [(f"{stem}{index}", place.inner(index, total)) for index in indices]

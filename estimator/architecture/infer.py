@@ -23,14 +23,25 @@ from estimator.architecture.guess_ties import with_shared
 from estimator.architecture.load import Loaded
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.errors import UnsupportedError
 from estimator.notes import Note
 
 Own = Mapping[str, Loaded]  # a module's own tensors
 _ORDER = (("conv", "patch_embed", "stem"), ("bn", "cls_token"), (), ("norm", "fc_norm"), ("downsample", "fc", "head"))
 
 
+_MOST_TENSORS = 150_000  # each may be a module or two; half a gigabyte of guesses helps nobody
+
+
 def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
-    """The module tree as names and shapes suggest it; `basis` is "inferred", and a note says what was assumed."""
+    """The module tree as names and shapes suggest it; `basis` is "inferred", and a note says what was assumed.
+
+    Raises UnsupportedError for more tensors than guesses are made about.
+    """
+    if len(checkpoint.tensors) > _MOST_TENSORS:
+        what = f"{len(checkpoint.tensors):,} tensors of a class that is not known; {_MOST_TENSORS:,} are guessed about."
+        way_out = "check config.json: a class of transformers is known by its name"
+        raise UnsupportedError(what, where="architectures in config.json", way_out=way_out)
     modules = list(_modules(run_time_parameters(config, checkpoint.tensors), config))
     shared = with_shared(config, modules)
     architecture = config.get("architectures")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from estimator.checkpoint.checkpoint import Tensor
 from estimator.dtypes import BITS
 from estimator.errors import MalformedHeaderError
+from estimator.source.bounded_json import NotUsable, check_affordable
 from estimator.source.compact import Compact, Kind, compact
 
 _LIMIT = 2**64  # the library's usize
@@ -48,7 +49,9 @@ def parse_header(
     Raises MalformedHeaderError for whatever the safetensors library refuses, and for a name given twice.
     """
     place = where or f"header of {file}"
-    columns = columns or (compact(header) if isinstance(header, bytes) else None)
+    if columns is None and isinstance(header, bytes):
+        _check_affordable(header, place)
+        columns = compact(header)
     if columns is not None and (quick := _from_columns(columns, file)) is not None:
         return quick
     entries = dict(header) if isinstance(header, Mapping) else _parse_json(header, place)
@@ -82,6 +85,14 @@ def _kind_bytes(kind: Kind) -> int | None:
         if dimension >= _LIMIT or bits >= _LIMIT:
             return None
     return bits // 8 if bits % 8 == 0 else None
+
+
+def _check_affordable(header: bytes, where: str) -> None:
+    try:
+        check_affordable(header)
+    except NotUsable as error:
+        way_out = "this is not what a model looks like; check the file"
+        raise MalformedHeaderError(f"the header can't be read: {error}.", where=where, way_out=way_out) from error
 
 
 def _refuse(what: str, where: str) -> MalformedHeaderError:

@@ -15,6 +15,7 @@ from estimator.errors import MalformedHeaderError
 from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
 
+MAX_TENSORS = 300_000  # of one model; the largest published ones have some 210,000
 _DTYPE = attrgetter("dtype")
 _LONGEST_NAME, _MOST_PARTS = 1_000, 64  # characters; the longest of a published model has some 150 in 14
 
@@ -22,7 +23,8 @@ _LONGEST_NAME, _MOST_PARTS = 1_000, 64  # characters; the longest of a published
 def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None = None) -> Checkpoint:
     """All tensors of all files.
 
-    Raises MalformedHeaderError for a header that safetensors would refuse, and where two files hold the same name.
+    Raises MalformedHeaderError for a header that safetensors would refuse, where two files hold the same name, and for
+    more tensors than a model has.
     """
     tensors: dict[str, Tensor] = {}
     checked, stored_bytes = [], 0
@@ -33,6 +35,9 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
         if not tensors.keys().isdisjoint(header.tensors):
             raise _in_two_files(tensors, header.tensors)
         tensors |= header.tensors
+        if len(tensors) > MAX_TENSORS:
+            what = f"the headers up to that of {stored.path} declare {len(tensors):,} tensors."
+            raise _contradiction(what, f"this is no model: {MAX_TENSORS:,} tensors are read at most")
         checked.append(_checked(stored, header))
         stored_bytes += header.data_bytes
     complaints, total_size = _against_index(tensors, stored_bytes, index)
@@ -93,7 +98,7 @@ def _against_index(
         return (), None
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-    total = int(total) if isinstance(total, (int, float)) and 0 <= total < 2**63 else None
+    total = int(total) if type(total) in (int, float) and 0 <= total < 2**63 else None
     weight_map = index.get("weight_map")  # which the Hub's metadata endpoint leaves out
     if isinstance(weight_map, Mapping):
         _check_weight_map(tensors, weight_map)

@@ -151,7 +151,9 @@ def _loaded(found: Found, config: Mapping[str, Any], task: str | None, request: 
 def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
     """Shapes as the class computes them. Raises NoWeightsError where they can't be had without headers."""
     from estimator.architecture.from_config import from_config
+    from estimator.source.config import check_sizes
 
+    check_sizes(config, where="config.json or --set")
     try:
         tree = from_config(config, task=task, num_labels=num_labels)
     except NoWeightsError as error:

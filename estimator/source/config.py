@@ -22,7 +22,7 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
         raise MalformedConfigError(f"{_name(where)} has {len(text):,} bytes.", where=where, way_out=_WAY_OUT)
     try:
         check_affordable(text)
-        config = json.loads(text)
+        config = json.loads(text.decode("utf-8-sig"))
     except RecursionError as error:
         raise MalformedConfigError(f"{_name(where)} is nested too deeply.", where=where, way_out=_WAY_OUT) from error
     except NotUsable as error:
@@ -63,7 +63,17 @@ def check_config(config: Any, *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
+def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
+    """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head, an object."""
+    for name in (*_SIZES, *_SIZES_OF_PARTS):
+        value = config.get(name)
+        if isinstance(value, (bool, float, str, dict)) or (isinstance(value, int) and value < 0):
+            what = f"{name} is {plain(value, 60)!r}, not a size."
+            raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
+
+
 _LARGEST = 2**48
 _COUNT = re.compile(r"(?:^|_)(?:size|dim|num|n|heads|layers|depth|width|rank|experts)(?:_|$)")
 # A whole number in nearly every architecture; some have a list by layer or an object by tower.
 _SIZES = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
+_SIZES_OF_PARTS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "n_head")

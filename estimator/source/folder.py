@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
 from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError
-from estimator.source.config import parse_config
+from estimator.source.bounded_json import MAX_TEXT_BYTES, NotUsable, parse_json
+from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.found import Found, StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length
+from estimator.source.plain import plain
+from estimator.source.siblings import unnamed_shard
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_INDEX_BYTES = 200_000_000
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt")
 # What lies beside weights without being the model's: optimizer states, adapters, training arguments.
 _NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "rng_state", "consolidated")
@@ -95,7 +96,7 @@ def _unreadable(path: str, error: OSError) -> LoraSizeError:
 def _config(path: str) -> Any:
     try:
         with open(path, "rb") as file:
-            text = file.read()
+            text = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error) from error
     return parse_config(text, where=path)
@@ -113,30 +114,35 @@ def _weight_files(folder: str, entries: list[str]) -> tuple[list[str], Any]:
 
 def _index(path: str) -> Any:
     try:
-        if os.path.getsize(path) > MAX_INDEX_BYTES:
-            raise ValueError(f"it has {os.path.getsize(path):,} bytes")
         with open(path, "rb") as file:
-            index = json.load(file)
-        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-            raise ValueError("it has no weight_map")
+            index = parse_json(file.read(MAX_TEXT_BYTES + 1))
+        weight_map = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise NotUsable("it has no weight_map")
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (ValueError, RecursionError) as error:
-        what = f"the index of the shards can't be read: {error}."
+    except NotUsable as error:
+        what = f"the index of the shards can't be read: {plain(error)}."
         raise MalformedHeaderError(what, where=path, way_out="fetch this file again") from error
     return index
 
 
 def _shards(folder: str, index: Any, entries: list[str]) -> list[str]:
-    names = list(dict.fromkeys(index["weight_map"].values()))
+    names = list({str(name): name for name in index["weight_map"].values()}.values())
     for name in names:
         if not isinstance(name, str) or os.path.basename(name) != name or name not in entries:
             present = sum(isinstance(other, str) and other in entries for other in names)
             raise MalformedHeaderError(
-                f"the index names the shard {str(name)[:200]!r}, which is not in the folder.",
+                f"the index names the shard {plain(name, 100)!r}, which is not in the folder.",
                 where=os.path.join(folder, INDEX),
                 way_out=f"fetch the missing shards again ({present} of {len(names)} are there)",
             )
+    if (extra := unnamed_shard(names, entries)) is not None:
+        raise MalformedHeaderError(
+            f"the folder has the shard {plain(extra, 100)!r}, which the index does not name.",
+            where=os.path.join(folder, INDEX),
+            way_out="fetch the index again, or remove the file",
+        )
     return names
 
 

@@ -21,6 +21,7 @@ from estimator.source.framing import LENGTH_BYTES, MAX_HEADER_BYTES
 from estimator.source.place import Place
 from estimator.source.plain import plain
 from estimator.source.shard_names import check_shard_names
+from estimator.source.siblings import unnamed_shard
 
 MAX_BYTES = 64_000_000
 _ALIGNMENT = 8  # safetensors pads the header with spaces, so that the data begins at a multiple of 8 bytes
@@ -67,16 +68,10 @@ def _stored(place: Place, shard: Shard, sizes: Mapping[str, int] | None) -> Stor
 
 def _check_complete(files: list[StoredFile], place: Place, sizes: Mapping[str, int]) -> None:
     """A shard that lies beside the described ones, numbered as one of them, must be described too."""
-    there = {file.path for file in files}
-    endings = {path.rpartition("-of-")[2] for path in there if "-of-" in path}
-    stems = {path.rpartition("-of-")[0].rpartition("-")[0] for path in there}
-    for path in sizes:
-        head, of, ending = path.rpartition("-of-")
-        if of and ending in endings and head.rpartition("-")[0] in stems and path not in there:
-            what = (
-                f"the list of files has the shard {plain(path, 100)!r}, which the metadata endpoint does not describe."
-            )
-            raise _contradiction(what, place)
+    path = unnamed_shard({file.path for file in files}, sizes)
+    if path is not None:
+        what = f"the list of files has the shard {plain(path, 100)!r}, which the metadata endpoint does not describe."
+        raise _contradiction(what, place)
 
 
 def _contradiction(what: str, place: Place) -> MalformedHeaderError:

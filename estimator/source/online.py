@@ -26,7 +26,7 @@ from estimator.source.metadata_endpoint import MAX_BYTES, described
 from estimator.source.place import DEFAULT_REVISION, Place, is_commit
 from estimator.source.ranges import MAX_HEADERS_BYTES, read_headers
 from estimator.source.refusals import is_missing_entry, refusal
-from estimator.source.shard_names import missing_shard, shards_of
+from estimator.source.shard_names import check_against_list, shards_of
 from estimator.source.side_by_side import Started
 from estimator.source.transport import Answer, Line, TooLong, get, shown
 from estimator.source.verified import verified
@@ -220,12 +220,13 @@ def _by_endpoint(
 
 def _by_index(line: Line, place: Place, files: Mapping[str, int] | None, tell: Callable[[str], None]) -> Weights | None:
     head = ask_head(line, place, INDEX)
+    place = head.place  # at the index' commit, should config.json's address have named none
     text = file_text(line, head, MAX_HEADERS_BYTES)
     if text is None:
         return None
     names, index = shards_of(text, place, name=INDEX)
-    if files is not None and (missing := [name for name in names if place.folder + name not in files]):
-        raise missing_shard(missing, names, place)
+    if files is not None:
+        check_against_list(names, files, place)
     weights = _by_ranges(line, place, names, files, tell)
     return replace(weights, index=index, parts=(Part("index", INDEX, text), *weights.parts))
 

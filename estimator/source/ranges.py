@@ -15,7 +15,7 @@ from estimator.errors import LoraSizeError, MalformedHeaderError, NetworkError, 
 from estimator.source.bounded_json import NotUsable, check_affordable
 from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length
-from estimator.source.place import Place
+from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 from estimator.source.refusals import is_missing_entry, refusal
 from estimator.source.side_by_side import each
@@ -25,14 +25,14 @@ FIRST_BYTES = 100_000  # as huggingface_hub: 97 % of headers are shorter
 WORKERS = 8
 MAX_FILES = 2_000
 MAX_HEADERS_BYTES = 64_000_000  # of all files together
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
 
 
-class Allowance:
-    """Bytes that all headers of a model may take together; several threads take of it."""
+class Together:
+    """What holds for all files of a model together, read by several threads: so many bytes of headers, one commit."""
 
-    def __init__(self, most: int) -> None:
-        self._left = most
+    def __init__(self, most: int, commit: str | None = None) -> None:
+        self._left, self._commit = most, commit
         self._lock = threading.Lock()
 
     def take(self, number: int) -> bool:
@@ -41,11 +41,19 @@ class Allowance:
             self._left -= number
             return self._left >= 0
 
+    def check_commit(self, place: Place, commit: str | None, *, of: str) -> None:
+        """Raises NetworkError where a part comes from another commit than one before it, or than the one asked for."""
+        with self._lock:
+            self._commit = self._commit or commit
+            known = self._commit
+        (place.at(known) if is_commit(known) else place).check_commit(commit, of=of)
+
 
 class Part(NamedTuple):
     data: bytes
     file_bytes: int | None  # of the whole file
     url: str  # that served it, signed
+    commit: str | None = None  # that the Hub named on the way to it
 
 
 def read_headers(
@@ -58,11 +66,11 @@ def read_headers(
     if len(names) > MAX_FILES:
         what = f"the model lies in {len(names):,} files; {MAX_FILES:,} are read at most."
         raise MalformedHeaderError(what, where=place.where(), way_out="check the repository")
-    allowance = Allowance(MAX_HEADERS_BYTES)
+    together = Together(MAX_HEADERS_BYTES)
 
     def one(name: str) -> StoredFile:
         listed_bytes = None if sizes is None else sizes.get(place.folder + name)
-        return read_header(line, place, name, listed_bytes, allowance)
+        return read_header(line, place, name, listed_bytes, together)
 
     total = len(names)
     found = each(
@@ -76,17 +84,18 @@ def read_headers(
 
 
 def read_header(
-    line: Line, place: Place, name: str, listed_bytes: int | None, allowance: Allowance | None = None
+    line: Line, place: Place, name: str, listed_bytes: int | None, together: Together | None = None
 ) -> StoredFile:
     """The header of one file. `listed_bytes`: its size as the list of files has it."""
-    allowance = allowance or Allowance(MAX_HEADERS_BYTES)
+    together = together or Together(MAX_HEADERS_BYTES)
     where = place.where(name)
     first = _part(line, place, name, place.resolve(name), (0, FIRST_BYTES - 1))
+    together.check_commit(place, first.commit, of=plain(name, 100))
     sizes = {"the list of files": listed_bytes, "the file's server": first.file_bytes}
     _check_sizes(sizes, where)
     file_bytes = first.file_bytes if first.file_bytes is not None else listed_bytes
     length = header_length(first.data, file_bytes, where=where)
-    if not allowance.take(length):
+    if not together.take(length):
         what = f"the header claims {length:,} bytes; {MAX_HEADERS_BYTES:,} are read at most, of all files together."
         raise _too_much(place, what)
     header = first.data[LENGTH_BYTES : LENGTH_BYTES + length]
@@ -132,12 +141,13 @@ def _part(line: Line, place: Place, name: str, url: str, span: tuple[int, int]) 
         return Part(b"", _total(answer, place.where(name)), answer.url)
     if answer.status not in (200, 206):
         raise _refused(line, place, name, answer)
-    place.check_commit(answer.said.get("x-repo-commit"), of=plain(name, 100))
+    commit = answer.said.get("x-repo-commit")
+    place.check_commit(commit, of=plain(name, 100))
     total = _checked_total(answer, span)
     linked = answer.said.get("x-linked-size", "")
     linked_bytes = int(linked) if linked.isascii() and linked.isdigit() and len(linked) < 20 else None
     _check_sizes({"the Hub": linked_bytes, "the file's server": total}, place.where(name))
-    return Part(answer.body, total if total is not None else linked_bytes, answer.url)
+    return Part(answer.body, total if total is not None else linked_bytes, answer.url, commit)
 
 
 def _refused(line: Line, place: Place, name: str, answer: Answer) -> LoraSizeError:

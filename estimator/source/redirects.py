@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from estimator.errors import NetworkError
@@ -15,6 +16,7 @@ from estimator.source.plain import plain
 
 _MAX_ADDRESS = 8_192  # characters
 _PORTS = {"http": 80, "https": 443}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -69,13 +71,21 @@ def _reach(host: str) -> set[str]:
 
 
 def _kind(address: str) -> str:
-    ip = ipaddress.ip_address(address)
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+    ip = _inner(ipaddress.ip_address(address))
     if ip.is_loopback or ip.is_unspecified:
         return "loopback"
     if ip.is_link_local:
         return "link-local"
     return "global" if ip.is_global and not ip.is_multicast else "private"
+
+
+def _inner(ip: Any) -> Any:
+    """The IPv4 address that an IPv6 address stands for: mapped, of 6to4, or behind a NAT64 (RFC 6052)."""
+    if ip.version == 4:
+        return ip
+    if ip in _NAT64:
+        return ipaddress.ip_address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def _refused(url: str, location: str, reason: str) -> NetworkError:

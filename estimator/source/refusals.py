@@ -47,6 +47,8 @@ def refusal(line: Line, answer: Answer, *, id_: str, revision: str) -> LoraSizeE
         return GatedError(what, where=shown(answer.url), way_out=f"use a token that may read {id_}; {_LOG_IN}")
     if status == 429:
         return _rate_limited(answer)
+    if status == 503 and (seconds := come_back_in(answer.headers)):
+        return _come_back("the Hub is not to be reached for a while (status 503).", answer, seconds)
     what = f"the Hub answered with status {status}{': ' + said if said else ''}."
     return NetworkError(what, where=shown(answer.url), way_out="try again later; --offline answers from what is cached")
 
@@ -66,15 +68,18 @@ def _missing(line: Line, id_: str) -> NotFoundError:
 
 
 def _rate_limited(answer: Answer) -> NetworkError:
-    seconds = come_back_in(answer.headers)
-    if seconds is None:
-        way_out = "try again in a few minutes, or log in: limits are higher with a token"
-    elif seconds > _A_DAY:
-        way_out = f"try again in {seconds / _A_DAY:,.0f} days, or log in: limits are higher with a token"
-    else:
-        clock = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
-        way_out = f"try again in {seconds:,.0f} seconds (at {clock})"
-    return NetworkError("the Hub's rate limit is reached.", where=shown(answer.url), way_out=way_out)
+    what, seconds = "the Hub's rate limit is reached.", come_back_in(answer.headers)
+    if seconds is not None and seconds <= _A_DAY:
+        return _come_back(what, answer, seconds)
+    when = "in a few minutes" if seconds is None else f"in {seconds / _A_DAY:,.0f} days"
+    way_out = f"try again {when}, or log in: limits are higher with a token"
+    return NetworkError(what, where=shown(answer.url), way_out=way_out)
+
+
+def _come_back(what: str, answer: Answer, seconds: float) -> NetworkError:
+    clock = "%H:%M:%S" if seconds <= _A_DAY else "%Y-%m-%d %H:%M"
+    at = time.strftime(clock, time.localtime(time.time() + seconds))
+    return NetworkError(what, where=shown(answer.url), way_out=f"try again in {seconds:,.0f} seconds (at {at})")
 
 
 def _said(line: Line, answer: Answer) -> str:

@@ -10,6 +10,7 @@ from estimator.errors import MalformedHeaderError
 from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.place import Place
 from estimator.source.plain import plain
+from estimator.source.siblings import unnamed_shard
 
 _ENDING = ".safetensors"
 _ENCODED = re.compile("%(2e|2f|5c|00)", re.IGNORECASE)
@@ -57,10 +58,15 @@ def _malformed(what: str, place: Place, name: str) -> MalformedHeaderError:
     return MalformedHeaderError(what, where=place.where(name), way_out="fetch or write the index again")
 
 
-def missing_shard(missing: list[str], named: list[str], place: Place) -> MalformedHeaderError:
-    """The error of an index that names files which the repository does not have."""
-    what = (
-        f"the index names the shard {plain(missing[0], 100)!r}; the list of files has no such file "
-        f"({len(named) - len(missing)} of {len(named)} shards are there)."
-    )
-    return MalformedHeaderError(what, where=place.where(), way_out="its upload is not complete; try another --revision")
+def check_against_list(named: list[str], files: Mapping[str, int], place: Place) -> None:
+    """Raises MalformedHeaderError where an index names shards that the list of files lacks, or leaves out one of it."""
+    if missing := [name for name in named if place.folder + name not in files]:
+        what = (
+            f"the index names the shard {plain(missing[0], 100)!r}; the list of files has no such file "
+            f"({len(named) - len(missing)} of {len(named)} shards are there)."
+        )
+        way_out = "its upload is not complete; try another --revision"
+        raise MalformedHeaderError(what, where=place.where(), way_out=way_out)
+    if (extra := unnamed_shard({place.folder + name for name in named}, files)) is not None:
+        what = f"the list of files has the shard {plain(extra, 100)!r}, which the index does not name."
+        raise MalformedHeaderError(what, where=place.where(), way_out="write the index again; it is not of these files")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -98,11 +98,14 @@ def _follow(line: Line, url: str, limit: int, span: tuple[int, int] | None, foll
             raise out_of_time()
         response = _send(client, line, url, span)
         try:
+            _check_silent(line, response.headers.items(), url)
             if origin(url) == origin(line.endpoint):
                 _note_down(said, response)
             target = _target(line, url, response)
             if target is None or not follow:
                 body = _body(line, response, limit, span)
+                if line.token and response.status_code < 300 and line.token.encode() in body:
+                    raise _repeated(url)
                 return Answer(response.status_code, response.headers, said, body, url, target)
             _body(line, response, MAX_ERROR_BYTES, None)  # read to its end, so that the connection serves the next hop
         finally:
@@ -123,6 +126,20 @@ def _session() -> httpx2.Client:
         what = f"no session can be opened: {plain(error, 120)}."
         where = "HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE"
         raise UsageError(what, where=where, way_out="correct or unset the variable that holds this") from error
+
+
+def _check_silent(line: Line, headers: Iterable[tuple[str, str]], url: str) -> None:
+    """Raises NetworkError where an answer repeats the token: nothing of it is shown, kept or followed to another host.
+
+    The Hub's message is the exception; refusals.py takes the token out of it.
+    """
+    if line.token and any(line.token in value for name, value in headers if name != "x-error-message"):
+        raise _repeated(url)
+
+
+def _repeated(url: str) -> NetworkError:
+    what = "the answer repeats the token that was sent, so it is not read."
+    return NetworkError(what, where=shown(url), way_out="check HF_ENDPOINT; the Hub itself never does so")
 
 
 def _note_down(said: dict[str, str], response: httpx2.Response) -> None:
@@ -218,7 +235,7 @@ def _too_long(response: httpx2.Response, limit: int) -> TooLong:
 def _unreached(line: Line, url: str, fault: Exception | None) -> NetworkError:
     if time.monotonic() >= line.deadline - 0.1:
         return out_of_time()
-    reason = plain(fault, 120) or type(fault).__name__
+    reason = plain(fault, 120).rstrip(".") or type(fault).__name__
     what = f"the Hub was not reached: {reason}."
     way_out = "check the network, HF_ENDPOINT and the proxy; --offline answers from what is cached"
     return NetworkError(what, where=shown(url), way_out=way_out)

@@ -133,9 +133,10 @@ def test_a_tokenizer_that_the_hub_does_not_give(hub: StandIn, route: str, fault:
     hub.add(tokenizer_repo())
     hub.faults[route] = fault
     begun = time.monotonic()
+    timeout = 1.0 if "time" in words else 8.0
     with pytest.raises(LoraSizeError) as caught:
-        vocabulary_size("org/words", timeout=2.0)
-    assert time.monotonic() - begun < 4
+        vocabulary_size("org/words", timeout=timeout)
+    assert time.monotonic() - begun < timeout + 2
     assert (caught.value.code, caught.value.where) == (code, "--tokenizer org/words")
     assert words in f"{caught.value.what} {caught.value.way_out}"
     assert "--vocab-size" in caught.value.way_out

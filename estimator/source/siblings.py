@@ -1,0 +1,18 @@
+"""Shards that are numbered as one set: `model-00001-of-00002.safetensors` and its like."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+
+def unnamed_shard(named: Collection[str], there: Iterable[str]) -> str | None:
+    """A path in `there` that is numbered as one of the shards in `named` and is none of them; None where all are."""
+    known = set(named)
+    sets = {_set(path) for path in known} - {None}
+    return next((path for path in there if path not in known and _set(path) in sets), None)
+
+
+def _set(path: str) -> tuple[str, str] | None:
+    """What all shards of a set have in common; None for a name without a number."""
+    head, of, ending = path.rpartition("-of-")
+    return (head.rpartition("-")[0], ending) if of else None
