@@ -99,6 +99,7 @@ def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = Non
     """Whether the model may have a parameter or saved buffer of this name; `leaves` are `leaves_of` it, where known."""
     results: dict[str, bool] = {}
     counts: dict[str, int | None] = {}
+    places: dict[str, list[Structure]] = {}
     children: dict[int, dict[str, Child]] = {}
 
     def below(structures: list[Structure], part: str) -> list[Structure]:
@@ -120,16 +121,22 @@ def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = Non
         limit = counts[child.when]
         return limit is not None and index >= limit
 
+    def at(path: str) -> list[Structure]:
+        """What may stand at a module's path; open structures stand for all that is below them."""
+        found = places.get(path)
+        if found is None:
+            parent, dot, part = path.rpartition(".")
+            above = at(parent) if dot else [root]
+            found = above if any(structure.is_open for structure in above) else below(above, part)
+            places[path] = found
+        return found
+
     def known(name: str) -> bool:
         if leaves is not None and name.rpartition(".")[2] not in leaves:
             return False
         if name not in results:
-            *path, leaf = name.split(".")
-            structures = [root]
-            for part in path:
-                if any(structure.is_open for structure in structures):
-                    break
-                structures = below(structures, part)
+            path, dot, leaf = name.rpartition(".")
+            structures = at(path) if dot else [root]
             results[name] = any(structure.is_open for structure in structures) or any(
                 slot.name == leaf and slot.saved
                 for structure in structures

