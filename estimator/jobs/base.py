@@ -70,11 +70,15 @@ class BaseCache:
 
 
 def _import_rooms() -> None:
-    """What a model with headers is read with, imported while the Hub answers."""
+    """What a model with headers is read with, imported while the Hub answers, and the facts' tables of contents."""
     import estimator.architecture.build
     import estimator.architecture.dimensions
-    import estimator.architecture.from_config
     import estimator.checkpoint.index  # noqa: F401
+    from estimator.architecture.facts import line
+    from estimator.architecture.from_config import shapes_of
+
+    line("")
+    shapes_of("")
 
 
 def _by_config(base: Base) -> tuple[ModuleTree | None, tuple[Note, ...]]:

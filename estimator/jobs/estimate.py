@@ -11,7 +11,6 @@ from estimator.errors import UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
 from estimator.lora.adapt import Adaptation, adapt
 from estimator.lora.letters import resolve_targets
-from estimator.lora.trainer_targets import apply_rule
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.flags import lora_fields
@@ -95,6 +94,8 @@ def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[A
     if request.targets is not None:
         given["target_modules"], notes = resolve_targets(request.targets, tree)
     elif request.target_rule is not None:
+        from estimator.lora.trainer_targets import apply_rule
+
         rule = request.target_rule
         tree, given, notes = apply_rule(rule.name, rule.settings, tree, given)
     adapter_dtype = request.adapter_dtype

@@ -28,7 +28,7 @@ MAX_ERROR_BYTES = 65_536
 _STALL_SECONDS = 10.0  # as huggingface_hub's HF_HUB_DOWNLOAD_TIMEOUT
 _ATTEMPTS = 3
 _GZIP = b"\x1f\x8b"
-ASKED = threading.Event()  # set when a request is on its way
+ASKED = threading.Event()  # set when a request is about to go: what is left takes little of the interpreter's time
 _OF_THE_HUB = ("x-repo-commit", "x-linked-size", "x-error-code")
 
 
@@ -120,6 +120,7 @@ def _session() -> httpx2.Client:
     import httpx2
     from huggingface_hub.utils import get_session
 
+    ASKED.set()  # reading the certificates leaves the interpreter to others
     try:
         return get_session()
     except (ValueError, ImportError, OSError, TypeError, httpx2.InvalidURL) as error:
@@ -170,7 +171,6 @@ def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | N
     try:
         request = client.build_request("GET", url, headers=headers, timeout=patience_seconds)
         request.headers.pop("cookie", None)  # a host's cookies would go to its other ports too
-        ASKED.set()
         return client.send(request, stream=True, follow_redirects=False)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, ValueError) as error:
         what = f"no request can be made of this address: {plain(error, 120)}."
