@@ -82,6 +82,7 @@ def _sizes(value: Any) -> set[str]:
             add(rule.get("size", []))
             add(rule.get("length", 0))
             add(rule.get("letters", 0))
+            add(rule.get("most", 0))
             found |= {one for _, inner in rule.get("either", ()) for one in _sizes({"": inner})}
     return found
 

@@ -6,21 +6,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture import tiny
 from estimator.architecture.conditions import written
 from estimator.architecture.experiments import Build, Experiments
 from estimator.architecture.fields_used import given, paths_of, without
-from estimator.architecture.fit import default_rule
+from estimator.architecture.fit import default_rule, layer_counts
 from estimator.architecture.fit_class import Learner
 from estimator.architecture.observing import observation_of
 from estimator.architecture.remembering import Sized, how_of
 from estimator.architecture.taken import Taken, renamed
 from estimator.architecture.trace import Trace
 
-_RULED = 10
+_RULED, _LONG = 10, 23
 
 
 def of_fields(
@@ -71,9 +71,9 @@ def _rules(seen: Experiments, path: str, builds: Sequence[Any], learner: Any) ->
         rules["ignored"] = True  # the class computes the field whatever config.json says
     for key in ("absent", "null", "alone") if len(parts) > 1 else ("absent", "null"):
         observed, values = [], []
-        for one in _telling(builds, path):
-            fields = _left_out(one.fields, parts, key)
-            found = _filled_in(seen, fields, path, learner.teller)
+        telling = _telling(builds, path, seen.taken)
+        for fields in [*(one.fields for one in telling), *_longer(telling, path)]:
+            found = _filled_in(seen, _left_out(fields, parts, key), path, learner.teller)
             if found is not None:
                 observed.append(found[0])
                 values.append(found[1])
@@ -102,14 +102,22 @@ def _left_out(fields: Mapping[str, Any], parts: tuple[str, ...], key: str) -> Ma
     return without(fields, parts if key == "absent" else parts[:1])
 
 
-def _telling(builds: Sequence[Any], path: str) -> list[Any]:
-    """Builds that show how a field is set: some of each value that it has, some others."""
+def _telling(builds: Sequence[Any], path: str, taken: Taken) -> list[Any]:
+    """Builds that show how a field is set: some of each value of it and of what is taken and not kept, and others."""
     by_value: dict[str, list[Any]] = {}
     for one in builds:
-        by_value.setdefault(repr(one.at.values.get(path)), []).append(one)
+        by_value.setdefault(repr([one.at.values.get(key) for key in (path, *taken.defaults)]), []).append(one)
     some = [one for group in list(by_value.values())[:_RULED] for one in group[:2]]
     others = [one for one in builds[:: max(1, len(builds) // _RULED)] if one not in some]
     return [*some, *others]
+
+
+def _longer(builds: Sequence[Any], path: str) -> Iterator[Mapping[str, Any]]:
+    """More layers for a list that may have an element for each: no model has to be built of them."""
+    for one in builds[:_RULED]:
+        if isinstance(one.at.values.get(path), list):
+            for count in layer_counts([one.at]):
+                yield tiny.changed(one.fields, tuple(count.split(".")), _LONG)
 
 
 _numbers = itertools.count(1 << 20)

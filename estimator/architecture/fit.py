@@ -143,7 +143,7 @@ def default_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequen
         if size is not None:
             return {"size": size if isinstance(size, list) else [["", size]]}
     if all(isinstance(value, list) for value in values):
-        rules = (_letters_rule, _list_rule, _indices_rule)
+        rules = (_list_rule, _indices_rule, _letters_rule)
         return next((rule for one in rules if (rule := one(fitter, observed, values)) is not None), None)
     return _choice_rule(fitter, observed, values)
 
@@ -157,7 +157,7 @@ def _choice_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequen
 
 
 def _list_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequence[list[Any]]) -> dict[str, Any] | None:
-    length = fitter.fit(observed, [len(value) for value in values], _counts(observed))
+    length = fitter.fit(observed, [len(value) for value in values], layer_counts(observed))
     if length is None or isinstance(length, list):
         return None
     groups: dict[str, list[Observation]] = {}
@@ -174,14 +174,19 @@ def _list_rule(fitter: Fitter, observed: Sequence[Observation], values: Sequence
 def _letters_rule(
     fitter: Fitter, observed: Sequence[Observation], values: Sequence[list[Any]]
 ) -> dict[str, Any] | None:
-    """A list that a text spells, a letter for each element; what it is where there is no text."""
-    for path in fitter.teller.varying:
+    """A list that a text or another list spells, a letter for each element; what it is where there is none."""
+    for path in sorted({path for one in observed for path in one.values}):
         spelt = [(one.lookup(path), value) for one, value in zip(observed, values, strict=True) if one.lookup(path)]
-        if len(spelt) < _ENOUGH or not all(isinstance(text, str) and len(text) == len(value) for text, value in spelt):
+        if len(spelt) < _ENOUGH or not all(isinstance(text, (str, list)) and text != value for text, value in spelt):
             continue
-        letters = {letter: element for text, value in spelt for letter, element in zip(text, value, strict=True)}
-        rule = {"letters": path, "map": dict(sorted(letters.items()))}
-        if all([letters[letter] for letter in text] == value for text, value in spelt):
+        if not all(len(text) >= len(value) for text, value in spelt):
+            continue
+        letters = {str(letter): element for text, value in spelt for letter, element in zip(text, value, strict=False)}
+        rule: dict[str, Any] = {"letters": path, "map": dict(sorted(letters.items()))}
+        at = [one for one in observed if one.lookup(path)]
+        if any(len(text) > len(value) for text, value in spelt):
+            rule["most"] = fitter.fit(at, [len(value) for _, value in spelt], layer_counts(observed))
+        if isinstance(rule.get("most", ""), (int, str)) and _gives(rule, at, [value for _, value in spelt]):
             plain = [pair for pair in zip(observed, values, strict=True) if not pair[0].lookup(path)]
             other = default_rule(fitter, [one for one, _ in plain], [value for _, value in plain]) if plain else None
             return rule if not plain else other and {"either": [[f"?{path}", rule], ["", other]]}
@@ -194,7 +199,7 @@ def _indices_rule(
     """A list of the layers that a condition picks."""
     if not all(type(index) is int and index >= 0 for value in values for index in value):
         return None
-    for path in _counts(observed):
+    for path in layer_counts(observed):
         yes, no = [], []
         for one, value in zip(observed, values, strict=True):
             count = one.values[path]
@@ -214,7 +219,8 @@ def _gives(rule: Mapping[str, Any], observed: Sequence[Observation], values: Seq
         return False
 
 
-def _counts(observed: Sequence[Observation]) -> list[str]:
+def layer_counts(observed: Sequence[Observation]) -> list[str]:
+    """The fields of all configs that count layers, by their names."""
     shared = set.intersection(*(set(one.values) for one in observed))
     return sorted(p for p in shared if p.endswith(("layers", "blocks", "depth", "layer")))
 

@@ -246,11 +246,12 @@ def choose(options: Sequence[Sequence[Any]], lookup: Lookup, place: Place) -> An
     raise Unfit(f"none of {[condition for condition, _ in options]}")
 
 
-def _spelt(text: Any, rule: Mapping[str, Any]) -> list[Any]:
-    """A list written as a text, a letter for each element."""
-    if not isinstance(text, str) or not set(text) <= rule["map"].keys():
+def _spelt(text: Any, rule: Mapping[str, Any], most: int | None) -> list[Any]:
+    """A list written as a text or another list, a letter for each element, and no more than `most` of them."""
+    letters = list(map(str, text[:most])) if isinstance(text, (str, list)) else None
+    if letters is None or not rule["map"].keys() >= set(letters):
         raise Unfit(f"{rule['letters']} is {str(text)[:80]!r}")
-    return [rule["map"][letter] for letter in text]
+    return [rule["map"][letter] for letter in letters]
 
 
 def by_default(rule: Mapping[str, Any], lookup: Lookup) -> Any:
@@ -264,7 +265,9 @@ def by_default(rule: Mapping[str, Any], lookup: Lookup) -> Any:
     if "either" in rule:
         return by_default(choose(rule["either"], lookup, Place()), lookup)
     if "letters" in rule:
-        return _spelt(lookup(rule["letters"]), rule)
+        return _spelt(
+            lookup(rule["letters"]), rule, evaluate(rule["most"], lookup, Place()) if "most" in rule else None
+        )
     length = evaluate(rule["length"], lookup, Place())
     places = [Place(index, length) for index in range(length)]
     if "where" in rule:

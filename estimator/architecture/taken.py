@@ -7,6 +7,7 @@ Such names are texts in the code of the class's constructor; that each matters, 
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,9 +18,10 @@ from transformers.configuration_utils import _LEGACY_LAYER_TYPE_REMAP as OLD_ELE
 from estimator.architecture import tiny
 from estimator.architecture.fields_used import given, without
 from estimator.architecture.fit import values_of
+from estimator.source.snapshot import known_models
 
-_NUMBERS = (2, 3, True, False)
-_OTHERS = (1, None, [1, 0], ["a"], "a", "1,2", {})
+_NUMBERS = (2, 3, 1, True, False)
+_OTHERS = (None, [1, 0], ["a"], "a", "1,2", {})
 _NEVER = {"num_labels", "dtype", "torch_dtype", "architectures", "rope_scaling", "rope_theta", "rope_parameters"}
 
 
@@ -43,18 +45,29 @@ def taken_by(name: str) -> Taken:
     cls = tiny.config_class(name)
     if cls not in _known:
         base = tiny.base_fields(name)
-        bases = [fields for fields in (base, {}) if _filled(name, fields) is not None]
         found = _known[cls] = Taken({}, {}, {}, {})
         for path, alphabets in _candidates(tiny.make(name, base), ()):
-            _try(name, bases, path, alphabets, found)
+            _try(name, _bases(base, path), path, alphabets, found)
     return _known[cls]
+
+
+def _bases(base: Mapping[str, Any], path: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The small config, and the class's own defaults beside it, where a section is no more than its model type."""
+    plain: Mapping[str, Any] = {}
+    for key in reversed(path[:-1]):
+        plain = {key: plain}
+    for at in range(1, len(path)):
+        model_type = given(base, (*path[:at], "model_type"))
+        plain = tiny.changed(plain, (*path[:at], "model_type"), model_type) if model_type else plain
+    return [base, plain]
 
 
 def _try(
     name: str, bases: Sequence[Mapping[str, Any]], path: tuple[str, ...], alphabets: Sequence[str], found: Taken
 ) -> None:
-    words = [word for whole in alphabets for word in (whole, whole[::-1], whole * 2, whole[1:] + whole)]
     text = ".".join(path)
+    words: list[Any] = [word for whole in alphabets for word in (whole, whole[::-1], whole * 2, whole[1:] + whole)]
+    words += _published(name, path)
     changes = {repr(value): _changed(name, bases, path, value) or set() for value in (*_NUMBERS, *words)}
     if not any(changes.values()):
         changes |= {repr(value): _changed(name, bases, path, value) or set() for value in _OTHERS}
@@ -69,6 +82,13 @@ def _try(
     found.values[text] = [value for value in (*words, *_NUMBERS) if changes[repr(value)]]
     tried = (*range(1, 17), 0, True, False)
     found.defaults[text] = next((value for value in tried if _changed(name, bases, path, value) == set()), None)
+
+
+def _published(name: str, path: Sequence[str]) -> list[Any]:
+    """Lists that published configs of the class have there, and the same from the other end."""
+    configs = (json.loads(known.config_text) for known in known_models() if f'"{name}"' in known.config_text)
+    lists = [value for config in configs if isinstance(value := given(config, path), list)][:1]
+    return [value[::turn] for value in lists for turn in (1, -1)]
 
 
 def _changed(name: str, bases: Sequence[Mapping[str, Any]], path: tuple[str, ...], value: Any) -> set[str] | None:

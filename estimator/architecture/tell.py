@@ -136,9 +136,11 @@ class Teller:
     def _cover(self, texts: Sequence[str], observed: Sequence[Observation], sign: str, wanted: bool) -> str | None:
         """Two or three of the texts that say, together, what is wanted of every observation."""
         masks = {}
-        for text in texts[:_PAIRS]:
+        for text in texts:
             mask = sum(1 << at for at, one in enumerate(observed) if self._holds(text, one) is wanted)
             masks.setdefault(mask, text)
+            if len(masks) == _PAIRS:
+                break
         whole = (1 << len(observed)) - 1
         for size in (2, 3):
             for some in itertools.combinations(list(masks.items())[: _PAIRS if size == 2 else 24], size):

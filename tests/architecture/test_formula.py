@@ -106,6 +106,7 @@ def test_what_null_leaves_open_is_refused(condition):
 
 
 SPELT = {"letters": "word", "map": {"w": "x", "v": "y"}}
+NUMBERED = {"letters": "sizes", "map": {"3": "x"}, "most": "b-4"}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,7 @@ SPELT = {"letters": "word", "map": {"w": "x", "v": "y"}}
         pytest.param({"length": 3, "items": [["(#%2==0)", "x"], ["", "y"]]}, ["x", "y", "x"], id="a list"),
         pytest.param({"length": "b", "where": "(#>=3)"}, [3, 4], id="the layers that a condition picks"),
         pytest.param(SPELT, ["x"], id="a list that a text spells"),
+        pytest.param(NUMBERED, ["x"], id="a list that a longer list spells"),
         pytest.param({"either": [["?none", SPELT], ["", {"is": ["z"]}]]}, ["z"], id="where there is no text"),
     ],
 )
