@@ -236,21 +236,39 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
 def _with_unknown_shapes(
     config: Mapping[str, Any], unpacked: Unpacked, task: str | None, num_labels: int | None
 ) -> ModuleTree:
-    """Where packed headers do not tell the layers' features: inferred. Raises NoWeightsError where that fails."""
-    from estimator.architecture.build import build
-    from estimator.checkpoint.unknown_shapes import infer_unknown
+    """Where packed headers do not tell the layers' features: those of the class, by config.json; the rest inferred.
 
-    inferred = infer_unknown(config, unpacked)
+    Raises NoWeightsError where neither tells them.
+    """
+    from estimator.architecture.build import build
+    from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
+
+    known = put_known(unpacked, _features(config))
+    inferred = infer_unknown(config, known)
     if inferred.unknown:
         what = f"the headers do not tell the features of {next(iter(inferred.unknown))}."
         way_out = "name the model that was quantised instead"
         raise NoWeightsError(what, where="--model", way_out=way_out)
     tree = build(config, inferred.checkpoint, task=task, num_labels=num_labels)
+    if not known.unknown:
+        return tree
     note = Note(
         "packed_shapes_inferred",
         "The headers do not tell the features of 4-bit layers; they were inferred from their size and the width.",
     )
     return replace(tree, basis="inferred", notes=(*tree.notes, note))
+
+
+def _features(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Out and in features of the layers that config.json's class builds, as a quantiser keeps them."""
+    from estimator.architecture.from_config import from_config
+
+    try:
+        modules = from_config(config).modules
+    except LoraSizeError:
+        return {}
+    weights = ((module, module.parameters[0].shape) for module in modules if module.kind in ("Linear", "Conv1D"))
+    return {module.name: shape[::-1] if module.kind == "Conv1D" else shape for module, shape in weights}
 
 
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.checkpoint.quantized import packed_layers, quantization_of, unpack
-from estimator.checkpoint.unknown_shapes import infer_unknown
+from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 from estimator.dtypes import BITS
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "quantized"
@@ -139,3 +139,20 @@ def test_features_inferred_from_the_width(name, elements, bias, shape):
     found = inferred.checkpoint.tensors.get(f"{name}.weight")
     assert (found and found.shape) == shape
     assert set(inferred.unknown) == (set() if shape else {name})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "found"),
+    [
+        pytest.param({"odd": (100, 130)}, (100, 130), id="as the class builds it"),
+        pytest.param({"odd": (130, 100)}, (130, 100), id="the other way round"),
+        pytest.param({"odd": (100, 131)}, None, id="more than there are bytes for"),
+        pytest.param({"model.odd": (100, 130)}, None, id="under another name"),
+    ],
+)
+def test_features_that_the_class_tells(shapes, found):
+    headers = {"odd.weight": ["U8", [100 * 130 // 2, 1]], "odd.weight.absmax": ["F32", [204]]}
+    known = put_known(unpack(FOUR_BIT, checkpoint(headers)), shapes)
+    weight = known.checkpoint.tensors.get("odd.weight")
+    assert (weight and weight.shape) == found
+    assert set(known.unknown) == (set() if found else {"odd"})
