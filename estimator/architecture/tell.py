@@ -14,7 +14,7 @@ from estimator.architecture.written import general
 
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _SINGLES, _ALTERNATIVES = 160, 3
-_PAIRS, _MOST_VALUES, _MOST_ATOMS, _MOST_LAYERS = 80, 6, 400, 100
+_PAIRS, _TRIPLES, _MOST_VALUES, _MOST_ATOMS, _MOST_LAYERS = 80, 24, 6, 400, 100
 
 
 class Observation(NamedTuple):
@@ -135,20 +135,18 @@ class Teller:
 
     def _cover(self, texts: Sequence[str], observed: Sequence[Observation], sign: str, wanted: bool) -> str | None:
         """Two or three of the texts that say, together, what is wanted of every observation."""
-        masks = {}
+        masks: dict[int, str] = {}
         for text in texts:
             mask = sum(1 << at for at, one in enumerate(observed) if self._holds(text, one) is wanted)
             masks.setdefault(mask, text)
-            if len(masks) == _PAIRS:
-                break
-        whole = (1 << len(observed)) - 1
-        for size in (2, 3):
-            for some in itertools.combinations(list(masks.items())[: _PAIRS if size == 2 else 24], size):
-                together = 0
-                for mask, _ in some:
-                    together |= mask
-                if together == whole:
-                    return sign.join(text for _, text in some)
+        whole, known = (1 << len(observed)) - 1, list(masks.items())
+        for at, (mask, text) in enumerate(known[:_PAIRS]):
+            for other, more in known[at + 1 :]:
+                if mask | other == whole:
+                    return sign.join((text, more))
+        for some in itertools.combinations(known[:_TRIPLES], 3):
+            if some[0][0] | some[1][0] | some[2][0] == whole:
+                return sign.join(text for _, text in some)
         return None
 
     def _holds(self, text: str, one: Observation) -> bool | None:
@@ -172,8 +170,8 @@ class Teller:
         for path in self.lists:
             yield from (f"has {path} {element}" for element in self.elements[path])
             yield from (f"in {path}", f"out {path}")
-        yield from self._of_limits()
         yield from _periods()
+        yield from self._of_limits()
 
     def _of_fields(self, yes: Sequence[Observation], no: Sequence[Observation]) -> Iterator[str]:
         for path in self.varying:
