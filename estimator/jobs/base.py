@@ -10,6 +10,7 @@ from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import Unpacked
 from estimator.errors import LoraSizeError, NoWeightsError, UsageError
+from estimator.jobs.by_config import features_of, second_opinion, with_sized_buffers
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
@@ -64,7 +65,9 @@ class BaseCache:
     def cross_check(self, base: Base) -> tuple[CrossCheck, tuple[Note, ...]]:
         """Headers, files and config.json held against each other, and what there is to say of how that went."""
         if id(base) not in self._checks:
-            by_config, notes = _by_config(base)
+            by_config, notes = None, ()
+            if base.checkpoint is not None:
+                by_config, notes = second_opinion(base.tree, base.config, base.task, base.num_labels)
             self._checks[id(base)] = cross_check(base.checkpoint, base.config, base.tree, by_config), notes
         return self._checks[id(base)]
 
@@ -79,24 +82,6 @@ def _import_rooms() -> None:
 
     line("")
     shapes_of("")
-
-
-def _by_config(base: Base) -> tuple[ModuleTree | None, tuple[Note, ...]]:
-    """The tree that config.json alone gives, beside one from headers; None where there are no formulas for it.
-
-    The headers have answered already: a config.json that nothing can be computed from is worth a word, not the answer.
-    """
-    from estimator.architecture.from_config import from_config
-
-    if base.checkpoint is None or base.tree.basis != "exact":
-        return None, ()
-    try:
-        tree = from_config(base.config, task=base.task, num_labels=base.num_labels)
-    except NoWeightsError:
-        return None, ()
-    except LoraSizeError as error:
-        return None, (Note("config_not_compared", f"The headers could not be held against config.json: {error.what}"),)
-    return (tree if tree.architecture == base.tree.architecture else None), ()
 
 
 def load_base(request: Request, task: str | None, progress: Progress = None) -> Base:
@@ -228,6 +213,7 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
     else:
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
     check_dimensions(tree)
+    tree = with_sized_buffers(tree, config, task, num_labels)
     if any(note.code == "missing_tensors" for note in tree.notes):
         tree = replace(tree, basis="inferred")
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)
@@ -243,7 +229,7 @@ def _with_unknown_shapes(
     from estimator.architecture.build import build
     from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 
-    known = put_known(unpacked, _features(config))
+    known = put_known(unpacked, features_of(config))
     inferred = infer_unknown(config, known)
     if inferred.unknown:
         what = f"the headers do not tell the features of {next(iter(inferred.unknown))}."
@@ -257,18 +243,6 @@ def _with_unknown_shapes(
         "The headers do not tell the features of 4-bit layers; they were inferred from their size and the width.",
     )
     return replace(tree, basis="inferred", notes=(*tree.notes, note))
-
-
-def _features(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Out and in features of the layers that config.json's class builds, as a quantiser keeps them."""
-    from estimator.architecture.from_config import from_config
-
-    try:
-        modules = from_config(config).modules
-    except LoraSizeError:
-        return {}
-    weights = ((module, module.parameters[0].shape) for module in modules if module.kind in ("Linear", "Conv1D"))
-    return {module.name: shape[::-1] if module.kind == "Conv1D" else shape for module, shape in weights}
 
 
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from estimator.architecture.from_config import from_config
 from estimator.errors import LoraSizeError
+from estimator.jobs.by_config import with_sized_buffers
 from estimator.jobs.estimate import estimate
+from estimator.notes import Note
 from estimator.report.document import to_document
 from estimator.request.request import Request
 from tests.hub.models import CONFIG, TINY, header_of, weights_file
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 def document(folder: Path, **fields: Any) -> dict[str, Any]:
@@ -61,3 +68,15 @@ def test_weights_that_are_all_scalars_are_no_layers(tmp_path: Path, fields: dict
     with pytest.raises(LoraSizeError) as refused:
         estimate(Request(model=str(tmp_path), lora={"target_modules": "all-linear"}))
     assert refused.value.code in ("no_target_modules", "malformed_header")
+
+
+def test_buffers_that_no_rule_sizes_are_as_the_class_computes_them() -> None:
+    (file,) = (FIXTURES / "architecture").glob("seamless_m4t_v2--*.json.gz")
+    config = json.loads(gzip.decompress(file.read_bytes()))["config"]
+    whole = from_config(config)
+    bare = tuple(module._replace(buffers=()) for module in whole.modules)
+    unsized = replace(whole, modules=bare, notes=(Note("unsized_buffers", "1 buffer"),))
+    sized = with_sized_buffers(unsized, config, None, None)
+    assert [m.buffers for m in sized.modules if m.buffers] == [m.buffers for m in whole.modules if m.buffers] != []
+    assert sized.notes == ()
+    assert with_sized_buffers(replace(unsized, notes=()), config, None, None).modules == bare

@@ -1,0 +1,65 @@
+"""What config.json alone says of a model whose headers are read as well: what they leave open, and a second opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from estimator.architecture.module import Module, ModuleTree
+from estimator.errors import LoraSizeError, NoWeightsError
+from estimator.notes import Note
+
+_UNSIZED = "unsized_buffers"
+
+
+def second_opinion(
+    tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None
+) -> tuple[ModuleTree | None, tuple[Note, ...]]:
+    """The tree that config.json alone gives, beside one from headers; None where there are no formulas for it.
+
+    The headers have answered already: a config.json that nothing can be computed from is worth a word, not the answer.
+    """
+    from estimator.architecture.from_config import from_config
+
+    if tree.basis != "exact":
+        return None, ()
+    try:
+        other = from_config(config, task=task, num_labels=num_labels)
+    except NoWeightsError:
+        return None, ()
+    except LoraSizeError as error:
+        return None, (Note("config_not_compared", f"The headers could not be held against config.json: {error.what}"),)
+    return (other if other.architecture == tree.architecture else None), ()
+
+
+def features_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Out and in features of the layers that config.json's class builds, as a quantiser keeps them."""
+    from estimator.architecture.from_config import from_config
+
+    try:
+        modules = from_config(config).modules
+    except LoraSizeError:
+        return {}
+    weights = ((module, module.parameters[0].shape) for module in modules if module.kind in ("Linear", "Conv1D"))
+    return {module.name: shape[::-1] if module.kind == "Conv1D" else shape for module, shape in weights}
+
+
+def with_sized_buffers(
+    tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None
+) -> ModuleTree:
+    """The tree with the buffers that no header holds and no rule sizes, where the class's formulas size them all."""
+    if not any(note.code == _UNSIZED for note in tree.notes):
+        return tree
+    other, _ = second_opinion(tree, config, task, num_labels)
+    if other is None or any(note.code == _UNSIZED for note in other.notes):
+        return tree
+    known = {module.name: module for module in other.modules}
+    modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
+    return replace(tree, modules=modules, notes=tuple(note for note in tree.notes if note.code != _UNSIZED))
+
+
+def _filled(module: Module, known: Module | None) -> Module:
+    names = {buffer.name for buffer in module.buffers}
+    more = [buffer for buffer in (known.buffers if known else ()) if buffer.name not in names]
+    return module._replace(buffers=(*module.buffers, *more)) if more else module
