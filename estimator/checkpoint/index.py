@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import prod
 from operator import attrgetter
 from typing import Any
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.checkpoint.header import Header, parse_header
-from estimator.dtypes import BITS
 from estimator.errors import MalformedHeaderError
 from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
@@ -68,13 +66,6 @@ def _in_two_files(tensors: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> 
 
 def _contradiction(what: str, way_out: str) -> MalformedHeaderError:
     return MalformedHeaderError(what, where="the shards of this model", way_out=way_out)
-
-
-def declared_checkpoint(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Checkpoint:
-    """Tensors that are known by name and shape alone, of one dtype, in no file."""
-    tensors = {name: Tensor(name, dtype, shape, "") for name, shape in shapes.items()}
-    stored_bytes = sum(prod(shape) for shape in shapes.values()) * BITS[dtype] // 8
-    return Checkpoint(tensors=tensors, files=(), bytes=stored_bytes)
 
 
 def _checked(stored: StoredFile, header: Header) -> CheckedFile:

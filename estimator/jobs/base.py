@@ -16,7 +16,6 @@ from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
 from estimator.sizes.base import BaseSizes, base_sizes, parameters_of
 from estimator.sizes.cross_check import CrossCheck, cross_check
-from estimator.sizes.loading import config_dtype
 from estimator.source.ahead import collect, waits
 from estimator.source.found import Found
 
@@ -132,8 +131,6 @@ def _of_the_named_class(tree: ModuleTree, task: str | None) -> ModuleTree:
 def _loaded(found: Found, config: Mapping[str, Any], task: str | None, request: Request) -> Base:
     if found.files and not request.set:
         return _from_headers(found, config, task, request.num_labels)
-    if found.declared is not None and not request.set:
-        return _from_declared(found, config, task, request.num_labels)
     return _from_config(found, config, task, request.num_labels)
 
 
@@ -162,33 +159,8 @@ _BY_FORMULAS = Note(
 )
 
 
-def _from_declared(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
-    """A bundled model: its shapes are known, its files are not."""
-    from estimator.architecture.build import build
-    from estimator.checkpoint.index import declared_checkpoint
-
-    declared = declared_checkpoint(found.declared or {}, config_dtype(config) or "F32")
-    tree = build(config, declared)
-    if _undeclared(tree, found.declared or {}) or _INCOMPLETE & {note.code for note in tree.notes}:
-        tree = build(config, declared, use_facts=False)  # a variant of the class that the facts do not have
-    elif task is not None:
-        tree = build(config, declared, task=task, num_labels=num_labels)
-    notes = tuple(note for note in tree.notes if note.code != "ties_assumed")  # the bundled table knows
-    tree = replace(_without_untied(tree, found), shapes="config", notes=notes)
-    return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
-
-
 def _without_untied(tree: ModuleTree, found: Found) -> ModuleTree:
     return replace(tree, tied={name: source for name, source in tree.tied.items() if name not in found.untied})
-
-
-def _undeclared(tree: ModuleTree, declared: Mapping[str, Any]) -> set[str]:
-    """Distinct parameters that the bundled layout does not have, under their own name or one that is tied to it."""
-    names = {f"{m.name}.{p.name}" if m.name else p.name for m in tree.modules for p in m.parameters}
-    return names - tree.tied.keys() - declared.keys() - {tree.tied[name] for name in declared if name in tree.tied}
-
-
-_INCOMPLETE = frozenset({"unused_tensors", "missing_tensors"})
 
 
 def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:

@@ -30,6 +30,5 @@ class Found:
     files: tuple[StoredFile, ...] = ()  # () where shapes have to come from the config
     index: Mapping[str, Any] | None = None  # model.safetensors.index.json
     other_files: Mapping[str, int] = field(default_factory=dict)  # weights in other formats: path -> bytes
-    declared: Mapping[str, tuple[int, ...]] | None = None  # run-time names and shapes, where there are no files
     untied: tuple[str, ...] = ()  # parameters that the class ties and the files hold with values of their own
     notes: tuple[Note, ...] = ()

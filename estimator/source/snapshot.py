@@ -2,9 +2,7 @@
 
 models.tsv is generated (`python -m estimator.source.generate`): a stamp, then one model a line, sorted by id:
 
-    id <tab> aliases, comma between <tab> names that the class ties and the file does not <tab> layout <tab> config
-
-The layout is a number of layouts.tsv, the config is JSON.
+    id <tab> aliases, comma between <tab> names that the class ties and the file does not <tab> config, as JSON
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from typing import NamedTuple
 
 from estimator.notes import Note
 from estimator.source.found import Found
-from estimator.source.layouts import layout
 
 PATH = os.path.join(os.path.dirname(__file__), "models.tsv")
 
@@ -26,7 +23,6 @@ class Known(NamedTuple):
     id: str
     aliases: tuple[str, ...]
     untied: tuple[str, ...]
-    layout: str
     config_text: str
 
 
@@ -52,7 +48,6 @@ def find_in_snapshot(name: str) -> Found | None:
         source="snapshot",
         config=json.loads(known.config_text),
         untied=known.untied,
-        declared=layout(known.layout),
         notes=(note,),
     )
 
@@ -63,8 +58,8 @@ def _text() -> str:
 
 
 def _parse(line: str) -> Known:
-    id_, aliases, untied, number, config = line.split("\t")
-    return Known(id_, tuple(filter(None, aliases.split(","))), tuple(filter(None, untied.split(","))), number, config)
+    id_, aliases, untied, config = line.split("\t")
+    return Known(id_, tuple(filter(None, aliases.split(","))), tuple(filter(None, untied.split(","))), config)
 
 
 def _look_up(name: str) -> Known | None:
