@@ -78,7 +78,8 @@ def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
     counts = {text for how in seen.lengths for text in general(how)}
     counts |= {text.replace("[#]", "[#//2]") for text in counts if "[#]" in text}
     counts |= {f"max(0,{text})" for text in counts if "-" in text}
-    teller.learn((sign, text, number) for text in sorted(counts, key=len) for number in _FEW for sign in ("==", ">"))
+    plain = sorted((text for text in counts if not set(text) & set("#^")), key=lambda text: (len(text), text))
+    teller.learn((sign, text, number) for text in plain for number in _FEW for sign in ("==", ">"))
     learner = Learner(teller, sorted(counts, key=lambda text: (len(text), text)), activations())
     learner.node([Glimpse(one.seen, one.at) for one in builds], "")
     if learner.lost:
@@ -86,7 +87,7 @@ def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
     config = tiny.make(seen.name, builds[0].fields)
     facts: dict[str, Any] = {
         "n": [json.loads(node) for node in learner.nodes],
-        "types": list(tiny.classes()[seen.name].model_types),
+        "types": sorted({*tiny.classes()[seen.name].model_types, tiny.config_class(seen.name).model_type}),
         "ties": _ties(builds, learner),
         **{key: _embedding(at, builds, teller) for at, key in enumerate(("in", "out"))},
     }
