@@ -124,6 +124,42 @@ ODD = [
         "../one",
         id="shard outside",
     ),
+    *(
+        pytest.param(
+            {"model.safetensors.index.json": b'{"weight_map":%s}' % text, "one.safetensors": weights()},
+            None,
+            "malformed_header",
+            says,
+            id=f"a weight_map of {text[:24]!r}",
+        )
+        for text, says in (
+            (b"{}", "weight_map"),
+            (b"[1]", "weight_map"),
+            (b"null", "weight_map"),
+            (b"NaN", "NaN"),
+            (b'{"a":["one.safetensors"]}', "not in the folder"),
+            (b'{"a":null}', "not in the folder"),
+            (b'{"a":{}}', "not in the folder"),
+            (b'{"a":1.5}', "not in the folder"),
+            (b'{"a":"\\u001b[2J"}', "not in the folder"),
+            (b'{"a":' * 9_000, "nested"),
+            (b"\xff", "UTF-8"),
+        )
+    ),
+    pytest.param(
+        {
+            "model.safetensors.index.json": INDEX.replace(b"one", b"m-00001-of-00002"),
+            "m-00001-of-00002.safetensors": weights(),
+            "m-00002-of-00002.safetensors": weights(),
+        },
+        None,
+        "malformed_header",
+        "m-00002-of-00002",
+        id="a shard that the index leaves out",
+    ),
+    pytest.param(
+        {"config.json": b'{"a":"' + b"x" * 20_000_000 + b'"}'}, None, "malformed_config", "bytes", id="20 MB of config"
+    ),
     pytest.param({"unet/config.json": CONFIG}, None, "not_found", "unet", id="models are in subfolders"),
     pytest.param({"unet/config.json": CONFIG}, "vae", "not_found", "unet", id="another subfolder"),
     pytest.param({"config.json": CONFIG}, "../x", "not_found", "outside", id="subfolder outside"),
