@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.architecture.choose import choose
+from estimator.architecture.choose import check_labels, choose
 from estimator.architecture.conditions import Lookup, lookup_in
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.grow import Grown, grow
@@ -44,6 +44,7 @@ def build(
     for part in unknown:
         facts = opened(facts, part)
     lookup = lookup_for(config, facts, num_labels)
+    check_labels(facts, lookup("num_labels"))
     loaded = load(checkpoint.tensors, facts, lookup)
     left = sum(count for _, count in loaded.unexpected)
     if left * 2 > len(checkpoint.tensors) and facts.name not in (config.get("architectures") or ()):
@@ -60,6 +61,7 @@ def build(
         tied=tied,
         input_embedding=_present(facts.input_embedding, grown),
         output_embedding=_present(facts.output_embedding, grown),
+        one_embedding=tuple(name for name in facts.one_embedding if _present(name, grown)),
         declares_ties=facts.declares_ties,
         declared_ties=_declared(facts, grown),
         tie_word_embeddings=facts.tie_word_embeddings

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.architecture.facts import ClassFacts, class_facts, class_for
+from estimator.architecture.facts import ClassFacts, ClassOutline, class_facts, class_for
+from estimator.errors import UnsupportedError
 
 _GENERATING_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 _GENERATING_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -29,3 +30,13 @@ def choose(config: Mapping[str, Any], task: str | None) -> ClassFacts | None:
         if facts is not None:
             return facts
     return None
+
+
+def check_labels(said: ClassOutline, labels: Any) -> None:
+    """Raises UnsupportedError where the class's constructor refuses so many labels."""
+    if said.labels is not None and labels != said.labels:
+        raise UnsupportedError(
+            f"{said.name} has {said.labels} labels, and transformers refuses to build it with {labels}.",
+            where="num_labels",
+            way_out=f"--num-labels {said.labels}, or another task",
+        )

@@ -42,12 +42,14 @@ class ClassOutline:
     name: str
     input_embedding: str | None = None
     output_embedding: str | None = None
+    one_embedding: tuple[str, ...] = ()  # as in module.py
     keep_in_fp32: tuple[str, ...] = ()
     keep_in_fp32_strict: tuple[str, ...] = ()
     declares_ties: bool = False
     declared_ties: tuple[tuple[str, str], ...] = ()  # parameter, source; `declared_ties` in module.py
     tie_word_embeddings: bool | None = None  # the class's default; None: no such field
     is_composite: bool = False
+    labels: int | None = None  # the only number of labels that the class takes; None: any
     towers: tuple[Tower, ...] = ()  # parts that an Auto class chooses by a section's model_type
 
 
@@ -117,12 +119,14 @@ def _outlined(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "input_embedding": said.get("in"),
         "output_embedding": said.get("out"),
+        "one_embedding": tuple(said.get("sets", ())),
         "keep_in_fp32": tuple(said.get("fp32", ())),
         "keep_in_fp32_strict": tuple(said.get("fp32s", ())),
         "declares_ties": said.get("declares", False),
         "declared_ties": tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
         "tie_word_embeddings": said.get("tie"),
         "is_composite": said.get("composite", False),
+        "labels": said.get("labels"),
         "towers": tuple(Tower(*tower) for tower in said.get("towers", ())),
     }
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from estimator.architecture.choose import check_labels
 from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
 from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
@@ -108,6 +109,7 @@ class _Model:
                 self.towers[tower.module] = tower, _tower(tower, section)
         self._inner = {tower.section: model for tower, model in self.towers.values()}
         self._lookup = lookup_for(config, facts, num_labels)
+        check_labels(self.said, self._lookup("num_labels"))
         check_nesting(facts, config)
         check_region(facts, self.lookup, tuple(self._inner))
 
@@ -206,6 +208,7 @@ def _tree(model: _Model, grower: _Grower) -> ModuleTree:
         tied=_ties(model, names),
         input_embedding=_embedding("in", model, here),
         output_embedding=_embedding("out", model, here),
+        one_embedding=tuple(name for name in said.one_embedding if name in here),
         declares_ties=said.declares_ties,
         declared_ties=expanded(said.declared_ties, set(names)),
         tie_word_embeddings=tie,

@@ -60,6 +60,8 @@ class ModuleTree:
     modules: tuple[Module, ...]  # in named_modules() order
     tied: Mapping[str, str]  # full parameter name -> the name of the parameter that it shares
     input_embedding: str | None = None  # module name behind get_input_embeddings(); None where that fails
+    one_embedding: tuple[str, ...] = ()  # where set_input_embeddings() gives several names one module: all of them
+    same_modules: Mapping[str, str] = field(default_factory=dict)  # further names of a module -> its name in `modules`
     declares_ties: bool = False  # `_tied_weights_keys` is a mapping: PEFT then asks for the input embedding, or fails
     # parameter -> source, as `_tied_weights_keys` of the class and its parts say whatever the config; the source exists
     declared_ties: Mapping[str, str] = field(default_factory=dict)

@@ -139,3 +139,16 @@ def _named(method: Any, names: dict[int, str]) -> str | None:
         return names.get(id(method()))
     except Exception:
         return None
+
+
+def one_embedding(model: torch.nn.Module) -> list[str]:
+    """Names of the modules that set_input_embeddings() makes one and the same, where they are several. It is done to
+    the model.
+    """
+    new = torch.nn.Embedding(1, 1, device="meta")
+    try:
+        model.set_input_embeddings(new)
+    except Exception:  # the class has no input embedding, or none that can be set
+        return []
+    names = [name for name, module in model.named_modules(remove_duplicate=False) if module is new]
+    return names if len(names) > 1 else []

@@ -14,10 +14,19 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 
 from estimator.architecture import tiny
 from estimator.architecture.asked_fields import conditions_of, defaults_of
+from estimator.architecture.built import Built, dimension_of, shape_of
 from estimator.architecture.conditions import Place
 from estimator.architecture.discover import Setting, find_condition, flatten
 from estimator.architecture.merge import Merger, Sight
-from estimator.architecture.observe import BUILD_DTYPE, Seen, declared_of, embeddings_of, observe, structure_of, ties_of
+from estimator.architecture.observe import (
+    BUILD_DTYPE,
+    declared_of,
+    embeddings_of,
+    observe,
+    one_embedding,
+    structure_of,
+    ties_of,
+)
 from estimator.architecture.reads import recorded, with_aliases
 from estimator.architecture.source_hints import Hints, hints_of
 from estimator.architecture.structure import Structure
@@ -29,15 +38,6 @@ from estimator.architecture.transforms import written_transform
 _ENDLESS_SECONDS = 120  # tiny models take hundredths, the slowest two: what takes this long has no end
 _COMBINATIONS = 8  # of changes that show, two to four at a time
 _DEEPER = 24  # changes on top of another
-
-
-class Built(NamedTuple):
-    config: Any
-    setting: Setting
-    seen: Seen
-    ties: Mapping[str, str]
-    embeddings: tuple[str | None, str | None]
-    declared: Mapping[str, str]
 
 
 class Surveyed(NamedTuple):
@@ -59,10 +59,11 @@ def survey(name: str) -> Surveyed:
     merger = Merger(varying, activations())
     structure = merger.merge([Sight(one.seen, one.setting) for one in built])
     ties = _ties(built, varying)
-    facts = {**_said_of(model, built[0]), "ties": ties, "fresh": _fresh(name, model, built)}
+    facts = {**_said_of(model, built[0]), "ties": ties, **_heads(name, model, built)}
     facts["declared"] = _declared(built, ties)
     facts["transforms"], sizes = _told_by_size(facts["transforms"], built)
     facts["towers"] = towers_of(name, tiny.base_fields(name), model)
+    facts["sets"] = one_embedding(model)
     asked = conditions_of(structure) | {tie[2] for tie in ties} | {f"?{path}" for path in sizes}
     facts["defaults"], facts["aliases"] = defaults_of(name, built[0].config, asked)
     return Surveyed(structure, facts, merger.unresolved, frozenset(asked))
@@ -97,8 +98,6 @@ def _all_builds(name: str) -> tuple[list[Built], Any]:
         if one is not None and _signature(one) != _signature(first):
             effective.append((path, value))
             built.append(one)
-        elif one is not None and path[-1] == "num_labels":
-            built.append(one)
     others = [one for fields in tiny.other_bases(name) if (one := _try(name, fields)) is not None]
     return [*built, *others, *_deeper(name, base, effective, read, hints), *_combined(name, base, effective)], model
 
@@ -125,7 +124,7 @@ def _deeper(
 
 def _matters(name: str, config: Any, path: tuple[str, ...], fields: Mapping[str, Any], read: set[str]) -> bool:
     """Whether a change can show: the class reads the field, or the config makes others of it."""
-    if path[-1] in read or path[-1] == "num_labels":
+    if path[-1] in read:
         return True
     try:
         before, after = (flatten(one.to_dict()) for one in (config, tiny.make(name, fields)))
@@ -223,8 +222,25 @@ def _declared(built: Sequence[Built], ties: Sequence[Sequence[str]]) -> list[lis
     return sorted(map(list, declared.items())) if declared != expanded(plain, names) else None
 
 
-def _fresh(name: str, model: Any, built: Sequence[Built]) -> dict[str, list[Any]]:
-    """Shapes of what a checkpoint of the base model lacks: numbers and config fields by dimension."""
+def _heads(name: str, model: Any, built: Sequence[Built]) -> dict[str, Any]:
+    """Heads that are made fresh; `labels`, where the class takes no other number of them.
+
+    Some have two outputs whatever the config says: a build with one label more tells, which no condition ever sees.
+    """
+    labels = getattr(built[0].config, "num_labels", None)
+    if labels is None:
+        return {"fresh": _fresh(model, built, built[0])}
+    other = _try(name, {**tiny.base_fields(name), "num_labels": labels + 1})
+    if other is None:
+        return {"fresh": _fresh(model, built, built[0]), "labels": labels}
+    return {"fresh": _fresh(model, [*built, other], other)}
+
+
+def _fresh(model: Any, built: Sequence[Built], other: Built) -> dict[str, list[Any]]:
+    """Shapes of what a checkpoint of the base model lacks: numbers and config fields by dimension.
+
+    other: what differs there from the first build is sized by labels.
+    """
     prefix = f"{model.base_model_prefix}." if model.base_model_prefix else "\0"
     has_base = any(child == model.base_model_prefix for child, _ in built[0].seen.children)
     absent = {*(model._keys_to_ignore_on_save or ()), *(model._keys_to_ignore_on_load_missing or ())}
@@ -232,9 +248,10 @@ def _fresh(name: str, model: Any, built: Sequence[Built]) -> dict[str, list[Any]
     found = {}
     for parameter in (key for key, _ in model.named_parameters(remove_duplicate=False)):
         heads = has_base and not parameter.startswith(prefix)
-        if heads or "pooler" in parameter or any(re.search(pattern, parameter) for pattern in absent):
+        labelled = shape_of(other.seen, parameter) != shape_of(built[0].seen, parameter)
+        if heads or labelled or "pooler" in parameter or any(re.search(pattern, parameter) for pattern in absent):
             found[parameter] = [
-                _dimension(parameter, axis, built) for axis in range(_shape(built[0].seen, parameter)[1])
+                dimension_of(parameter, axis, built) for axis in range(shape_of(built[0].seen, parameter)[1])
             ]
     return found
 
@@ -248,37 +265,9 @@ def _told_by_size(transforms: Sequence[Any], built: Sequence[Built]) -> tuple[li
             if not arguments.get("check_dims") or name is None:
                 continue
             for axis in (arguments["dim0"], arguments["dim1"]):
-                size = _dimension(name, axis, built)
+                size = dimension_of(name, axis, built)
                 if isinstance(size, str):
                     arguments["expected"] = [axis, size]
                     fields.add(size)
         told.append(transform)
     return told, fields
-
-
-def _shape(seen: Seen, name: str) -> tuple[tuple[int, ...] | None, int]:
-    *path, leaf = name.split(".")
-    for key in path:
-        seen = dict(seen.children).get(key)
-        if seen is None:
-            return None, 0
-    shape = next((tensor.shape for tensor in seen.parameters if tensor.name == leaf), None)
-    return shape, len(shape or ())
-
-
-def _dimension(parameter: str, axis: int, built: Sequence[Built]) -> Any:
-    pairs = [(_shape(one.seen, parameter)[0], one.setting.fields) for one in built]
-    pairs = [(shape[axis], fields) for shape, fields in pairs if shape is not None and axis < len(shape)]
-    paths = sorted(
-        pairs[0][1], key=lambda path: (path != "num_labels", path.count("."), _rank(path, parameter), len(path), path)
-    )
-    for path in paths:
-        if "2label" not in path and "2id" not in path and all(fields.get(path) == str(size) for size, fields in pairs):
-            return path
-    return pairs[0][0]
-
-
-def _rank(path: str, parameter: str) -> int:
-    if "position" in parameter and "position" in path:
-        return -1
-    return 0 if re.search(r"(^|\.)(hidden_size|d_model|n_embd|vocab_size|embedding_size)$", path) else 1

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 _MEMORY_BYTES = 6 << 30
 _SCRIPTS = (
-    "asked_fields", "buffers", "conditions", "discover", "merge", "model_classes", "needed_fields", "observe",
+    "asked_fields", "buffers", "built", "conditions", "discover", "merge", "model_classes", "needed_fields", "observe",
     "reads", "source_hints", "structure", "survey", "tie_names", "tie_patterns", "tiny", "tower_swaps", "transforms",
     "variations",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.outcome import AdaptedModule, Outcome
 from estimator.lora.plain import with_layers_alone
 from estimator.lora.remarks import remarks
-from estimator.lora.resize import base_vocabulary, refuse_shared_embeddings, resized
+from estimator.lora.resize import base_vocabulary, refuse_shared_embeddings, resized, text_sections
 from estimator.lora.svd import without_given_up_ranks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
@@ -64,9 +64,8 @@ def adapt(
     request = prepared(index, config)
     injection = injected(request)
     if index is not base:
-        refuse_shared_embeddings(
-            index, [layer.module for layer in injection.layers], request.config, tree.input_embedding
-        )
+        adapted = [layer.module for layer in injection.layers]
+        refuse_shared_embeddings(index, adapted, request.config, tree.input_embedding)
     changed = vocab_size is not None and vocab_size != (base_vocab_size or base_vocabulary(tree))
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
@@ -105,8 +104,10 @@ def _saves_embeddings(request: Prepared, asked: str, vocabulary_changed: bool, t
     """Whether save_pretrained saves the embeddings along ("auto", "yes" or "no" are asked)."""
     if asked != "auto":
         return asked == "yes"
-    # the top level of a composite config has no vocab_size, so PEFT does not see that its vocabulary changed
-    seen = vocabulary_changed and "vocab_size" in request.index.tree.config
+    # PEFT compares vocab_size at the top of the config, and resizing changes that of the text model's section
+    tree = request.index.tree
+    at_the_top = not text_sections(tree.config) and (not tree.is_composite or "vocab_size" in tree.config)
+    seen = vocabulary_changed and at_the_top
     return (targeted and request.config.trainable_token_indices is None) or seen
 
 

@@ -122,6 +122,13 @@ def _in_layers(names: Iterable[str], layers: int | Sequence[int], pattern: Seque
     return {name for name, layer in _numbers_behind(sorted(names), pattern) if layer in wanted}
 
 
+def layer_numbers(names: Iterable[str], pattern: Sequence[str] | str | None) -> set[int]:
+    """The numbers of layers that layers_to_transform can name, in these modules."""
+    if pattern is None or len(pattern) == 0:
+        return {number for name in names if (number := first_layer_number(name)) is not None}
+    return {number for _, number in _numbers_behind(sorted(names), pattern)}
+
+
 def first_layer_number(name: str) -> int | None:
     """The first number with two parts or more before it and one behind: `.*?\\.[^.]*\\.(?P<idx>\\d+)\\.`."""
     parts = name.split(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from estimator.dtypes import BITS
@@ -10,7 +10,7 @@ from estimator.lora.closest import closest, last_parts, listed
 from estimator.lora.experts import expert_notes
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Injection, Prepared
-from estimator.lora.match import EMBEDDING_LAYER_NAMES, excluded_modules, first_layer_number
+from estimator.lora.match import EMBEDDING_LAYER_NAMES, excluded_modules, layer_numbers
 from estimator.lora.tensors import SavedTensor
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
@@ -34,6 +34,7 @@ def remarks(
         *_unmatched_parameters(asked, injection),
         *_unmatched_saves(asked, request),
         *_unmatched_patterns(injection),
+        *_unmatched_blocks(asked, injection),
         *_unmatched_exclusions(asked, request),
         *_unmatched_layers(asked, request),
         *expert_notes(asked, request, injection, trained),
@@ -99,6 +100,17 @@ def _unmatched_patterns(injection: Injection) -> list[Note]:
     return [Note("patterns_not_found", f"These keys match no adapted module and decide nothing: {said}.")]
 
 
+def _unmatched_blocks(asked: LoraConfig, injection: Injection) -> list[Note]:
+    """BdLoraConfig takes a name wherever it stands inside an adapted module's."""
+    given = asked.use_bdlora if isinstance(asked.use_bdlora, Mapping) else {}
+    names = [name for field in ("target_modules_bd_a", "target_modules_bd_b") for name in given.get(field) or ()]
+    missing = [name for name in names[:_CHECKED] if not any(name in layer.module for layer in injection.layers)]
+    if not missing:
+        return []
+    message = f"use_bdlora names what is in no adapted module's name: {listed(missing, _SHOWN)}."
+    return [Note("blocks_not_found", message)]
+
+
 def _unmatched_exclusions(asked: LoraConfig, request: Prepared) -> list[Note]:
     given = asked.exclude_modules
     if not given:
@@ -116,12 +128,12 @@ def _unmatched_exclusions(asked: LoraConfig, request: Prepared) -> list[Note]:
 
 
 def _unmatched_layers(asked: LoraConfig, request: Prepared) -> list[Note]:
-    """Numbers in layers_to_transform that no module's name has in the place where PEFT looks without layers_pattern."""
+    """Numbers in layers_to_transform that no module's name has in the place where PEFT looks."""
     layers = asked.layers_to_transform
-    if layers is None or asked.layers_pattern:
+    if layers is None:
         return []
     wanted = [layers] if isinstance(layers, int) else list(dict.fromkeys(layers))
-    there = {first_layer_number(name) for name in request.index.modules} - {None}
+    there = layer_numbers(request.index.modules, asked.layers_pattern)
     missing = [number for number in wanted if number not in there]
     if not missing:
         return []

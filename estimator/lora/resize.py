@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.errors import UnsupportedError, UsageError
@@ -28,6 +29,9 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
             where="--vocab-size",
             way_out="leave it out, or give a positive number for a model with token embeddings",
         )
+    _refuse_ambiguous(tree.config)
+    tree = _with_one_embedding(index)
+    index = index if tree is index.tree else TreeIndex(tree)
     changed = {index.root(f"{tree.input_embedding}.weight")}
     if tree.output_embedding is not None:
         changed |= {index.root(f"{tree.output_embedding}.{name}") for name in ("weight", "bias")}
@@ -42,41 +46,70 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
         )
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
-    embeddings = _embeddings_of(index)
-    first = embeddings[0] if len(embeddings) > 1 else tree.input_embedding
-    return replace(tree, modules=tuple(map(of, tree.modules)), input_embedding=first)
+    return replace(tree, modules=tuple(map(of, tree.modules)))
 
 
-def _embeddings_of(index: TreeIndex) -> list[str]:
-    """The input embedding and the modules of its kind that share its weight.
+def text_sections(config: Mapping[str, Any]) -> list[str]:
+    """Sections that get_text_config() may mean: resizing writes vocab_size there, not at the top."""
+    return [name for name in _TEXT_SECTIONS if isinstance(config.get(name), Mapping)]
 
-    set_input_embeddings of encoder-decoder models gives all parts one and the same module, which then goes by the first
-    of its names.
+
+_TEXT_SECTIONS = ("text_encoder", "decoder", "generator", "text_config")
+
+
+def _refuse_ambiguous(config: Mapping[str, Any]) -> None:
+    sections = text_sections(config)
+    if len(sections) > 1:
+        raise UsageError(
+            f"transformers can't resize this vocabulary: {' and '.join(sections)} of config.json may both be meant.",
+            where="--vocab-size",
+            way_out="leave it out",
+        )
+
+
+def _with_one_embedding(index: TreeIndex) -> ModuleTree:
+    """The tree after set_input_embeddings: of encoder-decoder models all parts get one and the same module.
+
+    named_modules() has it under the first of its names; a part that is copied still copies it under its own.
+    """
+    tree = index.tree
+    first, *others = index.in_order(tree.one_embedding) or [tree.input_embedding]
+    if not others:
+        return tree
+    same = {f"{name}.weight": f"{first}.weight" for name in others}
+    pairs = ((same.get(name, name), same.get(index.root(name), index.root(name))) for name in tree.tied)
+    return replace(
+        tree,
+        modules=tuple(module for module in tree.modules if module.name not in others),
+        same_modules=dict.fromkeys(others, first),
+        tied={name: root for name, root in pairs if name != root},
+        input_embedding=first,
+    )
+
+
+def refuse_shared_embeddings(index: TreeIndex, adapted: Iterable[str], config: LoraConfig, before: str | None) -> None:
+    """Raises UnsupportedError where PEFT would act on embeddings that resizing leaves in a state of their own.
+
+    before: the input embedding before resizing. Where get_input_embeddings() finds the new module under a later one of
+    its names, PEFT wraps it under the first alone. One that shares the weights and is another module gets the new rows,
+    and keeps the old number of them.
     """
     tree = index.tree
     root = index.root(f"{tree.input_embedding}.weight")
     names = {name.rpartition(".")[0] for name in tree.tied if index.root(name) == root} | {root.rpartition(".")[0]}
-    names.add(tree.input_embedding or "")
-    return index.in_order(name for name in names if name in index.modules and index.modules[name].kind == "Embedding")
-
-
-def refuse_shared_embeddings(index: TreeIndex, adapted: Iterable[str], config: LoraConfig, before: str | None) -> None:
-    """Raises UnsupportedError where the parts' embeddings are adapted or wrapped after resizing made them one.
-
-    `before` is the input embedding before resizing.
-    """
-    shared = _embeddings_of(index)
-    if len(shared) < 2:
-        return
+    odd = {n for n in names - {tree.input_embedding} if n in index.modules and index.modules[n].kind == "Embedding"}
     tokens = config.trainable_token_indices
+    if before in tree.same_modules:
+        odd |= {name for name in (tree.input_embedding, tree.output_embedding, *tree.same_modules) if name is not None}
+        everything = tokens is not None or config.ensure_weight_tying
+    else:
+        everything = False
     ends = (*(config.modules_to_save or ()), *(tokens if isinstance(tokens, Mapping) else ()))
-    hit = {*adapted, *(name for name in shared if name.endswith(ends))} if ends else set(adapted)
-    name = next((name for name in shared[1:] if name in hit), None)
-    if name is None and tokens is not None and before not in (None, shared[0]):
-        name = before  # the rows of one embedding, and the head's ties to another
+    hit = {*adapted, *(name for name in odd if name.endswith(ends))} if ends else set(adapted)
+    name = before if everything else next(iter(sorted(odd & hit)), None)
     if name is not None:
         raise UnsupportedError(
-            f"{name} shares its weights with {shared[0]}; after resizing they may be one module.",
+            f"{name} shares its weights with {tree.input_embedding}: what PEFT does once that is resized is not known.",
             where="--vocab-size",
-            way_out=f"target {shared[0]}, or leave the embeddings out",
+            way_out="leave the embeddings and the head out",
         )

@@ -193,6 +193,9 @@ def base_model(index: TreeIndex) -> Node:
         for own in module.buffers:
             leaf = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False, saved=own.persistent)
             node.leaves[own.name] = leaf
+    for name, first in index.tree.same_modules.items():
+        parent, _, last = name.rpartition(".")
+        _place(root, parent).children[last] = _place(root, first)
     return root
 
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from estimator.errors import InvalidLoraError, NoTargetModulesError, UnsupportedError, UnsupportedModuleError
+from estimator.architecture.module import Module, Parameter
+from estimator.errors import (
+    InvalidLoraError,
+    NoTargetModulesError,
+    UnsupportedError,
+    UnsupportedModuleError,
+    UsageError,
+)
 from estimator.lora.adapt import adapt
 from estimator.request.lora_config import from_mapping
 from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V
@@ -99,6 +108,56 @@ def test_one_more_token_saves_both_embeddings():
         "base_model.model.lm_head.weight": (ROWS + 1, WIDTH),
     }
     assert found.all_parameters - adapt(TREE, from_mapping({})).all_parameters == 2 * WIDTH
+
+
+SHARED = replace(
+    TREE,
+    modules=(*TREE.modules, Module("decoder", "Decoder", "other"),
+             Module("decoder.embed_tokens", "Embedding", "Embedding", (Parameter("weight", (ROWS, WIDTH), "BF16"),))),
+    tied={"decoder.embed_tokens.weight": "model.embed_tokens.weight", "lm_head.weight": "model.embed_tokens.weight"},
+    one_embedding=("model.embed_tokens", "decoder.embed_tokens"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "adapted"),
+    [
+        pytest.param({"target_modules": ["embed_tokens"]}, {"model.embed_tokens"}, id="two names, one module"),
+        pytest.param({"target_modules": ["decoder.embed_tokens", "0.q_proj"]}, {"model.layers.0.q_proj"}, id="the second is gone"),
+        pytest.param({"target_modules": ["0.q_proj"], "modules_to_save": ["decoder"]}, {"model.layers.0.q_proj", "decoder"},
+                     id="a part that is copied takes the embedding along"),
+    ],
+)  # fmt: skip
+def test_resizing_makes_one_module_of_the_embeddings(config, adapted):
+    found = adapt(SHARED, from_mapping(config), vocab_size=ROWS + 1)
+    assert {module.name for module in found.modules} == adapted
+    assert found.parameters_by_part.get("saved_modules") == ((ROWS + 1) * WIDTH if "decoder" in adapted else None)
+
+
+def test_an_embedding_that_stays_a_module_of_its_own_is_not_guessed():
+    with pytest.raises(UnsupportedError, match="resized"):
+        adapt(
+            replace(SHARED, one_embedding=()), from_mapping({"target_modules": ["embed_tokens"]}), vocab_size=ROWS + 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("config", "saved"),
+    [
+        pytest.param({"vocab_size": ROWS}, True, id="the size stands at the top"),
+        pytest.param({"vocab_size": ROWS, "decoder": {"vocab_size": ROWS}}, False, id="resizing changes a section's"),
+        pytest.param({}, True, id="the class has it by default"),
+    ],
+)
+def test_whether_a_new_size_is_seen(config, saved):
+    found = adapt(replace(TREE, config={"model_type": "llama", **config}), from_mapping({}), vocab_size=ROWS + 1)
+    assert any(tensor.part == "embeddings" for tensor in found.tensors) == saved
+
+
+def test_a_vocabulary_that_transformers_cannot_resize():
+    config = {"model_type": "llama", "text_encoder": {}, "decoder": {}}
+    with pytest.raises(UsageError, match="text_encoder and decoder"):
+        adapt(replace(TREE, config=config), from_mapping({}), vocab_size=ROWS + 1)
 
 
 @pytest.mark.parametrize(("asked", "dtype"), [(None, "F32"), ("base", "BF16"), ("F16", "F16")])
