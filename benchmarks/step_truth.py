@@ -60,7 +60,7 @@ class Tracker(TorchDispatchMode):
 class Flash(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value):
-        out = torch.empty_like(query)
+        out = query.new_empty((*query.shape[:-1], value.shape[-1]))
         ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:3], dtype=torch.float32))
         return out
 
@@ -74,6 +74,18 @@ def flash_attention(module, query, key, value, attention_mask, **_):
     if query.dtype == torch.float32:
         heads = [tensor.to(torch.bfloat16) for tensor in heads]
     return Flash.apply(*heads), None
+
+
+def falcon_flash(model):
+    """Falcon chooses its attention by class, and hands over heads that are turned already."""
+    from transformers.models.falcon import modeling_falcon
+
+    modeling_falcon._flash_attention_forward = lambda query, key, value, *_, **__: Flash.apply(query, key, value)
+    model.config._attn_implementation = "flash_attention_2"
+    for module in model.modules():
+        if type(module) is modeling_falcon.FalconAttention:
+            module.__class__ = modeling_falcon.FalconFlashAttention2
+            module._flash_attn_uses_top_left_mask = False
 
 
 class Dropout(torch.autograd.Function):
@@ -117,7 +129,7 @@ def pack(model):
             return Unpacked.apply(x.to(self.compute_dtype), (self.out_features, self.in_features), bias).to(x.dtype)
 
     for name, module in list(model.named_modules()):
-        if type(module) is torch.nn.Linear and module is not model.get_output_embeddings():
+        if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings():
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, Packed(module))
     model.is_loaded_in_4bit = True
@@ -139,7 +151,7 @@ def build(run):
             AutoConfig.for_model(kind, **fields), dtype=torch.bfloat16, attn_implementation="eager"
         )
         if run["attention"] == "flash":
-            model.config._attn_implementation = "counted_flash"
+            falcon_flash(model) if kind == "falcon" else setattr(model.config, "_attn_implementation", "counted_flash")
         if run["precision"] != "bf16":
             model = pack(model)
         checkpointing = run["gradient_checkpointing"]

@@ -12,6 +12,7 @@ from estimator.architecture.module import Module, ModuleTree
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
+_LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
 
 
@@ -24,7 +25,7 @@ class Linear(NamedTuple):
 class Norm(NamedTuple):
     width: int
     is_rms: bool  # computed step by step in float32; torch's own layer_norm otherwise
-    role: str = ""  # "q" or "k": of query or key, inside attention
+    role: str = ""  # inside attention: "q" or "k" of query or key, "a" of a latent
     name: str = ""  # the last part
 
 
@@ -37,6 +38,8 @@ class Block:
     norms: tuple[Norm, ...]
     query: int
     key_value: int  # of key or value alone
+    mixed: int  # of what attention gives, as wide as all values
+    latent: int = 0  # of key and value together, before they are unfolded for each head (MLA)
     inner: int  # of the MLP, between its matrices
     is_gated: bool
     is_parallel: bool = False  # attention and MLP read the same residual
@@ -104,7 +107,8 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
     mlp = tuple(item for item in linears if item not in attention)
     if not attention:
         return None
-    query, key_value = _attention_widths(attention, config, hidden)
+    latent = _latent(attention)
+    query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
     fused = [p for m in members for p in m.parameters if len(p.shape) == 3 and m.kind == "other"]
     inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
     return Block(
@@ -113,6 +117,8 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
         norms=tuple(_norms(members)),
         query=query,
         key_value=key_value,
+        mixed=query if latent is None else latent[2],
+        latent=0 if latent is None else latent[3],
         inner=inner,
         is_gated=is_gated,
         is_parallel=_is_parallel(members, config),
@@ -133,6 +139,15 @@ def _linear(module: Module) -> Linear:
     return Linear(module.name, *((first, second) if module.kind == "Conv1D" else (second, first)))
 
 
+def _latent(attention: Iterable[Linear]) -> tuple[int, int, int, int] | None:
+    """Query, key, output and latent of multi-head latent attention (DeepseekV3Attention); None for others."""
+    named = {item.name.rpartition(".")[2]: item for item in attention}
+    query, up, out = named.get("q_b_proj") or named.get("q_proj"), named.get("kv_b_proj"), named.get("o_proj")
+    if up is None or query is None or out is None or "kv_a_proj_with_mqa" not in named:
+        return None
+    return query.outputs, query.outputs, out.inputs, up.inputs
+
+
 def _attention_widths(attention: Iterable[Linear], config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
     """Query width, and key (or value) width: from separate matrices, or what a fused one has beside the query."""
     named = {item.name.rpartition(".")[2]: item for item in attention}
@@ -143,8 +158,8 @@ def _attention_widths(attention: Iterable[Linear], config: Mapping[str, Any], hi
     heads = _first(config, "num_attention_heads", "n_head", "num_heads") or 1
     width = int(heads) * int(_first(config, "head_dim") or hidden // int(heads) or 1)
     fused = max((item for item in attention if item.inputs == hidden), key=lambda item: item.outputs, default=None)
-    if fused is None or fused.outputs <= width:
-        return width, width
+    if fused is None or fused.outputs <= width or config.get("new_decoder_architecture"):
+        return width, width  # Falcon's newer layers copy key and value for each head
     return width, min((fused.outputs - width) // 2, width)
 
 
@@ -182,7 +197,8 @@ def _norms(members: list[Module]) -> Iterable[Norm]:
             and (_NORM.search(module.cls) or _NORM.search(last))
         ):
             role = re.match(r"(q|k)(?:uery|ey)?_?(?:layer)?_?norm", last)
-            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", role[1] if role else "", last)
+            inside = "a" if _LATENT_NORM.match(last) else role[1] if role else ""
+            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", inside, last)
 
 
 def _is_parallel(members: list[Module], config: Mapping[str, Any]) -> bool:

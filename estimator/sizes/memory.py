@@ -18,7 +18,7 @@ from math import ceil
 from typing import NamedTuple
 
 from estimator.sizes.blocks import Shape
-from estimator.sizes.layer_tape import Setting
+from estimator.sizes.matrix_tape import Setting
 from estimator.sizes.optimizers import Trained, is_paged, step_bytes
 from estimator.sizes.sharding import Moments, Resident, gathered, resident
 from estimator.sizes.step import Step, training_step

@@ -12,7 +12,8 @@ from math import ceil
 from typing import NamedTuple
 
 from estimator.sizes.blocks import Block, Linear, Norm
-from estimator.sizes.layer_tape import Setting, adapted, final_norm, layer
+from estimator.sizes.layer_tape import layer
+from estimator.sizes.matrix_tape import Setting, adapted, normed
 from estimator.sizes.tape import Played, Tape, Tensor
 
 
@@ -102,12 +103,12 @@ def _head(setting: Setting) -> Played:
     """Final norm, logits and loss."""
     tape = Tape(setting.training.tokens)
     x = tape.input(setting.shape.hidden, setting.residual)
-    normed = final_norm(tape, x, _final(setting), setting)
+    last = normed(tape, x, _final(setting), setting)
     if not setting.shape.vocabulary:
-        return tape.play(normed)
+        return tape.play(last)
     kinds = {"fused": _fused_loss, "chunked": _chunked_loss}
-    out = kinds.get(setting.training.loss, _whole_loss)(tape, normed, setting)
-    tape.hold(normed)
+    out = kinds.get(setting.training.loss, _whole_loss)(tape, last, setting)
+    tape.hold(last)
     return tape.play(out)
 
 

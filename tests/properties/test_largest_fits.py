@@ -28,6 +28,7 @@ BLOCK = Block(
     norms=(Norm(512, True), Norm(512, True)),
     query=512,
     key_value=128,
+    mixed=512,
     inner=2048,
     is_gated=True,
 )

@@ -12,7 +12,7 @@ import pytest
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
 from estimator.sizes.blocks import shape_of
-from estimator.sizes.layer_tape import Setting
+from estimator.sizes.matrix_tape import Setting
 from estimator.sizes.step import Step, training_step
 from estimator.sizes.training import Adapter, Training
 
@@ -22,7 +22,7 @@ LINES = [
 ]
 CONFIGS = {line["shape"]: line["config"] for line in LINES if "config" in line}
 RUNS = [line for line in LINES if "peak_bytes" in line]
-QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj", "qkv_proj", "c_attn", "query_key_value")
+QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj", "qkv_proj", "c_attn", "query_key_value", "q_b_proj", "kv_b_proj")
 TARGETS = {"qv": ("q_proj", "v_proj", *QUERY_KEY_VALUE[3:]), "qkvo": (*QUERY_KEY_VALUE, "o_proj", "dense")}
 
 

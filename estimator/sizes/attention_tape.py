@@ -1,0 +1,107 @@
+"""Attention as operations on a tape: heads, their turning, and what the kernels keep.
+
+Sources: the `forward` of modeling_llama.py and its kin, modeling_deepseek_v3.py, integrations/sdpa_attention.py
+(transformers 5.23.0).
+"""
+
+from __future__ import annotations
+
+import re
+
+from estimator.sizes.blocks import Block, Norm
+from estimator.sizes.matrix_tape import Setting, linear, normed
+from estimator.sizes.tape import Tape, Tensor
+
+_OUTPUT = re.compile(r"(?:o|out|output|dense|wo|c_proj|proj|out_lin|wo_proj|out_proj|o_proj)$")
+
+
+def attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
+    """The branch of attention, its last matrix included."""
+    query, key, value, *rest = (_latent_heads if block.latent else _heads)(tape, x, block, setting)
+    tape.hold(x)
+    eager = setting.training.attention == "eager"
+    mixed = (_eager if eager else _flash)(tape, (query, key, value), block, setting)
+    return linear(tape, mixed, rest[0], setting) if rest else mixed
+
+
+def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
+    """Query, key and value as attention gets them, and the matrix behind it."""
+    last = next((i for i in block.attention if _OUTPUT.match(i.name.rpartition(".")[2])), block.attention[-1])
+    matrices = [item for item in block.attention if item is not last]
+    made = [linear(tape, x, item, setting) for item in matrices if item.inputs == x.elements]
+    if not made:  # one matrix alone: what is behind it is not told apart
+        made, last = [linear(tape, x, last, setting)], None
+    fused = len(made) == 1
+    query, key, value = made * 3 if fused else (*made, *made[-1:] * 2)[:3]
+    width = query.width
+    roles = {norm.role: norm for norm in block.norms if norm.role}
+    if "q" in roles:
+        query = normed(tape, query, roles["q"], setting, block.query)
+    if "k" in roles:
+        key = normed(tape, key, roles["k"], setting, block.key_value)
+    if setting.shape.is_rotary:
+        query = _turned(tape, query, block.query)
+        key = _turned(tape, key, block.key_value)
+    if not setting.training.gradient_checkpointing:  # the cache that a training forward pass fills as well
+        key = tape.run((key,), block.key_value, key.width)
+        value = tape.run((value,), block.key_value, width)
+    return [query, key, value, *([last] if last is not None else [])]
+
+
+def _latent_heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
+    """MLA: queries and keys are put together of a turned part and the rest; value is a view of what kv_b_proj made."""
+    named = {item.name.rpartition(".")[2]: item for item in block.attention}
+    down, up = named["kv_a_proj_with_mqa"], named["kv_b_proj"]
+    query = x
+    if "q_a_proj" in named:
+        query = linear(tape, x, named["q_a_proj"], setting)
+        query = normed(tape, query, Norm(query.elements, True), setting)
+    query = linear(tape, query, named["q_b_proj" if "q_b_proj" in named else "q_proj"], setting)
+    turned = down.outputs - block.latent
+    both = linear(tape, x, down, setting)
+    query_turned = _turned(tape, query, turned * setting.shape.heads)
+    latent = normed(tape, both, Norm(block.latent, True), setting, block.latent)
+    key_turned = _turned(tape, both, turned)
+    tape.hold(query, both)
+    query = tape.run((query, query_turned), block.query, query.width)
+    unfolded = linear(tape, latent, up, setting)
+    key = tape.run((unfolded, key_turned), block.key_value, unfolded.width)
+    return [query, key, unfolded, named["o_proj"]]
+
+
+def _turned(tape: Tape, x: Tensor, elements: int) -> Tensor:
+    """x cos + rotate_half(x) sin: cosine and sine are shared by all layers."""
+    return tape.run((x,), elements, x.width, scratch=2 * tape.tokens * elements * x.width)
+
+
+def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
+    """Scaled dot product and flash attention: query, key, value, output and a float32 for each head are kept."""
+    narrow = setting.autocast or setting.training.attention == "flash_attention_2"
+    widths = (block.query, block.key_value, block.key_value)
+    heads = tuple(
+        tape.run((t,), elements, 2) if narrow and t.width == 4 else t for t, elements in zip(heads, widths, strict=True)
+    )
+    rows = 4 * tape.tokens * setting.shape.heads
+    if setting.padded and setting.training.attention == "sdpa" and block.key_value < block.query:
+        heads = (heads[0], *(tape.run((t,), block.query, t.width) for t in heads[1:]))
+    if setting.software.views_fused_value:
+        rows += tape.tokens * (block.query + block.key_value) * heads[0].width
+    return tape.run(heads, block.mixed, heads[0].width, saves=heads, saves_output=True, keeps=rows)
+
+
+def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
+    query, key, value = heads
+    if block.key_value < block.query:
+        key, value = (tape.run((t,), block.query, t.width) for t in (key, value))
+    scores = setting.shape.heads * setting.training.sequence_length
+    width = query.width
+    each = tape.run((query, key), scores, width, saves=(query, key))
+    each = tape.run((each,), scores, width)
+    if setting.shape.caps_scores:
+        each = tape.run((tape.run((each,), scores, width),), scores, width, saves_output=True)
+        each = tape.run((each,), scores, width)
+    each = tape.run((each,), scores, width)  # the mask is added
+    each = tape.run((each,), scores, 4, saves_output=True)
+    each = each if width == 4 else tape.run((each,), scores, width)
+    mixed = tape.run((each, value), block.mixed, width, saves=(each, value))
+    return tape.run((mixed,), block.mixed, width)

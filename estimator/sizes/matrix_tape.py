@@ -1,0 +1,104 @@
+"""A matrix, LoRA beside it, and a norm, as operations on a tape; what a layer depends on beside itself.
+
+Sources: peft 0.21.2 tuners/lora/layer.py (Linear.forward), lora/bnb.py (Linear4bit.forward), lora/dora.py; bitsandbytes
+nn/modules.py (Linear4bit.forward casts its output to the input's dtype); LlamaRMSNorm of transformers 5.23.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from estimator.sizes.blocks import Linear, Norm, Shape
+from estimator.sizes.tape import Tape, Tensor
+from estimator.sizes.training import TODAY, Adapter, Software, Training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What decides which tensors a layer makes, beside the layer itself."""
+
+    shape: Shape
+    training: Training
+    adapter: Adapter
+    base_width: int  # bytes of an element of what is not quantised
+    head_width: int = 2  # of the output head
+    kbit: bool = False  # prepare_model_for_kbit_training: norms and embeddings are float32
+    packed: frozenset[str] = frozenset()  # matrices in 4 bits: unpacked each time they are used
+    padded: bool = False  # a padding mask makes sdpa repeat key and value for each head (sdpa_attention.py)
+    software: Software = TODAY
+
+    @property
+    def autocast(self) -> bool:
+        return self.training.mixed_precision != "no"
+
+    @property
+    def residual(self) -> int:
+        """Bytes of an element between layers."""
+        return 4 if self.kbit else self.base_width
+
+
+def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 0) -> Tensor:
+    """x behind a norm, or so many of its elements: RMS step by step in float32, LayerNorm as torch has it."""
+    elements = elements or x.elements
+    rows = 4 * tape.tokens * (elements // norm.width)
+    out = 4 if setting.kbit else x.width
+    if setting.software.fused_norms:
+        return tape.run((x,), elements, out, saves=(x,), keeps=rows)
+    if not norm.is_rms:
+        return tape.run((x,), elements, 4 if setting.autocast else out, saves=(x,), keeps=2 * rows)
+    wide = x if x.width == 4 else tape.run((x,), elements, 4)
+    tape.run((wide,), elements, 4)  # pow, whose mean is all that remains
+    even = tape.run((wide,), elements, 4, saves=(wide,), keeps=rows, scratch=4 * tape.tokens * elements)
+    even = even if x.width == 4 else tape.run((even,), elements, x.width)
+    return tape.run((even,), elements, out)
+
+
+def linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
+    """A frozen matrix keeps nothing of its input; what LoRA beside it keeps, `adapted` says."""
+    elements = tape.tokens * item.inputs
+    unpacked = 2 * item.inputs * item.outputs
+    if item.name in setting.packed:
+        narrow = 2 * elements if x.width == 4 else 0
+        keeps = 2 * elements if setting.software.keeps_packed_inputs else 0
+        out = tape.run((x,), item.outputs, x.width, keeps=keeps, scratch=unpacked + narrow)
+    else:
+        width = 2 if setting.autocast else setting.base_width
+        cast = unpacked if setting.autocast and setting.base_width == 4 else 0
+        out = tape.run((x,), item.outputs, width, keeps=cast)
+    return adapted(tape, x, out, item, setting) if item.name in setting.adapter.ranks else out
+
+
+def adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting) -> Tensor:
+    """out + scaling * lora_B(lora_A(dropout(x)))."""
+    adapter, packed = setting.adapter, item.name in setting.packed
+    rank, width = adapter.ranks[item.name], adapter.width
+    if packed:
+        out = tape.run((out,), item.outputs, out.width)  # clone
+    fed = cast_x = x if x.width == width or (packed and setting.autocast) else tape.run((x,), item.inputs, width)
+    if adapter.dropout > 0:
+        fed = tape.run((fed,), item.inputs, fed.width, keeps=tape.tokens * item.inputs)
+    if setting.autocast:
+        fed = fed if fed.width == 2 else tape.run((fed,), item.inputs, 2)
+        width = 2
+    cast = 2 * rank * (item.inputs + item.outputs) if setting.autocast and adapter.width == 4 else 0
+    between = tape.run((fed,), rank, width, saves=(fed,), keeps=cast, trains=True)
+    added = tape.run((between,), item.outputs, width, saves=(between,))
+    added = tape.run((added,), item.outputs, width)
+    tape.hold(x, cast_x)
+    if adapter.dora:
+        return _directed(tape, out, added, item, width)
+    if packed and not setting.autocast and width != out.width:
+        added = tape.run((added,), item.outputs, out.width)
+    total = tape.run((out, added), item.outputs, max(out.width, width), passes=out.width == width)
+    return total if total.width == out.width else tape.run((total,), item.outputs, out.width)
+
+
+def _directed(tape: Tape, out: Tensor, added: Tensor, item: Linear, width: int) -> Tensor:
+    """DoRA: (m - 1) * out + m * added, with m trained; the weight's norm is taken over the whole matrix."""
+    matrix = 4 * item.inputs * (item.inputs + 3 * item.outputs)
+    wide = max(out.width, width)
+    base = tape.run((out,), item.outputs, wide, saves=(out,), scratch=matrix, trains=True)
+    lora = tape.run((added,), item.outputs, wide, saves=(added,), trains=True)
+    total = tape.run((base, lora), item.outputs, wide, passes=True)
+    total = tape.run((out, total), item.outputs, wide, passes=out.width == wide)
+    return total if wide == out.width else tape.run((total,), item.outputs, out.width)
