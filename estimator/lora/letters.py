@@ -6,6 +6,8 @@ itself names them.
 
 from __future__ import annotations
 
+import re
+
 from estimator.architecture.module import ModuleTree
 from estimator.errors import NoTargetModulesError
 from estimator.lora.facts import moe_pattern, moe_targets
@@ -36,7 +38,7 @@ FUSED = {
     "qkv": ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "in_proj", "att_proj", "W_pack"),
     "gu": ("gate_up_proj", "gate_and_up_proj", "w12"),
 }
-_OTHER_TOWERS = ("vision", "visual", "audio", "image_encoder", "speech")
+_OTHER_TOWERS = re.compile("vision|visual|audio|image_encoder|speech")
 
 
 def resolve_targets(text: str, tree: ModuleTree) -> tuple[list[str] | str | None, tuple[Note, ...]]:
@@ -135,4 +137,4 @@ def _of_text(index: TreeIndex, suffix: str) -> list[str]:
 
 
 def _tower(name: str) -> bool:
-    return any(tower in part for part in name.split(".") for tower in _OTHER_TOWERS)
+    return _OTHER_TOWERS.search(name) is not None
