@@ -177,6 +177,12 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "beyond_positions",
             f"{training.sequence_length:,} tokens are more than the {known:,} positions that the model's config names.",
         )
+    if states := shape_of(answer.tree).states:
+        yield Note(
+            "states_not_modelled",
+            f"What {states} layers with a state (Mamba, linear attention) make along the sequence is not counted: it "
+            "depends on the kernels that are installed, and without any it is many times the rest.",
+        )
     yield from _sharding_notes(answer, training)
     experts = _expert_elements(answer)
     if experts and answer.base.model.quantised:

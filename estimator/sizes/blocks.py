@@ -12,6 +12,7 @@ from estimator.architecture.module import Module, ModuleTree
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
+_STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
 
@@ -58,6 +59,7 @@ class Shape:
     is_rotary: bool = True  # query and key are turned, so that they are tensors of their own
     caps_scores: bool = False  # attn_logit_softcapping
     caps_logits: bool = False  # final_logit_softcapping
+    states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
 
 
 def shape_of(tree: ModuleTree) -> Shape:
@@ -81,7 +83,18 @@ def shape_of(tree: ModuleTree) -> Shape:
         is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
         caps_scores=config.get("attn_logit_softcapping") is not None,
         caps_logits=config.get("final_logit_softcapping") is not None,
+        states=sum(_scans(members) for members in modules.values()),
     )
+
+
+def has_state(members: Iterable[Module]) -> bool:
+    """Mamba and linear attention shift a convolution along the sequence, and keep the state behind it."""
+    return any(module.kind == "Conv1d" or _STATE.search(module.name) for module in members)
+
+
+def _scans(members: list[Module]) -> bool:
+    """A state between linear layers; a stack of convolutions alone is another thing."""
+    return has_state(members) and any(module.kind == "Linear" for module in members)
 
 
 def is_repeated(name: str) -> bool:

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.sizes.blocks import text_config
+from estimator.sizes.blocks import has_state, text_config
 from estimator.sizes.windows import is_windowed, window_tokens
 
 _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
 _OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|(?:^|\.)mtp|linear_attn|mamba|cross")
-_STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _KEYS = ("k_proj", "key", "k_lin", "wk", "k")
 _VALUES = ("v_proj", "value", "v_lin", "wv", "v")
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj", "wqkv")
@@ -54,7 +53,7 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
         is_latent=bool(config.get("kv_lora_rank")),
         windowed_layers=len(windowed),
         window=window_tokens(config) if windowed else None,
-        states=sum(number not in widths and _has_state(members) for number, members in layers.items()),
+        states=sum(number not in widths and has_state(members) for number, members in layers.items()),
         has_indexer=config.get("index_head_dim") is not None,
     )
 
@@ -85,11 +84,6 @@ def _width(members: list[Module], config: Mapping[str, Any]) -> int | None:
         return key + next((outputs[name] for name in _VALUES if name in outputs), key)
     fused = next((outputs[name] for name in _FUSED if name in outputs), None)
     return None if fused is None else fused - _query(config, fused)
-
-
-def _has_state(members: list[Module]) -> bool:
-    """Mamba and linear attention shift a convolution along the sequence, and keep the state behind it."""
-    return any(module.kind == "Conv1d" or _STATE.search(module.name) for module in members)
 
 
 def _outputs(module: Module) -> Iterator[tuple[str, int]]:

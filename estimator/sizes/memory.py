@@ -72,6 +72,7 @@ class Memory:
     allocated: Bounds
     reserved: Bounds
     device: Bounds
+    states: int  # layers whose scans are not in the ceilings
     moment: str  # "loss" | "backward" | "optimizer step": where the middle has its peak
 
 
@@ -109,6 +110,7 @@ def training_memory(
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
+        states=shape.states,
         moment=max(moments, key=lambda name: moments[name]),
     )
 

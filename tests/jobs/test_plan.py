@@ -153,6 +153,17 @@ def test_more_tokens_than_positions_are_said() -> None:
     assert "beyond_positions" in {note.code for note in answer.notes}
 
 
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [pytest.param("ai21labs/Jamba-v0.1", "qv", id="Mamba"), pytest.param("Qwen/Qwen3-Coder-Next", "qv", id="linear")],
+)
+def test_layers_without_a_ceiling_never_surely_fit(model: str, targets: str) -> None:
+    answer = plan(Request(model=model, targets=targets, offline=True), Training(), 10**13)
+    assert answer.fits == "maybe"
+    assert set(answer.largest.values()) == {None}
+    assert "states_not_modelled" in {note.code for note in answer.notes}
+
+
 def test_zero_shards_what_it_says() -> None:
     alone, sharded = (plan(REQUEST, replace(TRAINING, gpus=8, strategy=name)) for name in ("zero1", "zero3"))
     one, three = ({p.name: p.lower_bytes for p in answer.memory.components} for answer in (alone, sharded))
