@@ -3,8 +3,10 @@
 `cuda_gib` is `torch.cuda.get_device_properties(0).total_memory`: the smallest figure of public out-of-memory reports
 ("GPU 0 has a total capacity of ..."), for instance pytorch/torchchat#1341 (RTX 4090), TrajectoryCrafter#20 (RTX 5090),
 vllm#16343 (RTX 3090), vllm#27508 (H100), Control-GIC#8 (A100 80 GB), Qwen3-VL#2097 (L40), RB-Modulation#5 (A30),
-VGGT-Long#6 (A4000). No such report was looked up for P100, V100, A10, A6000, L4, RTX 4080, H200 and B200: there it is
-the figure that is usually quoted. Drivers and ECC settings move a card by some hundred MB.
+VGGT-Long#6 (A4000), ChatGLM-Finetuning#73 (V100 of 32 GB), CogVLM#236 (A10), MTVCrafter#21 (RTX 6000 Ada, 44.43),
+pytorch/ao#4002 (B200). H200 (139.80), L4 (22.03), V100 of 16 GB (15.77) and cards of 48 GB (47.40 to 47.53, A6000 and
+others) have reports in many repositories. None was found for P100 and RTX 4080: there it is the figure that is usually
+quoted. Drivers and ECC settings move a card by some hundred MB.
 `smi_mib` is the total of nvidia-smi, 0.1 to 1.1 GiB more; T4, L4, A10, A100, L40S, H100 and H200 as Modal publishes
 them (thundergolfer.com/blog/nvidia-gpu-memory-capacity).
 `tflops` is dense bf16 (fp16 before Ampere) with float32 sums, from NVIDIA's data sheets, which print twice as much
@@ -30,7 +32,7 @@ GPUS = {
     "t4": Gpu(14.56, 15_360, 65),
     "p100": Gpu(15.89, 16_384, 19),
     "v100-16gb": Gpu(15.77, 16_384, 112),
-    "v100-32gb": Gpu(31.73, 32_768, 112),
+    "v100-32gb": Gpu(31.74, 32_768, 112),
     "l4": Gpu(22.03, 23_034, 121),
     "a10": Gpu(21.98, 23_028, 125),
     "a10g": Gpu(21.98, 23_028, None),
