@@ -56,7 +56,9 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
         ),
         *(
             pytest.param(
-                {"config_groups": {"g": {part: {"num_bits": bits}}}}, f"{part}.num_bits", id=f"{bits!r:.9} bits of {part}"
+                {"config_groups": {"g": {part: {"num_bits": bits}}}},
+                f"{part}.num_bits",
+                id=f"{bits!r:.9} bits of {part}",
             )
             for part in ("weights", "input_activations")
             for bits in (None, 0, -4, True, 4.0, "4", [4], {}, 2**80, float("nan"), float("inf"))
