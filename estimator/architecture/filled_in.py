@@ -20,7 +20,7 @@ from estimator.architecture.remembering import Sized, how_of
 from estimator.architecture.taken import Taken, renamed
 from estimator.architecture.trace import Trace
 
-_RULED, _LONG = 10, 23
+_RULED, _LONGER, _LONG = 10, 4, 14
 
 
 def of_fields(
@@ -114,9 +114,10 @@ def _telling(builds: Sequence[Any], path: str, taken: Taken) -> list[Any]:
 
 def _longer(builds: Sequence[Any], path: str) -> Iterator[Mapping[str, Any]]:
     """More layers for a list that may have an element for each: no model has to be built of them."""
-    for one in builds[:_RULED]:
-        if isinstance(one.at.values.get(path), list):
-            for count in layer_counts([one.at]):
+    section = path.rpartition(".")[0]
+    for one in builds[:_LONGER]:
+        for count in layer_counts([one.at]) if isinstance(one.at.values.get(path), list) else ():
+            if count.rpartition(".")[0] == section:
                 yield tiny.changed(one.fields, tuple(count.split(".")), _LONG)
 
 
