@@ -4,7 +4,8 @@
 
 Whole processes against the stand-in Hub of tests/hub, in turns, so that a busy moment hits all alike. Shown are the
 median wall time, the requests, the bytes of all bodies and the connections of one run. The promise: the whole estimate
-takes no longer than the fastest of the library's calls (0.9 of it for DeepSeek-V3). hf-mem asks huggingface.co by name
+takes no longer than the fastest of the library's calls (0.9 of it for DeepSeek-V3), and with everything cached no
+longer than three times what the same model takes from the bundled snapshot. hf-mem asks huggingface.co by name
 and can't be sent to a stand-in; `--hf-mem ID` times it and the others on the real Hub instead.
 """
 
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -27,8 +27,14 @@ from tests.hub.standin import StandIn
 
 _API = "from huggingface_hub import HfApi; HfApi().{call}('{id}')"
 _READ = "from estimator.source.hub import find_on_hub; find_on_hub('{id}')"
-_WARM = "from estimator.source.hub import find_on_hub; find_on_hub('{id}'{more})"
+_MAIN = "import sys; from estimator.cli.main import main; main(sys.argv[1:])"
 COMMIT = "a" * 40
+SNAPSHOT = "bundled snapshot"
+BUNDLED = {
+    "llama-8b": "meta-llama/Llama-3.1-8B",
+    "llama-70b": "meta-llama/Llama-3.1-70B",
+    "deepseek-v3": "deepseek-ai/DeepSeek-V3",
+}
 LIMITS = {"llama-8b": 1.0, "llama-70b": 1.0, "deepseek-v3": 0.9}
 
 
@@ -44,8 +50,7 @@ class Run(NamedTuple):
 def contestants(id_: str) -> dict[str, list[str]]:
     """Command lines by name."""
     python = [sys.executable, "-c"]
-    main = "import sys; from estimator.cli.main import main; main(sys.argv[1:])"
-    estimate = [*python, main, "--model", id_, "--online", "--json", "--targets", "all-linear"]
+    estimate = [*python, _MAIN, "--model", id_, "--online", "--json", "--targets", "all-linear"]
     return {
         "lora-size, whole estimate": estimate,
         "lora-size, reading alone": [*python, _READ.format(id=id_)],
@@ -102,15 +107,22 @@ def rounds(commands: dict[str, list[str]], hub: StandIn, number: int) -> dict[st
     return runs
 
 
-def warm(id_: str, hub: StandIn, number: int) -> Iterator[tuple[str, list[Run]]]:
-    """Everything cached: by branch (one request), by commit (none) and offline."""
-    python = [sys.executable, "-c"]
-    ways = {"by branch": "", "by commit": f", revision='{COMMIT}'", "offline": ", offline=True"}
+def warm(model: str, hub: StandIn, number: int) -> dict[str, list[Run]]:
+    """Whole estimates with everything cached: by branch (one request), by commit (none); and of the bundled model."""
+    ways = {
+        SNAPSHOT: ["--model", BUNDLED[model], "--offline"],
+        "cached, by branch": ["--model", f"org/{model}", "--online"],
+        "cached, by commit": ["--model", f"org/{model}", "--revision", COMMIT],
+        "cached, offline": ["--model", f"org/{model}", "--offline"],
+    }
+    runs: dict[str, list[Run]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as cache:
-        run([*python, _READ.format(id=id_)], hub, cache)
-        for name, more in ways.items():
-            command = [*python, _WARM.format(id=id_, more=more)]
-            yield f"cached, {name}", [run(command, hub, cache) for _ in range(number)]
+        run(contestants(f"org/{model}")["lora-size, whole estimate"], hub, cache)
+        for turn in range(number + 1):
+            for name, way in ways.items():
+                one = run([sys.executable, "-c", _MAIN, "--json", "--targets", "all-linear", *way], hub, cache)
+                runs[name] += [one] if turn else []
+    return runs
 
 
 def line(name: str, runs: list[Run], best: float | None) -> str:
@@ -145,8 +157,12 @@ def main() -> None:
                 rivals = [of for name, of in runs.items() if not name.startswith("lora-size")]
                 best = min(statistics.median(one.seconds for one in of) for of in rivals if not of[-1].failed)
                 print(f"{model} at {latency:g} ms (limit {LIMITS[model]})")
-                for name, of in [*runs.items(), *warm(f"org/{model}", hub, options.rounds)]:
+                for name, of in runs.items():
                     print(line(name, of, best), flush=True)
+                kept = warm(model, hub, options.rounds)
+                snapshot = statistics.median(one.seconds for one in kept[SNAPSHOT])
+                for name, of in kept.items():
+                    print(line(name, of, snapshot), flush=True)
 
 
 if __name__ == "__main__":
