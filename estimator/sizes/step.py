@@ -139,7 +139,7 @@ def _whole_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     named = (wide,) if software.drops_logits else (logits, wide)
     source = tape.run((wide,), entries, 4) if software.shifts_logits else wide
     if software.in_place_loss or setting.training.loss == "in_place":
-        out = tape.run((source,), 1, 4, saves=(source,), passes=True)
+        out = tape.run((source,), 1, 4, saves=(source,), overwrites=True)
         tape.hold(*named)
         return out
     chances = tape.run((source,), entries, 4, saves_output=True)

@@ -35,6 +35,7 @@ class Operation(NamedTuple):
     keeps: int  # bytes that only autograd holds
     scratch: int  # bytes that live only while it runs, forward or back
     passes: bool  # the gradient of the output is that of each input: an addition, a view
+    overwrites: bool  # the gradient of the input is written over the input, which was saved
 
 
 class Played(NamedTuple):
@@ -68,6 +69,7 @@ class Tape:
         keeps: int = 0,
         scratch: int = 0,
         passes: bool = False,
+        overwrites: bool = False,
         trains: bool = False,
     ) -> Tensor:
         """The output of an operation. keeps, scratch: bytes in all; trains: it has a weight that trains."""
@@ -75,7 +77,9 @@ class Tape:
         needs_grad = trains or any(tensor.needs_grad for tensor in inputs)
         output = Tensor(elements, width, self.tokens * elements * width, needs_grad)
         saved = (*saves, *((output,) if saves_output else ())) if needs_grad else ()
-        self.operations.append(Operation(inputs, output, saved, keeps if needs_grad else 0, scratch, passes))
+        self.operations.append(
+            Operation(inputs, output, saved, keeps if needs_grad else 0, scratch, passes, overwrites)
+        )
         self.hold(output, *inputs)
         return output
 
@@ -118,8 +122,10 @@ class Tape:
             if not operation.output.needs_grad:
                 continue
             made, freed = gradients.walk(operation)
-            most = max(most, now + made + operation.scratch)
             done = {id(tensor) for tensor in operation.saved if first_use[id(tensor)] == index}
+            if operation.overwrites:  # what was saved lives on as the gradient
+                done, made = set(), 0
+            most = max(most, now + made + operation.scratch)
             now += made - freed - operation.keeps - sum(kept.get(key, 0) for key in done)
         return most
 
