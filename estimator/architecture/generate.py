@@ -239,4 +239,7 @@ def _difference(old: str, new: str) -> int:
 
 
 if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # some classes of transformers register buffers in the order of a set
+        command = [sys.executable, "-m", "estimator.architecture.generate", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606 - this very script
     raise SystemExit(main())
