@@ -112,7 +112,12 @@ class Learner:
                 continue
             there = [Glimpse(child, one.at) for one in glimpses for key, child in one.seen.children if key == name]
             absent = [one.at for one in glimpses if all(key != name for key, _ in one.seen.children)]
-            when = self._when([one.at for one in there], absent, f"{where}.{name}", self._counting(name))
+            listing = _listing(glimpses)
+            when = (
+                f"has {listing} {name}"
+                if listing
+                else self._when([one.at for one in there], absent, f"{where}.{name}", self._counting(name))
+            )
             children.append([name, when, self._options(there, f"{where}.{name}")])
         return children
 
@@ -168,6 +173,19 @@ class Learner:
             if all(self.activations.get(str(one.at.values.get(path, ""))) == one.seen.cls for one in glimpses):
                 return path
         return None
+
+
+def _listing(glimpses: Sequence[Glimpse]) -> str | None:
+    """The list field whose elements the modules of a dictionary are called after."""
+    if any(one.seen.cls != "ModuleDict" or not one.seen.children for one in glimpses):
+        return None
+    for path, value in glimpses[0].at.values.items():
+        if isinstance(value, list) and all(
+            sorted(name for name, _ in one.seen.children) == sorted(map(str, one.at.values.get(path) or ()))
+            for one in glimpses
+        ):
+            return path
+    return None
 
 
 def _observed(groups: Mapping[str, list[Glimpse]]) -> dict[str, list[Observation]]:

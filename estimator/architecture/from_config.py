@@ -143,7 +143,7 @@ class _Grower:
             return
         cls, kind, parameters, buffers, groups, transposed, children = self.nodes[number]
         kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
-        if any(0 in parameter.shape for parameter in kept):
+        if kind != "other" and any(0 in parameter.shape for parameter in kept):
             raise Unfit(f"{name} has a parameter of no size")
         held = self._buffers(name, buffers, place)
         self.modules.append(Module(name, self._class(cls), kind, kept, held, self._size(groups, place)))
