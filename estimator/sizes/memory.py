@@ -35,7 +35,13 @@ USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, 
 _CACHED_HEAD, _CACHED_WALK, _CACHED_KEPT, _CACHED_SMALL = 0.15, 0.5, 0.05, 100 * 10**6
 _LOADING_REST = 2 * 10**9  # upper bound of what loading and evaluation leave in the allocator's cache
 _LEAST = Software(
-    fused_norms=True, fused_mlp=True, in_place_loss=True, narrow_loss=True, loops_experts=True, narrow_head=True
+    fused_norms=True,
+    fused_mlp=True,
+    in_place_loss=True,
+    narrow_loss=True,
+    drops_logits=True,
+    loops_experts=True,
+    narrow_head=True,
 )
 _MOST = Software(shifts_logits=True, keeps_packed_inputs=True, views_fused_value=True, checkpoints_around_fsdp=True)
 
@@ -72,8 +78,8 @@ class Memory:
     allocated: Bounds
     reserved: Bounds
     device: Bounds
-    states: int  # layers whose scans are not in the ceilings
     moment: str  # "loss" | "backward" | "optimizer step": where the middle has its peak
+    states: int = 0  # layers whose scans are not in the ceilings
 
 
 def training_memory(

@@ -141,11 +141,19 @@ def _whole_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     if software.in_place_loss or setting.training.loss == "in_place":
         out = tape.run((source,), 1, 4, saves=(source,), overwrites=True)
         tape.hold(*named)
-        return out
+        return _handed_over(tape, logits, out, setting)
     chances = tape.run((source,), entries, 4, saves_output=True)
     tape.hold(*named, source)
     out = tape.run((chances,), 1, 4)
     tape.hold(named[0])
+    return _handed_over(tape, logits, out, setting)
+
+
+def _handed_over(tape: Tape, logits: Tensor, out: Tensor, setting: Setting) -> Tensor:
+    """Under autocast accelerate (1.x, accelerator.py, convert_outputs_to_fp32) copies the logits that nobody reads."""
+    if setting.autocast and logits.width == 2 and not setting.software.drops_logits:
+        tape.run((logits,), logits.elements, 4)
+        tape.hold(out)
     return out
 
 
