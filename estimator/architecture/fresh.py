@@ -44,11 +44,11 @@ def fill(
     unknown = [f"{modules[at].name}.{slot.name}".lstrip(".") for at, slot, _ in waiting]
     for at, found in added.items():
         modules[at] = modules[at]._replace(parameters=_ordered(modules[at], found, facts))
-    unsized = _fill_buffers(modules, [entry for entry in missing if entry[2]], shapes, lookup, dtype)
-    return modules, [*_note(unknown), *_buffer_note(unsized)]
+    unsized = fill_buffers(modules, [entry for entry in missing if entry[2]], shapes, lookup, dtype)
+    return modules, [*_note(unknown), *buffer_note(unsized)]
 
 
-def _fill_buffers(
+def fill_buffers(
     modules: list[Module], missing: list[Missing], shapes: Mapping[str, Any], lookup: Lookup, dtype: str
 ) -> list[str]:
     """Puts the buffers that are not stored into `modules`; the full names of those that no rule could size."""
@@ -107,7 +107,8 @@ def _sibling(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...] | None:
     return next((shape for other, shape in shapes.items() if pattern.fullmatch(other)), None)
 
 
-def _buffer_note(unsized: list[str]) -> list[Note]:
+def buffer_note(unsized: list[str]) -> list[Note]:
+    """A note on buffers that neither a formula nor a rule sizes."""
     if not unsized:
         return []
     message = f"{len(unsized):,} buffers, {unsized[0]} first, are of unknown size: footprints leave them out."

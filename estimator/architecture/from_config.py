@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from estimator.architecture.choose import check_labels
@@ -13,10 +14,10 @@ from estimator.architecture.facts import ClassOutline, Tower, class_for, class_o
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
+from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import expanded, matched
 from estimator.dtypes import FROM_TORCH
 from estimator.errors import MalformedConfigError, NoWeightsError
-from estimator.notes import Note
 
 ACTIVATION = "ACT2FN:"
 
@@ -28,7 +29,8 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     """
     name, facts = _chosen(config, task)
     try:
-        return grown(name, facts, config, num_labels)[0]
+        tree, unsized = grown(name, facts, config, num_labels)
+        return _with_buffers(tree, unsized, num_labels) if unsized else tree
     except NoNumber as error:
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}, which is no number.", where="config.json", way_out=way_out) from None
@@ -46,12 +48,27 @@ def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset
 
 def grown(
     name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None = None
-) -> tuple[ModuleTree, set[str]]:
-    """The tree by these formulas, and the names of buffers whose size they do not know. Raises Unfit."""
+) -> tuple[ModuleTree, list[tuple[str, Slot]]]:
+    """The tree by these formulas, and the buffers whose size they do not know, by module. Raises Unfit."""
     model = _Model(name, facts, config, num_labels)
     grower = _Grower(model, _dtype(config))
     grower.module("", len(facts["n"]) - 1, Place())
-    return _tree(model, grower), set(grower.unsized)
+    return _tree(model, grower), grower.unsized
+
+
+def _with_buffers(tree: ModuleTree, unsized: Sequence[tuple[str, Slot]], num_labels: int | None) -> ModuleTree:
+    """The tree with the buffers that no formula sizes, by the rules that serve beside headers."""
+    from estimator.architecture.build import lookup_for
+    from estimator.architecture.facts import class_facts
+    from estimator.architecture.fresh import buffer_note, fill_buffers
+    from estimator.architecture.towers import with_towers
+
+    facts, _ = with_towers(class_facts(tree.architecture), tree.config)
+    modules, places = list(tree.modules), {module.name: at for at, module in enumerate(tree.modules)}
+    missing = [(places[module], slot, True) for module, slot in unsized]
+    shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
+    left = fill_buffers(modules, missing, shapes, lookup_for(tree.config, facts, num_labels), _dtype(tree.config))
+    return replace(tree, modules=tuple(modules), notes=(*tree.notes, *buffer_note(left)))
 
 
 def _needs_headers(name: str, why: str = "") -> NoWeightsError:
@@ -134,7 +151,7 @@ class _Grower:
         self.model, self.nodes, self.lookup, self.dtype = model, model.facts["n"], model.lookup, dtype
         self.modules: list[Module] = []
         self.transposed: list[str] = []
-        self.unsized: list[str] = []
+        self.unsized: list[tuple[str, Slot]] = []
 
     def module(self, name: str, number: int, place: Place) -> None:
         """Adds the module and all below it."""
@@ -160,17 +177,17 @@ class _Grower:
         before = f"{name}."
         self.modules += [m._replace(name=f"{before}{m.name}".removesuffix(".")) for m in part.modules]
         self.transposed += [before + parameter for parameter in part.transposed]
-        self.unsized += [before + buffer for buffer in part.unsized]
+        self.unsized += [(f"{before}{module}".removesuffix("."), slot) for module, slot in part.unsized]
 
     def _buffers(self, name: str, slots: Sequence[Any], place: Place) -> tuple[Parameter, ...]:
-        """Those whose size is known; the others' names are kept for a note."""
+        """Those whose size is known; the others are kept for other rules."""
         found = []
         for slot in slots:
             if met(slot[1], self.lookup, place):
                 try:
                     found.append(self._tensor(slot, place))
                 except Unfit:
-                    self.unsized.append(f"{name}.{slot[0]}".lstrip("."))
+                    self.unsized.append((name, Slot(slot[0], len(slot[2]), True, slot[4], slot[3])))
         return tuple(found)
 
     def _children(self, child: str, when: Any, place: Place) -> Sequence[_Child]:
@@ -219,21 +236,12 @@ def _tree(model: _Model, grower: _Grower) -> ModuleTree:
         transposed=tuple(grower.transposed),
         is_composite=said.is_composite,
         shapes="config",
-        notes=buffer_note(grower.unsized),
     )
 
 
 def _of_all(field: str, model: _Model) -> tuple[str, ...]:
     inner = [name for _, part in model.towers.values() for name in _of_all(field, part)]
     return tuple(dict.fromkeys((*getattr(model.said, field), *inner)))
-
-
-def buffer_note(unsized: Sequence[str]) -> tuple[Note, ...]:
-    """A note on buffers that no formula sizes."""
-    if not unsized:
-        return ()
-    message = f"{len(unsized):,} buffers, {unsized[0]} first, are of unknown size: footprints leave them out."
-    return (Note("unsized_buffers", message),)
 
 
 def _embedding(key: str, model: _Model, here: set[str]) -> str | None:

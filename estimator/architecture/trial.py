@@ -16,7 +16,8 @@ def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
     except (Unfit, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     ours = [_row(m) for m in tree.modules]
-    theirs = [_without_buffers(row, unsized) for row in _rows("", build.seen)]
+    left_out = {f"{module}.{slot.name}".lstrip(".") for module, slot in unsized}
+    theirs = [_without_buffers(row, left_out) for row in _rows("", build.seen)]
     for one, two in zip(ours, theirs, strict=False):
         if one != two:
             return f"{one} is {two}"
