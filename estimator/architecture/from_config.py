@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.choose import check_labels
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
+from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for, own_config, section_of
 from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -27,10 +27,12 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
 
     Raises NoWeightsError where the class has no formulas, or the config leaves the region on which they were tested.
     """
-    name, facts = _chosen(config, task)
+    name, facts, section = _chosen(config, task)
+    own = own_config(config, section)
     try:
-        tree, unsized = grown(name, facts, config, num_labels)
-        return _with_buffers(tree, unsized, num_labels) if unsized else tree
+        tree, unsized = grown(name, facts, own, num_labels)
+        tree = _with_buffers(tree, unsized, num_labels) if unsized else tree
+        return replace(tree, config=config)
     except NoNumber as error:
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}, which is no number.", where="config.json", way_out=way_out) from None
@@ -40,10 +42,9 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
 
 def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:
     """The fields on which the shapes depend, by dotted path, under all their names. Raises NoWeightsError."""
-    facts = _chosen(config, task)[1]
-    return frozenset(
-        [*facts["rules"], *facts["seen"], *(name for names in facts["aliases"].values() for name in names)]
-    )
+    _, facts, section = _chosen(config, task)
+    paths = [*facts["rules"], *facts["seen"], *(name for names in facts["aliases"].values() for name in names)]
+    return frozenset(f"{section}.{path}" if section else path for path in paths)
 
 
 def grown(
@@ -79,8 +80,8 @@ def _needs_headers(name: str, why: str = "") -> NoWeightsError:
     )
 
 
-def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[str, Any]]:
-    """The class that is built, as choose.py has it, and its formulas."""
+def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[str, Any], str]:
+    """The class that is built, as choose.py has it, its formulas, and the section of config.json that is its config."""
     model_type = config.get("model_type")
     model_type = model_type if isinstance(model_type, str) else None
     named = config.get("architectures")
@@ -88,8 +89,8 @@ def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[s
     for name in (class_for(model_type, task) if task else None, named, class_for(model_type, None)):
         if name is not None and (name == named or line(f"={name}") is not None):
             facts = shapes_of(name)
-            if facts is not None and (model_type is None or model_type in facts["types"]):
-                return name, facts
+            if facts is not None and (section := section_of(config, facts["types"])) is not None:
+                return name, facts, section
             if facts is not None or line(f"={name}") is not None:
                 raise _needs_headers(name)
     raise _needs_headers(named or model_type or "a model without `architectures`")

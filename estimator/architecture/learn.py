@@ -87,7 +87,7 @@ def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
     config = tiny.make(seen.name, builds[0].fields)
     facts: dict[str, Any] = {
         "n": [json.loads(node) for node in learner.nodes],
-        "types": sorted({*tiny.classes()[seen.name].model_types, tiny.config_class(seen.name).model_type}),
+        "types": tiny.config_types(seen.name),
         "ties": _ties(builds, learner),
         **{key: _embedding(at, builds, teller) for at, key in enumerate(("in", "out"))},
     }

@@ -34,7 +34,7 @@ from estimator.architecture.variations import changed, changes  # noqa: E402
 
 __all__ = [
     "ModelClass", "TooLarge", "absent_numbers", "base_fields", "build", "changed", "changes", "class_of", "classes",
-    "config_class", "filled", "make", "other_bases", "small_fields", "sub_configs", "with_towers",
+    "config_class", "config_types", "filled", "make", "other_bases", "small_fields", "sub_configs", "with_towers",
 ]  # fmt: skip
 
 
@@ -191,6 +191,12 @@ def _fields_of(config: PreTrainedConfig) -> dict[str, Any]:
     if config.model_type == "timm_wrapper":
         kept["num_classes"] = 2  # its from_dict wants to be told
     return {**kept, "model_type": config.model_type}
+
+
+def config_types(name: str) -> list[str]:
+    """The model types whose config.json is of the class's own kind: a composite one may name its text model's class."""
+    cls = config_class(name)
+    return sorted({cls.model_type, *(kind for kind in classes()[name].model_types if CONFIG_MAPPING[kind] is cls)})
 
 
 def make(name: str, fields: Mapping[str, Any]) -> PreTrainedConfig:

@@ -131,3 +131,23 @@ def test_a_difference_has_a_name(change, code, name):
 def test_the_same_tree_has_no_difference():
     tree = from_config(LLAMA_1B)
     assert compare(replace(tree, shapes="headers"), tree) == []
+
+
+QWEN35 = {"model_type": "qwen3_5_text", "num_hidden_layers": 8, "hidden_size": 64, "intermediate_size": 96}
+
+
+def test_a_text_model_of_a_composite_config_is_built_from_its_own_section():
+    whole = {"model_type": "qwen3_5", "text_config": QWEN35, "vision_config": {"depth": 2}, "torch_dtype": "bfloat16"}
+    tree = from_config(whole, task="CAUSAL_LM")
+    alone = from_config({**QWEN35, "torch_dtype": "bfloat16"}, task="CAUSAL_LM")
+    assert tree.architecture == "Qwen3_5ForCausalLM"
+    assert tree.config == whole
+    assert tree.modules == alone.modules
+    assert count(tree) < count(
+        from_config({**whole, "text_config": {**QWEN35, "num_hidden_layers": 12}}, task="CAUSAL_LM")
+    )
+
+
+def test_a_composite_config_without_the_text_model_s_section_is_refused():
+    with pytest.raises(NoWeightsError):
+        from_config({"model_type": "qwen3_5", "hidden_size": 64}, task="CAUSAL_LM")
