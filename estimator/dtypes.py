@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 # safetensors 0.8.0, `Dtype` in safetensors/src/tensor.rs; the order there is the order of tensors in a file.
 BITS = {
     "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
@@ -16,3 +19,12 @@ FROM_TORCH = {
     "int32": "I32", "int64": "I64", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
     "float8_e8m0fnu": "F8_E8M0",
 }  # fmt: skip
+
+
+def config_dtype(config: Mapping[str, Any]) -> str | None:
+    """`dtype` of config.json, or its older spelling; None where neither names a dtype (a vocabulary may be there)."""
+    for key in ("dtype", "torch_dtype"):
+        value = config.get(key)
+        if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
+            return FROM_TORCH[value.removeprefix("torch.")]
+    return None

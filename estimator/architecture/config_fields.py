@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator.architecture.conditions import Lookup, written
 from estimator.architecture.formula import Unfit, by_default
+from estimator.dtypes import config_dtype
 
 MISSING = object()
 
@@ -27,6 +28,12 @@ def own_config(config: Mapping[str, Any], section: str) -> Mapping[str, Any]:
     if not section:
         return config
     return {key: config[key] for key in ("dtype", "torch_dtype") if key in config} | dict(config[section])
+
+
+def stated_dtype(config: Mapping[str, Any]) -> str | None:
+    """The dtype that config.json names, for the whole or for its text model; None where it names none."""
+    text = config.get("text_config")
+    return config_dtype(config) or (config_dtype(text) if isinstance(text, Mapping) else None)
 
 
 def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:

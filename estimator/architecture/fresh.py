@@ -8,11 +8,11 @@ from typing import Any
 
 from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
 from estimator.architecture.conditions import Lookup, Place, holds
+from estimator.architecture.config_fields import stated_dtype
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import matched
-from estimator.dtypes import FROM_TORCH
 from estimator.notes import Note
 
 Missing = tuple[int, Slot, bool]
@@ -23,7 +23,7 @@ def fill(
 ) -> tuple[list[Module], list[Note]]:
     """The modules with what was missing put in, and a note on what no rule could size."""
     shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
-    dtype = _dtype(config, modules)
+    dtype = stated_dtype(config) or next((p.dtype for module in modules for p in module.parameters), "F32")
     added: dict[int, dict[str, Parameter]] = {}
     waiting = [entry for entry in missing if not entry[2]]
     for _ in range(2):  # a tie's source may itself be missing
@@ -71,15 +71,6 @@ def _ordered(module: Module, found: Mapping[str, Parameter], facts: ClassFacts) 
     """weight before bias: what is stored and what is added, as Linear and Embedding register them."""
     both = {parameter.name: parameter for parameter in module.parameters} | dict(found)
     return tuple(sorted(both.values(), key=lambda parameter: (parameter.name != "weight", parameter.name == "bias")))
-
-
-def _dtype(config: Mapping[str, Any], modules: list[Module]) -> str:
-    for section in (config, config.get("text_config")):
-        for key in ("dtype", "torch_dtype"):
-            value = section.get(key) if isinstance(section, Mapping) else None
-            if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
-                return FROM_TORCH[value.removeprefix("torch.")]
-    return next((parameter.dtype for module in modules for parameter in module.parameters), "F32")
 
 
 def _tied_shape(name: str, shapes: Mapping[str, Any], facts: ClassFacts, lookup: Lookup) -> tuple[int, ...] | None:

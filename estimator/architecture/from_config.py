@@ -9,14 +9,21 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.choose import check_labels
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for, own_config, section_of
+from estimator.architecture.config_fields import (
+    check_nesting,
+    check_region,
+    get,
+    lookup_for,
+    own_config,
+    section_of,
+    stated_dtype,
+)
 from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import expanded, matched
-from estimator.dtypes import FROM_TORCH
 from estimator.errors import MalformedConfigError, NoWeightsError
 
 ACTIVATION = "ACT2FN:"
@@ -52,7 +59,7 @@ def grown(
 ) -> tuple[ModuleTree, list[tuple[str, Slot]]]:
     """The tree by these formulas, and the buffers whose size they do not know, by module. Raises Unfit."""
     model = _Model(name, facts, config, num_labels)
-    grower = _Grower(model, _dtype(config))
+    grower = _Grower(model, stated_dtype(config) or "F32")
     grower.module("", len(facts["n"]) - 1, Place())
     return _tree(model, grower), grower.unsized
 
@@ -64,11 +71,12 @@ def _with_buffers(tree: ModuleTree, unsized: Sequence[tuple[str, Slot]], num_lab
     from estimator.architecture.fresh import buffer_note, fill_buffers
     from estimator.architecture.towers import with_towers
 
+    dtype = stated_dtype(tree.config) or "F32"
     facts, _ = with_towers(class_facts(tree.architecture), tree.config)
     modules, places = list(tree.modules), {module.name: at for at, module in enumerate(tree.modules)}
     missing = [(places[module], slot, True) for module, slot in unsized]
     shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
-    left = fill_buffers(modules, missing, shapes, lookup_for(tree.config, facts, num_labels), _dtype(tree.config))
+    left = fill_buffers(modules, missing, shapes, lookup_for(tree.config, facts, num_labels), dtype)
     return replace(tree, modules=tuple(modules), notes=(*tree.notes, *buffer_note(left)))
 
 
@@ -94,15 +102,6 @@ def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[s
             if facts is not None or line(f"={name}") is not None:
                 raise _needs_headers(name)
     raise _needs_headers(named or model_type or "a model without `architectures`")
-
-
-def _dtype(config: Mapping[str, Any]) -> str:
-    for section in (config, config.get("text_config")):
-        for key in ("dtype", "torch_dtype"):
-            value = section.get(key) if isinstance(section, Mapping) else None
-            if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
-                return FROM_TORCH[value.removeprefix("torch.")]
-    return "F32"
 
 
 class _Child(NamedTuple):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from estimator.dtypes import config_dtype
 from estimator.report.answer import Answer
-from estimator.sizes.loading import config_dtype
 from estimator.sizes.optimizers import Trained
 from estimator.sizes.optimizers import state_bytes as optimizer_bytes
 from estimator.sizes.training import Training

@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.dtypes import FROM_TORCH
+from estimator.dtypes import config_dtype
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise
 from estimator.sizes.quantized import keeps_stored_dtype, quantise_as_stored
@@ -47,15 +47,6 @@ def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: L
     if load.dtype != "auto":
         return load.dtype
     return config_dtype(config) or _first_float(checkpoint) or "F32"
-
-
-def config_dtype(config: Mapping[str, Any]) -> str | None:
-    """`dtype` of config.json, or its older spelling; None where neither names a dtype (a vocabulary may be there)."""
-    for key in ("dtype", "torch_dtype"):
-        value = config.get(key)
-        if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
-            return FROM_TORCH[value.removeprefix("torch.")]
-    return None
 
 
 def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, str] | None = None) -> DtypeOf:
