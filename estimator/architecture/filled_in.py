@@ -63,16 +63,16 @@ def _leads_to(path: str, read: set[str], rules: Mapping[str, Mapping[str, Any]])
 
 def _rules(seen: Experiments, path: str, builds: Sequence[Any], learner: Any) -> dict[str, Any]:
     """What the field is where config.json leaves it out, and where it says null."""
-
     rules: dict[str, Any] = {}
     parts = tuple(path.split("."))
     pairs = [(given(one.fields, parts), one.at.values.get(path)) for one in builds]
     if any(value is not None and type(value) is int and value != kept for value, kept in pairs):
         rules["ignored"] = True  # the class computes the field whatever config.json says
+    telling = _telling(builds, path, seen.taken)
+    configs = [*(one.fields for one in telling), *_longer(telling, path)]
     for key in ("absent", "null", "alone") if len(parts) > 1 else ("absent", "null"):
         observed, values = [], []
-        telling = _telling(builds, path, seen.taken)
-        for fields in [*(one.fields for one in telling), *_longer(telling, path)]:
+        for fields in configs:
             found = _filled_in(seen, _left_out(fields, parts, key), path, learner.teller)
             if found is not None:
                 observed.append(found[0])

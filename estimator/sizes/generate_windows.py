@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from estimator.sizes.windows import FIELDS, WINDOWED
+
 OUTPUT = Path(__file__).with_name("windows.facts")
-_LETTERS = {"sliding_attention": "s", "chunked_attention": "s", "full_attention": "f"}
+_LETTERS = {**dict.fromkeys(WINDOWED, "s"), "full_attention": "f"}
 _LAYERS = (23, 24, 25)
 _LONGEST = 12  # layers of a period
 
@@ -82,7 +84,7 @@ def _build(config: type, layers: int) -> Any:
 
 
 def _window(config: Any) -> int | None:
-    for name in ("sliding_window", "attention_chunk_size"):
+    for name in FIELDS:
         try:
             value = getattr(config, name, None)
         except Exception:  # noqa: BLE001 - a value for each layer

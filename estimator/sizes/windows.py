@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_WINDOWED = ("sliding_attention", "chunked_attention")
+WINDOWED = ("sliding_attention", "chunked_attention")  # kinds of layers
+FIELDS = ("sliding_window", "attention_chunk_size")  # that name the window
 
 
 class Rule(NamedTuple):
@@ -24,7 +25,7 @@ def is_windowed(config: Mapping[str, Any], number: int, layers: int) -> bool:
     """Of layer `number` of `layers`; config: the part of config.json that tells of the language model."""
     kinds = config.get("layer_types")
     if isinstance(kinds, list):
-        return number < len(kinds) and kinds[number] in _WINDOWED
+        return number < len(kinds) and kinds[number] in WINDOWED
     if window_tokens(config) is None or not config.get("use_sliding_window", True):
         return False
     pattern = config.get("sliding_window_pattern")
@@ -39,7 +40,7 @@ def is_windowed(config: Mapping[str, Any], number: int, layers: int) -> bool:
 
 def window_tokens(config: Mapping[str, Any]) -> int | None:
     """None where there is no window: the config says so with null, or neither it nor the class names one."""
-    named = [config[name] for name in ("sliding_window", "attention_chunk_size") if name in config]
+    named = [config[name] for name in FIELDS if name in config]
     if named:
         return next((value for value in named if isinstance(value, int) and value > 0), None)
     rule = _facts().get(str(config.get("model_type")))
