@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -70,3 +71,8 @@ HTML = b"<html><body>Log in to the guest network <script>alert(1)</script></body
 
 def row(route: str, fault: Fault, expected: type[LoraSizeError] | None, *words: str, id: str) -> object:  # noqa: A002
     return pytest.param(route, fault, expected, *(words or ("",)), id=id)
+
+
+def on(model: str, *tables: list[Any]) -> list[Any]:
+    """The rows of tables beside the model that they are tried on."""
+    return [pytest.param(model, *one.values, id=one.id) for table in tables for one in table]

@@ -16,7 +16,7 @@ from estimator.errors import (
     NetworkError,
     NotFoundError,
 )
-from tests.hub.checks import HTML, NESTED, OTHER_COMMIT, RIGHT, check, row
+from tests.hub.checks import HTML, NESTED, OTHER_COMMIT, RIGHT, check, on, row
 from tests.hub.faults import (
     as_file,
     bomb,
@@ -281,17 +281,12 @@ HEADERS = [
 ]
 
 
-@pytest.mark.parametrize(("route", "fault", "expected", "words"), [*INDEX_ROWS, *RANGES])
-def test_shards_by_ranges(
-    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
+@pytest.mark.parametrize(
+    ("model", "route", "fault", "expected", "words"),
+    [*on("org/ranged", INDEX_ROWS, RANGES), *on("org/single", HEADERS)],
+)
+def test_shards_by_ranges_and_a_single_file(
+    hub: StandIn, model: str, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
 ) -> None:
     hub.faults[route] = fault
-    check("org/ranged", expected, words)
-
-
-@pytest.mark.parametrize(("route", "fault", "expected", "words"), HEADERS)
-def test_a_single_file(
-    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
-) -> None:
-    hub.faults[route] = fault
-    check("org/single", expected, words)
+    check(model, expected, words)

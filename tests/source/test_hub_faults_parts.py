@@ -13,7 +13,7 @@ import pytest
 
 from estimator.errors import GatedError, LoraSizeError, MalformedHeaderError, NetworkError, NotFoundError
 from estimator.source.hub import find_on_hub
-from tests.hub.checks import METADATA, OTHER_COMMIT, RIGHT, check, outcome, row
+from tests.hub.checks import METADATA, OTHER_COMMIT, RIGHT, check, on, outcome, row
 from tests.hub.faults import changed, go_to, header, raw, refuse, say
 from tests.hub.models import tiny_sharded, tiny_single
 from tests.hub.standin import TOKEN, Fault, Handler, StandIn
@@ -192,28 +192,15 @@ ENDPOINT = [
 ]
 
 
-@pytest.mark.parametrize(("route", "fault", "expected", "words"), SHARDS)
-def test_the_index_against_the_shards(
-    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
+@pytest.mark.parametrize(
+    ("model", "route", "fault", "expected", "words"),
+    [*on("org/ranged", SHARDS), *on("org/single", RANGES, LISTS), *on("org/tiny", ENDPOINT)],
+)
+def test_parts_that_do_not_belong_together(
+    hub: StandIn, model: str, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
 ) -> None:
     hub.faults[route] = fault
-    check("org/ranged", expected, words)
-
-
-@pytest.mark.parametrize(("route", "fault", "expected", "words"), [*RANGES, *LISTS])
-def test_a_single_file_in_parts(
-    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
-) -> None:
-    hub.faults[route] = fault
-    check("org/single", expected, words)
-
-
-@pytest.mark.parametrize(("route", "fault", "expected", "words"), ENDPOINT)
-def test_the_endpoint_against_the_list(
-    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
-) -> None:
-    hub.faults[route] = fault
-    check("org/tiny", expected, words)
+    check(model, expected, words)
 
 
 def repeated(where: str) -> Fault:
