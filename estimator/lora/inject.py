@@ -14,7 +14,7 @@ from estimator.lora.config_rules import adalora_fields, check_names, check_rank
 from estimator.lora.facts import default_targets, generates
 from estimator.lora.index import TreeIndex
 from estimator.lora.layers import LoraLayer, Settings, lora_layers
-from estimator.lora.loaded import as_loaded, check_compatible, scheme_of, weight_of
+from estimator.lora.loaded import loaded, weight_of
 from estimator.lora.match import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
     Matched,
@@ -198,8 +198,7 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
         check_alphas(config, chosen)
     for name in names:
         module = index.modules[name]
-        check_compatible(index, name)
-        scheme, weight = scheme_of(index, name), as_loaded(index, name, weight_of(index, module))
+        weight, scheme = loaded(index, name)
         if adalora:
             layers += svd_layers(module, chosen[name], weight)
             continue

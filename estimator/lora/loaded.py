@@ -40,6 +40,18 @@ def scheme_of(index: TreeIndex, name: str) -> str | None:
     return layer.scheme
 
 
+def loaded(index: TreeIndex, name: str) -> tuple[Parameter | None, str | None]:
+    """The logical weight and the scheme of a module that is to be adapted, worked out once per tree and name.
+
+    Raises UnsupportedModuleError where PEFT refuses the module whatever the config says.
+    """
+    kept: dict[str, tuple[Parameter | None, str | None]] = index.remembered("loaded", dict)
+    if name not in kept:
+        check_compatible(index, name)
+        kept[name] = as_loaded(index, name, weight_of(index, index.modules[name])), scheme_of(index, name)
+    return kept[name]
+
+
 def check_compatible(index: TreeIndex, name: str) -> None:
     """_check_lora_target_modules_mamba."""
     mamba = mamba_types()

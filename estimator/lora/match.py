@@ -215,9 +215,7 @@ def ranks(index: TreeIndex, names: Sequence[str], config: LoraConfig) -> dict[st
 
 def alphas(names: Sequence[str], config: LoraConfig) -> dict[str, Any]:
     """The alpha of each name: the first key of alpha_pattern that its end matches, else lora_alpha."""
-    if not config.alpha_pattern:
-        return dict.fromkeys(names, config.lora_alpha)
-    return _by_pattern(names, config.alpha_pattern, config.lora_alpha, "alpha_pattern")
+    return _by_pattern(names, config.alpha_pattern or {}, config.lora_alpha, "alpha_pattern")
 
 
 def _by_pattern(names: Sequence[str], pattern: Mapping[str, Any], usual: Any, where: str) -> dict[str, Any]:

@@ -122,5 +122,9 @@ def _check_parameter_settings(config: LoraConfig, before: Sequence[LoraLayer]) -
 
 def check_alphas(config: LoraConfig, chosen: Mapping[str, int]) -> None:
     """Raises InvalidLoraError where PEFT could not divide a layer's alpha by its rank."""
+    if not config.alpha_pattern:
+        for rank in set(chosen.values()):
+            check_alpha(config.lora_alpha, rank, "lora_alpha")
+        return
     for name, alpha in alphas(list(chosen), config).items():
-        check_alpha(alpha, chosen[name], "alpha_pattern" if config.alpha_pattern else "lora_alpha")
+        check_alpha(alpha, chosen[name], "alpha_pattern")

@@ -6,7 +6,9 @@ biases; most requests are of that kind, and answered many times faster so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 
 from estimator.lora.dtypes import is_cast
@@ -21,21 +23,41 @@ def with_layers_alone(
     index: TreeIndex, layers: list[LoraLayer], adapter_dtype: str | None, *, with_embeddings: bool
 ) -> Outcome:
     """The outcome of layers on modules of `index`. Embeddings that are saved along are not adapted themselves."""
-    trained: dict[str, int] = {}
+    counted: dict[tuple[int, str], _Counted] = {}  # layers of one shape share their weights
     modules = []
     for layer in layers:
-        own = 0
-        for weight in layer.weights:
-            if trains(weight, layer, adapter_dtype):
-                size = prod(weight.shape)
-                trained[weight.part] = trained.get(weight.part, 0) + size
-                own += size
-        modules.append(described(layer.name, layer, own))
-    added = sum(prod(weight.shape) for layer in layers for weight in layer.weights if weight.parameter)
+        kind = id(layer.weights), layer.dtype
+        if kind not in counted:
+            counted[kind] = _counted(layer, adapter_dtype)
+        counted[kind].layers += 1
+        modules.append(described(layer.name, layer, counted[kind].own))
+    trained: Counter[str] = Counter()
+    for one in counted.values():
+        trained.update({part: size * one.layers for part, size in one.trained.items()})
+    added = sum(one.added * one.layers for one in counted.values())
     tensors = lora_tensors(layers, adapter_dtype)
     if with_embeddings:
         tensors += embedding_tensors(index)
     return Outcome(tuple(modules), trained, index.all_parameters() + added, tuple(tensors))
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Parameters of one layer, and how many layers are like it."""
+
+    trained: Mapping[str, int]  # by the part of the file
+    own: int  # trainable
+    added: int
+    layers: int = 0
+
+
+def _counted(layer: LoraLayer, adapter_dtype: str | None) -> _Counted:
+    trained: Counter[str] = Counter()
+    for weight in layer.weights:
+        if trains(weight, layer, adapter_dtype):
+            trained[weight.part] += prod(weight.shape)
+    added = sum(prod(weight.shape) for weight in layer.weights if weight.parameter)
+    return _Counted(trained, sum(trained.values()), added)
 
 
 def trains(weight: Weight, layer: LoraLayer, adapter_dtype: str | None) -> bool:

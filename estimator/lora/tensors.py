@@ -7,7 +7,7 @@ cast_adapter_dtype (peft/tuners/tuners_utils.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from estimator.architecture.module import Module, Parameter
@@ -30,21 +30,28 @@ class SavedTensor(NamedTuple):
     part: str  # "lora" | "dora" | "bias" | "saved_modules" | "trainable_tokens" | "embeddings"
 
 
-def lora_tensors(layers: Iterable[LoraLayer], adapter_dtype: str | None) -> list[SavedTensor]:
+def lora_tensors(layers: Sequence[LoraLayer], adapter_dtype: str | None) -> list[SavedTensor]:
     """Everything on the LoRA layers themselves."""
-    dtypes: dict[str, str] = {}
-    tensors = []
+    kinds: dict[tuple[int, str], list[SavedTensor]] = {}  # layers of one shape share their weights
+    tensors: list[SavedTensor] = []
     for layer in layers:
-        dtype = dtypes.get(layer.dtype) or dtypes.setdefault(layer.dtype, adapter_dtype_of(layer.dtype, adapter_dtype))
-        prefix = f"{PREFIX}{layer.name}."
-        for weight in layer.weights:
-            if weight.saved:
-                tensors.append(
-                    SavedTensor(
-                        prefix + weight.suffix, dtype if weight.cast else layer.dtype, weight.shape, weight.part
-                    )
-                )
+        kind = id(layer.weights), layer.dtype
+        if kind not in kinds:
+            kinds[kind] = _saved_weights(layer, adapter_dtype_of(layer.dtype, adapter_dtype))
+        tensors += [
+            SavedTensor(f"{PREFIX}{layer.name}.{suffix}", dtype, shape, part)
+            for suffix, dtype, shape, part in kinds[kind]
+        ]
     return tensors
+
+
+def _saved_weights(layer: LoraLayer, dtype: str) -> list[SavedTensor]:
+    """Named as they are behind the layer's name."""
+    return [
+        SavedTensor(weight.suffix, dtype if weight.cast else layer.dtype, weight.shape, weight.part)
+        for weight in layer.weights
+        if weight.saved
+    ]
 
 
 def saved_name(key: str) -> str:

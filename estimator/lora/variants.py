@@ -104,6 +104,8 @@ def variant_for(asked: Mapping[str, Variant], scheme: str | None, allowed: tuple
     `allowed` are the variants of an unquantised layer's kind; () stands for a Linear's, all of them. Raises
     InvalidLoraError for a variant, or for several, that the layer's class does not take.
     """
+    if not asked:
+        return None
     hearing = _QUANTISED.get(scheme or "")
     if hearing is None:
         return _unquantised(heard_unquantised(asked), allowed)

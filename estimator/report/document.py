@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.dtypes import BITS
 from estimator.lora.adapt import PEFT, TRANSFORMERS
+from estimator.lora.tensors import SavedTensor
 from estimator.report.answer import Answer
 from estimator.sizes.comparison import compare
 
@@ -50,6 +52,7 @@ def _declared(config: Mapping[str, Any]) -> str | None:
 def _adapter(answer: Answer) -> dict[str, Any]:
     adaptation = answer.adaptation
     parameters = adaptation.trainable_parameters
+    stored = _stored(adaptation.tensors)
     return {
         "parameters": parameters,
         "bytes": {precision: parameters * width for precision, width in _WIDTHS.items()},
@@ -67,30 +70,47 @@ def _adapter(answer: Answer) -> dict[str, Any]:
         "file": {
             "bytes": answer.file_bytes,
             "tensors": None if answer.file_bytes is None else len(adaptation.tensors),
-            "dtypes": _dtypes(adaptation.tensors),
+            "dtypes": _dtypes(stored),
         },
-        "parts": _parts(adaptation),
+        "parts": _parts(stored, adaptation.parameters_by_part),
     }
 
 
-def _dtypes(tensors: Any) -> dict[str, dict[str, int]]:
+class _Stored(NamedTuple):
+    """Tensors of one part, dtype and shape."""
+
+    part: str
+    dtype: str
+    tensors: int
+    elements: int
+    bytes: int
+
+
+def _stored(tensors: Iterable[SavedTensor]) -> list[_Stored]:
+    stored = []
+    for (part, dtype, shape), count in Counter((t.part, t.dtype, t.shape) for t in tensors).items():
+        elements = prod(shape)
+        stored.append(_Stored(part, dtype, count, count * elements, count * (elements * BITS[dtype] // 8)))
+    return stored
+
+
+def _dtypes(stored: Iterable[_Stored]) -> dict[str, dict[str, int]]:
     dtypes: dict[str, dict[str, int]] = {}
-    for tensor in tensors:
-        entry = dtypes.setdefault(tensor.dtype, {"tensors": 0, "elements": 0, "bytes": 0})
-        elements = prod(tensor.shape)
-        entry["tensors"] += 1
-        entry["elements"] += elements
-        entry["bytes"] += elements * BITS[tensor.dtype] // 8
+    for some in stored:
+        entry = dtypes.setdefault(some.dtype, {"tensors": 0, "elements": 0, "bytes": 0})
+        entry["tensors"] += some.tensors
+        entry["elements"] += some.elements
+        entry["bytes"] += some.bytes
     return dtypes
 
 
-def _parts(adaptation: Any) -> list[dict[str, Any]]:
+def _parts(stored: Iterable[_Stored], parameters_by_part: Mapping[str, int]) -> list[dict[str, Any]]:
     parts: dict[tuple[str, str | None], dict[str, Any]] = {}
-    for tensor in adaptation.tensors:
-        key = (tensor.part, tensor.dtype)
-        entry = parts.setdefault(key, {"part": tensor.part, "parameters": 0, "file_bytes": 0, "dtype": tensor.dtype})
-        entry["file_bytes"] += prod(tensor.shape) * BITS[tensor.dtype] // 8
-    for part, parameters in adaptation.parameters_by_part.items():
+    for some in stored:
+        key = (some.part, some.dtype)
+        entry = parts.setdefault(key, {"part": some.part, "parameters": 0, "file_bytes": 0, "dtype": some.dtype})
+        entry["file_bytes"] += some.bytes
+    for part, parameters in parameters_by_part.items():
         entry = next((entry for (name, _), entry in parts.items() if name == part), None)
         if entry is None:
             entry = parts[part, None] = {"part": part, "parameters": 0, "file_bytes": 0, "dtype": None}

@@ -24,12 +24,16 @@ _FORM = len(',:{"dtype":"","shape":[],"data_offsets":[,]}')
 
 def adapter_file_bytes(tensors: Iterable[Any]) -> tuple[int, int]:
     """Bytes of the whole file and of its header, for tensors with name, dtype (safetensors') and shape."""
+    by_dtype: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    for tensor in tensors:
+        by_dtype.setdefault(tensor.dtype, []).append((tensor.name, tensor.shape))
     at, header = 0, len(_METADATA) + 1
-    for tensor in sorted(tensors, key=lambda tensor: (-_ORDER[tensor.dtype], tensor.name)):
-        end = at + prod(tensor.shape) * BITS[tensor.dtype] // 8
-        header += _FORM + _name_bytes(tensor.name) + len(tensor.dtype) + _shape_bytes(tensor.shape)
-        header += len(str(at)) + len(str(end))
-        at = end
+    for dtype in sorted(by_dtype, key=_ORDER.__getitem__, reverse=True):
+        for name, shape in sorted(by_dtype[dtype]):
+            form_bytes, data_bytes = _described_bytes(dtype, shape)
+            end = at + data_bytes
+            header += _name_bytes(name) + form_bytes + len(f"{at}{end}")
+            at = end
     header += -header % _ALIGNMENT
     return 8 + header + at, header
 
@@ -40,5 +44,7 @@ def _name_bytes(name: str) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _shape_bytes(shape: tuple[int, ...]) -> int:
-    return sum(len(str(dimension)) for dimension in shape) + max(0, len(shape) - 1)
+def _described_bytes(dtype: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Bytes of a tensor's entry without its name and offsets, and of its data."""
+    form = _FORM + len(dtype) + sum(len(str(dimension)) for dimension in shape) + max(0, len(shape) - 1)
+    return form, prod(shape) * BITS[dtype] // 8
