@@ -36,7 +36,7 @@ def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
     if (init.startswith("pissa") or name in ("olora", "mica")) and dtype not in _SVD_DTYPES:
         raise _refused(init, f"needs a base in float32, float16 or bfloat16, not {dtype}")
     if init.startswith("pissa") and init != "pissa":
-        _check_pissa_iterations(init, rank, smaller)
+        _check_pissa_iterations(init)
     if name == "mica":
         _check_mica(rank, smaller)
     if init == "orthogonal" and not dtype.startswith(("F", "BF")):
@@ -45,12 +45,10 @@ def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
         raise _refused(init, f"needs an even r, not {rank}")
 
 
-def _check_pissa_iterations(init: str, rank: int, smaller: int) -> None:
+def _check_pissa_iterations(init: str) -> None:
     parts = init.split("_niter_")
     if len(parts) != 2 or not _is_number(parts[1]):
         raise _refused(init, "should be pissa or pissa_niter_[number]")
-    if rank > smaller:
-        raise _refused(init, f"needs r <= min(in, out), and r = {rank} is above {smaller}")
 
 
 def _is_number(text: str) -> bool:
@@ -81,13 +79,21 @@ def ranks_after_initialisation(
     init: bool | str, rank: int, in_features: int, out_features: int, transposed: bool
 ) -> Shapes:
     """Shapes of lora_A and lora_B of a Linear; matrix factorisations give no more rows than the weight has."""
-    name = init.lower() if isinstance(init, str) else ""
-    if init != "pissa" and name != "olora" and init != "loftq":
+    name = init if isinstance(init, str) else ""
+    is_pissa = name.startswith("pissa")
+    if not is_pissa and name.lower() != "olora" and init != "loftq":
         return (rank, in_features), (out_features, rank)
     kept = min(rank, in_features, out_features)
-    if transposed and init != "pissa":  # the stored weight is factorised: a Conv1D's matrices come out turned
+    if transposed and not is_pissa:  # the stored weight is factorised: a Conv1D's matrices come out turned
         return (kept, out_features), (in_features, kept)
     return (kept, in_features), (out_features, kept)
+
+
+def makes_its_own(init: bool | str) -> bool:
+    """Whether a Linear's matrices are made anew from the rank, where they were another layer's turned ones before."""
+    if not isinstance(init, str):
+        return False
+    return init.startswith(("pissa", "corda")) or init.lower() in ("olora", "mica") or init in ("loftq", "orthogonal")
 
 
 def wrapped_parameter_shapes(init: str, rank: int, usual: Shapes, weight: tuple[int, ...] | None, dtype: str) -> Shapes:

@@ -13,6 +13,7 @@ from estimator.errors import InvalidLoraError
 from estimator.lora.config_rules import adalora_fields, check_names, check_rank
 from estimator.lora.facts import default_targets, generates
 from estimator.lora.index import TreeIndex
+from estimator.lora.initialisation import makes_its_own
 from estimator.lora.layers import LoraLayer, Settings, lora_layers
 from estimator.lora.loaded import loaded, weight_of
 from estimator.lora.match import (
@@ -157,7 +158,7 @@ def _with_tied_weights(
             where="ensure_weight_tying",
             way_out="leave it out, or target the input embedding as well",
         )
-    if config.init_lora_weights in ("orthogonal", "pissa", "olora"):
+    if makes_its_own(config.init_lora_weights):
         return layers
     return [_turned(layer, source.rank) if layer.module in heads else layer for layer in layers]
 

@@ -39,6 +39,8 @@ from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V
         pytest.param({"target_parameters": ["q_proj.weight"], "target_modules": [], "r": 1}, 2 * Q, id="parameters by name"),
         pytest.param({"layer_replication": [[0, 2], [0, 1]], "r": 1}, 3 * (Q + V), id="a layer twice"),
         pytest.param({"init_lora_weights": "mica", "r": 1}, 2 * 2 * WIDTH, id="MiCA freezes lora_B"),
+        pytest.param({"init_lora_weights": "pissa_niter_2", "r": 20, "target_modules": ["v_proj"]}, 2 * 16 * V,
+                     id="a factorisation keeps no more than the smaller side"),
         pytest.param({"use_qalora": True, "r": 1}, 2 * (Q + V), id="QA-LoRA is passed over where nothing is GPTQ"),
         pytest.param({"kasa_config": {}, "r": 2}, 2 * (2 * (Q + V) + 4), id="KaSA's diagonal"),
         pytest.param({"peft_type": "ADALORA", "total_step": 9}, 2 * (12 * (Q + V + 2) + 2),
@@ -78,6 +80,22 @@ def test_trainable_parameters(config, parameters):
 def test_refusals(config, error):
     with pytest.raises(error):
         adapt(TREE, from_mapping(config))
+
+
+@pytest.mark.parametrize(
+    ("init", "heads_rank"),
+    [
+        pytest.param(True, 2, id="the embedding's matrices turned"),
+        pytest.param("gaussian", 2, id="drawn into them"),
+        pytest.param("pissa_niter_2", 5, id="PiSSA's own"),
+        pytest.param("OLoRA", 5, id="OLoRA's own, in any case of letters"),
+        pytest.param("mica", 5, id="MiCA's own"),
+    ],
+)
+def test_the_rank_of_a_head_that_is_tied(init, heads_rank):
+    config = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True, "r": 2, "rank_pattern": {"lm_head": 5}}
+    found = {t.name: t.shape for t in adapt(TIED, from_mapping({**config, "init_lora_weights": init})).tensors}
+    assert found["base_model.model.lm_head.lora_A.weight"] == (heads_rank, WIDTH)
 
 
 def names(adaptation) -> set[str]:
