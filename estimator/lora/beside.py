@@ -36,8 +36,14 @@ def needs_run_time(request: Prepared, layers: Sequence[LoraLayer], with_embeddin
     if config.trainable_token_indices is not None:
         return True
     tree = request.index.tree
-    embeddings = [f"{name}." for name in (tree.input_embedding, tree.output_embedding) if name is not None]
-    return with_embeddings and any(name.startswith(f"{layer.module}.") for layer in layers for name in embeddings)
+    embeddings = [name for name in (tree.input_embedding, tree.output_embedding) if name is not None]
+    return with_embeddings and any(
+        _lies_in(layer.module, name) or _lies_in(name, layer.module) for layer in layers for name in embeddings
+    )
+
+
+def _lies_in(name: str, around: str) -> bool:
+    return name == around or name.startswith(f"{around}.")
 
 
 def with_all_beside(

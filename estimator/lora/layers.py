@@ -69,12 +69,8 @@ def lora_layers(
     InvalidLoraError where PEFT would refuse, UnsupportedError where the module's shape is not known.
     """
     build = _BUILDERS.get(module.kind)
-    if build is not None and weight is None and not module.parameters and module.kind != "MultiheadAttention":
-        raise UnsupportedError(
-            f"{module.name} is a {module.cls} whose shape is not known: the checkpoint holds no tensor of it.",
-            where="--model",
-            way_out="leave this module out, or name a checkpoint of the class that is adapted",
-        )
+    if build is not None:
+        check_shape_is_known(module, weight)
     if build is None or weight is None:
         raise UnsupportedModuleError(
             f"{module.name} is a {module.cls}, which LoRA cannot wrap.",
@@ -82,6 +78,16 @@ def lora_layers(
             way_out="target Linear, Conv1D, Embedding, Conv1d/2d/3d or MultiheadAttention modules, or exclude this one",
         )
     return build(module, rank, settings, weight, scheme)
+
+
+def check_shape_is_known(module: Module, weight: Parameter | None) -> None:
+    """Raises UnsupportedError for a module of a kind that has a weight, where nothing said its shape."""
+    if weight is None and not module.parameters and module.kind != "MultiheadAttention":
+        raise UnsupportedError(
+            f"{module.name} is a {module.cls} whose shape is not known: the checkpoint holds no tensor of it.",
+            where="--model",
+            way_out="leave this module out, or name a checkpoint of the class that is adapted",
+        )
 
 
 def _linear(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:

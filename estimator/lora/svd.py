@@ -9,15 +9,20 @@ from typing import Any
 from estimator.architecture.module import Module, Parameter
 from estimator.errors import InvalidLoraError, UnsupportedModuleError
 from estimator.lora.dtypes import adapter_dtype_of
-from estimator.lora.layers import LoraLayer
+from estimator.lora.layers import LoraLayer, check_shape_is_known
 from estimator.lora.runtime import ADAPTER
 from estimator.lora.tensors import PREFIX, SavedTensor
 from estimator.lora.weights import Weight
 
 
 def svd_layers(module: Module, rank: int, weight: Parameter | None) -> list[LoraLayer]:
-    """Raises UnsupportedModuleError for what is no Linear, Conv1D or Conv2d, InvalidLoraError for a negative rank."""
-    if module.kind not in ("Linear", "Conv1D", "Conv2d") or weight is None:
+    """Raises UnsupportedModuleError for what is no Linear, Conv1D or Conv2d, InvalidLoraError for a negative rank,
+    UnsupportedError where the module's shape is not known.
+    """
+    wrapped = module.kind in ("Linear", "Conv1D", "Conv2d")
+    if wrapped:
+        check_shape_is_known(module, weight)
+    if not wrapped or weight is None:
         raise UnsupportedModuleError(
             f"{module.name} is a {module.cls}, which AdaLoRA cannot wrap.",
             where="target_modules",

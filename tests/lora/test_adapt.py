@@ -98,6 +98,15 @@ def test_the_rank_of_a_head_that_is_tied(init, heads_rank):
     assert found["base_model.model.lm_head.lora_A.weight"] == (heads_rank, WIDTH)
 
 
+@pytest.mark.parametrize("config", [{}, {"peft_type": "ADALORA", "total_step": 9}], ids=["LoRA", "AdaLoRA"])
+def test_a_module_without_a_known_shape_is_no_refusal_of_pefts(config):
+    bare = replace(
+        TREE, modules=tuple(m._replace(parameters=()) if m.name.endswith("q_proj") else m for m in TREE.modules)
+    )
+    with pytest.raises(UnsupportedError, match="shape is not known"):
+        adapt(bare, from_mapping(config))
+
+
 def names(adaptation) -> set[str]:
     return {tensor.name.removeprefix("base_model.model.") for tensor in adaptation.tensors}
 
@@ -117,6 +126,14 @@ def names(adaptation) -> set[str]:
 def test_what_is_saved_beside_lora(tree, config, extra):
     found = names(adapt(tree, from_mapping(config)))
     assert {name for name in found if ".lora_" not in name} == extra
+
+
+def test_an_embedding_that_holds_the_adapted_module_is_saved_with_its_base_layer():
+    patches = replace(TREE, input_embedding="model.layers.0", output_embedding=None)
+    found = adapt(patches, from_mapping({"target_modules": ["0.q_proj"]}), save_embedding_layers="yes")
+    assert {name for name in names(found) if "q_proj" in name and "lora" not in name} == {
+        "model.layers.0.q_proj.base_layer.weight"
+    }
 
 
 def test_one_more_token_saves_both_embeddings():
