@@ -10,7 +10,7 @@ from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import Unpacked
 from estimator.errors import LoraSizeError, NoWeightsError, UsageError
-from estimator.jobs.by_config import features_of, second_opinion, with_sized_buffers
+from estimator.jobs.by_config import features_of, second_opinion, with_sized
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
@@ -185,7 +185,7 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
     else:
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
     check_dimensions(tree)
-    tree = with_sized_buffers(tree, config, task, num_labels)
+    tree = with_sized(tree, config, task, num_labels)
     if any(note.code == "missing_tensors" for note in tree.notes):
         tree = replace(tree, basis="inferred")
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)

@@ -10,7 +10,7 @@ from estimator.architecture.module import Module, ModuleTree
 from estimator.errors import LoraSizeError, NoWeightsError
 from estimator.notes import Note
 
-_UNSIZED = "unsized_buffers"
+_LEFT_OPEN = ("unsized_buffers", "missing_tensors")
 
 
 def second_opinion(
@@ -45,21 +45,25 @@ def features_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {module.name: shape[::-1] if module.kind == "Conv1D" else shape for module, shape in weights}
 
 
-def with_sized_buffers(
-    tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None
-) -> ModuleTree:
-    """The tree with the buffers that no header holds and no rule sizes, where the class's formulas size them all."""
-    if not any(note.code == _UNSIZED for note in tree.notes):
+def with_sized(tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> ModuleTree:
+    """The tree with the parameters and buffers that no header holds and no rule sizes, where the class's formulas size
+    them all: what a checkpoint fuses is split by the model's own sizes (transformers 5.23.0, Split), say.
+    """
+    if not any(note.code in _LEFT_OPEN for note in tree.notes):
         return tree
     other, _ = second_opinion(tree, config, task, num_labels)
-    if other is None or any(note.code == _UNSIZED for note in other.notes):
+    if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
         return tree
     known = {module.name: module for module in other.modules}
     modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
-    return replace(tree, modules=modules, notes=tuple(note for note in tree.notes if note.code != _UNSIZED))
+    return replace(tree, modules=modules, notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN))
 
 
 def _filled(module: Module, known: Module | None) -> Module:
-    names = {buffer.name for buffer in module.buffers}
-    more = [buffer for buffer in (known.buffers if known else ()) if buffer.name not in names]
-    return module._replace(buffers=(*module.buffers, *more)) if more else module
+    if known is None:
+        return module
+    buffers, parameters = {b.name for b in module.buffers}, {p.name: p for p in module.parameters}
+    return module._replace(
+        parameters=tuple(({p.name: p for p in known.parameters} | parameters).values()),
+        buffers=(*module.buffers, *(buffer for buffer in known.buffers if buffer.name not in buffers)),
+    )

@@ -12,7 +12,7 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.errors import LoraSizeError
-from estimator.jobs.by_config import with_sized_buffers
+from estimator.jobs.by_config import with_sized
 from estimator.jobs.estimate import estimate
 from estimator.notes import Note
 from estimator.report.document import to_document
@@ -70,13 +70,14 @@ def test_weights_that_are_all_scalars_are_no_layers(tmp_path: Path, fields: dict
     assert refused.value.code in ("no_target_modules", "malformed_header")
 
 
-def test_buffers_that_no_rule_sizes_are_as_the_class_computes_them() -> None:
+@pytest.mark.parametrize(("part", "code"), [("buffers", "unsized_buffers"), ("parameters", "missing_tensors")])
+def test_what_no_header_holds_and_no_rule_sizes_is_as_the_class_computes_it(part: str, code: str) -> None:
     (file,) = (FIXTURES / "architecture").glob("seamless_m4t_v2--*.json.gz")
     config = json.loads(gzip.decompress(file.read_bytes()))["config"]
     whole = from_config(config)
-    bare = tuple(module._replace(buffers=()) for module in whole.modules)
-    unsized = replace(whole, modules=bare, notes=(Note("unsized_buffers", "1 buffer"),))
-    sized = with_sized_buffers(unsized, config, None, None)
-    assert [m.buffers for m in sized.modules if m.buffers] == [m.buffers for m in whole.modules if m.buffers] != []
+    bare = tuple(module._replace(**{part: ()}) for module in whole.modules)
+    unsized = replace(whole, modules=bare, notes=(Note(code, "1 is missing"),))
+    sized = with_sized(unsized, config, None, None)
+    assert sized.modules == whole.modules
     assert sized.notes == ()
-    assert with_sized_buffers(replace(unsized, notes=()), config, None, None).modules == bare
+    assert with_sized(replace(unsized, notes=()), config, None, None).modules == bare
