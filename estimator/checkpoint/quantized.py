@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
@@ -115,16 +116,18 @@ def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
 
 def _recast(stored: Mapping[str, Tensor], layout: Layout, dtype: str) -> dict[str, Tensor]:
     """Weights in their own shape under their own name: the scales left out. There may be fifty thousand of them."""
-    tensors, marker, weight, make = dict(stored), layout.marker, layout.logical, tuple.__new__
-    stems = (name[: -len(marker)] for name in stored if name.endswith(marker))
-    packed = {stem: tensor for stem in stems if (tensor := stored.get(stem + weight)) is not None}
-    for stem, (name, _, shape, file, offsets) in packed.items():
-        tensors[name] = make(Tensor, (name, dtype, shape, file, offsets))
-        del tensors[stem + marker]
-    others = tuple(part for part in layout.parts if part not in (weight, marker))
-    for name in [name for name in tensors if name.endswith(others)]:
-        if name.rpartition(".")[0] in packed:
-            del tensors[name]
+    marker, weight = layout.marker, layout.logical
+    stems = [
+        name[: -len(marker)] for name in stored if name.endswith(marker) and name[: -len(marker)] + weight in stored
+    ]
+    names = [stem + weight for stem in stems]
+    _, _, shapes, files, offsets = zip(*map(stored.__getitem__, names), strict=True) if names else ((),) * 5
+    recast = map(tuple.__new__, repeat(Tensor), zip(names, repeat(dtype), shapes, files, offsets))
+    tensors = {**stored, **dict(zip(names, recast, strict=True))}
+    for part in layout.parts:
+        if part != weight:
+            for stem in stems:
+                tensors.pop(stem + part, None)
     return tensors
 
 

@@ -18,9 +18,9 @@ def run(options: dict[str, Any]) -> int:
     explanation = explain_adapter(options["adapter"], Request(**request_fields(options)))
     document = explanation_document(explanation)
     if options["json_"] or options["format_"] == "json":
-        import json
+        from estimator.report.as_json import as_json
 
-        print(json.dumps(document, indent=2))
+        print(as_json(document))
     elif options["quiet"]:
         print(document["implied"]["bytes"], document["actual"]["bytes"], document["status"], sep="\t")
     else:

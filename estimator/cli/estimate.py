@@ -40,9 +40,9 @@ def run(options: dict[str, Any]) -> int:
 
 
 def _as_json(document: dict[str, Any]) -> str:
-    import json
+    from estimator.report.as_json import as_json
 
-    return json.dumps(document, indent=2)
+    return as_json(document)
 
 
 def _as_table(document: dict[str, Any]) -> str:

@@ -12,9 +12,8 @@ import click
 @click.option("--json", "json_", is_flag=True, help="A list of objects.")
 def command(pattern: str, json_: bool) -> int:
     """List the models that are known without a network; PATTERN is a part of the name, or has * and ?."""
-    import json
-
     from estimator.errors import NotFoundError
+    from estimator.report.as_json import as_json
     from estimator.source.find import closest_names
     from estimator.source.snapshot import known_models
 
@@ -29,7 +28,7 @@ def command(pattern: str, json_: bool) -> int:
         way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists all of them"
         raise NotFoundError(f"no bundled model matches {pattern!r}.", where="PATTERN", way_out=way_out)
     if json_:
-        print(json.dumps([_as_object(known) for known in found], indent=2))
+        print(as_json([_as_object(known) for known in found]))
         return 0
     width = max(len(known.id) for known in found)
     for known in found:

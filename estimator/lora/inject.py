@@ -180,10 +180,11 @@ def _inside_wrappers(layers: list[LoraLayer]) -> list[LoraLayer]:
 
 
 def _inside(layer: LoraLayer, outer: dict[str, int]) -> str:
-    for name, count in outer.items():
-        within = f"{name}."
-        if layer.module.startswith(within) and not layer.name.startswith(f"{name}.base_layer."):
-            return f"{name}{'.base_layer' * count}.{layer.name[len(within) :]}"
+    parts = layer.module.split(".")
+    around = [name for end in range(1, len(parts)) if (name := ".".join(parts[:end])) in outer]
+    for name in sorted(around, key=list(outer).index) if len(around) > 1 else around:
+        if not layer.name.startswith(f"{name}.base_layer."):
+            return f"{name}{'.base_layer' * outer[name]}.{layer.name[len(name) + 1 :]}"
     return layer.name
 
 

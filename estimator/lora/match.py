@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from estimator.errors import InvalidLoraError, UnsupportedError
@@ -193,12 +194,9 @@ def _find_minimal(index: TreeIndex, targets: set[str]) -> set[str]:
     others = {suffix for name in index.modules if name not in hit for suffix in suffixes_of(name)}
     required: set[str] = set()
     for suffixes in sorted(map(suffixes_of, targets)):
-        for suffix in suffixes:
-            if suffix in required or suffix in others:
-                continue
-            if not any(part in required for part in suffixes if part != suffixes[-1]):
-                required.add(suffix)
-                break
+        if required.isdisjoint(suffixes[:-1]):
+            free = (suffix for suffix in suffixes if suffix not in required and suffix not in others)
+            required.update(islice(free, 1))
     return required or targets
 
 

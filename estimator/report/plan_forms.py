@@ -34,9 +34,9 @@ def _csv(document: Document) -> str:
 
 
 def _json(document: Document) -> str:
-    import json
+    from estimator.report.as_json import as_json
 
-    return json.dumps(document, indent=2)
+    return as_json(document)
 
 
 FORMS: dict[str, Callable[[Document], str]] = {"table": _table, "markdown": _markdown, "csv": _csv, "json": _json}

@@ -21,7 +21,7 @@ def _row(case: Any) -> dict[str, Any]:
 
 
 def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
-    import json
+    from estimator.report.as_json import as_json
 
     def error(case: Any) -> dict[str, str] | None:
         return None if case.error is None else {"code": case.error.code, "message": str(case.error)}
@@ -32,7 +32,7 @@ def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None)
         "sweep": [{**_row(case), "error": error(case)} for case in cases],
         "frontier": [_row(case) for case in frontier],
     }
-    return json.dumps(document, indent=2)
+    return as_json(document)
 
 
 def _csv(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:

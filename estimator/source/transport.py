@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from estimator.errors import NetworkError, UsageError
@@ -28,7 +28,8 @@ MAX_ERROR_BYTES = 65_536
 _STALL_SECONDS = 10.0  # as huggingface_hub's HF_HUB_DOWNLOAD_TIMEOUT
 _ATTEMPTS = 3
 _GZIP = b"\x1f\x8b"
-ASKED = threading.Event()  # set when a request is about to go: what is left takes little of the interpreter's time
+ASKED = threading.Event()  # set when a request is on its way
+_SENT = "http11.send_request_headers.complete"  # httpcore's name of that moment
 _OF_THE_HUB = ("x-repo-commit", "x-linked-size", "x-error-code")
 
 
@@ -120,7 +121,6 @@ def _session() -> httpx2.Client:
     import httpx2
     from huggingface_hub.utils import get_session
 
-    ASKED.set()  # reading the certificates leaves the interpreter to others
     try:
         return get_session()
     except (ValueError, ImportError, OSError, TypeError, httpx2.InvalidURL) as error:
@@ -169,7 +169,9 @@ def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | N
         headers["authorization"] = f"Bearer {line.token}"
     patience_seconds = max(0.1, min(_STALL_SECONDS, line.deadline - time.monotonic()))
     try:
-        request = client.build_request("GET", url, headers=headers, timeout=patience_seconds)
+        request = client.build_request(
+            "GET", url, headers=headers, timeout=patience_seconds, extensions={"trace": _on_the_way}
+        )
         request.headers.pop("cookie", None)  # a host's cookies would go to its other ports too
         return client.send(request, stream=True, follow_redirects=False)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, ValueError) as error:
@@ -177,6 +179,11 @@ def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | N
         raise NetworkError(
             what, where=shown(url), way_out="check HF_ENDPOINT, the proxy's address and the token"
         ) from error
+
+
+def _on_the_way(event: str, _: Mapping[str, Any]) -> None:
+    if event == _SENT:
+        ASKED.set()
 
 
 def _body(line: Line, response: httpx2.Response, limit: int, span: tuple[int, int] | None) -> bytes:
