@@ -102,7 +102,7 @@ def check_all(
             if (known.id, variant) in done:
                 continue
             begin = time.perf_counter()
-            status, remark = check(known.id, VARIANTS[variant], bases)
+            status, remark = check(Request(model=known.id, lora=VARIANTS[variant], offline=True), bases)
             yield Row(known.id, architecture, variant, status, remark, round(time.perf_counter() - begin, 2))
 
 
@@ -114,8 +114,7 @@ def _modules(known: Any) -> int:
     return layers * (2 if any(config.get(n) for n in ("num_experts", "num_local_experts", "n_routed_experts")) else 1)
 
 
-def check(model: str, lora: dict[str, Any], bases: BaseCache) -> tuple[str, str]:
-    request = Request(model=model, lora=lora, offline=True)
+def check(request: Request, bases: BaseCache) -> tuple[str, str]:
     try:
         answer = estimate(request, bases=bases)
     except LoraSizeError as error:
@@ -135,8 +134,9 @@ def refused(error: LoraSizeError, request: Request, bases: BaseCache) -> tuple[s
     said = f"{error.code}: {error.what}"
     if error.code not in ("no_target_modules", "unsupported_module", "invalid_lora"):
         return "refused", said
-    base = bases.base(request, None)
-    wanted = Wanted(base.config, None, None, None, None, "auto", base.found.untied, LoadOptions(), False)
+    task, labels = request.lora.get("task_type"), request.num_labels
+    base = bases.base(request, task)
+    wanted = Wanted(base.config, None, None, task, labels, "auto", base.found.untied, LoadOptions(), False)
     with config_folder(base.config) as folder:
         try:
             model = build_on_meta(wanted, folder)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.choose import check_labels, choose
+from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.conditions import Lookup, lookup_in
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.grow import Grown, grow
@@ -40,23 +40,25 @@ def build(
         from estimator.architecture.infer import infer
 
         return infer(config, checkpoint)
-    facts, unknown = with_towers(facts, config)
+    own = own_config(config, section_of(config, facts.name) or "")
+    facts, unknown = with_towers(facts, own)
     for part in unknown:
         facts = opened(facts, part)
-    lookup = lookup_for(config, facts, num_labels)
+    lookup = lookup_for(own, facts, num_labels)
     check_labels(facts, lookup("num_labels"))
     loaded = load(checkpoint.tensors, facts, lookup)
-    left = sum(count for _, count in loaded.unexpected)
-    if left * 2 > len(checkpoint.tensors) and facts.name not in (config.get("architectures") or ()):
+    left = _not_loaded(loaded, facts)
+    most = sum(count for _, count in left) * 2 > len(checkpoint.tensors)
+    if most and facts.name not in (config.get("architectures") or ()):
         from estimator.architecture.infer import infer  # a repository's own class under a model type of transformers
 
         return infer(config, checkpoint)
-    grown = grow(facts, loaded, lookup, config)
+    grown = grow(facts, loaded, lookup, own)
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
     tie = lookup("tie_word_embeddings")
     return ModuleTree(
         architecture=facts.name,
-        config=config,
+        config=own,
         modules=grown.modules,
         tied=tied,
         input_embedding=_present(facts.input_embedding, grown),
@@ -72,7 +74,7 @@ def build(
         transposed=grown.transposed,
         is_composite=facts.is_composite,
         basis="inferred" if grown.open_parts else "exact",
-        notes=(*_inferred(grown), *tie_notes, *grown.notes, *_left_out(loaded, facts)),
+        notes=(*_inferred(grown), *tie_notes, *grown.notes, *_left_out(left, facts)),
     )
 
 
@@ -116,10 +118,14 @@ def _inferred(grown: Grown) -> list[Note]:
     return [Note("inferred", message)]
 
 
-def _left_out(loaded: Load, facts: ClassFacts) -> list[Note]:
-    """A note on stored tensors that the class does not load."""
+def _not_loaded(loaded: Load, facts: ClassFacts) -> list[tuple[str, int]]:
+    """Stored tensors that the class does not load and would warn of: one of each kind, how many."""
     ignored = re.compile("|".join((*facts.ignored_unexpected, *_IGNORED)))
-    left = [(name, count) for name, count in loaded.unexpected if ignored.search(name) is None]
+    return [(name, count) for name, count in loaded.unexpected if ignored.search(name) is None]
+
+
+def _left_out(left: Sequence[tuple[str, int]], facts: ClassFacts) -> list[Note]:
+    """A note on stored tensors that the class does not load."""
     if not left:
         return []
     count, first = sum(count for _, count in left), left[0][0]

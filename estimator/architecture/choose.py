@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.architecture.facts import ClassFacts, ClassOutline, class_facts, class_for
+from estimator.architecture.facts import ClassFacts, ClassOutline, class_facts, class_for, classes_for
+from estimator.architecture.shapes import shapes_of
 from estimator.errors import UnsupportedError
 
 _GENERATING_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+_OF_ALL = ("architectures", "dtype", "torch_dtype", "quantization_config")
 _GENERATING_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 def choose(config: Mapping[str, Any], task: str | None) -> ClassFacts | None:
-    """The facts of the class; None where transformers' facts know none.
+    """The facts of the class; None where transformers' facts know none."""
+    for name in candidates(config, task):
+        facts = class_facts(name)
+        if facts is not None:
+            return facts
+    return None
+
+
+def candidates(config: Mapping[str, Any], task: str | None) -> list[str]:
+    """The names of classes, the first that is known is built.
 
     The task's class comes first, then `architectures`, then the model type's own. A checkpoint that generates text is
     loaded as the class that it names: CAUSAL_LM does not make a language model of an image-and-text model.
@@ -22,14 +33,38 @@ def choose(config: Mapping[str, Any], task: str | None) -> ClassFacts | None:
     model_type = model_type if isinstance(model_type, str) else None
     named = config.get("architectures")
     named = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-    if task in _GENERATING_TASKS and named is not None and named.endswith(_GENERATING_CLASSES):
-        task = None
-    candidates = (class_for(model_type, task) if task else None, named, class_for(model_type, None))
-    for name in candidates:
-        facts = class_facts(name) if name else None
-        if facts is not None:
-            return facts
-    return None
+    of_task = class_for(model_type, task) if task and not generates(named, task) else None
+    return [name for name in (of_task, named, class_for(model_type, None)) if name]
+
+
+def generates(named: str | None, task: str | None) -> bool:
+    """Whether the checkpoint's class does what the task asks for, be it another than the task's Auto class builds."""
+    return named is not None and task in _GENERATING_TASKS and named.endswith(_GENERATING_CLASSES)
+
+
+def section_of(config: Mapping[str, Any], name: str) -> str | None:
+    """The section of config.json that is the class's own config: an image-and-text model built as its text model.
+
+    "" is the whole; None where its model type is none that the class's formulas were tried with.
+    transformers 5.23.0, auto_factory.py: `config.get_text_config()` where the class's config is that one's.
+    """
+    formulas = shapes_of(name)
+    if formulas is not None and config.get("model_type") in (None, *formulas["types"]):
+        return ""
+    sections = [key for key, value in config.items() if isinstance(value, Mapping) and _is_own(value, name, formulas)]
+    return "text_config" if "text_config" in sections else sections[0] if len(sections) == 1 else None
+
+
+def _is_own(section: Mapping[str, Any], name: str, formulas: Mapping[str, Any] | None) -> bool:
+    kind = section.get("model_type")
+    return kind in formulas["types"] if formulas is not None else name in classes_for(kind)
+
+
+def own_config(config: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    """The class's own config as it has it at run time; what stands beside the sections holds of each."""
+    if not section:
+        return config
+    return {key: config[key] for key in _OF_ALL if key in config} | dict(config[section])
 
 
 def check_labels(said: ClassOutline, labels: Any) -> None:

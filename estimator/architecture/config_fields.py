@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.conditions import Lookup, written
@@ -10,24 +10,6 @@ from estimator.architecture.formula import Unfit, by_default
 from estimator.dtypes import config_dtype
 
 MISSING = object()
-
-
-def section_of(config: Mapping[str, Any], types: Collection[str]) -> str | None:
-    """ "" for the whole, or the section of the class's model type: an image-and-text model built as its text model.
-
-    transformers 5.23.0, auto_factory.py: `config.get_text_config()` where the class's config is that one's.
-    """
-    if config.get("model_type") in (None, *types):
-        return ""
-    sections = [key for key, value in config.items() if isinstance(value, Mapping) and value.get("model_type") in types]
-    return "text_config" if "text_config" in sections else sections[0] if len(sections) == 1 else None
-
-
-def own_config(config: Mapping[str, Any], section: str) -> Mapping[str, Any]:
-    """The class's own config; what it does not say of the dtype, the whole says."""
-    if not section:
-        return config
-    return {key: config[key] for key in ("dtype", "torch_dtype") if key in config} | dict(config[section])
 
 
 def stated_dtype(config: Mapping[str, Any]) -> str | None:

@@ -160,6 +160,11 @@ def class_for(model_type: str | None, task: str | None) -> str | None:
     return next((tasks[kind] for kind in order if kind in tasks), None)
 
 
+def classes_for(model_type: Any) -> frozenset[str]:
+    """Every class that an Auto class builds for a model type; none where it is unknown, or no name."""
+    return frozenset(_tasks(line(f"@{model_type}") or {}).values())
+
+
 def _tasks(written: Mapping[str, Any]) -> dict[str, str]:
     """Task -> class: a name that begins with "-" goes on after the stem that stands first."""
     stem = written.get("", "")

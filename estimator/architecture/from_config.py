@@ -7,17 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from estimator.architecture.choose import check_labels
+from estimator.architecture.choose import candidates, check_labels, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import (
-    check_nesting,
-    check_region,
-    get,
-    lookup_for,
-    own_config,
-    section_of,
-    stated_dtype,
-)
+from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for, stated_dtype
 from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -38,8 +30,7 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     own = own_config(config, section)
     try:
         tree, unsized = grown(name, facts, own, num_labels)
-        tree = _with_buffers(tree, unsized, num_labels) if unsized else tree
-        return replace(tree, config=config)
+        return _with_buffers(tree, unsized, num_labels) if unsized else tree
     except NoNumber as error:
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}, which is no number.", where="config.json", way_out=way_out) from None
@@ -90,18 +81,14 @@ def _needs_headers(name: str, why: str = "") -> NoWeightsError:
 
 def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[str, Any], str]:
     """The class that is built, as choose.py has it, its formulas, and the section of config.json that is its config."""
-    model_type = config.get("model_type")
-    model_type = model_type if isinstance(model_type, str) else None
-    named = config.get("architectures")
-    named = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-    for name in (class_for(model_type, task) if task else None, named, class_for(model_type, None)):
-        if name is not None and (name == named or line(f"={name}") is not None):
-            facts = shapes_of(name)
-            if facts is not None and (section := section_of(config, facts["types"])) is not None:
-                return name, facts, section
-            if facts is not None or line(f"={name}") is not None:
-                raise _needs_headers(name)
-    raise _needs_headers(named or model_type or "a model without `architectures`")
+    names = candidates(config, task)
+    for name in names:
+        facts = shapes_of(name)
+        if facts is not None and (section := section_of(config, name)) is not None:
+            return name, facts, section
+        if facts is not None or line(f"={name}") is not None:
+            raise _needs_headers(name)
+    raise _needs_headers(next(iter(names), config.get("model_type") or "a model without `architectures`"))
 
 
 class _Child(NamedTuple):

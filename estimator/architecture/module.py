@@ -56,7 +56,7 @@ class ModuleTree:
     """What `AutoModel...from_pretrained` would return, without weights."""
 
     architecture: str | None  # the class that is built
-    config: Mapping[str, Any]  # config.json as it came
+    config: Mapping[str, Any]  # the class's own: config.json, or the section of it that the class is built from
     modules: tuple[Module, ...]  # in named_modules() order
     tied: Mapping[str, str]  # full parameter name -> the name of the parameter that it shares
     input_embedding: str | None = None  # module name behind get_input_embeddings(); None where that fails

@@ -102,7 +102,26 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     base = _loaded(found, _changed(found.config, request.set), task, request)
     if request.set:
         base = replace(base, notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
+    base = replace(base, notes=(*base.notes, *_other_class(base, task)))
     return replace(base, tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
+
+
+def _other_class(base: Base, task: str | None) -> Iterator[Note]:
+    """A word where the task's Auto class would not build the class that is taken."""
+    from estimator.architecture.facts import class_for
+
+    kind, taken = base.config.get("model_type"), base.tree.architecture
+    if task is None or base.tree.basis != "exact" or not isinstance(kind, str):
+        return
+    usual = class_for(kind, task)
+    if usual not in (None, taken):
+        message = (
+            f"{taken} is taken, as the checkpoint has it; transformers' Auto class for {task} would build {usual}."
+        )
+        yield Note("class_of_checkpoint", message)
+    elif usual is None and task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
+        message = f"transformers has no class for {task} of the model type {kind}: {taken} is taken as it is."
+        yield Note("no_class_for_task", message)
 
 
 def _without_effect(changes: Mapping[str, Any], config: Mapping[str, Any], task: str | None) -> Iterator[Note]:

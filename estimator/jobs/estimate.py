@@ -34,6 +34,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     check, check_notes = bases.cross_check(base)
     return Answer(
         found=base.found,
+        config=base.config,
         tree=base.tree,
         adaptation=adaptation,
         base=sizes,

@@ -56,7 +56,7 @@ def verify(
     from estimator.jobs.verify_model import config_folder
     from estimator.jobs.verify_real import Run, real_facts
 
-    with config_folder(answer.tree.config) as folder:
+    with config_folder(answer.config) as folder:
         run = Run(
             request=request,
             lora=dict(answer.adaptation.config),
@@ -137,7 +137,7 @@ def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_co
     changed = bool(request.set)
     found = answer.found
     return Wanted(
-        config=answer.tree.config,
+        config=answer.config,
         place=None if changed else _place(found.id, found.source),
         revision=found.revision if found.source in ("hub", "cache") else None,
         task=answer.adaptation.config.get("task_type"),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from estimator.architecture.choose import generates
 from estimator.errors import OfflineError, UnsupportedError
 from estimator.jobs.verify_folder import temporary_folder
 from estimator.request.load_options import LoadOptions
@@ -74,7 +75,9 @@ def build_on_meta(wanted: Wanted, folder: str) -> Any:
         del config.quantization_config
     cls = model_class(wanted, config)
     with refused("transformers can't build it"):
-        dtype = (config.dtype or torch.float32) if wanted.dtype == "auto" else torch_dtype(wanted.dtype)
+        whole, config = config, _own_config(cls, config)
+        stated = config.dtype or whole.dtype or torch.float32  # where the section states none, the file's tells
+        dtype = stated if wanted.dtype == "auto" else torch_dtype(wanted.dtype)
         for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
             if part is not None:
                 part.dtype = dtype
@@ -110,7 +113,6 @@ def load(wanted: Wanted, folder: str, device: str) -> Any:
     options: dict[str, Any] = {
         "dtype": "auto" if wanted.dtype == "auto" else torch_dtype(wanted.dtype),
         "device_map": {"": 0 if device == "cuda" else "cpu"},
-        "config": config,
         "token": wanted.token,
         "local_files_only": wanted.offline,
         **place,
@@ -119,6 +121,7 @@ def load(wanted: Wanted, folder: str, device: str) -> Any:
         options["quantization_config"] = quantization
     try:
         with refused("transformers can't load it"):
+            options["config"] = _own_config(cls, config)
             return cls.from_pretrained(wanted.place, **options)
     except UnsupportedError as error:
         if wanted.offline and isinstance(error.__cause__, OSError):
@@ -141,7 +144,8 @@ def read_config(wanted: Wanted, folder: str) -> Any:
 
 
 def model_class(wanted: Wanted, config: Any) -> Any:
-    """The class that the task's Auto class chooses, else the first of `architectures`, else AutoModel's.
+    """The class that generates text where the task asks for one, else what the task's Auto class chooses, else the
+    first of `architectures`, else AutoModel's.
 
     Raises UnsupportedError where there is none.
     """
@@ -153,17 +157,12 @@ def model_class(wanted: Wanted, config: Any) -> Any:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
         return get_class_from_dynamic_module(remote[auto], wanted.place, revision=wanted.revision, token=wanted.token)
-    if wanted.task in AUTO_CLASSES:
-        mapping = getattr(transformers, AUTO_CLASSES[wanted.task])._model_mapping
-        if type(config) in mapping:
-            return _first(mapping[type(config)])
-    for name in wanted.config.get("architectures") or ():
-        cls = getattr(transformers, name, None)
+    named = next(iter(wanted.config.get("architectures") or ()), None)
+    own = getattr(transformers, named or "", None)
+    of_task = None if generates(named, wanted.task) else _auto_class(AUTO_CLASSES.get(wanted.task or ""), config)
+    for cls in (of_task, own, _auto_class("AutoModel", config)):
         if isinstance(cls, type):
             return cls
-    mapping = transformers.AutoModel._model_mapping
-    if type(config) in mapping:
-        return _first(mapping[type(config)])
     raise UnsupportedError(
         f"transformers {transformers.__version__} has no class for {wanted.config.get('architectures')}.",
         where="architectures in config.json",
@@ -207,8 +206,24 @@ def refused(what: str) -> Iterator[None]:
         ) from error
 
 
-def _first(cls: Any) -> Any:
-    return cls[0] if isinstance(cls, (tuple, list)) else cls
+def _auto_class(auto: str | None, config: Any) -> Any:
+    """The class that an Auto class builds from a config; None where it has none."""
+    import transformers
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    mapping = getattr(transformers, auto)._model_mapping if auto else {}
+    return _get_model_class(config, mapping) if type(config) in mapping else None
+
+
+def _own_config(cls: Any, config: Any) -> Any:
+    """What the Auto classes hand to the class: the text model's section where the class is built from that."""
+    text = config.sub_configs.get("text_config")
+    if text is None or getattr(cls, "config_class", None) is not text:
+        return config
+    own = config.get_text_config()
+    if getattr(config, "quantization_config", None) is not None:
+        own.quantization_config = config.quantization_config
+    return own
 
 
 def _untie(model: Any, names: tuple[str, ...]) -> None:

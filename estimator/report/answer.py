@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from estimator.architecture.module import ModuleTree
 from estimator.lora.adapt import Adaptation
@@ -15,6 +17,7 @@ from estimator.source.found import Found
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     found: Found
+    config: Mapping[str, Any]  # config.json with --set applied; the tree's is the class's own part of it
     tree: ModuleTree
     adaptation: Adaptation
     base: BaseSizes

@@ -1,0 +1,73 @@
+"""Which class is built, and from which part of config.json: the same with headers and without."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.build import build
+from estimator.architecture.choose import candidates, own_config, section_of
+from estimator.architecture.from_config import from_config
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+
+TEXT = {
+    "model_type": "qwen3_5_text", "num_hidden_layers": 8, "hidden_size": 64, "intermediate_size": 96, "vocab_size": 101,
+    "full_attention_interval": 2, "tie_word_embeddings": False,
+}  # fmt: skip
+WHOLE = {
+    "model_type": "qwen3_5",
+    "text_config": TEXT,
+    "vision_config": {"model_type": "qwen3_5", "depth": 2},
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    ("named", "task", "name"),
+    [
+        pytest.param("Qwen3_5ForConditionalGeneration", "CAUSAL_LM", "Qwen3_5ForConditionalGeneration", id="its own"),
+        pytest.param("Qwen3_5Model", "CAUSAL_LM", "Qwen3_5ForCausalLM", id="what does not generate gets a head"),
+        pytest.param(None, "CAUSAL_LM", "Qwen3_5ForCausalLM", id="the Auto class's where none is named"),
+        pytest.param("Qwen3_5ForCausalLM", None, "Qwen3_5ForCausalLM", id="the one that is named"),
+        pytest.param("Qwen3_5ForConditionalGeneration", "FEATURE_EXTRACTION", "Qwen3_5Model", id="another task"),
+    ],
+)
+def test_the_class(named, task, name):
+    config = {**WHOLE, "architectures": [named] if named else None}
+    assert candidates(config, task)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "section"),
+    [
+        pytest.param(WHOLE, "Qwen3_5ForCausalLM", "text_config", id="a text model of an image-and-text config"),
+        pytest.param(WHOLE, "Qwen3_5ForConditionalGeneration", "", id="the whole model"),
+        pytest.param(TEXT, "Qwen3_5ForCausalLM", "", id="a text config alone"),
+        pytest.param({"hidden_size": 8}, "LlamaForCausalLM", "", id="no model type"),
+        pytest.param({"model_type": "qwen3_5"}, "Qwen3_5ForCausalLM", None, id="no such section"),
+        pytest.param({"model_type": ["odd"]}, "LlamaForCausalLM", None, id="no name at all"),
+    ],
+)
+def test_the_section(config, name, section):
+    assert section_of(config, name) == section
+
+
+def test_what_stands_beside_a_section_holds_of_it():
+    assert own_config(WHOLE, "text_config") == {**TEXT, "torch_dtype": "bfloat16"}
+    assert (
+        own_config({**WHOLE, "text_config": {**TEXT, "torch_dtype": "float16"}}, "text_config")["torch_dtype"]
+        == "float16"
+    )
+
+
+@pytest.mark.parametrize("architectures", [None, ["Qwen3_5ForCausalLM"]])
+def test_headers_and_config_give_one_tree(architectures):
+    whole = {**WHOLE, "architectures": architectures}
+    expected = from_config(whole, task="CAUSAL_LM")
+    stored = {
+        f"{module.name}.{p.name}": Tensor(f"{module.name}.{p.name}", p.dtype, p.shape, "model.safetensors")
+        for module in expected.modules
+        for p in module.parameters
+    }
+    tree = build(whole, Checkpoint(tensors=stored, files=(), bytes=0), task="CAUSAL_LM")
+    assert tree.modules == expected.modules
+    assert tree.config == expected.config
