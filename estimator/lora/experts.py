@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import prod
 
+from estimator.architecture.module import Module
 from estimator.lora.inject import Injection, Prepared
 from estimator.lora.layers import LoraLayer
 from estimator.notes import Note
@@ -19,11 +20,7 @@ def expert_notes(asked: LoraConfig, request: Prepared, injection: Injection, tra
     if asked.target_parameters is None and request.config.target_parameters:
         return [_by_release(asked, injection, trained)]
     adapted = {layer.module for layer in injection.layers}
-    frozen = [
-        module
-        for module in request.index.tree.modules
-        if module.name not in adapted and module.kind == "other" and any(len(p.shape) == 3 for p in module.parameters)
-    ]
+    frozen = [module for module in request.index.tree.modules if _holds_experts(module) and module.name not in adapted]
     if not frozen:
         return []
     size = sum(prod(p.shape) for module in frozen for p in module.parameters if len(p.shape) == 3)
@@ -35,6 +32,12 @@ def expert_notes(asked: LoraConfig, request: Prepared, injection: Injection, tra
             f"all); they stay frozen. target_parameters adapts them: {names}.",
         )
     ]
+
+
+def _holds_experts(module: Module) -> bool:
+    """transformers 5 names them so; class tokens, positions and weight norms have three dimensions as well."""
+    named = "Experts" in module.cls or module.name.rpartition(".")[2] == "experts"
+    return named and module.kind == "other" and any(len(p.shape) == 3 for p in module.parameters)
 
 
 def _by_release(asked: LoraConfig, injection: Injection, trained: int) -> Note:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from estimator.architecture.module import Module, Parameter
 from estimator.lora.adapt import adapt
 from estimator.request.lora_config import from_mapping
 from tests.lora.small import MOE, TREE, Q
@@ -66,3 +69,17 @@ def test_nothing_is_said_of_what_counts(config):
 )  # fmt: skip
 def test_experts(config, code, said):
     assert said in notes(MOE, config)[code]
+
+
+@pytest.mark.parametrize(
+    ("module", "cls", "parameter"),
+    [
+        pytest.param(
+            "pos_conv_embed.conv.parametrizations.weight", "ParametrizationList", "original1", id="a weight norm"
+        ),
+        pytest.param("embeddings", "ViTEmbeddings", "position_embeddings", id="positions"),
+    ],
+)
+def test_not_all_that_has_three_dimensions_is_experts(module, cls, parameter):
+    own = Module(module, cls, "other", (Parameter(parameter, (4, 8, 16), "BF16"),))
+    assert notes(replace(TREE, modules=(*TREE.modules, own)), {}) == {}
