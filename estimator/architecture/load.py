@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from estimator.architecture.conditions import Lookup
@@ -15,6 +16,7 @@ from estimator.checkpoint.checkpoint import Tensor
 
 # Fields that bound a stack: layers beyond it are stored for others (multi-token prediction) and not built.
 _LAYERS = re.compile(r"(layers?|depth|blocks)$")
+_SHAPE = attrgetter("shape")
 
 
 class Loaded(NamedTuple):
@@ -85,7 +87,7 @@ def _convert(
     transform: Transform = parts[0][0].converter
     shapes: dict[str, list[tuple[int, ...]]] = {}
     for renamed, alike in parts:
-        shapes.setdefault(renamed.source, []).extend(tensors[stored].shape for stored in alike)
+        shapes.setdefault(renamed.source, []).extend(map(_SHAPE, map(tensors.__getitem__, alike)))
     names = tuple(stored for _, alike in parts for stored in alike)
     dtype = tensors[names[0]].dtype
     found = converted(transform, name, shapes, lookup)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -25,14 +25,17 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     more tensors than a model has.
     """
     tensors: dict[str, Tensor] = {}
+    headers: list[Mapping[str, Tensor]] = []
     checked, stored_bytes = [], 0
     for stored in files:
         header = parse_header(stored.header, file=stored.path, columns=stored.columns)
         if not header.plain_names:
             _check_names(header.tensors, stored.path)
-        if not tensors.keys().isdisjoint(header.tensors):
-            raise _in_two_files(tensors, header.tensors)
+        before = len(tensors)
         tensors |= header.tensors
+        if len(tensors) < before + len(header.tensors):
+            raise _in_two_files(headers, header.tensors)
+        headers.append(header.tensors)
         if len(tensors) > MAX_TENSORS:
             what = f"the headers up to that of {stored.path} declare {len(tensors):,} tensors."
             raise _contradiction(what, f"this is no model: {MAX_TENSORS:,} tensors are read at most")
@@ -58,9 +61,9 @@ def _check_names(names: Iterable[str], file: str) -> None:
         raise MalformedHeaderError(what, where=f"header of {file}", way_out="rename this tensor")
 
 
-def _in_two_files(tensors: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> MalformedHeaderError:
-    name = next(name for name in mine if name in tensors)
-    what = f"tensor {name[:200]!r} is in {tensors[name].file} and in {mine[name].file}."
+def _in_two_files(headers: Sequence[Mapping[str, Tensor]], mine: Mapping[str, Tensor]) -> MalformedHeaderError:
+    theirs, name = next((header, name) for name in mine for header in headers if name in header)
+    what = f"tensor {name[:200]!r} is in {theirs[name].file} and in {mine[name].file}."
     return _contradiction(what, "remove the file that does not belong")
 
 

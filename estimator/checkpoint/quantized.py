@@ -116,18 +116,19 @@ def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
 
 def _recast(stored: Mapping[str, Tensor], layout: Layout, dtype: str) -> dict[str, Tensor]:
     """Weights in their own shape under their own name: the scales left out. There may be fifty thousand of them."""
-    marker, weight = layout.marker, layout.logical
-    stems = [
-        name[: -len(marker)] for name in stored if name.endswith(marker) and name[: -len(marker)] + weight in stored
-    ]
-    names = [stem + weight for stem in stems]
+    marker, weight, end = layout.marker, layout.logical, -len(layout.marker)
+    scales = [name for name in stored if name.endswith(marker) and name[:end] + weight in stored]
+    names = [name[:end] + weight for name in scales]
     _, _, shapes, files, offsets = zip(*map(stored.__getitem__, names), strict=True) if names else ((),) * 5
     recast = map(tuple.__new__, repeat(Tensor), zip(names, repeat(dtype), shapes, files, offsets))
-    tensors = {**stored, **dict(zip(names, recast, strict=True))}
-    for part in layout.parts:
-        if part != weight:
-            for stem in stems:
-                tensors.pop(stem + part, None)
+    packed = dict(zip(names, recast, strict=True))
+    tensors = {**stored, **packed}
+    for name in scales:
+        del tensors[name]
+    others = tuple(part for part in layout.parts if part not in (weight, marker))
+    for name in [name for name in tensors if name.endswith(others)]:
+        if name.rpartition(".")[0] + weight in packed:
+            del tensors[name]
     return tensors
 
 
