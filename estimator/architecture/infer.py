@@ -6,7 +6,7 @@ In turn: run-time names (guess_names.py), the kind of each module (guess_kinds.p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from estimator.architecture.guess_kinds import (
@@ -30,18 +30,16 @@ Own = Mapping[str, Loaded]  # a module's own tensors
 _ORDER = (("conv", "patch_embed", "stem"), ("bn", "cls_token"), (), ("norm", "fc_norm"), ("downsample", "fc", "head"))
 
 
-_MOST_TENSORS = 150_000  # each may be a module or two; half a gigabyte of guesses helps nobody
+_MOST_TENSORS = 150_000
+_MOST_MODULES = 100_000  # 384 experts in 61 layers are 93,696; half a gigabyte of guesses helps nobody
 
 
 def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
     """The module tree as names and shapes suggest it; `basis` is "inferred", and a note says what was assumed.
 
-    Raises UnsupportedError for more tensors than guesses are made about.
+    Raises UnsupportedError for more tensors or modules than guesses are made about.
     """
-    if len(checkpoint.tensors) > _MOST_TENSORS:
-        what = f"{len(checkpoint.tensors):,} tensors of a class that is not known; {_MOST_TENSORS:,} are guessed about."
-        way_out = "check config.json: a class of transformers is known by its name"
-        raise UnsupportedError(what, where="architectures in config.json", way_out=way_out)
+    _check_few(checkpoint.tensors)
     modules = list(_modules(run_time_parameters(config, checkpoint.tensors), config))
     shared = with_shared(config, modules)
     architecture = config.get("architectures")
@@ -60,6 +58,25 @@ def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
         basis="inferred",
         notes=(_note(named, shared.tied, config),),
     )
+
+
+def _check_few(names: Collection[str]) -> None:
+    if len(names) > _MOST_TENSORS:
+        raise _too_many(f"{len(names):,} tensors", f"{_MOST_TENSORS:,}")
+    owners = {""}
+    for name in names:
+        owner = name.rpartition(".")[0]
+        while owner not in owners:
+            owners.add(owner)
+            owner = owner.rpartition(".")[0]
+        if len(owners) > _MOST_MODULES:
+            raise _too_many(f"more than {_MOST_MODULES:,} modules", "so many")
+
+
+def _too_many(found: str, most: str) -> UnsupportedError:
+    what = f"{found} of a class that is not known; {most} are guessed about at most."
+    way_out = "check config.json: a class of transformers is known by its name"
+    return UnsupportedError(what, where="architectures in config.json", way_out=way_out)
 
 
 def _transposed(modules: Iterable[Module]) -> Iterator[str]:
