@@ -14,6 +14,7 @@ from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
 
 MAX_TENSORS = 300_000  # of one model; the largest published ones have some 210,000
+MAX_MODULES = 250_000  # of one model, what merely holds others included; the largest have some 95,000
 _DTYPE = attrgetter("dtype")
 _LONGEST_NAME, _MOST_PARTS = 1_000, 64  # characters; the longest of a published model has some 150 in 14
 
@@ -22,7 +23,7 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     """All tensors of all files.
 
     Raises MalformedHeaderError for a header that safetensors would refuse, where two files hold the same name, and for
-    more tensors than a model has.
+    more tensors or modules than a model has.
     """
     tensors: dict[str, Tensor] = {}
     headers: list[Mapping[str, Tensor]] = []
@@ -41,10 +42,25 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
             raise _contradiction(what, f"this is no model: {MAX_TENSORS:,} tensors are read at most")
         checked.append(_checked(stored, header))
         stored_bytes += header.data_bytes
+    if "".join(tensors).count(".") > MAX_MODULES:
+        _check_modules(tensors)
     complaints, total_size = _against_index(tensors, stored_bytes, index)
     return Checkpoint(
         tensors=tensors, files=tuple(checked), bytes=stored_bytes, index_total_size=total_size, complaints=complaints
     )
+
+
+def _check_modules(names: Iterable[str]) -> None:
+    """Raises MalformedHeaderError for more modules than a model has."""
+    modules = {""}
+    for name in names:
+        module = name.rpartition(".")[0]
+        while module not in modules:
+            modules.add(module)
+            module = module.rpartition(".")[0]
+        if len(modules) > MAX_MODULES:
+            way_out = f"this is no model: {MAX_MODULES:,} modules are read at most"
+            raise _contradiction(f"the headers name more than {MAX_MODULES:,} modules.", way_out)
 
 
 def _check_names(names: Iterable[str], file: str) -> None:

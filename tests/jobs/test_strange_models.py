@@ -151,6 +151,25 @@ def test_a_file_of_another_size_is_a_mismatch(hub: StandIn, data: int) -> None:
     assert (file["expected_bytes"] - file["actual_bytes"]) == END - data
 
 
-def test_more_tensors_than_a_model_has(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("estimator.checkpoint.index.MAX_TENSORS", len(TINY) - 1)
-    assert code_of(hub, TEXT) == "malformed_header"
+MODULES = 30  # the root and model, embedding, head and norm, the list of layers; twice a layer with 11 modules in it
+UNKNOWN = with_(architectures=["Nobodys"], model_type="nobodys")
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "text", "code"),
+    [
+        pytest.param("checkpoint.index.MAX_TENSORS", len(TINY) - 1, TEXT, "malformed_header", id="tensors"),
+        pytest.param("checkpoint.index.MAX_MODULES", MODULES - 1, TEXT, "malformed_header", id="modules"),
+        pytest.param("checkpoint.index.MAX_MODULES", MODULES, TEXT, "answered", id="just so many modules"),
+        pytest.param("architecture.infer._MOST_TENSORS", len(TINY) - 1, UNKNOWN, "unsupported", id="unknown tensors"),
+        pytest.param("architecture.infer._MOST_MODULES", MODULES - 1, UNKNOWN, "unsupported", id="unknown modules"),
+        pytest.param(
+            "architecture.infer._MOST_MODULES", MODULES, UNKNOWN, "answered", id="just so many unknown modules"
+        ),
+    ],
+)
+def test_more_than_a_model_has(
+    hub: StandIn, monkeypatch: pytest.MonkeyPatch, bound: str, most: int, text: bytes, code: str
+) -> None:
+    monkeypatch.setattr(f"estimator.{bound}", most)
+    assert code_of(hub, text) == code
