@@ -47,6 +47,12 @@ def _checks(config: LoraConfig) -> tuple[Check, ...]:
             "one of " + ", ".join(TASK_TYPES),
         ),
         (
+            config.lora_dropout > 1,
+            "lora_dropout is above 1; it is a probability.",
+            "lora_dropout",
+            "between 0 and 1",
+        ),
+        (
             isinstance(config.target_parameters, str),
             "target_parameters is a text; PEFT takes a list of names and no regular expression.",
             "target_parameters",

@@ -152,14 +152,10 @@ _ITEMS: Mapping[str, type | tuple[type, ...]] = {
 def _list(name: str, value: Sequence[Any]) -> tuple[Any, ...]:
     wanted = _ITEMS.get(name, str)
     for item in value:
-        if not isinstance(item, wanted) or isinstance(item, bool):
-            raise InvalidLoraError(
-                f"{name} holds {str(item)[:_MAX_TEXT]!r}.",
-                where=name,
-                way_out="give numbers"
-                if wanted is int
-                else "give pairs of numbers"
-                if wanted is not str
-                else "give names",
-            )
+        fine = isinstance(item, wanted) and not isinstance(item, bool)
+        if fine and name == "layer_replication":
+            fine = all(isinstance(end, int) for end in item)
+        if not fine:
+            way_out = {int: "give numbers", str: "give names"}.get(wanted, "give pairs of numbers")
+            raise InvalidLoraError(f"{name} holds {str(item)[:_MAX_TEXT]!r}.", where=name, way_out=way_out)
     return tuple(value)

@@ -69,6 +69,8 @@ def test_an_endless_name_of_a_tied_module_is_one_message():
         pytest.param("layers_to_transform", ["0"], id="a text where a layer's number belongs"),
         pytest.param("layers_to_transform", {"0": 1}, id="an object where layers belong"),
         pytest.param("layer_replication", [[0]], id="half a range"),
+        pytest.param("layer_replication", [[0, [1]]], id="a list where a layer's number belongs"),
+        pytest.param("lora_dropout", 1.5, id="more than certain"),
         pytest.param("layer_replication", [[0, 10**9]], id="a billion layers"),
         pytest.param("layer_replication", [[0, 1]] * 200_000, id="two hundred thousand layers"),
         pytest.param("trainable_token_indices", [10**30], id="a token that no table has"),
