@@ -11,8 +11,9 @@ from estimator.errors import LoraSizeError
 from estimator.jobs.base import BaseCache
 from estimator.request.request import Request
 from tests.lora.judge.compare import differences
-from tests.lora.judge.draw import draw, names_of
+from tests.lora.judge.draw import draw
 from tests.lora.judge.families import DTYPES, build, classes
+from tests.lora.judge.names import names_of
 from tests.lora.judge.truth import outcome
 
 DRAWS_A_MODEL = 25
