@@ -8,6 +8,7 @@ from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.conditions import Lookup, lookup_in
+from estimator.architecture.config_fields import labels_of
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
@@ -79,16 +80,13 @@ def build(
 
 
 def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
-    """Reads the config's fields as the class would see them; `num_labels` counts `id2label` where it is not given."""
+    """Reads the config's fields as the class would see them."""
     plain = lookup_in(config, facts.defaults, facts.aliases)
 
     def lookup(path: str) -> Any:
         if path != "num_labels":
             return plain(path)
-        if num_labels is not None:
-            return num_labels
-        labels = config.get("id2label")
-        return len(labels) if isinstance(labels, Mapping) else plain(path) or 2
+        return labels_of(config, num_labels, facts.defaults.get(path) or 2)
 
     return lookup
 

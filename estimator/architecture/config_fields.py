@@ -31,7 +31,7 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
 
     def labels(section: str) -> Any:
         default = facts.get("labels", 2) if not section else 2
-        return _labels(get(config, section), num_labels, default)
+        return labels_of(get(config, section), num_labels, default)
 
     def found(path: str) -> Any:
         ignored = "ignored" in rules.get(path, ())
@@ -58,14 +58,19 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
     return lookup
 
 
-def _labels(config: Any, num_labels: int | None, default: int) -> int:
+def labels_of(config: Any, num_labels: int | None, default: Any) -> Any:
+    """How many labels: `num_labels` of the request, then of the config, then its names of labels, then the default.
+
+    transformers 5.23.0, PreTrainedConfig: a `num_labels` in config.json is set after `id2label`, and replaces it.
+    """
     if num_labels is not None:
         return num_labels
     if not isinstance(config, Mapping):
         return default
-    labels = config.get("id2label")
-    count = config.get("num_labels", default)
-    return len(labels) if isinstance(labels, Mapping) else count
+    labels, said = config.get("id2label"), config.get("num_labels")
+    if said is not None:
+        return said
+    return len(labels) if isinstance(labels, Mapping) else default
 
 
 def get(config: Any, path: str) -> Any:
@@ -78,9 +83,12 @@ def get(config: Any, path: str) -> Any:
 
 
 def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises Unfit where a field is there whose effect is not known: an older one that no formula explains, or a
-    tower's fields at the top of an old config, where which the class takes over was not tried.
+    """Raises Unfit where a field is there whose effect is not known: an older one that no formula explains, a list of
+    objects, or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
+    for path, value in config.items():
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            raise Unfit(f"what {path} decides is not known")
     for path in facts.get("unknown", ()):
         if get(config, path) not in (MISSING, None):
             raise Unfit(f"what {path} decides is not known")

@@ -31,7 +31,7 @@ class Unfit(ValueError):
 
 
 class NoNumber(Unfit):
-    """A text, list or switch stands in config.json where a number belongs."""
+    """A text, list, object or switch stands in config.json where a number belongs."""
 
 
 Value = Callable[[Lookup, Place], Any]
@@ -153,7 +153,7 @@ def _leaf(token: str) -> Value:
 
 def _number(path: str, value: Any) -> Any:
     """A number, or None, which equals no number and can't be reckoned with."""
-    if value is None or isinstance(value, (int, float)):
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return value
     raise NoNumber(f"{path} is {str(value)[:80]!r}")
 

@@ -206,12 +206,13 @@ def _tree(model: _Model, grower: _Grower) -> ModuleTree:
     said = model.said
     here = {module.name for module in grower.modules}
     names = [f"{m.name}.{p.name}".lstrip(".") for m in grower.modules for p in m.parameters]
+    tied = _ties(model, names)
     tie = None if said.tie_word_embeddings is None else bool(model.lookup("tie_word_embeddings"))
     return ModuleTree(
         architecture=model.name,
         config=model.config,
-        modules=tuple(grower.modules),
-        tied=_ties(model, names),
+        modules=_of_one_shape(grower.modules, tied),
+        tied=tied,
         input_embedding=_embedding("in", model, here),
         output_embedding=_embedding("out", model, here),
         one_embedding=tuple(name for name in said.one_embedding if name in here),
@@ -224,6 +225,20 @@ def _tree(model: _Model, grower: _Grower) -> ModuleTree:
         is_composite=said.is_composite,
         shapes="config",
     )
+
+
+def _of_one_shape(modules: Sequence[Module], tied: Mapping[str, str]) -> tuple[Module, ...]:
+    """The modules with tied parameters as large as the one that takes their place (`PreTrainedModel.tie_weights`)."""
+    shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
+    other = {name for name, source in tied.items() if shapes[name] != shapes[source]}
+    if not other:
+        return tuple(modules)
+
+    def of(module: Module, parameter: Parameter) -> Parameter:
+        name = f"{module.name}.{parameter.name}".lstrip(".")
+        return parameter._replace(shape=shapes[tied[name]]) if name in other else parameter
+
+    return tuple(m._replace(parameters=tuple(of(m, p) for p in m.parameters)) for m in modules)
 
 
 def _of_all(field: str, model: _Model) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ FACTS = {
         pytest.param({"head": 9}, "head", 4, id="what the class computes in any case"),
         pytest.param({}, "num_labels", 3, id="labels by the class's default"),
         pytest.param({"id2label": {"0": "a"}}, "num_labels", 1, id="labels by their names"),
+        pytest.param({"id2label": {"0": "a"}, "num_labels": 5}, "num_labels", 5, id="labels by their number"),
     ],
 )
 def test_fields(config, path, value):
@@ -44,6 +45,8 @@ def test_two_names_of_a_field_that_disagree_are_refused():
 
 
 def test_a_field_of_unknown_effect_is_refused():
-    check_nesting(FACTS, {"layout": None})
+    check_nesting(FACTS, {"layout": None, "limits": [0.0, {"__float__": "Infinity"}]})
     with pytest.raises(Unfit, match="layout"):
         check_nesting(FACTS, {"layout": [1]})
+    with pytest.raises(Unfit, match="parts"):
+        check_nesting(FACTS, {"parts": [{"type": "1d"}]})
