@@ -14,6 +14,7 @@ from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
 
 MAX_TENSORS = 300_000  # of one model; the largest published ones have some 210,000
+MAX_NAMES = 20_000_000  # characters of all names together; the largest have some 14 million
 MAX_MODULES = 250_000  # of one model, what merely holds others included; the largest have some 95,000
 _DTYPE = attrgetter("dtype")
 _LONGEST_NAME, _MOST_PARTS = 1_000, 64  # characters; the longest of a published model has some 150 in 14
@@ -23,7 +24,7 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     """All tensors of all files.
 
     Raises MalformedHeaderError for a header that safetensors would refuse, where two files hold the same name, and for
-    more tensors or modules than a model has.
+    more tensors, modules or names than a model has.
     """
     tensors: dict[str, Tensor] = {}
     headers: list[Mapping[str, Tensor]] = []
@@ -42,7 +43,10 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
             raise _contradiction(what, f"this is no model: {MAX_TENSORS:,} tensors are read at most")
         checked.append(_checked(stored, header))
         stored_bytes += header.data_bytes
-    if "".join(tensors).count(".") > MAX_MODULES:
+    names = "".join(tensors)
+    if len(names) > MAX_NAMES:
+        raise _contradiction(f"the tensors' names have {len(names):,} characters.", "this is no model: shorten them")
+    if names.count(".") > MAX_MODULES:
         _check_modules(tensors)
     complaints, total_size = _against_index(tensors, stored_bytes, index)
     return Checkpoint(

@@ -159,6 +159,7 @@ UNKNOWN = with_(architectures=["Nobodys"], model_type="nobodys")
     ("bound", "most", "text", "code"),
     [
         pytest.param("checkpoint.index.MAX_TENSORS", len(TINY) - 1, TEXT, "malformed_header", id="tensors"),
+        pytest.param("checkpoint.index.MAX_NAMES", len("".join(TINY)) - 1, TEXT, "malformed_header", id="names"),
         pytest.param("checkpoint.index.MAX_MODULES", MODULES - 1, TEXT, "malformed_header", id="modules"),
         pytest.param("checkpoint.index.MAX_MODULES", MODULES, TEXT, "answered", id="just so many modules"),
         pytest.param("architecture.infer._MOST_TENSORS", len(TINY) - 1, UNKNOWN, "unsupported", id="unknown tensors"),
