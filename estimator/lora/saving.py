@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from estimator.lora.index import TreeIndex
+from estimator.lora.input_embedding import input_embedding
 from estimator.lora.runtime import ADAPTER, OUTER, SAVED, Leaf, Node, child_of, get_submodule, named_modules, state_dict
 from estimator.lora.tensors import SavedTensor, saved_name
 from estimator.lora.ties import NO_EMBEDDING
@@ -94,11 +95,11 @@ def _wrappers(root: Node, state: State) -> State:
 def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> State:
     """The input and the output embedding: base layers of targeted ones, else all that stands in their place."""
     kept: State = {}
-    owner = _asked(root)
-    if get_submodule(owner, index.tree.input_embedding or "") is None:
+    owner, head = _asked(root), index.tree.output_embedding
+    embedding = input_embedding(owner, index.tree)
+    if embedding is None:
         raise SavingError(f"{NO_EMBEDDING}, once a layer stands around it")
-    for module in (index.tree.input_embedding, index.tree.output_embedding):
-        layer = get_submodule(owner, module) if module is not None else None
+    for layer in (embedding, get_submodule(owner, head) if head is not None else None):
         base = child_of(layer, "base_layer") if layer is not None else None
         if layer is None or (targeted and not _is_plain(base)):
             continue

@@ -14,8 +14,9 @@ from dataclasses import replace
 from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
+from estimator.lora.input_embedding import input_embedding
 from estimator.lora.match import EMBEDDING_LAYER_NAMES
-from estimator.lora.runtime import Node, get_submodule, leaves, state_dict
+from estimator.lora.runtime import Node, leaves, state_dict
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import Pattern, fullmatching, is_plain, matching
 
@@ -62,7 +63,13 @@ def tied_at_run_time(index: TreeIndex, root: Node) -> list[str]:
     """The same names once layers and wrappers stand around modules: `lm_head.base_layer` for a head that is adapted."""
     if not tied_with_embedding(index):
         return []
-    embedding = get_submodule(root, index.tree.input_embedding)
+    embedding = input_embedding(root, index.tree)
+    if embedding is None:
+        raise InvalidLoraError(
+            f"{NO_EMBEDDING}, once a layer stands around it, and PEFT asks for it.",
+            where="trainable_token_indices",
+            way_out="leave it out, or adapt less around the embedding",
+        )
     own = {id(leaf) for leaf in leaves(embedding)}
     candidates = [name for name, leaf in state_dict(root).items() if leaf.parameter and id(leaf) in own]
     at_run_time = {_BASE_LAYER.sub("", name): name for name in candidates}

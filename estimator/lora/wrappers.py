@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.facts import containers
 from estimator.lora.index import TreeIndex
+from estimator.lora.input_embedding import input_embedding
 from estimator.lora.runtime import (
     ADAPTER,
     SAVED,
@@ -103,7 +104,7 @@ def tie_saved_modules(root: Node, index: TreeIndex, names: Sequence[str]) -> Non
     """modules_to_tie: a Linear without bias around the very weight of the embedding's copy."""
     if not names:
         return
-    embedding = get_submodule(root, index.tree.input_embedding or "")
+    embedding = input_embedding(root, index.tree)
     if embedding is None or embedding.role != SAVED:
         raise InvalidLoraError(
             f"ensure_weight_tying takes {index.tree.input_embedding}, the input embedding, out of modules_to_save "
@@ -159,7 +160,7 @@ def train_tokens(root: Node, index: TreeIndex, config: LoraConfig) -> None:
     for name, rows in layers.items():
         if name not in skipped and not set_trainable(root, [name], TOKENS, _tokens_wrap(rows), where):
             raise _refused(where, f"no module is called {name[:80]}")
-    embedding = get_submodule(root, index.tree.input_embedding or "")
+    embedding = input_embedding(root, index.tree)
     tied = ties_words(index.tree) and embedding is not None and embedding.role == TOKENS
     if not tied or (differ and not config.ensure_weight_tying):
         return
@@ -204,10 +205,9 @@ def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
 
 def _embedding_name(index: TreeIndex, root: Node) -> str:
     """Where the input embedding is at run time: in a copy where a module around it is saved whole."""
-    name = index.tree.input_embedding
-    if name is None:
+    if index.tree.input_embedding is None:
         raise _refused("trainable_token_indices", NO_EMBEDDING)
-    embedding = get_submodule(root, name)
+    embedding = input_embedding(root, index.tree)
     return next((name for name, node in named_modules(root) if node is embedding), "embed_tokens")
 
 

@@ -136,6 +136,33 @@ def test_an_embedding_that_holds_the_adapted_module_is_saved_with_its_base_layer
     }
 
 
+COMPOSITE = replace(
+    TREE,
+    modules=tuple(
+        m._replace(name=f"language_{m.name}" if m.name.startswith("model") else m.name) for m in TREE.modules
+    ),
+    input_embedding="language_model.embed_tokens",
+    output_embedding=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("tree", "config", "name"),
+    [
+        pytest.param(TREE, ["model", "embed_tokens"], "model.embed_tokens.modules_to_save.weight", id="an attribute is read"),
+        pytest.param(COMPOSITE, ["language_model", "embed_tokens"],
+                     "language_model.modules_to_save.default.embed_tokens.weight", id="a part is asked"),
+    ],
+)  # fmt: skip
+def test_whose_embedding_is_saved_where_a_copied_part_has_one_copied_again(tree, config, name):
+    found = adapt(
+        tree,
+        from_mapping({"modules_to_save": config, "target_modules": [], "target_parameters": ["v_proj.weight"]}),
+        save_embedding_layers="yes",
+    )
+    assert name in names(found), names(found)
+
+
 def test_one_more_token_saves_both_embeddings():
     found = adapt(TREE, from_mapping({}), vocab_size=ROWS + 1)
     assert {t.name: t.shape for t in found.tensors if t.part == "embeddings"} == {
