@@ -49,8 +49,8 @@ def shown_layouts(config: Mapping[str, Any], names: Iterable[str]) -> list[Layou
     for layout in LAYOUTS:
         if layout.classes and not re.fullmatch(layout.classes, cls):
             continue
-        first = [next(filter(None, (re.match(need, name) for name in templates)), None) for need in layout.needs]
-        if None in first or any(re.match(layout.lacks, name) for name in templates):
+        first = [next(filter(None, map(re.compile(need).match, templates)), None) for need in layout.needs]
+        if None in first or any(map(re.compile(layout.lacks).match, templates)):
             continue
         base = f"{first[0][1]}." if first[0].re.groups and first[0][1] else ""
         renames = tuple(
