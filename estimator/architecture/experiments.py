@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -55,6 +56,7 @@ class Experiments:
         self.tried: dict[str, list[Any]] = {}  # values of a field with which the class could be built
         self.free: set[str] = set()  # texts, or fields that are empty, where any text does as well
         self.builds: list[Build] = []
+        self.beside: list[Build] = []  # what a switch wants beside it, without the switch: which of both shows
         self.fresh: list[Build] = []
         self._number = 0
 
@@ -68,8 +70,9 @@ class Experiments:
         if first is None:
             raise RuntimeError("the base does not build")
         self.builds.append(first)
-        if base != bare and (one := self.build(bare)) is not None:
-            self.builds.append(one)
+        for fields in (*(() if base == bare else (bare,)), *self._without_a_tower(base)):
+            if (one := self.build(fields)) is not None:
+                self.builds.append(one)
         effective = []
         changes = self._changes(base)
         for path, values in changes.items():
@@ -79,10 +82,14 @@ class Experiments:
             tried = ((value, self._switched(base, path, value)) for value in values)
             built = [(value, one) for value, one in tried if one]
             self.tried.setdefault(".".join(path), []).extend(value for value, _ in built)
-            for value, one in _kept([(value, one) for value, one in built if _differ(one, first)]):
+            shown = [(value, one) for value, one in built if _differ(one, first)]
+            for value, one in _kept(shown):
                 self.builds.append(one)
                 effective.append((path, value, one.fields))
                 self.free.discard(".".join(path))
+            if shown:  # what does nothing tells what it is that does
+                self.builds += [one for value, one in built if _is_word(value) and not _differ(one, first)]
+        self.builds += self.beside
         for fields in shortened(self.name, base):
             if (one := self.build(fields)) is not None:
                 self.builds.append(one)
@@ -135,20 +142,37 @@ class Experiments:
         """The base with a field set anew; a switch that wants numbers or another switch beside it is given them."""
         for made in self.taken.effects.get(".".join(path), ()):
             base = without(base, made.split("."))
-        fields = tiny.changed(base, path, value)
-        one = self.build(fields)
-        if one is None and value is True:
-            for other, number in tiny.absent_numbers(tiny.make(self.name, base), path[:-1]):
-                fields = tiny.changed(fields, other, number)
-            one = self.build(fields)
+        one = self.build(tiny.changed(base, path, value))
         if one is None and isinstance(value, bool):
-            section = tiny.make(self.name, base)
-            for key in path[:-1]:
-                section = getattr(section, key)
-            for key, other in vars(section).items():
-                if isinstance(other, bool) and one is None and ".".join([*path[:-1], key]) in self.reads:
-                    one = self.build(tiny.changed(tiny.changed(base, path, value), (*path[:-1], key), not other))
+            for beside in self._company(base, path, value):
+                one = self.build(tiny.changed(beside, path, value))
+                if one is not None:
+                    alone = self.build(beside)
+                    self.beside += [] if alone is None else [alone]
+                    break
         return one
+
+    def _without_a_tower(self, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The base without one of the towers that the class may have: which of them shows."""
+        for key in (key for key, value in base.items() if isinstance(value, Mapping)):
+            fields = {other: value for other, value in base.items() if other != key}
+            with contextlib.suppress(Exception):  # a section that the class can't do without
+                if getattr(tiny.make(self.name, fields), key, 0) is None:
+                    yield fields
+
+    def _company(self, base: Mapping[str, Any], path: tuple[str, ...], value: bool) -> Iterator[dict[str, Any]]:
+        """The base with what a switch may want beside it: numbers where there are none, each other switch turned."""
+        section = tiny.make(self.name, base)
+        if value:
+            fields = dict(base)
+            for other, number in tiny.absent_numbers(section, path[:-1]):
+                fields = tiny.changed(fields, other, number)
+            yield fields
+        for key in path[:-1]:
+            section = getattr(section, key)
+        for key, other in vars(section).items():
+            if isinstance(other, bool) and ".".join([*path[:-1], key]) in self.reads:
+                yield tiny.changed(base, (*path[:-1], key), not other)
 
     def _changes(self, base: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
         """Other values of the fields that the model reads, or that other fields are made of."""
@@ -218,6 +242,10 @@ class Experiments:
 
 
 _PROBE = "a text of no meaning"
+
+
+def _is_word(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str))
 
 
 def _is_text(value: Any) -> bool:

@@ -133,6 +133,19 @@ def test_the_same_tree_has_no_difference():
     assert compare(replace(tree, shapes="headers"), tree) == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "parameters"),
+    [
+        pytest.param({}, 124_697_433, id="an encoder"),
+        pytest.param({"is_decoder": True}, 124_697_433, id="a decoder alone"),
+        pytest.param({"is_decoder": True, "add_cross_attention": True}, 153_064_281, id="a decoder beside an encoder"),
+    ],
+)
+def test_of_two_switches_the_one_that_adds_modules_counts(fields, parameters):
+    roberta = {"model_type": "roberta", "architectures": ["RobertaForCausalLM"], "type_vocab_size": 1}
+    assert count(from_config({**roberta, "vocab_size": 50265, "max_position_embeddings": 514, **fields})) == parameters
+
+
 def test_a_tied_parameter_is_as_large_as_the_one_that_takes_its_place():
     tree = from_config(
         {"architectures": ["UdopForConditionalGeneration"], "model_type": "udop", "relative_attention_num_buckets": 16}
