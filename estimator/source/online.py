@@ -23,7 +23,7 @@ from estimator.source.found import Found, StoredFile
 from estimator.source.hub_notes import notes_about, nothing_here
 from estimator.source.listing import list_files, other_weights, weight_files
 from estimator.source.metadata_endpoint import MAX_BYTES, described
-from estimator.source.place import DEFAULT_REVISION, Place, is_commit
+from estimator.source.place import DEFAULT_REVISION, Place, is_commit, is_id
 from estimator.source.ranges import MAX_HEADERS_BYTES, read_headers
 from estimator.source.refusals import is_missing_entry, refusal
 from estimator.source.shard_names import check_against_list, shards_of
@@ -118,7 +118,7 @@ def ask_head(line: Line, place: Place, name: str, *, limit: int = MAX_CONFIG_BYT
 def _renamed(place: Place, location: str | None) -> str | None:
     """The id that a redirect from one repository to another leads to."""
     match = re.match(re.escape(place.endpoint) + r"/([\w.-]+(?:/[\w.-]+)?)/resolve/", location or "")
-    return match[1] if match and match[1] != place.id and not match[1].startswith("api/") else None
+    return match[1] if match and match[1] != place.id and not match[1].startswith("api/") and is_id(match[1]) else None
 
 
 def file_text(line: Line, head: Head, limit: int) -> bytes | None:

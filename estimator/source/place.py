@@ -21,6 +21,11 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
+def is_id(text: str) -> bool:
+    """Whether a repository of the Hub can be called so."""
+    return _ID.fullmatch(text) is not None and "--" not in text and ".." not in text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     endpoint: str
@@ -67,7 +72,7 @@ def place_of(endpoint: str, id_: str, revision: str | None, subfolder: str | Non
 
     Raises NotFoundError for what can be no id or no revision, UsageError for a folder outside.
     """
-    if not _ID.fullmatch(id_) or "--" in id_ or ".." in id_:
+    if not is_id(id_):
         way_out = "give it as org/name"
         raise NotFoundError(f"{plain(id_, 100)!r} can be no repository of the Hub.", where="--model", way_out=way_out)
     revision = revision or DEFAULT_REVISION

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -16,7 +17,9 @@ from estimator.source.plain import plain
 
 _MAX_ADDRESS = 8_192  # characters
 _PORTS = {"http": 80, "https": 443}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Where the last 32 bits are an IPv4 address: NAT64 (RFC 6052), translated (RFC 2765), compatible (RFC 4291).
+_AROUND_IPV4 = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")]
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -41,6 +44,27 @@ def redirected(url: str, location: str, endpoint: str) -> str:
     return target
 
 
+def watching(host: str, url: str, endpoint: str) -> Callable[[str, Mapping[str, Any]], None]:
+    """What hears how the connection to `host` for `url` is made (httpcore's `trace`).
+
+    A name may lead elsewhere when the connection looks it up once more. Raises NetworkError where it leads inside.
+    """
+    to_host = False
+
+    def hear(event: str, told: Mapping[str, Any]) -> None:
+        nonlocal to_host
+        if event == "connection.connect_tcp.started":
+            to_host = told["host"] == host  # and not to a proxy
+        elif event == "connection.connect_tcp.complete" and to_host:
+            stream = told["return_value"]
+            reason = _too_near({_kind(stream.get_extra_info("server_addr")[0])}, endpoint)
+            if reason:
+                stream.close()
+                raise _refused(endpoint, url, reason)
+
+    return hear
+
+
 def _fault(target: str, parts: SplitResult, url: str) -> str | None:
     if len(target) > _MAX_ADDRESS:
         return f"an address of {len(target):,} characters"
@@ -55,7 +79,12 @@ def _fault(target: str, parts: SplitResult, url: str) -> str | None:
 
 def _inside(parts: SplitResult, endpoint: str) -> str | None:
     """A reason where the host is nearer to the reader than the Hub itself is: its own machine or its network."""
-    reach = _reach(parts.hostname or "")
+    return _too_near(_reach(parts.hostname or ""), endpoint)
+
+
+def _too_near(reach: set[str], endpoint: str) -> str | None:
+    if reach <= {"global"}:
+        return None
     nearer = reach - {"global"} - _reach(urlsplit(endpoint).hostname or "")
     nearer |= reach & {"link-local"}
     return f"it leads to a {sorted(nearer)[0]} address" if nearer else None
@@ -67,23 +96,24 @@ def _reach(host: str) -> set[str]:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError):
         return set()
-    return {_kind(str(address).partition("%")[0]) for address in found}
+    return {_kind(str(address)) for address in found}
 
 
 def _kind(address: str) -> str:
-    ip = _inner(ipaddress.ip_address(address))
-    if ip.is_loopback or ip.is_unspecified:
+    whole = ipaddress.ip_address(address.partition("%")[0])
+    ip = _inner(whole)
+    if any(one.is_loopback or one.is_unspecified for one in (whole, ip)):
         return "loopback"
     if ip.is_link_local:
         return "link-local"
-    return "global" if ip.is_global and not ip.is_multicast else "private"
+    return "global" if ip.is_global and not ip.is_multicast and ip not in _LOCAL_NAT64 else "private"
 
 
 def _inner(ip: Any) -> Any:
-    """The IPv4 address that an IPv6 address stands for: mapped, of 6to4, or behind a NAT64 (RFC 6052)."""
+    """The IPv4 address that an IPv6 address stands for: mapped, of 6to4, or in the last bits of one."""
     if ip.version == 4:
         return ip
-    if ip in _NAT64:
+    if any(ip in network for network in _AROUND_IPV4):
         return ipaddress.ip_address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour or ip
 

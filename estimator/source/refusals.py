@@ -91,6 +91,4 @@ def _said(line: Line, answer: Answer) -> str:
             words = error if isinstance(error, str) else ""
         except (ValueError, RecursionError):
             words = ""
-    if line.token:
-        words = words.replace(line.token, "<token>")
-    return plain(words.strip().rstrip("."), 160)
+    return plain(line.silent(words).strip().rstrip("."), 160)

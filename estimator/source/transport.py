@@ -6,6 +6,7 @@ endpoint's origin alone, a body is read up to a limit and unpacked up to the sam
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import zlib
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 from estimator.errors import NetworkError, UsageError
 from estimator.source.plain import plain
-from estimator.source.redirects import origin, redirected
+from estimator.source.redirects import origin, redirected, watching
 from estimator.source.retries import patience
 from estimator.source.side_by_side import out_of_time
 
@@ -28,6 +29,7 @@ MAX_ERROR_BYTES = 65_536
 _STALL_SECONDS = 10.0  # as huggingface_hub's HF_HUB_DOWNLOAD_TIMEOUT
 _ATTEMPTS = 3
 _GZIP = b"\x1f\x8b"
+_ESCAPED = re.compile(r"\\u00([2-7][0-9A-Fa-f])")
 ASKED = threading.Event()  # set when a request is on its way
 _SENT = "http11.send_request_headers.complete"  # httpcore's name of that moment
 _OF_THE_HUB = ("x-repo-commit", "x-linked-size", "x-error-code")
@@ -54,6 +56,10 @@ class Line:
     token: str | None
     deadline: float  # of time.monotonic
     user_agent: str
+
+    def silent(self, text: str) -> str:
+        """A server's words without the token, should it have repeated it."""
+        return text.replace(self.token, "<token>") if self.token else text
 
 
 def get(
@@ -105,7 +111,7 @@ def _follow(line: Line, url: str, limit: int, span: tuple[int, int] | None, foll
             target = _target(line, url, response)
             if target is None or not follow:
                 body = _body(line, response, limit, span)
-                if line.token and response.status_code < 300 and line.token.encode() in body:
+                if line.token and response.status_code < 300 and _repeats(line.token, body):
                     raise _repeated(url)
                 return Answer(response.status_code, response.headers, said, body, url, target)
             _body(line, response, MAX_ERROR_BYTES, None)  # read to its end, so that the connection serves the next hop
@@ -138,6 +144,15 @@ def _check_silent(line: Line, headers: Iterable[tuple[str, str]], url: str) -> N
         raise _repeated(url)
 
 
+def _repeats(token: str, body: bytes) -> bool:
+    """Whether a body holds the token, as it is or in JSON's escapes."""
+    return token.encode() in body or (b"\\u00" in body and token in _unescaped(body))
+
+
+def _unescaped(body: bytes) -> str:
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), body.decode("latin-1"))
+
+
 def _repeated(url: str) -> NetworkError:
     what = "the answer repeats the token that was sent, so it is not read."
     return NetworkError(what, where=shown(url), way_out="check HF_ENDPOINT; the Hub itself never does so")
@@ -165,7 +180,8 @@ def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | N
     headers = {"user-agent": line.user_agent, "accept-encoding": "gzip", "accept": "*/*"}
     if span is not None:
         headers |= {"range": f"bytes={span[0]}-{span[1]}", "accept-encoding": "identity"}
-    if line.token and origin(url) == origin(line.endpoint):
+    elsewhere = origin(url) != origin(line.endpoint)
+    if line.token and not elsewhere:
         headers["authorization"] = f"Bearer {line.token}"
     patience_seconds = max(0.1, min(_STALL_SECONDS, line.deadline - time.monotonic()))
     try:
@@ -173,9 +189,12 @@ def _send(client: httpx2.Client, line: Line, url: str, span: tuple[int, int] | N
             "GET", url, headers=headers, timeout=patience_seconds, extensions={"trace": _on_the_way}
         )
         request.headers.pop("cookie", None)  # a host's cookies would go to its other ports too
+        if elsewhere:
+            request.extensions["trace"] = watching(request.url.raw_host.decode("ascii"), url, line.endpoint)
         return client.send(request, stream=True, follow_redirects=False)
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, ValueError) as error:
-        what = f"no request can be made of this address: {plain(error, 120)}."
+        reason = "its host can be no name" if isinstance(error, UnicodeError) else plain(error, 120)
+        what = f"no request can be made of this address: {reason}."
         raise NetworkError(
             what, where=shown(url), way_out="check HF_ENDPOINT, the proxy's address and the token"
         ) from error
@@ -188,10 +207,11 @@ def _on_the_way(event: str, _: Mapping[str, Any]) -> None:
 
 def _body(line: Line, response: httpx2.Response, limit: int, span: tuple[int, int] | None) -> bytes:
     """The body; of a whole file where a part was asked, no more than up to that part's end."""
-    limit = limit if response.status_code < 400 else MAX_ERROR_BYTES
+    no_answer = response.status_code >= 300
+    limit = MAX_ERROR_BYTES if no_answer else limit
     enough = span[1] + 1 if span and response.status_code == 200 else None
     length = response.headers.get("content-length", "")
-    if enough is None and length.isdigit() and len(length) < 20 and int(length) > limit and response.status_code < 400:
+    if enough is None and length.isdigit() and len(length) < 20 and int(length) > limit and not no_answer:
         raise _too_long(response, limit)
     body = bytearray()
     for piece in _unpacked(response, limit + 1):
@@ -201,7 +221,7 @@ def _body(line: Line, response: httpx2.Response, limit: int, span: tuple[int, in
         if enough is not None and len(body) >= enough:
             return bytes(body[span[0] : enough])  # type: ignore[index]
         if len(body) > limit:
-            if response.status_code >= 400:
+            if no_answer:
                 break
             raise _too_long(response, limit)
     return bytes(body[span[0] :] if enough is not None else body)  # type: ignore[index]
@@ -242,7 +262,7 @@ def _too_long(response: httpx2.Response, limit: int) -> TooLong:
 def _unreached(line: Line, url: str, fault: Exception | None) -> NetworkError:
     if time.monotonic() >= line.deadline - 0.1:
         return out_of_time()
-    reason = plain(fault, 120).rstrip(".") or type(fault).__name__
+    reason = plain(line.silent(str(fault)), 120).rstrip(".") or type(fault).__name__
     what = f"the Hub was not reached: {reason}."
     way_out = "check the network, HF_ENDPOINT and the proxy; --offline answers from what is cached"
     return NetworkError(what, where=shown(url), way_out=way_out)

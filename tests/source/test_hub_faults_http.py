@@ -12,7 +12,8 @@ import pytest
 
 from estimator.errors import GatedError, LoraSizeError, MalformedConfigError, NetworkError, NotFoundError
 from tests.hub.checks import CONFIG_TEXT, RIGHT, check, row
-from tests.hub.faults import JSON, go_to, header, raw, refuse, say
+from tests.hub.faults import JSON, changed, go_to, header, raw, refuse, say
+from tests.hub.models import COMMIT
 from tests.hub.standin import Fault, Handler, StandIn
 
 
@@ -27,6 +28,22 @@ def ever_further(handler: Handler, right: Callable[[], None]) -> None:
 
 def answer(*lines: bytes, body: bytes = b"{}", status: bytes = b"200 OK") -> Fault:
     return raw(b"\r\n".join([b"HTTP/1.1 " + status, *lines, b"", body]))
+
+
+def with_a_long_body(status: int, headers: dict[str, object], body: bytes) -> tuple[int, dict[str, object], bytes]:
+    return status, {**headers, "Content-Encoding": "gzip"}, gzip.compress(b"a" * 50_000_000)
+
+
+def renamed_to(id_: str) -> Fault:
+    """Leads to the same file of another repository, which answers with the config itself."""
+
+    def fault(handler: Handler, right: Callable[[], None]) -> None:
+        if "/org/tiny/" in handler.path:
+            handler.reply(307, {"Location": f"{handler.hub.endpoint}/{id_}/resolve/main/config.json"})
+        else:
+            handler.reply(200, {**JSON, "X-Repo-Commit": COMMIT}, CONFIG_TEXT)
+
+    return fault
 
 
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -88,6 +105,11 @@ REDIRECTS = [
     row("resolve config", go_to("http:///x"), NotFoundError, id="to this host, spelled oddly"),
     row("resolve config", go_to("//no.such.host.invalid/x"), NetworkError, id="to a host that is none"),
     row("resolve config", go_to("http://no.such.host.invalid/", 305), NetworkError, id="through a proxy"),
+    row("resolve config", go_to("http://a..b/"), NetworkError, "can be no name", id="to a host with an empty part"),
+    row("resolve config", go_to(f"http://{'a' * 64}.invalid/"), NetworkError, "can be no name", id="to a long host"),
+    row("resolve config", changed(with_a_long_body), RIGHT, id="a redirect with 50 MB behind it, packed"),
+    row("resolve config", renamed_to("a--b/c"), RIGHT, id="renamed to what no repository is called"),
+    row("resolve config", renamed_to("x/.."), NotFoundError, id="renamed to what lies above"),
     row(
         "resolve config",
         raw("HTTP/1.1 302 X\r\nLocation: http://exämple.invalid/\u202e\r\nContent-Length: 0\r\n\r\n".encode()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,19 @@ import pytest
 from estimator.errors import (
     GatedError,
     LoraSizeError,
+    NetworkError,
     NotFoundError,
     UsageError,
 )
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
-from tests.hub.faults import go_to, header, refuse
+from tests.hub.faults import go_to, header, refuse, say
 from tests.hub.models import (
     TINY,
     tiny_sharded,
     tiny_single,
 )
-from tests.hub.standin import TOKEN, StandIn
+from tests.hub.standin import TOKEN, Fault, Handler, StandIn
 
 
 def everything_kept(folder: Path) -> bytes:
@@ -71,6 +73,39 @@ def test_a_server_that_echoes_the_token_does_not_get_it_printed(hub: StandIn) ->
     assert "<token>" in caught.value.what
 
 
+def _echo(form: bytes) -> Fault:
+    """A server that puts what it was sent into its answer's frame, where `%s` stands."""
+
+    def fault(handler: Handler, right: Callable[[], None]) -> None:
+        handler.wfile.write(form % handler.headers["Authorization"].split()[1].encode())
+        handler.close_connection = True
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(b"NOHTTP %s\r\n\r\n", id="status line"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n", id="header line"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n", id="length of a chunk"),
+    ],
+)
+def test_an_answer_that_is_no_http_does_not_get_the_token_printed(hub: StandIn, form: bytes) -> None:
+    hub.faults["cached config"] = _echo(form)
+    with pytest.raises(NetworkError) as caught:
+        find_on_hub("org/tiny", token=TOKEN)
+    assert TOKEN not in caught.value.what
+    assert "<token>" in caught.value.what
+
+
+def test_a_config_that_repeats_the_token_in_escapes_is_not_read(hub: StandIn) -> None:
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in TOKEN)
+    hub.faults["cached config"] = say(b'{"architectures":["%s"]}' % escaped.encode())
+    with pytest.raises(NetworkError, match="repeats the token"):
+        find_on_hub("org/tiny", token=TOKEN)
+
+
 @pytest.mark.parametrize("token", ["hf_a\r\nX-Evil: 1", "hf_\u00e9", "hf a"])
 def test_a_token_that_is_none(hub: StandIn, token: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -114,3 +149,11 @@ def test_another_port_of_the_hubs_host_is_a_stranger(hub: StandIn) -> None:
     at_cdn = [seen for seen in hub.seen if seen.server == "cdn"]
     assert at_cdn
     assert not any("authorization" in map(str.lower, seen.headers) for seen in at_cdn)
+
+
+def test_where_a_name_leads_is_looked_at_before_anything_is_sent(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("estimator.source.redirects._inside", lambda parts, endpoint: None)
+    monkeypatch.setattr("estimator.source.redirects._kind", lambda address: "link-local")
+    with pytest.raises(NetworkError, match="link-local"):
+        find_on_hub("org/single")
+    assert not any(seen.server == "cdn" for seen in hub.seen)

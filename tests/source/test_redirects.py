@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from estimator.errors import NetworkError
-from estimator.source.redirects import redirected
+from estimator.source.redirects import redirected, watching
 
 HUB = "https://huggingface.co"
 ADDRESSES = {
@@ -74,6 +74,9 @@ def test_followed(url: str, location: str, target: str) -> None:
         pytest.param("https://[::ffff:10.0.0.1]/a", "private", id="a private network in IPv6"),
         pytest.param("https://[64:ff9b::a00:1]/a", "private", id="a private network behind a NAT64"),
         pytest.param("https://[64:ff9b::a9fe:a9fe]/a", "link-local", id="a cloud's metadata behind a NAT64"),
+        pytest.param("https://[64:ff9b:1::a00:1]/a", "private", id="a private network behind a NAT64 of its own"),
+        pytest.param("https://[::a9fe:a9fe]/a", "link-local", id="a cloud's metadata in an IPv6 that is compatible"),
+        pytest.param("https://[::ffff:0:a9fe:a9fe]/a", "link-local", id="a cloud's metadata, translated"),
         pytest.param("https://[2002:a00:1::]/a", "private", id="a private network in 6to4"),
         pytest.param("https://[::]/a", "loopback", id="no address in IPv6"),
         pytest.param("https://[fc00::1]/a", "private", id="a private network of IPv6"),
@@ -105,3 +108,36 @@ def test_a_mirror_inside_a_network_may_lead_to_its_neighbours_but_not_to_this_ma
     for location in ("https://localhost/x", "https://metadata.internal/x"):
         with pytest.raises(NetworkError):
             redirected(f"{mirror}/a", location, mirror)
+
+
+@pytest.mark.parametrize(
+    ("connects_to", "address", "refused"),
+    [
+        pytest.param("cdn-lfs.hf.co", "18.160.143.1", None, id="outside"),
+        pytest.param("cdn-lfs.hf.co", "10.0.0.7", "private", id="inside"),
+        pytest.param("cdn-lfs.hf.co", "::1", "loopback", id="this machine"),
+        pytest.param("cdn-lfs.hf.co", "fe80::1%eth0", "link-local", id="a neighbour"),
+        pytest.param("proxy.corp", "10.0.0.7", None, id="a proxy inside"),
+    ],
+)
+def test_a_name_that_leads_inside_at_the_second_look_is_not_asked(
+    connects_to: str, address: str, refused: str | None
+) -> None:
+    class Stream:
+        closed = False
+
+        def get_extra_info(self, name: str) -> tuple[str, int] | None:
+            return (address, 443) if name == "server_addr" else None
+
+        def close(self) -> None:
+            self.closed = True
+
+    hear = watching("cdn-lfs.hf.co", "https://cdn-lfs.hf.co/x?Signature=secret", HUB)
+    hear("connection.connect_tcp.started", {"host": connects_to})
+    stream = Stream()
+    if refused is None:
+        hear("connection.connect_tcp.complete", {"return_value": stream})
+    else:
+        with pytest.raises(NetworkError, match=refused):
+            hear("connection.connect_tcp.complete", {"return_value": stream})
+    assert stream.closed is (refused is not None)
