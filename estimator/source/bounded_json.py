@@ -35,12 +35,17 @@ def check_affordable(text: bytes, *, most: int = MAX_PARSED_BYTES) -> None:
         raise NotUsable(f"its {len(text):,} bytes would take about {cost:,} in memory")
 
 
-def parse_json(text: bytes, *, most: int = MAX_PARSED_BYTES) -> Any:
-    """The value of a JSON text. Raises NotUsable for what is none, is nested too deeply, or takes over `most` bytes."""
+def parse_json(text: bytes, *, most: int = MAX_PARSED_BYTES, lenient: bool = False) -> Any:
+    """The value of a JSON text. Raises NotUsable for what is none, is nested too deeply, or takes over `most` bytes.
+
+    `lenient` lets through what files written by hand or by Python have: a mark of the byte order, NaN and Infinity.
+    """
     check_affordable(text, most=most)
     collecting = gc.isenabled()
     gc.disable()  # nothing that a parser makes is garbage, and looking for it takes half as long again
     try:
+        if lenient:
+            return json.loads(text.decode("utf-8-sig"))
         return json.loads(text.decode(), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise NotUsable(f"it is not UTF-8 (byte {error.start:,})") from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from estimator.errors import MalformedConfigError
-from estimator.source.bounded_json import NotUsable, check_affordable
+from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.plain import plain
 
 MAX_CONFIG_BYTES = 20_000_000
@@ -21,16 +20,21 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
     if len(text) > MAX_CONFIG_BYTES:
         raise MalformedConfigError(f"{_name(where)} has {len(text):,} bytes.", where=where, way_out=_WAY_OUT)
     try:
-        check_affordable(text)
-        config = json.loads(text.decode("utf-8-sig"))
-    except RecursionError as error:
-        raise MalformedConfigError(f"{_name(where)} is nested too deeply.", where=where, way_out=_WAY_OUT) from error
+        config = parse_json(text, lenient=True)
     except NotUsable as error:
-        raise MalformedConfigError(f"{_name(where)} is too large: {error}.", where=where, way_out=_WAY_OUT) from error
-    except ValueError as error:
-        raise MalformedConfigError(f"{_name(where)} is not JSON: {error}.", where=where, way_out=_WAY_OUT) from error
+        raise _unreadable(text, error, where) from error
     check_config(config, where=where)
     return config
+
+
+def _unreadable(text: bytes, error: NotUsable, where: str) -> MalformedConfigError:
+    if text.lstrip()[:1] == b"<":
+        what, way_out = (
+            f"{_name(where)} is a web page, no JSON.",
+            "log in to this network first, or fetch the file again",
+        )
+        return MalformedConfigError(what, where=where, way_out=way_out)
+    return MalformedConfigError(f"{_name(where)} can't be read: {error}.", where=where, way_out=_WAY_OUT)
 
 
 def _name(where: str) -> str:
@@ -52,6 +56,10 @@ def check_config(config: Any, *, where: str) -> None:
     if model_type is not None and not isinstance(model_type, str):
         what = f"model_type is {str(model_type)[:60]!r}, not a name."
         raise MalformedConfigError(what, where=f"model_type in {where}", way_out=_WAY_OUT)
+    tied = config.get("tie_word_embeddings")
+    if not isinstance(tied, bool | None):
+        what = f"tie_word_embeddings is {plain(tied, 60)!r}, neither true nor false."
+        raise MalformedConfigError(what, where=f"tie_word_embeddings in {where}", way_out=_WAY_OUT)
     for name, value in config.items():
         if isinstance(value, float) and not abs(value) < _LARGEST and _COUNT.search(name):
             what = f"{plain(name, 60)} is {value}, not a size."

@@ -98,7 +98,7 @@ ODD = [
     pytest.param(
         {"config.json": b'{"hidden_size": "8"}'}, None, "malformed_config", "hidden_size", id="hidden_size is a text"
     ),
-    pytest.param({"config.json": b"\xff\xfe"}, None, "malformed_config", "not JSON", id="config.json is no text"),
+    pytest.param({"config.json": b"\xff\xfe"}, None, "malformed_config", "not UTF-8", id="config.json is no text"),
     pytest.param({"config.json": b"[" * 9000}, None, "malformed_config", "", id="config.json is nested without end"),
     pytest.param({"model.safetensors": b"1234"}, None, "malformed_header", "8", id="file cut within its length"),
     pytest.param(
