@@ -9,7 +9,7 @@ from estimator.errors import LoraSizeError, OfflineError
 from estimator.notes import Note
 from estimator.source.bounded_json import NotUsable
 from estimator.source.cache import Entry, has_entry, kept_ids, read_entry, read_ref, repository_folder
-from estimator.source.config import parse_config
+from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.endpoint_answer import taken_apart
 from estimator.source.folder import INDEX, SINGLE, find_in_folder
 from estimator.source.found import Found, StoredFile
@@ -104,7 +104,7 @@ def _downloaded(place: Place, cache: str) -> Found | None:
 def _config_alone(place: Place, cache: str) -> Found | None:
     try:
         with open(snapshot_file(place, cache, "config.json"), "rb") as file:
-            config = parse_config(file.read(), where=place.where("config.json"))
+            config = parse_config(file.read(MAX_CONFIG_BYTES + 1), where=place.where("config.json"))
     except OSError:
         return None
     message = f"the weights of {place.id} are not all downloaded, so that shapes come from config.json."
