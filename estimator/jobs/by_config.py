@@ -47,16 +47,36 @@ def features_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def with_sized(tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> ModuleTree:
     """The tree with the parameters and buffers that no header holds and no rule sizes, where the class's formulas size
-    them all: what a checkpoint fuses is split by the model's own sizes (transformers 5.23.0, Split), say.
+    them all: what a checkpoint fuses is split by the model's own sizes (transformers 5.23.0, Split), say. A task's
+    class that is not the checkpoint's has its parts whether they are stored or not.
     """
-    if not any(note.code in _LEFT_OPEN for note in tree.notes):
+    other_class = task is not None and tree.architecture not in (config.get("architectures") or ())
+    if not other_class and not any(note.code in _LEFT_OPEN for note in tree.notes):
         return tree
     other, _ = second_opinion(tree, config, task, num_labels)
     if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
         return tree
+    if other_class:
+        tree = _with_parts(tree, other)
     known = {module.name: module for module in other.modules}
     modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
     return replace(tree, modules=modules, notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN))
+
+
+def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
+    """The tree with what its class has beside the class of the checkpoint: the decoder of an encoder's, made fresh."""
+    stored = {module.name: module for module in tree.modules}
+    if not stored.keys() < {module.name for module in other.modules}:
+        return tree
+    return replace(
+        tree,
+        modules=tuple(stored.get(module.name, module) for module in other.modules),
+        tied={**other.tied, **tree.tied},
+        declared_ties=other.declared_ties,
+        one_embedding=other.one_embedding,
+        input_embedding=other.input_embedding,
+        output_embedding=other.output_embedding,
+    )
 
 
 def _filled(module: Module, known: Module | None) -> Module:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError, UsageError
 from estimator.lora.index import TreeIndex
 from estimator.request.lora_config import LoraConfig
@@ -32,21 +32,27 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
     _refuse_ambiguous(tree.config)
     tree = _with_one_embedding(index)
     index = index if tree is index.tree else TreeIndex(tree)
-    changed = {index.root(f"{tree.input_embedding}.weight")}
-    if tree.output_embedding is not None:
-        changed |= {index.root(f"{tree.output_embedding}.{name}") for name in ("weight", "bias")}
+    embedding, head = index.root(f"{tree.input_embedding}.weight"), _head(index)
+
+    def changes(parameter: Parameter, root: str) -> bool:
+        return root in head or (root == embedding and parameter.shape[:1] == (old,))
 
     def of(module: Module) -> Module:
         prefix = f"{module.name}." if module.name else ""
         parameters = tuple(
-            p._replace(shape=(rows, *p.shape[1:]))
-            if p.shape[:1] == (old,) and index.root(prefix + p.name) in changed
-            else p
+            p._replace(shape=(rows, *p.shape[1:])) if changes(p, index.root(prefix + p.name)) else p
             for p in module.parameters
         )
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
     return replace(tree, modules=tuple(map(of, tree.modules)))
+
+
+def _head(index: TreeIndex) -> set[str]:
+    """The parameters of the output embedding, which gets the new rows however many it has."""
+    name = index.tree.output_embedding
+    kind = index.modules[name].kind if name in index.modules else None
+    return {index.root(f"{name}.{own}") for own in ("weight", "bias")} if kind in ("Linear", "Embedding") else set()
 
 
 def text_sections(config: Mapping[str, Any]) -> list[str]:

@@ -160,9 +160,12 @@ def train_tokens(root: Node, index: TreeIndex, config: LoraConfig) -> None:
     for name, rows in layers.items():
         if name not in skipped and not set_trainable(root, [name], TOKENS, _tokens_wrap(rows), where):
             raise _refused(where, f"no module is called {name[:80]}")
+    if not ties_words(index.tree):
+        return
     embedding = input_embedding(root, index.tree)
-    tied = ties_words(index.tree) and embedding is not None and embedding.role == TOKENS
-    if not tied or (differ and not config.ensure_weight_tying):
+    if embedding is None:
+        raise _refused(where, f"{NO_EMBEDDING}, and PEFT asks for it where embeddings may be tied")
+    if embedding.role != TOKENS or (differ and not config.ensure_weight_tying):
         return
     source = embedding.children["token_adapter"].children["trainable_tokens_delta"]
     names = tied_at_run_time(index, root)

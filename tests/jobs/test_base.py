@@ -81,3 +81,19 @@ def test_what_no_header_holds_and_no_rule_sizes_is_as_the_class_computes_it(part
     assert sized.modules == whole.modules
     assert sized.notes == ()
     assert with_sized(replace(unsized, notes=()), config, None, None).modules == bare
+
+
+def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    fields = {
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "vocab_size": 10,
+        "max_position_embeddings": 6,
+    }
+    config = {"architectures": ["MBartForCausalLM"], "model_type": "mbart", **sizes, **fields}
+    whole = from_config(config, task="FEATURE_EXTRACTION")
+    decoder = replace(whole, modules=tuple(m for m in whole.modules if not m.name.startswith("encoder")))
+    assert whole.architecture == "MBartModel"
+    assert with_sized(decoder, config, "FEATURE_EXTRACTION", None).modules == whole.modules
+    assert with_sized(decoder, {**config, "architectures": ["MBartModel"]}, "FEATURE_EXTRACTION", None) == decoder

@@ -16,7 +16,7 @@ from estimator.errors import (
 )
 from estimator.lora.adapt import adapt
 from estimator.request.lora_config import from_mapping
-from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V
+from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, linear
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,11 @@ def test_a_module_without_a_known_shape_is_no_refusal_of_pefts(config):
         adapt(bare, from_mapping(config))
 
 
+def test_tokens_where_the_class_names_no_embedding_and_may_tie_one():
+    with pytest.raises(InvalidLoraError, match="get_input_embeddings"):
+        adapt(replace(TIED, input_embedding=None), from_mapping({"trainable_token_indices": {"embed_tokens": [0]}}))
+
+
 def names(adaptation) -> set[str]:
     return {tensor.name.removeprefix("base_model.model.") for tensor in adaptation.tensors}
 
@@ -170,6 +175,12 @@ def test_one_more_token_saves_both_embeddings():
         "base_model.model.lm_head.weight": (ROWS + 1, WIDTH),
     }
     assert found.all_parameters - adapt(TREE, from_mapping({})).all_parameters == 2 * WIDTH
+
+
+def test_a_head_of_other_rows_gets_as_many_as_the_embedding():
+    shorter = replace(TREE, modules=(*TREE.modules[:-1], linear("lm_head", ROWS - 1, WIDTH)))
+    added = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1).all_parameters for tree in (TREE, shorter)]
+    assert added[0] == added[1]
 
 
 SHARED = replace(
