@@ -8,11 +8,12 @@ from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.conditions import Lookup, lookup_in
-from estimator.architecture.config_fields import labels_of
+from estimator.architecture.config_fields import TIE, labels_of, tie_of
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree
+from estimator.architecture.shapes import shapes_of
 from estimator.architecture.tie_names import expanded
 from estimator.architecture.ties import resolve_ties
 from estimator.architecture.towers import opened, with_towers
@@ -82,11 +83,12 @@ def build(
 def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
     """Reads the config's fields as the class would see them."""
     plain = lookup_in(config, facts.defaults, facts.aliases)
+    tie = tie_of(config, shapes_of(facts.name))
 
     def lookup(path: str) -> Any:
-        if path != "num_labels":
-            return plain(path)
-        return labels_of(config, num_labels, facts.defaults.get(path) or 2)
+        if path == "num_labels":
+            return labels_of(config, num_labels, facts.defaults.get(path) or 2)
+        return tie if path == TIE and tie is not None else plain(path)
 
     return lookup
 

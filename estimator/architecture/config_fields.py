@@ -10,6 +10,7 @@ from estimator.architecture.formula import Unfit, by_default
 from estimator.dtypes import config_dtype
 
 MISSING = object()
+TIE = "tie_word_embeddings"
 
 
 def stated_dtype(config: Mapping[str, Any]) -> str | None:
@@ -42,6 +43,8 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
                 raise Unfit(f"{path} is {value!r}, {alias}, which is the same, {other!r}")
             value = other if value is MISSING else value
         known = rules.get(path, {})
+        if value is False and _turns(known):
+            value = MISSING
         if value is not MISSING and value is not None:
             if isinstance(value, list) and "renamed" in known:
                 return [known["renamed"].get(one, one) if isinstance(one, str) else one for one in value]
@@ -56,6 +59,23 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
         return by_default(rule, lookup)
 
     return lookup
+
+
+def tie_of(config: Mapping[str, Any], facts: Mapping[str, Any] | None) -> Any:
+    """`tie_word_embeddings` as the class has it at run time; None where its formulas do not tell."""
+    if facts is None or TIE not in facts["rules"]:
+        return None
+    try:
+        return lookup_for(config, facts)(TIE)
+    except Unfit:
+        return None
+
+
+def _turns(rule: Mapping[str, Any]) -> bool:
+    """Whether the class turns a switch on that config.json has off, as it does where the file says nothing: what older
+    files kept in the text section (`if not self.tie_word_embeddings and self.text_config.tie_word_embeddings`).
+    """
+    return any(value is True for _, value in rule.get("absent", {}).get("choice", ()))
 
 
 def labels_of(config: Any, num_labels: int | None, default: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.build import build
+from estimator.architecture.build import build, lookup_for
 from estimator.architecture.choose import candidates, own_config, section_of
+from estimator.architecture.facts import class_facts
 from estimator.architecture.from_config import from_config
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 
@@ -71,3 +72,17 @@ def test_headers_and_config_give_one_tree(architectures):
     tree = build(whole, Checkpoint(tensors=stored, files=(), bytes=0), task="CAUSAL_LM")
     assert tree.modules == expected.modules
     assert tree.config == expected.config
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "text", "tied"),
+    [
+        pytest.param("Qwen2VLForConditionalGeneration", {}, True, True, id="files of transformers 4"),
+        pytest.param("Qwen2VLForConditionalGeneration", {"tie_word_embeddings": False}, True, True, id="both"),
+        pytest.param("Qwen2VLForConditionalGeneration", {}, False, False, id="untied"),
+        pytest.param("Gemma3ForConditionalGeneration", {}, False, True, id="a class that asks the whole alone"),
+    ],
+)
+def test_the_section_may_tie_the_words(name, whole, text, tied):
+    config = {**whole, "text_config": {"tie_word_embeddings": text}}
+    assert lookup_for(config, class_facts(name))("tie_word_embeddings") is tied

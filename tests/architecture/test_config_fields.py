@@ -13,6 +13,8 @@ FACTS = {
         "hidden_size": {"absent": {"is": 8}},
         "kinds": {"absent": {"is": ["linear", "full"]}, "renamed": {"mamba": "linear"}},
         "every": {"absent": {"is": 4}},
+        "shares": {"absent": {"choice": [["?part.shares", True], ["", False]]}},
+        "part.shares": {"absent": {"is": False}},
         "head": {"ignored": True, "absent": {"size": [["", "hidden_size//2"]]}},
     },
     "seen": {},
@@ -30,6 +32,11 @@ FACTS = {
         pytest.param({"kinds": ["mamba", "full"]}, "kinds", ["linear", "full"], id="an older word for an element"),
         pytest.param({"every": 3}, "every", 3, id="what is taken and not kept"),
         pytest.param({"head": 9}, "head", 4, id="what the class computes in any case"),
+        pytest.param({"part": {"shares": True}}, "shares", True, id="what a section says where the whole is silent"),
+        pytest.param(
+            {"shares": False, "part": {"shares": True}}, "shares", True, id="a switch that the class turns on"
+        ),
+        pytest.param({"shares": False, "part": {}}, "shares", False, id="one that it leaves off"),
         pytest.param({}, "num_labels", 3, id="labels by the class's default"),
         pytest.param({"id2label": {"0": "a"}}, "num_labels", 1, id="labels by their names"),
         pytest.param({"id2label": {"0": "a"}, "num_labels": 5}, "num_labels", 5, id="labels by their number"),
