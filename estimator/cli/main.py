@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from estimator.cli.options import estimate_options
-from estimator.errors import LoraSizeError, unforeseen
+from estimator.errors import LoraSizeError, UnsupportedError, unforeseen
 
 # name -> module that holds a click command `command`; imported when it is called.
 COMMANDS = {
@@ -21,6 +22,9 @@ COMMANDS = {
     "plan": "estimator.cli.plan",
     "sweep": "estimator.cli.sweep",
 }
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _PipeClosed(Exception):
@@ -105,6 +109,7 @@ def _ask_ahead(options: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; never a traceback for what users or files bring."""
+    _open_closed()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a sign shows another, and no traceback
     try:
@@ -125,13 +130,25 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        code = _say(unforeseen(error))
+        code = _say(_unwritten(error) if error.errno in _NO_ROOM else unforeseen(error))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a full disk would be full at exit as well
     except Exception as error:
         code = _say(unforeseen(error))
     finally:
         gc.freeze()  # what is left is not looked through once more at the end, which takes a tenth of the time
     sys.exit(code)
+
+
+def _open_closed() -> None:
+    """Standard streams that were closed lead nowhere: Python has None for them, and prints errors with the answer."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _unwritten(error: OSError) -> LoraSizeError:
+    what = f"the answer can't be written: {(error.strerror or 'no room').lower()}."
+    return UnsupportedError(what, where="standard output", way_out="make room there, or write it elsewhere")
 
 
 def _program() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from estimator.errors import NotFoundError
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
-from estimator.source.folder import read_stored_file
+from estimator.source.folder import open_file, read_stored_file
 from estimator.source.found import Found, StoredFile
 
 CONFIG = "adapter_config.json"
@@ -62,7 +62,7 @@ def _in_folder(folder: str) -> Found:
 
 def _read(path: str, folder: str) -> Any:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             text = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise NotFoundError(

@@ -14,6 +14,7 @@ from estimator.source.snapshot import find_in_snapshot, known_models
 # huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`): up to 96 characters a part, at most one slash.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(f"(?:{_PART}/)?{_PART}")
+_PAGE = re.compile(rf"https?://[^/]+/({_PART}(?:/{_PART})?)")  # a repository's address in the browser
 DEFAULT_TIMEOUT = 60.0  # seconds
 
 
@@ -100,6 +101,10 @@ def _ask_hub(
             progress=progress,
         )
     except (NetworkError, OfflineError) as error:
+        close = closest_names(name) if isinstance(error, OfflineError) and not bundled else []
+        if "/" in name and close:
+            way_out = f"{error.way_out}; or did you mean {' or '.join(close)}?"
+            raise OfflineError(error.what, where=error.where, way_out=way_out) from error
         if "/" in name or bundled:
             raise
         raise _unknown(
@@ -114,4 +119,6 @@ def _ask_hub(
 def _unknown(name: str, what: str) -> LoraSizeError:
     close = closest_names(name)
     way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists what is known offline"
+    if page := _PAGE.match(name):
+        way_out = f"name it by its id: --model {page[1]}"
     return NotFoundError(what, where="--model", way_out=way_out)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError
 from estimator.source.bounded_json import MAX_TEXT_BYTES, NotUsable, parse_json
@@ -36,7 +37,7 @@ def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
     config = _config(os.path.join(folder, "config.json")) if "config.json" in entries else None
     names, index = _weight_files(folder, entries)
     files = tuple(read_stored_file(os.path.join(folder, name), name) for name in names)
-    others = {name: os.path.getsize(os.path.join(folder, name)) for name in entries if _is_other_weights(name)}
+    others = {name: os.path.getsize(os.path.join(folder, name)) for name in entries if _is_other_weights(folder, name)}
     if config is None and not files:
         _refuse_empty(folder, entries, others)
     return Found(id=path, revision=None, source="local", config=config, files=files, index=index, other_files=others)
@@ -45,7 +46,7 @@ def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
 def read_stored_file(path: str, name: str) -> StoredFile:
     """The header of one local safetensors file, never more of it. Raises MalformedHeaderError, NotFoundError."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             length = header_length(file.read(LENGTH_BYTES), size, where=path)
             header = file.read(length)
@@ -55,6 +56,13 @@ def read_stored_file(path: str, name: str) -> StoredFile:
         what = f"the header claims {length:,} bytes, but the file ends after {len(header):,} of them."
         raise MalformedHeaderError(what, where=path, way_out="fetch this file again")
     return StoredFile(name, header, length, size, os.path.abspath(path))
+
+
+def open_file(path: str) -> BinaryIO:
+    """A file to read. Raises OSError for what is none: a pipe or a device keeps one waiting, or never ends."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "it is no file", path)
+    return open(path, "rb")
 
 
 def _find_by_file(path: str) -> Found:
@@ -90,12 +98,14 @@ def _listed(folder: str) -> list[str]:
 
 def _unreadable(path: str, error: OSError) -> LoraSizeError:
     reason = (error.strerror or type(error).__name__).lower()
-    return NotFoundError(f"{path} can't be read: {reason}.", where=path, way_out="check its permissions")
+    return NotFoundError(
+        f"{path} can't be read: {reason}.", where=path, way_out="check what it is, and its permissions"
+    )
 
 
 def _config(path: str) -> Any:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             text = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -114,7 +124,7 @@ def _weight_files(folder: str, entries: list[str]) -> tuple[list[str], Any]:
 
 def _index(path: str) -> Any:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             index = parse_json(file.read(MAX_TEXT_BYTES + 1))
         weight_map = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:
@@ -146,8 +156,10 @@ def _shards(folder: str, index: Any, entries: list[str]) -> list[str]:
     return names
 
 
-def _is_other_weights(name: str) -> bool:
-    return name.endswith(OTHER_WEIGHTS) and not name.startswith(_NOT_THE_MODEL)
+def _is_other_weights(folder: str, name: str) -> bool:
+    """A link that leads nowhere is no file: tools that tidy the Hub's cache leave such."""
+    named = name.endswith(OTHER_WEIGHTS) and not name.startswith(_NOT_THE_MODEL)
+    return named and os.path.isfile(os.path.join(folder, name))
 
 
 def _subfolders(path: str) -> list[str]:

@@ -130,6 +130,24 @@ def test_a_pipe_closed_early_is_no_error(tmp_path: Path) -> None:
     assert run.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("shell", "exit_code", "out", "err"),
+    [
+        pytest.param("{} --model gpt2 -q >&-", 0, "", "", id="output closed"),
+        pytest.param("{} --model gpt2 -q 2>&-", 0, "294912\t1182680\n", "", id="errors closed"),
+        pytest.param("{} --model ./nowhere 2>&-", 3, "", "", id="errors closed, and an error"),
+        pytest.param("{} batch - <&-", 0, "", "", id="input closed"),
+        pytest.param("{} --model gpt2 -q >/dev/full", 2, "", "can't be written: no space left", id="a full disk"),
+    ],
+)
+def test_streams_that_are_closed_or_full(shell: str, exit_code: int, out: str, err: str) -> None:
+    command = f'"{sys.executable}" -m estimator'
+    done = subprocess.run(shell.format(command), shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (exit_code, out)
+    assert err in done.stderr
+    assert bool(err) == bool(done.stderr)
+
+
 def test_a_fault_of_the_program_is_one_message(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")

@@ -52,6 +52,9 @@ def test_what_is_not_bundled_is_none(name: str) -> None:
         pytest.param("a/b/c", "not_found", "lora-size models", id="two slashes"),
         pytest.param("with space", "not_found", "", id="a space"),
         pytest.param("org/name", "offline", "", id="a Hub id that is not cached"),
+        pytest.param("meta-lama/Llama-3.1-8B", "offline", "meta-llama/Llama-3.1-8B", id="a typo in an id"),
+        pytest.param("https://huggingface.co/gpt2", "not_found", "--model gpt2", id="an address"),
+        pytest.param("https://huggingface.co/a/b/tree/main", "not_found", "--model a/b", id="the address of a page"),
     ],
 )
 def test_a_name_that_is_not_known_without_a_network(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from estimator.errors import LoraSizeError
+from estimator.errors import LoraSizeError, NotFoundError
 from estimator.source.folder import find_in_folder
 
 HEADER = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
@@ -175,6 +176,21 @@ def test_odd_folders_are_refused(
         find_in_folder(put(tmp_path, files), subfolder=subfolder)
     assert caught.value.code == code
     assert says in caught.value.what + caught.value.way_out
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    put(tmp_path, {"config.json": CONFIG} if name != "config.json" else {})
+    make(tmp_path / name)
+    with pytest.raises(NotFoundError, match="it is no file"):
+        find_in_folder(str(tmp_path))
+
+
+def test_a_link_that_leads_nowhere_is_no_file(tmp_path: Path) -> None:
+    put(tmp_path, {"config.json": CONFIG})
+    (tmp_path / "pytorch_model.bin").symlink_to("nowhere")
+    assert find_in_folder(str(tmp_path)).other_files == {}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
