@@ -12,7 +12,7 @@ from estimator.architecture.module import Module, ModuleTree
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 
-MAX_LAYERS = 100_000
+MAX_LAYERS = 10_000
 
 
 def replicated(index: TreeIndex, layer_map: Sequence[Sequence[int]]) -> ModuleTree:
