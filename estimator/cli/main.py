@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -164,7 +165,7 @@ def _say(error: LoraSizeError) -> int:
         f"  where  {printable(error.where)}",
         f"  try    {printable(error.way_out, 600)}",
     ]
-    print("\n".join([*lines, f"  code   {error.code}"]), file=sys.stderr)
+    _tell([*lines, f"  code   {error.code}"])
     return error.exit_code
 
 
@@ -176,5 +177,10 @@ def _say_usage(error: click.ClickException) -> int:
     lines = [f"Error: {printable(error.format_message(), 600)}"]
     lines += [f"  where  {where[0]}"] if where else []
     lines += [f"  try    {ctx.command_path if ctx else 'lora-size'} --help", "  code   usage"]
-    print("\n".join(lines), file=sys.stderr)
+    _tell(lines)
     return 2
+
+
+def _tell(lines: list[str]) -> None:
+    with suppress(OSError):  # where nobody can be told, the exit code still counts
+        print("\n".join(lines), file=sys.stderr)

@@ -8,8 +8,9 @@ from typing import Any
 
 from estimator.errors import NotFoundError
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
-from estimator.source.folder import open_file, read_stored_file
+from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
+from estimator.source.opening import open_file
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -73,7 +74,7 @@ def _read(path: str, folder: str) -> Any:
 
 def pointed_bytes(path: str) -> int | None:
     """The size that a Git LFS pointer names; None for a file that is none."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         match = _POINTER.match(file.read(_POINTER_BYTES))
     return int(match[1]) if match else None
 

@@ -28,11 +28,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
-from estimator.source.place import is_commit
+from estimator.source.opening import open_file
+from estimator.source.place import is_commit, is_id
 
 FORMAT = 1
 _MAX_ENTRY_BYTES = 256_000_000
 _STALE_SECONDS = 3_600
+_KINDS = ("config", "endpoint", "index", "header")
+_UNWRITABLE = (OSError, RecursionError)  # the latter of a path a thousand folders deep
 _WRITERS: list[threading.Thread] = []
 
 
@@ -62,7 +65,7 @@ def read_entry(cache: str, id_: str, commit: str, folder: str) -> Entry | None:
     """The entry of a commit; None where there is none that is whole."""
     settle()
     try:
-        with open(_entry_path(cache, id_, commit, folder), "rb") as file:
+        with open_file(_entry_path(cache, id_, commit, folder)) as file:
             if os.fstat(file.fileno()).st_size > _MAX_ENTRY_BYTES:
                 return None
             first_line, rest = file.readline(100), file.read()
@@ -87,8 +90,15 @@ def _parsed(rest: bytes) -> Entry:
         at += length
     if at != len(rest):
         raise ValueError("the parts do not fill the entry")
+    if not parts or not all(map(_is_sound, parts)) or not is_id(head["id"]):
+        raise ValueError("the parts are not those of a repository")
     named = {key: head[key] for key in ("id", "commit", "folder", "other_files", "files")}
     return Entry(parts=tuple(parts), **named)
+
+
+def _is_sound(part: Part) -> bool:
+    size = part.file_bytes
+    return part.kind in _KINDS and isinstance(part.name, str) and (size is None or (type(size) is int and size >= 0))
 
 
 def has_entry(cache: str, id_: str, commit: str, folder: str) -> bool:
@@ -138,7 +148,7 @@ def write_entry(cache: str, id_: str, entry: Entry) -> None:
         os.makedirs(os.path.join(repository_folder(cache, id_), "snapshots"), exist_ok=True)
         _write(path, [_first_line(crc), *texts])
         _sweep(os.path.dirname(path))
-    except OSError:
+    except _UNWRITABLE:
         return
 
 
@@ -150,8 +160,8 @@ def read_ref(cache: str, id_: str, revision: str) -> str | None:
     seen = []
     for path in (ours, theirs) if ".." not in revision.split("/") and "\0" not in revision else (ours,):
         try:
-            with open(path, encoding="ascii") as file:
-                commit = file.read(64).strip()
+            with open_file(path) as file:
+                commit = file.read(64).decode("ascii").strip()
                 if is_commit(commit):
                     seen.append((os.fstat(file.fileno()).st_mtime, commit))
         except (OSError, ValueError):
@@ -165,7 +175,7 @@ def write_ref(cache: str, id_: str, revision: str, commit: str) -> None:
         return
     try:
         _write(_ref_path(cache, id_, revision), [commit.encode()])
-    except OSError:
+    except _UNWRITABLE:
         return
 
 
@@ -182,7 +192,7 @@ def keep_file(path: str, text: bytes) -> None:
     """Keep a file of a commit where the Hub's own tools look for it. Where the cache can't be written, nothing is."""
     try:
         _write(path, [text])
-    except OSError:
+    except _UNWRITABLE:
         return
 
 

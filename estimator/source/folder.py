@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError
 from estimator.source.bounded_json import MAX_TEXT_BYTES, NotUsable, parse_json
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.found import Found, StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length
+from estimator.source.opening import open_file
 from estimator.source.plain import plain
 from estimator.source.siblings import unnamed_shard
 
@@ -56,13 +56,6 @@ def read_stored_file(path: str, name: str) -> StoredFile:
         what = f"the header claims {length:,} bytes, but the file ends after {len(header):,} of them."
         raise MalformedHeaderError(what, where=path, way_out="fetch this file again")
     return StoredFile(name, header, length, size, os.path.abspath(path))
-
-
-def open_file(path: str) -> BinaryIO:
-    """A file to read. Raises OSError for what is none: a pipe or a device keeps one waiting, or never ends."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(errno.EINVAL, "it is no file", path)
-    return open(path, "rb")
 
 
 def _find_by_file(path: str) -> Found:

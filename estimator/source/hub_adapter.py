@@ -11,6 +11,7 @@ from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.cache import Entry, Part, read_entry
 from estimator.source.found import StoredFile
 from estimator.source.kept import snapshot_file
+from estimator.source.opening import open_file
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 from estimator.source.progress import patiently
@@ -92,7 +93,7 @@ def _kept(place: Place, cache: str) -> FoundAdapter | None:
 def _downloaded(place: Place, cache: str) -> FoundAdapter | None:
     from estimator.source.folder import read_stored_file
 
-    with open(snapshot_file(place, cache, CONFIG), "rb") as file:
+    with open_file(snapshot_file(place, cache, CONFIG)) as file:
         config = _config(file.read(MAX_CONFIG_BYTES + 1), place)
     stored = read_stored_file(snapshot_file(place, cache, WEIGHTS), place.folder + WEIGHTS)
     return FoundAdapter(id=place.id, revision=place.revision, source="cache", config=config, file=stored)

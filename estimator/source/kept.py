@@ -15,6 +15,7 @@ from estimator.source.folder import INDEX, SINGLE, find_in_folder
 from estimator.source.found import Found, StoredFile
 from estimator.source.hub_notes import notes_about
 from estimator.source.metadata_endpoint import described
+from estimator.source.opening import open_file
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 from estimator.source.shard_names import shards_of
@@ -103,7 +104,7 @@ def _downloaded(place: Place, cache: str) -> Found | None:
 
 def _config_alone(place: Place, cache: str) -> Found | None:
     try:
-        with open(snapshot_file(place, cache, "config.json"), "rb") as file:
+        with open_file(snapshot_file(place, cache, "config.json")) as file:
             config = parse_config(file.read(MAX_CONFIG_BYTES + 1), where=place.where("config.json"))
     except OSError:
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
 from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.opening import open_file
 from estimator.source.plain import plain
 
 MAX_TOKENIZER_BYTES = 64_000_000  # the largest published ones have some 35 million
@@ -41,7 +42,7 @@ def _beside(path: str) -> tuple[Read, type[LoraSizeError]]:
 
     def read(name: str) -> bytes | None:
         try:
-            with open(os.path.join(folder, name), "rb") as file:
+            with open_file(os.path.join(folder, name)) as file:
                 text = file.read(MAX_TOKENIZER_BYTES + 1)
         except FileNotFoundError:
             return None

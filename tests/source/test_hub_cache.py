@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +95,19 @@ def entries(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache").rglob("*.entry"))
 
 
+def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    """An entry with another head and the sum that goes with it."""
+
+    def damage(text: bytes) -> bytes:
+        _, head, parts = text.split(b"\n", 2)
+        said = json.loads(head)
+        change(said)
+        rest = json.dumps(said).encode() + b"\n" + parts * bool(said["parts"])
+        return b"lora-size 1 %08x\n" % zlib.crc32(rest) + rest
+
+    return damage
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -103,6 +120,10 @@ def entries(tmp_path: Path) -> list[Path]:
         pytest.param(lambda text: text.replace(b"lora-size 1", b"lora-size 2"), id="a version to come"),
         pytest.param(lambda text: b"\0" * len(text), id="zeros after a power cut"),
         pytest.param(lambda text: b"lora-size 1 zzzzzzzz\n{}", id="no sum"),
+        pytest.param(_rewritten(lambda head: head.update(parts=[])), id="no parts, the sum right"),
+        pytest.param(_rewritten(lambda head: head["parts"][1].__setitem__(0, "odd")), id="a part of no kind"),
+        pytest.param(_rewritten(lambda head: head["parts"][1].__setitem__(3, -1)), id="a file of minus one byte"),
+        pytest.param(_rewritten(lambda head: head.update(id=7)), id="an id that is none"),
     ],
 )
 def test_a_damaged_entry_is_replaced(hub: StandIn, tmp_path: Path, damage) -> None:  # noqa: ANN001
@@ -128,6 +149,20 @@ def test_a_cache_that_cannot_be_written_is_no_error(hub: StandIn, tmp_path: Path
         entry.mkdir()
     assert shapes_of(find_on_hub("org/tiny")) == TINY
     assert shapes_of(find_on_hub("org/tiny")) == TINY
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)], ids=["a pipe", "no end"])
+@pytest.mark.parametrize("place", ["entry", "ref"])
+def test_what_is_no_file_in_the_cache_is_not_read(
+    hub: StandIn, tmp_path: Path, place: str, make: Callable[[Path], None]
+) -> None:
+    find_on_hub("org/tiny")
+    (entry,) = entries(tmp_path)
+    path = entry if place == "entry" else entry.parent / "refs" / "main"
+    path.unlink()
+    make(path)
+    assert shapes_of(find_on_hub("org/tiny")) == TINY
+    assert find_on_hub("org/tiny").source == "cache"
 
 
 def test_the_hubs_own_tools_read_the_cache_without_complaint(hub: StandIn, tmp_path: Path) -> None:
