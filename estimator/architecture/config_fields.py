@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.conditions import Lookup, written
@@ -112,10 +112,34 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for path in facts.get("unknown", ()):
         if get(config, path) not in (MISSING, None):
             raise Unfit(f"what {path} decides is not known")
+    read = {*facts["rules"], *facts["seen"]}
+    for section, held in (("", config), *((f"{key}.", value) for key, value in config.items())):
+        if isinstance(held, Mapping):
+            _check_overrides(read, section, held.get("per_layer_config"))
+    for path, said in config.items():
+        if path.endswith("_config_dict") and isinstance(said, Mapping):
+            _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
     for path in facts["rules"]:
         parent, _, leaf = path.rpartition(".")
         if parent and leaf in config and get(config, parent) is MISSING:
             raise Unfit(f"{parent} is missing, {leaf} stands outside it")
+
+
+def _check_overrides(read: Collection[str], section: str, overrides: Any) -> None:
+    """Fields that single layers have otherwise: transformers 5.23.0, integrations/heterogeneity."""
+    layers = overrides.values() if isinstance(overrides, Mapping) else (overrides,) if overrides else ()
+    for layer in layers:
+        for field in layer if isinstance(layer, Mapping) else ("skip",):
+            if field == "skip" or section + field in read:
+                raise Unfit(f"{section}per_layer_config gives layers a {field} of their own")
+
+
+def _check_twice_said(read: Collection[str], path: str, said: Mapping[str, Any], section: Any) -> None:
+    """CLIP's kin let `text_config_dict` overrule `text_config`, with its defaults too (CLIPConfig.__post_init__)."""
+    before = path.removesuffix("_dict") + "."
+    for field in (name.removeprefix(before) for name in read if name.startswith(before)):
+        if not isinstance(section, Mapping) or get(section, field) != get(said, field):
+            raise Unfit(f"{path} overrules {before[:-1]}, and has another {field}")
 
 
 def check_region(facts: Mapping[str, Any], lookup: Lookup, sections: Sequence[str] = ()) -> None:

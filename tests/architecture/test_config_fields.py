@@ -15,6 +15,7 @@ FACTS = {
         "every": {"absent": {"is": 4}},
         "shares": {"absent": {"choice": [["?part.shares", True], ["", False]]}},
         "part.shares": {"absent": {"is": False}},
+        "part_config.size": {"absent": {"is": 3}},
         "head": {"ignored": True, "absent": {"size": [["", "hidden_size//2"]]}},
     },
     "seen": {},
@@ -51,9 +52,35 @@ def test_two_names_of_a_field_that_disagree_are_refused():
         lookup_for({"hidden_size": 8, "n_embd": 6}, FACTS)("hidden_size")
 
 
-def test_a_field_of_unknown_effect_is_refused():
-    check_nesting(FACTS, {"layout": None, "limits": [0.0, {"__float__": "Infinity"}]})
-    with pytest.raises(Unfit, match="layout"):
-        check_nesting(FACTS, {"layout": [1]})
-    with pytest.raises(Unfit, match="parts"):
-        check_nesting(FACTS, {"parts": [{"type": "1d"}]})
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        pytest.param({"layout": [1]}, "layout", id="an older field that no formula explains"),
+        pytest.param({"parts": [{"type": "1d"}]}, "parts", id="a list of objects"),
+        pytest.param({"per_layer_config": {"3": {"hidden_size": 9}}}, "per_layer_config", id="layers of another size"),
+        pytest.param({"per_layer_config": {"3": {"skip": ["mlp"]}}}, "skip", id="layers without a part"),
+        pytest.param({"part": {"per_layer_config": {"0": {"shares": True}}}}, "part.per", id="a section's layers"),
+        pytest.param(
+            {"part_config": {"size": 3}, "part_config_dict": {"size": 4}}, "_dict", id="said twice, otherwise"
+        ),
+        pytest.param(
+            {"part_config": {"size": 3}, "part_config_dict": {}}, "_dict", id="said once, overruled by defaults"
+        ),
+        pytest.param({"part_config_dict": {"size": 4}}, "_dict", id="said in the older place alone"),
+    ],
+)
+def test_a_field_of_unknown_effect_is_refused(config, named):
+    with pytest.raises(Unfit, match=named):
+        check_nesting(FACTS, config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"layout": None, "limits": [0.0, {"__float__": "Infinity"}]}, id="numbers that JSON lacks"),
+        pytest.param({"per_layer_config": {"3": {"sliding_window": 9}}}, id="layers that differ in no size"),
+        pytest.param({"part_config": {"size": 3}, "part_config_dict": {"size": 3}}, id="said twice, alike"),
+    ],
+)
+def test_what_decides_nothing_is_let_through(config):
+    check_nesting(FACTS, config)
