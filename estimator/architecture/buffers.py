@@ -31,6 +31,7 @@ _OF_THEIR_OWN = (
     "Sam3", "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3", "SpeechT5", "FalconMamba",
 )  # fmt: skip
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma")  # heads of global_head_dim, rotated whole
+_DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
 # Two names of one field: the one without a default among the facts is there only where config.json says it.
 _POSITIONS = ("n_positions", "max_position_embeddings")
@@ -93,8 +94,10 @@ def _heads(config: Read) -> int | None:
 
 def _head_dim(config: Read) -> int | None:
     stated = _first(config, "head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels")
-    if stated is not None:
-        return stated
+    return stated if stated is not None else _divided(config)
+
+
+def _divided(config: Read) -> int | None:
     width, heads = _first(config, "hidden_size", "n_embd", "d_model", "dim"), _heads(config)
     return width // heads if width and heads else None
 
@@ -112,7 +115,7 @@ def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
     factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
     stated = ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
     factor = next((f for f in (factor, *map(config, stated)) if f is not None), 1.0)
-    head = _head_dim(config)
+    head = _divided(config) if wanted.cls in _DERIVED_HEADS else _head_dim(config)
     return (_pairs(int(head * factor)),) if head and isinstance(factor, (int, float)) else None
 
 

@@ -80,8 +80,7 @@ def _with_weights(run: Run) -> Facts:
     _measure(run, "allocated after loading")
     if run.wanted.load.prepare_kbit:
         model = peft.prepare_model_for_kbit_training(model)
-        base["footprint"] = model.get_memory_footprint()
-        del base["base_bytes"]  # the estimate says them as they were before
+        base.update(verify_adapter.base_facts(model))
     adapted, refusal = _adapted(run, model)
     if adapted is None:
         return Facts(**base, refusal=refusal)

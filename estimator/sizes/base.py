@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from estimator.architecture.module import ModuleTree, Parameter
+from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import quantization_of
 from estimator.dtypes import BITS
@@ -38,7 +38,7 @@ class BaseSizes:
     footprint: Mapping[str, int]  # precision -> get_memory_footprint()
     loaded: Loaded
     all_parameters: int  # the base's share of get_nb_trainable_parameters()[1], as this request loads it
-    model: ModuleTree  # as this request loads it: what PEFT is given
+    model: ModuleTree  # as this request loads and prepares it: what PEFT is given
     notes: tuple[Note, ...] = ()  # what the reader must know of the way it is loaded
 
 
@@ -53,7 +53,7 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     floats = {p: _float_bytes(tree, dtype) for p, dtype in FLOAT_PRECISIONS.items()}
     packed = {p: (weight_bytes(model), buffer_bytes(model)) for p, model in at.items()}
     weights, state = weight_bytes(loaded), state_bytes(loaded)
-    footprint = weights + buffer_bytes(loaded)
+    model = prepared(loaded) if load.prepare_kbit else loaded
     return BaseSizes(
         parameters=parameters_of(tree),
         checkpoint_bytes=checkpoint.bytes if checkpoint is not None else None,
@@ -62,13 +62,13 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
         loaded=Loaded(
             precision=load.base_precision,
             dtype=load_dtype(tree.config, checkpoint, load),
-            footprint_bytes=footprint,
+            footprint_bytes=weights + buffer_bytes(loaded),
             state_bytes=state,
             weight_bytes=weights + state,
-            prepared_footprint_bytes=footprint + kbit_bytes(loaded) if load.prepare_kbit else None,
+            prepared_footprint_bytes=footprint_bytes(model) if load.prepare_kbit else None,
         ),
         all_parameters=counted_by_peft(loaded),
-        model=loaded,
+        model=model,
         notes=_notes(tree, loaded, load),
     )
 
@@ -76,14 +76,9 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
 def _float_bytes(tree: ModuleTree, dtype: str) -> tuple[int, int]:
     """Bytes of parameters and of buffers under from_pretrained(dtype=...), as `as_loaded` would have them."""
     dtype_of = dtypes(tree, dtype)
-    return (
-        sum(prod(p.shape) * BITS[dtype_of(name, p)] // 8 for name, p in run_time_parameters(tree)),
-        sum(
-            prod(buffer.shape) * BITS[dtype_of(f"{module.name}.{buffer.name}".lstrip("."), buffer)] // 8
-            for module in tree.modules
-            for buffer in module.buffers
-        ),
-    )
+    buffers = ((f"{m.name}.{b.name}".lstrip("."), b) for m in tree.modules for b in m.buffers)
+    parameters = run_time_parameters(tree)
+    return tuple(sum(_bytes(t.shape, dtype_of(name, t)) for name, t in tensors) for tensors in (parameters, buffers))
 
 
 def _notes(tree: ModuleTree, loaded: ModuleTree, load: LoadOptions) -> tuple[Note, ...]:
@@ -118,12 +113,12 @@ def footprint_bytes(model: ModuleTree) -> int:
 
 def buffer_bytes(model: ModuleTree) -> int:
     """Bytes of all buffers, persistent or not."""
-    return sum(_bytes(buffer) for buffer in _buffers(model))
+    return sum(_bytes(buffer.shape, buffer.dtype) for buffer in _buffers(model))
 
 
 def weight_bytes(model: ModuleTree) -> int:
     """Bytes of a loaded tree's distinct parameters."""
-    return sum(_bytes(parameter) for _, parameter in run_time_parameters(model))
+    return sum(_bytes(p.shape, p.dtype) for _, p in run_time_parameters(model))
 
 
 def state_bytes(model: ModuleTree) -> int:
@@ -137,16 +132,30 @@ def counted_by_peft(model: ModuleTree) -> int:
     return sum(prod(p.shape) * factors.get(name, 1) for name, p in run_time_parameters(model))
 
 
-def kbit_bytes(model: ModuleTree) -> int:
-    """What `prepare_model_for_kbit_training` adds: float16 and bfloat16 become float32, Params4bit are spared.
+def prepared(model: ModuleTree) -> ModuleTree:
+    """What `prepare_model_for_kbit_training` leaves: float16 and bfloat16 become float32, Params4bit and buffers stay.
 
-    peft 0.21.2, peft/utils/other.py; schemes in LEFT_ALONE are not cast at all.
+    peft 0.21.2, peft/utils/other.py; schemes in LEFT_ALONE are not cast at all. What PEFT saves of the base, embeddings
+    and the copies of modules_to_save, is float32 from then on.
     """
     if any(layer.scheme in LEFT_ALONE for layer in model.quantised.values()):
-        return 0
-    spared = {f"{name}.weight" for name, layer in model.quantised.items() if layer.packed_factor > 1}
-    halves = (p for name, p in run_time_parameters(model) if p.dtype in ("F16", "BF16") and name not in spared)
-    return sum(2 * prod(p.shape) for p in halves)
+        return model
+    return replace(
+        model,
+        modules=tuple(module._replace(parameters=_widened(module.parameters)) for module in model.modules),
+        quantised={
+            name: layer._replace(parameters=_unpacked_widened(layer)) for name, layer in model.quantised.items()
+        },
+    )
+
+
+def _widened(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+    return tuple(p._replace(dtype="F32") if p.dtype in ("F16", "BF16") else p for p in parameters)
+
+
+def _unpacked_widened(layer: QuantisedLayer) -> tuple[Parameter, ...]:
+    first = 1 if layer.packed_factor > 1 else 0  # a Params4bit, whatever its storage dtype
+    return (*layer.parameters[:first], *_widened(layer.parameters[first:]))
 
 
 LEFT_ALONE = frozenset({"gptq", "aqlm", "eetq", "hqq", "torchao"})
@@ -173,5 +182,5 @@ def _buffers(model: ModuleTree) -> Iterator[Parameter]:
         yield from layer.buffers
 
 
-def _bytes(parameter: Parameter) -> int:
-    return prod(parameter.shape) * BITS[parameter.dtype] // 8
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return prod(shape) * BITS[dtype] // 8

@@ -63,7 +63,7 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, str] | None = None
     def dtype_of(name: str, parameter: Parameter) -> str:
         if parameter.fixed or parameter.dtype not in FLOATS:
             return parameter.dtype
-        if stored is not None and "weight" in name:
+        if stored is not None and "weight" in name and parameter.persistent:
             return stored.get(name, parameter.dtype)
         return "F32" if kept and kept.search(name) else dtype
 

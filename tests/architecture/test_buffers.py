@@ -29,6 +29,9 @@ def reader(config):
         pytest.param("r", "GemmaRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 256}, (128,), id="head_dim"),
         pytest.param("r", "X", "inv_freq", 1, {**LLAMA, "head_dim": 9}, (5,), id="an odd head"),
         pytest.param(
+            "r", "FalconRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 9}, (64,), id="a head that is computed"
+        ),
+        pytest.param(
             "r", "PhiRotaryEmbedding", "inv_freq", 1, {**LLAMA, "partial_rotary_factor": 0.5}, (32,), id="half rotated"
         ),
         pytest.param(

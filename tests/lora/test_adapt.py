@@ -15,7 +15,9 @@ from estimator.errors import (
     UsageError,
 )
 from estimator.lora.adapt import adapt
+from estimator.request.load_options import LoadOptions
 from estimator.request.lora_config import from_mapping
+from estimator.sizes.bitsandbytes import quantise
 from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, linear
 
 
@@ -241,3 +243,12 @@ def test_dtype_of_the_adapter(asked, dtype):
 def test_a_name_that_matches_nothing_is_noted():
     notes = adapt(TREE, from_mapping({"target_modules": ["q_proj", "gate_proj"]})).notes
     assert [note.code for note in notes] == ["targets_not_found"]
+
+
+def test_a_tied_head_that_a_quantiser_has_taken_is_refused_in_4_bits():
+    """Its class is Linear4bit, its weight the embedding's (transformers 5.23.0 ties after it has converted)."""
+    config = from_mapping({"target_modules": ["lm_head"]})
+    four, eight = (quantise(TIED, LoadOptions(base_precision=how, skip_modules=())) for how in ("nf4", "int8"))
+    with pytest.raises(UnsupportedModuleError, match="tied to"):
+        adapt(four, config)
+    assert adapt(eight, config).trainable_parameters == 8 * (ROWS + WIDTH)

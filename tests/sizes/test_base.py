@@ -8,7 +8,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import UsageError
 from estimator.request.load_options import LoadOptions
-from estimator.sizes.base import base_sizes
+from estimator.sizes.base import base_sizes, footprint_bytes
 
 TIED = {"lm_head.weight": "embed.weight"}
 EMBED, PROJECTION, BIAS, NORM = 100 * 64, 48 * 64, 48, 64
@@ -74,6 +74,8 @@ def test_prepare_kbit_turns_halves_to_float32(load, added):
     prepared = base_sizes(tree(), None, LoadOptions(**load, prepare_kbit=True))
     assert (prepared.loaded.footprint_bytes, prepared.loaded.prepared_footprint_bytes) == (plain, plain + added)
     assert prepared.footprint["bf16"] == base_sizes(tree(), None, LoadOptions()).footprint["bf16"]
+    assert footprint_bytes(prepared.model) == plain + added
+    assert {p.dtype for module in prepared.model.modules for p in module.parameters} == {"F32"}
 
 
 @pytest.mark.parametrize(
@@ -143,6 +145,20 @@ def test_dtype_of_a_plain_load(config, checkpoint, asked, dtype):
 def test_modules_kept_in_float32(kept, precision, widened):
     sizes = base_sizes(tree(**kept), None, LoadOptions(base_precision=precision))
     assert sizes.bytes[precision] == 2 * (EMBED + PROJECTION + BIAS + NORM + widened)
+
+
+@pytest.mark.parametrize(
+    ("persistent", "dtype"),
+    [pytest.param(True, "F16", id="as stored"), pytest.param(False, "F32", id="made afresh")],
+)
+def test_weights_of_a_saved_4_bit_model_keep_their_dtype(persistent, dtype):
+    positions = Module(
+        "positions", "Positions", "other", (), (Parameter("weights", (8, 64), "F16", False, persistent),)
+    )
+    config = {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}
+    saved = ModuleTree(architecture=None, config=config, modules=(positions,), tied={})
+    model = base_sizes(saved, None, LoadOptions(dtype="F32")).model
+    assert [buffer.dtype for module in model.modules for buffer in module.buffers] == [dtype]
 
 
 def test_checkpoint_bytes_are_those_stored():
