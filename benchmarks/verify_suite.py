@@ -1,9 +1,10 @@
 """Every bundled model built without weights and compared with its estimate: how a release is checked.
 
-    python benchmarks/verify_suite.py [--only SUBSTRING] [--variant NAME] [--rows FILE [--again STATUS]] [--all]
-                                      [--table FILE.md]
+    python benchmarks/verify_suite.py [--only SUBSTRING] [--variant NAME] [--task TASK|all] [--all]
+                                      [--rows FILE [--again STATUS]] [--table FILE.md]
 
-Models with one and the same config are built once; --all builds each. `--rows FILE` keeps every row as it comes and
+Models with one and the same config are built once; --all builds each. With --task each is built as the class that
+transformers has for that task, classifiers with 1, 2 and 5 labels. `--rows FILE` keeps every row as it comes and
 goes on where a run was stopped: what is in the file is not built again, but for the statuses that --again names.
 `--table` writes counts and exceptions as Markdown. Exit 1 where anything differs. Needs
 `pip install 'lora-size[verify]'`; nothing is downloaded.
@@ -27,7 +28,7 @@ from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
 from estimator.jobs.verify import verify, versions  # noqa: E402
 from estimator.jobs.verify_adapter import put_on  # noqa: E402
-from estimator.jobs.verify_model import Wanted, build_on_meta, config_folder  # noqa: E402
+from estimator.jobs.verify_model import AUTO_CLASSES, Wanted, build_on_meta, config_folder  # noqa: E402
 from estimator.request.load_options import LoadOptions  # noqa: E402
 from estimator.request.request import Request  # noqa: E402
 from estimator.source.snapshot import known_models  # noqa: E402
@@ -40,7 +41,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+_LABELLED, _LABELS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"), (1, 2, 5)
 _GOOD = ("equal", "both refuse")
+
+
+class Case(NamedTuple):
+    name: str
+    lora: dict[str, Any]
+    num_labels: int | None = None
 
 
 class Row(NamedTuple):
@@ -56,14 +64,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a model's id")
     parser.add_argument("--variant", choices=VARIANTS, action="append")
+    parser.add_argument("--task", choices=[*AUTO_CLASSES, "all"], action="append", default=[])
     parser.add_argument("--rows", help="a JSON Lines file that the rows are kept in, and read from")
     parser.add_argument("--again", action="append", default=[], help="check rows of this status once more")
     parser.add_argument("--all", action="store_true", help="models with the same config as well")
     parser.add_argument("--table", help="write the counts and what is not equal into this Markdown file")
     options = parser.parse_args()
     rows = kept_rows(options.rows, options.again)
-    wanted = options.variant or list(VARIANTS)
-    for row in check_all(options.only, wanted, options.all, done=frozenset(rows)):
+    tasks = list(AUTO_CLASSES) if "all" in options.task else options.task
+    cases = list(cases_of(options.variant or list(VARIANTS), tasks))
+    wanted = [case.name for case in cases]
+    for row in check_all(options.only, cases, options.all, done=frozenset(rows)):
         rows[row.model, row.variant] = row
         if row.status not in _GOOD:
             print(f"{row.status:11} {row.model:48} {row.architecture:36} {row.variant:16} {row.remark}", flush=True)
@@ -88,8 +99,19 @@ def kept_rows(path: str | None, again: list[str]) -> dict[tuple[str, str], Row]:
     return {key: row for key, row in last.items() if row.status not in again}
 
 
+def cases_of(variants: list[str], tasks: list[str]) -> Iterator[Case]:
+    """Each variant for each task, and where its head has labels for some numbers of them."""
+    for variant in variants:
+        if not tasks:
+            yield Case(variant, VARIANTS[variant])
+        for task in tasks:
+            for labels in _LABELS if task in _LABELLED else (None,):
+                name = f"{variant} {task}" + (f" {labels}" if labels else "")
+                yield Case(name, {**VARIANTS[variant], "task_type": task}, labels)
+
+
 def check_all(
-    only: str, variants: list[str], every: bool, done: frozenset[tuple[str, str]] = frozenset()
+    only: str, cases: list[Case], every: bool, done: frozenset[tuple[str, str]] = frozenset()
 ) -> Iterator[Row]:
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for known in sorted(known_models(), key=_modules):
@@ -98,12 +120,13 @@ def check_all(
         seen.add((known.config_text, known.untied))
         bases = BaseCache()
         architecture = next(iter(json.loads(known.config_text).get("architectures") or ()), "-")
-        for variant in variants:
-            if (known.id, variant) in done:
+        for case in cases:
+            if (known.id, case.name) in done:
                 continue
             begin = time.perf_counter()
-            status, remark = check(Request(model=known.id, lora=VARIANTS[variant], offline=True), bases)
-            yield Row(known.id, architecture, variant, status, remark, round(time.perf_counter() - begin, 2))
+            request = Request(model=known.id, lora=case.lora, num_labels=case.num_labels, offline=True)
+            status, remark = check(request, bases)
+            yield Row(known.id, architecture, case.name, status, remark, round(time.perf_counter() - begin, 2))
 
 
 def _modules(known: Any) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.conditions import Lookup, lookup_in
 from estimator.architecture.config_fields import TIE, labels_of, tie_of
-from estimator.architecture.facts import ClassFacts
+from estimator.architecture.facts import ClassFacts, class_outline
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree
@@ -18,6 +20,7 @@ from estimator.architecture.tie_names import expanded
 from estimator.architecture.ties import resolve_ties
 from estimator.architecture.towers import opened, with_towers
 from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.errors import NoWeightsError
 from estimator.notes import Note
 
 # transformers 5.23.0, `_adjust_missing_and_unexpected_keys`, and the causal masks that GPT-like files of old hold
@@ -52,9 +55,7 @@ def build(
     left = _not_loaded(loaded, facts)
     most = sum(count for _, count in left) * 2 > len(checkpoint.tensors)
     if most and facts.name not in (config.get("architectures") or ()):
-        from estimator.architecture.infer import infer  # a repository's own class under a model type of transformers
-
-        return infer(config, checkpoint)
+        return _of_other_names(config, checkpoint, facts, left, (task, num_labels))
     grown = grow(facts, loaded, lookup, own)
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
     tie = lookup("tie_word_embeddings")
@@ -78,6 +79,26 @@ def build(
         basis="inferred" if grown.open_parts else "exact",
         notes=(*_inferred(grown), *tie_notes, *grown.notes, *_left_out(left, facts)),
     )
+
+
+def _of_other_names(
+    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    facts: ClassFacts,
+    left: Sequence[tuple[str, int]],
+    asked: tuple[str | None, int | None],
+) -> ModuleTree:
+    """Where the class loads little of the checkpoint. A task's class is built all the same, of fresh weights, where the
+    file is another class's of transformers; a repository's own class under a model type of transformers is inferred.
+    """
+    from estimator.architecture.from_config import from_config
+    from estimator.architecture.infer import infer
+
+    if any(class_outline(name) for name in config.get("architectures") or ()):
+        with contextlib.suppress(NoWeightsError):
+            tree = from_config(config, task=asked[0], num_labels=asked[1])
+            return replace(tree, notes=(*tree.notes, *_left_out(left, facts)))
+    return infer(config, checkpoint)
 
 
 def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
