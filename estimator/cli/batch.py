@@ -17,7 +17,7 @@ def command(file: str, offline: bool) -> int:
       {"id": 1, "model": "llama-3.1-8b", "lora": {"r": 32, "target_modules": ["q_proj", "v_proj"]}}
     """
     from estimator.errors import NotFoundError
-    from estimator.jobs.batch import answers
+    from estimator.jobs.batch import answers, lines_of
 
     try:
         stream = sys.stdin.buffer if file == "-" else open(file, "rb")  # noqa: SIM115
@@ -26,7 +26,7 @@ def command(file: str, offline: bool) -> int:
         raise NotFoundError(f"{file} can't be read: {reason}.", where="FILE", way_out="check the path") from error
     failed = False
     with stream:
-        for line, good in answers(stream, offline=offline):
+        for line, good in answers(lines_of(stream), offline=offline):
             failed = failed or not good
             print(line, flush=file == "-")
     return 1 if failed else 0

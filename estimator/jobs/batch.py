@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from estimator.errors import LoraSizeError, UsageError, unforeseen
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document
 from estimator.request.options import to_request
+from estimator.source.bounded_json import NotUsable, parse_json
 
 MAX_LINE_BYTES = 20_000_000
 
@@ -24,11 +25,20 @@ def answers(lines: Iterable[bytes], *, offline: bool = False) -> Iterator[tuple[
             yield json.dumps(answer), "result" in answer
 
 
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream; of one that is too long, only as much as shows that it is."""
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        rest = line
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE_BYTES + 1)
+        yield line
+
+
 def _answer(line: bytes, bases: BaseCache, offline: bool) -> dict[str, Any]:
     ident: Any = None
     try:
         row = _parse(line)
-        ident = row.pop("id", None)
+        ident = _identity(row.pop("id", None))
         request = to_request({"offline": offline, **row})
         return {"id": ident, "result": to_document(estimate(request, bases=bases))}
     except Exception as fault:  # one bad line never stops the rest
@@ -37,13 +47,21 @@ def _answer(line: bytes, bases: BaseCache, offline: bool) -> dict[str, Any]:
         return {"id": ident, "error": {"code": error.code, "message": message}}
 
 
+def _identity(value: Any) -> Any:
+    """An id, which comes back as it is. Raises UsageError for what JSON can't say, such as 1e400."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise UsageError("the id holds a number that is out of range.", where="id", way_out="give another") from error
+    return value
+
+
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line) if len(line) <= MAX_LINE_BYTES else "over the limit of a line"
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"the line is not JSON: {error}.", where="a line", way_out="write one object a line"
-        ) from error
+        row = parse_json(line) if len(line) <= MAX_LINE_BYTES else "over the limit of a line"
+    except NotUsable as error:
+        what = f"the line can't be used: {error}."
+        raise UsageError(what, where="a line", way_out="write one object a line") from error
     if not isinstance(row, dict):
         raise UsageError(
             "the line is not a JSON object.", where="a line", way_out='write {"model": ..., "lora": {...}}'

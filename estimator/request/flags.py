@@ -27,7 +27,7 @@ def lora_fields(request: Request) -> dict[str, Any]:
         "modules_to_save": _names(request.modules_to_save),
         "target_parameters": _names(request.target_parameters),
         "trainable_token_indices": _tokens(request.trainable_tokens),
-        "task_type": request.task,
+        "task_type": request.task and request.task.upper(),
     }
     return {field: value for field, value in fields.items() if value is not None}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import Any
 
 from estimator.errors import InvalidLoraError
@@ -123,9 +124,15 @@ def _of_its_kind(name: str, value: Any) -> Any:
         raise InvalidLoraError(
             f"{name} is {str(value)[:_MAX_TEXT]!r}, which is {_said(value)}.", where=name, way_out=f"give {said}"
         )
+    if any(isinstance(number, float) and not isfinite(number) for number in _numbers(value)):
+        raise InvalidLoraError(f"{name} holds no finite number.", where=name, way_out="give one that JSON can hold")
     if kinds and set(_NAMES) <= set(kinds) and isinstance(value, _NAMES):
         return _list(name, value)
     return value
+
+
+def _numbers(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else (value,)
 
 
 _SAID: Mapping[type, str] = {

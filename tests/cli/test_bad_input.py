@@ -175,3 +175,33 @@ def test_one_faulty_line_never_stops_a_batch(tmp_path: Path, capsys: pytest.Capt
     assert end.value.code == 1
     assert codes == ["usage", "usage", "usage", "invalid_lora", None]
     assert answers[-1]["result"]["adapter"]["parameters"] == 294_912
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        pytest.param(b'{"id": NaN, "model": "gpt2"}', "usage", id="an id that is no JSON"),
+        pytest.param(b'{"id": [1e400], "model": "gpt2"}', "usage", id="an id that JSON can't say"),
+        pytest.param(b'{"model": "gpt2", "lora": {"lora_alpha": 1e400}}', "invalid_lora", id="an endless alpha"),
+        pytest.param(b'{"model": "gpt2", "lora": {"alpha_pattern": {"a": 1e400}}}', "invalid_lora", id="one of many"),
+        pytest.param(b"[" * 100_000, "usage", id="nested"),
+        pytest.param(b"x" * 101, "usage", id="over the limit"),
+        pytest.param(b'{"model": "gpt2"}' + b" " * 1_000, "usage", id="over the limit by spaces"),
+        pytest.param(b'{"model": "gpt2", "task": "seq_cls"}\r', None, id="a task in small letters, for Windows"),
+    ],
+)
+def test_every_line_of_a_batch_is_answered_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: bytes, code: str | None
+) -> None:
+    monkeypatch.setattr("estimator.jobs.batch.MAX_LINE_BYTES", 100)
+    (tmp_path / "requests.jsonl").write_bytes(line + b"\n" + b'{"id": 7, "model": "gpt2"}')
+    with pytest.raises(SystemExit):
+        main(["batch", str(tmp_path / "requests.jsonl"), "--offline"])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    first, second = (json.loads(text, parse_constant=refuse) for text in capsys.readouterr().out.splitlines())
+    assert first.get("error", {}).get("code") == code
+    assert second["id"] == 7
+    assert "result" in second

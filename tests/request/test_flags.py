@@ -26,6 +26,7 @@ from estimator.request.request import Request
         pytest.param({"trainable_tokens": "wte=1;lm_head=3"}, {"trainable_token_indices": {"wte": [1], "lm_head": [3]}},
                      id="tokens by module"),
         pytest.param({"task": "SEQ_CLS"}, {"task_type": "SEQ_CLS"}, id="task"),
+        pytest.param({"task": "seq_cls"}, {"task_type": "SEQ_CLS"}, id="a task as the command line has it"),
     ],
 )  # fmt: skip
 def test_flags_become_fields(options: dict[str, Any], fields: dict[str, Any]) -> None:
