@@ -25,8 +25,8 @@ _TOWERS = (("vision", "vision_config"), ("visual", "vision_config"), ("audio", "
 def put_known(unpacked: Unpacked, shapes: Mapping[str, tuple[int, ...]]) -> Unpacked:
     """The same with shapes for layers in `unknown` that a class builds from config.json.
 
-    `shapes`: out and in features by run-time name. A shape counts where it fills the bytes that are stored; layers that
-    it does not fill, or whose name is another in the file, stay unknown.
+    `shapes`: out and in features by stored name. A shape counts where it fills the bytes that are stored; layers that
+    it does not fill stay unknown.
     """
     tensors, unknown = dict(unpacked.checkpoint.tensors), {}
     for stem, layer in unpacked.unknown.items():

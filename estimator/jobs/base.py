@@ -220,7 +220,7 @@ def _with_unknown_shapes(
     from estimator.architecture.build import build
     from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 
-    known = put_known(unpacked, features_of(config))
+    known = put_known(unpacked, features_of(config, unpacked.unknown))
     inferred = infer_unknown(config, known)
     if inferred.unknown:
         what = f"the headers do not tell the features of {next(iter(inferred.unknown))}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,16 +33,20 @@ def second_opinion(
     return (other if other.architecture == tree.architecture else None), ()
 
 
-def features_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Out and in features of the layers that config.json's class builds, as a quantiser keeps them."""
+def features_of(config: Mapping[str, Any], layers: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Out and in features of layers that config.json's class builds, by stored name, as a quantiser keeps them."""
     from estimator.architecture.from_config import from_config
+    from estimator.architecture.stored_names import run_time_names
 
     try:
-        modules = from_config(config).modules
+        tree = from_config(config)
     except LoraSizeError:
         return {}
-    weights = ((module, module.parameters[0].shape) for module in modules if module.kind in ("Linear", "Conv1D"))
-    return {module.name: shape[::-1] if module.kind == "Conv1D" else shape for module, shape in weights}
+    weights = {m.name: (m, m.parameters[0].shape) for m in tree.modules if m.kind in ("Linear", "Conv1D")}
+    shapes = {name: shape[::-1] if m.kind == "Conv1D" else shape for name, (m, shape) in weights.items()}
+    names = run_time_names(config, tree, [f"{layer}.weight" for layer in layers])
+    built = {layer: names[f"{layer}.weight"].removesuffix(".weight") for layer in layers}
+    return {layer: shapes[name] for layer, name in built.items() if name in shapes}
 
 
 def with_sized(tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> ModuleTree:
