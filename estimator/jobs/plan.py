@@ -177,7 +177,16 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "beyond_positions",
             f"{training.sequence_length:,} tokens are more than the {known:,} positions that the model's config names.",
         )
-    if states := shape_of(answer.tree).states:
+    shape = shape_of(answer.tree)
+    if training.attention != "eager" and shape.support.eager_for(training.attention):
+        falls = "falls back to" if training.attention == "sdpa" else "refuses to load; planned as"
+        yield Note(
+            "attention_eager",
+            f"transformers has no {training.attention} for this model and {falls} eager attention, whose scores grow "
+            "with the square of the sequence"
+            + ("; --attention flash_attention_2 keeps none." if shape.support.flash else "."),
+        )
+    if states := shape.states:
         yield Note(
             "states_not_modelled",
             f"What {states} layers with a state (Mamba, linear attention) make along the sequence is not counted: it "
@@ -190,13 +199,6 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "experts_unquantised",
             f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
             "releases kept experts one by one and quantised them: the lower bound allows for that.",
-        )
-    linear = {module.name for module in answer.tree.modules if module.kind in ("Linear", "Conv1D")}
-    if any(module.name not in linear for module in answer.adaptation.modules if "expert" in module.name):
-        yield Note(
-            "adapted_experts_not_modelled",
-            "LoRA on fused experts builds the changed weight of every expert in each forward pass; that memory is not "
-            "counted here.",
         )
 
 

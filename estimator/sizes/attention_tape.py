@@ -19,8 +19,7 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     """The branch of attention, its last matrix included."""
     query, key, value, *rest = (_latent_heads if block.latent else _heads)(tape, x, block, setting)
     tape.hold(x)
-    eager = setting.training.attention == "eager"
-    mixed = (_eager if eager else _flash)(tape, (query, key, value), block, setting)
+    mixed = (_eager if setting.eager else _flash)(tape, (query, key, value), block, setting)
     return linear(tape, mixed, rest[0], setting) if rest else mixed
 
 
@@ -55,12 +54,12 @@ def _latent_heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list
     query = x
     if "q_a_proj" in named:
         query = linear(tape, x, named["q_a_proj"], setting)
-        query = normed(tape, query, Norm(query.elements, True), setting)
+        query = normed(tape, query, Norm(query.elements, "rms"), setting)
     query = linear(tape, query, named["q_b_proj" if "q_b_proj" in named else "q_proj"], setting)
     turned = down.outputs - block.latent
     both = linear(tape, x, down, setting)
     query_turned = _turned(tape, query, turned * setting.shape.heads)
-    latent = normed(tape, both, Norm(block.latent, True), setting, block.latent)
+    latent = normed(tape, both, Norm(block.latent, "rms"), setting, block.latent)
     key_turned = _turned(tape, both, turned)
     tape.hold(query, both)
     query = tape.run((query, query_turned), block.query, query.width)
@@ -91,6 +90,8 @@ def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
 
 def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
     query, key, value = heads
+    if query.elements != block.query and setting.training.batch_size > 1:  # a view that a batched product must copy
+        query = tape.run((query,), block.query, query.width)
     if block.key_value < block.query:
         key, value = (tape.run((t,), block.query, t.width) for t in (key, value))
     scores = setting.shape.heads * setting.training.sequence_length
@@ -101,7 +102,8 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         each = tape.run((tape.run((each,), scores, width),), scores, width, saves_output=True)
         each = tape.run((each,), scores, width)
     each = tape.run((each,), scores, width)  # the mask is added
-    each = tape.run((each,), scores, 4, saves_output=True)
-    each = each if width == 4 else tape.run((each,), scores, width)
+    wide = width if setting.shape.support.narrow_scores else 4
+    each = tape.run((each,), scores, wide, saves_output=True)
+    each = each if width == wide else tape.run((each,), scores, width)
     mixed = tape.run((each, value), block.mixed, width, saves=(each, value))
     return tape.run((mixed,), block.mixed, width)

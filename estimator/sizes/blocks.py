@@ -9,11 +9,14 @@ from math import prod
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree
+from estimator.sizes.attention_support import Support, support_of
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
+_WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
+_CENTRED_NORM = re.compile(r"(?:Cohere|Deberta)\w*LayerNorm$")  # LayerNorm written in Python (modeling_cohere.py)
 _NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
 
 
@@ -25,9 +28,17 @@ class Linear(NamedTuple):
 
 class Norm(NamedTuple):
     width: int
-    is_rms: bool  # computed step by step in float32; torch's own layer_norm otherwise
+    kind: str  # "torch" (its own layer_norm), "wide" (the same on float32), "rms" or "centred" (steps in float32)
     role: str = ""  # inside attention: "q" or "k" of query or key, "a" of a latent
     name: str = ""  # the last part
+
+
+class Fused(NamedTuple):
+    """Experts in one tensor each way."""
+
+    name: str  # of the module that holds them
+    up_elements: int
+    down_elements: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +57,7 @@ class Block:
     is_parallel: bool = False  # attention and MLP read the same residual
     experts: int = 0  # 0 where the MLP is dense
     experts_per_token: int = 1
+    fused: Fused | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +71,8 @@ class Shape:
     is_rotary: bool = True  # query and key are turned, so that they are tensors of their own
     caps_scores: bool = False  # attn_logit_softcapping
     caps_logits: bool = False  # final_logit_softcapping
+    clamps_gate: bool = False  # swiglu_limit: experts' gate and up are clamped (modeling_gpt_oss.py)
+    support: Support = Support()  # kinds of attention that its classes have
     states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
 
 
@@ -75,7 +89,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         blocks=tuple(block for members in modules.values() if (block := _block(members, hidden, config)) is not None),
         hidden=hidden,
         vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
-        heads=_first(config, "num_attention_heads", "n_head", "num_heads", "n_heads") or 1,
+        heads=_first(config, "num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads") or 1,
         activation=str(
             _first(config, "hidden_activation", "hidden_act", "activation_function", "activation") or "silu"
         ),
@@ -83,6 +97,8 @@ def shape_of(tree: ModuleTree) -> Shape:
         is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
         caps_scores=config.get("attn_logit_softcapping") is not None,
         caps_logits=config.get("final_logit_softcapping") is not None,
+        clamps_gate=config.get("swiglu_limit") is not None,
+        support=support_of(config.get("model_type")),
         states=sum(_scans(members) for members in modules.values()),
     )
 
@@ -122,23 +138,27 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
         return None
     latent = _latent(attention)
     query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
-    fused = [p for m in members for p in m.parameters if len(p.shape) == 3 and m.kind == "other"]
+    holder = next((m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)), None)
+    fused = [p for p in holder.parameters if len(p.shape) == 3] if holder else []
+    sizes = [prod(p.shape) for p in fused]
     inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
+    norms = tuple(_norms(members, hidden))
     return Block(
         attention=attention,
         mlp=mlp,
-        norms=tuple(_norms(members)),
+        norms=norms,
         query=query,
         key_value=key_value,
         mixed=query if latent is None else latent[2],
         latent=0 if latent is None else latent[3],
         inner=inner,
         is_gated=is_gated,
-        is_parallel=_is_parallel(members, config),
+        is_parallel=_is_parallel(norms, config),
         experts=experts,
         experts_per_token=int(_first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
         if experts
         else 1,
+        fused=Fused(holder.name, sum(sizes[:-1]), sizes[-1]) if holder else None,
     )
 
 
@@ -201,20 +221,26 @@ def _mlp(mlp: tuple[Linear, ...], hidden: int) -> tuple[int, bool, int]:
     return inner, ups > max(len(downs), 1), experts
 
 
-def _norms(members: list[Module]) -> Iterable[Norm]:
+def _norms(members: list[Module], hidden: int) -> Iterable[Norm]:
     for module in members:
         last = module.name.rpartition(".")[2]
-        if (
-            module.parameters
-            and len(module.parameters[0].shape) == 1
-            and (_NORM.search(module.cls) or _NORM.search(last))
-        ):
+        is_norm = _NORM.search(module.cls) or _NORM.search(last)
+        if is_norm and not module.parameters and module.cls in _WIDE_NORMS:
+            yield Norm(hidden, "wide", "", last)
+        if is_norm and module.parameters and len(module.parameters[0].shape) == 1:
             role = re.match(r"(q|k)(?:uery|ey)?_?(?:layer)?_?norm", last)
             inside = "a" if _LATENT_NORM.match(last) else role[1] if role else ""
-            yield Norm(module.parameters[0].shape[0], module.cls != "LayerNorm", inside, last)
+            yield Norm(module.parameters[0].shape[0], _norm_kind(module), inside, last)
 
 
-def _is_parallel(members: list[Module], config: Mapping[str, Any]) -> bool:
+def _norm_kind(module: Module) -> str:
+    """torch's layer_norm has a bias, or its own class's name; what is written in Python mostly has not."""
+    if _CENTRED_NORM.match(module.cls):
+        return "centred"
+    return "torch" if module.cls == "LayerNorm" or len(module.parameters) > 1 else "rms"
+
+
+def _is_parallel(norms: Iterable[Norm], config: Mapping[str, Any]) -> bool:
     """As the config says, or where one norm serves both."""
     said = _first(config, "use_parallel_residual", "parallel_attn")
-    return bool(said) if said is not None else sum(not norm.role for norm in _norms(members)) == 1
+    return bool(said) if said is not None else sum(not norm.role for norm in norms) == 1

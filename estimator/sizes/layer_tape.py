@@ -105,12 +105,32 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     rows = 4 * tape.tokens * block.experts
     routed = tape.run((x,), block.experts, 4, saves_output=True, keeps=rows)
     chosen = tape.run((x,), each * x.elements, width)
-    both = tape.run((chosen,), each * block.inner * (2 if block.is_gated else 1), width)
+    up, down = (setting.base_width * elements for elements in _changed(block, setting))
+    wide = each * block.inner * (2 if block.is_gated else 1)
+    both = tape.run((chosen,), wide, width, saves=(chosen,) * bool(up), keeps=up, scratch=up, trains=bool(up))
     acted = tape.run((both,), each * block.inner, width, saves=(both,))
-    inner = tape.run((acted, both), each * block.inner, width, saves=(acted, both)) if block.is_gated else acted
-    down = tape.run((inner,), each * x.elements, width)
-    weighted = tape.run((down, routed), each * x.elements, width, saves=(down,))
+    clamped = 3 * tape.tokens * each * block.inner * width if setting.shape.clamps_gate else 0
+    inner = (
+        tape.run((acted, both), each * block.inner, width, saves=(acted, both), keeps=clamped)
+        if block.is_gated
+        else acted
+    )
+    made = tape.run(
+        (inner,), each * x.elements, width, saves=(inner,) * bool(down), keeps=down, scratch=down, trains=bool(down)
+    )
+    weighted = tape.run((made, routed), each * x.elements, width, saves=(made,))
     return tape.run((tape.run((weighted,), each * x.elements, width),), x.elements, width)
+
+
+def _changed(block: Block, setting: Setting) -> tuple[int, int]:
+    """Elements of the experts' weights that LoRA changes: each forward pass makes them anew, the whole stack at once.
+
+    peft 0.21.2, tuners/lora/layer.py, ParamWrapper: wrapped one in another, the weight that leads up innermost.
+    """
+    fused, ranks = block.fused, setting.adapter.ranks
+    if fused is None or fused.name not in ranks:
+        return 0, 0
+    return fused.up_elements, fused.down_elements if f"{fused.name}.base_layer" in ranks else 0
 
 
 def _experts_one_by_one(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:

@@ -32,21 +32,33 @@ class Setting:
         return self.training.mixed_precision != "no"
 
     @property
+    def eager(self) -> bool:
+        """Whether attention's scores are whole: asked for, or all that the model's classes have."""
+        return self.shape.support.eager_for(self.training.attention)
+
+    @property
     def residual(self) -> int:
         """Bytes of an element between layers."""
         return 4 if self.kbit else self.base_width
 
 
 def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 0) -> Tensor:
-    """x behind a norm, or so many of its elements: RMS step by step in float32, LayerNorm as torch has it."""
+    """x behind a norm, or so many of its elements: step by step in float32, or as torch has LayerNorm."""
     elements = elements or x.elements
     rows = 4 * tape.tokens * (elements // norm.width)
     out = 4 if setting.kbit else x.width
     if setting.software.fused_norms:
         return tape.run((x,), elements, out, saves=(x,), keeps=rows)
-    if not norm.is_rms:
+    if norm.kind == "torch":
         return tape.run((x,), elements, 4 if setting.autocast else out, saves=(x,), keeps=2 * rows)
     wide = x if x.width == 4 else tape.run((x,), elements, 4)
+    if norm.kind == "wide":
+        even = tape.run((wide,), elements, 4, saves=(wide,), keeps=2 * rows)
+        return tape.run((even,), elements, out)
+    if norm.kind == "centred":  # the mean is taken off twice: for the variance, and for what is divided by it
+        apart = tape.run((wide,), elements, 4)
+        tape.run((apart,), elements, 4, saves=(apart,))
+        wide = tape.run((wide,), elements, 4)
     tape.run((wide,), elements, 4)  # pow, whose mean is all that remains
     even = tape.run((wide,), elements, 4, saves=(wide,), keeps=rows, scratch=4 * tape.tokens * elements)
     even = even if x.width == 4 else tape.run((even,), elements, x.width)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import NamedTuple
 
+from estimator.sizes.attention_support import Support
 from estimator.sizes.blocks import Shape
 from estimator.sizes.matrix_tape import Setting
 from estimator.sizes.optimizers import Trained, is_paged, step_bytes
@@ -165,7 +166,8 @@ def _steps(
         padded=not training.packing and training.batch_size > 1,
         software=software,
     )
-    low = replace(middle, training=shorter, head_width=base.width, software=_LEAST, padded=False)
+    earlier = replace(shape, support=Support())  # releases before had kernels for some
+    low = replace(middle, shape=earlier, training=shorter, head_width=base.width, software=_LEAST, padded=False)
     high = replace(
         middle,
         adapter=replace(adapter, dropout=adapter.dropout or USUAL_DROPOUT),

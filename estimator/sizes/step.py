@@ -84,7 +84,7 @@ def _cached(setting: Setting) -> int:
     total = 0
     for block in setting.shape.blocks:
         is_wide = setting.kbit and any(item.name in setting.packed for item in block.attention)
-        copied = block.key_value < block.query if training.attention == "eager" else is_wide and narrow
+        copied = block.key_value < block.query if setting.eager else is_wide and narrow
         width = 4 if is_wide else 2 if setting.autocast else setting.base_width
         total += 2 * training.tokens * block.key_value * width if copied else 0
     return total
@@ -115,7 +115,7 @@ def _head(setting: Setting) -> Played:
 def _final(setting: Setting) -> Norm:
     """A norm like those of the layers."""
     norms = [norm for block in setting.shape.blocks[-1:] for norm in block.norms if not norm.role]
-    return Norm(setting.shape.hidden, not norms or norms[0].is_rms)
+    return Norm(setting.shape.hidden, "rms" if not norms else norms[0].kind)
 
 
 def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:

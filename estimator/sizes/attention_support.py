@@ -1,0 +1,34 @@
+"""The kinds of attention that a model's classes have, and what the eager one keeps.
+
+Where scaled dot product attention is the default and a class has none, transformers (5.23.0, modeling_utils.py,
+get_correct_attn_implementation) takes eager attention without a word.
+attention.facts: model type, and its letters. Written by `python -m estimator.sizes.generate_attention`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Support(NamedTuple):
+    sdpa: bool = True
+    flash: bool = True
+    narrow_scores: bool = False  # eager attention takes its softmax in the model's own dtype, not in float32
+
+    def eager_for(self, asked: str) -> bool:
+        """Whether eager attention is what is asked for, or what runs in place of a kind that is not there."""
+        return asked == "eager" or not {"sdpa": self.sdpa, "flash_attention_2": self.flash}.get(asked, True)
+
+
+def support_of(model_type: object) -> Support:
+    """Everything but a narrow softmax where the type is unknown."""
+    letters = _facts().get(str(model_type), "")
+    return Support("s" not in letters, "f" not in letters, "n" in letters)
+
+
+@cache
+def _facts() -> dict[str, str]:
+    text = Path(__file__).with_name("attention.facts").read_text(encoding="utf-8")
+    return dict(line.split() for line in text.splitlines() if not line.startswith("#"))
