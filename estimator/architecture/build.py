@@ -11,7 +11,9 @@ from typing import Any
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.conditions import Lookup, lookup_in
 from estimator.architecture.config_fields import TIE, labels_of, tie_of
+from estimator.architecture.config_fields import lookup_for as config_lookup
 from estimator.architecture.facts import ClassFacts, class_outline
+from estimator.architecture.formula import Unfit
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree
@@ -103,8 +105,10 @@ def _of_other_names(
 
 def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
     """Reads the config's fields as the class would see them."""
-    plain = lookup_in(config, facts.defaults, facts.aliases)
-    tie = tie_of(config, shapes_of(facts.name))
+    shapes = shapes_of(facts.name)
+    defaults = {**facts.defaults, **_worked_out(config, shapes, facts.defaults)}
+    plain = lookup_in(config, defaults, facts.aliases)
+    tie = tie_of(config, shapes)
 
     def lookup(path: str) -> Any:
         if path == "num_labels":
@@ -112,6 +116,18 @@ def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | N
         return tie if path == TIE and tie is not None else plain(path)
 
     return lookup
+
+
+def _worked_out(
+    config: Mapping[str, Any], shapes: Mapping[str, Any] | None, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Defaults that the config class works out from other fields: Llama's head_dim is 128 for its own sizes alone."""
+    found = {}
+    for path in defaults:
+        if shapes and "size" in (shapes["rules"].get(path, {}).get("absent") or {}):
+            with contextlib.suppress(Unfit):
+                found[path] = config_lookup(config, shapes)(path)
+    return found
 
 
 def _declared(facts: ClassFacts, grown: Grown) -> dict[str, str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from estimator.architecture.build import build
+from estimator.architecture.build import build, lookup_for
+from estimator.architecture.facts import class_facts
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.checkpoint.header import parse_header
 
@@ -166,3 +167,20 @@ def test_code_of_a_repository_keeps_its_experts_apart():
     assert [m.name for m in tree.modules if m.kind == "Linear"] == [
         f"layers.0.mlp.experts.{index}.gate_proj" for index in (0, 1)
     ]
+
+
+@pytest.mark.parametrize(
+    ("cls", "stated", "head_dim"),
+    [
+        pytest.param("LlamaForCausalLM", {}, 16, id="worked out from width and heads"),
+        pytest.param("MistralForCausalLM", {"head_dim": None}, 16, id="null is as good as nothing"),
+        pytest.param("LlamaForCausalLM", {"head_dim": 8}, 8, id="stated"),
+        pytest.param("Qwen3ForCausalLM", {}, 128, id="a default of its own"),
+        pytest.param("GemmaForCausalLM", {}, 256, id="another"),
+    ],
+)
+def test_a_default_that_the_class_works_out_follows_the_config(
+    cls: str, stated: dict[str, int | None], head_dim: int
+) -> None:
+    config = {"hidden_size": 64, "num_attention_heads": 4, **stated}
+    assert lookup_for(config, class_facts(cls))("head_dim") == head_dim
