@@ -60,7 +60,7 @@ def explain_adapter(
     )
     checkpoint = to_checkpoint(found.files) if found.files else None
     bases = bases or BaseCache()
-    if (found.config or {}).get("peft_type", "LORA") not in ("LORA", None):
+    if (found.config or {}).get("peft_type", "LORA") not in ("LORA", "ADALORA", None):
         return _of_another_method(found, checkpoint, bases.base(_on_its_base(found, request), None, progress).tree)
     try:
         answer = estimate(_on_its_base(found, request), bases=bases, progress=progress)
