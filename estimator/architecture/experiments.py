@@ -33,7 +33,8 @@ from estimator.architecture.trace import Trace
 from estimator.source.snapshot import known_models
 
 _SECONDS = 20  # a build that takes longer is a fault, not a large model
-_MIXES, _MOST_MIXES, _FRESH, _REAL = 14, 30, 6, 4
+_TURNED = 0.7  # of the mixes of what needs a switch have it turned
+_MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 6, 4, 24
 
 
 class Build(NamedTuple):
@@ -81,6 +82,8 @@ class Experiments:
                 values = [*values[1:], *(text for known, text in self.known if known == ".".join(path))]
             tried = ((value, self._switched(base, path, value)) for value in values)
             built = [(value, one) for value, one in tried if one]
+            if ".".join(path) in self.taken.beside:
+                self.builds += [one for value, _ in built if (one := self.build(tiny.changed(base, path, value)))]
             self.tried.setdefault(".".join(path), []).extend(value for value, _ in built)
             shown = [(value, one) for value, one in built if _differ(one, first)]
             for value, one in _kept(shown):
@@ -102,16 +105,18 @@ class Experiments:
         if (one := self.build({})) is not None:
             self.fresh.append(one)
         self.fresh += self._real(random.Random(self.name))
+        self.fresh += self._pairs(base, effective)
 
     def build(self, fields: Mapping[str, Any], mixed: bool = False) -> Build | None:
         """None where the class refuses."""
         signal.signal(signal.SIGALRM, _too_long)
         signal.alarm(_SECONDS)
         try:
-            config = tiny.make(self.name, fields)
+            trace = Trace()
+            trace.config = config = tiny.make(self.name, self._remembering(fields, trace))
             self._number += 1
             at = self.observed(config, fields, self._number, mixed)
-            with Trace(config) as trace:
+            with trace:
                 model = tiny.build(self.name, config)
             for log, more in (
                 (self.comparisons, trace.log), (self.lengths, trace.lengths), (self.reads, trace.reads),
@@ -123,6 +128,16 @@ class Experiments:
             return None
         finally:
             signal.alarm(0)
+
+    def _remembering(self, fields: Mapping[str, Any], trace: Trace) -> Mapping[str, Any]:
+        """The fields, with numbers that the config takes and does not keep made such that shapes can tell them."""
+        for path in self.taken.values:
+            parts = tuple(path.split("."))
+            value = given(fields, parts)
+            value = self.taken.defaults.get(path) if value is None else value
+            if type(value) is int:
+                fields = tiny.changed(fields, parts, trace.traced(value, path))
+        return fields
 
     def observed(self, config: Any, fields: Mapping[str, Any], number: int, mixed: bool = False) -> Observation:
         """The config as its class has filled it in, with what was given and is not kept."""
@@ -142,6 +157,7 @@ class Experiments:
         """The base with a field set anew; a switch that wants numbers or another switch beside it is given them."""
         for made in self.taken.effects.get(".".join(path), ()):
             base = without(base, made.split("."))
+        base = self._beside(base, path)
         one = self.build(tiny.changed(base, path, value))
         if one is None and isinstance(value, bool):
             for beside in self._company(base, path, value):
@@ -159,6 +175,11 @@ class Experiments:
             with contextlib.suppress(Exception):  # a section that the class can't do without
                 if getattr(tiny.make(self.name, fields), key, 0) is None:
                     yield fields
+
+    def _beside(self, fields: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """The fields with the switch turned that lets the class look at one that it takes."""
+        switch, on = self.taken.beside.get(".".join(path), ("", False))
+        return tiny.changed(fields, tuple(switch.split(".")), on) if switch else dict(fields)
 
     def _company(self, base: Mapping[str, Any], path: tuple[str, ...], value: bool) -> Iterator[dict[str, Any]]:
         """The base with what a switch may want beside it: numbers where there are none, each other switch turned."""
@@ -210,6 +231,23 @@ class Experiments:
             if (one := self.build(config)) is not None:
                 yield one
 
+    def _pairs(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
+        """Switches turned where the layers are of other kinds, or in turned order: which decides, and where."""
+        switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
+        kinds = [(path, fields) for path, value, fields in effective if isinstance(value, list)]
+        kinds += [(path, self._turned(base, path)) for path in dict.fromkeys(path for path, _ in kinds)]
+        both = [(switch, kind) for switch in switches for kind in kinds[::-1] if switch[0][:-1] == kind[0][:-1]]
+        for (path, value), (_, fields) in both[:_PAIRS]:
+            if (one := self.build(tiny.changed(fields, path, value))) is not None:
+                yield one
+
+    def _turned(self, base: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """The base with a list in turned order."""
+        config = tiny.make(self.name, base)
+        for key in path:
+            config = getattr(config, key, None)
+        return tiny.changed(base, path, list(config or ())[::-1])
+
     def _mixes(self, base: Mapping[str, Any], effective: Any, chance: random.Random) -> list[Build]:
         before = observation_of(tiny.make(self.name, base), 0).values
         groups = [
@@ -229,6 +267,8 @@ class Experiments:
                 turn = effective[attempt * 2 // 3 % len(effective)]
                 for path, value, whole in [turn, *chance.sample(effective, chance.randint(0, 1))]:
                     fields = with_new(fields, whole, base)
+                    if chance.random() < _TURNED:
+                        fields = self._beside(fields, path)
                     fields = tiny.changed(fields, path, moved(path, value, chance))
             if stages and attempt % 2:
                 fields = changed_lists(fields, stages, chance)

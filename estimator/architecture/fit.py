@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator.architecture.candidates import candidates
 from estimator.architecture.conditions import Place
-from estimator.architecture.formula import Unfit, by_default, evaluate
+from estimator.architecture.formula import Unfit, by_default, choose, evaluate
 from estimator.architecture.remembering import Sized
 from estimator.architecture.tell import Observation, Teller
 from estimator.architecture.written import texts
@@ -69,9 +69,8 @@ class Fitter:
             left = [at for at in left if at not in set(own[best])]
         if left or len(groups) < 2:
             return None
-        options = self.teller.options(groups)
-        if options is None and len(groups) == 2:
-            options = self._either(pairs, *groups)
+        found = [one for one in (self.teller.options(groups), self._either(pairs, list(groups))) if one is not None]
+        options = min(found, key=lambda one: sum(len(condition) for condition, _ in one), default=None)
         return None if options is None else [[condition, _short(text)] for condition, text in options]
 
     def _with_lost(
@@ -86,11 +85,22 @@ class Fitter:
             return meant, ranked
         return [[str(text)] if at in set(lost) else found for at, found in enumerate(meant)], [str(text), *ranked]
 
-    def _either(self, pairs: Sequence[tuple[Observation, int]], one: str, other: str) -> Any:
-        """Two formulas whose condition need not say which holds where both give the same."""
-        only, rest = ([at for at, size in pairs if not self.right(text, at, size)] for text in (other, one))
-        options = self.teller.options({one: only, other: rest})
-        return options if only and rest else None
+    def _either(self, pairs: Sequence[tuple[Observation, int]], texts: Sequence[str]) -> list[list[str]] | None:
+        """Formulas whose conditions need not say which holds where several give the same."""
+        only: dict[str, list[Observation]] = {text: [] for text in texts}
+        for one, size in pairs:
+            right = [text for text in texts if self.right(text, one, size)]
+            if len(right) == 1:
+                only[right[0]].append(one)
+        options = self.teller.options(only) if all(only.values()) else None
+        return options if options and all(self._leads(options, one, size) for one, size in pairs) else None
+
+    def _leads(self, options: Sequence[Sequence[str]], one: Observation, size: int) -> bool:
+        """Whether the first option that holds gives the size."""
+        try:
+            return self.right(choose(options, one.lookup, one.place), one, size)
+        except (Unfit, TypeError, ValueError, AttributeError):
+            return False
 
     def _searched(self, pairs: Sequence[tuple[Observation, int]]) -> Any:
         """A formula of one or two fields, where how a size came about was lost."""

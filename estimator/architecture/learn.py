@@ -17,7 +17,7 @@ from estimator.architecture.filled_in import is_word, of_fields, plain_default
 from estimator.architecture.fit_class import UNKNOWN, Glimpse, Learner, Unresolved
 from estimator.architecture.observe import BUILD_DTYPE
 from estimator.architecture.survey import activations
-from estimator.architecture.taken import NOTHING, Taken, taken_by
+from estimator.architecture.taken import NOTHING, OVERRIDES, Taken, taken_by
 from estimator.architecture.tell import Teller, is_told
 from estimator.architecture.tie_patterns import agreed, tie_pairs, ties_hold
 from estimator.architecture.trial import difference
@@ -36,10 +36,15 @@ def learn(name: str) -> tuple[dict[str, Any] | None, str]:
         facts, reason = _learnt(name, NOTHING._replace(aliases=taken.aliases))
     if facts is not None:
         known = facts["rules"].keys() | facts["seen"].keys() | paths_of(facts)
-        unknown = {path for path, changed in taken.effects.items() if changed & known}
-        unknown -= {*known, *(alias for aliases in facts["aliases"].values() for alias in aliases)}
+        unknown = {path for path, made in taken.effects.items() if made & known or any(map(_overrides, made))}
+        unknown = (unknown | taken.unclear) - known
+        unknown -= {alias for aliases in facts["aliases"].values() for alias in aliases}
         facts |= {"unknown": sorted(unknown)} if unknown else {}
     return facts, reason
+
+
+def _overrides(path: str) -> bool:
+    return path.rpartition(".")[2] == OVERRIDES
 
 
 def _learnt(name: str, taken: Taken) -> tuple[dict[str, Any] | None, str]:

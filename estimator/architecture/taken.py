@@ -7,6 +7,7 @@ Such names are texts in the code of the class's constructor; that each matters, 
 
 from __future__ import annotations
 
+import itertools
 import json
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -32,9 +33,14 @@ class Taken(NamedTuple):
     values: Mapping[str, list[Any]]  # the values that were seen to change them and can be learnt from
     defaults: Mapping[str, Any]  # the value that does what leaving it out does
     aliases: Mapping[str, str]  # the field that becomes what is given
+    beside: Mapping[str, tuple[str, bool]]  # the switch that has to be turned for it to change anything
+    unclear: set[str]  # what an object may hold and was not seen to change anything
 
 
-NOTHING = Taken({}, {}, {}, {})
+OVERRIDES = "per_layer_config"  # transformers 5.23.0, integrations/heterogeneity
+_NO_FIELDS = {OVERRIDES, "quantization_config"}  # objects that hold none
+_ABSENT = "no such field"
+NOTHING = Taken({}, {}, {}, {}, {}, set())
 
 
 _known: dict[type, Taken] = {}
@@ -45,7 +51,7 @@ def taken_by(name: str) -> Taken:
     cls = tiny.config_class(name)
     if cls not in _known:
         base = tiny.base_fields(name)
-        found = _known[cls] = Taken({}, {}, {}, {})
+        found = _known[cls] = Taken({}, {}, {}, {}, {}, set())
         for path, alphabets in _candidates(tiny.make(name, base), ()):
             _try(name, _bases(base, path), path, alphabets, found)
     return _known[cls]
@@ -68,20 +74,64 @@ def _try(
     text = ".".join(path)
     words: list[Any] = [word for whole in alphabets for word in (whole, whole[::-1], whole * 2, whole[1:] + whole)]
     words += _published(name, path)
-    changes = {repr(value): _changed(name, bases, path, value) or set() for value in (*_NUMBERS, *words)}
-    if not any(changes.values()):
-        changes |= {repr(value): _changed(name, bases, path, value) or set() for value in _OTHERS}
+    by_layer = _by_layer(name, bases[0], path)
+    tries = [[*_NUMBERS, *words], [*_OTHERS, *by_layer]]
+    changes: dict[str, set[str]] = {}
+    for values in tries:
+        if not any(changes.values()):
+            changes |= {repr(value): _changed(name, bases, path, value) or set() for value in values}
+    for switch, on in () if any(changes.values()) else _switches(name, bases[0], path):
+        turned = [tiny.changed(fields, tuple(switch.split(".")), on) for fields in bases]
+        changes = {repr(value): _changed(name, turned, path, value) or set() for values in tries for value in values}
+        if any(changes.values()):
+            bases, found.beside[text] = turned, (switch, on)
+            break
     effects = set().union(*changes.values())
     if not effects:
+        if len(path) > 1 and path[-2].endswith("_config") and _is_object(name, bases[0], path[:-1]):
+            found.unclear.add(text)
         return
     found.effects[text] = effects
     for field in sorted(effects):
         if _becomes(name, bases, path, field):
             found.aliases[text] = field
             return
-    found.values[text] = [value for value in (*words, *_NUMBERS) if changes[repr(value)]]
-    tried = (*range(1, 17), 0, True, False)
+    found.values[text] = [value for value in (*words, *_NUMBERS, *by_layer) if changes.get(repr(value))]
+    in_code = [one for one in _constants_of(_section(name, bases[0], path)) if type(one) is int]
+    tried = (*range(1, 17), 0, True, False, *in_code)
     found.defaults[text] = next((value for value in tried if _changed(name, bases, path, value) == set()), None)
+
+
+def _by_layer(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> list[list[int]]:
+    """A number for each layer of the section, both ways about."""
+    filled = _filled(name, fields) or {}
+    counts = [filled.get(".".join([*path[:end], "num_hidden_layers"])) for end in range(len(path) - 1, -1, -1)]
+    count = next((one for one in counts if one is not None), None)
+    return [[(at + turn) % 2 for at in range(count)] for turn in (0, 1)] if type(count) is int else []
+
+
+def _switches(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The switches that the code looks at where it takes the field, each the other way about."""
+    by_function = _by_function(_section(name, fields, path))
+    beside = {one for held, names in by_function if path[-1] in held for one in (*held, *names)}
+    for key, value in (_filled(name, fields) or {}).items():
+        section, _, leaf = key.rpartition(".")
+        if type(value) is bool and section == ".".join(path[:-1]) and leaf in beside:
+            yield key, not value
+
+
+def _is_object(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> bool:
+    """Whether a path leads to no config of its own."""
+    config = tiny.make(name, fields)
+    return any(not isinstance((config := getattr(config, key, None)), PreTrainedConfig) for key in path)
+
+
+def _section(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> type:
+    """The class of the config in which a field lies."""
+    config = tiny.make(name, fields)
+    for key in path[:-1]:
+        config = getattr(config, key, config)
+    return type(config)
 
 
 def _published(name: str, path: Sequence[str]) -> list[Any]:
@@ -101,8 +151,9 @@ def _changed(name: str, bases: Sequence[Mapping[str, Any]], path: tuple[str, ...
             own, accepted = ".".join(path), True
             found |= {
                 key for key, one in after.items()
-                if key != own and key in before and not _same(before[key], one) and not set(key.split(".")) & _NEVER
-                and not key.rpartition(".")[2].startswith("_")
+                if not f"{key}.".startswith(f"{own}.") and not own.startswith(f"{key}.")
+                and not _same(before.get(key, _ABSENT), one)
+                and not set(key.split(".")) & _NEVER and not key.rpartition(".")[2].startswith("_")
             }  # fmt: skip
     return found if accepted else None
 
@@ -125,26 +176,45 @@ def _becomes(name: str, bases: Sequence[Mapping[str, Any]], path: tuple[str, ...
 
 def _filled(name: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
-        return values_of(tiny.make(name, fields).to_dict())
+        config = tiny.make(name, fields).to_dict()
     except Exception:
         return None
+    return values_of(config) | dict(_overrides(config))
+
+
+def _overrides(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What single layers have otherwise: it is kept apart from a config's own fields."""
+    for key, value in config.items():
+        if key == OVERRIDES:
+            yield f"{prefix}{key}", value or None
+        elif isinstance(value, dict):
+            yield from _overrides(value, f"{prefix}{key}.")
 
 
 def _candidates(config: PreTrainedConfig, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Texts in the code of the config's class that are no field of it, with the letters that it holds together."""
+    """Texts in the code of the config's class that are no field of it, with the letters that it holds together.
+
+    What is called a config and is none is an object that may hold the others.
+    """
     constants = list(_constants_of(type(config)))
     fields = {*vars(config), *(getattr(config, "attribute_map", None) or {}), *_NEVER}
     alphabets = ["".join(one) for one in constants if isinstance(one, (tuple, frozenset)) and _are_letters(one)]
-    for text in dict.fromkeys(one for one in constants if isinstance(one, str)):
-        if (
-            text.isidentifier()
-            and len(text) > 1
-            and text not in fields
-            and not callable(getattr(type(config), text, None))
-        ):
-            yield (*prefix, text), alphabets
+    names = [one for one in dict.fromkeys(constants) if isinstance(one, str) and _is_name(one, config, fields)]
+    for text in names:
+        yield (*prefix, text), alphabets
+        if text.endswith("_config") and text[0] != "_" and text not in _NO_FIELDS:
+            beside = [one for held, _ in _by_function(type(config)) if text in held for one in held]
+            inner = [
+                one for one in dict.fromkeys(beside) if isinstance(one, str) and one.isidentifier() and one != text
+            ]
+            yield from (((*prefix, text, one), alphabets) for one in inner)
     for key, value in tiny.sub_configs(config).items():
         yield from _candidates(value, (*prefix, key))
+
+
+def _is_name(text: str, config: PreTrainedConfig, fields: Collection[str]) -> bool:
+    known = text in fields or callable(getattr(type(config), text, None))
+    return text.isidentifier() and len(text) > 1 and not known
 
 
 def _are_letters(values: Collection[Any]) -> bool:
@@ -153,6 +223,11 @@ def _are_letters(values: Collection[Any]) -> bool:
 
 def _constants_of(cls: type) -> Iterator[Any]:
     """What the code of its own functions holds: texts and tuples, those in tuples too."""
+    return itertools.chain.from_iterable(constants for constants, _ in _by_function(cls))
+
+
+def _by_function(cls: type) -> Iterator[tuple[list[Any], tuple[str, ...]]]:
+    """The constants of each of its own functions, and the names of what it asks objects for."""
     for one in cls.__mro__:
         if not one.__module__.startswith("transformers.models."):
             continue
@@ -161,7 +236,7 @@ def _constants_of(cls: type) -> Iterator[Any]:
             while hasattr(held, "__wrapped__"):
                 held = held.__wrapped__
             if isinstance(held, types.FunctionType):
-                yield from _constants(held.__code__.co_consts)
+                yield list(_constants(held.__code__.co_consts)), held.__code__.co_names
 
 
 def _constants(held: Sequence[Any]) -> Iterator[Any]:

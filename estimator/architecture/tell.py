@@ -144,7 +144,8 @@ class Teller:
             for other, more in known[at + 1 :]:
                 if mask | other == whole:
                     return sign.join((text, more))
-        for some in itertools.combinations(known[:_TRIPLES], 3):
+        most = sorted(known, key=lambda one: ("#" in one[1], -one[0].bit_count()))
+        for some in itertools.combinations(most[:_TRIPLES], 3):
             if some[0][0] | some[1][0] | some[2][0] == whole:
                 return sign.join(text for _, text in some)
         return None
@@ -193,7 +194,11 @@ class Teller:
         for path in self.lists:
             ours, theirs = ({_element(one, path, up) for one in each} - {None} for each in (yes, no))
             words = not any(_is_number(value) and value not in ("0", "1") for value in ours | theirs)
-            if not words or ours & theirs or not ours or not theirs:
+            if not words or not ours or not theirs:
+                continue
+            if ours & theirs:  # one of several conditions
+                some = (ours - theirs, ours if theirs - ours else set())
+                yield from (f"{up}{path}@{'|'.join(sorted(only))}" for only in some if only)
                 continue
             if len(ours) <= _MOST_VALUES:
                 yield f"{up}{path}@{'|'.join(sorted(ours))}"

@@ -175,3 +175,54 @@ def test_a_text_model_of_a_composite_config_is_built_from_its_own_section():
 def test_a_composite_config_without_the_text_model_s_section_is_refused():
     with pytest.raises(NoWeightsError):
         from_config({"model_type": "qwen3_5", "hidden_size": 64}, task="CAUSAL_LM")
+
+
+GEMMA_4 = {
+    "architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text", "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100,
+    "layer_types": ["sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0,
+}  # fmt: skip
+MINIMAX_M3 = {
+    "architectures": ["MiniMaxM3VLForCausalLM"], "model_type": "minimax_m3_vl_text", "hidden_size": 32,
+    "intermediate_size": 16, "dense_intermediate_size": 48, "shared_intermediate_size": 16, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100, "num_local_experts": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "shape"),
+    [
+        pytest.param({**GEMMA_4}, "model.layers.1.self_attn.k_proj", (2 * 512, 32), id="left out"),
+        pytest.param(
+            {**GEMMA_4, "global_head_dim": 16}, "model.layers.1.self_attn.k_proj", (2 * 16, 32), id="a size of some layers"
+        ),
+        pytest.param(
+            {**GEMMA_4, "global_head_dim": 16}, "model.layers.0.self_attn.k_proj", (2 * 8, 32), id="not of the others"
+        ),
+        pytest.param(
+            {**GEMMA_4, "num_global_key_value_heads": 4}, "model.layers.1.self_attn.k_proj", (2 * 512, 32),
+            id="a number that a switch ignores",
+        ),
+        pytest.param(
+            {**GEMMA_4, "num_global_key_value_heads": 4, "attention_k_eq_v": True}, "model.layers.1.self_attn.k_proj",
+            (4 * 512, 32), id="and that the switch lets through",
+        ),
+        pytest.param(
+            {**MINIMAX_M3, "moe_layer_freq": [0, 1]}, "model.layers.0.mlp.down_proj", (32, 48), id="a number for each layer"
+        ),
+        pytest.param(
+            {**MINIMAX_M3, "sparse_attention_config": {"sparse_attention_freq": [0, 1], "sparse_index_dim": 6}},
+            "model.layers.1.self_attn.indexer.k_proj", (6, 32), id="within an object",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_class_takes_and_does_not_keep_decides(config, name, shape):
+    """transformers 5.23.0: Gemma4TextConfig and MiniMaxM3VLTextConfig, __post_init__."""
+    modules = {module.name: module for module in from_config(config).modules}
+    assert modules[name].parameters[0].shape == shape
+
+
+def test_lists_of_layers_within_an_object_are_refused_where_no_formula_knows_them():
+    kimi = {"architectures": ["KimiLinearForCausalLM"], "model_type": "kimi_linear"}
+    with pytest.raises(NoWeightsError, match="full_attn_layers"):
+        from_config({**kimi, "linear_attn_config": {"full_attn_layers": [4], "kda_layers": [1, 2, 3]}})
