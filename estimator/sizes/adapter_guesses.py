@@ -78,11 +78,15 @@ def _solved(
     for rows, first in _solve_rows(parts, head, actual_bytes, size_of):
         message = f"The head has {rows:,} labels, which adapter_config.json does not say."
         yield (Cause("number_of_labels", message, len(head), (rows - first) * _row_bytes(parts, head)),)
+    found = []
     for names in _choices(tuple(embeddings)):
         for dtype in ("F32", "BF16"):
             along = {name: embeddings[name]._replace(dtype=dtype) for name in names}
             for rows, first in _solve_rows({**parts, **along}, names, actual_bytes, size_of):
-                yield _embedding_causes(names, dtype, rows, first, rows * _row_bytes(along, names))
+                if abs(rows - first) <= first // 10:  # added tokens, or padding cut off
+                    causes = _embedding_causes(names, dtype, rows, first, rows * _row_bytes(along, names))
+                    found.append((abs(rows - first), causes))
+    yield from (causes for _, causes in sorted(found, key=lambda one: one[0]))
 
 
 def _choices(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -56,6 +56,7 @@ def along(rows, dtype="F32", names=tuple(EMBEDDINGS)[:1]):
         pytest.param(
             along(320, names=tuple(EMBEDDINGS)), ["embeddings_saved", "resized_vocabulary"], id="embedding and head"
         ),
+        pytest.param(along(200), None, id="a vocabulary is not cut by a third"),
         pytest.param({"x" * 9 + n: p for n, p in IMPLIED.items()}, ["older_names"], id="longer names"),
         pytest.param({**IMPLIED, "one.more": Part("F32", (999, 7))}, None, id="nothing fits"),
     ],
@@ -85,3 +86,10 @@ def test_pickled_files(beside, codes):
     data = sum(part.bytes for part in IMPLIED.values())
     found = guess_bin_causes(IMPLIED, data + beside)
     assert (None if found is None else [cause.code for cause in found]) == codes
+
+
+def test_of_several_vocabularies_that_fit_the_nearest_is_taken():
+    """Twice 303 rows in bfloat16 are the bytes of 303 rows in float32, but for a name and a letter."""
+    real = along(303, "BF16", tuple(EMBEDDINGS))
+    causes = guess_causes(IMPLIED, size_of(real), size_of, EMBEDDINGS)
+    assert [cause.tensors for cause in causes if cause.code == "embeddings_saved"] == [2]
