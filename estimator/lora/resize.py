@@ -32,10 +32,10 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
     _refuse_ambiguous(tree.config)
     tree = _with_one_embedding(index)
     index = index if tree is index.tree else TreeIndex(tree)
-    embedding, head = index.root(f"{tree.input_embedding}.weight"), _head(index)
+    embedding, others = index.root(f"{tree.input_embedding}.weight"), _head(index) | _tables_beside(index)
 
     def changes(parameter: Parameter, root: str) -> bool:
-        return root in head or (root == embedding and parameter.shape[:1] == (old,))
+        return root in others or (root == embedding and parameter.shape[:1] == (old,))
 
     def of(module: Module) -> Module:
         prefix = f"{module.name}." if module.name else ""
@@ -53,6 +53,15 @@ def _head(index: TreeIndex) -> set[str]:
     name = index.tree.output_embedding
     kind = index.modules[name].kind if name in index.modules else None
     return {index.root(f"{name}.{own}") for own in ("weight", "bias")} if kind in ("Linear", "Embedding") else set()
+
+
+_TABLES_BESIDE = ("embed_tokens_per_layer", "value_embeddings")
+
+
+def _tables_beside(index: TreeIndex) -> set[str]:
+    """Further tables of the same tokens, which their classes' own resize_token_embeddings gives the rows as well."""
+    names = (name for last in _TABLES_BESIDE for name in index.with_suffix(last))
+    return {index.root(f"{name}.weight") for name in names if index.modules[name].kind == "Embedding"}
 
 
 def text_sections(config: Mapping[str, Any]) -> list[str]:

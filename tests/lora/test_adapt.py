@@ -185,6 +185,15 @@ def test_a_head_of_other_rows_gets_as_many_as_the_embedding():
     assert added[0] == added[1]
 
 
+def test_a_table_of_the_same_tokens_gets_the_new_rows_as_well():
+    table = Module(
+        "model.embed_tokens_per_layer", "Embedding", "Embedding", (Parameter("weight", (ROWS - 9, 6), "BF16"),)
+    )
+    more = replace(TREE, modules=(*TREE.modules, table))
+    found = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1).all_parameters for tree in (TREE, more)]
+    assert found[1] - found[0] == (ROWS + 1) * 6
+
+
 SHARED = replace(
     TREE,
     modules=(*TREE.modules, Module("decoder", "Decoder", "other"),
