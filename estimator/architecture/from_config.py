@@ -149,6 +149,8 @@ class _Grower:
         kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
         if kind != "other" and any(0 in parameter.shape for parameter in kept):
             raise Unfit(f"{name} has a parameter of no size")
+        if kind == "Linear" and len(kept) == 2 and kept[1].shape != kept[0].shape[:1]:
+            raise Unfit(f"{name} has a bias of another size")
         held = self._buffers(name, buffers, place)
         self.modules.append(Module(name, self._class(cls), kind, kept, held, self._size(groups, place)))
         before = f"{name}." if name else ""

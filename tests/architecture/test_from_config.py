@@ -226,3 +226,9 @@ def test_lists_of_layers_within_an_object_are_refused_where_no_formula_knows_the
     kimi = {"architectures": ["KimiLinearForCausalLM"], "model_type": "kimi_linear"}
     with pytest.raises(NoWeightsError, match="full_attn_layers"):
         from_config({**kimi, "linear_attn_config": {"full_attn_layers": [4], "kda_layers": [1, 2, 3]}})
+
+
+def test_a_bias_of_another_size_than_its_matrix_is_refused():
+    """Formulas of the two are found apart from each other: where they disagree, one of them is wrong."""
+    with pytest.raises(NoWeightsError, match="bias"):
+        from_config({**GEMMA_4, "num_global_key_value_heads": 4, "attention_k_eq_v": True, "attention_bias": True})
