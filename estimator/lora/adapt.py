@@ -6,11 +6,12 @@ has its own file in this folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
+from estimator.errors import UnsupportedError
 from estimator.lora.beside import needs_run_time, with_all_beside
 from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
@@ -69,6 +70,8 @@ def adapt(
     changed = vocab_size is not None and vocab_size != (base_vocab_size or base_vocabulary(tree))
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
+    if save:
+        _refuse_packed(request.index.tree, {layer.module for layer in injection.layers} if targeted else None)
     if needs_run_time(request, injection.layers, save):
         done = with_all_beside(request, injection.layers, adapter_dtype, with_embeddings=save, targeted=targeted)
     else:
@@ -87,6 +90,20 @@ def adapt(
         save_error=save_error,
         notes=remarks(config, request, injection, trained, tensors, save_error),
     )
+
+
+def _refuse_packed(tree: ModuleTree, adapted: Collection[str] | None) -> None:
+    """Raises UnsupportedError where an embedding that is saved along is packed: its state goes into the file with it.
+
+    adapted: the modules with a base layer to save; None where embeddings are saved whether they are adapted or not.
+    """
+    for name in (tree.input_embedding, tree.output_embedding):
+        if name in tree.quantised and f"{name}.weight" not in tree.tied and (adapted is None or name in adapted):
+            raise UnsupportedError(
+                f"{name} is quantised, and PEFT would save its packed weight along: the size of that is not known.",
+                where="--save-embedding-layers",
+                way_out=f"spare {name} with --skip-modules, or pass --save-embedding-layers no",
+            )
 
 
 def _as_written(request: Prepared, done: Outcome, with_embeddings: bool) -> tuple[tuple[SavedTensor, ...], str | None]:

@@ -261,3 +261,12 @@ def test_a_tied_head_that_a_quantiser_has_taken_is_refused_in_4_bits():
     with pytest.raises(UnsupportedModuleError, match="tied to"):
         adapt(four, config)
     assert adapt(eight, config).trainable_parameters == 8 * (ROWS + WIDTH)
+
+
+def test_a_packed_head_that_would_be_saved_along_is_not_weighed():
+    four = quantise(TREE, LoadOptions(base_precision="nf4", skip_modules=()))
+    config = from_mapping({"target_modules": ["lm_head"]})
+    with pytest.raises(UnsupportedError, match="packed"):
+        adapt(four, config)
+    assert adapt(four, config, save_embedding_layers="no").trainable_parameters == 8 * (ROWS + WIDTH)
+    assert adapt(four, from_mapping({"target_modules": ["q_proj", "embed_tokens"]})).save_error is None
