@@ -34,9 +34,6 @@ USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, 
 # What the caching allocator holds beyond the peak: shares of the head, of one layer, of what is kept, and small blocks.
 # Fitted to the allocator's own rules, played over the steps of fixtures/memory/steps.jsonl (median error 1 %).
 _CACHED_HEAD, _CACHED_WALK, _CACHED_KEPT, _CACHED_SMALL = 0.15, 0.5, 0.05, 100 * 10**6
-# Batches that differ in length leave blocks which fit no other: a share of the step's peak where checkpointing lets
-# most of it come and go, the median of benchmarks/ragged_batches.py; without checkpointing it is 0.1 to 0.5, left out.
-_CACHED_RAGGED = 0.8
 _LOADING_REST = 2 * 10**9  # upper bound of what loading and evaluation leave in the allocator's cache
 _LEAST = Software(
     fused_norms=True,
@@ -109,7 +106,7 @@ def training_memory(
     update = kept.gradients.expected + step_bytes(training.optimizer, trained) // kept.shares
     peaks = [max(step.forward, step.loss, step.backward, update) for step in steps]
     allocated = Bounds(*map(sum, zip(weights, stays, peaks, slack, strict=True)))
-    cached = [0, _cached(steps[1]) + _ragged(peaks[1], training), peaks[2] + _LOADING_REST]
+    cached = [0, _cached(steps[1]), peaks[2] + _LOADING_REST]
     reserved = Bounds(*map(sum, zip(allocated, cached, strict=True)))
     device = Bounds(*map(sum, zip(reserved, CONTEXT_BYTES, strict=True)))
     paged = kept.states.upper if is_paged(training.optimizer) else 0
@@ -189,13 +186,11 @@ def _step(setting: Setting, kept: Resident) -> Step:
 
 
 def _cached(step: Step) -> int:
-    """Bytes reserved beyond the peak for batches of one length: blocks that were freed and did not fit again."""
+    """Bytes reserved beyond the peak for batches of one length: blocks that were freed and did not fit again.
+
+    What batches of different lengths leave beside (benchmarks/ragged_batches.py) is given back before memory runs out.
+    """
     return int(_CACHED_HEAD * step.head + _CACHED_WALK * step.walk + _CACHED_KEPT * step.kept) + _CACHED_SMALL
-
-
-def _ragged(peak: int, training: Training) -> int:
-    """Bytes reserved beyond that where nothing packs the batches to one length."""
-    return int(_CACHED_RAGGED * peak) if training.gradient_checkpointing and not training.packing else 0
 
 
 def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:

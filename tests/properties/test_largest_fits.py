@@ -25,7 +25,7 @@ from estimator.request.request import Request  # noqa: E402
 BLOCK = Block(
     attention=(Linear("q_proj", 512, 512), Linear("o_proj", 512, 512)),
     mlp=(Linear("up_proj", 512, 2048), Linear("down_proj", 2048, 512)),
-    norms=(Norm(512, True), Norm(512, True)),
+    norms=(Norm(512, "rms"), Norm(512, "rms")),
     query=512,
     key_value=128,
     mixed=512,
