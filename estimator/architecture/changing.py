@@ -153,3 +153,11 @@ def with_new(fields: dict[str, Any], whole: Mapping[str, Any], base: Mapping[str
 def moved(path: tuple[str, ...], value: Any, chance: random.Random) -> Any:
     is_size = type(value) is int and value == 2 and _SIZE.search(path[-1])
     return chance.choice([value, 16, 24, 40, 56]) if is_size else value
+
+
+def turned(name: str, base: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """The base with a list in turned order."""
+    config = tiny.make(name, base)
+    for key in path:
+        config = getattr(config, key, None)
+    return tiny.changed(base, path, list(config or ())[::-1])

@@ -21,9 +21,11 @@ from estimator.architecture.changing import (
     moved,
     numbers,
     shortened,
+    turned,
     with_new,
 )
 from estimator.architecture.fields_used import given, without
+from estimator.architecture.filled_in import is_word
 from estimator.architecture.observe import Seen, embeddings_of, observe, ties_of
 from estimator.architecture.observing import observation_of, sized
 from estimator.architecture.remembering import How
@@ -91,7 +93,7 @@ class Experiments:
                 effective.append((path, value, one.fields))
                 self.free.discard(".".join(path))
             if shown:  # what does nothing tells what it is that does
-                self.builds += [one for value, one in built if _is_word(value) and not _differ(one, first)]
+                self.builds += [one for value, one in built if is_word(value) and not _differ(one, first)]
         self.builds += self.beside
         for fields in shortened(self.name, base):
             if (one := self.build(fields)) is not None:
@@ -200,7 +202,11 @@ class Experiments:
         config = tiny.make(self.name, base)
         before = observation_of(config, 0).values
         found = {tuple(path.split(".")): list(values) for path, values in self.taken.values.items()}
-        probes = [(tuple(path.split(".")), _PROBE) for path in self.reads if _is_text(before.get(path, 0))]
+        probes = [
+            (tuple(path.split(".")), _PROBE)
+            for path in self.reads
+            if isinstance(before.get(path, 0), (str, type(None)))
+        ]
         changes = [*literals(config), *hidden(config), *tiny.changes(config), *missing(self.reads, before)]
         changes += compared(self.comparisons, before)
         for path, value in [*probes, *changes]:
@@ -235,18 +241,11 @@ class Experiments:
         """Switches turned where the layers are of other kinds, or in turned order: which decides, and where."""
         switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
         kinds = [(path, fields) for path, value, fields in effective if isinstance(value, list)]
-        kinds += [(path, self._turned(base, path)) for path in dict.fromkeys(path for path, _ in kinds)]
+        kinds += [(path, turned(self.name, base, path)) for path in dict.fromkeys(path for path, _ in kinds)]
         both = [(switch, kind) for switch in switches for kind in kinds[::-1] if switch[0][:-1] == kind[0][:-1]]
         for (path, value), (_, fields) in both[:_PAIRS]:
             if (one := self.build(tiny.changed(fields, path, value))) is not None:
                 yield one
-
-    def _turned(self, base: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        """The base with a list in turned order."""
-        config = tiny.make(self.name, base)
-        for key in path:
-            config = getattr(config, key, None)
-        return tiny.changed(base, path, list(config or ())[::-1])
 
     def _mixes(self, base: Mapping[str, Any], effective: Any, chance: random.Random) -> list[Build]:
         before = observation_of(tiny.make(self.name, base), 0).values
@@ -282,14 +281,6 @@ class Experiments:
 
 
 _PROBE = "a text of no meaning"
-
-
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, str))
-
-
-def _is_text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
 
 
 def _kept(shown: Sequence[tuple[Any, Build]]) -> Iterator[tuple[Any, Build]]:
