@@ -25,7 +25,6 @@ from estimator.architecture.changing import (
     with_new,
 )
 from estimator.architecture.fields_used import given, without
-from estimator.architecture.filled_in import is_word
 from estimator.architecture.observe import Seen, embeddings_of, observe, ties_of
 from estimator.architecture.observing import observation_of, sized
 from estimator.architecture.remembering import How
@@ -93,7 +92,11 @@ class Experiments:
                 effective.append((path, value, one.fields))
                 self.free.discard(".".join(path))
             if shown:  # what does nothing tells what it is that does
-                self.builds += [one for value, one in built if is_word(value) and not _differ(one, first)]
+                self.builds += [
+                    one
+                    for value, one in built
+                    if isinstance(value, (bool, str, type(None))) and not _differ(one, first)
+                ]
         self.builds += self.beside
         for fields in shortened(self.name, base):
             if (one := self.build(fields)) is not None:
