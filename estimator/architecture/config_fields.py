@@ -46,8 +46,10 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
         if value is False and _turns(known):
             value = MISSING
         if value is not MISSING and value is not None:
-            if isinstance(value, list) and "renamed" in known:
-                return [known["renamed"].get(one, one) if isinstance(one, str) else one for one in value]
+            if isinstance(value, list) and known.keys() & {"renamed", "last"}:
+                words = known.get("renamed", {})
+                value = [words.get(one, one) if isinstance(one, str) else one for one in value]
+                return [*value[:-1], known.get("last", value[-1])] if value else value
             return True if isinstance(value, Mapping) else value
         rule = known.get("null" if value is None else "absent")
         if "alone" in known and get(config, path.partition(".")[0]) in (MISSING, None):

@@ -34,6 +34,7 @@ from estimator.architecture.trace import Trace
 from estimator.source.snapshot import known_models
 
 _SECONDS = 20  # a build that takes longer is a fault, not a large model
+_PROBE = "a text of no meaning"
 _TURNED = 0.7  # of the mixes of what needs a switch have it turned
 _MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 6, 4, 24
 
@@ -276,14 +277,9 @@ class Experiments:
                 fields = changed_lists(fields, stages, chance)
             if "num_labels" in self.reads and attempt % 2:
                 fields["num_labels"] = chance.randint(1, 9)
-            one = self.build(fields, mixed=True)
-            if one is not None:
-                found.append(one)
+            found += [] if (one := self.build(fields, mixed=True)) is None else [one]
         chance.shuffle(found)
         return found
-
-
-_PROBE = "a text of no meaning"
 
 
 def _kept(shown: Sequence[tuple[Any, Build]]) -> Iterator[tuple[Any, Build]]:

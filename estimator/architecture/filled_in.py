@@ -17,7 +17,7 @@ from estimator.architecture.fit import default_rule, layer_counts
 from estimator.architecture.fit_class import Learner
 from estimator.architecture.observing import observation_of
 from estimator.architecture.remembering import Sized, how_of
-from estimator.architecture.taken import Taken, renamed
+from estimator.architecture.taken import Taken, last_of, renamed
 from estimator.architecture.trace import Trace
 
 _RULED, _LONGER, _LONG = 10, 4, 14
@@ -88,6 +88,8 @@ def _rules(seen: Experiments, path: str, builds: Sequence[Any], learner: Any) ->
     one = next((one for one in builds if _are_words(one.at.values.get(path))), None)
     if one is not None and (words := renamed(seen.name, one.fields, path, one.at.values[path])):
         rules["renamed"] = words
+    if one is not None and (last := last_of(seen.name, one.fields, path, one.at.values[path])):
+        rules["last"] = last  # the class sets the last element whatever config.json says
     return rules
 
 

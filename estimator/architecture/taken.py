@@ -256,3 +256,13 @@ def renamed(name: str, fields: Mapping[str, Any], path: str, listed: Sequence[st
         if made is not None and isinstance(made.get(path), list) and made[path][:1] == [new]:
             found[old] = new
     return found
+
+
+def last_of(name: str, fields: Mapping[str, Any], path: str, listed: Sequence[str]) -> str | None:
+    """The word that the class makes of a list's last element, whatever stands there: Gemma 4's last layer."""
+    for word in sorted(set(listed)):
+        given_ = [word] * len(listed)
+        made = (_filled(name, tiny.changed(fields, tuple(path.split(".")), given_)) or {}).get(path)
+        if isinstance(made, list) and made[:-1] == given_[:-1] and made[-1:] != given_[-1:]:
+            return made[-1]
+    return None

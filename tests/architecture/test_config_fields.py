@@ -12,6 +12,7 @@ FACTS = {
     "rules": {
         "hidden_size": {"absent": {"is": 8}},
         "kinds": {"absent": {"is": ["linear", "full"]}, "renamed": {"mamba": "linear"}},
+        "ends": {"absent": {"is": ["full"]}, "last": "full"},
         "every": {"absent": {"is": 4}},
         "shares": {"absent": {"choice": [["?part.shares", True], ["", False]]}},
         "part.shares": {"absent": {"is": False}},
@@ -31,6 +32,9 @@ FACTS = {
         pytest.param({"n_embd": 6}, "hidden_size", 6, id="under its other name"),
         pytest.param({"n_embd": 6, "hidden_size": 6}, "hidden_size", 6, id="under both, alike"),
         pytest.param({"kinds": ["mamba", "full"]}, "kinds", ["linear", "full"], id="an older word for an element"),
+        pytest.param(
+            {"ends": ["linear", "linear"]}, "ends", ["linear", "full"], id="a last element that the class sets"
+        ),
         pytest.param({"every": 3}, "every", 3, id="what is taken and not kept"),
         pytest.param({"head": 9}, "head", 4, id="what the class computes in any case"),
         pytest.param({"part": {"shares": True}}, "shares", True, id="what a section says where the whole is silent"),
