@@ -37,10 +37,11 @@ def scheme_of(index: TreeIndex, name: str) -> str | None:
             where="target_modules",
             way_out="load a base that is not quantised so, or leave this module out",
         )
-    if layer.packed_factor > 1 and f"{name}.weight" in index.tree.tied:
+    source = index.root(f"{name}.weight")
+    if layer.packed_factor > 1 and source.rpartition(".")[0] not in index.tree.quantised:
         raise UnsupportedModuleError(
-            f"{name} is a {layer.cls} whose weight is tied to {index.root(f'{name}.weight')} and so is not packed: "
-            "PEFT asks it how it was quantised, and fails.",
+            f"{name} is a {layer.cls} whose weight is tied to {source} and so is not packed: PEFT asks it how it was "
+            "quantised, and fails.",
             where="target_modules",
             way_out="spare it with --skip-modules, or leave it out",
         )
