@@ -11,6 +11,7 @@ from estimator.dtypes import config_dtype
 
 MISSING = object()
 TIE = "tie_word_embeddings"
+OVERRIDES = "per_layer_config"
 
 
 def stated_dtype(config: Mapping[str, Any]) -> str | None:
@@ -21,6 +22,7 @@ def stated_dtype(config: Mapping[str, Any]) -> str | None:
 
 def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:
     """Reads a field as the config class would set it. Raises Unfit where it is missing and no default is known."""
+    config = without_overrides(config, facts)
     known: dict[str, Any] = {}
     aliases, rules, seen = facts["aliases"], facts["rules"], facts["seen"]
 
@@ -115,9 +117,6 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         if get(config, path) not in (MISSING, None):
             raise Unfit(f"what {path} decides is not known")
     read = {*facts["rules"], *facts["seen"]}
-    for section, held in (("", config), *((f"{key}.", value) for key, value in config.items())):
-        if isinstance(held, Mapping):
-            _check_overrides(read, section, held.get("per_layer_config"))
     for path, said in config.items():
         if path.endswith("_config_dict") and isinstance(said, Mapping):
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
@@ -127,13 +126,40 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             raise Unfit(f"{parent} is missing, {leaf} stands outside it")
 
 
-def _check_overrides(read: Collection[str], section: str, overrides: Any) -> None:
-    """Fields that single layers have otherwise: transformers 5.23.0, integrations/heterogeneity."""
-    layers = overrides.values() if isinstance(overrides, Mapping) else (overrides,) if overrides else ()
-    for layer in layers:
-        for field in layer if isinstance(layer, Mapping) else ("skip",):
-            if field == "skip" or section + field in read:
-                raise Unfit(f"{section}per_layer_config gives layers a {field} of their own")
+def without_overrides(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with the fields that stand for what some layers have otherwise, where a section says it by layer.
+
+    transformers 5.23.0, integrations/heterogeneity: Gemma 4 makes `per_layer_config` of `global_head_dim` and its kin,
+    and saves it in their place. Raises Unfit where layers differ in a field that no such field stands for.
+    """
+    read = {*facts["rules"], *facts["seen"]}
+    for section in ("", *(key for key, value in config.items() if isinstance(value, Mapping))):
+        held = get(config, section)
+        overrides = held.get(OVERRIDES)
+        if overrides:
+            before = f"{section}." if section else ""
+            told = {**held, **_in_common(overrides, {path.removeprefix(before) for path in read}, held)}
+            config = {**config, section: told} if section else told
+    return config
+
+
+def _in_common(overrides: Any, read: Collection[str], held: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of each `global_...` field that is read, from layers that all differ alike, and are all of one kind."""
+    layers = list(overrides.values()) if isinstance(overrides, Mapping) else []
+    fields = {field for layer in layers for field in (layer if isinstance(layer, Mapping) else ("skip",))}
+    differing = {field for field in fields if field in read or field == "skip"} if layers else {"skip"}
+    common = {path.replace("global_", ""): path for path in read if "global_" in path and "." not in path}
+    kinds = [kind for kind in held.values() if isinstance(kind, list) and _are_of_one_kind(overrides, kind)]
+    if differing and (differing - common.keys() or not kinds or any(layer != layers[0] for layer in layers)):
+        raise Unfit(f"{OVERRIDES} gives layers a {min(differing)} of their own")
+    return {path: layers[0].get(field, held.get(field)) for field, path in common.items()} if differing else {}
+
+
+def _are_of_one_kind(numbers: Mapping[str, Any], kinds: Sequence[Any]) -> bool:
+    """Whether a word stands in a list at these places and at no others."""
+    places = {int(number) for number in numbers if str(number).isdecimal()}
+    words = {str(kinds[place]) for place in places if place < len(kinds)}
+    return len(words) == 1 and places == {place for place, word in enumerate(kinds) if word in words}
 
 
 def _check_twice_said(read: Collection[str], path: str, said: Mapping[str, Any], section: Any) -> None:

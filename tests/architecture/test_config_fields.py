@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.config_fields import check_nesting, lookup_for
+from estimator.architecture.config_fields import check_nesting, lookup_for, without_overrides
 from estimator.architecture.formula import Unfit
 
 FACTS = {
@@ -17,6 +17,7 @@ FACTS = {
         "shares": {"absent": {"choice": [["?part.shares", True], ["", False]]}},
         "part.shares": {"absent": {"is": False}},
         "part_config.size": {"absent": {"is": 3}},
+        "global_hidden_size": {"absent": {"is": 16}},
         "head": {"ignored": True, "absent": {"size": [["", "hidden_size//2"]]}},
     },
     "seen": {},
@@ -61,9 +62,6 @@ def test_two_names_of_a_field_that_disagree_are_refused():
     [
         pytest.param({"layout": [1]}, "layout", id="an older field that no formula explains"),
         pytest.param({"parts": [{"type": "1d"}]}, "parts", id="a list of objects"),
-        pytest.param({"per_layer_config": {"3": {"hidden_size": 9}}}, "per_layer_config", id="layers of another size"),
-        pytest.param({"per_layer_config": {"3": {"skip": ["mlp"]}}}, "skip", id="layers without a part"),
-        pytest.param({"part": {"per_layer_config": {"0": {"shares": True}}}}, "part.per", id="a section's layers"),
         pytest.param(
             {"part_config": {"size": 3}, "part_config_dict": {"size": 4}}, "_dict", id="said twice, otherwise"
         ),
@@ -82,9 +80,39 @@ def test_a_field_of_unknown_effect_is_refused(config, named):
     "config",
     [
         pytest.param({"layout": None, "limits": [0.0, {"__float__": "Infinity"}]}, id="numbers that JSON lacks"),
-        pytest.param({"per_layer_config": {"3": {"sliding_window": 9}}}, id="layers that differ in no size"),
         pytest.param({"part_config": {"size": 3}, "part_config_dict": {"size": 3}}, id="said twice, alike"),
     ],
 )
 def test_what_decides_nothing_is_let_through(config):
     check_nesting(FACTS, config)
+
+
+TWO_KINDS = {"hidden_size": 8, "kinds": ["linear", "full", "linear", "full"]}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "value"),
+    [
+        pytest.param({"1": {"hidden_size": 9}, "3": {"hidden_size": 9}}, 9, id="all layers of a kind have it"),
+        pytest.param({"1": {"sliding_window": 9}, "3": {"sliding_window": 9}}, 16, id="they differ in no size"),
+        pytest.param({}, 16, id="none has"),
+    ],
+)
+def test_what_layers_have_otherwise_is_the_field_that_stands_for_it(overrides, value):
+    config = without_overrides({**TWO_KINDS, "per_layer_config": overrides}, FACTS)
+    assert lookup_for(config, FACTS)("global_hidden_size") == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        pytest.param({"1": {"hidden_size": 9}, "3": {"hidden_size": 7}}, "hidden_size", id="each its own"),
+        pytest.param({"1": {"hidden_size": 9}}, "hidden_size", id="not all of the kind"),
+        pytest.param({"1": {"skip": ["mlp"]}, "3": {"skip": ["mlp"]}}, "skip", id="without a part"),
+        pytest.param({"1": {"shares": True}, "3": {"shares": True}}, "shares", id="no field stands for it"),
+        pytest.param([1], "skip", id="no object"),
+    ],
+)
+def test_layers_that_no_field_stands_for_are_refused(overrides, named):
+    with pytest.raises(Unfit, match=named):
+        without_overrides({**TWO_KINDS, "per_layer_config": overrides}, FACTS)
