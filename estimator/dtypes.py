@@ -28,3 +28,9 @@ def config_dtype(config: Mapping[str, Any]) -> str | None:
         if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
             return FROM_TORCH[value.removeprefix("torch.")]
     return None
+
+
+def stated_dtype(config: Mapping[str, Any]) -> str | None:
+    """The dtype that config.json names, for the whole or for its text model; None where it names none."""
+    text = config.get("text_config")
+    return config_dtype(config) or (config_dtype(text) if isinstance(text, Mapping) else None)

@@ -122,11 +122,14 @@ def _worked_out(
     config: Mapping[str, Any], shapes: Mapping[str, Any] | None, defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Defaults that the config class works out from other fields: Llama's head_dim is 128 for its own sizes alone."""
-    found = {}
-    for path in defaults:
-        if shapes and "size" in (shapes["rules"].get(path, {}).get("absent") or {}):
+    rules = shapes["rules"] if shapes else {}
+    sized = [path for path in defaults if "size" in (rules.get(path, {}).get("absent") or {})]
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Unfit):
+        lookup = config_lookup(config, shapes) if shapes and sized else None
+        for path in sized:
             with contextlib.suppress(Unfit):
-                found[path] = config_lookup(config, shapes)(path)
+                found[path] = lookup(path)
     return found
 
 

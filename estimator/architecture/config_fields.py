@@ -7,17 +7,10 @@ from typing import Any
 
 from estimator.architecture.conditions import Lookup, written
 from estimator.architecture.formula import Unfit, by_default
-from estimator.dtypes import config_dtype
 
 MISSING = object()
 TIE = "tie_word_embeddings"
-OVERRIDES = "per_layer_config"
-
-
-def stated_dtype(config: Mapping[str, Any]) -> str | None:
-    """The dtype that config.json names, for the whole or for its text model; None where it names none."""
-    text = config.get("text_config")
-    return config_dtype(config) or (config_dtype(text) if isinstance(text, Mapping) else None)
+OVERRIDES = "per_layer_config"  # transformers 5.23.0, integrations/heterogeneity
 
 
 def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:

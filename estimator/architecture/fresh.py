@@ -8,11 +8,11 @@ from typing import Any
 
 from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
 from estimator.architecture.conditions import Lookup, Place, holds
-from estimator.architecture.config_fields import stated_dtype
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import matched
+from estimator.dtypes import stated_dtype
 from estimator.notes import Note
 
 Missing = tuple[int, Slot, bool]

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.choose import candidates, check_labels, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for, stated_dtype
+from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
 from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import expanded, matched
+from estimator.dtypes import stated_dtype
 from estimator.errors import MalformedConfigError, NoWeightsError
 
 ACTIVATION = "ACT2FN:"

@@ -22,7 +22,7 @@ from estimator.architecture.guess_names import run_time_parameters
 from estimator.architecture.guess_ties import with_shared
 from estimator.architecture.load import Loaded
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.checkpoint import Checkpoint, names_more_modules
 from estimator.errors import UnsupportedError
 from estimator.notes import Note
 
@@ -63,14 +63,8 @@ def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
 def _check_few(names: Collection[str]) -> None:
     if len(names) > _MOST_TENSORS:
         raise _too_many(f"{len(names):,} tensors", f"{_MOST_TENSORS:,}")
-    owners = {""}
-    for name in names:
-        owner = name.rpartition(".")[0]
-        while owner not in owners:
-            owners.add(owner)
-            owner = owner.rpartition(".")[0]
-        if len(owners) > _MOST_MODULES:
-            raise _too_many(f"more than {_MOST_MODULES:,} modules", "so many")
+    if names_more_modules(names, _MOST_MODULES):
+        raise _too_many(f"more than {_MOST_MODULES:,} modules", "so many")
 
 
 def _too_many(found: str, most: str) -> UnsupportedError:

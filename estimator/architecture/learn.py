@@ -11,13 +11,14 @@ import torch
 from transformers import AutoConfig
 
 from estimator.architecture import tiny
+from estimator.architecture.config_fields import OVERRIDES
 from estimator.architecture.experiments import Build, Experiments
 from estimator.architecture.fields_used import paths_of
 from estimator.architecture.filled_in import is_word, of_fields, plain_default
 from estimator.architecture.fit_class import UNKNOWN, Glimpse, Learner, Unresolved
 from estimator.architecture.observe import BUILD_DTYPE
 from estimator.architecture.survey import activations
-from estimator.architecture.taken import NOTHING, OVERRIDES, Taken, taken_by
+from estimator.architecture.taken import NOTHING, Taken, taken_by
 from estimator.architecture.tell import Teller, is_told
 from estimator.architecture.tie_patterns import agreed, tie_pairs, ties_hold
 from estimator.architecture.trial import difference

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from transformers.configuration_utils import _LEGACY_LAYER_TYPE_REMAP as OLD_ELEMENTS
 
 from estimator.architecture import tiny
+from estimator.architecture.config_fields import OVERRIDES
 from estimator.architecture.fields_used import given, without
 from estimator.architecture.fit import values_of
 from estimator.source.snapshot import known_models
@@ -37,7 +38,6 @@ class Taken(NamedTuple):
     unclear: set[str]  # what an object may hold and was not seen to change anything
 
 
-OVERRIDES = "per_layer_config"  # transformers 5.23.0, integrations/heterogeneity
 _NO_FIELDS = {OVERRIDES, "quantization_config"}  # objects that hold none
 _ABSENT = "no such field"
 NOTHING = Taken({}, {}, {}, {}, {}, set())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,3 +32,16 @@ class Checkpoint:
     bytes: int  # of all tensors as stored
     index_total_size: int | None = None  # what the index claims
     complaints: tuple[str, ...] = ()  # index against headers, in words
+
+
+def names_more_modules(tensors: Iterable[str], most: int) -> bool:
+    """Whether the names of tensors lie in more than so many modules, the root and what merely holds others included."""
+    modules = {""}
+    for name in tensors:
+        module = name.rpartition(".")[0]
+        while module not in modules:
+            modules.add(module)
+            module = module.rpartition(".")[0]
+        if len(modules) > most:
+            return True
+    return False

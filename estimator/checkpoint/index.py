@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor, names_more_modules
 from estimator.checkpoint.header import Header, parse_header
 from estimator.errors import MalformedHeaderError
 from estimator.source.found import StoredFile
@@ -46,25 +46,13 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     names = "".join(tensors)
     if len(names) > MAX_NAMES:
         raise _contradiction(f"the tensors' names have {len(names):,} characters.", "this is no model: shorten them")
-    if names.count(".") > MAX_MODULES:
-        _check_modules(tensors)
+    if names.count(".") > MAX_MODULES and names_more_modules(tensors, MAX_MODULES):
+        way_out = f"this is no model: {MAX_MODULES:,} modules are read at most"
+        raise _contradiction(f"the headers name more than {MAX_MODULES:,} modules.", way_out)
     complaints, total_size = _against_index(tensors, stored_bytes, index)
     return Checkpoint(
         tensors=tensors, files=tuple(checked), bytes=stored_bytes, index_total_size=total_size, complaints=complaints
     )
-
-
-def _check_modules(names: Iterable[str]) -> None:
-    """Raises MalformedHeaderError for more modules than a model has."""
-    modules = {""}
-    for name in names:
-        module = name.rpartition(".")[0]
-        while module not in modules:
-            modules.add(module)
-            module = module.rpartition(".")[0]
-        if len(modules) > MAX_MODULES:
-            way_out = f"this is no model: {MAX_MODULES:,} modules are read at most"
-            raise _contradiction(f"the headers name more than {MAX_MODULES:,} modules.", way_out)
 
 
 def _check_names(names: Iterable[str], file: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.packed_layouts import LAYOUTS, Layout
 from estimator.checkpoint.quantization_fields import check_fields
-from estimator.dtypes import FROM_TORCH
+from estimator.dtypes import stated_dtype
 from estimator.errors import MalformedHeaderError
 
 
@@ -63,7 +63,7 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
     layout = LAYOUTS.get(quantization.scheme) if quantization else None
     if layout is None:
         return Unpacked(checkpoint=checkpoint)
-    stored, dtype = checkpoint.tensors, _logical_dtype(config)
+    stored, dtype = checkpoint.tensors, stated_dtype(config) or "BF16"
     if layout.in_place:
         return Unpacked(checkpoint=replace(checkpoint, tensors=_recast(stored, layout, dtype)))
     tensors, layers = dict(stored), packed_layers(config, checkpoint)
@@ -141,13 +141,3 @@ def _scheme(fields: Mapping[str, Any]) -> str:
     if method is None:
         return "mlx" if "group_size" in fields and "bits" in fields else "unnamed"
     return str(method)
-
-
-def _logical_dtype(config: Mapping[str, Any]) -> str:
-    """The dtype that the weights would have unpacked: config.json's, else bfloat16."""
-    for section in (config, config.get("text_config") or {}):
-        for key in ("dtype", "torch_dtype"):
-            value = section.get(key) if isinstance(section, Mapping) else None
-            if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
-                return FROM_TORCH[value.removeprefix("torch.")]
-    return "BF16"

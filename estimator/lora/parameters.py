@@ -13,7 +13,7 @@ from estimator.errors import InvalidLoraError
 from estimator.lora.config_rules import check_alpha, check_rank
 from estimator.lora.index import TreeIndex
 from estimator.lora.layers import LoraLayer, Settings, lora_layers, parameter_layer
-from estimator.lora.loaded import as_loaded, check_compatible, scheme_of, weight_of
+from estimator.lora.loaded import loaded, weight_of
 from estimator.lora.match import alphas, ranks
 from estimator.lora.variants import PACKED, asked_variants, heard_unquantised
 from estimator.request.lora_config import LoraConfig
@@ -60,11 +60,9 @@ def parameter_layers(
     layers: list[LoraLayer] = []
     for key, module, parameter in parameters:
         _refuse_place(module, wrapped)
-        check_compatible(index, module.name)
         left[module.name] -= 1  # the first parameter's wrapper is the innermost
-        scheme = scheme_of(index, module.name)
+        weight, scheme = loaded(index, module.name)
         if scheme in PACKED:  # its own kind of layer goes before ParamWrapper
-            weight = as_loaded(index, module.name, weight_of(index, module))
             layers += lora_layers(module, chosen[key], Settings.of(config), weight, scheme)
             continue
         _check_parameter_settings(config, before)

@@ -9,11 +9,12 @@ bytes a score of a tiny model in bfloat16. --check exits 1 where the file is not
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+from estimator.sizes.generated import run
 
 OUTPUT = Path(__file__).with_name("attention.facts")
 _MAPPINGS = (
@@ -23,17 +24,6 @@ _MAPPINGS = (
     "MODEL_FOR_MASKED_LM_MAPPING",
 )
 _TOKENS = 19  # no size of a tiny model
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    text = facts()
-    if options.check:
-        return 0 if OUTPUT.read_text(encoding="utf-8") == text else 1
-    OUTPUT.write_text(text, encoding="utf-8")
-    return 0
 
 
 def facts() -> str:
@@ -90,4 +80,4 @@ def is_narrow(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, OUTPUT, facts))

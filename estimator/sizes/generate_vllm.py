@@ -9,25 +9,15 @@ and head in `embedding_modules`, so that both are wrapped. --check exits 1 where
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
 from pathlib import Path
 
+from estimator.sizes.generated import run
+
 _PACKAGE = "vllm.model_executor.models."
+
 OUTPUT = Path(__file__).with_name("vllm.facts")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="with vllm/ and vllm-*.dist-info/ in it")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    text = facts(options.folder)
-    if options.check:
-        return 0 if OUTPUT.read_text(encoding="utf-8") == text else 1
-    OUTPUT.write_text(text, encoding="utf-8")
-    return 0
 
 
 def facts(folder: Path) -> str:
@@ -93,4 +83,4 @@ def _names_embeddings(node: ast.ClassDef | tuple[str, str]) -> bool | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, OUTPUT, facts, folder="with vllm/ and vllm-*.dist-info/ in it"))

@@ -9,30 +9,19 @@ and 25 layers and nothing else. --check exits 1 where the file is not what would
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from estimator.sizes.generated import run
 from estimator.sizes.windows import FIELDS, WINDOWED
 
 OUTPUT = Path(__file__).with_name("windows.facts")
 _LETTERS = {**dict.fromkeys(WINDOWED, "s"), "full_attention": "f"}
 _LAYERS = (23, 24, 25)
 _LONGEST = 12  # layers of a period
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    text = facts()
-    if options.check:
-        return 0 if OUTPUT.read_text(encoding="utf-8") == text else 1
-    OUTPUT.write_text(text, encoding="utf-8")
-    return 0
 
 
 def facts() -> str:
@@ -115,4 +104,4 @@ def _rule(letters: list[str]) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, OUTPUT, facts))
