@@ -15,8 +15,8 @@ PACKAGE = Path(estimator.__file__).parent
 # A room imports only from rooms before it, and from the plain modules at the top.
 ORDER = ("request", "source", "checkpoint", "architecture", "lora", "sizes", "report", "jobs", "cli")
 PLAIN = {"errors", "notes", "dtypes"}
-# Scripts that write facts may use the libraries that the facts are about.
-GENERATORS = {"generate", "generate_shapes", "tiny"}
+# Packages that only the scripts that write facts may use: they need the libraries that the facts are about.
+WRITERS = {"surveying", "learning"}
 HEAVY = {"torch", "transformers", "peft", "numpy", "accelerate", "bitsandbytes"}
 
 
@@ -45,6 +45,13 @@ def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
     later = set(ORDER[ORDER.index(room) + 1 :])
     reached = {name.split(".")[1] for name in imported(path) if name.startswith("estimator.")}
     assert not reached & later
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_scripts_that_write_facts_import_their_packages(path: Path) -> None:
+    if path.stem.startswith("generate") or path.parent.name in WRITERS:
+        return
+    assert not {name for name in imported(path) if WRITERS & set(name.split("."))}
 
 
 def test_the_plain_modules_import_no_room() -> None:

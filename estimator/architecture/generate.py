@@ -20,7 +20,7 @@ from typing import Any
 from estimator.architecture.facts import BLOCK_CHARACTERS, FACTS, class_facts, explain, line, whole_text
 from estimator.architecture.packed import pack
 from estimator.architecture.structure import Structure, write_list, write_structure
-from estimator.architecture.surveys import part_of, surveys
+from estimator.architecture.surveying.surveys import part_of, surveys
 
 _TASKS = {
     "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
@@ -72,8 +72,8 @@ def dumped(value: Any) -> str:
 
 def generate(jobs: int = 1, folder: Path | None = None) -> str:
     """The facts file's text; surveys are kept in the folder, and taken from it."""
-    from estimator.architecture import tiny
-    from estimator.architecture.survey import activations
+    from estimator.architecture.surveying import tiny
+    from estimator.architecture.surveying.survey import activations
 
     classes = tiny.classes()
     lines, refused = Lines(), {}
@@ -109,7 +109,7 @@ def said_of(surveyed: Any, mappings: Sequence[str]) -> dict[str, Any]:
 def _legacy() -> list[Any]:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    from estimator.architecture.transforms import written_transform
+    from estimator.architecture.surveying.transforms import written_transform
 
     return [written_transform(transform) for transform in get_checkpoint_conversion_mapping("legacy")]
 
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _survey_part(part: str, jobs: int, folder: Path | None) -> int:
-    from estimator.architecture import tiny
+    from estimator.architecture.surveying import tiny
 
     if folder is None:
         raise SystemExit("--part needs --cache: what it surveys is put together by a run without --part")
@@ -201,7 +201,7 @@ def _survey_part(part: str, jobs: int, folder: Path | None) -> int:
 
 def _check_sample(count: int) -> int:
     """Compares some classes as they are surveyed now with what the file says of them."""
-    from estimator.architecture import tiny
+    from estimator.architecture.surveying import tiny
 
     classes = tiny.classes()
     changes = [change for name in list(classes)[:: max(1, len(classes) // count)] for change in differences(name)]
@@ -211,7 +211,7 @@ def _check_sample(count: int) -> int:
 
 def differences(name: str) -> list[str]:
     """What the file says of a class that a survey of it does not, now."""
-    from estimator.architecture import tiny
+    from estimator.architecture.surveying import tiny
 
     (outcome,) = surveys([name])
     said = line(f"={name}")

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 from estimator.architecture.facts import stamp, whole_text
 from estimator.architecture.guess_kinds import MEANINGS
-from estimator.architecture.meanings import meanings
 from estimator.architecture.structure import Structure, read_structure
+from estimator.architecture.surveying.meanings import meanings
 
 
 def structures(text: str) -> dict[str, list[Structure]]:
     """Model type -> the structures of its classes, as the facts' text has them."""
-    from estimator.architecture.tiny import classes
+    from estimator.architecture.surveying.tiny import classes
 
     lines = dict(entry.split("\t", 1) for entry in text.splitlines() if "\t" in entry)
     parsed = {name: json.loads(written) for name, written in lines.items() if name[0] not in "=@$~"}

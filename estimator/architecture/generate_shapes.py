@@ -23,7 +23,7 @@ from estimator.architecture.shapes import BLOCK_CHARACTERS, SHAPES, shapes_of, w
 
 def line_of(name: str, cache: Path | None) -> tuple[str, str, str]:
     """(class, its line or "", why it has none)."""
-    from estimator.architecture.learn import learn
+    from estimator.architecture.learning.learn import learn
 
     kept = cache / name if cache else None
     if kept is not None and kept.exists():
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     names = options.classes
     if not names:
-        from estimator.architecture import tiny
+        from estimator.architecture.surveying import tiny
 
         names = list(tiny.classes())
     lines = {name: text for name, text, _ in lines_of(names, options.jobs, options.cache)}

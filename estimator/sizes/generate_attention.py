@@ -53,7 +53,7 @@ def is_narrow(name: str) -> bool:
     """Whether the eager attention of this class saves its scores once, and not in float32."""
     import torch
 
-    from estimator.architecture.tiny import base_fields, build, make
+    from estimator.architecture.surveying.tiny import base_fields, build, make
 
     saved = {}
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 from estimator.architecture.facts import line, stamp
-from estimator.architecture.surveys import part_of
+from estimator.architecture.surveying.surveys import part_of
 
 PART = [
     pytest.param("LlamaForCausalLM", id="a language model"),
@@ -44,7 +44,7 @@ def test_the_file_says_what_is_built(name, differences):
 @pytest.mark.judges
 def test_a_class_surveyed_twice_is_the_same():
     pytest.importorskip("transformers")
-    from estimator.architecture.survey import survey
+    from estimator.architecture.surveying.survey import survey
 
     assert survey("BertModel") == survey("BertModel")
 
@@ -61,7 +61,7 @@ def test_the_file_states_the_release_that_is_installed():
 @pytest.mark.judges
 def test_no_class_of_the_mappings_is_left_out():
     pytest.importorskip("transformers")
-    from estimator.architecture.model_classes import classes
+    from estimator.architecture.surveying.model_classes import classes
 
     refused = line("$refused")
     assert [name for name in classes() if line(f"={name}") is None and name not in refused] == []

@@ -43,7 +43,7 @@ def test_a_class_that_takes_no_other_number_of_labels():
 def test_every_head_is_sized_as_transformers_sizes_it():
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from estimator.architecture import tiny
+    from estimator.architecture.surveying import tiny
 
     wanted = re.compile(r".*For(QuestionAnswering|SequenceClassification|TokenClassification)(Simple)?")
     wrong = [name for name in tiny.classes() if wanted.fullmatch(name) and not _agrees(name)]
@@ -52,7 +52,7 @@ def test_every_head_is_sized_as_transformers_sizes_it():
 
 def _agrees(name: str) -> bool:
     """Whether what the facts make fresh has the real size for 2, 3 and 5 labels; true where it can't be built."""
-    from estimator.architecture import tiny
+    from estimator.architecture.surveying import tiny
 
     facts = class_facts(name)
     for labels in (2, 3, 5) if facts is not None else ():

@@ -29,7 +29,7 @@ def _build_dtype():
     """What has another dtype than this one was given it by its class."""
     import torch
 
-    from estimator.architecture.observe import BUILD_DTYPE
+    from estimator.architecture.surveying.observe import BUILD_DTYPE
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(BUILD_DTYPE)
@@ -41,11 +41,11 @@ def _build_dtype():
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, seed):
-    from estimator.architecture import tiny
-    from estimator.architecture.changing import changed_numbers, numbers
-    from estimator.architecture.experiments import Experiments
-    from estimator.architecture.taken import taken_by
-    from estimator.architecture.trial import difference
+    from estimator.architecture.learning.changing import changed_numbers, numbers
+    from estimator.architecture.learning.experiments import Experiments
+    from estimator.architecture.learning.taken import taken_by
+    from estimator.architecture.learning.trial import difference
+    from estimator.architecture.surveying import tiny
 
     base = tiny.base_fields(name)
     built = Experiments(name, taken_by(name)).build(changed_numbers(base, numbers(name, base), random.Random(seed)))
@@ -73,9 +73,9 @@ def test_the_file_is_what_the_generator_writes(name):
     ],
 )
 def test_a_shape_remembers_how_it_came_about(parameter, formulas):
-    from estimator.architecture import tiny
-    from estimator.architecture.trace import Trace
-    from estimator.architecture.written import texts
+    from estimator.architecture.learning.trace import Trace
+    from estimator.architecture.learning.written import texts
+    from estimator.architecture.surveying import tiny
 
     name = "LlamaForCausalLM"
     config = tiny.make(name, tiny.base_fields(name))
@@ -89,8 +89,8 @@ def test_a_trace_leaves_nothing_behind():
     from transformers import PreTrainedConfig
     from transformers.models.llama import modeling_llama
 
-    from estimator.architecture import tiny
-    from estimator.architecture.trace import Trace
+    from estimator.architecture.learning.trace import Trace
+    from estimator.architecture.surveying import tiny
 
     before = PreTrainedConfig.__getattribute__, PreTrainedConfig.num_labels
     config = tiny.make("LlamaForCausalLM", tiny.base_fields("LlamaForCausalLM"))
@@ -101,7 +101,7 @@ def test_a_trace_leaves_nothing_behind():
 
 
 def observed(number, **values):
-    from estimator.architecture.tell import Observation
+    from estimator.architecture.learning.tell import Observation
 
     return Observation(number, values)
 
@@ -114,7 +114,7 @@ def observed(number, **values):
     ],
 )
 def test_layers_are_told_apart_by_what_the_class_compares(comparisons, condition):
-    from estimator.architecture.tell import Teller
+    from estimator.architecture.learning.tell import Teller
 
     long, short = observed(1, step=2, layers=6), observed(2, step=2, layers=4)
     places = [one._replace(place=Place(at, count)) for one, count in ((long, 6), (short, 4)) for at in range(count)]
@@ -122,7 +122,7 @@ def test_layers_are_told_apart_by_what_the_class_compares(comparisons, condition
 
 
 def test_what_can_not_be_told_apart_is_not():
-    from estimator.architecture.tell import Teller
+    from estimator.architecture.learning.tell import Teller
 
     configs = [observed(1, a=1), observed(2, a=1)]
     assert Teller(configs, [], []).condition(configs[:1], configs[1:]) is None

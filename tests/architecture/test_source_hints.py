@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.source_hints import hints_in
+from estimator.architecture.surveying.source_hints import hints_in
 
 SOURCE = """
 NORMS = {"rms": 1, "layer": 2}

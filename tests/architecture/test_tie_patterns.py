@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from estimator.architecture.surveying.tie_patterns import agreed, tie_pairs, ties_hold
 from estimator.architecture.tie_names import expanded, matched
-from estimator.architecture.tie_patterns import agreed, tie_pairs, ties_hold
 
 LAYER = ("q.weight", "k.weight")
 

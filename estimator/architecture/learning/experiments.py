@@ -1,0 +1,298 @@
+"""Configs to learn from and the models they make, on the meta device."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from estimator.architecture.learning.changing import (
+    changed_lists,
+    changed_numbers,
+    compared,
+    hidden,
+    lists,
+    literals,
+    missing,
+    moved,
+    numbers,
+    shortened,
+    turned,
+    with_new,
+)
+from estimator.architecture.learning.fields_used import given, without
+from estimator.architecture.learning.observing import observation_of, sized
+from estimator.architecture.learning.remembering import How
+from estimator.architecture.learning.taken import Taken
+from estimator.architecture.learning.tell import Observation
+from estimator.architecture.learning.trace import Trace
+from estimator.architecture.surveying import tiny
+from estimator.architecture.surveying.observe import Seen, embeddings_of, observe, ties_of
+from estimator.source.snapshot import known_models
+
+_SECONDS = 20  # a build that takes longer is a fault, not a large model
+_PROBE = "a text of no meaning"
+_TURNED = 0.7  # of the mixes of what needs a switch have it turned
+_MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 6, 4, 24
+
+
+class Build(NamedTuple):
+    fields: Mapping[str, Any]  # keyword arguments: what config.json would hold
+    at: Observation
+    seen: Seen
+    ties: Mapping[str, str]
+    embeddings: tuple[str | None, str | None]
+
+
+class Experiments:
+    """The builds of one class, and what was seen of the code while it built."""
+
+    def __init__(self, name: str, taken: Taken) -> None:
+        self.name, self.taken = name, taken
+        self.comparisons: dict[How, None] = {}
+        self.lengths: dict[How, None] = {}
+        self.reads: dict[str, None] = {}
+        self.known: dict[tuple[str, str], None] = {}
+        self.tried: dict[str, list[Any]] = {}  # values of a field with which the class could be built
+        self.free: set[str] = set()  # texts, or fields that are empty, where any text does as well
+        self.builds: list[Build] = []
+        self.beside: list[Build] = []  # what a switch wants beside it, without the switch: which of both shows
+        self.fresh: list[Build] = []
+        self._number = 0
+
+    def run(self) -> None:
+        """The base, every switch that shows, random mixes of all; some of these are kept apart as fresh."""
+        bare = tiny.base_fields(self.name)
+        base = tiny.with_towers(self.name, bare)
+        first = self.build(base)
+        if first is None:
+            base, first = bare, self.build(bare)
+        if first is None:
+            raise RuntimeError("the base does not build")
+        self.builds.append(first)
+        for fields in (*(() if base == bare else (bare,)), *self._without_a_tower(base)):
+            if (one := self.build(fields)) is not None:
+                self.builds.append(one)
+        effective = []
+        changes = self._changes(base)
+        for path, values in changes.items():
+            if values[:1] == [_PROBE]:
+                self._probe(base, path, first)
+                values = [*values[1:], *(text for known, text in self.known if known == ".".join(path))]
+            tried = ((value, self._switched(base, path, value)) for value in values)
+            built = [(value, one) for value, one in tried if one]
+            if ".".join(path) in self.taken.beside:
+                self.builds += [one for value, _ in built if (one := self.build(tiny.changed(base, path, value)))]
+            self.tried.setdefault(".".join(path), []).extend(value for value, _ in built)
+            shown = [(value, one) for value, one in built if _differ(one, first)]
+            for value, one in _kept(shown):
+                self.builds.append(one)
+                effective.append((path, value, one.fields))
+                self.free.discard(".".join(path))
+            if shown:  # what does nothing tells what it is that does
+                self.builds += [
+                    one
+                    for value, one in built
+                    if isinstance(value, (bool, str, type(None))) and not _differ(one, first)
+                ]
+        self.builds += self.beside
+        for fields in shortened(self.name, base):
+            if (one := self.build(fields)) is not None:
+                self.builds.append(one)
+        mixed = self._mixes(base, effective, random.Random(self.name))
+        self.fresh, mixed = mixed[:_FRESH], mixed[_FRESH:]
+        self.builds += mixed
+        for fields in tiny.other_bases(self.name):
+            if (one := self.build(fields)) is not None:
+                self.builds.append(one)
+        if (one := self.build({})) is not None:
+            self.fresh.append(one)
+        self.fresh += self._real(random.Random(self.name))
+        self.fresh += self._pairs(base, effective)
+
+    def build(self, fields: Mapping[str, Any], mixed: bool = False) -> Build | None:
+        """None where the class refuses."""
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(_SECONDS)
+        try:
+            trace = Trace()
+            trace.config = config = tiny.make(self.name, self._remembering(fields, trace))
+            self._number += 1
+            at = self.observed(config, fields, self._number, mixed)
+            with trace:
+                model = tiny.build(self.name, config)
+            for log, more in (
+                (self.comparisons, trace.log), (self.lengths, trace.lengths), (self.reads, trace.reads),
+                (self.known, trace.known),
+            ):  # fmt: skip
+                log.update(more)
+            return Build(fields, at, sized(observe(model), model, trace), ties_of(model), embeddings_of(model))
+        except Exception:
+            return None
+        finally:
+            signal.alarm(0)
+
+    def _remembering(self, fields: Mapping[str, Any], trace: Trace) -> Mapping[str, Any]:
+        """The fields, with numbers that the config takes and does not keep made such that shapes can tell them."""
+        for path in self.taken.values:
+            parts = tuple(path.split("."))
+            value = given(fields, parts)
+            value = self.taken.defaults.get(path) if value is None else value
+            if type(value) is int:
+                fields = tiny.changed(fields, parts, trace.traced(value, path))
+        return fields
+
+    def observed(self, config: Any, fields: Mapping[str, Any], number: int, mixed: bool = False) -> Observation:
+        """The config as its class has filled it in, with what was given and is not kept."""
+        at = observation_of(config, number, mixed)
+        for path, default in self.taken.defaults.items():
+            value = given(fields, path.split("."))
+            at.values[path] = default if value is None else value
+        return at
+
+    def _probe(self, base: Mapping[str, Any], path: tuple[str, ...], first: Build) -> None:
+        """Sets a field to a text that means nothing: what it is compared with shows, or that it does not matter."""
+        one = self.build(tiny.changed(base, path, _PROBE))
+        if one is not None and not _differ(one, first):
+            self.free.add(".".join(path))
+
+    def _switched(self, base: Mapping[str, Any], path: tuple[str, ...], value: Any) -> Build | None:
+        """The base with a field set anew; a switch that wants numbers or another switch beside it is given them."""
+        for made in self.taken.effects.get(".".join(path), ()):
+            base = without(base, made.split("."))
+        base = self._beside(base, path)
+        one = self.build(tiny.changed(base, path, value))
+        if one is None and isinstance(value, bool):
+            for beside in self._company(base, path, value):
+                one = self.build(tiny.changed(beside, path, value))
+                if one is not None:
+                    alone = self.build(beside)
+                    self.beside += [] if alone is None else [alone]
+                    break
+        return one
+
+    def _without_a_tower(self, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The base without one of the towers that the class may have: which of them shows."""
+        for key in (key for key, value in base.items() if isinstance(value, Mapping)):
+            fields = {other: value for other, value in base.items() if other != key}
+            with contextlib.suppress(Exception):  # a section that the class can't do without
+                if getattr(tiny.make(self.name, fields), key, 0) is None:
+                    yield fields
+
+    def _beside(self, fields: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """The fields with the switch turned that lets the class look at one that it takes."""
+        switch, on = self.taken.beside.get(".".join(path), ("", False))
+        return tiny.changed(fields, tuple(switch.split(".")), on) if switch else dict(fields)
+
+    def _company(self, base: Mapping[str, Any], path: tuple[str, ...], value: bool) -> Iterator[dict[str, Any]]:
+        """The base with what a switch may want beside it: numbers where there are none, each other switch turned."""
+        section = tiny.make(self.name, base)
+        if value:
+            fields = dict(base)
+            for other, number in tiny.absent_numbers(section, path[:-1]):
+                fields = tiny.changed(fields, other, number)
+            yield fields
+        for key in path[:-1]:
+            section = getattr(section, key)
+        for key, other in vars(section).items():
+            if isinstance(other, bool) and ".".join([*path[:-1], key]) in self.reads:
+                yield tiny.changed(base, (*path[:-1], key), not other)
+
+    def _changes(self, base: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
+        """Other values of the fields that the model reads, or that other fields are made of."""
+        config = tiny.make(self.name, base)
+        before = observation_of(config, 0).values
+        found = {tuple(path.split(".")): list(values) for path, values in self.taken.values.items()}
+        probes = [
+            (tuple(path.split(".")), _PROBE)
+            for path in self.reads
+            if isinstance(before.get(path, 0), (str, type(None)))
+        ]
+        changes = [*literals(config), *hidden(config), *tiny.changes(config), *missing(self.reads, before)]
+        changes += compared(self.comparisons, before)
+        for path, value in [*probes, *changes]:
+            values = found.setdefault(path, [])
+            if value in values and type(value) is not bool:
+                continue
+            if ".".join(path) in self.reads or self._shows(base, path, value, before):
+                values.append(value)
+        return found
+
+    def _concerns(self, base: Mapping[str, Any], path: tuple[str, ...], value: int, before: Mapping[str, Any]) -> bool:
+        """Whether the model reads a number, or another field that is made of it."""
+        named = ".".join(path) in self.reads or "layer" in path[-1]
+        return named or any(self._shows(base, path, other, before) for other in (value * 2, value + 1))
+
+    def _shows(self, base: Mapping[str, Any], path: tuple[str, ...], value: Any, before: Mapping[str, Any]) -> bool:
+        try:
+            after = observation_of(tiny.make(self.name, tiny.changed(base, path, value)), 0).values
+        except Exception:
+            return False
+        own = ".".join(path)
+        return any(after.get(read) != before.get(read) for read in self.reads if read != own)
+
+    def _real(self, chance: random.Random) -> Iterator[Build]:
+        """Published configs of the class."""
+        configs = [json.loads(known.config_text) for known in known_models() if f'"{self.name}"' in known.config_text]
+        for config in chance.sample(configs, min(_REAL, len(configs))):
+            if (one := self.build(config)) is not None:
+                yield one
+
+    def _pairs(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
+        """Switches turned where the layers are of other kinds, or in turned order: which decides, and where."""
+        switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
+        kinds = [(path, fields) for path, value, fields in effective if isinstance(value, list)]
+        kinds += [(path, turned(self.name, base, path)) for path in dict.fromkeys(path for path, _ in kinds)]
+        both = [(switch, kind) for switch in switches for kind in kinds[::-1] if switch[0][:-1] == kind[0][:-1]]
+        for (path, value), (_, fields) in both[:_PAIRS]:
+            if (one := self.build(tiny.changed(fields, path, value))) is not None:
+                yield one
+
+    def _mixes(self, base: Mapping[str, Any], effective: Any, chance: random.Random) -> list[Build]:
+        before = observation_of(tiny.make(self.name, base), 0).values
+        groups = [
+            kept
+            for group in numbers(self.name, base)
+            if (kept := [pair for pair in group if self._concerns(base, *pair, before)])
+        ]
+        stages = [pair for pair in lists(tiny.make(self.name, base)) if ".".join(pair[0]) in self.reads]
+        found: list[Build] = []
+        wanted = min(_MOST_MIXES, max(_MIXES, len(effective))) + _FRESH
+        for attempt in range(wanted * 4):
+            if len(found) >= wanted:
+                break
+            few = min(len(groups), chance.randint(1, 3) if attempt % 4 == 0 else len(groups))
+            fields = changed_numbers(base, chance.sample(groups, few), chance)
+            if effective and attempt % 3:
+                turn = effective[attempt * 2 // 3 % len(effective)]
+                for path, value, whole in [turn, *chance.sample(effective, chance.randint(0, 1))]:
+                    fields = with_new(fields, whole, base)
+                    if chance.random() < _TURNED:
+                        fields = self._beside(fields, path)
+                    fields = tiny.changed(fields, path, moved(path, value, chance))
+            if stages and attempt % 2:
+                fields = changed_lists(fields, stages, chance)
+            if "num_labels" in self.reads and attempt % 2:
+                fields["num_labels"] = chance.randint(1, 9)
+            found += [] if (one := self.build(fields, mixed=True)) is None else [one]
+        chance.shuffle(found)
+        return found
+
+
+def _kept(shown: Sequence[tuple[Any, Build]]) -> Iterator[tuple[Any, Build]]:
+    """Where a number and True both show, a field is a switch if they do the same, and a number else."""
+    by_value = {repr(value): one for value, one in shown}
+    number, switch = by_value.get("2"), by_value.get("True")
+    left_out = {"2"} if number and switch and number.seen == switch.seen else {"True", "False"} if number else set()
+    yield from ((value, one) for value, one in shown if repr(value) not in left_out)
+
+
+def _differ(one: Build, other: Build) -> bool:
+    return (one.seen, one.ties, one.embeddings) != (other.seen, other.ties, other.embeddings)
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError

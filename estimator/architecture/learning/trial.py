@@ -1,0 +1,48 @@
+"""Whether formulas make the very tree that transformers builds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.architecture.formula import Unfit
+from estimator.architecture.from_config import grown
+
+
+def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
+    """ "" where the formulas make the very tree of the build, else the first difference."""
+    try:
+        tree, unsized = grown(name, facts, dict(build.fields))
+    except (Unfit, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    ours = [_row(m) for m in tree.modules]
+    left_out = {f"{module}.{slot.name}".lstrip(".") for module, slot in unsized}
+    theirs = [_without_buffers(row, left_out) for row in _rows("", build.seen)]
+    for one, two in zip(ours, theirs, strict=False):
+        if one != two:
+            return f"{one} is {two}"
+    if len(ours) != len(theirs):
+        return f"{len(ours)} modules are {len(theirs)}"
+    if set(tree.tied.items()) != set(build.ties.items()):
+        return f"ties {tree.tied} are {build.ties}"
+    named = (tree.input_embedding, tree.output_embedding)
+    return "" if named == tuple(build.embeddings) else f"{named} are {build.embeddings}"
+
+
+def _without_buffers(row: Any, unsized: set[str]) -> Any:
+    kept = [buffer for buffer in row[4] if f"{row[0]}.{buffer[0]}".lstrip(".") not in unsized]
+    return (*row[:4], kept, row[5])
+
+
+def _row(module: Any) -> Any:
+    tensors = [(p.name, p.shape, p.dtype if p.fixed else None) for p in module.parameters]
+    buffers = [(p.name, p.shape, p.dtype if p.fixed else None, p.persistent) for p in module.buffers]
+    return module.name, module.cls, module.kind, tensors, buffers, module.groups
+
+
+def _rows(name: str, seen: Any) -> Any:
+    tensors = [(t.name, t.shape, t.dtype) for t in seen.parameters]
+    buffers = [(t.name, t.shape, t.dtype, t.persistent) for t in seen.buffers]
+    yield name, seen.cls, seen.kind, tensors, buffers, seen.groups
+    for key, child in seen.children:
+        yield from _rows(f"{name}.{key}".lstrip("."), child)

@@ -1,0 +1,72 @@
+"""The model classes of the installed transformers, by name.
+
+Rules' source: transformers 5.23.0, the mappings in models/auto/modeling_auto.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import types
+from typing import NamedTuple
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto import modeling_auto
+from transformers.utils.import_utils import BACKENDS_MAPPING
+
+BACKENDS_MAPPING["natten"] = (lambda: True, "")  # what Dinat needs to run, not to be built
+
+
+class ModelClass(NamedTuple):
+    name: str  # "LlamaForCausalLM"
+    model_types: tuple[str, ...]  # whose config builds it; more than one where classes are shared
+    mappings: tuple[str, ...]  # "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", ...
+
+    @property
+    def model_type(self) -> str:
+        return self.model_types[0]
+
+
+@functools.cache
+def classes() -> dict[str, ModelClass]:
+    """Every class of every Auto mapping, by name, in alphabetical order."""
+    types: dict[str, list[str]] = {}
+    mappings: dict[str, list[str]] = {}
+    for mapping, names in vars(modeling_auto).items():
+        if not mapping.endswith("_MAPPING_NAMES") or mapping == "CONFIG_MAPPING_NAMES":
+            continue
+        for model_type, value in names.items():
+            for name in (value,) if isinstance(value, str) else value:
+                types.setdefault(name, []).append(model_type)
+                mappings.setdefault(name, []).append(mapping)
+    return {
+        name: ModelClass(name, tuple(dict.fromkeys(types[name])), tuple(dict.fromkeys(mappings[name])))
+        for name in sorted(types)
+    }
+
+
+@functools.cache
+def class_of(name: str) -> type:
+    """The Python class. Raises AttributeError or ImportError where this release or machine lacks it.
+
+    A class that a missing package keeps out of `transformers` itself is taken from its own file.
+    """
+    found = getattr(importlib.import_module("transformers"), name, None)
+    if found is not None and "_backends" not in vars(found):
+        return found
+    file = CONFIG_MAPPING[classes()[name].model_type].__module__.replace(".configuration_", ".modeling_")
+    try:
+        return getattr(importlib.import_module(file), name)
+    except ModuleNotFoundError as error:  # what it needs to run; not to be built, or that fails in its turn
+        sys.modules[error.name] = types.ModuleType(error.name)
+        return getattr(importlib.import_module(file), name)
+
+
+def config_class(name: str) -> type[PreTrainedConfig]:
+    """The config class that the model class is built from."""
+    own = getattr(class_of(name), "config_class", None)
+    for model_type in classes()[name].model_types:
+        if own is None or CONFIG_MAPPING[model_type] is own:
+            return CONFIG_MAPPING[model_type]
+    return own
