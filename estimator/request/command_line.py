@@ -7,22 +7,26 @@ What comes back are the options of the last command that has any, and beside the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from estimator.errors import UsageError
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^{}]*))?\})", re.ASCII)  # ${NAME:-what it is where nobody set it}
 _COMMENT = re.compile(r"(?P<comment>#[^\n]*)")
 _PIECE = re.compile(
     r"""(?P<space>(?:[ \t\r]|\\\r?\n|\\\Z)+) | (?P<end>[\n;&|]+) | (?P<single>'[^']*') | (?P<double>"(?:\\.|[^"\\])*")
     | (?P<expression>\$\(+[^()]*\)+) | (?P<escaped>\\.)
-    | (?P<text>(?:\$\{?[A-Za-z_]\w*\}?|\$(?!\()|[^ \t\r\n;&|'"\\$])+|\$)""",
+    | (?P<text>(?:\$\{[^{}\n]*\}|\$\w+|\$(?!\()|[^ \t\r\n;&|'"\\$])+|\$)""",
     re.VERBOSE | re.DOTALL,
 )
 # How a command that trains ends before its options.
 TRAINING = (".py", " sft", " pt", " rlhf", " train", " dpo", " grpo", " kto", " reward", " rloo", " orpo", " cpo")
+# Programs whose next word says what they do, and the same started as a script or a module.
+_COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl")
+_SCRIPT = re.compile(r"(?:.*/)?(swift)/cli/(_megatron/)?(\w+)\.py|(swift)\.cli\.(_megatron\.)?(\w+)")
 _PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
 
 
@@ -52,7 +56,7 @@ def _commands(text: str, where: str) -> list[list[str]]:
     known: dict[str, str] = {}
     for kind, piece in _pieces(text, where):
         if kind == "text":
-            word = (word or "") + _VARIABLE.sub(lambda match: known.get(match[1], match[0]), piece)
+            word = (word or "") + _VARIABLE.sub(partial(_said, known), piece)
             continue
         if kind == "literal":
             word = (word or "") + piece
@@ -64,6 +68,11 @@ def _commands(text: str, where: str) -> list[list[str]]:
             known.update(_settings(commands[-1]))
             commands.append([])
     return commands
+
+
+def _said(known: Mapping[str, str], variable: re.Match[str]) -> str:
+    """What a variable stands for; itself where nobody says so."""
+    return known.get(variable[1] or variable[2], variable[0] if variable[3] is None else variable[3])
 
 
 def _settings(words: list[str]) -> dict[str, str]:
@@ -111,13 +120,15 @@ def _before_options(words: list[str]) -> list[str]:
 
 
 def _program(words: list[str]) -> str:
-    """`swift sft`, `megatron sft`, `llamafactory-cli train`, `trl sft`, or the script that python runs."""
-    scripts = [word.rpartition("/")[2] for word in words if word.endswith(".py")]
-    for index, word in enumerate(words):
+    """`swift sft`, `megatron sft`, `llamafactory-cli train`, `trl sft`, or the script that is run."""
+    scripts = [word for word in words if word.endswith(".py")]  # the first one: others are options of it
+    for index, word in enumerate(words[: words.index(scripts[0]) + 1] if scripts else _before_options(words)):
         leaf = word.rpartition("/")[2]
-        if leaf in ("swift", "megatron", "llamafactory-cli", "trl"):
+        if leaf in _COMMANDS:
             return " ".join((leaf, *words[index + 1 : index + 2]))
-    return scripts[-1] if scripts else (words[0] if words else "")
+        if (match := _SCRIPT.fullmatch(word)) is not None:
+            return f"{'megatron' if match[2] or match[5] else 'swift'} {match[3] or match[6]}"
+    return scripts[0].rpartition("/")[2] if scripts else (words[0] if words else "")
 
 
 def _options(words: list[str]) -> dict[str, Any]:

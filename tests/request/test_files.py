@@ -107,6 +107,26 @@ def test_options_of_an_estimate(tmp_path: Path) -> None:
         ),
         pytest.param("n=2\nNPROC_PER_NODE=$n swift sft --model a/b", {"_world": 2}, id="processes in a variable"),
         pytest.param("swift sft --model a/b \\", {"model": "a/b"}, id="ends in a backslash"),
+        pytest.param("swift sft --model ${M:-a/b}", {"model": "a/b"}, id="a variable's default"),
+        pytest.param('M=c/d\nswift sft --model "${M:-a/b}"', {"model": "c/d"}, id="a default that is not needed"),
+        pytest.param("M=${M:-a/b}\nswift sft --model $M", {"model": "a/b"}, id="a default that is set"),
+        pytest.param("M=a/b\nswift sft --model ${M%/b}", {"model": "${M%/b}"}, id="what else a shell can do is left"),
+        pytest.param(
+            "accelerate launch --config_file a.json swift/cli/sft.py --model a/b --model_author swift --model_name s",
+            {"_program": "swift sft", "model": "a/b"},
+            id="a launcher",
+        ),
+        pytest.param(
+            "torchrun --nproc_per_node 2 ms/swift/cli/_megatron/pt.py --model a/b",
+            {"_program": "megatron pt"},
+            id="torchrun",
+        ),
+        pytest.param("python -m swift.cli.rlhf --model a/b", {"_program": "swift rlhf"}, id="a module"),
+        pytest.param(
+            "python my/sft.py --model_name_or_path a/b --hub_name trl --plugin other.py",
+            {"_program": "sft.py"},
+            id="a script of one's own",
+        ),
     ],
 )
 def test_a_command_line_as_a_shell_reads_it(text: str, said: dict) -> None:
