@@ -36,11 +36,12 @@ FINE = frozenset(
         "names_not_in_class",
         "other_method",
         "bin_file",
-        "not_lora",
     }
 )
 MENDS = {
     "embeddings_saved": "They do not train: save with save_embedding_layers=False, or drop the two tensors.",
+    "wrapper_names": "Unwrap the model and save the adapter again.",
+    "extra_tensors": "Save the adapter again without them.",
     "saved_modules": "Name them in modules_to_save, or save the adapter again without them.",
     "other_rank": "Set r and rank_pattern to the ranks of the file.",
     "missing_modules": "Save the adapter again, or set target_modules to what was trained.",
@@ -170,6 +171,10 @@ def _on_its_base(
         if error.exit_code == 3 or error.code == "unsupported":
             return over, Problem("base_unknown", f"Not judged: {error.what} {error.way_out}")
         return [_problem(error), *over], None
+    if any(cause.code == "not_lora" for cause in explained.causes):
+        (cause,) = (cause for cause in explained.causes if cause.code == "not_lora")
+        over = over_budget(limits, file_bytes=file_bytes, parameters=elements, percent=None)
+        return over, Problem(cause.code, f"Not judged: {cause.message}")
     percent, parameters = None, elements
     if explained.answer is not None:
         document = to_document(explained.answer)

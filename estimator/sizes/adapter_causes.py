@@ -16,7 +16,7 @@ from estimator.dtypes import BITS
 
 PREFIX = "base_model.model."
 HALVES = ("F16", "BF16")
-_EXPERT = re.compile(r"\.experts\.\d+\.")
+EXPERT = re.compile(r"\.experts\.\d+\.")
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -41,10 +41,10 @@ class Part(NamedTuple):
 Parts = Mapping[str, Part]
 
 
-def causes_of(implied: Parts, real: Parts, embeddings: Iterable[str] = ()) -> tuple[Cause, ...]:
+def causes_of(implied: Parts, real: Parts, embeddings: Parts) -> tuple[Cause, ...]:
     """Every difference between the tensors implied and the real ones; () where there is none.
 
-    embeddings: module names of the input and output embedding, "model.embed_tokens".
+    embeddings: the base's input and output embedding, under the names that they would have in the file.
     """
     if not real:
         return (Cause("no_tensors", "The file holds no tensor at all.", 0, -_total(implied)),)
@@ -53,9 +53,9 @@ def causes_of(implied: Parts, real: Parts, embeddings: Iterable[str] = ()) -> tu
     shared = [name for name in implied if name in real]
     causes += renamed
     causes += _dtypes(implied, real, shared)
-    causes += _shapes(implied, real, shared, tuple(embeddings))
+    causes += _shapes(implied, real, shared, embeddings)
     causes += _missing({name: implied[name] for name in implied if name not in real})
-    causes += _extra({name: real[name] for name in real if name not in implied}, tuple(embeddings))
+    causes += _extra({name: real[name] for name in real if name not in implied}, embeddings)
     return tuple(causes)
 
 
@@ -92,7 +92,14 @@ def _without_adapter_name(name: str) -> str:
     return re.sub(r"(\.lora_\w+|\.modules_to_save)\.default(?=\.|$)", r"\1", name).replace(".modules_to_save.", ".")
 
 
+_WRAPPERS = re.compile(r"(?:^module|(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module))\.")
+
 _SPELLINGS = (
+    (
+        "wrapper_names",
+        "The names hold what DDP, FSDP or torch.compile wraps a model in; PEFT would not find these tensors again.",
+        lambda name: _WRAPPERS.sub("", name),
+    ),
     (
         "doubled_prefix",
         f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one. Counts are the same.",
@@ -124,7 +131,7 @@ def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
         if pairs and len(pairs) * 2 >= sum(map(len, odd.values())):
             back = {old: new for new, old in pairs.items()}
             new, old = next(iter(pairs.items()))
-            message = f"The modules have the names of an older transformers: {old} where today's class has {new}."
+            message = f"Another release or class of transformers named the modules: {old} where this one has {new}."
             renamed = {back.get(name, name): part for name, part in real.items()}
             return renamed, [Cause("older_names", message, len(pairs), 0)]
     return real, []
@@ -162,7 +169,7 @@ def _dtypes(implied: Parts, real: Parts, shared: list[str]) -> list[Cause]:
     ]
 
 
-def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: tuple[str, ...]) -> list[Cause]:
+def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: Parts) -> list[Cause]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in shared:
         was, is_ = implied[name].shape, real[name].shape
@@ -171,7 +178,7 @@ def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: tuple[st
     return [
         Cause(
             code,
-            message,
+            message + (f" Among {len(names)} such: {names[0]}." if code in _NAMED_BY_ONE else ""),
             len(names),
             sum(real[n].bytes - implied[n]._replace(dtype=real[n].dtype).bytes for n in names),
         )
@@ -179,21 +186,38 @@ def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: tuple[st
     ]
 
 
-def _why_shape(name: str, was: tuple[int, ...], is_: tuple[int, ...], embeddings: tuple[str, ...]) -> tuple[str, str]:
+_NAMED_BY_ONE = ("empty_tensors", "other_shape")
+
+
+def _why_shape(name: str, was: tuple[int, ...], is_: tuple[int, ...], embeddings: Parts) -> tuple[str, str]:
     rows_alone = len(was) == len(is_) and was[1:] == is_[1:]
+    if 0 in is_:
+        return "empty_tensors", "Tensors have no elements, as ZeRO-3 and FSDP leave what was not gathered."
     if ".lora_" in name and len(was) == len(is_):
         rank = is_[0] if ".lora_A" in name or ".lora_embedding_A" in name else is_[-1]
         return "other_rank", f"Some matrices have rank {rank}, which is not what adapter_config.json says."
-    if rows_alone and _is_embedding(name, embeddings):
-        return "resized_vocabulary", f"The vocabulary was resized from {was[0]:,} to {is_[0]:,} rows."
+    if rows_alone and is_embedding(name, embeddings):
+        return "resized_vocabulary", _resized(was[0], is_[0])
     if rows_alone:
         return "number_of_labels", f"The head has {is_[0]:,} labels, which adapter_config.json does not say."
-    return "other_shape", f"{name} is {list(is_)}, not {list(was)}: another base or another class."
+    return "other_shape", f"Tensors are {list(is_)}, not {list(was)}: another base or another class."
 
 
-def _is_embedding(name: str, embeddings: tuple[str, ...]) -> bool:
-    module = name.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".bias")
-    return any(module == known or known.endswith("." + module.rpartition(".")[2]) for known in embeddings)
+def resized_vocabulary(was: int, rows: int, tensors: int, bytes_: int) -> Cause:
+    """Embeddings with other rows than the base's."""
+    return Cause("resized_vocabulary", _resized(was, rows), tensors, bytes_)
+
+
+def _resized(was: int, rows: int) -> str:
+    return f"The vocabulary was resized from {was:,} to {rows:,} rows."
+
+
+def is_embedding(name: str, embeddings: Iterable[str]) -> bool:
+    """Whether a tensor of the file is one of these, or of a module of the same last name."""
+    module, *known = (
+        one.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".bias") for one in (name, *embeddings)
+    )
+    return any(module == one or one.endswith("." + module.rpartition(".")[2]) for one in known)
 
 
 def _missing(lost: Parts) -> list[Cause]:
@@ -209,13 +233,16 @@ def _missing(lost: Parts) -> list[Cause]:
     return causes
 
 
-def _extra(odd: Parts, embeddings: tuple[str, ...]) -> list[Cause]:
+def _extra(odd: Parts, embeddings: Parts) -> list[Cause]:
     kinds: dict[str, dict[str, Part]] = defaultdict(dict)
     for name, part in odd.items():
         kinds[_kind_of_extra(name, embeddings)][name] = part
-    return [
+    causes = [
         Cause(code, _EXTRA[code].format(_summary(parts)), len(parts), _total(parts)) for code, parts in kinds.items()
     ]
+    resized = {name for name in embeddings if name in odd and odd[name].shape[:1] != embeddings[name].shape[:1]}
+    rows = {(embeddings[name].shape[0], *odd[name].shape[:1]) for name in resized}
+    return causes + [resized_vocabulary(*change, len(resized), 0) for change in rows if len(change) == 2]
 
 
 _EXTRA = {
@@ -223,13 +250,16 @@ _EXTRA = {
     "experts_one_by_one": "Experts are adapted one by one, as transformers 4 named them: {}.",
     "saved_modules": "Modules are saved whole that adapter_config.json does not name: {}.",
     "extra_modules": "Adapted, but not implied by adapter_config.json on this base: {}.",
+    "extra_tensors": "Tensors that belong to no module, and that PEFT does not read: {}.",
 }
 
 
-def _kind_of_extra(name: str, embeddings: tuple[str, ...]) -> str:
+def _kind_of_extra(name: str, embeddings: Parts) -> str:
     if ".lora_" in name:
-        return "experts_one_by_one" if _EXPERT.search(name) else "extra_modules"
-    return "embeddings_saved" if _is_embedding(name, embeddings) else "saved_modules"
+        return "experts_one_by_one" if EXPERT.search(name) else "extra_modules"
+    if is_embedding(name, embeddings):
+        return "embeddings_saved"
+    return "saved_modules" if name.startswith(PREFIX) and not name.endswith(".alpha") else "extra_tensors"
 
 
 def _summary(parts: Parts) -> str:

@@ -14,6 +14,7 @@ SizeOf = Callable[[Parts], int]  # bytes of the safetensors file that holds thes
 
 # torch.save's zip: a record of its own for each tensor, padded to 64 bytes, with a directory and a pickle beside them.
 BIN_BYTES_A_TENSOR = 1_000
+LEAST_BIN_BYTES_A_TENSOR = 100
 BIN_BYTES = 8_192
 
 
@@ -47,7 +48,7 @@ def guess_bin_causes(implied: Parts, actual_bytes: int) -> tuple[Cause, ...] | N
     """The same for adapter_model.bin, whose container leaves some bytes open; None where the data does not fit."""
     for causes, parts in (((), implied), *_changed_throughout(implied)):
         beside = actual_bytes - sum(part.bytes for part in parts.values())
-        if 0 < beside <= BIN_BYTES + BIN_BYTES_A_TENSOR * len(parts):
+        if LEAST_BIN_BYTES_A_TENSOR * len(parts) < beside <= BIN_BYTES + BIN_BYTES_A_TENSOR * len(parts):
             message = f"A pickle in a zip: {beside:,} bytes of it are not tensors, as torch.save leaves them."
             return (*causes, Cause("bin_file", message, len(parts), 0))
     return None

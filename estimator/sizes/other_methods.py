@@ -1,118 +1,86 @@
-"""Adapters of other methods than LoRA, as far as their size is explained: what they save, from config and tree.
+"""Adapters of other methods than LoRA: the tensors that they save, from config and tree.
 
-    ADAPTION_PROMPT   in each of `adapter_layers` layers a prompt [1, adapter_len, hidden size] and a gate [1]
-    PROMPT_TUNING     one embedding [num_virtual_tokens, token_dim]; P_TUNING: the same, computed once
-    PREFIX_TUNING     one embedding [num_virtual_tokens, 2 num_layers token_dim], keys and values of every layer
+    ADAPTION_PROMPT   in each of the last `adapter_layers` layers a prompt [1, adapter_len, hidden size] and a gate [1]
+    PROMPT_TUNING     one embedding [num_virtual_tokens, token_dim] for each stack of layers (T5 has two);
+                      P_TUNING the same, computed once; CPT one of the tokens it was made from
+    MULTITASK_PROMPT_TUNING  the same, and for each task its rank columns and rows
+    PREFIX_TUNING     one embedding [num_virtual_tokens, 2 num_layers token_dim], keys and values of every layer;
+                      CARTRIDGE the same
     LN_TUNING         the targeted norms themselves
     TRAINABLE_TOKENS  a row of each of `token_indices`
-    VERA              of each targeted layer b [out] and d [r]; A [r, widest in] and B [widest out, r] where saved
+    VERA, PVERA, RANDLORA, VBLORA, UNILORA   what all layers share, beside each layer's own
+    the others        of each targeted matrix what method_layers says
 
-and of each targeted layer
-
-    OSF        the directions below the rank kept: U [out, low], S [low], V [low, in]
-    IA3        a vector [out], or [in] in `feedforward_modules`
-    LOHA       twice [out, r] and [r, in]
-    HRA        [in, r]
-    MISS       [r, out]
-    OFT        as many triangles of a block as blocks go into its input
-    C3A        [out / block, in / block, block]
-    FOURIERFT  n_frequency
-    DELORA     [r, in], [out, r], a scale [1] and norms [in]
-
-peft 0.21.2, tuners/*/layer.py and peft_model.py (get_prompt_embedding_to_save).
+and the modules that modules_to_save or the task names, whole. peft 0.21.2, tuners/*/model.py and peft_model.py
+(get_prompt_embedding_to_save).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import prod
+from collections.abc import Callable, Iterator, Mapping
+from math import ceil
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.request.patterns import fullmatching
-from estimator.sizes.adapter_causes import Cause
+from estimator.errors import LoraSizeError
+from estimator.lora.adapt import adapt
+from estimator.lora.index import TreeIndex, index_of
+from estimator.lora.match import DUMMY_TARGET_MODULES, match_modules, ranks
+from estimator.request.lora_config import LoraConfig, from_mapping
+from estimator.sizes.adapter_causes import PREFIX, Part, Parts
+from estimator.sizes.method_layers import NUMBERS, OF_A_LAYER, Adapted, Shapes
 
-Shapes = Iterator[tuple[int, ...]]
-LEAST_HEADER_BYTES, HEADER_BYTES = 50, 300  # of a tensor: a name, a dtype, a shape and two offsets
-
-
-def other_method_causes(config: Mapping[str, Any], tree: ModuleTree, actual_bytes: int) -> tuple[Cause, ...] | None:
-    """Why the file of another method has its size; None where its rule is not known or does not fit."""
-    method = str(config.get("peft_type"))
-    shapes = _shapes(method, config, tree)
-    elements = sum(map(prod, shapes))
-    for width in (4, 2):
-        beside = actual_bytes - elements * width
-        if shapes and LEAST_HEADER_BYTES * len(shapes) <= beside <= HEADER_BYTES * len(shapes) + 64:
-            message = f"This is an adapter of {method}, not of LoRA: {elements:,} elements in {len(shapes):,} tensors."
-            halved = Cause("sixteen_bit", "The tensors have 16 bits.", len(shapes), -2 * elements)
-            return (Cause("other_method", message, len(shapes), 0), *([halved] if width == 2 else []))
-    return None
+Config = Mapping[str, Any]
+Named = Iterator[tuple[str, "tuple[int, ...] | Part"]]
+_ROOT = "base_model."
+_MATRICES = ("Linear", "Conv1D")
+_WHICH = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
 
 
-def _shapes(method: str, config: Mapping[str, Any], tree: ModuleTree) -> list[tuple[int, ...]]:
-    """What the method saves; [] where no rule is known, or the config does not hold what its rule reads."""
+def other_method_parts(config: Config, tree: ModuleTree) -> Parts | None:
+    """The tensors of adapter_model.safetensors by name; None where no rule is known for the method or for a layer."""
+    make = _PARTS.get(str(config.get("peft_type")))
     try:
-        shapes = list(_SHAPES[method](config, tree)) if method in _SHAPES else []
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return []
-    return shapes if all(type(size) is int for shape in shapes for size in shape) else []
+        named = dict(make(config, tree)) if make else {}
+        saved = _saved_modules(config, tree) if named else {}
+    except (LoraSizeError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return None
+    parts = {name: part if isinstance(part, Part) else Part("F32", part) for name, part in named.items()}
+    sizes = [size for part in parts.values() for size in part.shape]
+    return {**parts, **saved} if parts and all(type(size) is int and size >= 0 for size in sizes) else None
 
 
-def _adaption_prompts(config: Mapping[str, Any], tree: ModuleTree) -> Shapes:
-    text = tree.config.get("text_config")
-    width = (text if isinstance(text, Mapping) else tree.config).get("hidden_size")
-    length, layers = config.get("adapter_len"), config.get("adapter_layers")
-    if all(type(value) is int for value in (width, length, layers)):
-        for _ in range(layers):
-            yield 1, length, width
-            yield (1,)
+def _saved_modules(config: Config, tree: ModuleTree) -> Parts:
+    """What PEFT saves beside a method's own, as it does with LoRA: whole modules, and biases where they train.
+
+    "boft_only" and the like are what "lora_only" is of LoRA. A prompt method wraps no module: its names lack `model.`.
+    """
+    bias = str(config.get("bias") or "none")
+    targets = (
+        {name: config.get(name) for name in _WHICH} if bias != "none" else {"target_modules": DUMMY_TARGET_MODULES}
+    )
+    said = {name: config.get(name) for name in ("modules_to_save", "task_type")}
+    given = {**targets, **said, "r": 1, "bias": bias if bias in ("none", "all") else "lora_only"}
+    saved = (tensor for tensor in adapt(tree, from_mapping(given)).tensors if tensor.part != "lora")
+    prefix = _ROOT if config["peft_type"] in _PROMPTS else PREFIX
+    return {prefix + t.name.removeprefix(PREFIX): Part(t.dtype, tuple(t.shape)) for t in saved}
 
 
-def _prompt(config: Mapping[str, Any], tree: ModuleTree) -> Shapes:
-    yield config["num_virtual_tokens"], config["token_dim"]
+def _targeted(config: Config, tree: ModuleTree) -> tuple[TreeIndex, list[Module]]:
+    index = index_of(tree)
+    matched = match_modules(index, from_mapping({name: config.get(name) for name in _WHICH}))
+    return index, [index.modules[name] for name in matched.targeted]
 
 
-def _prefix(config: Mapping[str, Any], tree: ModuleTree) -> Shapes:
-    yield config["num_virtual_tokens"], 2 * config["num_layers"] * config["token_dim"]
-
-
-def _norms(config: Mapping[str, Any], tree: ModuleTree) -> Shapes:
-    yield from (p.shape for module in _targeted(config, tree) for p in module.parameters)
-
-
-def _rows(config: Mapping[str, Any], tree: ModuleTree) -> Shapes:
-    tables = (module for module in _targeted(config, tree) if module.kind == "Embedding")
-    yield from ((len(config["token_indices"]), module.parameters[0].shape[1]) for module in tables)
-
-
-def _vera(config: Mapping[str, Any], tree: ModuleTree) -> Shapes:
-    sides = [_sides(module) for module in _targeted(config, tree) if module.kind in _MATRICES]
-    for out, _ in sides:
-        yield from ((out,), (config["r"],))
-    if config.get("save_projection", True) and sides:
-        yield config["r"], max(into for _, into in sides)
-        yield max(out for out, _ in sides), config["r"]
-
-
-def _layer_by_layer(config: Mapping[str, Any], tree: ModuleTree) -> Shapes:
-    shapes = _OF_A_LAYER[config["peft_type"]]
-    for module in _targeted(config, tree):
-        if module.kind in _MATRICES:
-            yield from shapes(config, module.name, *_sides(module))
-
-
-def _targeted(config: Mapping[str, Any], tree: ModuleTree) -> Iterator[Module]:
-    targets = config.get("target_modules") or ()
-    if isinstance(targets, str):
-        names = {*fullmatching(targets, [module.name for module in tree.modules], where="target_modules")}
-        yield from (module for module in tree.modules if module.name in names)
-    else:
-        yield from (module for module in tree.modules if _is_named(module.name, targets))
-
-
-def _is_named(module: str, names: Iterable[str]) -> bool:
-    return f".{module}".endswith(tuple(f".{name}" for name in names))
+def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
+    """Raises ValueError for a layer that is no matrix: what methods make of convolutions is not stated here."""
+    index, modules = _targeted(config, tree)
+    field, pattern = NUMBERS.get(config["peft_type"], (None, None))
+    said = LoraConfig(r=config.get(field), rank_pattern=config.get(pattern) or {}) if field else LoraConfig(r=0)
+    numbers = ranks(index, [module.name for module in modules], said)
+    if any(module.kind not in _MATRICES for module in modules):
+        raise ValueError("no matrix")
+    return [Adapted(module.name, *_sides(module), numbers[module.name]) for module in modules]
 
 
 def _sides(module: Module) -> tuple[int, int]:
@@ -121,38 +89,104 @@ def _sides(module: Module) -> tuple[int, int]:
     return (shape[1], shape[0]) if module.kind == "Conv1D" else shape
 
 
-def _low_rank_parts(config: Mapping[str, Any], name: str, out: int, into: int) -> Shapes:
-    kept = (config.get("rank_pattern") or {}).get(name.rpartition(".")[2], config.get("effective_rank"))
-    low = min(out, into) - kept if type(kept) is int else 0
-    if low > 0:
-        yield from ((out, low), (low,), (low, into))
+def _layer_by_layer(config: Config, tree: ModuleTree) -> Named:
+    shapes, shared = OF_A_LAYER[config["peft_type"]], _SHARED.get(config["peft_type"])
+    layers = _adapted(config, tree)
+    for layer in layers:
+        yield from ((f"{PREFIX}{layer.name}.{name}", shape) for name, shape in shapes(config, layer).items())
+    if shared and layers:
+        yield from ((_ROOT + name, shape) for name, shape in shared(config, layers).items())
 
 
-def _blocks(config: Mapping[str, Any], into: int) -> tuple[int, ...]:
-    """OFT: the number of blocks and the elements above the diagonal of one; `r` is the number where it is not 0."""
-    block = config.get("oft_block_size") or into // config["r"]
-    return 1 if config.get("block_share") else into // block, block * (block - 1) // 2
+def _widest(layers: list[Adapted]) -> tuple[int, int]:
+    return max(layer.out for layer in layers), max(layer.into for layer in layers)
 
 
-_MATRICES = ("Linear", "Conv1D")
-_OF_A_LAYER: Mapping[str, Callable[[Mapping[str, Any], str, int, int], Iterable[tuple[int, ...]]]] = {
-    "OSF": _low_rank_parts,
-    "IA3": lambda c, name, out, into: [(into if _is_named(name, c.get("feedforward_modules") or ()) else out,)],
-    "LOHA": lambda c, name, out, into: [(out, c["r"]), (c["r"], into)] * 2,
-    "HRA": lambda c, name, out, into: [(into, c["r"])],
-    "MISS": lambda c, name, out, into: [(c["r"], out)],
-    "OFT": lambda c, name, out, into: [_blocks(c, into)],
-    "C3A": lambda c, name, out, into: [(out // c["block_size"], into // c["block_size"], c["block_size"])],
-    "FOURIERFT": lambda c, name, out, into: [(c["n_frequency"],)],
-    "DELORA": lambda c, name, out, into: [(c["r"], into), (out, c["r"]), (1,), (into,)],
-}
-_SHAPES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree], Shapes]] = {
+def _vera(config: Config, layers: list[Adapted]) -> Shapes:
+    (out, into), rank = _widest(layers), config["r"]
+    return {"vera_A": (rank, into), "vera_B": (out, rank)} if config.get("save_projection", True) else {}
+
+
+def _pvera(config: Config, layers: list[Adapted]) -> Shapes:
+    (out, into), rank = _widest(layers), config["r"]
+    return {"pvera_A": (2 * rank, into), "pvera_B": (out, rank)} if config.get("save_projection", True) else {}
+
+
+def _randlora(config: Config, layers: list[Adapted]) -> Shapes:
+    """The bases, which every layer holds as well: safetensors gets a copy for each name."""
+    if not config.get("save_projection", True):
+        return {}
+    (out, into), rank = _widest(layers), config["r"]
+    shorter = min(out, into)
+    bases = {"randlora_A": (rank, 1, shorter), "randlora_B": (max(out, into), ceil(shorter / rank), rank)}
+    places = ("", *(f"model.{layer.name}." for layer in layers))
+    return {place + name: shape for place in places for name, shape in bases.items()}
+
+
+def _vblora(config: Config, layers: list[Adapted]) -> Shapes:
+    return {"vblora_vector_bank": (config["num_vectors"], config["vector_length"])}
+
+
+def _unilora(config: Config, layers: list[Adapted]) -> Shapes:
+    return {"unilora_theta_d": (config["theta_d_length"],)}
+
+
+def _adaption_prompts(config: Config, tree: ModuleTree) -> Named:
+    text = tree.config.get("text_config")
+    width = (text if isinstance(text, Mapping) else tree.config)["hidden_size"]
+    name = config.get("target_modules") or "self_attn"
+    attentions = [module.name for module in tree.modules if module.name.endswith(f".{name}")]
+    for attention in attentions[-config["adapter_layers"] :]:
+        yield f"{PREFIX}{attention}.adaption_prompt", (1, config["adapter_len"], width)
+        yield f"{PREFIX}{attention}.adaption_gate", (1,)
+
+
+def _norms(config: Config, tree: ModuleTree) -> Named:
+    for module in _targeted(config, tree)[1]:
+        yield from ((f"{PREFIX}{module.name}.ln_tuning_layers.{p.name}", p.shape) for p in module.parameters)
+
+
+def _rows(config: Config, tree: ModuleTree) -> Named:
+    """Of the targeted table, and of what is tied to it."""
+    for module in _targeted(config, tree)[1]:
+        shape = len(config["token_indices"]), module.parameters[0].shape[1]
+        tied = [name for name, source in tree.tied.items() if source == f"{module.name}.weight"]
+        for name in (module.name, *(weight.removesuffix(".weight") for weight in tied)):
+            yield f"{PREFIX}{name}.trainable_tokens_delta", shape
+
+
+def _prompt(config: Config, tree: ModuleTree) -> Named:
+    stacks = config.get("num_transformer_submodules") or 1
+    yield "prompt_embeddings", (config["num_virtual_tokens"] * stacks, config["token_dim"])
+
+
+def _prompts_of_tasks(config: Config, tree: ModuleTree) -> Named:
+    yield from _prompt(config, tree)
+    tasks, ranks_ = config["num_tasks"], config["num_ranks"]
+    stacks = config.get("num_transformer_submodules") or 1
+    yield "prefix_task_cols", (tasks, config["num_virtual_tokens"] * stacks, ranks_)
+    yield "prefix_task_rows", (tasks, ranks_, config["token_dim"])
+
+
+def _one_prompt(config: Config, tree: ModuleTree) -> Named:
+    yield "prompt_embeddings", (config["num_virtual_tokens"], config["token_dim"])
+
+
+def _prefix(config: Config, tree: ModuleTree) -> Named:
+    yield "prompt_embeddings", (config["num_virtual_tokens"], 2 * config["num_layers"] * config["token_dim"])
+
+
+_SHARED: Mapping[str, Callable[[Config, list[Adapted]], Shapes]] = {
+    "VERA": _vera, "PVERA": _pvera, "RANDLORA": _randlora, "VBLORA": _vblora, "UNILORA": _unilora
+}  # fmt: skip
+_PROMPTS: Mapping[str, Callable[[Config, ModuleTree], Named]] = {
+    "PROMPT_TUNING": _prompt, "P_TUNING": _prompt, "CPT": _one_prompt, "MULTITASK_PROMPT_TUNING": _prompts_of_tasks,
+    "PREFIX_TUNING": _prefix, "CARTRIDGE": _prefix,
+}  # fmt: skip
+_PARTS: Mapping[str, Callable[[Config, ModuleTree], Named]] = {
     "ADAPTION_PROMPT": _adaption_prompts,
-    "PROMPT_TUNING": _prompt,
-    "P_TUNING": _prompt,
-    "PREFIX_TUNING": _prefix,
     "LN_TUNING": _norms,
     "TRAINABLE_TOKENS": _rows,
-    "VERA": _vera,
-    **dict.fromkeys(_OF_A_LAYER, _layer_by_layer),
+    **_PROMPTS,
+    **dict.fromkeys(OF_A_LAYER, _layer_by_layer),
 }

@@ -9,6 +9,7 @@ from estimator.sizes.adapter_causes import Part, causes_of
 LAYER = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
 HEAD = "base_model.model.score.weight"
 EMBEDDING = "base_model.model.model.embed_tokens.weight"
+ALPHA = "base_model.model.model.layers.0.self_attn.q_proj.alpha"
 BIAS = "base_model.model.model.layers.0.self_attn.q_proj.bias"
 
 
@@ -78,6 +79,33 @@ def renamed(parts, change):
             id="the embedding saved along",
         ),
         pytest.param(
+            IMPLIED,
+            {**IMPLIED, EMBEDDING: Part("F32", (301, 64))},
+            [("embeddings_saved", 1, GROWN + 4 * 64), ("resized_vocabulary", 1, 0)],
+            id="the embedding saved along with one more token",
+        ),
+        pytest.param(
+            IMPLIED,
+            renamed(IMPLIED, lambda name: name.replace("model.layers", "_orig_mod.model.layers")),
+            [("wrapper_names", 8, 0)],
+            id="what torch.compile wrapped",
+        ),
+        pytest.param(
+            IMPLIED, renamed(IMPLIED, lambda name: "module." + name), [("wrapper_names", 8, 0)], id="what DDP wrapped"
+        ),
+        pytest.param(
+            IMPLIED,
+            dict.fromkeys(IMPLIED, Part("F32", (0,))),
+            [("empty_tensors", 8, -4 * 4 * 8 * 96)],
+            id="not gathered under ZeRO-3",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, "step": Part("F32", (1,)), ALPHA: Part("F32", ())},
+            [("extra_tensors", 2, 8)],
+            id="tensors of no module",
+        ),
+        pytest.param(
             {**IMPLIED, EMBEDDING: Part("F32", (300, 64))},
             {**IMPLIED, EMBEDDING: Part("F32", (301, 64))},
             [("resized_vocabulary", 1, 4 * 64)],
@@ -113,7 +141,7 @@ def renamed(parts, change):
     ],
 )
 def test_causes(implied, real, causes):
-    found = causes_of(implied, real, ["model.embed_tokens"])
+    found = causes_of(implied, real, {EMBEDDING: Part("BF16", (300, 64))})
     assert [(cause.code, cause.tensors, cause.bytes) for cause in found] == causes
     implied_bytes, real_bytes = (sum(part.bytes for part in parts.values()) for parts in (implied, real))
     assert implied_bytes + sum(cause.bytes for cause in found) == real_bytes

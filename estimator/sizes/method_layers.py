@@ -1,0 +1,248 @@
+"""What methods other than LoRA keep of one adapted layer, by the name behind the layer's own.
+
+peft 0.21.2, tuners/*/layer.py: shapes as `update_layer` makes them. `number` is the method's own size of this layer:
+the rank, n_frequency or block_size, which a pattern may give to single layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from math import ceil
+from typing import Any, NamedTuple
+
+from estimator.sizes.adapter_causes import Part
+
+
+class Adapted(NamedTuple):
+    """A matrix that a method adapts."""
+
+    name: str
+    out: int
+    into: int
+    number: int | None  # None where the method has none
+
+
+Config = Mapping[str, Any]
+Shapes = Mapping[str, "tuple[int, ...] | Part"]  # a shape alone is of float32
+
+
+def is_named(module: str, names: Any) -> bool:
+    """Whether a module's name is one of these, or ends with one."""
+    return f".{module}".endswith(tuple(f".{name}" for name in names))
+
+
+def _beft(config: Config, layer: Adapted) -> Shapes:
+    return {"beft_bias": (1, layer.out)}
+
+
+def _boft(config: Config, layer: Adapted) -> Shapes:
+    """Blocks are given by their size or by their number, the other being 0."""
+    size, number = config.get("boft_block_size", 4), config.get("boft_block_num", 0)
+    size, number = (size, layer.into // size) if size else (layer.into // number, number)
+    return {"boft_R": (config.get("boft_n_butterfly_factor", 1), number, size, size), "boft_s": (layer.out, 1)}
+
+
+def _bone(config: Config, layer: Adapted) -> Shapes:
+    return {"bone_block": _block(config, layer)}
+
+
+def _miss(config: Config, layer: Adapted) -> Shapes:
+    return {"miss_block": _block(config, layer)}
+
+
+def _block(config: Config, layer: Adapted) -> tuple[int, ...]:
+    rank, how = config["r"], config.get("init_weights")
+    if how == "bat":
+        return layer.out // rank, rank, rank
+    return (rank, config["mini_r"]) if how == "mini" else (rank, layer.out)
+
+
+def _c3a(config: Config, layer: Adapted) -> Shapes:
+    return {"c3a_kernel": (layer.out // layer.number, layer.into // layer.number, layer.number)}
+
+
+def _deft(config: Config, layer: Adapted) -> Shapes:
+    rank = min(config["r"], layer.out)
+    removed = {"deft_P": (layer.out, rank)}
+    return removed if config.get("para") else {**removed, "deft_R": (rank, layer.into)}
+
+
+def _delora(config: Config, layer: Adapted) -> Shapes:
+    matrices = {"delora_A": (layer.number, layer.into), "delora_B": (layer.out, layer.number)}
+    return {**matrices, "delora_lambda": (1,), "delora_w_norm": (layer.into,)}
+
+
+def _fourierft(config: Config, layer: Adapted) -> Shapes:
+    return {"fourierft_spectrum": (layer.number,)}
+
+
+def _waveft(config: Config, layer: Adapted) -> Shapes:
+    return {} if config.get("proportional_parameters") else {"waveft_spectrum": (layer.number,)}
+
+
+def _gralora(config: Config, layer: Adapted) -> Shapes:
+    parts, rank, hybrid = config["gralora_k"], config["r"], config.get("hybrid_r", 0)
+    shapes = {"gralora_A": (parts, layer.into // parts, rank), "gralora_B": (parts, rank, layer.out // parts)}
+    if hybrid:
+        shapes |= {"gralora_A_general.weight": (hybrid, layer.into), "gralora_B_general.weight": (layer.out, hybrid)}
+    return shapes
+
+
+def _hira(config: Config, layer: Adapted) -> Shapes:
+    return {"hira_A": (layer.number, layer.into), "hira_B": (layer.out, layer.number)}
+
+
+def _hra(config: Config, layer: Adapted) -> Shapes:
+    return {"hra_u": (layer.into, config["r"])}
+
+
+def _ia3(config: Config, layer: Adapted) -> Shapes:
+    feedforward = is_named(layer.name, config.get("feedforward_modules") or ())
+    return {"ia3_l": (1, layer.into) if feedforward else (layer.out, 1)}
+
+
+def _lily(config: Config, layer: Adapted) -> Shapes:
+    rank, experts = config["r"], config["num_B"]
+    return {
+        "lily_A.weight": (rank, layer.into),
+        "lily_B.weight": (experts * rank, layer.out),
+        "lily_router.weight": (experts, rank),
+    }
+
+
+def _loha(config: Config, layer: Adapted) -> Shapes:
+    halves = {"a": (layer.out, layer.number), "b": (layer.number, layer.into)}
+    return {f"hada_w{product}_{half}": shape for product in (1, 2) for half, shape in halves.items()}
+
+
+def _lokr(config: Config, layer: Adapted) -> Shapes:
+    """A Kronecker product; a factor is itself a product where the rank is less than half of its longer side."""
+    rank, factor = layer.number, config.get("decompose_factor", -1)
+    (into, inner), (out, outer) = _factors(layer.into, factor), _factors(layer.out, factor)
+    first = _factor("lokr_w1", (out, into), rank if config.get("decompose_both") else None)
+    return {**first, **_factor("lokr_w2", (outer, inner), rank)}
+
+
+def _factor(name: str, shape: tuple[int, int], rank: int | None) -> Shapes:
+    if rank is None or rank >= max(shape) / 2:
+        return {name: shape}
+    return {f"{name}_a": (shape[0], rank), f"{name}_b": (rank, shape[1])}
+
+
+@lru_cache(maxsize=4096)
+def _factors(size: int, factor: int) -> tuple[int, int]:
+    """The two factors whose sum is least, the smaller first and no larger than `factor` (`factorization`)."""
+    if factor > 0 and size % factor == 0:
+        return factor, size // factor
+    most = size if factor == -1 else factor
+    first, second = 1, size
+    while first < second:
+        larger = next(number for number in range(first + 1, size + 1) if size % number == 0)
+        if larger + size // larger > first + second or larger > most:
+            break
+        first, second = larger, size // larger
+    return (second, first) if first > second else (first, second)
+
+
+def _oft(config: Config, layer: Adapted) -> Shapes:
+    """The triangle above the diagonal of each block; `r` is the number of blocks where their size is 0."""
+    block = config.get("oft_block_size") or layer.into // config["r"]
+    blocks = 1 if config.get("block_share") else layer.into // block
+    return {"oft_R.weight": (blocks, block * (block - 1) // 2)}
+
+
+def _osf(config: Config, layer: Adapted) -> Shapes:
+    """The directions below the rank that is kept."""
+    most = min(layer.out, layer.into)
+    said = (config.get("rank_pattern") or {}).get(layer.name.rpartition(".")[2], config.get("effective_rank"))
+    kept = most // 2 if said is None else int(most * said) if isinstance(said, float) and said <= 1 else int(said)
+    low = max(0, most - kept)
+    directions = {"U_low": (layer.out, low), "S_low": (low,), "V_low": (low, layer.into)}
+    return {f"osf_svd_params.{name}": shape for name, shape in directions.items()}
+
+
+def _peanut(config: Config, layer: Adapted) -> Shapes:
+    rank, depth = config["r"], min(config.get("depth", 0), _DEEPEST)
+    within = {
+        f"peanut_{part}.{place}.weight": (rank, rank) for part in ("encoders", "decoders") for place in range(depth)
+    }
+    return {"peanut_A.weight": (rank, layer.out), "peanut_B.weight": (layer.out, rank), **within}
+
+
+def _poly(config: Config, layer: Adapted) -> Shapes:
+    splits, skills, rank = config["n_splits"], config["n_skills"], config["r"]
+    return {
+        "poly_lora_A": (splits, skills, layer.into // splits, rank),
+        "poly_lora_B": (splits, skills, rank, layer.out // splits),
+        "poly_router.module_logits": (config["n_tasks"], splits * skills),
+    }
+
+
+def _psoft(config: Config, layer: Adapted) -> Shapes:
+    rank = config["r"]
+    rotation = (rank * (rank - 1) // 2,) if config.get("psoft_orth", True) else (rank, rank)
+    vectors = [name for name in ("a", "b") if config.get(f"psoft_mag_{name}", True)]
+    return {"psoft_R.weight": rotation, **{f"psoft_R.vector_{name}": (rank,) for name in vectors}}
+
+
+def _randlora(config: Config, layer: Adapted) -> Shapes:
+    shorter = min(layer.out, layer.into)
+    bases = ceil(shorter / config["r"])
+    return {"randlora_lambda": (config["r"], bases), "randlora_gamma": (bases, shorter)}
+
+
+def _road(config: Config, layer: Adapted) -> Shapes:
+    size = {"road_1": layer.out // 2, "road_2": layer.out, "road_4": 2 * layer.out}[config.get("variant", "road_1")]
+    return {"road_theta": (size,), "road_alpha": (size,)}
+
+
+def _shira(config: Config, layer: Adapted) -> Shapes:
+    """As many single weights as a LoRA of this rank has, and where they lie."""
+    weights = config["r"] * (layer.out + layer.into)
+    return {"shira_weight": (weights,), "shira_indices": Part("I32", (2, weights))}
+
+
+def _unilora(config: Config, layer: Adapted) -> Shapes:
+    if not config.get("save_indices"):
+        return {}
+    halves = {"A": (config["r"], layer.into), "B": (layer.out, config["r"])}
+    indices = {f"unilora_indices_{half}": Part("I64", shape) for half, shape in halves.items()}
+    return {**indices, **{f"unilora_scales_{half}": shape for half, shape in halves.items()}}
+
+
+def _vblora(config: Config, layer: Adapted) -> Shapes:
+    """Logits over the bank's vectors, or the topk of them: their places, and all weights but the last."""
+    length, vectors, rank = config["vector_length"], config["num_vectors"], config["r"]
+    halves = {"A": (rank, layer.into // length), "B": (layer.out // length, rank)}
+    if not config.get("save_only_topk_weights"):
+        return {f"vblora_logits_{half}": (*shape, vectors) for half, shape in halves.items()}
+    most, width = config["topk"], next((name for bits, name in _INDICES if vectors < 2**bits), "I64")
+    places = {f"vblora_logits_{half}_topk_indices": Part(width, (*shape, most)) for half, shape in halves.items()}
+    return {**places, **{f"vblora_logits_{half}_topk_weights": (*shape, most - 1) for half, shape in halves.items()}}
+
+
+def _vera(config: Config, layer: Adapted) -> Shapes:
+    return {"vera_lambda_b": (layer.out,), "vera_lambda_d": (config["r"],)}
+
+
+def _pvera(config: Config, layer: Adapted) -> Shapes:
+    return {"pvera_lambda_b": (layer.out,), "pvera_lambda_d": (2 * config["r"],)}
+
+
+_DEEPEST = 1_000  # what a config says is bounded; no adapter is as deep
+_INDICES = ((8, "U8"), (15, "I16"), (31, "I32"))
+# By peft_type; BONE is what MISS was called up to PEFT 0.17.
+OF_A_LAYER: Mapping[str, Callable[[Config, Adapted], Shapes]] = {
+    "BEFT": _beft, "BOFT": _boft, "BONE": _bone, "C3A": _c3a, "DEFT": _deft, "DELORA": _delora,
+    "FOURIERFT": _fourierft, "GRALORA": _gralora, "HIRA": _hira, "HRA": _hra, "IA3": _ia3, "LILY": _lily,
+    "LOHA": _loha, "LOKR": _lokr, "MISS": _miss, "OFT": _oft, "OSF": _osf, "PEANUT": _peanut, "POLY": _poly,
+    "PSOFT": _psoft, "PVERA": _pvera, "RANDLORA": _randlora, "ROAD": _road, "SHIRA": _shira, "UNILORA": _unilora,
+    "VBLORA": _vblora, "VERA": _vera, "WAVEFT": _waveft,
+}  # fmt: skip
+# Whose size of a layer a pattern may give: the field, and that of the pattern.
+NUMBERS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("DELORA", "HIRA", "LOHA", "LOKR"), ("r", "rank_pattern")),
+    **dict.fromkeys(("FOURIERFT", "WAVEFT"), ("n_frequency", "n_frequency_pattern")),
+    "C3A": ("block_size", "block_size_pattern"),
+}

@@ -1,0 +1,109 @@
+"""Adapters whose file is of another layout than their config implies today, from headers that PEFT wrote."""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+
+import pytest
+
+from estimator.jobs.explain_adapter import explain_adapter
+from estimator.request.request import Request
+
+WIDTH, INNER, ROWS, RANK = 64, 32, 96, 4
+SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "vocab_size": ROWS, "head_dim": 16, "dtype": "float32"}  # fmt: skip
+BASES = {
+    "qwen3_moe": {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "intermediate_size": 96,
+                  "num_experts": 2, "moe_intermediate_size": INNER, **SIZES},
+    "mixtral": {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "intermediate_size": INNER,
+                "num_local_experts": 2, **SIZES},
+    "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "intermediate_size": INNER,
+              "tie_word_embeddings": True, **SIZES},
+}  # fmt: skip
+LAYER = "base_model.model.model.layers.0."
+PROJECTIONS = {"q_proj": (WIDTH, WIDTH), "v_proj": (WIDTH, WIDTH // 2)}
+
+
+def lora(prefix, sizes):
+    """sizes: module -> in and out features."""
+    halves = ((f"{prefix}{name}.lora_", into, out) for name, (into, out) in sizes.items())
+    return {
+        name: shape
+        for start, into, out in halves
+        for name, shape in ((f"{start}A.weight", (RANK, into)), (f"{start}B.weight", (out, RANK)))
+    }
+
+
+def experts(block, gate, up, down):
+    into, back = (WIDTH, INNER), (INNER, WIDTH)
+    each = {f"{expert}.{name}": size for expert in "01" for name, size in ((gate, into), (up, into), (down, back))}
+    return lora(f"{LAYER}{block}.experts.", each) | lora(f"{LAYER}{block}.", {"gate": (WIDTH, 2)})
+
+
+def write(path, tensors):
+    """The file of these float32 tensors, without their values; its size comes back."""
+    at, header = 0, {"__metadata__": {"format": "pt"}}
+    for name, shape in sorted(tensors.items()):
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * prod(shape)]}
+        at += 4 * prod(shape)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    return 8 + len(text) + at
+
+
+ATTENTION = lora(LAYER + "self_attn.", PROJECTIONS)
+QWEN, MIXTRAL = ("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2")
+TABLE, HEAD = "base_model.model.model.embed_tokens.token_adapter.", "base_model.model.lm_head.token_adapter."
+TOKENS = {  # as PEFT 0.21.2 saved two trained tokens behind the base's rows
+    f"{at}{part}": (rows, WIDTH)
+    for at in (TABLE, HEAD)
+    for part, rows in (("base_layer.weight", ROWS + 3), ("trainable_tokens_delta", 2))
+}
+
+
+@pytest.mark.parametrize(
+    ("base", "config", "tensors", "causes"),
+    [
+        pytest.param(
+            "qwen3_moe", {"target_modules": [*PROJECTIONS, *QWEN, "gate"]}, ATTENTION | experts("mlp", *QWEN),
+            ["experts_one_by_one"], id="experts under their own names",
+        ),
+        pytest.param(
+            "mixtral", {"target_modules": [*PROJECTIONS, *MIXTRAL, "gate"]},
+            ATTENTION | experts("block_sparse_moe", *MIXTRAL), ["experts_one_by_one"], id="the block was renamed",
+        ),
+        pytest.param(
+            "mixtral", {"target_modules": ["w1"]},
+            {name: shape for name, shape in experts("block_sparse_moe", *MIXTRAL).items() if ".w1." in name},
+            ["experts_one_by_one"], id="a name that is fused with another is refused today",
+        ),
+        pytest.param(
+            "llama", {"target_modules": [*PROJECTIONS], "trainable_token_indices": [ROWS, ROWS + 1]},
+            ATTENTION | TOKENS, ["resized_vocabulary"], id="trained tokens behind the base's rows",
+        ),
+        pytest.param(
+            "llama", {"target_modules": [*PROJECTIONS]}, ATTENTION, [], id="as today",
+        ),
+    ],
+)  # fmt: skip
+def test_layouts(base, config, tensors, causes, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(BASES[base]))
+    (tmp_path / "adapter").mkdir()
+    said = {"peft_type": "LORA", "r": RANK, "base_model_name_or_path": str(tmp_path / "base"), **config}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(said))
+    size = write(tmp_path / "adapter" / "adapter_model.safetensors", tensors)
+    expected = ("explained" if causes else "exact", size, causes)
+    assert explained(tmp_path / "adapter") == expected
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize {size}\n"
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_text(pointer)
+    if TOKENS.keys().isdisjoint(tensors):  # a size alone does not tell the rows
+        assert explained(tmp_path / "adapter") == expected
+
+
+def explained(folder):
+    found = explain_adapter(str(folder), Request(offline=True))
+    return found.status, found.actual_bytes, [cause.code for cause in found.causes]
