@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.choose import candidates, check_labels, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
+from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for, unties
 from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -183,10 +183,18 @@ class _Grower:
     def _children(self, child: str, when: Any, place: Place) -> Sequence[_Child]:
         if not child.endswith("*"):
             return [_Child(child, place)] if met(when, self.lookup, place) else []
-        count = self._size(when, place)
+        if isinstance(when, dict):  # the stages' blocks in one list
+            stages = self._turns(child, when["stages"], place)
+            turns = [turn for stage in stages for turn in self._turns(child, when["each"], stage)]
+        else:
+            turns = self._turns(child, when, place)
+        return [_Child(f"{child[:-1]}{index}", turn) for index, turn in enumerate(turns)]
+
+    def _turns(self, child: str, size: Any, place: Place) -> list[Place]:
+        count = self._size(size, place)
         if count > 10_000:
             raise Unfit(f"{child} {count} times")
-        return [_Child(f"{child[:-1]}{index}", place.inner(index, count)) for index in range(count)]
+        return [place.inner(index, count) for index in range(count)]
 
     def _class(self, cls: str) -> str:
         if not cls.startswith(ACTIVATION):
@@ -260,7 +268,8 @@ def _embedding(key: str, model: _Model, here: set[str]) -> str | None:
 
 def _ties(model: _Model, names: Collection[str]) -> dict[str, str]:
     """Full parameter names; an index in the source is the target's."""
-    active = [tie for tie in model.facts["ties"] if met(tie[2], model.lookup, Place())]
+    never = dict(model.said.declared_ties) if unties(model.config, model.facts) else {}
+    active = [tie for tie in model.facts["ties"] if tie[0] not in never and met(tie[2], model.lookup, Place())]
     found = {}
     for module, (_, part) in model.towers.items():
         before = f"{module}."

@@ -8,8 +8,9 @@ A line is a class's name and JSON: {"n": [node, ...] (the last is the root), "ti
     [cls, kind, [[name, when, [size, ...], dtype], ...], [[name, when, [size, ...], dtype, saved], ...], groups,
      transposed, [[child, when or how many, [[condition, number of a node], ...]], ...]]
 
-where a child named "*" or "stage*" stands for as many as its size says, and a size is formula.py's, or
-[[condition, size], ...].
+where a child named "*" or "stage*" stands for as many as its size says, or as {"stages": size, "each": size} where
+the blocks of several stages stand in one list: a block's index is that within its stage, the stage's the outer one. A
+size is formula.py's, or [[condition, size], ...].
 """
 
 from __future__ import annotations

@@ -46,6 +46,14 @@ QWEN_05B = {
     "vocab_size": 151936,
     "tie_word_embeddings": True,
 }
+HIERA_LARGE = {
+    "architectures": ["Sam2HieraDetModel"],
+    "model_type": "sam2_hiera_det_model",
+    "hidden_size": 144,
+    "blocks_per_stage": [2, 6, 36, 4],
+    "embed_dim_per_stage": [144, 288, 576, 1152],
+    "num_attention_heads_per_stage": [2, 4, 8, 16],
+}
 
 
 def count(tree: ModuleTree) -> int:
@@ -73,6 +81,8 @@ def count(tree: ModuleTree) -> int:
             354_823_168,
             id="a field under its other name",
         ),
+        pytest.param(HIERA_LARGE, 212_149_296, id="the blocks of stages in one list, as many in each as a field says"),
+        pytest.param({"architectures": ["VitsModel"], "model_type": "vits"}, 36_284_592, id="and as many in each"),
     ],
 )
 def test_parameters_are_the_published_count(config, parameters):

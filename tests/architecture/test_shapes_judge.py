@@ -21,6 +21,7 @@ FAMILIES = (
     "DeepseekV3ForCausalLM", "JambaForCausalLM", "MambaForCausalLM", "T5ForConditionalGeneration",
     "BartForConditionalGeneration", "BertForSequenceClassification", "ViTForImageClassification",
     "SwinForImageClassification", "WhisperForConditionalGeneration", "Qwen2VLForConditionalGeneration",
+    "Sam2HieraDetModel", "ChameleonForConditionalGeneration",
 )  # fmt: skip
 
 

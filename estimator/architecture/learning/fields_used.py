@@ -72,7 +72,8 @@ def _sizes(value: Any) -> set[str]:
         add(node[4])
         for child, when, _ in node[6]:
             if child.endswith("*"):
-                add(when)
+                for size in when.values() if isinstance(when, dict) else (when,):
+                    add(size)
         if node[0].startswith("ACT2FN:"):
             found.add(node[0].partition(":")[2])
     for tie in value.get("ties", ()):

@@ -50,7 +50,7 @@ class Fitter:
         ways = [lambda: self._options(pairs, meant, ranked), lambda: self._searched(pairs)]
         if not any(isinstance(size, Sized) for _, size in pairs):
             ways.reverse()
-        return ways[0]() or ways[1]()
+        return ways[0]() or ways[1]() or self._none_or_some(pairs, extra)
 
     def _options(
         self, pairs: Sequence[tuple[Observation, int]], meant: Sequence[Sequence[str]], ranked: Sequence[str]
@@ -72,6 +72,15 @@ class Fitter:
         found = [one for one in (self.teller.options(groups), self._either(pairs, list(groups))) if one is not None]
         options = min(found, key=lambda one: sum(len(condition) for condition, _ in one), default=None)
         return None if options is None else [[condition, _short(text)] for condition, text in options]
+
+    def _none_or_some(self, pairs: Sequence[tuple[Observation, int]], extra: Iterable[str]) -> Any:
+        """Zero unless a condition holds, under which a formula says how many."""
+        some = [(one, size) for one, size in pairs if size]
+        if not some or len(some) == len(pairs):
+            return None
+        condition = self.teller.condition([one for one, _ in some], [one for one, size in pairs if not size])
+        size = self._fit(some, extra) if condition is not None else None
+        return None if size is None or isinstance(size, list) else [[condition, size], ["", 0]]
 
     def _with_lost(
         self, pairs: Sequence[tuple[Observation, int]], meant: Sequence[Sequence[str]], ranked: Sequence[str]

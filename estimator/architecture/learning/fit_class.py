@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from estimator.architecture.conditions import Place
+from estimator.architecture.formula import Unfit, evaluate
 from estimator.architecture.from_config import ACTIVATION
 from estimator.architecture.learning.fit import Fitter
 from estimator.architecture.learning.remembering import Sized
@@ -122,15 +125,46 @@ class Learner:
         return children
 
     def _repeated(self, stem: str, glimpses: Sequence[Glimpse], where: str) -> list[Any]:
-        lengths, there = [], []
-        for one in glimpses:
-            alike = [child for name, child in one.seen.children if _stem(name) == stem]
-            lengths.append((one.at, len(alike)))
-            for at, child in enumerate(alike):
-                there.append(Glimpse(child, one.at._replace(place=one.at.place.inner(at, len(alike)))))
+        here, lost, known = f"{where}.{stem}*", list(self.lost), list(self.nodes)
+        lists = [(one.at, [child for name, child in one.seen.children if _stem(name) == stem]) for one in glimpses]
+        try:
+            child = [f"{stem}*", *self._one_list(lists, here)]
+            unresolved = Unresolved(self.lost[-1]) if len(self.lost) > len(lost) else None
+        except Unresolved as error:
+            unresolved = error
+        if unresolved is None:
+            return child
+        for stages, each in _staged(lists, self.teller.lists):
+            self.lost, self.nodes = list(lost), list(known)
+            try:
+                child = [f"{stem}*", {"stages": stages, "each": each}, self._in_stages(lists, stages, each, here)]
+            except Unresolved:
+                continue
+            if len(self.lost) == len(lost):
+                return child
+        raise unresolved
+
+    def _one_list(self, lists: Sequence[tuple[Observation, Sequence[Seen]]], where: str) -> tuple[Any, list[Any]]:
+        """How many there are, and what each is by its index."""
+        lengths = [(at, len(alike)) for at, alike in lists]
         extra = [*self.lengths, *self.fitter.multiples(lengths, self.lengths)]
-        count = self._only(lengths) or self._size(lengths, f"{where}.{stem}* how many", extra)
-        return [f"{stem}*", count, self._options(there, f"{where}.{stem}*")]
+        count = self._only(lengths) or self._size(lengths, f"{where} how many", extra)
+        there = [
+            Glimpse(child, one._replace(place=one.place.inner(at, len(alike))))
+            for one, alike in lists
+            for at, child in enumerate(alike)
+        ]
+        return count, self._options(there, where)
+
+    def _in_stages(
+        self, lists: Sequence[tuple[Observation, Sequence[Seen]]], stages: str, each: str, where: str
+    ) -> list[Any]:
+        """What each is by its index in its stage, and the stage's."""
+        there = []
+        for one, alike in lists:
+            places = _places(one, stages, each)
+            there += [Glimpse(child, one._replace(place=at)) for child, at in zip(alike, places, strict=True)]
+        return self._options(there, where)
 
     def _only(self, lengths: Sequence[tuple[Observation, int]]) -> str | None:
         """The one loop that ran as often everywhere, where no random config tells."""
@@ -173,6 +207,26 @@ class Learner:
             if all(self.activations.get(str(one.at.values.get(path, ""))) == one.seen.cls for one in glimpses):
                 return path
         return None
+
+
+def _places(one: Observation, stages: str, each: str) -> list[Place]:
+    """The places of all blocks of all stages, in order. Raises Unfit."""
+    count = evaluate(stages, one.lookup, one.place)
+    outer = [one.place.inner(at, count) for at in range(count)]
+    blocks = [evaluate(each, one.lookup, stage) for stage in outer]
+    return [stage.inner(at, held) for stage, held in zip(outer, blocks, strict=True) for at in range(held)]
+
+
+def _staged(lists: Sequence[tuple[Observation, Sequence[Seen]]], fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(how many stages, how many blocks each) that come to as many as there are: as a list says, or as many in each."""
+    ways = [(f"{path}[]", f"{path}[#]") for path in fields]
+    ways += [(f"{one}[]", f"{other}[]") for one, other in itertools.permutations(fields, 2)]
+    for stages, each in ways:
+        try:
+            if all(len(_places(one, stages, each)) == len(alike) for one, alike in lists):
+                yield stages, each
+        except (Unfit, TypeError, ValueError, AttributeError):
+            continue
 
 
 def _listing(glimpses: Sequence[Glimpse]) -> str | None:

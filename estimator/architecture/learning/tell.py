@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from estimator.architecture.conditions import Place, written
 from estimator.architecture.formula import Unfit, met
 from estimator.architecture.learning.remembering import How
-from estimator.architecture.learning.written import general
+from estimator.architecture.learning.written import from_the_last, general
 
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_SINGLES, _ALTERNATIVES = 160, 3
+_SINGLES, _ALTERNATIVES, _PLACES = 160, 3, 3
 _PAIRS, _TRIPLES, _MOST_VALUES, _MOST_ATOMS, _MOST_LAYERS = 80, 24, 6, 400, 100
 
 
@@ -104,16 +104,29 @@ class Teller:
             self._cover(full, no, " & ", wanted=False)
             or self._cover(clean, yes, " / ", wanted=True)
             or self._alternatives(yes, no)
+            or self._within(full, yes, no)
         )
 
-    def _alternatives(self, yes: Sequence[Observation], no: Sequence[Observation]) -> str | None:
-        """Up to three pairs of conditions, one of which holds for each of `yes`, and none for any of `no`."""
+    def _within(self, full: Sequence[str], yes: Sequence[Observation], no: Sequence[Observation]) -> str | None:
+        """A place at which all of `yes` are, as the first block of a stage, and what tells them apart there."""
+        for place in [text for text in full if text.lstrip("^").startswith("#")][:_PLACES]:
+            inner = self._alternatives(yes, [one for one in no if self._holds(place, one)], everywhere=False)
+            if inner is not None:
+                return " / ".join(f"{place} & {text}" for text in inner.split(" / "))
+        return None
+
+    def _alternatives(
+        self, yes: Sequence[Observation], no: Sequence[Observation], everywhere: bool = True
+    ) -> str | None:
+        """Up to three pairs of conditions, one of which holds for each of `yes`, and none for any of `no`.
+
+        Each can be asked of all of `yes`, unless not `everywhere`: then beside one that does not hold where it can't.
+        """
         masks: dict[tuple[int, int], str] = {}
         for text in self._candidates(yes, no):
-            ours, theirs = (
-                sum(1 << at for at, one in enumerate(each) if self._holds(text, one) is not False) for each in (yes, no)
-            )
-            if ours and all(self._holds(text, one) is not None for one in yes):
+            ours = sum(1 << at for at, one in enumerate(yes) if self._holds(text, one))
+            theirs = sum(1 << at for at, one in enumerate(no) if self._holds(text, one) is not False)
+            if ours and not (everywhere and any(self._holds(text, one) is None for one in yes)):
                 masks.setdefault((ours, theirs), text)
         several = list(masks.items())[:_SINGLES]
         clean: dict[int, str] = {}
@@ -224,11 +237,11 @@ def _is_small(text: str) -> bool:
 
 def _compared(comparisons: Iterable[How]) -> Iterator[str]:
     found: dict[str, None] = {}
-    for sign, one, other in comparisons:
-        for text in general((sign, one, other)):
-            found.setdefault(f"({text})")
-        for text in general((_OPPOSITE[sign], one, other)):
-            found.setdefault(f"({text})")
+    comparisons = list(comparisons)
+    for meaning in (general, from_the_last):
+        for sign, one, other in comparisons:
+            for turned in (sign, _OPPOSITE[sign]):
+                found.update(dict.fromkeys(f"({text})" for text in meaning((turned, one, other))))
     yield from found
 
 

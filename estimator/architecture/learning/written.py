@@ -21,8 +21,18 @@ def texts(how: How, place: Place) -> Iterator[str]:
 def general(how: How) -> Iterator[str]:
     """The formulas that a how seen at no known place may mean: a loop's variable is the layer's or the outer index."""
     first = min(_indices(how), default=0)
-    ways = [(place, *way) for place in _ANYWHERE for way in ((False, None), (True, None), (False, first))]
-    found = (text for place, *way in ways for text in texts(_moved(how, place, *way), place))
+    yield from _anywhere(how, (False, None), (True, None), (False, first))
+
+
+def from_the_last(how: How) -> Iterator[str]:
+    """The same of a how with elements at several indices: the last one is the layer's, the others stand before it."""
+    indices = set(_indices(how))
+    if len(indices) > 1:
+        yield from _anywhere(how, (False, max(indices)))
+
+
+def _anywhere(how: How, *ways: tuple[bool, int | None]) -> Iterator[str]:
+    found = (text for at in _ANYWHERE for way in ways for text in texts(_moved(how, at, *way), at))
     yield from (text for text in dict.fromkeys(found) if not _NO_NUMBER.search(text))
 
 
