@@ -60,8 +60,8 @@ def _failed(unit: Unit, *problems: Problem) -> CheckedPath:
 
 def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath | None:
     """None for a file that was not named itself and that is no config of a trainer."""
-    from estimator.request.files import UnknownTrainerError, read_config_file
-    from estimator.request.trainers.keys import NoLoraError
+    from estimator.request.files import read_config_file
+    from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
 
     try:
         config = read_config_file(unit.path)

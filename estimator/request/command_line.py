@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from estimator.errors import UsageError
+from estimator.request.trainers.keys import UnknownTrainerError
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^{}]*))?\})", re.ASCII)  # ${NAME:-what it is where nobody set it}
@@ -33,11 +34,11 @@ _PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
 def parse_command(text: str, where: str) -> dict[str, Any]:
     """Of several commands the last that starts a training, else the last.
 
-    Raises UsageError where no command with options is found, or a quote is left open.
+    Raises UnknownTrainerError where no command with options is found, UsageError where a quote is left open.
     """
     commands = [words for words in _commands(text, where) if any(word.startswith("--") for word in words)]
     if not commands:
-        raise UsageError(
+        raise UnknownTrainerError(
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
         )
     chosen = next((words for words in reversed(commands) if _program(words).endswith(TRAINING)), commands[-1])

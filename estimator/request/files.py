@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from estimator.errors import NotFoundError, UnsupportedError, UsageError
-from estimator.request.trainers.keys import Keys
+from estimator.request.trainers.keys import Keys, UnknownTrainerError
 from estimator.request.training_config import TrainingConfig
 
 MAX_BYTES = 2_000_000
@@ -20,10 +20,6 @@ MAX_DEPTH = 60
 
 # What a config that trains has in it somewhere; a file that can't be read and has nothing of it is somebody else's.
 _MARKS = re.compile(r"lora|peft|finetuning_type|tuner_type|_component_|base_model|model_name_or_path", re.IGNORECASE)
-
-
-class UnknownTrainerError(UsageError):
-    """A file that is no config of a known trainer."""
 
 
 def read_config_file(path: str) -> TrainingConfig:
@@ -149,9 +145,9 @@ def _parse(path: str, text: str) -> dict[str, Any]:
         raise UsageError(
             f"the file is neither JSON nor YAML: {error}.", where=path, way_out="mend its syntax"
         ) from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UsageError("the file holds no object of named values.", where=path, way_out="name a config file")
-    return values
+    if not isinstance(values, dict):
+        raise UnknownTrainerError("the file holds no object of named values.", where=path, way_out="name a config file")
+    return {key: value for key, value in values.items() if isinstance(key, str)}  # `on:` is true in YAML
 
 
 def _yaml(path: str, text: str) -> Any:

@@ -117,10 +117,11 @@ SOUND: list[tuple[str, Make]] = [
     ("llama-factory in JSON", text("train.json", json.dumps({
         "model_name_or_path": "Qwen/Qwen2.5-0.5B", "stage": "sft", "finetuning_type": "lora", "lora_target": "all"}))),
     ("a command line", text("train.sh", "trl sft --model_name_or_path Qwen/Qwen2.5-0.5B --use_peft --lora_r 8\n")),
-    ("a workflow", text("ci.yaml", "on: push\njobs: {build: {runs-on: ubuntu-latest}}\n")),
+    ("a workflow", text("ci.yaml", "on: push\njobs: {build: {runs-on: ubuntu-latest, steps: [{run: pip install peft}]}}\n")),
     ("a template that is no YAML", text("deployment.yaml", "{{- if .Values.on }}\nkind: Deployment\n{{ end }}\n")),
     ("a script without options", text("install.sh", "echo \"it's done\nmake\n")),
-    ("data in JSON", text("data.json", "[1, 2, 3]")),
+    ("a script that merges", text("merge.sh", "bash tests/merge_lora.sh\n")),
+    ("data in JSON", text("data.json", '["lora", "peft"]')),
     ("broken JSON of others", text("notes.json", "{not json")),
     ("an empty YAML", blank("empty.yaml")),
 ]  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 
 from estimator.errors import LoraSizeError, UsageError
 from estimator.request.command_line import parse_command
-from estimator.request.files import UnknownTrainerError, read_config_file, to_request
-from estimator.request.trainers.keys import NoLoraError
+from estimator.request.files import read_config_file, to_request
+from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "trainers"
 ROWS = [json.loads(line) for line in (FIXTURES / "expected.jsonl").read_text().splitlines()]

@@ -91,6 +91,10 @@ class Keys:
         return NoLoraError(why, where=self.where, way_out=way_out)
 
 
+class UnknownTrainerError(UsageError):
+    """A file that is no config of a known trainer."""
+
+
 class NoLoraError(UsageError):
     """The config is read, and it trains something else than a LoRA."""
 
