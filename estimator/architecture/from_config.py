@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from estimator.architecture.choose import candidates, check_labels, own_config, section_of
 from estimator.architecture.conditions import Place
@@ -92,11 +92,6 @@ def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[s
     raise _needs_headers(next(iter(names), config.get("model_type") or "a model without `architectures`"))
 
 
-class _Child(NamedTuple):
-    name: str
-    place: Place
-
-
 class _Model:
     """A class under a config: its formulas, its fields, and the towers that config.json exchanges.
 
@@ -158,8 +153,8 @@ class _Grower:
         if transposed:
             self.transposed += [f"{before}{parameter.name}" for parameter in kept]
         for child, when, options in children:
-            for at in self._children(child, when, place):
-                self.module(before + at.name, choose(options, self.lookup, at.place), at.place)
+            for part, at in self._children(child, when, place):
+                self.module(before + part, choose(options, self.lookup, at), at)
 
     def _part(self, name: str, model: _Model) -> None:
         part = _Grower(model, self.dtype)
@@ -180,15 +175,16 @@ class _Grower:
                     self.unsized.append((name, Slot(slot[0], len(slot[2]), True, slot[4], slot[3])))
         return tuple(found)
 
-    def _children(self, child: str, when: Any, place: Place) -> Sequence[_Child]:
+    def _children(self, child: str, when: Any, place: Place) -> list[tuple[str, Place]]:
+        """The name and place of each that the child stands for."""
         if not child.endswith("*"):
-            return [_Child(child, place)] if met(when, self.lookup, place) else []
+            return [(child, place)] if met(when, self.lookup, place) else []
         if isinstance(when, dict):  # the stages' blocks in one list
             stages = self._turns(child, when["stages"], place)
             turns = [turn for stage in stages for turn in self._turns(child, when["each"], stage)]
         else:
             turns = self._turns(child, when, place)
-        return [_Child(f"{child[:-1]}{index}", turn) for index, turn in enumerate(turns)]
+        return [(f"{child[:-1]}{index}", turn) for index, turn in enumerate(turns)]
 
     def _turns(self, child: str, size: Any, place: Place) -> list[Place]:
         count = self._size(size, place)
