@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from estimator.architecture.conditions import Lookup
@@ -12,11 +11,11 @@ from estimator.architecture.convert import converted
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.rename import Renamed, Renamer, Transform, read_transform
 from estimator.architecture.structure import Child, Structure
-from estimator.checkpoint.checkpoint import Tensor
+from estimator.checkpoint.checkpoint import Tensor, alone, stacks_of
+from estimator.source.stack import Stack
 
 # Fields that bound a stack: layers beyond it are stored for others (multi-token prediction) and not built.
 _LAYERS = re.compile(r"(layers?|depth|blocks)$")
-_SHAPE = attrgetter("shape")
 
 
 class Loaded(NamedTuple):
@@ -39,39 +38,36 @@ def load(tensors: Mapping[str, Tensor], facts: ClassFacts, lookup: Lookup) -> Lo
     transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
     rename = Renamer(transforms, facts.prefix, known)
     simple: dict[str, Loaded] = {}
-    gathered: dict[str, list[tuple[Renamed, Sequence[str]]]] = {}
+    gathered: dict[str, list[tuple[Renamed, Sequence[Stack]]]] = {}
     unexpected = []
     for alike in _alike(tensors, rename, leaves):
-        name = alike[0]
+        name, count = alike[0].first, sum(len(stack.indices) for stack in alike)
         renamed = rename(name)
         if not known(renamed.name):
-            unexpected.append((name, len(alike)))
+            unexpected.append((name, count))
         elif renamed.converter is None:
-            simple[renamed.name] = Loaded(tensors[name].shape, tensors[name].dtype, (name,))
+            simple[renamed.name] = Loaded(alike[0].kind.shape, alike[0].kind.dtype, (name,))
         else:
             gathered.setdefault(renamed.name, []).append((renamed, alike))
     for name, parts in gathered.items():
-        simple.update(_convert(name, parts, tensors, lookup))
+        simple.update(_convert(name, parts, lookup))
     return Load(simple, tuple(unexpected))
 
 
-def _alike(names: Iterable[str], rename: Renamer, leaves: Collection[str] | None) -> Iterator[Sequence[str]]:
+def _alike(tensors: Mapping[str, Tensor], rename: Renamer, leaves: Collection[str] | None) -> Iterator[Sequence[Stack]]:
     """Tensors that go the same way: those of the experts of a layer, else one by one."""
     if rename.minds_indices:
-        yield from ((name,) for name in names)
+        yield from ([alone(tensor)] for tensor in tensors.values())
         return
-    stacks: dict[tuple[str, str, str], list[str]] = {}
-    for name in names:
-        parts = name.rsplit(".", 3)  # "model.layers.3.mlp.experts", "17", "up_proj", "weight"
-        if len(parts) == 4 and parts[1].isdecimal():
-            stacks.setdefault((parts[0], parts[2], parts[3]), []).append(name)
+    sets: dict[tuple[str, str], list[Stack]] = {}
+    for stack in stacks_of(tensors):
+        sets.setdefault((stack.before, stack.after), []).append(stack)
+    for alike in sets.values():
+        first, last = alike[0].first, alike[-1].last
+        if first == last or _is_one(rename(first), rename(last), leaves):
+            yield alike
         else:
-            yield (name,)
-    for stack in stacks.values():
-        if len(stack) > 1 and _is_one(rename(stack[0]), rename(stack[-1]), leaves):
-            yield stack
-        else:
-            yield from ((name,) for name in stack)
+            yield from ([stack.part([at])] for stack in alike for at in range(len(stack.indices)))
 
 
 def _is_one(one: Renamed, other: Renamed, leaves: Collection[str] | None) -> bool:
@@ -81,15 +77,14 @@ def _is_one(one: Renamed, other: Renamed, leaves: Collection[str] | None) -> boo
     return leaves is not None and one.name.rpartition(".")[2] not in leaves
 
 
-def _convert(
-    name: str, parts: list[tuple[Renamed, Sequence[str]]], tensors: Mapping[str, Tensor], lookup: Lookup
-) -> dict[str, Loaded]:
+def _convert(name: str, parts: list[tuple[Renamed, Sequence[Stack]]], lookup: Lookup) -> dict[str, Loaded]:
     transform: Transform = parts[0][0].converter
     shapes: dict[str, list[tuple[int, ...]]] = {}
     for renamed, alike in parts:
-        shapes.setdefault(renamed.source, []).extend(map(_SHAPE, map(tensors.__getitem__, alike)))
-    names = tuple(stored for _, alike in parts for stored in alike)
-    dtype = tensors[names[0]].dtype
+        for stack in alike:
+            shapes.setdefault(renamed.source, []).extend([stack.kind.shape] * len(stack.indices))
+    names = tuple(stored for _, alike in parts for stack in alike for stored in stack.names())
+    dtype = parts[0][1][0].kind.dtype
     found = converted(transform, name, shapes, lookup)
     if found is None:
         targets = [name.replace(transform.targets[0], target) for target in transform.targets]

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import repeat
-from operator import attrgetter, sub
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from estimator.checkpoint.checkpoint import Tensor
+from estimator.checkpoint.checkpoint import Tensor, Tensors, stacks_of
 from estimator.dtypes import BITS
 from estimator.errors import MalformedHeaderError
 from estimator.source.bounded_json import NotUsable, check_affordable
-from estimator.source.compact import Compact, Kind, compact
+from estimator.source.compact import LIMIT, Compact, compact
 
-_LIMIT = 2**64  # the library's usize
 _DEPTH = 127  # serde_json's recursion limit, which the library keeps
 _METADATA = "__metadata__"
 _OFFSETS = attrgetter("offsets")
@@ -29,7 +27,7 @@ _FIELDS = ("dtype", "shape", "data_offsets")
 
 
 class Header(NamedTuple):
-    tensors: Mapping[str, Tensor]  # by name, in the order of their data
+    tensors: Tensors  # in the order of their data
     data_bytes: int  # where the last tensor ends
     metadata: Mapping[str, str]
     plain_names: bool = False  # whether all are short and ASCII; False where that was not looked at
@@ -41,50 +39,25 @@ class _Twice(dict):
     twice: str
 
 
-def parse_header(
-    header: bytes | Mapping[str, Any], *, file: str, where: str | None = None, columns: Compact | None = None
-) -> Header:
-    """The tensors that a header declares; `columns` are what `compact` finds in it, where that is done already.
+def parse_header(header: bytes | Compact | Mapping[str, Any], *, file: str, where: str | None = None) -> Header:
+    """The tensors that a header declares.
 
     Raises MalformedHeaderError for whatever the safetensors library refuses, and for a name given twice.
     """
     place = where or f"header of {file}"
-    if columns is None and isinstance(header, bytes):
+    read = header
+    if isinstance(header, bytes):
         _check_affordable(header, place)
-        columns = compact(header)
-    if columns is not None and (quick := _from_columns(columns, file)) is not None:
-        return quick
-    entries = dict(header) if isinstance(header, Mapping) else _parse_json(header, place)
+        read = compact(header) or _parse_json(header, place)
+    if isinstance(read, Compact):
+        stacks = (stack._replace(file=file) for stack in read.stacks)
+        return Header(Tensors(stacks), read.data_bytes, read.metadata, True)
+    entries = dict(read)
     metadata = _metadata(entries.pop(_METADATA, None), place)
     tensors = _ordinary(entries, file) or [_tensor(name, entry, file, place) for name, entry in entries.items()]
     tensors.sort(key=_OFFSETS)
-    return Header({tensor.name: tensor for tensor in tensors}, _contiguous_end(tensors, place), metadata)
-
-
-def _from_columns(columns: Compact, file: str) -> Header | None:
-    """The header of an ordinary file, a kind of tensors at a time; None where anything is odd."""
-    sizes = {text: _kind_bytes(kind) for text, kind in columns.known.items()}
-    names, kinds, ends = columns.names, columns.kinds, columns.ends
-    begins = (0, *ends[:-1])
-    if ends[-1] >= _LIMIT or list(map(sub, ends, begins)) != list(map(sizes.__getitem__, kinds)):
-        return None
-    dtypes = map({text: kind.dtype for text, kind in columns.known.items()}.__getitem__, kinds)
-    shapes = map({text: kind.shape for text, kind in columns.known.items()}.__getitem__, kinds)
-    values = zip(names, dtypes, shapes, repeat(file), zip(begins, ends, strict=True))
-    tensors = dict(zip(names, map(tuple.__new__, repeat(Tensor), values), strict=True))
-    return Header(tensors, ends[-1], columns.metadata, True) if len(tensors) == len(names) else None
-
-
-def _kind_bytes(kind: Kind) -> int | None:
-    """Bytes of a tensor; None where there is no such dtype, or no such tensor."""
-    bits = BITS.get(kind.dtype)
-    if bits is None:
-        return None
-    for dimension in kind.shape:
-        bits *= dimension
-        if dimension >= _LIMIT or bits >= _LIMIT:
-            return None
-    return bits // 8 if bits % 8 == 0 else None
+    end = _contiguous_end(tensors, place)
+    return Header(Tensors(stacks_of({tensor.name: tensor for tensor in tensors})), end, metadata)
 
 
 def _check_affordable(header: bytes, where: str) -> None:
@@ -153,7 +126,7 @@ def _metadata(value: Any, where: str) -> Mapping[str, str]:
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _LIMIT
+    return type(value) is int and 0 <= value < LIMIT
 
 
 def _ordinary(entries: Mapping[str, Any], file: str) -> list[Tensor] | None:
@@ -171,12 +144,12 @@ def _ordinary(entries: Mapping[str, Any], file: str) -> list[Tensor] | None:
         if type(shape) is not list or type(begin) is not int or type(end) is not int or begin < 0:
             return None
         for dimension in shape:
-            if type(dimension) is not int or not 0 <= dimension < _LIMIT:
+            if type(dimension) is not int or not 0 <= dimension < LIMIT:
                 return None
             needed *= dimension
-            if needed >= _LIMIT:
+            if needed >= LIMIT:
                 return None
-        if (end - begin) * 8 != needed or end >= _LIMIT:
+        if (end - begin) * 8 != needed or end >= LIMIT:
             return None
         tensors.append(make(Tensor, (name, dtype, tuple(shape), file, (begin, end))))
     return tensors
@@ -196,7 +169,7 @@ def _tensor(name: str, entry: Any, file: str, where: str) -> Tensor:
         bits = BITS[dtype]
     _check_name(name, where)
     needed = _elements(name, shape, where) * bits
-    if needed >= _LIMIT:
+    if needed >= LIMIT:
         raise _refuse(f"tensor {name[:200]!r} of shape {str(shape)[:80]} is larger than any file.", where)
     if (end - begin) * 8 != needed:
         what = (
@@ -221,7 +194,7 @@ def _elements(name: str, shape: list[Any], where: str) -> int:
                 f"tensor {name[:200]!r} has the shape {str(shape)[:80]}; dimensions are whole numbers.", where
             )
         elements *= dimension
-        if elements >= _LIMIT:
+        if elements >= LIMIT:
             raise _refuse(f"tensor {name[:200]!r} of shape {str(shape)[:80]} is larger than any file.", where)
     return elements
 

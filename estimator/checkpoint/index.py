@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
-from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor, names_more_modules
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor, Tensors, names_more_modules
 from estimator.checkpoint.header import Header, parse_header
 from estimator.errors import MalformedHeaderError
 from estimator.source.found import StoredFile
 from estimator.source.framing import LENGTH_BYTES
+from estimator.source.stack import Stack, same_name
 
 MAX_TENSORS = 300_000  # of one model; the largest published ones have some 210,000
 MAX_NAMES = 20_000_000  # characters of all names together; the largest have some 14 million
 MAX_MODULES = 250_000  # of one model, what merely holds others included; the largest have some 95,000
-_DTYPE = attrgetter("dtype")
 _LONGEST_NAME, _MOST_PARTS = 1_000, 64  # characters; the longest of a published model has some 150 in 14
 
 
@@ -26,33 +25,44 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
     Raises MalformedHeaderError for a header that safetensors would refuse, where two files hold the same name, and for
     more tensors, modules or names than a model has.
     """
-    tensors: dict[str, Tensor] = {}
-    headers: list[Mapping[str, Tensor]] = []
-    checked, stored_bytes = [], 0
+    stacks: list[Stack] = []
+    checked, stored_bytes, count = [], 0, 0
     for stored in files:
-        header = parse_header(stored.header, file=stored.path, columns=stored.columns)
+        header = parse_header(stored.header, file=stored.path)
         if not header.plain_names:
             _check_names(header.tensors, stored.path)
-        before = len(tensors)
-        tensors |= header.tensors
-        if len(tensors) < before + len(header.tensors):
-            raise _in_two_files(headers, header.tensors)
-        headers.append(header.tensors)
-        if len(tensors) > MAX_TENSORS:
-            what = f"the headers up to that of {stored.path} declare {len(tensors):,} tensors."
+        stacks += header.tensors.stacks
+        count += len(header.tensors)
+        if count > MAX_TENSORS:
+            what = f"the headers up to that of {stored.path} declare {count:,} tensors."
             raise _contradiction(what, f"this is no model: {MAX_TENSORS:,} tensors are read at most")
         checked.append(_checked(stored, header))
         stored_bytes += header.data_bytes
-    names = "".join(tensors)
-    if len(names) > MAX_NAMES:
-        raise _contradiction(f"the tensors' names have {len(names):,} characters.", "this is no model: shorten them")
-    if names.count(".") > MAX_MODULES and names_more_modules(tensors, MAX_MODULES):
+    if twice := same_name(stacks):
+        raise _in_two_files(*twice)
+    tensors = Tensors(stacks)
+    if (letters := sum(map(_letters, stacks))) > MAX_NAMES:
+        raise _contradiction(f"the tensors' names have {letters:,} characters.", "this is no model: shorten them")
+    if _modules_at_most(stacks) > MAX_MODULES and names_more_modules(tensors, MAX_MODULES):
         way_out = f"this is no model: {MAX_MODULES:,} modules are read at most"
         raise _contradiction(f"the headers name more than {MAX_MODULES:,} modules.", way_out)
     complaints, total_size = _against_index(tensors, stored_bytes, index)
     return Checkpoint(
         tensors=tensors, files=tuple(checked), bytes=stored_bytes, index_total_size=total_size, complaints=complaints
     )
+
+
+def _letters(stack: Stack) -> int:
+    return len(stack.indices) * len(stack.before + stack.after) + sum(map(len, stack.indices))
+
+
+def _modules_at_most(stacks: Iterable[Stack]) -> int:
+    """In how many modules the tensors lie, what merely holds others included; no fewer than there are."""
+    holders: dict[tuple[str, str], set[str]] = {}
+    for stack in stacks:
+        holders.setdefault((stack.before, stack.after.rpartition(".")[0]), set()).update(stack.indices)
+    inside = sum(len(indices) * (1 + inner.count(".")) for (_, inner), indices in holders.items())
+    return 1 + inside + sum(before.count(".") for before in {before for before, _ in holders})
 
 
 def _check_names(names: Iterable[str], file: str) -> None:
@@ -69,9 +79,8 @@ def _check_names(names: Iterable[str], file: str) -> None:
         raise MalformedHeaderError(what, where=f"header of {file}", way_out="rename this tensor")
 
 
-def _in_two_files(headers: Sequence[Mapping[str, Tensor]], mine: Mapping[str, Tensor]) -> MalformedHeaderError:
-    theirs, name = next((header, name) for name in mine for header in headers if name in header)
-    what = f"tensor {name[:200]!r} is in {theirs[name].file} and in {mine[name].file}."
+def _in_two_files(name: str, stacks: Sequence[Stack]) -> MalformedHeaderError:
+    what = f"tensor {name[:200]!r} is in {stacks[0].file} and in {stacks[1].file}."
     return _contradiction(what, "remove the file that does not belong")
 
 
@@ -85,11 +94,18 @@ def _checked(stored: StoredFile, header: Header) -> CheckedFile:
         path=stored.path,
         expected_bytes=None if data_start is None else data_start + header.data_bytes,
         actual_bytes=stored.actual_bytes,
-        dtypes=dict(sorted(Counter(map(_DTYPE, header.tensors.values())).items())),
+        dtypes=_dtypes(header.tensors.stacks),
         metadata=header.metadata,
         data_start=data_start,
         local_path=stored.local_path,
     )
+
+
+def _dtypes(stacks: Iterable[Stack]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for stack in stacks:
+        counts[stack.kind.dtype] += len(stack.indices)
+    return dict(sorted(counts.items()))
 
 
 def _against_index(

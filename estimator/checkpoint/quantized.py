@@ -8,16 +8,17 @@ has to come from config.json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from functools import cache
 from typing import Any, NamedTuple
 
-from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor, Tensors, stacks_of
 from estimator.checkpoint.packed_layouts import LAYOUTS, Layout
 from estimator.checkpoint.quantization_fields import check_fields
 from estimator.dtypes import stated_dtype
 from estimator.errors import MalformedHeaderError
+from estimator.source.stack import Stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
         return Unpacked(checkpoint=checkpoint)
     stored, dtype = checkpoint.tensors, stated_dtype(config) or "BF16"
     if layout.in_place:
-        return Unpacked(checkpoint=replace(checkpoint, tensors=_recast(stored, layout, dtype)))
+        return Unpacked(checkpoint=replace(checkpoint, tensors=Tensors(_recast(stacks_of(stored), layout, dtype))))
     tensors, layers = dict(stored), packed_layers(config, checkpoint)
     for stem, layer in layers.items():
         for tensor in layer.tensors:
@@ -114,22 +115,40 @@ def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
     return stems
 
 
-def _recast(stored: Mapping[str, Tensor], layout: Layout, dtype: str) -> dict[str, Tensor]:
-    """Weights in their own shape under their own name: the scales left out. There may be fifty thousand of them."""
-    marker, weight, end = layout.marker, layout.logical, -len(layout.marker)
-    scales = [name for name in stored if name.endswith(marker) and name[:end] + weight in stored]
-    names = [name[:end] + weight for name in scales]
-    _, _, shapes, files, offsets = zip(*map(stored.__getitem__, names), strict=True) if names else ((),) * 5
-    recast = map(tuple.__new__, repeat(Tensor), zip(names, repeat(dtype), shapes, files, offsets))
-    packed = dict(zip(names, recast, strict=True))
-    tensors = {**stored, **packed}
-    for name in scales:
-        del tensors[name]
+def _recast(stacks: Sequence[Stack], layout: Layout, dtype: str) -> Iterator[Stack]:
+    """Weights that have scales, in their own shape under their own name; the scales left out."""
+    marker, weight = layout.marker, layout.logical
+    held: dict[tuple[str, str], set[str]] = {}
+    for stack in stacks:
+        if stack.after.endswith((marker, weight)):
+            held.setdefault((stack.before, stack.after), set()).update(stack.indices)
+
+    @cache
+    def both(before: str, stem: str) -> set[str]:
+        """The indices at which a weight and its scales are stored."""
+        return held.get((before, stem + weight), set()) & held.get((before, stem + marker), set())
+
     others = tuple(part for part in layout.parts if part not in (weight, marker))
-    for name in [name for name in tensors if name.endswith(others)]:
-        if name.rpartition(".")[0] + weight in packed:
-            del tensors[name]
-    return tensors
+    for stack in stacks:
+        if stack.after.endswith(weight):
+            packed, plain = _parted(stack, both(stack.before, stack.after.removesuffix(weight)))
+            yield from (part._replace(kind=part.kind._replace(dtype=dtype)) for part in packed)
+            yield from plain
+        elif stack.after.endswith(marker):
+            yield from _parted(stack, both(stack.before, stack.after.removesuffix(marker)))[1]
+        elif stack.after.endswith(others):
+            yield from _parted(stack, both(stack.before, stack.after.rpartition(".")[0]))[1]
+        else:
+            yield stack
+
+
+def _parted(stack: Stack, indices: set[str]) -> tuple[list[Stack], list[Stack]]:
+    """What of a stack has these indices, and what has others: a stack or none."""
+    if indices.issuperset(stack.indices):
+        return [stack], []
+    inside = [at for at, index in enumerate(stack.indices) if index in indices]
+    outside = [at for at, index in enumerate(stack.indices) if index not in indices]
+    return [stack.part(inside)] if inside else [], [stack.part(outside)]
 
 
 def _scheme(fields: Mapping[str, Any]) -> str:

@@ -2,14 +2,18 @@
 
 A commit is immutable, so an answer about it never ages. An entry is one file beside what the Hub's own tools keep:
 
-    {HF_HUB_CACHE}/models--{org}--{name}/lora-size/v1/{commit}[+{folder, quoted}].entry
+    {HF_HUB_CACHE}/models--{org}--{name}/lora-size/v2/{commit}[+{folder, quoted}].entry
 
-    line 1      lora-size 1 {crc32 of all that follows, in hex}
-    line 2      JSON: {"id", "commit", "folder", "parts": [[kind, name, bytes, file's bytes or null], ...],
-                "other_files": {name: bytes}, "files": {path: bytes} or null}
-    then        the parts, one after the other, as the Hub sent them; kind is "config", "endpoint", "index" or "header"
+    line 1      lora-size 2 {crc32 of all that follows, in hex}
+    line 2      JSON: {"id", "commit", "folder", "parts": [[kind, name, bytes, file's bytes, header's bytes], ...],
+                "other_files": {name: bytes}, "notes": [[code, message], ...]}
+    then        the parts, one after the other; kind is
+                "config"    config.json as the Hub sent it
+                "index"     the shards' index as the Hub sent it
+                "stacks"    a file's header as compact.py writes it
+                "header"    a file's header that compact.py does not read, as JSON
 
-    .../lora-size/v1/refs/{revision, quoted}    the commit that a branch or tag stood at when it was last asked for
+    .../lora-size/v2/refs/{revision, quoted}    the commit that a branch or tag stood at when it was last asked for
 
 Both are written beside their place and moved into it, so that readers see a whole file or none; an entry whose lengths
 or sum do not fit is read as none. `hf cache rm` removes them with the repository's folder; an empty `snapshots` makes
@@ -28,22 +32,26 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
+from estimator.notes import Note
+from estimator.source.compact import Compact, of_json, to_json
+from estimator.source.found import StoredFile
 from estimator.source.opening import open_file
 from estimator.source.place import is_commit, is_id
 
-FORMAT = 1
+FORMAT = 2
 _MAX_ENTRY_BYTES = 256_000_000
 _STALE_SECONDS = 3_600
-_KINDS = ("config", "endpoint", "index", "header")
+_KINDS = ("config", "index", "stacks", "header")
 _UNWRITABLE = (OSError, RecursionError)  # the latter of a path a thousand folders deep
 _WRITERS: list[threading.Thread] = []
 
 
 class Part(NamedTuple):
-    kind: str  # "config" | "endpoint" | "index" | "header"
+    kind: str  # one of _KINDS
     name: str
     text: bytes
     file_bytes: int | None = None  # of the file whose header it is
+    header_bytes: int | None = None  # of that header, with its padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +61,23 @@ class Entry:
     folder: str
     parts: tuple[Part, ...]
     other_files: Mapping[str, int] = field(default_factory=dict)
-    files: Mapping[str, int] | None = None  # sizes that the endpoint's headers were checked against
+    notes: tuple[Note, ...] = ()
+
+
+def header_part(stored: StoredFile) -> Part:
+    """What is kept of a file's header."""
+    header = stored.header
+    if isinstance(header, Compact):
+        kind, text = "stacks", to_json(header)
+    else:
+        kind, text = "header", header if isinstance(header, bytes) else json.dumps(header).encode()
+    return Part(kind, stored.path, text, stored.actual_bytes, stored.header_length)
+
+
+def header_of(part: Part) -> StoredFile:
+    """A file's header from what is kept of it. Raises ValueError, TypeError or KeyError where it can't be read."""
+    header = of_json(part.text) if part.kind == "stacks" else part.text
+    return StoredFile(part.name, header, part.header_bytes, part.file_bytes)
 
 
 def repository_folder(cache: str, id_: str) -> str:
@@ -85,20 +109,22 @@ def _parsed(rest: bytes) -> Entry:
     at = rest.index(b"\n") + 1
     head = json.loads(rest[:at])
     parts = []
-    for kind, name, length, file_bytes in head["parts"]:
-        parts.append(Part(kind, name, rest[at : at + length], file_bytes))
+    for kind, name, length, *sizes in head["parts"]:
+        parts.append(Part(kind, name, rest[at : at + length], *sizes))
         at += length
     if at != len(rest):
         raise ValueError("the parts do not fill the entry")
     if not parts or not all(map(_is_sound, parts)) or not is_id(head["id"]):
         raise ValueError("the parts are not those of a repository")
-    named = {key: head[key] for key in ("id", "commit", "folder", "other_files", "files")}
-    return Entry(parts=tuple(parts), **named)
+    notes = tuple(Note(code, message) for code, message in head["notes"])
+    named = {key: head[key] for key in ("id", "commit", "folder", "other_files")}
+    return Entry(parts=tuple(parts), notes=notes, **named)
 
 
 def _is_sound(part: Part) -> bool:
-    size = part.file_bytes
-    return part.kind in _KINDS and isinstance(part.name, str) and (size is None or (type(size) is int and size >= 0))
+    sizes = (part.file_bytes, part.header_bytes)
+    sized = all(size is None or (type(size) is int and size >= 0) for size in sizes)
+    return part.kind in _KINDS and isinstance(part.name, str) and sized
 
 
 def has_entry(cache: str, id_: str, commit: str, folder: str) -> bool:
@@ -135,9 +161,9 @@ def write_entry(cache: str, id_: str, entry: Entry) -> None:
         "id": entry.id,
         "commit": entry.commit,
         "folder": entry.folder,
-        "parts": [[part.kind, part.name, len(part.text), part.file_bytes] for part in entry.parts],
+        "parts": [[part.kind, part.name, len(part.text), *part[3:]] for part in entry.parts],
         "other_files": dict(entry.other_files),
-        "files": None if entry.files is None else dict(entry.files),
+        "notes": entry.notes,
     }
     texts = [json.dumps(head).encode() + b"\n", *(part.text for part in entry.parts)]
     crc = 0

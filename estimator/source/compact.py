@@ -2,79 +2,103 @@
 
     {"__metadata__":{"format":"pt"},"name":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},...}
 
-No spaces but those behind the end, the tensors in the order of their data, one behind the other. Large models have few
-different kinds of tensors (a dtype with a shape) and very many of each, so that a kind is looked at once. Whatever is
-written in another way is no fault: it is for the JSON parser to read.
+No spaces but those behind the end, the tensors in the order of their data, one behind the other, each of the bytes that
+its shape needs. Whatever is written in another way is no fault: it is for the JSON parser to read.
+
+In the cache a header so read is JSON, the indices of a stack in one text, its beginnings in a list of a list, or as
+[first, step] where the distance is always the same:
+
+    {"stacks": [[before, after, indices, dtype, shape, begins], ...], "data_bytes": n, "metadata": {...}}
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import sub
+from typing import Any, NamedTuple
 
-PLAIN_NAME = 120  # characters; with a longer one there is more to check
-# What stands between two entries, or closes the header, is the last character of the match.
-_TENSOR = re.compile(
-    r'"([^"\\\x00-\x1f]{1,%d})":\{"dtype":"([^]]+)\],' % PLAIN_NAME
-    + r'"data_offsets":\[([0-9]{1,20}),(0|[1-9][0-9]{0,19})\]\}(?:,(?=")|\}\Z)'
-)
-_AROUND = len('"":{"dtype":"],"data_offsets":[,]},')  # what an entry has beside its three parts
-_KIND = re.compile(r'([A-Z0-9_]+)","shape":\[((?:(?:0|[1-9][0-9]*)(?:,(?:0|[1-9][0-9]*))*)?)')
-_LONGEST_KIND = 1_000  # characters
+from estimator.dtypes import BITS
+from estimator.source.stack import Kind, Stack, gathered, same_name
+
+LIMIT = 2**64  # of a number: the usize of the safetensors library
+_LONGEST_NAME = 120  # characters; with a longer one there is more to check
+_LONGEST_TAIL = 1_000
+# What is before a name's last index, that index, and all from there up to the end of the shape; or, where no such entry
+# begins, all that is left. Only what reads the same when it is written again was read rightly.
+_TENSOR = re.compile(r'"(?:([^"]{0,%d}\.)([0-9]+)(?=\.))?([^]]+)\],[^]]+\]\}[,}]|.+' % _LONGEST_NAME, re.DOTALL)
+_TAIL = re.compile(r'([^"]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:(?:0|[1-9][0-9]*)(?:,(?:0|[1-9][0-9]*))*)?)')
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _METADATA = re.compile(r'\{"__metadata__":(\{[^{}\[\]]*\}),')
 _RESERVED = "__metadata__"
 
 
-class Kind(NamedTuple):
-    dtype: str  # as written; perhaps no dtype at all
-    shape: tuple[int, ...]
-
-
 class Compact(NamedTuple):
-    """Column by column, in the order of the data. A name may be there twice."""
+    """What a header declares; no name is there twice."""
 
-    names: tuple[str, ...]
-    kinds: tuple[str, ...]  # keys of `known`
-    ends: tuple[int, ...]  # where each tensor's data ends; the first begins at 0, every other where the last one ended
-    known: Mapping[str, Kind]
+    stacks: tuple[Stack, ...]
+    data_bytes: int  # where the last tensor ends
     metadata: Mapping[str, str]
-
-    @property
-    def data_bytes(self) -> int:
-        return self.ends[-1]
 
 
 def compact(header: bytes) -> Compact | None:
     """The tensors of a header; None where it is written in another way, or its tensors do not follow one another."""
     try:
-        text = header.decode().rstrip(" ")
+        text = header.decode("ascii").rstrip(" ")
     except UnicodeDecodeError:
         return None
     metadata = _METADATA.match(text)
     begin = metadata.end() if metadata else 1
     found = _TENSOR.findall(text, begin)
-    if not found or text[:1] != "{" or not text.isascii():
+    known, said = _known({tail for _, _, tail in found}), _texts(metadata[1]) if metadata else {}
+    if not known or said is None:
         return None
-    names, kinds, begins, ends = zip(*found, strict=True)
-    length = sum(sum(map(len, column)) for column in (names, kinds, begins, ends))
-    if begin + length + len(found) * _AROUND != len(text) or _RESERVED in names:
-        return None  # something stands between the entries
-    known, said = _known(kinds), _texts(metadata[1]) if metadata else {}
-    if known is None or said is None or begins[0] != "0" or begins[1:] != ends[:-1]:
+    sizes = {tail: kind.bytes for tail, (_, kind) in known.items()}
+    ends = list(accumulate([sizes[tail] for _, _, tail in found]))
+    begins = [0, *ends[:-1]]
+    if ends[-1] >= LIMIT or text[:1] != "{" or _written(found, begins, ends) != text[begin:]:
         return None
-    return Compact(names, kinds, tuple(map(int, ends)), known, said)
+    stacks = gathered(zip(*zip(*found, strict=True), begins, strict=True), known)
+    return Compact(stacks, ends[-1], said) if all(map(_is_plain, stacks)) and same_name(stacks) is None else None
 
 
-def _known(kinds: tuple[str, ...]) -> dict[str, Kind] | None:
+def _written(found: Sequence[tuple[str, str, str]], begins: Sequence[int], ends: Sequence[int]) -> str:
+    entries = [
+        f'"{before}{index}{tail}],"data_offsets":[{begin},{end}]}}'
+        for (before, index, tail), begin, end in zip(found, begins, ends, strict=True)
+    ]
+    return ",".join(entries) + "}"
+
+
+def _is_plain(stack: Stack) -> bool:
+    ends, longest = stack.before + stack.after, max(map(len, stack.indices))
+    return len(ends) + longest <= _LONGEST_NAME and _PLAIN.fullmatch(ends) is not None and ends != _RESERVED
+
+
+def _known(tails: Iterable[str]) -> dict[str, tuple[str, Kind]] | None:
+    """What each tail says: the end of a name, and a kind; None where one says something else."""
     known = {}
-    for text in set(kinds):
-        match = _KIND.fullmatch(text) if len(text) <= _LONGEST_KIND else None
-        if match is None:
+    for tail in tails:
+        match = _TAIL.fullmatch(tail) if len(tail) <= _LONGEST_TAIL else None
+        kind = _kind(match[2], tuple(map(int, filter(None, match[3].split(","))))) if match else None
+        if match is None or kind is None:
             return None
-        known[text] = Kind(match[1], tuple(map(int, filter(None, match[2].split(",")))))
+        known[tail] = match[1], kind
     return known
+
+
+def _kind(dtype: str, shape: tuple[int, ...]) -> Kind | None:
+    """A kind of tensors; None where there is no such dtype, or no such tensor."""
+    bits = BITS.get(dtype)
+    if bits is None:
+        return None
+    for dimension in shape:
+        bits *= dimension
+        if dimension >= LIMIT or bits >= LIMIT:
+            return None
+    return Kind(dtype, shape, bits // 8) if bits % 8 == 0 else None
 
 
 def _texts(written: str) -> Mapping[str, str] | None:
@@ -83,3 +107,45 @@ def _texts(written: str) -> Mapping[str, str] | None:
     except ValueError:
         return None
     return said if all(isinstance(text, str) for text in said.values()) else None
+
+
+def to_json(header: Compact) -> bytes:
+    """The header as the cache keeps it."""
+    stacks = [
+        [stack.before, stack.after, " ".join(stack.indices), *stack.kind[:2], _spaced(stack.begins)]
+        for stack in header.stacks
+    ]
+    said = {"stacks": stacks, "data_bytes": header.data_bytes, "metadata": header.metadata}
+    return json.dumps(said, separators=(",", ":")).encode()
+
+
+def of_json(text: bytes) -> Compact:
+    """The header that the cache keeps. Raises ValueError, KeyError or TypeError where it is none."""
+    said = json.loads(text)
+    kinds: dict[str, Kind | None] = {}
+    stacks = []
+    for before, after, joined, dtype, shape, begins in said["stacks"]:
+        name = f"{dtype} {shape}"
+        if name not in kinds:
+            kinds[name] = _kind(dtype, tuple(shape))
+        indices, kind = tuple(joined.split(" ")), kinds[name]
+        if kind is None:
+            raise ValueError(f"there are no tensors of {name}")
+        stacks.append(Stack(before, after, indices, kind, _read(begins, len(indices))))
+    return Compact(tuple(stacks), said["data_bytes"], said["metadata"])
+
+
+def _spaced(begins: Sequence[int]) -> list[Any]:
+    steps = set(map(sub, begins[1:], begins))
+    return [begins[0], steps.pop()] if len(steps) == 1 and 0 not in steps else [list(begins)]
+
+
+def _read(begins: list[Any], count: int) -> Sequence[int]:
+    if len(begins) == 1:
+        (each,) = begins
+    else:
+        first, step = begins
+        each = range(first, first + count * step, step)
+    if len(each) != count:
+        raise ValueError("as many beginnings as tensors")
+    return each

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from estimator.source.bounded_json import NotUsable, parse_json
@@ -17,7 +17,7 @@ from estimator.source.compact import Compact, compact
 from estimator.source.plain import plain
 
 _BEGIN = b'{"headers":{'
-_SHARD = re.compile(rb'\.safetensors":\{')
+_SHARD = b'.safetensors":{'
 _NAME = re.compile(rb'"([^"\\\x00-\x1f]{1,512})":')
 _INDEX = b',"index":'
 _MAX_CUT_BYTES = 14_000_000  # of a tensor's 52 bytes or more: at 730 bytes for each, below bounded_json's limit
@@ -25,8 +25,8 @@ _MAX_CUT_BYTES = 14_000_000  # of a tensor's 52 bytes or more: at 730 bytes for 
 
 class Shard(NamedTuple):
     name: str
-    header: bytes | Mapping[str, Any]
-    columns: Compact | None
+    header: bytes | Mapping[str, Any]  # as sent, or parsed
+    compact: Compact | None  # the same, where it is written as safetensors writes it
     data_bytes: int  # where the last tensor ends
     written_bytes: int | None  # of the header as safetensors writes it, without padding; None where it can't be told
 
@@ -50,7 +50,7 @@ def _cut(body: bytes) -> Answered | None:
     end = tail if tail > 0 else len(body) - 1  # behind the brace that closes "headers"
     index = _index(body[tail + 1 :]) if tail > 0 else None
     at, shards = len(_BEGIN), []
-    begins = [body.rfind(b'"', 0, match.start()) for match in _SHARD.finditer(body)]
+    begins = [body.rfind(b'"', 0, at) for at in _places(body, _SHARD)]
     if not begins or body[end - 1 : end] != b"}" or (tail > 0 and index is None):
         return None
     for begin, stop in zip(begins, [*(begin - 1 for begin in begins[1:]), end - 1], strict=True):
@@ -58,13 +58,20 @@ def _cut(body: bytes) -> Answered | None:
         if named is None or begin != at or (stop != end - 1 and body[stop] != ord(",")):
             return None
         header = body[named.end() : stop]
-        columns = compact(header)
-        if columns is None:
+        read = compact(header)
+        if read is None:
             return None
-        shards.append(Shard(named[1].decode(), header, columns, columns.ends[-1], len(header)))
+        shards.append(Shard(named[1].decode(), header, read, read.data_bytes, len(header)))
         at = stop + 1
     names = {shard.name for shard in shards}
     return Answered(tuple(shards), index) if len(names) == len(shards) else None
+
+
+def _places(body: bytes, mark: bytes) -> Iterator[int]:
+    at = body.find(mark)
+    while at >= 0:
+        yield at
+        at = body.find(mark, at + len(mark))
 
 
 def _index(text: bytes) -> Mapping[str, Any] | None:

@@ -14,11 +14,10 @@ class StoredFile(NamedTuple):
     """One safetensors file: its header and its real size."""
 
     path: str  # relative to the folder or repository, "/" between parts
-    header: bytes | Mapping[str, Any]  # the JSON text, or the parsed object where the source had it parsed
+    header: bytes | Compact | Mapping[str, Any]  # the JSON text, or what the source has made of it
     header_length: int | None  # bytes of the JSON text with its padding; None where the source does not tell
     actual_bytes: int | None  # of the real file; None where the source does not tell
     local_path: str | None = None  # where the bytes themselves can be read, for comparing ties
-    columns: Compact | None = None  # what `compact` finds in the header, where that is done already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
 from estimator.source.bounded_json import NotUsable, parse_json
-from estimator.source.cache import Entry, Part, read_entry
+from estimator.source.cache import Entry, Part, header_of, header_part, read_entry
 from estimator.source.found import StoredFile
 from estimator.source.kept import snapshot_file
 from estimator.source.opening import open_file
@@ -73,7 +73,7 @@ def _ask(line: Any, place: Place) -> tuple[Entry, Place]:
     parts = [Part("config", CONFIG, text)]
     try:
         stored = reading.value(line.deadline)
-        parts.append(Part("header", WEIGHTS, bytes(stored.header), stored.actual_bytes))
+        parts.append(header_part(stored))
     except NotFoundError:
         pass  # an adapter saved as a pickle: its size is for the list of files to tell
     commit = head.place.revision
@@ -107,7 +107,7 @@ def _found(entry: Entry, place: Place, *, source: str) -> FoundAdapter:
         revision=entry.commit if is_commit(entry.commit) else None,
         source=source,
         config=_config(texts["config"].text, place),
-        file=header and StoredFile(place.folder + header.name, header.text, len(header.text), header.file_bytes),
+        file=header and header_of(header),
     )
 
 

@@ -7,18 +7,14 @@ from dataclasses import replace
 
 from estimator.errors import LoraSizeError, OfflineError
 from estimator.notes import Note
-from estimator.source.bounded_json import NotUsable
-from estimator.source.cache import Entry, has_entry, kept_ids, read_entry, read_ref, repository_folder
+from estimator.source.bounded_json import parse_json
+from estimator.source.cache import Entry, has_entry, header_of, kept_ids, read_entry, read_ref, repository_folder
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
-from estimator.source.endpoint_answer import taken_apart
 from estimator.source.folder import INDEX, SINGLE, find_in_folder
-from estimator.source.found import Found, StoredFile
-from estimator.source.hub_notes import notes_about
-from estimator.source.metadata_endpoint import described
+from estimator.source.found import Found
 from estimator.source.opening import open_file
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
-from estimator.source.shard_names import shards_of
 
 
 def kept(place: Place, cache: str) -> Found | None:
@@ -54,7 +50,7 @@ def from_entry(entry: Entry, place: Place) -> Found | None:
     """The model that an entry holds; None where it can't be read after all."""
     try:
         return _from_parts(entry, place)
-    except (LoraSizeError, NotUsable, TypeError, KeyError):
+    except (LoraSizeError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -63,13 +59,10 @@ def _from_parts(entry: Entry, place: Place) -> Found:
     for part in entry.parts:
         if part.kind == "config":
             config = parse_config(part.text, where=place.where("config.json"))
-        elif part.kind == "endpoint":
-            told = described(taken_apart(part.text), place, entry.files)
-            files, index = list(told.files), told.index
         elif part.kind == "index":
-            index = shards_of(part.text, place, name=part.name)[1]
+            index = parse_json(part.text)
         else:
-            files.append(StoredFile(part.name, part.text, len(part.text), part.file_bytes))
+            files.append(header_of(part))
     return Found(
         id=entry.id,
         revision=entry.commit,
@@ -78,7 +71,7 @@ def _from_parts(entry: Entry, place: Place) -> Found:
         files=tuple(files),
         index=index,
         other_files=entry.other_files,
-        notes=notes_about(config, bool(files), entry.files, place),
+        notes=entry.notes,
     )
 
 

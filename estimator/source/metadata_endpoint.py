@@ -30,7 +30,7 @@ _ALIGNMENT = 8  # safetensors pads the header with spaces, so that the data begi
 class Described(NamedTuple):
     files: tuple[StoredFile, ...]  # paths as the repository has them
     index: Mapping[str, Any] | None
-    unsure: tuple[str, ...]  # paths of files whose size does not prove their header
+    unsure: Mapping[str, bytes | Mapping[str, Any]]  # headers that the files' sizes do not prove, by path
 
 
 def described(answered: Answered, place: Place, sizes: Mapping[str, int] | None) -> Described:
@@ -44,14 +44,15 @@ def described(answered: Answered, place: Place, sizes: Mapping[str, int] | None)
     files = [_stored(place, shard, sizes) for shard in answered.shards]
     if sizes is not None:
         _check_complete(files, place, sizes)
-    unsure = tuple(file.path for file in files if sizes is not None and file.header_length is None)
+    told = zip(files, answered.shards, strict=True)
+    unsure = {file.path: shard.header for file, shard in told if sizes is not None and file.header_length is None}
     return Described(tuple(files), answered.index, unsure)
 
 
 def _stored(place: Place, shard: Shard, sizes: Mapping[str, int] | None) -> StoredFile:
-    path, written = place.folder + shard.name, shard.written_bytes
+    path, written, header = place.folder + shard.name, shard.written_bytes, shard.compact or shard.header
     if sizes is None:
-        return StoredFile(path, shard.header, None, None, columns=shard.columns)
+        return StoredFile(path, header, None, None)
     if path not in sizes:
         what = f"the metadata endpoint describes {plain(shard.name, 100)!r}; the list of files has no such file."
         raise _contradiction(what, place)
@@ -63,7 +64,7 @@ def _stored(place: Place, shard: Shard, sizes: Mapping[str, int] | None) -> Stor
         )
         raise _contradiction(what, place)
     proven = written is not None and gap == -(-written // _ALIGNMENT) * _ALIGNMENT
-    return StoredFile(path, shard.header, gap if proven else None, sizes[path], columns=shard.columns)
+    return StoredFile(path, header, gap if proven else None, sizes[path])
 
 
 def _check_complete(files: list[StoredFile], place: Place, sizes: Mapping[str, int]) -> None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple
 
 from estimator.errors import LoraSizeError, MalformedConfigError, NetworkError, NotFoundError
 from estimator.source.bounded_json import NotUsable, check_affordable
-from estimator.source.cache import Entry, Part
+from estimator.source.cache import Entry, Part, header_part
+from estimator.source.compact import compact
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.endpoint_answer import Answered, taken_apart
 from estimator.source.folder import INDEX, SINGLE
@@ -45,7 +47,6 @@ class Head(NamedTuple):
 class Told(NamedTuple):
     """What the metadata endpoint answered."""
 
-    body: bytes
     commit: str | None
     answered: Answered
 
@@ -54,8 +55,7 @@ class Told(NamedTuple):
 class Weights:
     files: tuple[StoredFile, ...] = ()
     index: Mapping[str, Any] | None = None
-    parts: tuple[Part, ...] = ()  # what the cache keeps of them
-    sizes: Mapping[str, int] | None = None  # that the endpoint's headers were checked against
+    index_text: bytes | None = None  # the index as the cache keeps it
 
 
 def read_online(
@@ -159,7 +159,7 @@ def _told(line: Line, place: Place) -> Told | None:
     if answer.status != 200:
         return None
     try:
-        return Told(answer.body, answer.said.get("x-repo-commit"), taken_apart(answer.body))
+        return Told(answer.said.get("x-repo-commit"), taken_apart(answer.body))
     except NotUsable:
         return None
 
@@ -213,9 +213,9 @@ def _by_endpoint(
     line: Line, place: Place, told: Told, files: Mapping[str, int] | None, tell: Callable[[str], None]
 ) -> Weights:
     said = described(told.answered, place, files)
-    sizes = None if files is None else {file.path: files[file.path] for file in said.files}
     verified(line, place, said, files, tell)
-    return Weights(files=said.files, index=said.index, parts=(Part("endpoint", "", told.body),), sizes=sizes)
+    text = None if said.index is None else json.dumps(said.index).encode()
+    return Weights(files=said.files, index=said.index, index_text=text)
 
 
 def _by_index(line: Line, place: Place, files: Mapping[str, int] | None, tell: Callable[[str], None]) -> Weights | None:
@@ -228,15 +228,14 @@ def _by_index(line: Line, place: Place, files: Mapping[str, int] | None, tell: C
     if files is not None:
         check_against_list(names, files, place)
     weights = _by_ranges(line, place, names, files, tell)
-    return replace(weights, index=index, parts=(Part("index", INDEX, text), *weights.parts))
+    return replace(weights, index=index, index_text=text)
 
 
 def _by_ranges(
     line: Line, place: Place, names: list[str], files: Mapping[str, int] | None, tell: Callable[[str], None]
 ) -> Weights:
     stored = read_headers(line, place, names, files, tell)
-    parts = tuple(Part("header", file.path, bytes(file.header), file.actual_bytes) for file in stored)
-    return Weights(files=stored, parts=parts)
+    return Weights(files=tuple(file._replace(header=compact(file.header) or file.header) for file in stored))
 
 
 def _guessed(line: Line, place: Place, tell: Callable[[str], None]) -> Weights:
@@ -264,11 +263,12 @@ def _entry(found: Found, place: Place, config_text: bytes | None, weights: Weigh
     if found.revision is None:
         return None
     config = () if config_text is None else (Part("config", "config.json", config_text),)
+    index = () if weights.index_text is None else (Part("index", INDEX, weights.index_text),)
     return Entry(
         id=found.id,
         commit=found.revision,
         folder=place.folder,
-        parts=(*config, *weights.parts),
+        parts=(*config, *index, *map(header_part, weights.files)),
         other_files=found.other_files,
-        files=weights.sizes,
+        notes=found.notes,
     )

@@ -21,10 +21,9 @@ def verified(
     line: Line, place: Place, told: Described, files: Mapping[str, int] | None, tell: Callable[[str], None]
 ) -> None:
     """Nothing, where the files say what the endpoint says of them. Raises MalformedHeaderError where one does not."""
-    by_path = {file.path: file for file in told.files}
-    unsure = [path[len(place.folder) :] for path in told.unsure[:_MOST]]
+    unsure = [path[len(place.folder) :] for path in list(told.unsure)[:_MOST]]
     for stored in read_headers(line, place, unsure, files, tell) if unsure else ():
-        if fault := _difference(by_path[stored.path], stored):
+        if fault := _difference(told.unsure[stored.path], stored):
             what = (
                 f"the metadata endpoint and the file {plain(stored.path, 100)!r} itself contradict each other: {fault}."
             )
@@ -32,12 +31,12 @@ def verified(
             raise MalformedHeaderError(what, where=place.where(), way_out=way_out)
 
 
-def _difference(told: StoredFile, stored: StoredFile) -> str | None:
+def _difference(told: bytes | Mapping[str, Any], stored: StoredFile) -> str | None:
     try:
         header = parse_json(bytes(stored.header))
     except NotUsable as error:
         return f"the file's header can't be read, {error}"
-    said: Any = parse_json(told.header) if isinstance(told.header, bytes) else told.header
+    said: Any = parse_json(told) if isinstance(told, bytes) else told
     if header == said:
         return None
     names = (

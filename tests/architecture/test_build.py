@@ -100,7 +100,8 @@ def test_the_base_model_prefix_may_be_missing_in_the_file():
 
 def test_layers_beyond_the_config_are_left():
     checkpoint = checkpoint_of(LLAMA)
-    extra = {name.replace("layers.2", "layers.3"): t for name, t in checkpoint.tensors.items() if "layers.2" in name}
+    stored = checkpoint.tensors.items()
+    extra = {(new := name.replace("s.2", "s.3")): t._replace(name=new) for name, t in stored if "layers.2" in name}
     tree = build(LLAMA["config"], Checkpoint(tensors={**checkpoint.tensors, **extra}, files=(), bytes=0))
     assert not any("layers.3" in module.name for module in tree.modules)
     assert [note.code for note in tree.notes] == ["unused_tensors"]

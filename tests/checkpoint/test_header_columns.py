@@ -28,11 +28,11 @@ def by_parser(header: bytes) -> object:
 
 
 def test_an_ordinary_header() -> None:
-    columns = compact(TWO + b"   ")
-    assert columns is not None
-    assert columns.names == ("a", "b.0")
-    assert columns.ends == (24, 26)
-    assert columns.metadata == {"format": "pt"}
+    read = compact(TWO + b"   ")
+    assert read is not None
+    assert [stack.names() for stack in read.stacks] == [["a"], ["b.0"]]
+    assert [list(stack.begins) for stack in read.stacks] == [[0], [24]]
+    assert (read.data_bytes, read.metadata) == (26, {"format": "pt"})
     assert parse_header(TWO, file="a file")[:3] == by_parser(TWO)
 
 

@@ -103,7 +103,7 @@ def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], 
         said = json.loads(head)
         change(said)
         rest = json.dumps(said).encode() + b"\n" + parts * bool(said["parts"])
-        return b"lora-size 1 %08x\n" % zlib.crc32(rest) + rest
+        return b"lora-size 2 %08x\n" % zlib.crc32(rest) + rest
 
     return damage
 
@@ -117,9 +117,9 @@ def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], 
         pytest.param(lambda text: text[: len(text) // 2], id="half"),
         pytest.param(lambda text: text.replace(b"BF16", b"BF17"), id="another dtype"),
         pytest.param(lambda text: text.replace(b'"folder": ""', b'"folder": 7 '), id="another folder"),
-        pytest.param(lambda text: text.replace(b"lora-size 1", b"lora-size 2"), id="a version to come"),
+        pytest.param(lambda text: text.replace(b"lora-size 2", b"lora-size 3"), id="a version to come"),
         pytest.param(lambda text: b"\0" * len(text), id="zeros after a power cut"),
-        pytest.param(lambda text: b"lora-size 1 zzzzzzzz\n{}", id="no sum"),
+        pytest.param(lambda text: b"lora-size 2 zzzzzzzz\n{}", id="no sum"),
         pytest.param(_rewritten(lambda head: head.update(parts=[])), id="no parts, the sum right"),
         pytest.param(_rewritten(lambda head: head["parts"][1].__setitem__(0, "odd")), id="a part of no kind"),
         pytest.param(_rewritten(lambda head: head["parts"][1].__setitem__(3, -1)), id="a file of minus one byte"),

@@ -55,7 +55,7 @@ def test_fifty_processes_on_one_cold_cache_give_one_answer_and_one_entry(tmp_pat
         answers = [ended(process) for process in [start(hub, tmp_path, "org/tiny") for _ in range(50)]]
         assert all(answer == answers[0] for answer in answers)
         assert isinstance(answers[0], list)
-        kept = [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and path.parent.name == "v1"]
+        kept = [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and path.parent.name == "v2"]
         assert [path.suffix for path in kept] == [".entry"]
         assert ended(start(hub, tmp_path, "org/tiny", "offline")) == answers[0]
 
