@@ -10,7 +10,7 @@ from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.conditions import Lookup, lookup_in
-from estimator.architecture.config_fields import TIE, labels_of, tie_of
+from estimator.architecture.config_fields import TIE, labels_of, tie_of, unties
 from estimator.architecture.config_fields import lookup_for as config_lookup
 from estimator.architecture.facts import ClassFacts, class_outline
 from estimator.architecture.formula import Unfit
@@ -59,6 +59,8 @@ def build(
     if most and facts.name not in (config.get("architectures") or ()):
         return _of_other_names(config, checkpoint, facts, left, (task, num_labels))
     grown = grow(facts, loaded, lookup, own)
+    never = dict(facts.declared_ties) if unties(own, shapes_of(facts.name)) else {}
+    facts = replace(facts, ties=tuple(tie for tie in facts.ties if tie[0] not in never)) if never else facts
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
     tie = lookup("tie_word_embeddings")
     return ModuleTree(

@@ -68,6 +68,20 @@ def tie_of(config: Mapping[str, Any], facts: Mapping[str, Any] | None) -> Any:
         return None
 
 
+def unties(config: Mapping[str, Any], facts: Mapping[str, Any] | None) -> bool:
+    """Whether each of several `tie_word_embeddings` that the class reads is false: nothing declared is tied then
+    (transformers 5.23.0, `PreTrainedModel.get_expanded_tied_weights_keys`). What one of them does, formulas say.
+    """
+    paths = [path for path in {**facts["rules"], **facts["seen"]} if path.rpartition(".")[2] == TIE] if facts else []
+    if get(config, TIE) is not False or len(paths) < 2:
+        return False
+    lookup = lookup_for(config, facts)
+    try:
+        return not any(lookup(path) for path in paths)
+    except Unfit:
+        return False
+
+
 def _turns(rule: Mapping[str, Any]) -> bool:
     """Whether the class turns a switch on that config.json has off, as it does where the file says nothing: what older
     files kept in the text section (`if not self.tie_word_embeddings and self.text_config.tie_word_embeddings`).

@@ -11,6 +11,7 @@ from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import Unpacked
 from estimator.errors import LoraSizeError, NoWeightsError, UsageError
 from estimator.jobs.by_config import features_of, second_opinion, with_sized
+from estimator.jobs.labels import with_labels
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
@@ -102,6 +103,8 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     base = _loaded(found, _changed(found.config, request.set), task, request)
     if request.set:
         base = replace(base, notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
+    else:
+        base = replace(base, tree=with_labels(base.tree, found, base.config, task, request.num_labels))
     base = replace(base, notes=(*base.notes, *_other_class(base, task)))
     return replace(base, tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.config_fields import check_nesting, lookup_for, without_overrides
+from estimator.architecture.config_fields import check_nesting, lookup_for, unties, without_overrides
 from estimator.architecture.formula import Unfit
 
 FACTS = {
@@ -116,3 +116,24 @@ def test_what_layers_have_otherwise_is_the_field_that_stands_for_it(overrides, v
 def test_layers_that_no_field_stands_for_are_refused(overrides, named):
     with pytest.raises(Unfit, match=named):
         without_overrides({**TWO_KINDS, "per_layer_config": overrides}, FACTS)
+
+
+TWO_TIES = {
+    "aliases": {},
+    "rules": {"part.tie_word_embeddings": {"absent": {"is": True}}},
+    "seen": {"tie_word_embeddings": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "facts", "untied"),
+    [
+        pytest.param({"tie_word_embeddings": False, "part": {"tie_word_embeddings": False}}, TWO_TIES, True, id="both"),
+        pytest.param({"tie_word_embeddings": False, "part": {}}, TWO_TIES, False, id="the part's default ties"),
+        pytest.param({"part": {"tie_word_embeddings": False}}, TWO_TIES, False, id="the whole's default may tie"),
+        pytest.param({"tie_word_embeddings": False}, FACTS, False, id="what a single one does, formulas say"),
+        pytest.param({"tie_word_embeddings": False}, None, False, id="no formulas"),
+    ],
+)  # fmt: skip
+def test_nothing_is_tied_where_every_switch_is_off(config, facts, untied):
+    assert unties(config, facts) is untied

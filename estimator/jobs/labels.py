@@ -1,0 +1,84 @@
+"""--num-labels and --task beside the head that a checkpoint holds.
+
+transformers 5.23.0, from_pretrained: a stored parameter of another shape than the class's is refused, and with
+`ignore_mismatched_sizes=True` made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from estimator.architecture.module import ModuleTree
+from estimator.errors import LoraSizeError, UnsupportedError
+from estimator.notes import Note
+from estimator.source.found import Found
+
+_Shapes = Mapping[str, tuple[int, ...]]
+
+
+def with_labels(
+    tree: ModuleTree, found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None
+) -> ModuleTree:
+    """The tree that was built for a task and so many labels, with a note where these change nothing.
+
+    Raises UnsupportedError where the checkpoint holds a head of another size under the same name.
+    """
+    named = next(iter(config.get("architectures") or ()), None)
+    as_saved = num_labels in (None, _stated(config)) and tree.architecture == named
+    if tree.basis != "exact" or as_saved:
+        return tree
+    wanted = _shapes(tree) if tree.shapes == "config" else _by_config(config, task, num_labels)
+    if wanted is None:
+        return tree if num_labels is None else _not_compared(tree, num_labels)
+    held = _shapes(tree) if found.files else _as_saved(found, config, named)
+    differing = {name for name, shape in wanted.items() if held.get(name, shape) != shape}
+    plain = _by_config(config, task, None) if num_labels is not None else wanted
+    for others in (plain, _by_config(config, None, None)) if differing else ():
+        for name in sorted(differing):  # what a task or labels make otherwise, not a config.json of other weights
+            if (others or {}).get(name, wanted[name]) != wanted[name]:
+                raise _of_another_size(tree.architecture, name, held[name], wanted[name])
+    if num_labels is not None and wanted == plain and num_labels != _stated(config):
+        message = f"--num-labels {num_labels} changes nothing: no size of {tree.architecture} depends on it."
+        return replace(tree, notes=(*tree.notes, Note("labels_without_effect", message)))
+    return tree
+
+
+def _as_saved(found: Found, config: Mapping[str, Any], named: str | None) -> _Shapes:
+    """What a checkpoint of the class that config.json names holds; nothing where there is no checkpoint."""
+    exists = found.other_files or found.source != "local"
+    return (_by_config(config, None, None) if named and exists else None) or {}
+
+
+def _by_config(config: Mapping[str, Any], task: str | None, num_labels: int | None) -> _Shapes | None:
+    """The shapes that config.json gives; None where there are no formulas for it."""
+    from estimator.architecture.from_config import from_config
+
+    try:
+        return _shapes(from_config(config, task=task, num_labels=num_labels))
+    except LoraSizeError:
+        return None
+
+
+def _shapes(tree: ModuleTree) -> _Shapes:
+    return {f"{m.name}.{p.name}".lstrip("."): p.shape for m in tree.modules for p in m.parameters}
+
+
+def _stated(config: Mapping[str, Any]) -> int:
+    from estimator.architecture.config_fields import labels_of
+
+    return labels_of(config, None, 2)
+
+
+def _not_compared(tree: ModuleTree, num_labels: int) -> ModuleTree:
+    message = f"Whether the checkpoint holds a head of another size than --num-labels {num_labels} wants is not known."
+    return replace(tree, basis="inferred", notes=(*tree.notes, Note("labels_not_compared", message)))
+
+
+def _of_another_size(cls: str, name: str, held: tuple[int, ...], wanted: tuple[int, ...]) -> UnsupportedError:
+    return UnsupportedError(
+        f"the checkpoint's {name} is {list(held)}, and this {cls} has it as {list(wanted)}: from_pretrained refuses.",
+        where="--num-labels and --task",
+        way_out="leave --num-labels out, or --set num_labels=N: a new head, as by ignore_mismatched_sizes=True",
+    )

@@ -1,0 +1,75 @@
+"""--num-labels and --task beside the head that a checkpoint holds; from_pretrained refuses a head of another size."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.errors import UnsupportedError
+from estimator.jobs.estimate import estimate
+from estimator.request.request import Request
+from tests.real_models import tiny_model
+
+BERT = {
+    "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 101,
+    "max_position_embeddings": 32, "num_labels": 3,
+}  # fmt: skip
+RERANKER = "BAAI/bge-reranker-large"  # XLMRobertaForSequenceClassification of one label
+
+
+def head(name: str = "out_proj", **asked) -> tuple[int, ...]:
+    answer = estimate(Request(offline=True, **asked))
+    return next(m.parameters[0].shape for m in answer.tree.modules if m.name.rpartition(".")[2] == name)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "rows"),
+    [
+        pytest.param({"model": RERANKER, "num_labels": 1}, "out_proj", 1, id="as many as the checkpoint has"),
+        pytest.param({"model": RERANKER, "set": {"num_labels": 3}}, "out_proj", 3, id="a model with another head"),
+        pytest.param(
+            {"model": RERANKER, "num_labels": 9, "lora": {"task_type": "TOKEN_CLS"}}, "classifier", 9, id="a new head"
+        ),
+        pytest.param(
+            {"model": "llama-3.1-8b", "num_labels": 4, "lora": {"task_type": "SEQ_CLS"}}, "score", 4, id="of a task"
+        ),
+    ],
+)
+def test_labels_of_a_known_model(asked, name, rows):
+    assert head(name, **asked)[0] == rows
+
+
+def test_another_number_than_the_checkpoint_s_is_refused():
+    with pytest.raises(UnsupportedError, match=r"classifier.out_proj.bias is \[1\], .* has it as \[3\]"):
+        head(model=RERANKER, num_labels=3)
+
+
+def test_a_number_that_changes_nothing_is_noted():
+    answer = estimate(Request(model="llama-3.1-8b", num_labels=4, offline=True))
+    assert "labels_without_effect" in {note.code for note in answer.notes}
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize("labels", [3, 5])
+@pytest.mark.parametrize("task", [None, "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        "BertForSequenceClassification", "BertForTokenClassification", "BertForQuestionAnswering",
+        "BertForMultipleChoice", "BertForMaskedLM",
+    ],
+)  # fmt: skip
+def test_what_from_pretrained_refuses_is_refused(cls, task, labels, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from estimator.jobs.verify_model import AUTO_CLASSES
+
+    tiny_model(cls, BERT).save_pretrained(tmp_path)
+    auto = getattr(transformers, AUTO_CLASSES[task] if task else cls)
+    try:
+        real = auto.from_pretrained(tmp_path, num_labels=labels)
+    except RuntimeError:
+        with pytest.raises(UnsupportedError):
+            estimate(Request(model=str(tmp_path), num_labels=labels, lora={"task_type": task}))
+        return
+    answer = estimate(Request(model=str(tmp_path), num_labels=labels, lora={"task_type": task}))
+    assert answer.tree.basis == "exact"
+    assert answer.base.parameters == sum(parameter.numel() for parameter in real.parameters())
