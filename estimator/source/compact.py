@@ -25,10 +25,10 @@ from estimator.source.stack import Kind, Stack, gathered, same_name
 
 LIMIT = 2**64  # of a number: the usize of the safetensors library
 _LONGEST_NAME = 120  # characters; with a longer one there is more to check
-_LONGEST_TAIL = 1_000
 # What is before a name's last index, that index, and all from there up to the end of the shape; or, where no such entry
 # begins, all that is left. Only what reads the same when it is written again was read rightly.
-_TENSOR = re.compile(r'"(?:([^"]{0,%d}\.)([0-9]+)(?=\.))?([^]]+)\],[^]]+\]\}[,}]|.+' % _LONGEST_NAME, re.DOTALL)
+# The numbers bound what a search goes through in vain.
+_TENSOR = re.compile(r'"(?:([^"]{0,120}\.)([0-9]{1,9})(?=\.))?([^]]{1,1000})\],[^]]{1,99}\]\}[,}]|.+', re.DOTALL)
 _TAIL = re.compile(r'([^"]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:(?:0|[1-9][0-9]*)(?:,(?:0|[1-9][0-9]*))*)?)')
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _METADATA = re.compile(r'\{"__metadata__":(\{[^{}\[\]]*\}),')
@@ -81,7 +81,7 @@ def _known(tails: Iterable[str]) -> dict[str, tuple[str, Kind]] | None:
     """What each tail says: the end of a name, and a kind; None where one says something else."""
     known = {}
     for tail in tails:
-        match = _TAIL.fullmatch(tail) if len(tail) <= _LONGEST_TAIL else None
+        match = _TAIL.fullmatch(tail)
         kind = _kind(match[2], tuple(map(int, filter(None, match[3].split(","))))) if match else None
         if match is None or kind is None:
             return None

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 # A name's parts: what is before its last index, the index, what is after it; without an index, all is after it.
-_NAME = re.compile(r"(?:(.*\.)([0-9]+)(?=\.))?(.*)", re.DOTALL)
+_NAME = re.compile(r"(?:(.*\.)([0-9]{1,9})(?=\.))?(.*)", re.DOTALL)
 _BEFORE = itemgetter(0)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from estimator.checkpoint.header import parse_header
 from estimator.errors import MalformedHeaderError
-from estimator.source.compact import compact
+from estimator.source.compact import compact, of_json, to_json
 
 TWO = (
     b'{"__metadata__":{"format":"pt"},'
@@ -34,6 +34,42 @@ def test_an_ordinary_header() -> None:
     assert [list(stack.begins) for stack in read.stacks] == [[0], [24]]
     assert (read.data_bytes, read.metadata) == (26, {"format": "pt"})
     assert parse_header(TWO, file="a file")[:3] == by_parser(TWO)
+
+
+def expert(name: str, begin: int, size: int = 24) -> str:
+    """An entry of a header; its shape is that of `size` bytes."""
+    return f'"{name}":{{"dtype":"F32","shape":[{size // 4}],"data_offsets":[{begin},{begin + size}]}}'
+
+
+@pytest.mark.parametrize(
+    ("names", "stacks"),
+    [
+        pytest.param(("e.0.up.w", "e.1.up.w"), [["e.0.up.w", "e.1.up.w"]], id="experts"),
+        pytest.param(("l.1.e.0.w", "l.2.e.0.w"), [["l.1.e.0.w"], ["l.2.e.0.w"]], id="the last index alone"),
+        pytest.param(("e.0.w1.w", "e.0.w2.w"), [["e.0.w1.w"], ["e.0.w2.w"]], id="a digit that is part of a word"),
+        pytest.param(("e.0.a", "b", "e.1.a"), [["e.0.a", "e.1.a"], ["b"]], id="one in between"),
+        pytest.param(("e.01.a", "e.1.a"), [["e.01.a", "e.1.a"]], id="a leading zero is another name"),
+        pytest.param(("conv.0", "conv.1"), [["conv.0"], ["conv.1"]], id="an index at the end"),
+    ],
+)
+def test_tensors_alike_are_one_stack(names: tuple[str, ...], stacks: list[list[str]]) -> None:
+    header = "{" + ",".join(expert(name, 24 * at) for at, name in enumerate(names)) + "}"
+    read = compact(header.encode())
+    assert read is not None
+    assert [stack.names() for stack in read.stacks] == stacks
+    tensors = parse_header(read, file="a file").tensors
+    assert [(tensor.name, tensor.offsets[0]) for tensor in tensors.values()] == [
+        (name, 24 * at) for at, name in enumerate(names)
+    ]
+    kept = of_json(to_json(read))
+    assert parse_header(kept, file="a file") == parse_header(read, file="a file")
+
+
+def test_tensors_of_other_shapes_are_another_stack() -> None:
+    read = compact(f"{{{expert('e.0.w', 0)},{expert('e.1.w', 24, 8)},{expert('e.2.w', 32)}}}".encode())
+    assert read is not None
+    assert [stack.names() for stack in read.stacks] == [["e.0.w", "e.2.w"], ["e.1.w"]]
+    assert parse_header(of_json(to_json(read)), file="a file")[:3] == parse_header(read, file="a file")[:3]
 
 
 @pytest.mark.parametrize(
