@@ -11,7 +11,7 @@ def command(shell: str) -> int:
     """Print a completion script: add `eval "$(lora-size completion bash)"` to your shell's start-up file."""
     from click.shell_completion import get_completion_class
 
-    from estimator.cli.main import cli
+    from estimator.cli.group import cli
 
     completer = get_completion_class(shell)
     assert completer is not None  # click ships all three

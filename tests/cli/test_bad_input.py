@@ -205,3 +205,22 @@ def test_every_line_of_a_batch_is_answered_in_json(
     assert first.get("error", {}).get("code") == code
     assert second["id"] == 7
     assert "result" in second
+
+
+INTERRUPTED = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from estimator.cli.main import main
+main(["--model", "llama-3.1-8b"])
+"""
+
+
+def test_ctrl_c_is_heard_while_the_command_is_imported() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\nstopped.\n")
