@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from estimator.errors import NetworkError
+from estimator.errors import MalformedHeaderError, NetworkError
 from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.folder import INDEX, OTHER_WEIGHTS, SINGLE
 from estimator.source.place import Place
@@ -30,7 +30,8 @@ _NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "r
 def list_files(line: Line, place: Place) -> dict[str, int]:
     """Path -> size in bytes of every file at `place`.
 
-    Raises NotFoundError, GatedError or NetworkError where the Hub refuses, or lists what can't be.
+    Raises NotFoundError, GatedError or NetworkError where the Hub refuses, or lists what can't be, MalformedHeaderError
+    where the list contradicts itself.
     """
     files: dict[str, int] = {}
     url: str | None = place.tree()
@@ -48,17 +49,26 @@ def list_files(line: Line, place: Place) -> dict[str, int]:
         if answer.status != 200:
             raise refusal(line, answer, id_=place.id, revision=place.revision)
         place.check_commit(answer.said.get("x-repo-commit"), of="the list of files")
-        files.update(_page(answer))
+        _add(files, _page(answer), place)
         url = _next_page(line, answer)
     return files
 
 
-def _page(answer: Answer) -> dict[str, int]:
+def _add(files: dict[str, int], page: Iterable[tuple[str, int]], place: Place) -> None:
+    """Raises MalformedHeaderError where a file is listed twice, of two sizes."""
+    for path, size in page:
+        if files.setdefault(path, size) != size:
+            what = f"the list of files has {plain(path, 100)!r} twice, of {files[path]:,} and of {size:,} bytes."
+            way_out = "try again, in case it was just changed; if it happens again, check HF_ENDPOINT"
+            raise MalformedHeaderError(what, where=place.where(), way_out=way_out)
+
+
+def _page(answer: Answer) -> list[tuple[str, int]]:
     try:
         entries = parse_json(answer.body)
         if not isinstance(entries, list):
             raise TypeError
-        return {entry["path"]: _size(entry) for entry in entries if _is_file(entry)}
+        return [(entry["path"], _size(entry)) for entry in entries if _is_file(entry)]
     except (NotUsable, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, NotUsable) else "it is no list of paths and sizes"
         way_out = "try again; if it happens again, check HF_ENDPOINT"

@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from estimator.errors import LoraSizeError, MalformedConfigError, NetworkError, NotFoundError
+from estimator.errors import (
+    LoraSizeError,
+    MalformedConfigError,
+    MalformedHeaderError,
+    NetworkError,
+    NotFoundError,
+)
 from estimator.source.bounded_json import NotUsable, check_affordable
 from estimator.source.cache import Entry, Part, header_part
 from estimator.source.compact import compact
@@ -188,6 +194,8 @@ def _listed(listing: Started[dict[str, int]], line: Line, *, hurry: bool, needed
         return None
     try:
         return listing.value(line.deadline)
+    except MalformedHeaderError:  # it contradicts itself
+        raise
     except LoraSizeError:
         if needed or time.monotonic() >= line.deadline:
             raise

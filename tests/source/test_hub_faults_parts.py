@@ -147,7 +147,14 @@ def listed(*files: tuple[str, object]) -> Fault:
 
 
 LISTS = [
-    row("tree", listed(("model.safetensors", SIZE), ("model.safetensors", 1)), MalformedHeaderError, id="two sizes"),
+    row(
+        "tree",
+        listed(("model.safetensors", SIZE), ("model.safetensors", 1)),
+        MalformedHeaderError,
+        f"twice, of {SIZE:,} and of 1 bytes",
+        id="two sizes",
+    ),
+    row("tree", listed(*[("model.safetensors", SIZE)] * 2), RIGHT, id="a file that is listed twice, of one size"),
     row("tree", listed(("model.safetensors", SIZE - 1)), MalformedHeaderError, f"{SIZE:,}", id="another size"),
     *(
         row("tree", listed(("model.safetensors", size)), RIGHT, id=f"a size of {size!r}")
