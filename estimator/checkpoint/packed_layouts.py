@@ -4,7 +4,7 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
 
     gptq        qweight I32 [in b/32, out]   qzeros I32 [groups, out b/32]  scales [groups, out]  g_idx I32 [in]
     awq gemm    qweight I32 [in, out b/32]   qzeros I32 [groups, out b/32]  scales [groups, out]
-    awq gemv    qweight I32 [out, in b/32]
+    awq gemv    qweight I32 [out, in b/32]; gemv_fast and llm-awq: I16 [out/4, in]
     bnb 8-bit   weight I8 [out, in]          SCB F32 [out]                  weight_format U8 []
     bnb 4-bit   weight [bytes, 1]            weight.absmax, weight.quant_map, weight.quant_state.* (JSON text as U8)
     fp8         weight F8 [out, in]          weight_scale_inv [out/block, in/block], or one scale a tensor or row
@@ -65,6 +65,8 @@ def _bits(parts: Parts, fields: Fields) -> int:
 
 def _awq(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     rows, columns = parts[".qweight"].shape
+    if parts[".qweight"].dtype == "I16":  # four rows in one, four values to a word
+        return rows * 4, columns
     bits = int(fields.get("bits") or fields.get("w_bit") or 4)
     version = str(fields.get("version") or "gemm").lower()
     if version == "gemm":
@@ -104,6 +106,8 @@ def _bnb_4bit(parts: Parts, _: Fields, checkpoint: Checkpoint) -> Shape | None:
 def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     if ".weight" in parts:
         return parts[".weight"].shape
+    if ".weight_packed" not in parts:
+        return None
     packed, scale = parts[".weight_packed"], parts.get(".weight_scale")
     out, columns = packed.shape[-2:]
     if packed.dtype == "U8":

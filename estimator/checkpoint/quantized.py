@@ -53,8 +53,10 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
         for key in ("quantization_config", "compression_config", "quantization"):
             fields = section.get(key) if isinstance(section, Mapping) else None
             if isinstance(fields, Mapping):
-                check_fields(fields)
-                return Quantization(scheme=_scheme(fields), fields=fields)
+                scheme = _scheme(fields)
+                if scheme in LAYOUTS:  # of others no field is read
+                    check_fields(fields)
+                return Quantization(scheme=scheme, fields=fields)
     return None
 
 

@@ -25,13 +25,14 @@ _TOWERS = (("vision", "vision_config"), ("visual", "vision_config"), ("audio", "
 def put_known(unpacked: Unpacked, shapes: Mapping[str, tuple[int, ...]]) -> Unpacked:
     """The same with shapes for layers in `unknown` that a class builds from config.json.
 
-    `shapes`: out and in features by stored name. A shape counts where it fills the bytes that are stored; layers that
-    it does not fill stay unknown.
+    `shapes`: out and in features by stored name. Of a layout whose bytes tell the number of elements a shape counts
+    where it fills them; layers that it does not fill stay unknown.
     """
     tensors, unknown = dict(unpacked.checkpoint.tensors), {}
     for stem, layer in unpacked.unknown.items():
         shape = shapes.get(stem)
-        if shape is None or prod(shape) not in _elements(stem, layer):
+        elements = _elements(stem, layer)
+        if shape is None or (elements and prod(shape) not in elements):
             unknown[stem] = layer
             continue
         name = stem + ".weight"

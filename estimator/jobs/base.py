@@ -8,9 +8,8 @@ from typing import Any
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.checkpoint.quantized import Unpacked
 from estimator.errors import LoraSizeError, NoWeightsError, UsageError
-from estimator.jobs.by_config import features_of, second_opinion, with_sized
+from estimator.jobs.by_config import second_opinion
 from estimator.jobs.labels import with_labels
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
@@ -74,9 +73,8 @@ class BaseCache:
 
 def _import_rooms() -> None:
     """What a model with headers is read with, imported while the Hub answers, and the facts' tables of contents."""
-    import estimator.architecture.build
-    import estimator.architecture.dimensions
-    import estimator.checkpoint.index  # noqa: F401
+    import estimator.checkpoint.index
+    import estimator.jobs.headers  # noqa: F401
     from estimator.architecture.facts import line
     from estimator.architecture.from_config import shapes_of
 
@@ -195,48 +193,12 @@ def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:
 
 
 def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
-    from estimator.architecture.build import build
-    from estimator.architecture.dimensions import check_dimensions
     from estimator.checkpoint.index import to_checkpoint
-    from estimator.checkpoint.quantized import unpack
+    from estimator.jobs.headers import tree_of_headers
 
     checkpoint = to_checkpoint(found.files, found.index)
-    unpacked = unpack(config, checkpoint)
-    if unpacked.unknown:
-        tree = _with_unknown_shapes(config, unpacked, task, num_labels)
-    else:
-        tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
-    check_dimensions(tree)
-    tree = with_sized(tree, config, task, num_labels)
-    if any(note.code == "missing_tensors" for note in tree.notes):
-        tree = replace(tree, basis="inferred")
+    tree = tree_of_headers(config, checkpoint, task, num_labels)
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)
-
-
-def _with_unknown_shapes(
-    config: Mapping[str, Any], unpacked: Unpacked, task: str | None, num_labels: int | None
-) -> ModuleTree:
-    """Where packed headers do not tell the layers' features: those of the class, by config.json; the rest inferred.
-
-    Raises NoWeightsError where neither tells them.
-    """
-    from estimator.architecture.build import build
-    from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
-
-    known = put_known(unpacked, features_of(config, unpacked.unknown))
-    inferred = infer_unknown(config, known)
-    if inferred.unknown:
-        what = f"the headers do not tell the features of {next(iter(inferred.unknown))}."
-        way_out = "name the model that was quantised instead"
-        raise NoWeightsError(what, where="--model", way_out=way_out)
-    tree = build(config, inferred.checkpoint, task=task, num_labels=num_labels)
-    if not known.unknown:
-        return tree
-    note = Note(
-        "packed_shapes_inferred",
-        "The headers do not tell the features of 4-bit layers; they were inferred from their size and the width.",
-    )
-    return replace(tree, basis="inferred", notes=(*tree.notes, note))
 
 
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:

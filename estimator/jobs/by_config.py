@@ -10,7 +10,31 @@ from estimator.architecture.module import Module, ModuleTree
 from estimator.errors import LoraSizeError, NoWeightsError
 from estimator.notes import Note
 
+_KEPT = 8
+_made: dict[tuple[Any, ...], tuple[Mapping[str, Any], ModuleTree | LoraSizeError]] = {}
 _LEFT_OPEN = ("unsized_buffers", "missing_tensors")
+
+
+def by_config(config: Mapping[str, Any], task: str | None, num_labels: int | None) -> ModuleTree:
+    """from_config of this very config, made once for a class and so many labels; the last few are kept.
+
+    Raises what from_config raises, the second time as well.
+    """
+    from estimator.architecture.choose import candidates
+    from estimator.architecture.from_config import from_config
+
+    key = (id(config), *candidates(config, task), num_labels)
+    if key not in _made or _made[key][0] is not config:
+        if len(_made) >= _KEPT:
+            _made.pop(next(iter(_made)))
+        try:
+            _made[key] = config, from_config(config, task=task, num_labels=num_labels)
+        except LoraSizeError as error:
+            _made[key] = config, error
+    made = _made[key][1]
+    if isinstance(made, LoraSizeError):
+        raise made
+    return made
 
 
 def second_opinion(
@@ -20,12 +44,10 @@ def second_opinion(
 
     The headers have answered already: a config.json that nothing can be computed from is worth a word, not the answer.
     """
-    from estimator.architecture.from_config import from_config
-
     if tree.basis != "exact":
         return None, ()
     try:
-        other = from_config(config, task=task, num_labels=num_labels)
+        other = by_config(config, task, num_labels)
     except NoWeightsError:
         return None, ()
     except LoraSizeError as error:
@@ -35,11 +57,10 @@ def second_opinion(
 
 def features_of(config: Mapping[str, Any], layers: Collection[str]) -> dict[str, tuple[int, ...]]:
     """Out and in features of layers that config.json's class builds, by stored name, as a quantiser keeps them."""
-    from estimator.architecture.from_config import from_config
     from estimator.architecture.stored_names import run_time_names
 
     try:
-        tree = from_config(config)
+        tree = by_config(config, None, None)
     except LoraSizeError:
         return {}
     weights = {m.name: (m, m.parameters[0].shape) for m in tree.modules if m.kind in ("Linear", "Conv1D")}

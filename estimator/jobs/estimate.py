@@ -129,12 +129,13 @@ def _comparison_bytes(sizes: BaseSizes, load: LoadOptions) -> int | None:
 
 _DTYPE_UNKNOWN = Note(
     "stored_dtype_unknown",
-    "The dtype in which this base is stored is not known without its headers: --online reads them, --dtype says it.",
+    "The dtype in which this base is stored is not known without its headers: --online reads them, --dtype says it. "
+    "What int8 and nf4 leave unquantised is taken to be bfloat16.",
 )
 
 
 def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[BaseSizes, tuple[Note, ...]]:
-    """Without headers and without a dtype in the config, what depends on the stored dtype is not claimed."""
+    """Without headers and without a dtype in the config, the base as this request loads it is not claimed."""
     known = (
         base.checkpoint is not None
         or load.dtype != "auto"
@@ -147,8 +148,4 @@ def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[Base
     if load.base_precision not in ("fp32", "bf16", "fp16"):
         nothing = dict.fromkeys(("dtype", "footprint_bytes", "state_bytes", "weight_bytes", "prepared_footprint_bytes"))
         loaded = replace(loaded, **nothing)
-    whole = {name: size for name, size in sizes.bytes.items() if name in ("fp32", "bf16", "fp16")}
-    footprint = {name: size for name, size in sizes.footprint.items() if name in whole}
-    unknown = dict.fromkeys(name for name in sizes.bytes if name not in whole)
-    honest = replace(sizes, bytes={**whole, **unknown}, footprint={**footprint, **unknown}, loaded=loaded)
-    return honest, (_DTYPE_UNKNOWN,)
+    return replace(sizes, loaded=loaded), (_DTYPE_UNKNOWN,)

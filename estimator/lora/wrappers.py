@@ -7,7 +7,7 @@ ModulesToSaveWrapper, TrainableTokensWrapper (peft/utils/other.py), TrainableTok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.facts import containers
@@ -84,9 +84,10 @@ def _check_module(name: str, node: Node, where: str) -> None:
 def save_modules(root: Node, index: TreeIndex, names: Iterable[str]) -> None:
     """ModulesToSaveWrapper: a copy of each module, which trains, beside the original."""
     packed = _packed(index)
+    as_floats = _packed_as_floats(index) - packed.keys()
 
     def wrap(name: str, node: Node) -> Node:
-        _refuse_packed(name, node, packed)
+        _refuse_packed(name, node, packed, as_floats)
         return _saved(node, deepcopy(node, "saved_modules"))
 
     set_trainable(root, names, SAVED, wrap, "modules_to_save")
@@ -133,12 +134,25 @@ def _packed(index: TreeIndex) -> Mapping[str, str]:
     }
 
 
-def _refuse_packed(name: str, node: Node, packed: Mapping[str, str]) -> None:
+def _packed_as_floats(index: TreeIndex) -> set[str]:
+    """4-bit modules, whatever dtype their bytes are seen as; a tie to another module's weight apart."""
+    layers = index.tree.quantised.items()
+    return {name for name, layer in layers if layer.packed_factor > 1 and f"{name}.weight" not in index.tree.tied}
+
+
+def _refuse_packed(name: str, node: Node, packed: Mapping[str, str], as_floats: Container[str]) -> None:
     """ModulesToSaveWrapper has its copy's parameters require gradients; torch refuses that of integers."""
     inside = [one.module.name for _, one in walk(node) if one.module is not None and one.module.name in packed]
     if inside:
         raise InvalidLoraError(
             f"modules_to_save takes {name}, but {inside[0]} is a {packed[inside[0]]} whose weights are integers.",
+            where="modules_to_save",
+            way_out=f"leave {inside[0]} unquantised (--skip-modules), or adapt it with LoRA",
+        )
+    if inside := [one.module.name for _, one in walk(node) if one.module is not None and one.module.name in as_floats]:
+        raise UnsupportedError(
+            f"modules_to_save takes {name}, and {inside[0]} is packed in a floating storage dtype: PEFT saves its "
+            "state along, and the size of that is not known.",
             where="modules_to_save",
             way_out=f"leave {inside[0]} unquantised (--skip-modules), or adapt it with LoRA",
         )

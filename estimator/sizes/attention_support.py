@@ -1,4 +1,4 @@
-"""The kinds of attention that a model's classes have, and what the eager one keeps.
+"""The kinds of attention that a model's classes have, what the eager one keeps, and whether they can checkpoint.
 
 Where scaled dot product attention is the default and a class has none, transformers (5.23.0, modeling_utils.py,
 get_correct_attn_implementation) takes eager attention without a word.
@@ -16,6 +16,7 @@ class Support(NamedTuple):
     sdpa: bool = True
     flash: bool = True
     narrow_scores: bool = False  # eager attention takes its softmax in the model's own dtype, not in float32
+    checkpointing: bool = True  # gradient_checkpointing_enable() is not refused
 
     def eager_for(self, asked: str) -> bool:
         """Whether eager attention is what is asked for, or what runs in place of a kind that is not there."""
@@ -25,7 +26,7 @@ class Support(NamedTuple):
 def support_of(model_type: object) -> Support:
     """Everything but a narrow softmax where the type is unknown."""
     letters = _facts().get(str(model_type), "")
-    return Support("s" not in letters, "f" not in letters, "n" in letters)
+    return Support("s" not in letters, "f" not in letters, "n" in letters, "c" not in letters)
 
 
 @cache

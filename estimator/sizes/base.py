@@ -11,8 +11,10 @@ from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import quantization_of
 from estimator.dtypes import BITS
+from estimator.errors import UsageError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
+from estimator.sizes.attention_support import support_of
 from estimator.sizes.loading import FLOAT_PRECISIONS, as_loaded, dtypes, load_dtype
 
 QUANTISED = ("int8", "nf4")
@@ -53,6 +55,8 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     floats = {p: _float_bytes(tree, dtype) for p, dtype in FLOAT_PRECISIONS.items()}
     packed = {p: (weight_bytes(model), buffer_bytes(model)) for p, model in at.items()}
     weights, state = weight_bytes(loaded), state_bytes(loaded)
+    if load.prepare_kbit:
+        _check_checkpointing(tree, load)
     model = prepared(loaded) if load.prepare_kbit else loaded
     return BaseSizes(
         parameters=parameters_of(tree),
@@ -147,6 +151,19 @@ def prepared(model: ModuleTree) -> ModuleTree:
             name: layer._replace(parameters=_unpacked_widened(layer)) for name, layer in model.quantised.items()
         },
     )
+
+
+def _check_checkpointing(tree: ModuleTree, load: LoadOptions) -> None:
+    """Raises UsageError where prepare_model_for_kbit_training turns on gradient checkpointing that the class lacks."""
+    quantization = quantization_of(tree.config)
+    scheme = quantization.scheme if quantization is not None and load.base_precision == "stored" else ""
+    asked = load.base_precision in ("int8", "nf4", "fp4") or scheme in LEFT_ALONE or scheme.startswith("bitsandbytes")
+    if asked and not support_of(tree.config.get("model_type")).checkpointing:
+        raise UsageError(
+            f"prepare_model_for_kbit_training turns gradient checkpointing on, which {tree.architecture} lacks.",
+            where="--prepare-kbit",
+            way_out="leave it out: this class trains in 4 and 8 bits as it is loaded, or not at all",
+        )
 
 
 def _widened(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:

@@ -15,6 +15,7 @@ from estimator.sizes.bitsandbytes import quantise
 from estimator.sizes.quantized import keeps_stored_dtype, quantise_as_stored
 
 FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a default dtype
+_CAST = FLOATS | {"F8_E4M3", "F8_E5M2"}  # what from_pretrained casts; 8-bit floats stay where a quantiser keeps them
 FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 DtypeOf = Callable[[str, Parameter], str]
@@ -46,7 +47,8 @@ def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: L
         return FLOAT_PRECISIONS[load.base_precision]
     if load.dtype != "auto":
         return load.dtype
-    return config_dtype(config) or _first_float(checkpoint) or "F32"
+    unknown = "F32" if load.base_precision == "stored" else "BF16"  # what nearly every model is stored in
+    return config_dtype(config) or _first_float(checkpoint) or unknown
 
 
 def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, str] | None = None) -> DtypeOf:
@@ -61,7 +63,7 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, str] | None = None
     kept = re.compile("|".join(pattern.replace("*", ".*") for pattern in patterns)) if patterns else None
 
     def dtype_of(name: str, parameter: Parameter) -> str:
-        if parameter.fixed or parameter.dtype not in FLOATS:
+        if parameter.fixed or parameter.dtype not in _CAST:
             return parameter.dtype
         if stored is not None and "weight" in name and parameter.persistent:
             return stored.get(name, parameter.dtype)

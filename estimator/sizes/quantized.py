@@ -38,6 +38,8 @@ def quantise_as_stored(tree: ModuleTree, dtype: str) -> ModuleTree:
     if quantization is None:
         return tree
     layers = SCHEMES.get(quantization.scheme)
+    if any(note.code == "unknown_packing" for note in tree.notes):
+        return tree
     if layers is None:
         return replace(tree, notes=(*tree.notes, _unknown(quantization.scheme)))
     tree = replace(tree, modules=tuple(_upright(module) for module in tree.modules))
@@ -122,8 +124,10 @@ SCHEMES: Mapping[str, Layers] = {
     "mlx": mlx_layers,
 }
 
+_GPTQ = Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers.")
 CAUTIONS: Mapping[str, Note] = {
-    "gptq": Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers."),
+    "gptq": _GPTQ,
+    "auto-round": _GPTQ,
     "awq": Note("kernel_dependent", "The footprint is that of the packed tensors; kernels hold buffers beside them."),
     "fp8": Note(
         "gpu_needed",

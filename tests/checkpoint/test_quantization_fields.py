@@ -23,6 +23,7 @@ from estimator.request import patterns
             id="a group without weights",
         ),
         pytest.param({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4}}}, id="HQQ"),
+        pytest.param({"quant_method": "exl2", "bits": 4.65}, id="a quantiser of which no field is read"),
     ],
 )
 def test_what_quantisers_write(fields: dict[str, object]) -> None:
@@ -70,7 +71,7 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
 )
 def test_what_no_quantiser_reads(fields: dict[str, object], words: str) -> None:
     with pytest.raises(MalformedConfigError) as refused:
-        quantization_of({"quantization_config": {"quant_method": "any", **fields}})
+        quantization_of({"quantization_config": {"quant_method": "gptq", **fields}})
     assert words in refused.value.what
     assert "quantization_config" in refused.value.what
 

@@ -270,3 +270,11 @@ def test_a_packed_head_that_would_be_saved_along_is_not_weighed():
         adapt(four, config)
     assert adapt(four, config, save_embedding_layers="no").trainable_parameters == 8 * (ROWS + WIDTH)
     assert adapt(four, from_mapping({"target_modules": ["q_proj", "embed_tokens"]})).save_error is None
+
+
+@pytest.mark.parametrize("storage", ["BF16", "F16"])
+def test_a_head_in_4_bits_of_a_floating_storage_is_not_weighed(storage):
+    """PEFT saves its copy with the quantisation state; of integers it refuses to make one at all."""
+    four = quantise(TREE, LoadOptions(base_precision="nf4", quant_storage=storage, skip_modules=()))
+    with pytest.raises(UnsupportedError, match="floating storage"):
+        adapt(four, from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}))

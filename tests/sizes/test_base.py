@@ -56,6 +56,14 @@ def test_bytes_and_footprint(precision, weights, state):
     assert sizes.loaded.state_bytes == state
 
 
+def test_a_class_without_gradient_checkpointing_is_not_prepared():
+    """prepare_model_for_kbit_training of PEFT 0.21.2 on ALBERT in 4 bits: a ValueError of transformers."""
+    albert = tree(config={"dtype": "bfloat16", "model_type": "albert"})
+    with pytest.raises(UsageError, match="gradient checkpointing"):
+        base_sizes(albert, None, LoadOptions(base_precision="nf4", prepare_kbit=True))
+    assert base_sizes(albert, None, LoadOptions(prepare_kbit=True)).loaded.prepared_footprint_bytes is not None
+
+
 @pytest.mark.parametrize(
     ("load", "added"),
     [

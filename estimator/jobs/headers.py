@@ -1,0 +1,121 @@
+"""The modules of a base whose headers are read, whatever quantiser packed the weights in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from estimator.architecture.build import build
+from estimator.architecture.dimensions import check_dimensions
+from estimator.architecture.module import Module, ModuleTree
+from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.quantized import Unpacked, quantization_of, unpack
+from estimator.checkpoint.unknown_packing import packed_otherwise
+from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
+from estimator.errors import LoraSizeError, NoWeightsError
+from estimator.jobs.by_config import by_config, features_of, with_sized
+from estimator.notes import Note
+from estimator.sizes.quantized import SCHEMES
+
+
+def tree_of_headers(
+    config: Mapping[str, Any], checkpoint: Checkpoint, task: str | None, num_labels: int | None
+) -> ModuleTree:
+    """Raises NoWeightsError where the features of packed layers can be told from neither headers nor config.json."""
+    unpacked = unpack(config, checkpoint)
+    odd = packed_otherwise(config, unpacked.checkpoint)
+    if odd is not None:
+        return _of_config(config, odd, task, num_labels)
+    if unpacked.unknown:
+        tree = _with_unknown_shapes(config, unpacked, task, num_labels)
+    else:
+        tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
+    check_dimensions(tree)
+    quantized = quantization_of(config)
+    incomplete = any(note.code == "missing_tensors" for note in tree.notes)
+    tree = with_sized(tree, config, task, num_labels)
+    if quantized is None or tree.basis != "exact":
+        return replace(tree, basis="inferred") if any(n.code == "missing_tensors" for n in tree.notes) else tree
+    if incomplete:
+        return replace(tree, basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
+    if quantized.scheme not in SCHEMES:
+        return replace(tree, basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
+    return _without_unbuilt_biases(tree, config, task, num_labels)
+
+
+def _of_config(config: Mapping[str, Any], odd: str, task: str | None, num_labels: int | None) -> ModuleTree:
+    """Of weights that nobody here can unpack config.json alone tells the shapes. `odd`: one of their names."""
+    quantization = quantization_of(config)
+    how = f"by {quantization.scheme!r}" if quantization else "though config.json names no quantiser"
+    try:
+        tree = by_config(config, task, num_labels)
+    except LoraSizeError as error:
+        what = f"{odd} is packed {how}, in a layout that is not known, and its shape does not follow from config.json."
+        way_out = "name the model that was quantised instead"
+        raise NoWeightsError(what, where="--model", way_out=way_out) from error
+    message = (
+        f"Weights are packed {how}, in a layout that is not known ({odd}): the shapes are those of config.json, "
+        "the bytes in memory those of the plain model, and PEFT may refuse layers that are counted here."
+    )
+    return replace(tree, basis="inferred", notes=(*tree.notes, Note("unknown_packing", message)))
+
+
+def _other_layout(scheme: str) -> Note:
+    return Note(
+        "other_layout",
+        f"Weights of {scheme} are stored in a layout that is not known: the features of these layers are those that "
+        "config.json gives, and the bytes in memory are those of the usual layout.",
+    )
+
+
+def _with_unknown_shapes(
+    config: Mapping[str, Any], unpacked: Unpacked, task: str | None, num_labels: int | None
+) -> ModuleTree:
+    """Where packed headers do not tell the layers' features: those of the class, by config.json; the rest inferred.
+
+    Raises NoWeightsError where neither tells them.
+    """
+    known = put_known(unpacked, features_of(config, unpacked.unknown))
+    inferred = infer_unknown(config, known)
+    if inferred.unknown:
+        what = f"the headers do not tell the features of {next(iter(inferred.unknown))}."
+        way_out = "name the model that was quantised instead"
+        raise NoWeightsError(what, where="--model", way_out=way_out)
+    tree = build(config, inferred.checkpoint, task=task, num_labels=num_labels)
+    if not known.unknown:
+        return tree
+    note = Note(
+        "packed_shapes_inferred",
+        "The headers do not tell the features of 4-bit layers; they were inferred from their size and the width.",
+    )
+    return replace(tree, basis="inferred", notes=(*tree.notes, note))
+
+
+def _without_unbuilt_biases(
+    tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None
+) -> ModuleTree:
+    """The tree without biases that the class does not build: AutoGPTQ gave one of zeros to every layer that it packed.
+
+    from_pretrained drops them, as every tensor that the class has no place for.
+    """
+    with_bias = {module.name for module in tree.modules if _has_bias(module)}
+    if not with_bias:
+        return tree
+    try:
+        built = by_config(config, task, num_labels)
+    except LoraSizeError:
+        return tree
+    odd = with_bias & {module.name for module in built.modules if module.kind == "Linear" and not _has_bias(module)}
+    if not odd:
+        return tree
+    message = f"{len(odd)} biases are stored that {tree.architecture} does not build: from_pretrained drops them."
+    modules = tuple(
+        m._replace(parameters=tuple(p for p in m.parameters if p.name != "bias")) if m.name in odd else m
+        for m in tree.modules
+    )
+    return replace(tree, modules=modules, notes=(*tree.notes, Note("biases_dropped", message)))
+
+
+def _has_bias(module: Module) -> bool:
+    return module.kind == "Linear" and any(parameter.name == "bias" for parameter in module.parameters)

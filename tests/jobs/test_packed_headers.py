@@ -1,0 +1,140 @@
+"""Checkpoints whose weights are packed: features, parameters and what is said of them, by hand from a tiny Llama."""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+
+import pytest
+
+from estimator.dtypes import BITS
+from estimator.errors import NoWeightsError
+from estimator.jobs.estimate import estimate
+from estimator.request.request import Request
+
+WIDTH, INNER, KEYS, ROWS, RANK = 128, 256, 64, 320, 8
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": INNER,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": ROWS,
+    "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+}  # fmt: skip
+LAYER = "model.layers.0."
+LINEARS = {
+    "self_attn.q_proj": (WIDTH, WIDTH), "self_attn.k_proj": (KEYS, WIDTH), "self_attn.v_proj": (KEYS, WIDTH),
+    "self_attn.o_proj": (WIDTH, WIDTH), "mlp.gate_proj": (INNER, WIDTH), "mlp.up_proj": (INNER, WIDTH),
+    "mlp.down_proj": (WIDTH, INNER),
+}  # fmt: skip
+PLAIN = {
+    "model.embed_tokens.weight": (ROWS, WIDTH), "model.norm.weight": (WIDTH,), "lm_head.weight": (ROWS, WIDTH),
+    LAYER + "input_layernorm.weight": (WIDTH,), LAYER + "post_attention_layernorm.weight": (WIDTH,),
+}  # fmt: skip
+PARAMETERS = sum(map(prod, (*PLAIN.values(), *LINEARS.values())))
+ADAPTER = RANK * (WIDTH + WIDTH + INNER + WIDTH)
+AS_PLAIN = 2 * PARAMETERS + 2 * 4 * 16  # bytes in bfloat16, and two buffers of rotary frequencies
+
+
+def gptq(out, into):
+    return {".qweight": ("I32", into // 8, out), ".qzeros": ("I32", into // 32, out // 8),
+            ".scales": ("F16", into // 32, out)}  # fmt: skip
+
+
+def awq_fast(out, into):
+    return {".qweight": ("I16", out // 4, into), ".scales": ("F16", 8, out), ".qzeros": ("F16", 8, out)}
+
+
+def hqq(out, into):
+    return {".W_q": ("U8", out * into // 128, 64), ".scale": ("F16", out * into // 64, 1),
+            ".zero": ("F16", out * into // 64, 1), ".shape": ("I64", 2)}  # fmt: skip
+
+
+def nvfp4(out, into):
+    return {
+        ".weight": ("U8", out, into // 2),
+        ".weight_scale": ("F8_E4M3", out, into // 16),
+        ".weight_scale_2": ("F32",),
+    }
+
+
+def bnb(out, into):
+    return {".weight": ("U8", out * into // 2, 1), ".weight.absmax": ("F32", out * into // 64)}
+
+
+def sparse_fp8(out, into):
+    return {".compressed": ("F8_E4M3", out, into // 2), ".bitmask": ("U8", out, into // 8),
+            ".weight_scale": ("BF16", out, 1)}  # fmt: skip
+
+
+def quark(out, into):
+    return {".weight": ("I32", into, out // 8), ".weight_scale": ("F16", into // 32, out)}
+
+
+def spqr(out, into):
+    return {".dense_weights": ("I64", out * into // 16), ".row_offsets": ("I32", out + 1)}
+
+
+def fp8(out, into):
+    return {".weight": ("F8_E4M3", out, into), ".weight_scale_inv": ("F32", out // 64, into // 64)}
+
+
+def with_biases(out, into):
+    return gptq(out, into) | {".bias": ("F16", out)}
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv_fast"}
+HQQ = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}}
+SPARSE = {
+    "quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
+    "config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "pack", "basis", "codes"),
+    [
+        pytest.param(GPTQ, gptq, "exact", {"kernel_dependent"}, id="GPTQ"),
+        pytest.param(GPTQ, with_biases, "exact", {"kernel_dependent", "biases_dropped"}, id="AutoGPTQ's zero biases"),
+        pytest.param(None, gptq, "inferred", {"unknown_packing"}, id="GPTQ that config.json does not name"),
+        pytest.param(AWQ, awq_fast, "exact", {"kernel_dependent"}, id="AWQ, sixteen bits to a word"),
+        pytest.param(HQQ, hqq, "exact", {"not_loadable"}, id="HQQ has its features from config.json"),
+        pytest.param(None, bnb, "inferred", {"unknown_packing"}, id="bitsandbytes that config.json does not name"),
+        pytest.param(None, nvfp4, "inferred", {"unknown_packing"}, id="ModelOpt's config in a file of its own"),
+        pytest.param(
+            {"quant_method": "modelopt"}, nvfp4, "inferred", {"unknown_quantisation"}, id="ModelOpt, which nobody loads"
+        ),
+        pytest.param(SPARSE, sparse_fp8, "inferred", {"unknown_packing"}, id="every other weight left out"),
+        pytest.param({"quant_method": "quark"}, quark, "inferred", {"unknown_packing"}, id="Quark"),
+        pytest.param({"quant_method": "spqr"}, spqr, "inferred", {"unknown_packing"}, id="SpQR"),
+        pytest.param({"quant_method": "exl2", "bits": 4.65}, quark, "inferred", {"unknown_packing"}, id="a broken bit"),
+        pytest.param(None, fp8, "exact", {"unused_tensors"}, id="scales that nobody reads"),
+    ],
+)
+def test_packed(fields, pack, basis, codes, tmp_path):
+    write(tmp_path, fields, pack, CONFIG)
+    answer = estimate(Request(model=str(tmp_path), lora={"r": RANK, "target_modules": ["q_proj", "down_proj"]}))
+    assert (answer.base.parameters, answer.adaptation.trainable_parameters) == (PARAMETERS, ADAPTER)
+    assert (answer.tree.basis, {note.code for note in answer.notes}) == (basis, codes)
+    if fields is None:
+        assert answer.base.loaded.footprint_bytes == AS_PLAIN
+
+
+def test_a_packing_that_nobody_knows_on_a_class_that_nobody_knows(tmp_path):
+    write(tmp_path, {"quant_method": "quark"}, quark, {"architectures": ["NovelForCausalLM"], "model_type": "novel"})
+    with pytest.raises(NoWeightsError, match=r"q_proj.weight is packed by 'quark'|weight is packed by 'quark'"):
+        estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
+
+
+def write(folder, fields, pack, config):
+    tensors = {name: ("BF16", *shape) for name, shape in PLAIN.items()}
+    for name, (out, into) in LINEARS.items():
+        tensors |= {f"{LAYER}{name}{part}": kind for part, kind in pack(out, into).items()}
+    at, header = 0, {}
+    for name, (dtype, *shape) in tensors.items():
+        end = at + prod(shape) * BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    said = {} if fields is None else {"quantization_config": fields}
+    (folder / "config.json").write_text(json.dumps({**config, **said}))
