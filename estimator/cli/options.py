@@ -9,9 +9,9 @@ import click
 from click.core import ParameterSource
 
 from estimator.request.load_options import PRECISIONS
+from estimator.request.lora_config import TASK_TYPES
 
 FORMATS = ("table", "json", "markdown", "csv")
-TASKS = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 _STORAGE = ("uint8", "int8", "bf16", "fp16", "fp32", "bfloat16", "float16", "float32")
 _DTYPES = ("bf16", "fp16", "fp32")
 
@@ -42,7 +42,7 @@ LORA = (
     click.option("--target-parameters", metavar="NAMES", help="Parameters to adapt, such as mlp.experts.gate_up_proj."),
     click.option("--trainable-tokens", metavar="IDS", help="Embedding rows to train: 0,1,2 or embed_tokens=0,1."),
     click.option("-c", "--config", type=click.Path(), help="An adapter_config.json or a trainer's config file."),
-    click.option("--task", type=click.Choice(TASKS, case_sensitive=False), help="PEFT's task_type."),
+    click.option("--task", type=click.Choice(TASK_TYPES, case_sensitive=False), help="PEFT's task_type."),
     click.option("--num-labels", type=click.IntRange(1, 10_000_000), help="Labels of the fresh head."),
     click.option("--vocab-size", type=click.IntRange(1, 2**31), help="Rows of the embedding after resizing."),
     click.option("--tokenizer", metavar="PATH|ID", help="Count those rows from a tokenizer's files."),

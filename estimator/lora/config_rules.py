@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.errors import InvalidLoraError, UnsupportedError
-from estimator.request.lora_config import LoraConfig
-
-TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+from estimator.request.lora_config import TASK_TYPES, LoraConfig
 
 
 def check_config(config: LoraConfig) -> None:

@@ -1,7 +1,8 @@
 """Values of init_lora_weights that refuse, or that change the matrices' shapes.
 
 peft 0.21.2, peft/tuners/lora/layer.py: pissa_init, olora_init, orthogonal_init, mica_init, loftq_init,
-reset_lora_parameters. CorDA, EVA and LoRA-GA read prepared data first; their matrices are of the usual shapes.
+reset_lora_parameters. CorDA, EVA and LoRA-GA read prepared data first; their matrices are of the usual shapes, but
+for a LoRA-GA whose 2 r is above a side of the weight.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def check_initialisation(
         _check_linear(init, rank, min(in_features, out_features), dtype)
     elif kind == "Embedding":
         if init.lower() == "mica":
-            _check_mica(rank, min(in_features, out_features))
+            _check_rank(init, rank, min(in_features, out_features))
         if init == "loftq":
             raise _refused(init, "does not work for Embedding layers")
     elif init.lower() != "gaussian" and init != "lora_ga":
@@ -33,12 +34,12 @@ def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
     known = init.startswith(("pissa", "corda")) or name in ("olora", "mica", "gaussian")
     if not known and init not in ("loftq", "eva", "orthogonal", "lora_ga"):
         raise _refused(init, "is no initialisation that PEFT knows")
-    if (init.startswith("pissa") or name in ("olora", "mica")) and dtype not in _SVD_DTYPES:
+    if (init.startswith(("pissa", "corda")) or name in ("olora", "mica")) and dtype not in _SVD_DTYPES:
         raise _refused(init, f"needs a base in float32, float16 or bfloat16, not {dtype}")
     if init.startswith("pissa") and init != "pissa":
         _check_pissa_iterations(init)
-    if name == "mica":
-        _check_mica(rank, smaller)
+    if name == "mica" or init.startswith("corda"):  # crop_corda_eigens finds no more directions than the weight has
+        _check_rank(init, rank, smaller)
     if init == "orthogonal" and not dtype.startswith(("F", "BF")):
         raise _refused(init, f"needs a base in floating point, not {dtype}")
     if init == "orthogonal" and rank % 2:
@@ -59,9 +60,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _check_mica(rank: int, smaller: int) -> None:
+def _check_rank(init: str, rank: int, smaller: int) -> None:
     if rank > smaller:
-        raise _refused("mica", f"needs r <= min(in, out), and r = {rank} is above {smaller}")
+        raise _refused(init, f"needs r <= min(in, out), and r = {rank} is above {smaller}")
 
 
 def _refused(init: str, why: str) -> InvalidLoraError:

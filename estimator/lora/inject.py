@@ -5,11 +5,11 @@ peft 0.21.2, peft/tuners/tuners_utils.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from estimator.architecture.module import Module
-from estimator.errors import InvalidLoraError
+from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.config_rules import adalora_fields, check_names, check_rank
 from estimator.lora.facts import default_targets, generates
 from estimator.lora.index import TreeIndex
@@ -202,11 +202,11 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
         module = index.modules[name]
         weight, scheme = loaded(index, name)
         if adalora:
-            layers += svd_layers(module, chosen[name], weight)
+            layers += svd_layers(module, chosen[name], weight, scheme)
             continue
         layers += lora_layers(module, chosen[name], settings, weight, scheme)
         if module.kind == "MultiheadAttention":
-            layers += _attention_output(index, module, chosen[name], settings)
+            layers += _attention_output(index, module, chosen[name], settings, chosen)
     return layers
 
 
@@ -228,8 +228,17 @@ def _unmatched_patterns(config: LoraConfig, names: Sequence[str], parameters: Se
     return tuple(found)
 
 
-def _attention_output(index: TreeIndex, module: Module, rank: int, settings: Settings) -> list[LoraLayer]:
+def _attention_output(
+    index: TreeIndex, module: Module, rank: int, settings: Settings, names: Collection[str]
+) -> list[LoraLayer]:
     """MultiheadAttention's out_proj is wrapped with it."""
     output = index.modules[f"{module.name}.out_proj"]
+    if output.name in names:
+        raise UnsupportedError(
+            f"{module.name} is a MultiheadAttention and wraps its out_proj, which is targeted as well: PEFT gives it a "
+            "second layer that never acts, and saves it with a base weight. Such files are not counted.",
+            where="target_modules",
+            way_out=f"leave {output.name} out, or {module.name}",
+        )
     layers = lora_layers(output, rank, settings, weight_of(index, output), None)
     return [layer._replace(name=f"{module.name}.base_layer.out_proj") for layer in layers]

@@ -91,20 +91,21 @@ def excluded_among(names: Sequence[str], config: LoraConfig) -> set[str]:
         excluded.update(name for name in names if not suffixes.isdisjoint(suffixes_of(name)))
     plain = {part for part in config.modules_to_save or () if is_plain(part)}
     excluded.update(name for name in names if not plain.isdisjoint(name.split(".")))
-    patterns = [_part_pattern(part) for part in dict.fromkeys(config.modules_to_save or ()) if not is_plain(part)]
+    patterns = [part_pattern(part) for part in dict.fromkeys(config.modules_to_save or ()) if not is_plain(part)]
     if patterns:
         excluded.update(*matching(patterns, names, where="modules_to_save"))
     return excluded
 
 
-def _part_pattern(part: str) -> Pattern:
+def part_pattern(part: str) -> Pattern:
+    """What has it among its dotted parts: PEFT's own pattern for names in modules_to_save."""
     return Pattern(rf"(^|.*\.){part}($|\..*)", part)
 
 
 def names_with_parts(index: TreeIndex, parts: Sequence[str]) -> list[list[str]]:
     """For each part the names that have it among their parts: PEFT's `(^|.*\\.)part($|\\..*)`."""
     distinct = list(dict.fromkeys(parts))
-    patterns = [_part_pattern(part) for part in distinct if not is_plain(part)]
+    patterns = [part_pattern(part) for part in distinct if not is_plain(part)]
     found = matching(patterns, tuple(index.modules), where="modules_to_save") if patterns else []
     return [*(index.with_part(part) for part in distinct if is_plain(part)), *found]
 

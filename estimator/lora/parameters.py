@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from estimator.architecture.module import Module, Parameter
 from estimator.errors import InvalidLoraError
 from estimator.lora.config_rules import check_alpha, check_rank
-from estimator.lora.index import TreeIndex
+from estimator.lora.index import TreeIndex, suffixes_of
 from estimator.lora.layers import LoraLayer, Settings, lora_layers, parameter_layer
 from estimator.lora.loaded import loaded, weight_of
 from estimator.lora.match import alphas, ranks
@@ -34,14 +34,9 @@ def targeted_parameters(index: TreeIndex, config: LoraConfig) -> list[Targeted]:
             continue
         for parameter in module.parameters:
             key = f"{module.name}.{parameter.name}"
-            if any(suffix in names for suffix in _ends(key)):
+            if any(suffix in names for suffix in suffixes_of(key)):
                 found.append((key, module, parameter))
     return found
-
-
-def _ends(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[place:]) for place in range(len(parts))]
 
 
 def parameter_layers(

@@ -8,7 +8,7 @@ from math import prod
 from estimator.dtypes import BITS
 from estimator.lora.closest import closest, last_parts, listed
 from estimator.lora.experts import expert_notes
-from estimator.lora.index import TreeIndex
+from estimator.lora.index import TreeIndex, suffixes_of
 from estimator.lora.inject import Injection, Prepared
 from estimator.lora.match import EMBEDDING_LAYER_NAMES, excluded_modules, layer_numbers
 from estimator.lora.tensors import SavedTensor
@@ -17,7 +17,11 @@ from estimator.request.lora_config import LoraConfig
 
 _SHOWN = 12
 _CHECKED = 1_000  # names of a list that are looked up one by one
-_PREPARED = {"corda": "preprocess_corda", "eva": "initialize_lora_eva_weights", "lora_ga": "preprocess_loraga"}
+_PREPARED = {
+    "corda": "preprocess_corda with data",
+    "eva": "initialize_lora_eva_weights with data, which may move ranks",
+    "lora_ga": "preprocess_loraga with data; it fails on a quantised base, and where 2 r is above a side of the weight",
+}
 
 
 def remarks(
@@ -70,17 +74,12 @@ def _near(index: TreeIndex, names: Sequence[str]) -> str:
 def _unmatched_parameters(asked: LoraConfig, injection: Injection) -> list[Note]:
     if not asked.target_parameters:
         return []
-    ends = {end for key in injection.parameters for end in _ends(key)}
+    ends = {end for key in injection.parameters for end in suffixes_of(key)}
     missing = [name for name in dict.fromkeys(asked.target_parameters) if name not in ends]
     if not missing:
         return []
     message = f"Names in target_parameters that match no parameter: {listed(missing, _SHOWN)}."
     return [Note("parameters_not_found", message)]
-
-
-def _ends(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[place:]) for place in range(len(parts))]
 
 
 def _unmatched_saves(asked: LoraConfig, request: Prepared) -> list[Note]:
@@ -161,12 +160,7 @@ def _initialisation(asked: LoraConfig) -> list[Note]:
     first = next((step for name, step in _PREPARED.items() if str(asked.init_lora_weights).startswith(name)), None)
     if first is None:
         return []
-    return [
-        Note(
-            "init_needs_data",
-            f"init_lora_weights={asked.init_lora_weights} needs {first} with data; EVA may then move ranks.",
-        )
-    ]
+    return [Note("init_needs_data", f"init_lora_weights={asked.init_lora_weights} needs {first}.")]
 
 
 def _qalora(asked: LoraConfig, request: Prepared, injection: Injection) -> list[Note]:

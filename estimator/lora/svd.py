@@ -14,17 +14,19 @@ from estimator.lora.runtime import ADAPTER
 from estimator.lora.tensors import PREFIX, SavedTensor
 from estimator.lora.weights import Weight
 
+_NO_LINEAR = frozenset({"awq", "eetq", "hqq", "aqlm"})  # schemes whose layers are no torch.nn.Linear
 
-def svd_layers(module: Module, rank: int, weight: Parameter | None) -> list[LoraLayer]:
-    """Raises UnsupportedModuleError for what is no Linear, Conv1D or Conv2d, InvalidLoraError for a negative rank,
-    UnsupportedError where the module's shape is not known.
+
+def svd_layers(module: Module, rank: int, weight: Parameter | None, scheme: str | None) -> list[LoraLayer]:
+    """Raises UnsupportedModuleError for what is no Linear, Conv1D or Conv2d or is packed as PEFT has no
+    class for, InvalidLoraError for a negative rank, UnsupportedError where the module's shape is not known.
     """
-    wrapped = module.kind in ("Linear", "Conv1D", "Conv2d")
+    wrapped = module.kind in ("Linear", "Conv1D", "Conv2d") and scheme not in _NO_LINEAR
     if wrapped:
         check_shape_is_known(module, weight)
     if not wrapped or weight is None:
         raise UnsupportedModuleError(
-            f"{module.name} is a {module.cls}, which AdaLoRA cannot wrap.",
+            f"{module.name} is a {module.cls}{f' in {scheme}' if scheme else ''}, which AdaLoRA cannot wrap.",
             where="target_modules",
             way_out="target Linear, Conv1D or Conv2d modules",
         )

@@ -6,7 +6,6 @@ cast_adapter_dtype (peft/tuners/tuners_utils.py).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -72,6 +71,6 @@ def embeddings_are_targeted(index: TreeIndex, config: LoraConfig) -> bool:
     """By name alone: embed_tokens and lm_head."""
     targets = config.target_modules
     if isinstance(targets, str) and targets != INCLUDE_LINEAR_LAYERS_SHORTHAND:
-        names = [name for name in index.modules if re.match(r"(.*\.)?(embed_tokens|lm_head)$", name)]
+        names = [name for name in index.modules if name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES]
         return bool(fullmatching(targets, names, where="target_modules"))
     return bool(targets) and any(name in targets for name in EMBEDDING_LAYER_NAMES)

@@ -15,10 +15,10 @@ from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 from estimator.lora.input_embedding import input_embedding
-from estimator.lora.match import EMBEDDING_LAYER_NAMES
+from estimator.lora.match import EMBEDDING_LAYER_NAMES, part_pattern
 from estimator.lora.runtime import Node, leaves, state_dict
 from estimator.request.lora_config import LoraConfig
-from estimator.request.patterns import Pattern, fullmatching, is_plain, matching
+from estimator.request.patterns import fullmatching, is_plain, matching
 
 NO_EMBEDDING = "get_input_embeddings() of this class ends in NotImplementedError"
 
@@ -113,7 +113,7 @@ def _without_tied(names: list[str], tied: Iterable[str]) -> list[str]:
     for key in tied:
         first = next((name for name in names if is_plain(name) and name in key.split(".")), None)
         patterns = [name for name in names if not is_plain(name)]
-        whole = [Pattern(rf"(^|.*\.){name}($|\..*)", name) for name in patterns]
+        whole = [part_pattern(name) for name in patterns]
         said = [
             name for name, taken in zip(patterns, matching(whole, [key], where="modules_to_save"), strict=True) if taken
         ]

@@ -9,6 +9,8 @@ from typing import Any
 
 from estimator.errors import InvalidLoraError
 
+TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraConfig:

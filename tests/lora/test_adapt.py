@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
-from estimator.architecture.module import Module, Parameter
+from estimator.architecture.module import Module, Parameter, QuantisedLayer
 from estimator.errors import (
     InvalidLoraError,
     NoTargetModulesError,
@@ -18,7 +19,7 @@ from estimator.lora.adapt import adapt
 from estimator.request.load_options import LoadOptions
 from estimator.request.lora_config import from_mapping
 from estimator.sizes.bitsandbytes import quantise
-from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, linear
+from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, linear, model
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_trainable_parameters(config, parameters):
         pytest.param({"target_modules": ["layers"]}, UnsupportedModuleError, id="a container"),
         pytest.param({"target_modules": ["norm"]}, UnsupportedModuleError, id="a norm"),
         pytest.param({"r": 0}, InvalidLoraError, id="no rank"),
+        pytest.param({"init_lora_weights": "corda", "r": 17}, InvalidLoraError, id="CorDA finds 16 directions in v_proj"),
         pytest.param({"r": 10**30}, InvalidLoraError, id="a rank no matrix can have"),
         pytest.param({"target_modules": ".*q", "layers_to_transform": [0]}, InvalidLoraError, id="layers of an expression"),
         pytest.param({"layers_pattern": "layers"}, InvalidLoraError, id="a pattern without layers"),
@@ -98,6 +100,38 @@ def test_the_rank_of_a_head_that_is_tied(init, heads_rank):
     config = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True, "r": 2, "rank_pattern": {"lm_head": 5}}
     found = {t.name: t.shape for t in adapt(TIED, from_mapping({**config, "init_lora_weights": init})).tensors}
     assert found["base_model.model.lm_head.lora_A.weight"] == (heads_rank, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "refused"),
+    [("gptq", False), ("fp8", False), ("awq", True), ("eetq", True), ("hqq", True), ("aqlm", True)],
+)
+def test_adalora_on_packed_layers(scheme, refused):
+    """AdaLoraModel._create_new_module has classes of its own for bitsandbytes and GPTQ, else torch.nn.Linear."""
+    packed = QuantisedLayer(scheme, "Packed", (Parameter("weight", (9, 9), "U8"),))
+    base = replace(TREE, quantised={"model.layers.0.q_proj": packed})
+    config = from_mapping({"peft_type": "ADALORA", "total_step": 9, "target_modules": ["q_proj"]})
+    with pytest.raises(UnsupportedModuleError, match=scheme) if refused else nullcontext():
+        adapt(base, config)
+
+
+ATTENTION = model(
+    Module("model.layers.0", "Layer", "other"),
+    Module(
+        "model.layers.0.attention",
+        "MultiheadAttention",
+        "MultiheadAttention",
+        (Parameter("in_proj_weight", (3 * WIDTH, WIDTH), "F32"),),
+    ),
+    linear("model.layers.0.attention.out_proj", WIDTH, WIDTH, bias=True),
+)
+
+
+@pytest.mark.parametrize("targets", [["attention", "out_proj"], ".*attention.*"])
+def test_attention_and_the_output_that_it_wraps_are_not_both_counted(targets):
+    assert adapt(ATTENTION, from_mapping({"target_modules": ["attention"]})).trainable_parameters
+    with pytest.raises(UnsupportedError, match="out_proj"):
+        adapt(ATTENTION, from_mapping({"target_modules": targets}))
 
 
 @pytest.mark.parametrize("config", [{}, {"peft_type": "ADALORA", "total_step": 9}], ids=["LoRA", "AdaLoRA"])

@@ -23,6 +23,7 @@ CONFIGS = [
     pytest.param({"monteclora_config": {}}, id="MonteCLoRA is passed over"),
     pytest.param({"init_lora_weights": "mica"}, id="MiCA wants floats"),
     pytest.param({"init_lora_weights": "pissa"}, id="PiSSA wants floats"),
+    pytest.param({"init_lora_weights": "corda"}, id="CorDA wants floats"),
     pytest.param({"init_lora_weights": "olora"}, id="OLoRA dequantises"),
     pytest.param({"init_lora_weights": "orthogonal"}, id="orthogonal matrices want floats"),
     pytest.param({"arrow_config": {}}, id="Arrow crashes"),

@@ -23,13 +23,15 @@ def differences(
         answer = estimate(Request(model=folder, lora=lora, **options), bases=bases)
     except LoraSizeError as error:
         said = f"{error.code}: {error.what}"
-        honest = error.code == "unsupported" and (options.get("vocab_size") is not None or error.where == "--model")
+        honest = error.code == "unsupported" and (
+            options.get("vocab_size") is not None or error.where in ("--model", "target_modules")
+        )
         if real.stage in ("save", "done") and not honest:
             return [f"PEFT trains {real.trainable:,} parameters, refused with {said}"]
         return [] if error.code in REFUSALS or honest else [f"PEFT refuses ({real.error[:200]}), answered {said}"]
     adaptation = answer.adaptation
-    if answer.tree.basis == "inferred":  # says itself that it may be wrong
-        return []
+    if answer.tree.basis != "exact":
+        return [f"the basis is {answer.tree.basis}"]
     if real.stage not in ("save", "done"):
         return [
             f"PEFT refuses in {real.stage} ({real.error[:300]}), got {adaptation.trainable_parameters:,} parameters"

@@ -1,4 +1,4 @@
-"""Tiny models of ten families, every width another number so that a mixed-up shape shows."""
+"""Tiny models of many families, every width another number so that a mixed-up shape shows."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
         {"text_config": {**_TEXT, "num_attention_heads": 4, "max_position_embeddings": 21, "projection_dim": 30},
          "vision_config": {**_VISION, "projection_dim": 30}, "projection_dim": 30},
     ),
+    "siglip": (("SiglipVisionModel",), "SiglipVisionConfig", _VISION),
     "wav2vec2": (
         ("Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification", "Wav2Vec2ForPreTraining"),
         "Wav2Vec2Config",
