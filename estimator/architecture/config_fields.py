@@ -123,7 +123,7 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for path in facts.get("unknown", ()):
         if get(config, path) not in (MISSING, None):
             raise Unfit(f"what {path} decides is not known")
-    read = {*facts["rules"], *facts["seen"]}
+    read = _fields_of(facts)
     for path, said in config.items():
         if path.endswith("_config_dict") and isinstance(said, Mapping):
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
@@ -139,7 +139,7 @@ def without_overrides(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Ma
     transformers 5.23.0, integrations/heterogeneity: Gemma 4 makes `per_layer_config` of `global_head_dim` and its kin,
     and saves it in their place. Raises Unfit where layers differ in a field that no such field stands for.
     """
-    read = {*facts["rules"], *facts["seen"]}
+    read = _fields_of(facts)
     for section in ("", *(key for key, value in config.items() if isinstance(value, Mapping))):
         held = get(config, section)
         overrides = held.get(OVERRIDES)
@@ -156,7 +156,7 @@ def _in_common(overrides: Any, read: Collection[str], held: Mapping[str, Any]) -
     fields = {field for layer in layers for field in (layer if isinstance(layer, Mapping) else ("skip",))}
     differing = {field for field in fields if field in read or field == "skip"} if layers else {"skip"}
     common = {path.replace("global_", ""): path for path in read if "global_" in path and "." not in path}
-    kinds = [kind for kind in held.values() if isinstance(kind, list) and _are_of_one_kind(overrides, kind)]
+    kinds = [kind for kind in held.values() if layers and isinstance(kind, list) and _are_of_one_kind(overrides, kind)]
     if differing and (differing - common.keys() or not kinds or any(layer != layers[0] for layer in layers)):
         raise Unfit(f"{OVERRIDES} gives layers a {min(differing)} of their own")
     return {path: layers[0].get(field, held.get(field)) for field, path in common.items()} if differing else {}
@@ -166,7 +166,7 @@ def _are_of_one_kind(numbers: Mapping[str, Any], kinds: Sequence[Any]) -> bool:
     """Whether a word stands in a list at these places and at no others."""
     places = {int(number) for number in numbers if str(number).isdecimal()}
     words = {str(kinds[place]) for place in places if place < len(kinds)}
-    return len(words) == 1 and places == {place for place, word in enumerate(kinds) if word in words}
+    return len(words) == 1 and places == {place for place, word in enumerate(kinds) if str(word) in words}
 
 
 def _check_twice_said(read: Collection[str], path: str, said: Mapping[str, Any], section: Any) -> None:
@@ -185,4 +185,9 @@ def check_region(facts: Mapping[str, Any], lookup: Lookup, sections: Sequence[st
         value = lookup(path)
         for one in value if isinstance(value, (list, tuple)) else (value,):
             if (written(one) if one is None or isinstance(one, (bool, str)) else "#") not in values:
-                raise Unfit(f"{path} is {one!r}, which is not among the values that were tried")
+                raise Unfit(f"{path} is {str(one)[:80]!r}, which is not among the values that were tried")
+
+
+def _fields_of(facts: Mapping[str, Any]) -> set[str]:
+    """The fields on which the class's shapes depend."""
+    return {*facts["rules"], *facts["seen"]}

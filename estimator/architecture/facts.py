@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,11 +77,9 @@ def stamp() -> str:
     return _LINES.first_line()
 
 
-@cache
 def line(name: str) -> Any:
     """The JSON behind a line's name; None where there is no such line."""
-    text = _LINES.line(name)
-    return None if text is None else json.loads(text)
+    return _LINES.parsed(name)
 
 
 def class_outline(name: str) -> ClassOutline | None:

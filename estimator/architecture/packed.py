@@ -11,6 +11,7 @@ import json
 import lzma
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 # Stated, so that bytes stay the same; no block is longer than the dictionary.
 _FILTERS = [
@@ -23,7 +24,7 @@ class PackedLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._block = cache(self._read_block)
+        self._block, self._parsed = cache(self._read_block), cache(self._parse)
 
     @cached_property
     def _table(self) -> tuple[bytes, list[str], list[int]]:
@@ -48,6 +49,14 @@ class PackedLines:
             return None
         end = block.find("\n", start)
         return block[start + len(name) + 1 : end if end >= 0 else None]
+
+    def parsed(self, name: str) -> Any:
+        """What the JSON behind a name says, worked out once; None where there is no such line."""
+        return self._parsed(name)
+
+    def _parse(self, name: str) -> Any:
+        text = self.line(name)
+        return None if text is None else json.loads(text)
 
     def first_line(self) -> str:
         """What stands first, whether it has a name or not."""

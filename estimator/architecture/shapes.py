@@ -15,9 +15,7 @@ size is formula.py's, or [[condition, size], ...].
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,10 @@ BLOCK_CHARACTERS = 500_000
 _LINES = PackedLines(SHAPES)
 
 
-@cache
 def shapes_of(name: str) -> Mapping[str, Any] | None:
     """What the file says of a class; None where the class needs headers."""
-    text = _LINES.line(name)
-    return None if text is None else json.loads(text)
+    said: Mapping[str, Any] | None = _LINES.parsed(name)
+    return said
 
 
 def whole_text() -> str:

@@ -102,14 +102,14 @@ def _widest(layers: list[Adapted]) -> tuple[int, int]:
     return max(layer.out for layer in layers), max(layer.into for layer in layers)
 
 
-def _vera(config: Config, layers: list[Adapted]) -> Shapes:
+def _vera(config: Config, layers: list[Adapted], name: str = "vera", turns: int = 1) -> Shapes:
     (out, into), rank = _widest(layers), config["r"]
-    return {"vera_A": (rank, into), "vera_B": (out, rank)} if config.get("save_projection", True) else {}
+    kept = config.get("save_projection", True)
+    return {f"{name}_A": (turns * rank, into), f"{name}_B": (out, rank)} if kept else {}
 
 
 def _pvera(config: Config, layers: list[Adapted]) -> Shapes:
-    (out, into), rank = _widest(layers), config["r"]
-    return {"pvera_A": (2 * rank, into), "pvera_B": (out, rank)} if config.get("save_projection", True) else {}
+    return _vera(config, layers, "pvera", 2)
 
 
 def _randlora(config: Config, layers: list[Adapted]) -> Shapes:

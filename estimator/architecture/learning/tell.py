@@ -10,6 +10,7 @@ from estimator.architecture.conditions import Place, written
 from estimator.architecture.formula import Unfit, met
 from estimator.architecture.learning.remembering import How
 from estimator.architecture.learning.written import from_the_last, general
+from estimator.architecture.surveying.discover import text_of
 
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _SINGLES, _ALTERNATIVES, _PLACES = 160, 3, 3
@@ -57,7 +58,7 @@ class Teller:
 
     def add(self, config: Observation) -> None:
         """One more config, whose observations may be told apart."""
-        self.values[config.number] = {path: _text(value) for path, value in config.values.items()}
+        self.values[config.number] = {path: text_of(value) for path, value in config.values.items()}
 
     def learn(self, comparisons: Iterable[How]) -> None:
         """More comparisons that conditions may be made of."""
@@ -269,10 +270,3 @@ def is_told(path: str) -> bool:
 
 def _is_number(text: str) -> bool:
     return text.lstrip("-").replace(".", "").replace("e", "").replace("+", "").replace("-", "").isdigit()
-
-
-def _text(value: Any) -> str:
-    try:
-        return written(value)
-    except TypeError:
-        return str(value)

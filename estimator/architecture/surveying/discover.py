@@ -28,13 +28,14 @@ def flatten(config: dict[str, Any], prefix: str = "") -> tuple[dict[str, str], d
             fields |= inner
             lists |= inner_lists
         elif isinstance(value, (list, tuple)):
-            lists[path] = tuple(map(_text, value))
+            lists[path] = tuple(map(text_of, value))
         else:
-            fields[path] = _text(value)
+            fields[path] = text_of(value)
     return fields, lists
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """The value as conditions write it; of what JSON has no form for, its text."""
     try:
         return written(value)
     except TypeError:
