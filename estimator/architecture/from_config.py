@@ -197,7 +197,7 @@ class _Grower:
             return cls
         name = str(self.lookup(cls.removeprefix(ACTIVATION)))
         if name not in line("$activations"):
-            raise Unfit(f"{name} is no activation that is known")
+            raise Unfit(f"{name[:80]!r} is no activation that is known")
         return line("$activations")[name]
 
     def _tensor(self, slot: Sequence[Any], place: Place) -> Parameter:

@@ -173,10 +173,14 @@ def _tensor(name: str, entry: Any, file: str, where: str) -> Tensor:
         raise _refuse(f"tensor {name[:200]!r} of shape {str(shape)[:80]} is larger than any file.", where)
     if (end - begin) * 8 != needed:
         what = (
-            f"tensor {name[:200]!r} takes {end - begin:,} bytes, but {dtype} {str(shape)[:80]} needs {needed / 8:,.0f}."
+            f"tensor {name[:200]!r} takes {end - begin:,} bytes, but {dtype} {str(shape)[:80]} needs {_bytes(needed)}."
         )
         raise _refuse(what, where)
     return Tensor(name, dtype, tuple(shape), file, (begin, end))
+
+
+def _bytes(bits: int) -> str:
+    return f"{bits // 8:,}" if bits % 8 == 0 else f"{bits / 8:,}"
 
 
 def _check_name(name: str, where: str) -> None:

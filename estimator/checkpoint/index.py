@@ -38,7 +38,7 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
             raise _contradiction(what, f"this is no model: {MAX_TENSORS:,} tensors are read at most")
         checked.append(_checked(stored, header))
         stored_bytes += header.data_bytes
-    if twice := same_name(stacks):
+    if len(checked) > 1 and (twice := same_name(stacks)):
         raise _in_two_files(*twice)
     tensors = Tensors(stacks)
     if (letters := sum(map(_letters, stacks))) > MAX_NAMES:

@@ -61,8 +61,8 @@ def check_config(config: Any, *, where: str) -> None:
         what = f"tie_word_embeddings is {plain(tied, 60)!r}, neither true nor false."
         raise MalformedConfigError(what, where=f"tie_word_embeddings in {where}", way_out=_WAY_OUT)
     for name, value in config.items():
-        if isinstance(value, float) and not abs(value) < _LARGEST and _COUNT.search(name):
-            what = f"{plain(name, 60)} is {value}, not a size."
+        if isinstance(value, (int, float)) and not abs(value) < _LARGEST and _COUNT.search(name):
+            what = f"{plain(name, 60)} is {plain(value, 60)}, not a size."
             raise MalformedConfigError(what, where=f"{plain(name, 60)} in {where}", way_out=_WAY_OUT)
     for name in _SIZES:
         value = config.get(name)

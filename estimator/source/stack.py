@@ -87,6 +87,8 @@ def same_name(stacks: Iterable[Stack]) -> tuple[str, list[Stack]] | None:
     for stack in stacks:
         alike.setdefault((stack.before, stack.after), []).append(stack)
     for (before, after), group in alike.items():
+        if len(group) == len(group[0].indices) == 1:
+            continue
         indices = [index for stack in group for index in stack.indices]
         if len(set(indices)) < len(indices):
             seen: set[str] = set()

@@ -44,6 +44,7 @@ def test_a_config_that_is_read(text: bytes) -> None:
         pytest.param(b'{"intermediate_size": Infinity}', "inf", id="an infinite size"),
         pytest.param(b'{"num_key_value_heads": NaN}', "nan", id="no number of heads"),
         pytest.param(b'{"head_dim": 1e308}', "head_dim", id="a width of 308 digits"),
+        pytest.param(b'{"head_dim": 1' + b"0" * 400 + b"}", "head_dim", id="a width of 401 digits"),
         pytest.param(b'{"architectures": "Llama"}', "architectures", id="a class that is in no list"),
         pytest.param(b'{"architectures": [7]}', "architectures", id="a class that is a number"),
         pytest.param(b'{"model_type": {}}', "model_type", id="a type that is an object"),
