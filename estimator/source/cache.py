@@ -33,7 +33,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from estimator.notes import Note
-from estimator.source.compact import Compact, of_json, to_json
+from estimator.source.compact import UNREADABLE, Compact, of_json, to_json
 from estimator.source.found import StoredFile
 from estimator.source.opening import open_file
 from estimator.source.place import is_commit, is_id
@@ -75,7 +75,7 @@ def header_part(stored: StoredFile) -> Part:
 
 
 def header_of(part: Part) -> StoredFile:
-    """A file's header from what is kept of it. Raises ValueError, TypeError or KeyError where it can't be read."""
+    """A file's header from what is kept of it. Raises one of UNREADABLE where it can't be read."""
     header = of_json(part.text) if part.kind == "stacks" else part.text
     return StoredFile(part.name, header, part.header_bytes, part.file_bytes)
 
@@ -96,7 +96,7 @@ def read_entry(cache: str, id_: str, commit: str, folder: str) -> Entry | None:
         if first_line != _first_line(zlib.crc32(rest)):
             return None
         entry = _parsed(rest)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, RecursionError, *UNREADABLE):
         return None
     return entry if (entry.commit, entry.folder) == (commit, folder) else None
 
@@ -116,7 +116,7 @@ def _parsed(rest: bytes) -> Entry:
         raise ValueError("the parts do not fill the entry")
     if not parts or not all(map(_is_sound, parts)) or not is_id(head["id"]):
         raise ValueError("the parts are not those of a repository")
-    notes = tuple(Note(code, message) for code, message in head["notes"])
+    notes = tuple(Note(str(code), str(message)) for code, message in head["notes"])
     named = {key: head[key] for key in ("id", "commit", "folder", "other_files")}
     return Entry(parts=tuple(parts), notes=notes, **named)
 

@@ -8,7 +8,7 @@ its shape needs. Whatever is written in another way is no fault: it is for the J
 In the cache a header so read is JSON, the indices of a stack in one text, its beginnings in a list of a list, or as
 [first, step] where the distance is always the same:
 
-    {"stacks": [[before, after, indices, dtype, shape, begins], ...], "data_bytes": n, "metadata": {...}}
+    {"stacks": [[before, after, indices, dtype, shape, begins], ...], "metadata": {...}}
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from operator import sub
 from typing import Any, NamedTuple
 
 from estimator.dtypes import BITS
+from estimator.source.bounded_json import parse_json
 from estimator.source.stack import Kind, Stack, gathered, same_name
 
 LIMIT = 2**64  # of a number: the usize of the safetensors library
@@ -33,6 +34,7 @@ _TAIL = re.compile(r'([^"]+)":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:(?:0|[1-9][
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _METADATA = re.compile(r'\{"__metadata__":(\{[^{}\[\]]*\}),')
 _RESERVED = "__metadata__"
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # what JSON of another form than expected raises
 
 
 class Compact(NamedTuple):
@@ -61,7 +63,11 @@ def compact(header: bytes) -> Compact | None:
     if ends[-1] >= LIMIT or text[:1] != "{" or _written(found, begins, ends) != text[begin:]:
         return None
     stacks = gathered(zip(*zip(*found, strict=True), begins, strict=True), known)
-    return Compact(stacks, ends[-1], said) if all(map(_is_plain, stacks)) and same_name(stacks) is None else None
+    return Compact(stacks, ends[-1], said) if _are_sound(stacks) else None
+
+
+def _are_sound(stacks: Sequence[Stack]) -> bool:
+    return all(map(_is_plain, stacks)) and same_name(stacks) is None
 
 
 def _written(found: Sequence[tuple[str, str, str]], begins: Sequence[int], ends: Sequence[int]) -> str:
@@ -95,8 +101,10 @@ def _kind(dtype: str, shape: tuple[int, ...]) -> Kind | None:
     if bits is None:
         return None
     for dimension in shape:
+        if type(dimension) is not int or not 0 <= dimension < LIMIT:
+            return None
         bits *= dimension
-        if dimension >= LIMIT or bits >= LIMIT:
+        if bits >= LIMIT:
             return None
     return Kind(dtype, shape, bits // 8) if bits % 8 == 0 else None
 
@@ -106,7 +114,11 @@ def _texts(written: str) -> Mapping[str, str] | None:
         said = json.loads(written)
     except ValueError:
         return None
-    return said if all(isinstance(text, str) for text in said.values()) else None
+    return said if _are_texts(said) else None
+
+
+def _are_texts(said: Mapping[str, Any]) -> bool:
+    return all(isinstance(text, str) for text in said.values())
 
 
 def to_json(header: Compact) -> bytes:
@@ -115,13 +127,12 @@ def to_json(header: Compact) -> bytes:
         [stack.before, stack.after, " ".join(stack.indices), *stack.kind[:2], _spaced(stack.begins)]
         for stack in header.stacks
     ]
-    said = {"stacks": stacks, "data_bytes": header.data_bytes, "metadata": header.metadata}
-    return json.dumps(said, separators=(",", ":")).encode()
+    return json.dumps({"stacks": stacks, "metadata": header.metadata}, separators=(",", ":")).encode()
 
 
 def of_json(text: bytes) -> Compact:
-    """The header that the cache keeps. Raises ValueError, KeyError or TypeError where it is none."""
-    said = json.loads(text)
+    """The header that the cache keeps. Raises one of UNREADABLE where it is none."""
+    said = parse_json(text)
     kinds: dict[str, Kind | None] = {}
     stacks = []
     for before, after, joined, dtype, shape, begins in said["stacks"]:
@@ -132,7 +143,10 @@ def of_json(text: bytes) -> Compact:
         if kind is None:
             raise ValueError(f"there are no tensors of {name}")
         stacks.append(Stack(before, after, indices, kind, _read(begins, len(indices))))
-    return Compact(tuple(stacks), said["data_bytes"], said["metadata"])
+    if not stacks or not _are_sound(stacks) or not _are_texts(said["metadata"]):
+        raise ValueError("this is no header")
+    data_bytes = sum(len(stack.indices) * stack.kind.bytes for stack in stacks)
+    return Compact(tuple(stacks), data_bytes, said["metadata"])
 
 
 def _spaced(begins: Sequence[int]) -> list[Any]:
@@ -141,11 +155,10 @@ def _spaced(begins: Sequence[int]) -> list[Any]:
 
 
 def _read(begins: list[Any], count: int) -> Sequence[int]:
-    if len(begins) == 1:
-        (each,) = begins
-    else:
+    if len(begins) == 2:
         first, step = begins
-        each = range(first, first + count * step, step)
-    if len(each) != count:
+        return range(first, first + count * step, step)
+    (each,) = begins
+    if len(each) != count or not all(type(begin) is int for begin in each):
         raise ValueError("as many beginnings as tensors")
     return each

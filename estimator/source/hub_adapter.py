@@ -9,6 +9,7 @@ from typing import Any
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
 from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.cache import Entry, Part, header_of, header_part, read_entry
+from estimator.source.compact import UNREADABLE
 from estimator.source.found import StoredFile
 from estimator.source.kept import snapshot_file
 from estimator.source.opening import open_file
@@ -86,7 +87,7 @@ def _kept(place: Place, cache: str) -> FoundAdapter | None:
         if entry is not None:
             return _found(entry, place, source="cache")
         return _downloaded(place, cache)
-    except (LoraSizeError, OSError):
+    except (LoraSizeError, OSError, *UNREADABLE):
         return None
 
 

@@ -9,6 +9,7 @@ from estimator.errors import LoraSizeError, OfflineError
 from estimator.notes import Note
 from estimator.source.bounded_json import parse_json
 from estimator.source.cache import Entry, has_entry, header_of, kept_ids, read_entry, read_ref, repository_folder
+from estimator.source.compact import UNREADABLE
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.folder import INDEX, SINGLE, find_in_folder
 from estimator.source.found import Found
@@ -50,7 +51,7 @@ def from_entry(entry: Entry, place: Place) -> Found | None:
     """The model that an entry holds; None where it can't be read after all."""
     try:
         return _from_parts(entry, place)
-    except (LoraSizeError, ValueError, TypeError, KeyError):
+    except (LoraSizeError, *UNREADABLE):
         return None
 
 
@@ -60,7 +61,7 @@ def _from_parts(entry: Entry, place: Place) -> Found:
         if part.kind == "config":
             config = parse_config(part.text, where=place.where("config.json"))
         elif part.kind == "index":
-            index = parse_json(part.text)
+            index = dict(parse_json(part.text))
         else:
             files.append(header_of(part))
     return Found(

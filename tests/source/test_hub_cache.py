@@ -108,6 +108,25 @@ def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], 
     return damage
 
 
+def _with_part(kind: str, text: bytes) -> Callable[[bytes], bytes]:
+    """An entry with other text in its parts of this kind, and the sum that goes with it."""
+
+    def damage(entry: bytes) -> bytes:
+        _, head, rest = entry.split(b"\n", 2)
+        said, texts, at = json.loads(head), [], 0
+        for part in said["parts"]:
+            texts.append(text if part[0] == kind else rest[at : at + part[2]])
+            at, part[2] = at + part[2], len(texts[-1])
+        rest = json.dumps(said).encode() + b"\n" + b"".join(texts)
+        return b"lora-size 2 %08x\n" % zlib.crc32(rest) + rest
+
+    return damage
+
+
+def _stack(*fields: object) -> Callable[[bytes], bytes]:
+    return _with_part("stacks", json.dumps({"stacks": [fields], "metadata": {}}).encode())
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -124,6 +143,18 @@ def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], 
         pytest.param(_rewritten(lambda head: head["parts"][1].__setitem__(0, "odd")), id="a part of no kind"),
         pytest.param(_rewritten(lambda head: head["parts"][1].__setitem__(3, -1)), id="a file of minus one byte"),
         pytest.param(_rewritten(lambda head: head.update(id=7)), id="an id that is none"),
+        pytest.param(_rewritten(lambda head: head.update(notes=[[1]])), id="half a note"),
+        pytest.param(_with_part("stacks", b"{}"), id="no stacks"),
+        pytest.param(_with_part("stacks", b"[" * 100_000), id="stacks nested 100,000 deep"),
+        pytest.param(_with_part("stacks", b'{"stacks":[],"metadata":{}}'), id="a header of no tensors"),
+        pytest.param(_stack(7, "w", "", "F32", [1], [[0]]), id="a name that is a number"),
+        pytest.param(_stack("", "w", "", "F32", [1.5], [[0]]), id="one and a half elements"),
+        pytest.param(_stack("", "w", "", "F32", [-1], [[0]]), id="minus one element"),
+        pytest.param(_stack("", "w", "", "F99", [1], [[0]]), id="no dtype"),
+        pytest.param(_stack("a.", ".w", "0 0", "F32", [1], [0, 4]), id="a tensor that is twice there"),
+        pytest.param(_stack("a.", ".w", "0 1", "F32", [1], [[0]]), id="a beginning too few"),
+        pytest.param(_stack("a.", ".w", "0 1", "F32", [1], [0, 0]), id="no distance"),
+        pytest.param(_with_part("index", b"7"), id="an index that is a number"),
     ],
 )
 def test_a_damaged_entry_is_replaced(hub: StandIn, tmp_path: Path, damage) -> None:  # noqa: ANN001
