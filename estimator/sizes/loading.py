@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.dtypes import config_dtype
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise
@@ -35,7 +35,7 @@ def as_loaded(
     casts = {} if casts is None else casts
     loaded = casts.get((dtype, keeps_stored))
     if loaded is None:
-        dtype_of = dtypes(tree, dtype, _stored_weights(checkpoint) if keeps_stored else None)
+        dtype_of = dtypes(tree, dtype, _stored_floats(checkpoint) if keeps_stored else None)
         loaded = replace(tree, modules=tuple(_cast(module, dtype_of) for module in tree.modules))
         casts[dtype, keeps_stored] = loaded
     return quantise_as_stored(loaded, dtype) if as_stored else quantise(loaded, load)
@@ -51,31 +51,40 @@ def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: L
     return config_dtype(config) or _first_float(checkpoint) or unknown
 
 
-def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, str] | None = None) -> DtypeOf:
+def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = None) -> DtypeOf:
     """What a parameter's or buffer's run-time dtype is, by its full name (`_get_dtype_plan`).
 
     Integers and dtypes that the class fixes stay; `_keep_in_fp32_modules` become float32 under float16,
-    `_keep_in_fp32_modules_strict` under bfloat16 as well. stored: dtypes in the file by name, where it is one whose
-    weights keep them.
+    `_keep_in_fp32_modules_strict` under bfloat16 as well. stored: the file's floats by name, where it is one whose
+    weights keep their dtype.
     """
     patterns = list(tree.keep_in_fp32) if dtype == "F16" else []
     patterns += tree.keep_in_fp32_strict if dtype in ("F16", "BF16") else ()
     kept = re.compile("|".join(pattern.replace("*", ".*") for pattern in patterns)) if patterns else None
+    renamed = _shapes_of_renamed(tree, stored) if stored else ()
 
     def dtype_of(name: str, parameter: Parameter) -> str:
         if parameter.fixed or parameter.dtype not in _CAST:
             return parameter.dtype
         if stored is not None and "weight" in name and parameter.persistent:
-            return stored.get(name, parameter.dtype)
+            if name in stored:
+                return stored[name].dtype
+            if not stored or name in tree.tied or parameter.shape in renamed:  # what no file holds is made anew
+                return parameter.dtype
         return "F32" if kept and kept.search(name) else dtype
 
     return dtype_of
 
 
-def _stored_weights(checkpoint: Checkpoint | None) -> Mapping[str, str]:
-    """The floating dtypes in the file, by name."""
+def _shapes_of_renamed(tree: ModuleTree, stored: Mapping[str, Tensor]) -> frozenset[tuple[int, ...]]:
+    """Shapes of what the file holds under names that are not the run-time ones."""
+    names = {f"{module.name}.{parameter.name}" for module in tree.modules for parameter in module.parameters}
+    return frozenset(tensor.shape for name, tensor in stored.items() if name not in names)
+
+
+def _stored_floats(checkpoint: Checkpoint | None) -> Mapping[str, Tensor]:
     tensors = checkpoint.tensors.values() if checkpoint is not None else ()
-    return {tensor.name: tensor.dtype for tensor in tensors if tensor.dtype in FLOATS}
+    return {tensor.name: tensor for tensor in tensors if tensor.dtype in FLOATS}
 
 
 def _first_float(checkpoint: Checkpoint | None) -> str | None:

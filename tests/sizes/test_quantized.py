@@ -12,6 +12,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
 from estimator.checkpoint.unknown_shapes import infer_unknown
+from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
 from tests.sizes.trees import tree_of_row
@@ -141,3 +142,32 @@ def test_a_scheme_that_converts_nothing_says_so():
     tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "gptq", "bits": 4}})
     sizes = base_sizes(tree, None, LoadOptions())  # its Linear lies in none of the blocks that optimum looks for
     assert [note.code for note in sizes.notes] == ["nothing_quantised"]
+
+
+def test_what_a_saved_4_bit_model_does_not_hold_takes_the_dtype_asked():
+    """Marian's positions are in no file: from_pretrained(dtype=float32) of transformers 5.23.0 makes them in float32."""
+    modules = (
+        Module("", "TinyForCausalLM", "other"),
+        Module("embed", "Embedding", "Embedding", (Parameter("weight", (100, 64), "BF16"),)),
+        Module("positions", "Sinusoids", "Embedding", (Parameter("weight", (16, 64), "BF16"),)),
+        Module("norm", "LayerNorm", "other", (Parameter("weight", (64,), "BF16"), Parameter("bias", (64,), "BF16"))),
+    )
+    config = {"dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    tree = ModuleTree(architecture="TinyForCausalLM", config=config, modules=modules, tied={})
+    held = {"old_name.weight": (100, 64), "norm.weight": (64,), "norm.bias": (64,)}
+    tensors = {name: Tensor(name, "BF16", shape, "one") for name, shape in held.items()}
+    stored = Checkpoint(tensors=tensors, files=(), bytes=0)
+    sizes = base_sizes(tree, stored, LoadOptions(dtype="F32", skip_modules=()))
+    assert sizes.loaded.footprint_bytes == 2 * 100 * 64 + 4 * 16 * 64 + 2 * 64 + 4 * 64
+
+
+def test_fp8_experts_with_biases_are_loaded_by_nobody():
+    experts = Parameter("gate_up_proj", (4, 32, 64), "F8_E4M3"), Parameter("gate_up_proj_bias", (4, 32), "BF16")
+    tree = ModuleTree(
+        architecture="TinyForCausalLM",
+        config={"quantization_config": {"quant_method": "fp8", "weight_block_size": [16, 16]}},
+        modules=(Module("", "Tiny", "other"), Module("mlp.experts", "Experts", "other", experts)),
+        tied={},
+    )
+    with pytest.raises(UnsupportedError, match="no biases"):
+        base_sizes(tree, None, LoadOptions())

@@ -11,6 +11,7 @@ from math import ceil
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.quantized import Quantization
+from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import skips
 
 
@@ -41,6 +42,12 @@ def _linear(module: Module, fields) -> QuantisedLayer:
 def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
     parameters = []
     for parameter in module.parameters:
+        if len(parameter.shape) != 3:
+            raise UnsupportedError(
+                f"{module.name} has {parameter.name}, and transformers' FP8 experts have no biases: no such base loads.",
+                where="quantization_config in config.json",
+                way_out="name the model that was quantised instead",
+            )
         experts, rows, columns = parameter.shape
         if f"{module.name}.{parameter.name}" in tree.transposed:
             rows, columns = columns, rows
