@@ -44,7 +44,7 @@ def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
     for parameter in module.parameters:
         if len(parameter.shape) != 3:
             raise UnsupportedError(
-                f"{module.name} has {parameter.name}, which transformers' FP8 experts cannot have: such a base does not load.",
+                f"{module.name} has {parameter.name}, which transformers' FP8 experts cannot have.",
                 where="quantization_config in config.json",
                 way_out="name the model that was quantised instead",
             )
