@@ -19,7 +19,7 @@ from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.outcome import AdaptedModule, Outcome
 from estimator.lora.plain import with_layers_alone
 from estimator.lora.remarks import remarks
-from estimator.lora.resize import base_vocabulary, refuse_shared_embeddings, resized, text_sections
+from estimator.lora.resize import base_vocabulary, refuse_shared_embeddings, resized, vocabulary_is_at_the_top
 from estimator.lora.svd import without_given_up_ranks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
@@ -122,9 +122,7 @@ def _saves_embeddings(request: Prepared, asked: str, vocabulary_changed: bool, t
     if asked != "auto":
         return asked == "yes"
     # PEFT compares vocab_size at the top of the config, and resizing changes that of the text model's section
-    tree = request.index.tree
-    at_the_top = not text_sections(tree.config) and (not tree.is_composite or "vocab_size" in tree.config)
-    seen = vocabulary_changed and at_the_top
+    seen = vocabulary_changed and vocabulary_is_at_the_top(request.index.tree)
     return (targeted and request.config.trainable_token_indices is None) or seen
 
 

@@ -23,7 +23,7 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
     """The tree with so many rows in its embeddings. Raises UsageError where it has none, or the number is none."""
     tree = index.tree
     old = base_vocabulary(tree)
-    if old is None or tree.input_embedding is None or rows < 1 or rows > 2**31:
+    if old is None or index.modules[tree.input_embedding].kind != "Embedding" or rows < 1 or rows > 2**31:
         raise UsageError(
             f"the vocabulary of this model can't be resized to {str(rows)[:20]}.",
             where="--vocab-size",
@@ -45,7 +45,27 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
         )
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
-    return replace(tree, modules=tuple(map(of, tree.modules)))
+    modules = tuple(map(of, tree.modules))
+    changed = [new for new, before in zip(modules, tree.modules, strict=True) if new is not before]
+    _refuse_parts_of_a_head([module.name for module in changed if module.kind == "Linear"], modules, old)
+    return replace(tree, modules=modules)
+
+
+def _refuse_parts_of_a_head(heads: Iterable[str], modules: Iterable[Module], old: int) -> None:
+    """Raises UnsupportedError where a bias or matrix beside the head still has the old rows.
+
+    What becomes of it is the class's own: LXMERT resizes it, Reformer drops it, ESM keeps it, BLIP's follows a tie.
+    """
+    around = {head.rpartition(".")[0] for head in heads} - {""}
+    for module in modules:
+        if module.name in around or module.name.rpartition(".")[0] in around:
+            part = next((p.name for p in module.parameters if old in p.shape and module.kind != "Embedding"), None)
+            if part is not None:
+                raise UnsupportedError(
+                    f"{module.name}.{part} is as long as the vocabulary: what resizing makes of it is not known.",
+                    where="--vocab-size",
+                    way_out="leave it out",
+                )
 
 
 def _head(index: TreeIndex) -> set[str]:
@@ -64,17 +84,27 @@ def _tables_beside(index: TreeIndex) -> set[str]:
     return {index.root(f"{name}.weight") for name in names if index.modules[name].kind == "Embedding"}
 
 
-def text_sections(config: Mapping[str, Any]) -> list[str]:
-    """Sections that get_text_config() may mean: resizing writes vocab_size there, not at the top."""
-    return [name for name in _TEXT_SECTIONS if isinstance(config.get(name), Mapping)]
+def vocabulary_is_at_the_top(tree: ModuleTree) -> bool:
+    """Whether resizing writes vocab_size at the top of the config, where PEFT looks, and not in a text section.
+
+    Raises UnsupportedError where neither has it: PEFT's own look-up may fail then.
+    """
+    sections = [name for name in (*_TEXT_SECTIONS, "decoder_config") if isinstance(tree.config.get(name), Mapping)]
+    if not sections and tree.is_composite and "vocab_size" not in tree.config:
+        raise UnsupportedError(
+            "config.json has no vocab_size: whether PEFT would save the resized embeddings along is not known.",
+            where="--vocab-size",
+            way_out="--save-embedding-layers yes or no",
+        )
+    return not sections
 
 
 _TEXT_SECTIONS = ("text_encoder", "decoder", "generator", "text_config")
 
 
 def _refuse_ambiguous(config: Mapping[str, Any]) -> None:
-    sections = text_sections(config)
-    if len(sections) > 1:
+    sections = [name for name in ("encoder", *_TEXT_SECTIONS) if isinstance(config.get(name), Mapping)]
+    if len(sections) > 1:  # EncoderDecoderModel and its kin have their parts resized, not themselves
         raise UsageError(
             f"transformers can't resize this vocabulary: {' and '.join(sections)} of config.json may both be meant.",
             where="--vocab-size",
@@ -112,7 +142,9 @@ def refuse_shared_embeddings(index: TreeIndex, adapted: Iterable[str], config: L
     tree = index.tree
     root = index.root(f"{tree.input_embedding}.weight")
     names = {name.rpartition(".")[0] for name in tree.tied if index.root(name) == root} | {root.rpartition(".")[0]}
-    odd = {n for n in names - {tree.input_embedding} if n in index.modules and index.modules[n].kind == "Embedding"}
+    others = names - {tree.input_embedding}
+    odd = {n for n in others if n in index.modules and index.modules[n].kind == "Embedding"}
+    odd |= {n for n in others - {tree.output_embedding} if n in index.modules and index.modules[n].kind == "Linear"}
     tokens = config.trainable_token_indices
     if before in tree.same_modules:
         odd |= {name for name in (tree.input_embedding, tree.output_embedding, *tree.same_modules) if name is not None}

@@ -237,6 +237,35 @@ SHARED = replace(
 )  # fmt: skip
 
 
+SECOND_HEAD = replace(
+    SHARED, modules=(*TREE.modules, linear("model.proj", ROWS, WIDTH)), one_embedding=(),
+    tied={"model.proj.weight": "model.embed_tokens.weight"},
+)  # fmt: skip
+HEAD_IN_A_PART = replace(
+    TREE,
+    modules=(*TREE.modules[:-1], Module("cls", "Head", "other", (Parameter("bias", (ROWS,), "BF16"),)),
+             linear("cls.decoder", ROWS, WIDTH)),
+    output_embedding="cls.decoder",
+)  # fmt: skip
+NO_EMBEDDING_LAYER = replace(TREE, input_embedding="lm_head", output_embedding=None)
+
+
+@pytest.mark.parametrize(
+    ("tree", "error", "named"),
+    [
+        pytest.param(HEAD_IN_A_PART, UnsupportedError, "cls.bias", id="a bias beside the head"),
+        pytest.param(SECOND_HEAD, UnsupportedError, "model.proj", id="an adapted layer that is no head keeps its features"),
+        pytest.param(NO_EMBEDDING_LAYER, UsageError, "can't be resized", id="no torch Embedding"),
+        pytest.param(replace(TREE, config={"encoder": {}, "decoder": {}}), UsageError, "encoder and decoder",
+                     id="each part has its own"),
+        pytest.param(replace(TREE, is_composite=True, config={}), UnsupportedError, "no vocab_size", id="PEFT's look-up fails"),
+    ],
+)  # fmt: skip
+def test_a_vocabulary_whose_resizing_is_not_known_is_refused(tree, error, named):
+    with pytest.raises(error, match=named):
+        adapt(tree, from_mapping({"target_modules": ["q_proj", "proj"]}), vocab_size=ROWS + 1)
+
+
 @pytest.mark.parametrize(
     ("config", "adapted"),
     [
@@ -264,6 +293,7 @@ def test_an_embedding_that_stays_a_module_of_its_own_is_not_guessed():
     [
         pytest.param({"vocab_size": ROWS}, True, id="the size stands at the top"),
         pytest.param({"vocab_size": ROWS, "decoder": {"vocab_size": ROWS}}, False, id="resizing changes a section's"),
+        pytest.param({"vocab_size": ROWS, "decoder_config": {}}, False, id="as get_text_config() of Canary has it"),
         pytest.param({}, True, id="the class has it by default"),
     ],
 )

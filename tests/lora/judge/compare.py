@@ -28,7 +28,8 @@ def differences(
         )
         if real.stage in ("save", "done") and not honest:
             return [f"PEFT trains {real.trainable:,} parameters, refused with {said}"]
-        return [] if error.code in REFUSALS or honest else [f"PEFT refuses ({real.error[:200]}), answered {said}"]
+        refused = error.code in REFUSALS or (error.code == "usage" and options.get("vocab_size") is not None)
+        return [] if refused or honest else [f"PEFT refuses ({real.error[:200]}), answered {said}"]
     adaptation = answer.adaptation
     if answer.tree.basis != "exact":
         return [f"the basis is {answer.tree.basis}"]
