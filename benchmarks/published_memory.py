@@ -128,7 +128,7 @@ def software_of(row: dict) -> Software:
     transformers = release(row, "transformers")
     return Software(
         fused_norms="foak" in (row["notes"] or ""),  # its MLP is fused only where LoRA is on it
-        narrow_loss=litgpt,
+        copies_logits=litgpt,
         shifts_logits=transformers < (4, 50),
         drops_logits=transformers < (4, 46),
         keeps_packed_inputs=litgpt or release(row, "bitsandbytes") < (0, 43, 2),  # litgpt pins 0.42

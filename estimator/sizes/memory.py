@@ -7,7 +7,8 @@ lower   batches shorter than the limit where nothing packs them; kernels that ke
         that works in place; experts packed one by one (transformers 4); embeddings cast back to 16 bits (trl)
 upper   dropout, which most trainers set; a padding mask, which makes sdpa repeat key and value for each head; value as
         a view of a fused matrix, which then stays (litgpt); inputs of packed matrices kept (bitsandbytes before 0.43);
-        shifted copies of the logits (transformers before 4.50); workspaces of cuBLAS; what ZeRO-3 and FSDP gather
+        copies of the logits, shifted (transformers before 4.50) or in float32 (lightning); workspaces of cuBLAS; what
+        ZeRO-3 and FSDP gather
 """
 
 from __future__ import annotations
@@ -44,7 +45,13 @@ _LEAST = Software(
     loops_experts=True,
     narrow_head=True,
 )
-_MOST = Software(shifts_logits=True, keeps_packed_inputs=True, views_fused_value=True, checkpoints_around_fsdp=True)
+_MOST = Software(
+    copies_logits=True,
+    shifts_logits=True,
+    keeps_packed_inputs=True,
+    views_fused_value=True,
+    checkpoints_around_fsdp=True,
+)
 
 
 class Bounds(NamedTuple):

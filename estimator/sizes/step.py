@@ -158,12 +158,16 @@ def _handed_over(tape: Tape, logits: Tensor, out: Tensor, setting: Setting) -> T
 
 
 def _chunked_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
-    """Logits whole, log-softmax a chunk at a time: float32 (torchtune) or the logits' own dtype (litgpt)."""
+    """Logits whole, log-softmax a chunk at a time, in float32; litgpt's logits are copied to float32 before."""
     logits = _logits(tape, x, setting)
+    if setting.software.copies_logits and logits.width < 4:
+        wide = tape.run((logits,), setting.shape.vocabulary, 4, saves_output=True, overwrites=True)  # named to the end
+        tape.hold(logits)
+        logits = wide
     width = logits.width if setting.software.narrow_loss else 4
-    chances = tape.run((logits,), setting.shape.vocabulary, width, saves_output=True, passes=True)
+    chances = tape.run((logits,), setting.shape.vocabulary, width, passes=True)
     tape.hold(logits)
-    return tape.run((chances,), 1, 4, passes=True)
+    return tape.run((chances,), 1, 4, saves=(chances,), overwrites=True)  # a chunk's gradient is made as its own goes
 
 
 def _fused_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:

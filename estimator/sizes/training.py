@@ -12,7 +12,9 @@ class Software:
     fused_norms: bool = False  # as liger-kernel and Unsloth have them
     fused_mlp: bool = False  # the same of the gated product
     in_place_loss: bool = False  # a standard loss whose kernel writes the gradient over the logits
-    narrow_loss: bool = False  # log-softmax in the dtype of the logits (litgpt)
+    narrow_loss: bool = False  # log-softmax in the dtype of the logits
+    # Logits are copied to float32, and named until the next step's (lightning 2, fabric's Precision.convert_output)
+    copies_logits: bool = False
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
     keeps_packed_inputs: bool = False  # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit)
@@ -26,7 +28,7 @@ class Software:
 
 
 TODAY = Software()
-LITGPT = Software(narrow_loss=True, keeps_packed_inputs=True, views_fused_value=True)  # it pins bitsandbytes 0.42
+LITGPT = Software(copies_logits=True, keeps_packed_inputs=True, views_fused_value=True)  # it pins bitsandbytes 0.42
 UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True)
 
 
