@@ -21,12 +21,17 @@ FROM_TORCH = {
 }  # fmt: skip
 
 
+def from_torch(name: object) -> str | None:
+    """`torch.bfloat16`, `bfloat16` or `bf16` as `BF16`; None for what names no dtype."""
+    return FROM_TORCH.get(str(name).removeprefix("torch."))
+
+
 def config_dtype(config: Mapping[str, Any]) -> str | None:
     """`dtype` of config.json, or its older spelling; None where neither names a dtype (a vocabulary may be there)."""
     for key in ("dtype", "torch_dtype"):
         value = config.get(key)
-        if isinstance(value, str) and value.removeprefix("torch.") in FROM_TORCH:
-            return FROM_TORCH[value.removeprefix("torch.")]
+        if isinstance(value, str) and (dtype := from_torch(value)) is not None:
+            return dtype
     return None
 
 

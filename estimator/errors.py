@@ -11,7 +11,7 @@ class LoraSizeError(Exception):
     way_out: what the reader can do about it
     """
 
-    code = "unsupported"
+    code: str
     exit_code = 2
 
     def __init__(self, what: str, *, where: str, way_out: str) -> None:

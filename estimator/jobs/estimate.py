@@ -6,14 +6,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
-from estimator.dtypes import FROM_TORCH
+from estimator.dtypes import FROM_TORCH, from_torch
 from estimator.errors import UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
 from estimator.lora.adapt import Adaptation, adapt
 from estimator.lora.letters import resolve_targets
 from estimator.notes import Note
 from estimator.report.answer import Answer
-from estimator.request.flags import lora_fields
+from estimator.request.flags import lora_fields, names_in
 from estimator.request.load_options import LoadOptions
 from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request
@@ -70,20 +70,20 @@ def with_config_file(request: Request) -> Request:
 
 def load_options(request: Request) -> LoadOptions:
     """How the request loads its base; the library's own defaults where it says nothing."""
-    skip = request.skip_modules
+    skip = names_in(request.skip_modules)
     return LoadOptions(
         base_precision=request.base_precision or "stored",
         dtype="auto" if request.dtype in (None, "auto") else _dtype(request.dtype, "--dtype"),
         double_quant=bool(request.double_quant),
         quant_storage=_dtype(request.quant_storage or "uint8", "--quant-storage"),
         compute_dtype=_dtype(request.compute_dtype, "--compute-dtype") if request.compute_dtype else None,
-        skip_modules=tuple(skip.split(",") if isinstance(skip, str) else skip) if skip is not None else None,
+        skip_modules=None if skip is None else tuple(skip),
         prepare_kbit=bool(request.prepare_kbit),
     )
 
 
 def _dtype(name: str, option: str) -> str:
-    dtype = FROM_TORCH.get(name.removeprefix("torch."))
+    dtype = from_torch(name)
     if dtype is None:
         way_out = "one of " + ", ".join(FROM_TORCH)
         raise UsageError(f"there is no dtype {name[:60]!r}.", where=option, way_out=way_out)

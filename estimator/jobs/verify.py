@@ -17,6 +17,7 @@ from estimator.report.answer import Answer
 from estimator.report.verify_result import Comparison, Verification
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
+from estimator.sizes.loading import FLOAT_PRECISIONS
 from estimator.sizes.training import Training
 
 BITSANDBYTES = ("int8", "nf4", "fp4")
@@ -133,7 +134,6 @@ def _device(device: str | None, train_step: bool) -> str:
 def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_code: bool) -> Any:
     from estimator.jobs.verify_model import Wanted
 
-    plain = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
     changed = bool(request.set)
     found = answer.found
     return Wanted(
@@ -142,7 +142,7 @@ def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_co
         revision=found.revision if found.source in ("hub", "cache") else None,
         task=answer.adaptation.config.get("task_type"),
         num_labels=request.num_labels,
-        dtype=plain.get(load.base_precision, load.dtype),
+        dtype=FLOAT_PRECISIONS.get(load.base_precision, load.dtype),
         untied=found.untied,
         kept_apart=_kept_apart(answer),
         load=load,

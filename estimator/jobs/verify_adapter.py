@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.dtypes import BITS, FROM_TORCH
+from estimator.dtypes import BITS, from_torch
 from estimator.jobs.verify_facts import AdaptedModule, BuiltModule, SavedTensor, tie_groups
 from estimator.jobs.verify_folder import temporary_folder
 from estimator.jobs.verify_model import torch_dtype
@@ -49,8 +49,7 @@ def put_on(model: Any, fields: Mapping[str, Any], adapter_dtype: str | None, on_
 
 
 def dtype_name(dtype: Any) -> str:
-    text = str(dtype).removeprefix("torch.")
-    return FROM_TORCH.get(text, text)
+    return from_torch(dtype) or str(dtype)
 
 
 def base_facts(model: Any) -> dict[str, Any]:

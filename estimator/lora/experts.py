@@ -45,7 +45,7 @@ def _by_release(asked: LoraConfig, injection: Injection, trained: int) -> Note:
     count = "give another count" if before is None else f"give {before:,} trainable parameters, not {trained:,}"
     return Note(
         "experts_by_release",
-        "Experts are fused parameters in transformers 5, so PEFT adapts them with the rank doubled on fused ones; with "
+        "Experts are fused parameters in transformers 5, so PEFT adapts them with the rank times what each fuses; with "
         f"transformers 4, which has a module for each expert's projection, the same names {count}.",
     )
 

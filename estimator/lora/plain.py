@@ -1,7 +1,7 @@
 """LoRA layers and nothing beside them: the outcome without playing through the model at run time.
 
-What is stated here follows from runtime.py and saving.py for a config without modules_to_save, trained tokens and
-biases; most requests are of that kind, and answered many times faster so.
+What is stated here follows from runtime.py and saving.py for a config without modules_to_save, trained tokens,
+biases and embeddings that are saved along; most requests are of that kind, and answered many times faster so.
 """
 
 from __future__ import annotations

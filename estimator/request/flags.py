@@ -24,8 +24,8 @@ def lora_fields(request: Request) -> dict[str, Any]:
         "use_dora": request.dora,
         "bias": request.bias,
         "lora_bias": request.lora_bias,
-        "modules_to_save": _names(request.modules_to_save),
-        "target_parameters": _names(request.target_parameters),
+        "modules_to_save": names_in(request.modules_to_save),
+        "target_parameters": names_in(request.target_parameters),
         "trainable_token_indices": _tokens(request.trainable_tokens),
         "task_type": request.task and request.task.upper(),
     }
@@ -79,7 +79,8 @@ def _odd(option: str, value: str, way_out: str) -> UsageError:
     return UsageError(f"{value[:200]!r} can't be read.", where=option, way_out=way_out)
 
 
-def _names(value: Sequence[str] | str | None) -> list[str] | None:
+def names_in(value: Sequence[str] | str | None) -> list[str] | None:
+    """Names between commas, or a list as it is; None where nothing is said."""
     if isinstance(value, str):
         return [name.strip() for name in value.split(",") if name.strip()]
     return None if value is None else list(value)
@@ -88,7 +89,7 @@ def _names(value: Sequence[str] | str | None) -> list[str] | None:
 def _names_or_regex(value: str | None) -> list[str] | str | None:
     if value is not None and value.startswith("re:"):
         return value[3:]
-    return _names(value)
+    return names_in(value)
 
 
 def _tokens(value: Any) -> list[int] | Mapping[str, list[int]] | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.checkpoint.quantized import Quantization, quantization_of
-from estimator.dtypes import FROM_TORCH
+from estimator.dtypes import from_torch
+from estimator.errors import MalformedConfigError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
@@ -64,15 +65,21 @@ def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:
-    """A saved BitsAndBytesConfig as options of loading."""
+    """A saved BitsAndBytesConfig as options of loading. Raises MalformedConfigError for a storage that is no dtype."""
     fields = quantization.fields
-    storage = str(fields.get("bnb_4bit_quant_storage") or "uint8").removeprefix("torch.")
+    storage = from_torch(fields.get("bnb_4bit_quant_storage") or "uint8")
+    if storage is None:
+        raise MalformedConfigError(
+            f"bnb_4bit_quant_storage is {str(fields['bnb_4bit_quant_storage'])[:60]!r}, which is no dtype.",
+            where=CONFIG,
+            way_out="one of uint8, int8, float16, bfloat16, float32, float64",
+        )
     skipped = fields.get("llm_int8_skip_modules")
     four_bit = quantization.scheme == "bitsandbytes_4bit"
     return LoadOptions(
         base_precision=str(fields.get("bnb_4bit_quant_type") or "fp4") if four_bit else "int8",
         double_quant=bool(fields.get("bnb_4bit_use_double_quant")),
-        quant_storage=FROM_TORCH.get(storage, "U8"),
+        quant_storage=storage,
         skip_modules=tuple(skipped) if skipped is not None else None,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from estimator.errors import UsageError
-from estimator.request.flags import lora_fields, parse_layers, parse_rank_pattern, parse_set
+from estimator.request.flags import lora_fields, names_in, parse_layers, parse_rank_pattern, parse_set
 from estimator.request.options import to_request
 from estimator.request.request import Request
 
@@ -31,6 +31,14 @@ from estimator.request.request import Request
 )  # fmt: skip
 def test_flags_become_fields(options: dict[str, Any], fields: dict[str, Any]) -> None:
     assert lora_fields(Request(**options)) == fields
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [(None, None), ("", []), (" , ", []), ("lm_head, score,", ["lm_head", "score"]), (["a, b"], ["a, b"])],
+)
+def test_names_between_commas(value: object, names: list[str] | None) -> None:
+    assert names_in(value) == names
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "1,,2", "0-999999999", "1.5"])

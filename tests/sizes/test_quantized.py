@@ -12,7 +12,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
 from estimator.checkpoint.unknown_shapes import infer_unknown
-from estimator.errors import UnsupportedError
+from estimator.errors import MalformedConfigError, UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
 from tests.sizes.trees import tree_of_row
@@ -123,6 +123,12 @@ def test_mlx_is_refused_and_weighed():
     assert sizes.loaded.footprint_bytes == 192 * 64 + 192 * 2 * 2 * 2 + 320 * 64 + 320 * 2 * 2 * 2
     assert all(layer.refusal for layer in sizes.model.quantised.values())
     assert [note.code for note in sizes.notes] == ["not_loadable"]
+
+
+def test_a_storage_that_is_no_dtype_is_refused():
+    fields = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_storage": "uint9"}
+    with pytest.raises(MalformedConfigError, match="uint9"):
+        base_sizes(one_linear({"quantization_config": fields}), None, LoadOptions())
 
 
 def test_an_unknown_scheme_says_so():

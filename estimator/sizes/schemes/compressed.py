@@ -14,7 +14,7 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.packed_layouts import first_groups, groups_of, named
 from estimator.checkpoint.quantized import Quantization
-from estimator.dtypes import FROM_TORCH
+from estimator.dtypes import from_torch
 
 NO_WEIGHT = "compressed-tensors keeps it packed, without the `weight` that PEFT's LoRA layer reads"
 FOUR_BIT_FLOATS = ("nvfp4-pack-quantized", "mxfp4-pack-quantized")
@@ -101,9 +101,9 @@ def _scale_shape(shape: tuple[int, ...], weights: Weights) -> tuple[int, ...]:
 def _scale_dtype(weights: Weights, style: str, dtype: str) -> str:
     if style == "mxfp4-pack-quantized":
         return "U8"
-    named_dtype = str(weights.get("scale_dtype") or "").removeprefix("torch.")
-    if named_dtype in FROM_TORCH:
-        return FROM_TORCH[named_dtype]
+    stated = from_torch(weights.get("scale_dtype"))
+    if stated is not None:
+        return stated
     return "F8_E4M3" if weights.get("strategy") == "tensor_group" else dtype
 
 
