@@ -146,10 +146,34 @@ def _factors(size: int, factor: int) -> tuple[int, int]:
 
 
 def _oft(config: Config, layer: Adapted) -> Shapes:
-    """The triangle above the diagonal of each block; `r` is the number of blocks where their size is 0."""
-    block = config.get("oft_block_size") or layer.into // config["r"]
-    blocks = 1 if config.get("block_share") else layer.into // block
-    return {"oft_R.weight": (blocks, block * (block - 1) // 2)}
+    """The triangle above the diagonal of each block; before PEFT 0.16 whole blocks, before 0.14 on the output.
+
+    `r` is the number of blocks where their size is 0; either is taken for the nearest that divides the input.
+    """
+    share = bool(config.get("block_share"))
+    if "oft_block_size" not in config:
+        block = ceil(layer.out / config["r"])
+        return {"oft_r": (1 if share else config["r"], block, block)}
+    size, blocks = config["oft_block_size"], config.get("r")
+    if size:
+        size = _divisor(layer.into, size)
+        blocks = layer.into // size
+    else:
+        blocks = _divisor(layer.into, blocks)
+        size = layer.into // blocks
+    if "use_cayley_neumann" not in config:
+        return {"oft_r": (1 if share else blocks, size, size), "oft_s": (layer.out, 1)}
+    return {"oft_R.weight": (1 if share else blocks, size * (size - 1) // 2)}
+
+
+@lru_cache(maxsize=4096)
+def _divisor(size: int, wanted: int) -> int:
+    """The divisor nearest to `wanted`, the smaller of two (`adjust_oft_parameters`)."""
+    if wanted >= size:
+        return size
+    larger = next(number for number in range(wanted, size + 1) if size % number == 0)
+    smaller = next(number for number in range(wanted, 0, -1) if size % number == 0)
+    return smaller if wanted - smaller <= larger - wanted else larger
 
 
 def _osf(config: Config, layer: Adapted) -> Shapes:

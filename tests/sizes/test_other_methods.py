@@ -14,6 +14,7 @@ from estimator.sizes.other_methods import other_method_parts
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "adapters" / "other_methods.jsonl"
 RECORDED, *ROWS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
+OFT = {"peft_type": "OFT", "use_cayley_neumann": True}
 TREE = from_config(RECORDED["base"])
 
 
@@ -52,7 +53,11 @@ def test_nothing_is_claimed(config):
         ),
         pytest.param({"peft_type": "MISS", "r": 8, "init_weights": "mini", "mini_r": 4}, "miss_block", (8, 4), id="mini"),
         pytest.param({"peft_type": "BONE", "r": 8}, "bone_block", (8, 64), id="what MISS was called"),
-        pytest.param({"peft_type": "OFT", "r": 8, "oft_block_size": 0}, "oft_R.weight", (8, 28), id="so many blocks"),
+        pytest.param({**OFT, "r": 8, "oft_block_size": 0}, "oft_R.weight", (8, 28), id="so many blocks"),
+        pytest.param({**OFT, "r": 0, "oft_block_size": 20}, "oft_R.weight", (4, 120), id="the nearest divisor"),
+        pytest.param({"peft_type": "OFT", "r": 8, "oft_block_size": 0}, "oft_r", (8, 8, 8), id="whole, PEFT 0.15"),
+        pytest.param({"peft_type": "OFT", "r": 8, "oft_block_size": 0}, "oft_s", (64, 1), id="scaled, PEFT 0.15"),
+        pytest.param({"peft_type": "OFT", "r": 4, "block_share": True}, "oft_r", (1, 16, 16), id="shared, PEFT 0.13"),
         pytest.param(
             {"peft_type": "FOURIERFT", "n_frequency": 9, "n_frequency_pattern": {"q_proj": 5}},
             "fourierft_spectrum", (5,), id="a number for one layer",
