@@ -19,8 +19,10 @@ def expert_notes(asked: LoraConfig, request: Prepared, injection: Injection, tra
     """What the reader must know of experts; `trained` is the number of trainable parameters."""
     if asked.target_parameters is None and request.config.target_parameters:
         return [_by_release(asked, injection, trained)]
-    adapted = {layer.module for layer in injection.layers}
-    frozen = [module for module in request.index.tree.modules if _holds_experts(module) and module.name not in adapted]
+    index = request.index
+    experts = index.remembered("experts", lambda: [module for module in index.tree.modules if _holds_experts(module)])
+    adapted = {layer.module for layer in injection.layers} if experts else ()
+    frozen = [module for module in experts if module.name not in adapted]
     if not frozen:
         return []
     size = sum(prod(p.shape) for module in frozen for p in module.parameters if len(p.shape) == 3)

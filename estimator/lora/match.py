@@ -235,7 +235,7 @@ def pattern_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -
 
 def unmatched_keys(names: Sequence[str], pattern: Mapping[str, Any], where: str) -> list[str]:
     """Keys that take none of the names, which PEFT warns of. Raises InvalidLoraError for a faulty one, as `re` does."""
-    if not names:
+    if not names or not pattern:
         return list(pattern)
     last_parts = {name.rpartition(".")[2] for name in names}
     taken = dict(_taken_by([key for key in pattern if not is_plain(key)], names, where))
