@@ -38,6 +38,11 @@ def test_labels_of_a_known_model(asked, name, rows):
     assert head(name, **asked)[0] == rows
 
 
+def test_a_task_s_class_has_what_only_the_code_asks_for():
+    request = Request(model="deberta-v3-base", num_labels=5, lora={"task_type": "SEQ_CLS"}, offline=True)
+    assert estimate(request).base.parameters == 184_425_989  # with the LayerNorm that norm_rel_ebd asks for
+
+
 def test_another_number_than_the_checkpoint_s_is_refused():
     with pytest.raises(UnsupportedError, match=r"classifier.out_proj.bias is \[1\], .* has it as \[3\]"):
         head(model=RERANKER, num_labels=3)

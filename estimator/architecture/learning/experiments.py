@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +24,13 @@ from estimator.architecture.learning.changing import (
 )
 from estimator.architecture.learning.fields_used import given, without
 from estimator.architecture.learning.observing import observation_of, sized
+from estimator.architecture.learning.published import published
 from estimator.architecture.learning.remembering import How
 from estimator.architecture.learning.taken import Taken
 from estimator.architecture.learning.tell import Observation
 from estimator.architecture.learning.trace import Trace
 from estimator.architecture.surveying import tiny
 from estimator.architecture.surveying.observe import Seen, embeddings_of, observe, ties_of
-from estimator.source.snapshot import known_models
 
 _SECONDS = 20  # a build that takes longer is a fault, not a large model
 _PROBE = "a text of no meaning"
@@ -236,7 +235,7 @@ class Experiments:
 
     def _real(self, chance: random.Random) -> Iterator[Build]:
         """Published configs of the class."""
-        configs = [json.loads(known.config_text) for known in known_models() if f'"{self.name}"' in known.config_text]
+        configs = published(self.name)
         for config in chance.sample(configs, min(_REAL, len(configs))):
             if (one := self.build(config)) is not None:
                 yield one
