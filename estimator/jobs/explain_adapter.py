@@ -24,6 +24,11 @@ from estimator.source.found import Found
 DAMAGED = frozenset({"cut_short", "too_long", "no_tensors", "empty_tensors"})
 _REFUSALS = ("invalid_lora", "no_target_modules", "unsupported_module")
 _TODAY = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}  # ViT and its kin, transformers 5
+# How names of modules began before transformers 4.52 put the towers into one model.
+_MOVED = {
+    "language_model.model.": "model.language_model.",
+    **{f"{part}.": f"model.{part}." for part in ("vision_tower", "vision_model", "visual", "multi_modal_projector")},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +94,16 @@ def _answer(request: Request, bases: BaseCache, progress: Progress) -> Answer | 
 def _under_names_of_today(request: Request) -> Request | None:
     """The request with targets that transformers has renamed since; None where there are none."""
     targets = request.lora.get("target_modules")
-    if not isinstance(targets, (list, tuple)) or not any(name in _TODAY for name in targets):
+    names = targets if isinstance(targets, (list, tuple)) and all(isinstance(name, str) for name in targets) else ()
+    renamed = [_today(name) for name in names]
+    if renamed == list(names):
         return None
-    return replace(request, lora={**request.lora, "target_modules": [_TODAY.get(name, name) for name in targets]})
+    return replace(request, lora={**request.lora, "target_modules": renamed})
+
+
+def _today(name: str) -> str:
+    before = next((start for start in _MOVED if name.startswith(start)), "")
+    return _MOVED[before] + name.removeprefix(before) if before else _TODAY.get(name, name)
 
 
 def _explanation(
