@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -37,6 +37,9 @@ class Tensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         return self._each[name]
+
+    def items(self) -> ItemsView[str, Tensor]:
+        return self._each.items()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._each)

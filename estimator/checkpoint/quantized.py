@@ -69,7 +69,7 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
     stored, dtype = checkpoint.tensors, stated_dtype(config) or "BF16"
     if layout.in_place:
         return Unpacked(checkpoint=replace(checkpoint, tensors=Tensors(_recast(stacks_of(stored), layout, dtype))))
-    tensors, layers = dict(stored), packed_layers(config, checkpoint)
+    tensors, layers = dict(stored.items()), packed_layers(config, checkpoint)
     for stem, layer in layers.items():
         for tensor in layer.tensors:
             del tensors[tensor.name]
@@ -86,7 +86,7 @@ def packed_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str
     """What is packed, by the module's name as stored (fused experts: by the parameter's)."""
     quantization = quantization_of(config)
     layout = LAYOUTS.get(quantization.scheme) if quantization else None
-    layers, stored = {}, checkpoint.tensors
+    layers, stored = {}, dict(checkpoint.tensors.items())
     stems = _stems(stored, layout) if layout else []
     own = layout.fields_by_layer(quantization.fields, stems) if stems and layout.fields_by_layer else {}
     for stem in stems:
