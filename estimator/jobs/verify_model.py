@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from estimator.architecture.choose import generates
@@ -88,7 +88,7 @@ def build_on_meta(wanted: Wanted, folder: str) -> Any:
                 stack.enter_context(part)
             model = cls(config)
         model.tie_weights()
-        _untie(model, (*wanted.untied, *(name for name in model.all_tied_weights_keys if name in wanted.kept_apart)))
+        _untie(model, [name for name in model.all_tied_weights_keys if name in {*wanted.untied, *wanted.kept_apart}])
         _keep_in_float32(model, dtype)
     model.name_or_path = folder
     model.eval()
@@ -226,7 +226,7 @@ def _own_config(cls: Any, config: Any) -> Any:
     return own
 
 
-def _untie(model: Any, names: tuple[str, ...]) -> None:
+def _untie(model: Any, names: Sequence[str]) -> None:
     import torch
 
     for name in names:

@@ -113,3 +113,11 @@ def test_one_training_step_goes_through(folder):
     verification = verify(request, estimate(request), device="cpu", train_step=True)
     assert verification.equal
     assert not [text for text in verification.left_out if "failed" in text]
+
+
+def test_a_task_s_class_without_the_head_that_the_files_hold_untied():
+    pytest.importorskip("peft")
+    request = Request(
+        model="mt5-small", lora={"task_type": "FEATURE_EXTRACTION", "target_modules": ["q"]}, offline=True
+    )
+    check(request, "meta")
