@@ -8,6 +8,7 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
     bnb 8-bit   weight I8 [out, in]          SCB F32 [out]                  weight_format U8 []
     bnb 4-bit   weight [bytes, 1]            weight.absmax, weight.quant_map, weight.quant_state.* (JSON text as U8)
     fp8         weight F8 [out, in]          weight_scale_inv [out/block, in/block], or one scale a tensor or row
+                weight I8 [out, in/2]        the same: experts of four bits (`expert_dtype`)
     compressed  weight I8 or F8 [out, in], or weight_packed I32 [out, in b/32] with weight_shape I64 [2] (nvfp4, mxfp4:
                 U8 [out, in/2])              weight_scale [out, groups]
     torchao     _weight_qdata [out, in]      _weight_scale ...
@@ -42,6 +43,7 @@ class Layout(NamedTuple):
     shape: Callable[[Parts, Fields, Checkpoint], Shape | None]
     logical: str = ".weight"
     needs: tuple[str, ...] = ()  # parts without which it is no packed layer
+    two_a_byte: tuple[str, ...] = ()  # dtypes of weights in which an element is two values
     fields_by_layer: Callable[[Fields, Sequence[str]], Mapping[str, Fields]] | None = None  # those of single layers
 
     @property
@@ -241,8 +243,10 @@ LAYOUTS: Mapping[str, Layout] = {
     "auto-round": Layout(".qweight", _GPTQ_PARTS, _auto_round),
     "bitsandbytes_4bit": Layout(".weight.absmax", _BNB_PARTS, _bnb_4bit, needs=(".weight",)),
     "bitsandbytes_8bit": Layout(".SCB", (".weight", ".SCB", ".weight_format"), _as_stored, needs=(".weight",)),
-    "fp8": Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",)),
-    "mxfp8": Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",)),
+    **dict.fromkeys(
+        ("fp8", "mxfp8"),
+        Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",), two_a_byte=("I8", "U8")),
+    ),
     "fbgemm_fp8": Layout(".weight_scale", (".weight", ".weight_scale"), _as_stored, needs=(".weight",)),
     "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed, fields_by_layer=_weights_by_layer),
     "torchao": Layout("._weight_qdata", _TORCHAO_PARTS, _torchao),

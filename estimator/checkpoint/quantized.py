@@ -18,7 +18,7 @@ from estimator.checkpoint.packed_layouts import LAYOUTS, Layout
 from estimator.checkpoint.quantization_fields import check_fields
 from estimator.dtypes import stated_dtype
 from estimator.errors import MalformedHeaderError
-from estimator.source.stack import Stack
+from estimator.source.stack import Kind, Stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
 
 
 def _recast(stacks: Sequence[Stack], layout: Layout, dtype: str) -> Iterator[Stack]:
-    """Weights that have scales, in their own shape under their own name; the scales left out."""
+    """Weights that have scales, in their logical shape under their own name; the scales left out."""
     marker, weight = layout.marker, layout.logical
     held: dict[tuple[str, str], set[str]] = {}
     for stack in stacks:
@@ -134,7 +134,7 @@ def _recast(stacks: Sequence[Stack], layout: Layout, dtype: str) -> Iterator[Sta
     for stack in stacks:
         if stack.after.endswith(weight):
             packed, plain = _parted(stack, both(stack.before, stack.after.removesuffix(weight)))
-            yield from (part._replace(kind=part.kind._replace(dtype=dtype)) for part in packed)
+            yield from (part._replace(kind=_logical(part.kind, layout, dtype)) for part in packed)
             yield from plain
         elif stack.after.endswith(marker):
             yield from _parted(stack, both(stack.before, stack.after.removesuffix(marker)))[1]
@@ -142,6 +142,11 @@ def _recast(stacks: Sequence[Stack], layout: Layout, dtype: str) -> Iterator[Sta
             yield from _parted(stack, both(stack.before, stack.after.rpartition(".")[0]))[1]
         else:
             yield stack
+
+
+def _logical(kind: Kind, layout: Layout, dtype: str) -> Kind:
+    shape = (*kind.shape[:-1], 2 * kind.shape[-1]) if kind.dtype in layout.two_a_byte and kind.shape else kind.shape
+    return kind._replace(dtype=dtype, shape=shape)
 
 
 def _parted(stack: Stack, indices: set[str]) -> tuple[list[Stack], list[Stack]]:

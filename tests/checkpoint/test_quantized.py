@@ -156,3 +156,20 @@ def test_features_that_the_class_tells(shapes, found):
     weight = known.checkpoint.tensors.get("odd.weight")
     assert (weight and weight.shape) == found
     assert set(known.unknown) == (set() if found else {"odd"})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "columns"), [pytest.param("F8_E4M3", 64, id="a value a byte"), pytest.param("I8", 128, id="two a byte")]
+)
+def test_experts_of_four_bits_among_8_bit_floats(dtype, columns):
+    """transformers 5.23.0, integrations/finegrained_fp8.py: `expert_dtype` fp4 keeps two values in an int8."""
+    config = {"quantization_config": {"quant_method": "fp8", "expert_dtype": "fp4"}}
+    headers = {"experts.0.w1.weight": [dtype, [32, 64]], "experts.0.w1.weight_scale_inv": ["F8_E8M0", [32, 4]]}
+    tensors = unpack(config, checkpoint(headers)).checkpoint.tensors
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {"experts.0.w1.weight": (32, columns)}
+
+
+def test_features_of_a_layout_whose_bytes_do_not_tell_them():
+    config = {"quantization_config": {"quant_method": "hqq"}}
+    known = put_known(unpack(config, checkpoint({"q.W_q": ["U8", [128, 64]]})), {"q": (128, 128)})
+    assert (known.checkpoint.tensors["q.weight"].shape, known.unknown) == ((128, 128), {})
