@@ -34,6 +34,8 @@ from tests.hub.models import (
 )
 from tests.hub.standin import Fault, StandIn
 
+_HEADERS = b'{"headers":{"a.safetensors":{'
+
 # The metadata endpoint is a short cut: where it does not serve, the files themselves answer.
 ENDPOINT = [
     row("metadata", refuse(404), RIGHT, id="a mirror that lacks the endpoint"),
@@ -72,6 +74,15 @@ ENDPOINT = [
     row("metadata", endless(b" " * 1_000_000), RIGHT, id="a body without end"),
     row("metadata", endless(b"[]," * 300_000), RIGHT, id="JSON without end"),
     row("metadata", say(b"[" + b"[]," * 5_000_000 + b"[]]"), RIGHT, id="15 MB that would fill the memory"),
+    row("metadata", say(_HEADERS + b'"' * 5_000_000 + b"}}}"), RIGHT, id="5 MB of names that begin"),
+    row(
+        "metadata",
+        say(_HEADERS + b'"' + b".1" * 2_500_000 + b'":{}}}}'),
+        MalformedHeaderError,
+        "a.safetensors",
+        id="a name of 2.5 million indices",
+    ),
+    row("metadata", say(_HEADERS + b'"b.safetensors":{' * 200_000 + b"}}"), RIGHT, id="200,000 shards that begin"),
     row("metadata", go_to("http://169.254.169.254/latest"), RIGHT, id="redirected to a cloud's metadata service"),
     row("metadata", go_to(lambda handler: handler.path), RIGHT, id="redirected to itself"),
     row("metadata", header("X-Repo-Commit", OTHER_COMMIT), RIGHT, id="pushed between the two answers"),
