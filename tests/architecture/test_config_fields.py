@@ -111,6 +111,8 @@ def test_what_layers_have_otherwise_is_the_field_that_stands_for_it(overrides, v
         pytest.param({"1": {"skip": ["mlp"]}, "3": {"skip": ["mlp"]}}, "skip", id="without a part"),
         pytest.param({"1": {"shares": True}, "3": {"shares": True}}, "shares", id="no field stands for it"),
         pytest.param([1], "skip", id="no object"),
+        pytest.param(7, "skip", id="a number"),
+        pytest.param([1, "x", {}], "skip", id="a list of anything"),
     ],
 )
 def test_layers_that_no_field_stands_for_are_refused(overrides, named):
