@@ -17,7 +17,7 @@ from estimator.jobs.largest import Ask, fits, largest, positions
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.blocks import is_repeated, shape_of
+from estimator.sizes.blocks import is_adapted, is_repeated, shape_of
 from estimator.sizes.memory import BaseInMemory, Memory, training_memory
 from estimator.sizes.optimizers import Trained
 from estimator.sizes.training import Adapter, Training
@@ -191,6 +191,13 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "states_not_modelled",
             f"What {states} layers with a state (Mamba, linear attention) make along the sequence is not counted: it "
             "depends on the kernels that are installed, and without any it is many times the rest.",
+        )
+    adapted = {m.name for m in answer.adaptation.modules}
+    if pieces := sum(not block.sees_tokens and is_adapted(block, adapted) for block in shape.blocks):
+        yield Note(
+            "inputs_not_tokens",
+            f"{pieces} adapted layers see pieces of images or sound, whose number no option says: they are counted as "
+            "--sequence-length says, and nothing surely fits.",
         )
     yield from _sharding_notes(answer, training)
     experts = _expert_elements(answer)

@@ -105,5 +105,7 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     wide = width if setting.shape.support.narrow_scores else 4
     each = tape.run((each,), scores, wide, saves_output=True)
     each = each if width == wide else tape.run((each,), scores, width)
+    if setting.shape.drops_scores:
+        each = tape.run((each,), scores, width, keeps=tape.tokens * scores)
     mixed = tape.run((each, value), block.mixed, width, saves=(each, value))
     return tape.run((mixed,), block.mixed, width)

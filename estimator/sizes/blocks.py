@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.attention_support import Support, support_of
+from estimator.sizes.towers import sees_tokens
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
+_CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?att", re.IGNORECASE)  # a decoder's, on what the encoder made
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
 _CENTRED_NORM = re.compile(r"(?:Cohere|Deberta)\w*LayerNorm$")  # LayerNorm written in Python (modeling_cohere.py)
+_EMBEDDED_NORM = re.compile(r"embed\w*[._]?(?:layer_?)?norm|(?:layer)?norm_embed", re.IGNORECASE)
+_TOWERS_HEADS = ("attention_heads", "decoder_attention_heads", "encoder_attention_heads")
+_STEMS = frozenset({"Conv1d", "Conv2d", "Conv3d"})
+_DROPS_STATES = (
+    *("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "residual_dropout", "resid_dropout"),
+    *("dropout_rate", "dropout"),
+)
+_DROPS_SCORES = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout", "attn_dropout", "dropout_rate")
 _NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
 
 
@@ -28,7 +38,7 @@ class Linear(NamedTuple):
 
 class Norm(NamedTuple):
     width: int
-    kind: str  # "torch" (its own layer_norm), "wide" (the same on float32), "rms" or "centred" (steps in float32)
+    kind: str  # "torch" (its own layer_norm), "wide" (the same on float32), "rms", "t5" or "centred" (steps in float32)
     role: str = ""  # inside attention: "q" or "k" of query or key, "a" of a latent
     name: str = ""  # the last part
 
@@ -58,6 +68,8 @@ class Block:
     experts: int = 0  # 0 where the MLP is dense
     experts_per_token: int = 1
     fused: Fused | None = None
+    cross: tuple[Linear, ...] = ()  # attention on the encoder's output
+    sees_tokens: bool = True  # not pieces of images or sound, of which an example has another number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,11 @@ class Shape:
     caps_scores: bool = False  # attn_logit_softcapping
     caps_logits: bool = False  # final_logit_softcapping
     clamps_gate: bool = False  # swiglu_limit: experts' gate and up are clamped (modeling_gpt_oss.py)
+    outer_norms: tuple[int, int] = (0, 1)  # behind embeddings, and behind the last layers
+    drops_states: bool = False  # the model's own dropout, behind attention and MLP
+    drops_scores: bool = False  # and that of attention's scores
+    biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
+    narrow_loss: bool = False  # cross-entropy in the logits' own dtype
     support: Support = Support()  # kinds of attention that its classes have
     states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
 
@@ -85,22 +102,46 @@ def shape_of(tree: ModuleTree) -> Shape:
             modules.setdefault(match[0], []).append(module)
     hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim") or 0
     head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
+    stems = [m.name for m in tree.modules if m.kind in _STEMS and not is_repeated(m.name)]
+    words = next((m.name for m in tree.modules if m.name == tree.input_embedding and m.kind == "Embedding"), None)
+    found = ((name, _block(members, hidden, config)) for name, members in modules.items())
     return Shape(
-        blocks=tuple(block for members in modules.values() if (block := _block(members, hidden, config)) is not None),
+        blocks=tuple(replace(b, sees_tokens=sees_tokens(name, words, stems)) for name, b in found if b is not None),
         hidden=hidden,
         vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
-        heads=_first(config, "num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads") or 1,
-        activation=str(
-            _first(config, "hidden_activation", "hidden_act", "activation_function", "activation") or "silu"
-        ),
+        heads=_first(config, "num_attention_heads", "n_head", "num_heads", "n_heads", *_TOWERS_HEADS) or 1,
+        activation=_activation(config),
         head=tree.output_embedding,
         is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
         caps_scores=config.get("attn_logit_softcapping") is not None,
         caps_logits=config.get("final_logit_softcapping") is not None,
         clamps_gate=config.get("swiglu_limit") is not None,
+        outer_norms=_outer_norms(tree, hidden),
+        biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
+        drops_states=_drops(config, _DROPS_STATES),
+        drops_scores=_drops(config, _DROPS_SCORES),
+        narrow_loss=bool(tree.config.get("is_encoder_decoder")),  # BART's, T5's and Whisper's own CrossEntropyLoss
         support=support_of(config.get("model_type")),
         states=sum(_scans(members) for members in modules.values()),
     )
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    named = _first(config, "hidden_activation", "hidden_act", "activation_function", "activation", "dense_act_fn")
+    if named is None and isinstance(config.get("feed_forward_proj"), str):  # configuration_t5.py
+        named = {"gated-gelu": "gelu_new"}.get(config["feed_forward_proj"], config["feed_forward_proj"].split("-")[-1])
+    return str(named or "silu")
+
+
+def _drops(config: Mapping[str, Any], names: Iterable[str]) -> bool:
+    return any(isinstance(config.get(name), int | float) and config[name] > 0 for name in names)
+
+
+def _outer_norms(tree: ModuleTree, hidden: int) -> tuple[int, int]:
+    outside = [m for m in tree.modules if not is_repeated(m.name)]
+    names = [m.name for m in outside if any(norm.width == hidden for norm in _norms([m], hidden))]
+    embedded = sum(_EMBEDDED_NORM.search(name) is not None for name in names)
+    return embedded, len(names) - embedded
 
 
 def has_state(members: Iterable[Module]) -> bool:
@@ -111,6 +152,11 @@ def has_state(members: Iterable[Module]) -> bool:
 def _scans(members: list[Module]) -> bool:
     """A state between linear layers; a stack of convolutions alone is another thing."""
     return has_state(members) and any(module.kind == "Linear" for module in members)
+
+
+def is_adapted(block: Block, names: Container[str]) -> bool:
+    """Whether LoRA is on one of its matrices."""
+    return any(item.name in names for item in (*block.attention, *block.cross, *block.mlp))
 
 
 def is_repeated(name: str) -> bool:
@@ -136,6 +182,9 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
     mlp = tuple(item for item in linears if item not in attention)
     if not attention:
         return None
+    cross = tuple(item for item in attention if _CROSS.search(_tail(item.name)))
+    own = tuple(item for item in attention if item not in cross)
+    attention, cross = (own, cross) if own else (attention, ())
     latent = _latent(attention)
     query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
     holder = next((m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)), None)
@@ -145,6 +194,7 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
     norms = tuple(_norms(members, hidden))
     return Block(
         attention=attention,
+        cross=cross,
         mlp=mlp,
         norms=norms,
         query=query,
@@ -237,6 +287,8 @@ def _norm_kind(module: Module) -> str:
     """torch's layer_norm has a bias, or its own class's name; what is written in Python mostly has not."""
     if _CENTRED_NORM.match(module.cls):
         return "centred"
+    if module.cls.endswith("T5LayerNorm"):
+        return "t5"
     return "torch" if module.cls == "LayerNorm" or len(module.parameters) > 1 else "rms"
 
 

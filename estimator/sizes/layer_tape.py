@@ -15,7 +15,8 @@ from estimator.sizes.blocks import Block, Norm
 from estimator.sizes.matrix_tape import Setting, linear, normed
 from estimator.sizes.tape import Tape, Tensor
 
-_STEPS = {"gelu_new": 4, "gelu_fast": 4, "gelu_accurate": 4, "quick_gelu": 3}  # tensors kept by those written in Python
+# Tensors kept by those written in Python; of xIELU half of one is a mask
+_STEPS = {"gelu_new": 4, "gelu_fast": 4, "gelu_accurate": 4, "quick_gelu": 3, "xielu": 3.5}
 _BEHIND_MLP = re.compile("post_(?:feedforward|ff|mlp)")
 _KEEPS_OUTPUT = frozenset({"relu", "sigmoid", "tanh"})
 
@@ -26,13 +27,16 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if block.is_parallel:
         first = normed(tape, x, norms[0], setting) if norms else x
         second = normed(tape, x, norms[1], setting) if len(norms) > 1 else first
-        attended = attention(tape, first, block, setting)
+        attended = _dropped(tape, attention(tape, first, block, setting), setting)
         tape.hold(first, second)
-        mixed = _mlp(tape, second, block, setting)
+        mixed = _dropped(tape, _mlp(tape, second, block, setting), setting)
         tape.hold(attended, x)
         return _add(tape, x, _add(tape, attended, mixed))
     places = _places(norms)
     x = _branch(tape, x, places[:2], attention, block, setting)
+    if block.cross:
+        before = norms[1] if len(norms) == 3 else None
+        x = _branch(tape, x, [before, None], attention, replace(block, attention=block.cross), setting)
     return _branch(tape, x, places[2:], _mlp, block, setting)
 
 
@@ -52,11 +56,16 @@ def _branch(
 ) -> Tensor:
     before, after = norms
     y = x if before is None else normed(tape, x, before, setting)
-    out = part(tape, y, block, setting)
+    out = _dropped(tape, part(tape, y, block, setting), setting)
     tape.hold(x, y)
     if after is not None:
         out = normed(tape, out, after, setting)
     return _add(tape, x, out)
+
+
+def _dropped(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
+    """Behind the model's own dropout, which keeps a mask of bytes."""
+    return tape.run((x,), x.elements, x.width, keeps=tape.tokens * x.elements) if setting.shape.drops_states else x
 
 
 def _add(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
@@ -94,7 +103,7 @@ def _activated(tape: Tape, made: list[Tensor], block: Block, setting: Setting) -
         width,
         saves=() if activation in _KEEPS_OUTPUT else (gate,),
         saves_output=activation in _KEEPS_OUTPUT,
-        keeps=extra * tape.tokens * inner * width,
+        keeps=int(extra * tape.tokens * inner * width),
     )
     return tape.run((acted, up), inner, width, saves=(acted, up)) if block.is_gated else acted
 

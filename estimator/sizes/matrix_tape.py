@@ -59,7 +59,9 @@ def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 
         apart = tape.run((wide,), elements, 4)
         tape.run((apart,), elements, 4, saves=(apart,))
         wide = tape.run((wide,), elements, 4)
-    tape.run((wide,), elements, 4)  # pow, whose mean is all that remains
+    squared = (wide,) if norm.kind == "t5" else ()  # its product is with x as it came, which is kept beside
+    tape.run((wide,), elements, 4, saves=squared)  # pow, whose mean is all that remains
+    wide = x if squared else wide
     even = tape.run((wide,), elements, 4, saves=(wide,), keeps=rows, scratch=4 * tape.tokens * elements)
     even = even if x.width == 4 else tape.run((even,), elements, x.width)
     return tape.run((even,), elements, out)

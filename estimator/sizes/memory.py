@@ -19,7 +19,7 @@ from math import ceil
 from typing import NamedTuple
 
 from estimator.sizes.attention_support import Support
-from estimator.sizes.blocks import Shape
+from estimator.sizes.blocks import Shape, is_adapted
 from estimator.sizes.matrix_tape import Setting
 from estimator.sizes.optimizers import Trained, is_paged, step_bytes
 from estimator.sizes.sharding import Moments, Resident, gathered, resident
@@ -87,7 +87,7 @@ class Memory:
     reserved: Bounds
     device: Bounds
     moment: str  # "loss" | "backward" | "optimizer step": where the middle has its peak
-    states: int = 0  # layers whose scans are not in the ceilings
+    states: int = 0  # layers that have no ceiling: scans, adapted towers of images and sound
 
 
 def training_memory(
@@ -124,7 +124,7 @@ def training_memory(
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
-        states=shape.states,
+        states=shape.states + sum(not b.sees_tokens and is_adapted(b, adapter.ranks) for b in shape.blocks),
         moment=max(moments, key=lambda name: moments[name]),
     )
 

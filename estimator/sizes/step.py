@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import ceil
 from typing import NamedTuple
 
-from estimator.sizes.blocks import Block, Linear, Norm
+from estimator.sizes.blocks import Block, Linear, Norm, is_adapted
 from estimator.sizes.layer_tape import layer
 from estimator.sizes.matrix_tape import Setting, adapted, normed
 from estimator.sizes.tape import Played, Tape, Tensor
@@ -39,7 +39,8 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     played = list(_layers(setting))
     checkpointed = setting.training.gradient_checkpointing
     there = [x_bytes if checkpointed else p.kept + (x_bytes if p.keeps_input else 0) for p in played]
-    kept, forward = 0, 0
+    kept = _between_layers(setting, x_bytes)
+    forward = 0
     for part, own in zip(played, there, strict=True):
         running = part.forward - part.kept if checkpointed else part.forward
         forward = max(forward, kept + x_bytes + running)
@@ -59,10 +60,26 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     return Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss)
 
 
+def _between_layers(setting: Setting, x_bytes: int) -> int:
+    """Bytes that embeddings' norms, an encoder's end and relative positions keep, outside the layers."""
+    shape, training = setting.shape, setting.training
+    embedded, last = shape.outer_norms
+    is_two = any(block.cross for block in shape.blocks)
+    kept = x_bytes * (embedded + is_two) if training.gradient_checkpointing else 0
+    if shape.biases_scores:
+        rows = training.tokens + (training.sequence_length if is_two else 0)  # a decoder's with its mask, an encoder's
+        kept += shape.heads * rows * training.sequence_length * setting.base_width
+    if is_two and last > 1:
+        tape = Tape(training.tokens)
+        end = tape.play(normed(tape, tape.input(shape.hidden, setting.residual), _final(setting), setting))
+        kept += end.kept + (x_bytes if end.keeps_input else 0)
+    return kept
+
+
 def _layers(setting: Setting) -> Iterator[Played]:
     """The layers as played; those alike are played once. Nothing before the first adapted matrix needs a gradient."""
     known: dict[object, Played] = {}
-    for index, block in enumerate(setting.shape.blocks):
+    for index, block in enumerate(_walked(setting)):
         needs_grad = index > 0 or setting.training.gradient_checkpointing
         key = (needs_grad, _likeness(block, setting))
         if key not in known:
@@ -70,6 +87,17 @@ def _layers(setting: Setting) -> Iterator[Played]:
             x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
             known[key] = tape.play(layer(tape, x, block, setting))
         yield known[key]
+
+
+def _walked(setting: Setting) -> list[Block]:
+    """Without a tower of images or sound that is frozen; with checkpointing its inputs are made to need gradients.
+
+    transformers 5.23, modeling_utils.py, enable_input_require_grads.
+    """
+    blocks, ranks = setting.shape.blocks, setting.adapter.ranks
+    if setting.training.gradient_checkpointing:
+        return list(blocks)
+    return [block for block in blocks if block.sees_tokens or is_adapted(block, ranks)]
 
 
 def _cached(setting: Setting) -> int:
@@ -94,7 +122,7 @@ def _likeness(block: Block, setting: Setting) -> object:
     ranks, packed = setting.adapter.ranks, setting.packed
     matrices = tuple(
         (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), i.name in packed)
-        for i in (*block.attention, *block.mlp)
+        for i in (*block.attention, *block.cross, *block.mlp)
     )
     return matrices, block.norms, block.query, block.key_value, block.inner, block.experts
 
@@ -135,14 +163,15 @@ def _whole_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """ForCausalLMLoss: logits as float32, their log-softmax, the negative log-likelihood."""
     entries, software = setting.shape.vocabulary, setting.software
     logits = _logits(tape, x, setting)
-    wide = logits if logits.width == 4 else tape.run((logits,), entries, 4)
+    width = logits.width if setting.shape.narrow_loss else 4
+    wide = logits if logits.width == width else tape.run((logits,), entries, width)
     named = (wide,) if software.drops_logits else (logits, wide)
-    source = tape.run((wide,), entries, 4) if software.shifts_logits else wide
+    source = tape.run((wide,), entries, width) if software.shifts_logits else wide
     if software.in_place_loss or setting.training.loss == "in_place":
         out = tape.run((source,), 1, 4, saves=(source,), overwrites=True)
         tape.hold(*named)
         return _handed_over(tape, logits, out, setting)
-    chances = tape.run((source,), entries, 4, saves_output=True)
+    chances = tape.run((source,), entries, width, saves_output=True)
     tape.hold(*named, source)
     out = tape.run((chances,), 1, 4)
     tape.hold(named[0])
