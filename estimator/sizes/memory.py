@@ -7,8 +7,8 @@ lower   batches shorter than the limit where nothing packs them; kernels that ke
         that works in place; experts packed one by one (transformers 4); embeddings cast back to 16 bits (trl)
 upper   dropout, which most trainers set; a padding mask, which makes sdpa repeat key and value for each head; value as
         a view of a fused matrix, which then stays (litgpt); inputs of packed matrices kept (bitsandbytes before 0.43);
-        copies of the logits, shifted (transformers before 4.50) or in float32 (lightning); workspaces of cuBLAS; what
-        ZeRO-3 and FSDP gather
+        copies of the logits, shifted (transformers before 4.50) or in float32 (lightning, whose
+        4-bit head is unpacked as well); workspaces of cuBLAS; what ZeRO-3 and FSDP gather
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _LEAST = Software(
 )
 _MOST = Software(
     copies_logits=True,
+    keeps_last_logits=True,
+    packs_head=True,
     shifts_logits=True,
     keeps_packed_inputs=True,
     views_fused_value=True,

@@ -146,10 +146,10 @@ def _final(setting: Setting) -> Norm:
     return Norm(setting.shape.hidden, "rms" if not norms else norms[0].kind)
 
 
-def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
+def _logits(tape: Tape, x: Tensor, setting: Setting, scratch: int = 0) -> Tensor:
     shape, width = setting.shape, 2 if setting.autocast else setting.head_width
     cast = 2 * shape.hidden * shape.vocabulary if setting.autocast and setting.head_width == 4 else 0
-    logits = tape.run((x,), shape.vocabulary, width, keeps=cast)
+    logits = tape.run((x,), shape.vocabulary, width, keeps=cast, scratch=scratch)
     if shape.head in setting.adapter.ranks:
         logits = adapted(tape, x, logits, Linear(shape.head, shape.hidden, shape.vocabulary), setting)
     if shape.caps_logits:
@@ -188,13 +188,16 @@ def _handed_over(tape: Tape, logits: Tensor, out: Tensor, setting: Setting) -> T
 
 def _chunked_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """Logits whole, log-softmax a chunk at a time, in float32; litgpt's logits are copied to float32 before."""
-    logits = _logits(tape, x, setting)
-    if setting.software.copies_logits and logits.width < 4:
-        wide = tape.run((logits,), setting.shape.vocabulary, 4, saves_output=True, overwrites=True)  # named to the end
+    software, entries = setting.software, setting.shape.vocabulary
+    unpacked = 2 * x.elements * entries if software.packs_head and setting.packed else 0
+    logits = _logits(tape, x, setting, unpacked)
+    if software.copies_logits and logits.width < 4:
+        last = 4 * tape.tokens * entries if software.keeps_last_logits else 0
+        wide = tape.run((logits,), entries, 4, saves_output=True, overwrites=True, keeps=last)  # named to the end
         tape.hold(logits)
         logits = wide
-    width = logits.width if setting.software.narrow_loss else 4
-    chances = tape.run((logits,), setting.shape.vocabulary, width, passes=True)
+    width = logits.width if software.narrow_loss else 4
+    chances = tape.run((logits,), entries, width, passes=True)
     tape.hold(logits)
     return tape.run((chances,), 1, 4, saves=(chances,), overwrites=True)  # a chunk's gradient is made as its own goes
 

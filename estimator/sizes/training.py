@@ -15,6 +15,8 @@ class Software:
     narrow_loss: bool = False  # log-softmax in the dtype of the logits
     # Logits are copied to float32, and named until the next step's (lightning 2, fabric's Precision.convert_output)
     copies_logits: bool = False
+    keeps_last_logits: bool = False  # and those of the step before live until then (litgpt, finetune/lora.py, fit)
+    packs_head: bool = False  # the head is in 4 bits too (lightning 2, BitsandbytesPrecision), and unpacked where used
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
     keeps_packed_inputs: bool = False  # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit)
