@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = _run(arguments)
     except KeyboardInterrupt:
-        print("\nstopped.", file=sys.stderr)
-        code = 130
+        _tell(["\nstopped."])
+        os._exit(130)  # at once: a thread may be in the middle of an import, where the interpreter can't end
     sys.exit(code)
 
 
@@ -58,6 +58,8 @@ def _run(arguments: list[str] | None) -> int:
         code = _say(_unwritten(error) if error.errno in _NO_ROOM else unforeseen(error))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a full disk would be full at exit as well
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while a class was made
+            raise error.__cause__ from None
         code = _say(unforeseen(error))
     finally:
         gc.freeze()  # what is left is not looked through once more at the end, which takes a tenth of the time
@@ -107,4 +109,4 @@ def _say_usage(error: click.ClickException) -> int:
 
 def _tell(lines: list[str]) -> None:
     with suppress(OSError):  # where nobody can be told, the exit code still counts
-        print("\n".join(lines), file=sys.stderr)
+        print("\n".join(lines), file=sys.stderr, flush=True)

@@ -212,7 +212,7 @@ import sys
 
 class Interrupt:
     def find_spec(self, name, *_):
-        if name == "click":
+        if name == "{name}":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupt())
@@ -221,6 +221,8 @@ main(["--model", "llama-3.1-8b"])
 """
 
 
-def test_ctrl_c_is_heard_while_the_command_is_imported() -> None:
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\nstopped.\n")
+@pytest.mark.parametrize("name", ["click", "estimator.cli.group", "estimator.cli.estimate", "estimator.lora.adapt"])
+def test_ctrl_c_is_heard_while_the_command_is_imported(name: str) -> None:
+    script = INTERRUPTED.format(name=name)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", "stopped.")
