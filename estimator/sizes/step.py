@@ -61,11 +61,12 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
 
 
 def _between_layers(setting: Setting, x_bytes: int) -> int:
-    """Bytes that embeddings' norms, an encoder's end and relative positions keep, outside the layers."""
+    """Bytes that embeddings' norms and dropout, an encoder's end and relative positions keep, outside the layers."""
     shape, training = setting.shape, setting.training
     embedded, last = shape.outer_norms
     is_two = any(block.cross for block in shape.blocks)
-    kept = x_bytes * (embedded + is_two) if training.gradient_checkpointing else 0
+    masks = training.tokens * shape.hidden if shape.drops_states else 0  # of the dropout behind the embeddings
+    kept = x_bytes * (embedded + is_two) + masks if training.gradient_checkpointing else 0
     if shape.biases_scores:
         rows = training.tokens + (training.sequence_length if is_two else 0)  # a decoder's with its mask, an encoder's
         kept += shape.heads * rows * training.sequence_length * setting.base_width
