@@ -101,8 +101,8 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     base = _loaded(found, _changed(found.config, request.set), task, request)
     if request.set:
         base = replace(base, notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
-    else:
-        base = replace(base, tree=with_labels(base.tree, found, base.config, task, request.num_labels))
+    saved = None if request.set else found  # a model that does not exist yet has no checkpoint to differ from
+    base = replace(base, tree=with_labels(base.tree, saved, base.config, task, request.num_labels))
     base = replace(base, notes=(*base.notes, *_other_class(base, task)))
     return replace(base, tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
 

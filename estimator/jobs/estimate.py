@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
-from estimator.dtypes import FROM_TORCH, from_torch
+from estimator.dtypes import from_torch
 from estimator.errors import UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
 from estimator.lora.adapt import Adaptation, adapt
@@ -14,7 +15,7 @@ from estimator.lora.letters import resolve_targets
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.flags import lora_fields, names_in
-from estimator.request.load_options import LoadOptions
+from estimator.request.load_options import DTYPES, STORAGES, LoadOptions
 from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request
 from estimator.sizes.adapter_file import adapter_file_bytes
@@ -63,6 +64,8 @@ def with_config_file(request: Request) -> Request:
     from estimator.request.files import read_config_file, to_request
 
     said = dict(to_request(read_config_file(request.config)))
+    if request.model is not None:
+        said.pop("revision", None)  # another model's
     lora = {**said.pop("lora", {}), **request.lora}
     empty = {field.name for field in fields(Request) if getattr(request, field.name) in (None, {})}
     return replace(request, lora=lora, **{name: value for name, value in said.items() if name in empty})
@@ -73,21 +76,22 @@ def load_options(request: Request) -> LoadOptions:
     skip = names_in(request.skip_modules)
     return LoadOptions(
         base_precision=request.base_precision or "stored",
-        dtype="auto" if request.dtype in (None, "auto") else _dtype(request.dtype, "--dtype"),
+        dtype="auto" if request.dtype in (None, "auto") else _dtype(request.dtype, "dtype"),
         double_quant=bool(request.double_quant),
-        quant_storage=_dtype(request.quant_storage or "uint8", "--quant-storage"),
-        compute_dtype=_dtype(request.compute_dtype, "--compute-dtype") if request.compute_dtype else None,
+        quant_storage=_dtype(request.quant_storage or "uint8", "quant_storage", STORAGES),
+        compute_dtype=_dtype(request.compute_dtype, "compute_dtype") if request.compute_dtype else None,
         skip_modules=None if skip is None else tuple(skip),
         prepare_kbit=bool(request.prepare_kbit),
     )
 
 
-def _dtype(name: str, option: str) -> str:
+def _dtype(name: str, option: str, known: Sequence[str] = DTYPES) -> str:
+    """safetensors' name of a dtype that may stand there, in torch's spelling or the command line's."""
     dtype = from_torch(name)
-    if dtype is None:
-        way_out = "one of " + ", ".join(FROM_TORCH)
-        raise UsageError(f"there is no dtype {name[:60]!r}.", where=option, way_out=way_out)
-    return dtype
+    if dtype not in map(from_torch, known):
+        way_out = "one of " + ", ".join(known)
+        raise UsageError(f"{option} is {name[:60]!r}.", where=f"--{option.replace('_', '-')}", way_out=way_out)
+    return str(dtype)
 
 
 def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[Adaptation, tuple[Note, ...]]:
@@ -103,7 +107,7 @@ def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[A
     adaptation = adapt(
         tree,
         from_mapping(given),
-        adapter_dtype=adapter_dtype if adapter_dtype in (None, "base") else _dtype(adapter_dtype, "--adapter-dtype"),
+        adapter_dtype=adapter_dtype if adapter_dtype in (None, "base") else _dtype(adapter_dtype, "adapter_dtype"),
         vocab_size=vocab_size(request),
         save_embedding_layers=request.save_embedding_layers or "auto",
     )

@@ -19,7 +19,7 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 def with_labels(
-    tree: ModuleTree, found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None
+    tree: ModuleTree, saved: Found | None, config: Mapping[str, Any], task: str | None, num_labels: int | None
 ) -> ModuleTree:
     """The tree that was built for a task and so many labels, with a note where these change nothing.
 
@@ -32,7 +32,7 @@ def with_labels(
     wanted = _shapes(tree) if tree.shapes == "config" else _by_config(config, task, num_labels)
     if wanted is None:
         return tree if num_labels is None else _not_compared(tree, num_labels)
-    held = _shapes(tree) if found.files else _as_saved(found, config, named)
+    held = _held(tree, saved, config, named)
     differing = {name for name, shape in wanted.items() if held.get(name, shape) != shape}
     plain = _by_config(config, task, None) if num_labels is not None else wanted
     for others in (plain, _by_config(config, None, None)) if differing else ():
@@ -45,8 +45,12 @@ def with_labels(
     return tree
 
 
-def _as_saved(found: Found, config: Mapping[str, Any], named: str | None) -> _Shapes:
-    """What a checkpoint of the class that config.json names holds; nothing where there is no checkpoint."""
+def _held(tree: ModuleTree, found: Found | None, config: Mapping[str, Any], named: str | None) -> _Shapes:
+    """What the checkpoint holds, by its headers or as the class that config.json names; nothing where there is none."""
+    if found is None:
+        return {}
+    if found.files:
+        return _shapes(tree)
     exists = found.other_files or found.source != "local"
     return (_by_config(config, None, None) if named and exists else None) or {}
 

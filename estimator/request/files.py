@@ -102,6 +102,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
     dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(config.base_precision or "")
     options = {
         "model": config.base,
+        "revision": None if config.revision in (None, "main") else str(config.revision),
         "lora": {name: value for name, value in config.lora.items() if value is not None and value != "lora-ga"},
         "target_rule": config.target_rule,
         "base_precision": precision,

@@ -55,6 +55,8 @@ def parse_rank_pattern(pairs: Sequence[str]) -> dict[str, int]:
         key, equals, value = pair.rpartition("=")
         if not equals or not key or not value.strip().lstrip("-").isdigit() or len(value) > 20:
             raise _odd("--rank-pattern", pair, "write NAME=RANK, such as down_proj=16")
+        if key in ranks:
+            raise _odd("--rank-pattern", pair, f"{key[:80]} has a rank already: give each name once")
         ranks[key] = int(value)
     return ranks
 
@@ -63,9 +65,11 @@ def parse_set(pairs: Sequence[str]) -> dict[str, Any]:
     """`FIELD=VALUE` pairs; the value is JSON where it can be read as JSON, else text."""
     import json
 
-    values = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         field, equals, text = pair.partition("=")
+        if field in values:
+            raise _odd("--set", pair, f"{field[:80]} has a value already: give each field once")
         if not equals or not field or "" in field.split("."):
             raise _odd("--set", pair, "write FIELD=VALUE, such as num_hidden_layers=48")
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DTYPES = ("bf16", "fp16", "fp32")
+STORAGES = ("uint8", "int8", "bf16", "fp16", "fp32")
 PRECISIONS = ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4")
 
 
@@ -13,6 +15,6 @@ class LoadOptions:
     dtype: str = "auto"  # "auto" or safetensors' name, "BF16": what is not quantised takes it
     double_quant: bool = False  # bnb_4bit_use_double_quant
     quant_storage: str = "U8"  # bnb_4bit_quant_storage, safetensors' name
-    compute_dtype: str | None = None  # bnb_4bit_compute_dtype; changes no byte
+    compute_dtype: str | None = None  # bnb_4bit_compute_dtype: what PEFT casts adapters to; no byte of the base
     skip_modules: tuple[str, ...] | None = None  # llm_int8_skip_modules; None is transformers' own list
     prepare_kbit: bool = False  # peft.prepare_model_for_kbit_training afterwards

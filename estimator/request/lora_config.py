@@ -109,14 +109,16 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "trainable_token_indices": (*_NAMES, Mapping),
     **dict.fromkeys(("layer_replication", "alora_invocation_tokens"), _NAMES),
 }
-# Where null stands for an empty mapping or the default, as old files have it.
+# Where null stands for the default, and where PEFT ends in a TypeError or AttributeError of its own.
 _NULL_IS_DEFAULT = frozenset(
-    {"rank_pattern", "alpha_pattern", "loftq_config", "peft_type", "bias", "r", "lora_alpha", "lora_dropout"}
-    | {name for name, kinds in _KINDS.items() if kinds == (bool,)}
+    {"loftq_config", "peft_type"} | {name for name, kinds in _KINDS.items() if kinds == (bool,)}
 )
+_NULL_FAILS = frozenset({"rank_pattern", "alpha_pattern", "bias", "r", "lora_alpha", "lora_dropout"})
 
 
 def _of_its_kind(name: str, value: Any) -> Any:
+    if value is None and name in _NULL_FAILS:
+        raise InvalidLoraError(f"{name} is null, which PEFT cannot work with.", where=name, way_out="leave it out")
     if value is None:
         return _DEFAULT if name in _NULL_IS_DEFAULT else None
     kinds = _KINDS.get(name)

@@ -52,7 +52,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "trainable_tokens": (list, dict, str),
 }
 _AS_TEXT = ("targets", "exclude", "layers")
-_AT_LEAST_ONE = ("num_labels", "vocab_size")
+_MOST = {"num_labels": 10_000_000, "vocab_size": 2**31}
 _CHOICES = {
     "base_precision": PRECISIONS,
     "save_embedding_layers": ("auto", "yes", "no"),
@@ -62,9 +62,21 @@ _CHOICES = {
 def _check_type(name: str, value: Any) -> None:
     wanted = _TYPES.get(name, str)
     right = value is None or (isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool))
-    if name in _AT_LEAST_ONE and isinstance(value, int) and not 1 <= value <= 2**31:
-        raise UsageError(f"{name} is {str(value)[:80]}.", where=name, way_out="give a number from 1 on")
-    if not right or (isinstance(value, str) and value not in _CHOICES.get(name, (value,))):
+    if name in _MOST and isinstance(value, int) and not 1 <= value <= _MOST[name]:
+        raise UsageError(
+            f"{name} is {str(value)[:80]}.", where=name, way_out=f"give a number from 1 to {_MOST[name]:,}"
+        )
+    if (
+        not right
+        or not _holds_names(name, value)
+        or (isinstance(value, str) and value not in _CHOICES.get(name, (value,)))
+    ):
         names = " or ".join(kind.__name__ for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
         way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give a {names}"
         raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out=way_out)
+
+
+def _holds_names(name: str, value: Any) -> bool:
+    """Whether a list of names, or what ranks are given for, holds texts alone."""
+    named = name in ("modules_to_save", "target_parameters", "skip_modules", "rank_pattern", "set")
+    return not (named and isinstance(value, (list, dict))) or all(isinstance(one, str) for one in value)

@@ -24,6 +24,7 @@ class TrainingConfig:
     own: Mapping[str, Any] = field(default_factory=dict)  # switches that no LoraConfig has
     target_rule: TargetRule | None = None
     base: str | None = None
+    revision: str | None = None  # of the base on the Hub
     base_precision: str | None = None  # torch's name; the part that is not quantised; None: as stored, or unknown
     quantization: Mapping[str, Any] | None = (
         None  # method, bits, quant_type, double_quant, compute_dtype, quant_storage

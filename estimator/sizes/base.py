@@ -95,14 +95,22 @@ def _notes(tree: ModuleTree, loaded: ModuleTree, load: LoadOptions) -> tuple[Not
                 "be unpacked, which from_pretrained() alone does not do.",
             ),
         )
-    ignored = () if load.skip_modules is None or load.base_precision in ("int8", "nf4", "fp4") else (_SKIPS_IGNORED,)
-    return (*(note for note in loaded.notes if note not in tree.notes), *ignored)
+    return (*(note for note in loaded.notes if note not in tree.notes), *_without_effect(load))
 
 
-_SKIPS_IGNORED = Note(
-    "skips_ignored",
-    "skip_modules spares layers from int8, nf4 and fp4; this base is loaded otherwise, and it does nothing.",
-)
+def _without_effect(load: LoadOptions) -> Iterator[Note]:
+    """What BitsAndBytesConfig alone reads, and a second dtype, where the base is loaded otherwise."""
+    four_bit = load.base_precision in ("nf4", "fp4")
+    given = {
+        "skip_modules": load.skip_modules is not None and not four_bit and load.base_precision != "int8",
+        "double_quant": load.double_quant and not four_bit,
+        "quant_storage": load.quant_storage != "U8" and not four_bit,
+        "compute_dtype": load.compute_dtype is not None and not four_bit,
+        "dtype": load.dtype not in ("auto", FLOAT_PRECISIONS.get(load.base_precision, load.dtype)),
+    }
+    if names := [name for name, ignored in given.items() if ignored]:
+        message = f"{' and '.join(names)} changes nothing for a base that is loaded as {load.base_precision}."
+        yield Note("load_options_ignored", message)
 
 
 def parameters_of(tree: ModuleTree) -> int:

@@ -78,3 +78,9 @@ def test_what_from_pretrained_refuses_is_refused(cls, task, labels, tmp_path):
     answer = estimate(Request(model=str(tmp_path), num_labels=labels, lora={"task_type": task}))
     assert answer.tree.basis == "exact"
     assert answer.base.parameters == sum(parameter.numel() for parameter in real.parameters())
+
+
+@pytest.mark.parametrize("changed", [{}, {"num_hidden_layers": 4}], ids=["as it is", "with fewer layers"])
+def test_labels_that_change_nothing_are_said(changed):
+    notes = estimate(Request(offline=True, model="llama-3.1-8b", num_labels=7, set=changed)).notes
+    assert "labels_without_effect" in [note.code for note in notes]

@@ -66,6 +66,8 @@ def test_an_endless_name_of_a_tied_module_is_one_message():
         pytest.param("r", -1, id="a negative rank"),
         pytest.param("r", True, id="true where a rank belongs"),
         pytest.param("r", [8], id="a list where a rank belongs"),
+        *[pytest.param(name, None, id=f"no {name}") for name in
+          ("r", "lora_alpha", "lora_dropout", "bias", "rank_pattern", "alpha_pattern")],
         pytest.param("layers_to_transform", ["0"], id="a text where a layer's number belongs"),
         pytest.param("layers_to_transform", {"0": 1}, id="an object where layers belong"),
         pytest.param("layer_replication", [[0]], id="half a range"),

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import LoraSizeError, UsageError
+from estimator.jobs.estimate import with_config_file
 from estimator.request.command_line import parse_command
 from estimator.request.files import read_config_file, to_request
+from estimator.request.request import Request
 from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "trainers"
@@ -64,6 +66,26 @@ def test_refusals(tmp_path: Path, name: str, text: str, error: type[LoraSizeErro
     with pytest.raises(error) as caught:
         read_config_file(str(path))
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "revision"),
+    [
+        ("peft_type: LORA\nbase_model_name_or_path: a/b\nrevision: v2\n", "v2"),
+        ("peft_type: LORA\nbase_model_name_or_path: a/b\nrevision: main\n", None),
+        ("peft_type: LORA\nbase_model_name_or_path: a/b\nrevision: null\n", None),
+        ("base_model: a/b\nrevision_of_model: v2\nadapter: lora\nlora_r: 4\nlora_alpha: 8\n", "v2"),
+        ("model_name_or_path: a/b\nmodel_revision: v2\nuse_peft: true\n", "v2"),
+        ("model_name_or_path: a/b\nmodel_revision: v2\nfinetuning_type: lora\n", "v2"),
+        ("model: a/b\nmodel_revision: v2\ntuner_type: lora\n", "v2"),
+    ],
+)
+def test_the_base_is_of_the_revision_that_the_file_names(tmp_path: Path, text: str, revision: str | None) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text(text)
+    request = with_config_file(Request(config=str(path)))
+    assert (request.model, request.revision) == ("a/b", revision)
+    assert with_config_file(Request(config=str(path), model="c/d")).revision is None
 
 
 def test_a_config_of_nobody_is_told_apart(tmp_path: Path) -> None:

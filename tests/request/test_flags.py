@@ -53,6 +53,13 @@ def test_rank_patterns_that_cannot_be_read(pair: str) -> None:
         parse_rank_pattern([pair])
 
 
+def test_what_is_given_twice_is_refused() -> None:
+    for read, pairs in ((parse_rank_pattern, ["q=4", "k=4", "q=8"]), (parse_set, ["n=1", "n=2"])):
+        with pytest.raises(UsageError, match="can't be read") as caught:
+            read(pairs)
+        assert "already" in caught.value.way_out
+
+
 def test_a_rank_patterns_key_may_hold_an_equals_sign() -> None:
     assert parse_rank_pattern(["(?=.*q)q_proj=4"]) == {"(?=.*q)q_proj": 4}
 
@@ -88,6 +95,9 @@ def test_set_that_cannot_be_read(pair: str) -> None:
         pytest.param({"r": True}, "give a int", id="a boolean where a number belongs"),
         pytest.param({"lora": []}, "give a dict", id="lora as a list"),
         pytest.param({"base_precision": "int7"}, "one of stored", id="a precision that is none"),
+        pytest.param({"skip_modules": [1]}, "give a list", id="a number where names belong"),
+        pytest.param({"rank_pattern": {1: 2}}, "give a dict", id="a number where a name belongs"),
+        pytest.param({"num_labels": 10_000_001}, "10,000,000", id="more labels than there may be"),
     ],
 )
 def test_options_that_cannot_be_read(row: dict[str, Any], says: str) -> None:

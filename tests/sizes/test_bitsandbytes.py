@@ -120,9 +120,22 @@ def test_a_skip_that_spares_nothing_is_said(skip, named):
     assert all(note.message.endswith(named) for note in notes)
 
 
-def test_skips_of_a_base_that_is_not_quantised_are_said():
-    sizes = base_sizes(tree(*QK, NORM), None, LoadOptions(base_precision="bf16", skip_modules=("up_proj",)))
-    assert [note.code for note in sizes.notes] == ["skips_ignored"]
+@pytest.mark.parametrize(
+    ("options", "ignored"),
+    [
+        pytest.param({"base_precision": "bf16", "skip_modules": ("up_proj",)}, "skip_modules", id="nothing is quantised"),
+        pytest.param({"quant_storage": "BF16", "compute_dtype": "F32"}, "quant_storage and compute_dtype", id="nor in 4 bits"),
+        pytest.param({"base_precision": "int8", "double_quant": True}, "double_quant", id="8 bits have no state"),
+        pytest.param({"base_precision": "bf16", "dtype": "F16"}, "dtype", id="the precision is a dtype"),
+        pytest.param({"base_precision": "bf16", "dtype": "BF16"}, None, id="the same dtype"),
+        pytest.param({"base_precision": "nf4", "dtype": "BF16", "compute_dtype": "BF16", "quant_storage": "BF16"}, None,
+                     id="all of them at work"),
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_is_said(options, ignored):
+    notes = base_sizes(tree(*QK, NORM), None, LoadOptions(**options)).notes
+    assert [note.code for note in notes] == (["load_options_ignored"] if ignored else [])
+    assert all(note.message.startswith(f"{ignored} changes nothing") for note in notes)
 
 
 @pytest.mark.parametrize(

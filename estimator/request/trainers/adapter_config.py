@@ -15,6 +15,7 @@ def read(keys: Keys) -> TrainingConfig:
         trainer="peft",
         lora=dict(keys.values),
         base=base or None,
+        revision=keys.values.get("revision"),
         prepare_kbit=None,
         adapter_dtype=None,
         packing=None,

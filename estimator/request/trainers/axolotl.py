@@ -46,6 +46,7 @@ def read(keys: Keys) -> TrainingConfig:
         own={"unfrozen_parameters": True} if keys.values.get("unfrozen_parameters") else {},
         target_rule=_target_rule(keys),
         base=keys.values.get("base_model"),
+        revision=keys.values.get("revision_of_model"),
         base_precision=dtype,
         quantization=quantization,
         prepare_kbit=_prepares(keys, adapter),

@@ -41,6 +41,7 @@ def read(keys: Keys) -> TrainingConfig:
         lora=_lora(keys, rank),
         target_rule=_rule(keys),
         base=keys.values.get("model_name_or_path"),
+        revision=keys.values.get("model_revision"),
         quantization=_quantization(keys, dtype),
         batch_size=keys.integer("per_device_train_batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),

@@ -48,6 +48,7 @@ def read(keys: Keys) -> TrainingConfig:
         own={"megatron": True} if megatron else {},
         target_rule=_rule(keys, lora, kind, megatron),
         base=keys.values.get("model") or keys.values.get("model_id_or_path"),
+        revision=keys.values.get("model_revision"),
         base_precision=dtype,
         quantization=_quantization(keys, dtype),
         adapter_dtype=dtype_name(keys.values.get("lora_dtype")) or (dtype if megatron else "float32"),

@@ -44,6 +44,7 @@ def read(keys: Keys) -> TrainingConfig:
         trainer="alignment-handbook" if handbook else "trl",
         lora=_lora(keys, script),
         base=keys.values.get("model_name_or_path"),
+        revision=keys.values.get("model_revision"),
         base_precision=dtype,
         quantization=quantization,
         prepare_kbit=prepares,
