@@ -11,7 +11,7 @@ from estimator.jobs.check_adapter import check_adapter
 from estimator.jobs.check_limits import Limits, over_budget
 from estimator.jobs.check_paths import Unit, find_units
 from estimator.jobs.check_weights import check_weights
-from estimator.report.findings import CheckedPath, Problem
+from estimator.report.findings import CheckedPath, Problem, not_judged
 
 MISSING = "not_found"
 
@@ -94,8 +94,7 @@ def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPa
         document = to_document(estimate(Request(config=unit.path, offline=True), bases=bases))
     except LoraSizeError as error:
         if error.exit_code == 3 or error.code == "unsupported":
-            problem = Problem("base_unknown", f"Not judged: {error.what} {error.way_out}")
-            return CheckedPath(unit.path, "failed" if strict else "skipped", (problem,))
+            return CheckedPath(unit.path, "failed" if strict else "skipped", (not_judged(error),))
         return _failed(unit, _problem(error))
     problems = over_budget(
         limits,

@@ -14,7 +14,7 @@ from estimator.jobs.check_limits import Limits, over_budget
 from estimator.jobs.check_pairs import pair_problems
 from estimator.jobs.check_paths import is_training_state, is_whole_model
 from estimator.jobs.check_weights import wrong_size
-from estimator.report.findings import CheckedPath, Problem
+from estimator.report.findings import CheckedPath, Problem, not_judged
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
 
@@ -169,7 +169,7 @@ def _on_its_base(
     except LoraSizeError as error:
         over = over_budget(limits, file_bytes=file_bytes, parameters=elements, percent=None)
         if error.exit_code == 3 or error.code == "unsupported":
-            return over, Problem("base_unknown", f"Not judged: {error.what} {error.way_out}")
+            return over, not_judged(error)
         return [_problem(error), *over], None
     if any(cause.code == "not_lora" for cause in explained.causes):
         (cause,) = (cause for cause in explained.causes if cause.code == "not_lora")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from estimator.errors import LoraSizeError
 from estimator.report.units import printable
 
 MAX_MESSAGE, MAX_NAMED = 600, 3
@@ -14,6 +15,12 @@ MAX_MESSAGE, MAX_NAMED = 600, 3
 class Problem(NamedTuple):
     code: str  # stable, snake_case
     message: str  # what is there, what was expected, how to mend it
+
+
+def not_judged(error: LoraSizeError) -> Problem:
+    """A base that can't be had where a check asks no network."""
+    way_out = "Ask for it once with `lora-size --model`, which keeps it." if error.code == "offline" else error.way_out
+    return Problem("base_unknown", f"Not judged: {error.what} {way_out}")
 
 
 class CheckedPath(NamedTuple):

@@ -139,6 +139,7 @@ def test_unknown_base(tmp_path: Path, strict: bool, status: str) -> None:
     folder = write(tmp_path / "adapter", {"base_model_name_or_path": "nobody/has-such-a-model"})
     (row,) = check([str(folder)], strict=strict)
     assert (row.status, row.problems[0].code) == (status, "base_unknown")
+    assert "--offline" not in row.problems[0].message  # check has no such option
 
 
 @pytest.mark.parametrize(
