@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.cli.options import request_fields
+from estimator.errors import UsageError
 from estimator.jobs.explain_adapter import explain_adapter
 from estimator.report.explanation import explanation_document, explanation_text
 from estimator.request.request import Request
@@ -15,6 +16,9 @@ def run(options: dict[str, Any]) -> int:
 
     Raises LoraSizeError.
     """
+    if options["format_"] not in ("table", "json"):
+        what = f"--format {options['format_']} is no form of a published adapter's explanation."
+        raise UsageError(what, where="--format", way_out="table or json")
     explanation = explain_adapter(options["adapter"], Request(**request_fields(options)))
     document = explanation_document(explanation)
     if options["json_"] or options["format_"] == "json":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from estimator.cli.modes import refuse_strays
 from estimator.cli.options import request_fields
 from estimator.cli.verify import verified
-from estimator.errors import UsageError
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document
 from estimator.request.request import Request
@@ -15,13 +15,11 @@ from estimator.request.request import Request
 
 def run(options: dict[str, Any]) -> int:
     """Print the answer in the format asked for; returns the exit code. Raises LoraSizeError."""
-    if options.get("adapter"):
+    refuse_strays(options)
+    if options["adapter"]:
         from estimator.cli.adapter import run as run_adapter
 
         return run_adapter(options)
-    if not options["model"] and not options["config"]:
-        way_out = "for instance: lora-size --model llama-3.1-8b --r 32 --targets qkvo"
-        raise UsageError("no model is named.", where="--model", way_out=way_out)
     request, progress = Request(**request_fields(options)), _progress()
     answer = estimate(request, progress=progress)
     document = to_document(answer)

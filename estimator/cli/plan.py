@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from estimator.cli.modes import refuse_strays
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
+from estimator.cli.run_options import COUNT, GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand
 
-_COUNT = click.IntRange(1, 1_000_000)
-_ATTENTION = ("eager", "sdpa", "flash_attention_2")
-_STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
-
-# No default is click's: an option that was not given leaves the word to --config.
-TRAINING = (
-    click.option("--batch-size", type=_COUNT, metavar="N", help="Examples on each device. [default: 8]"),
-    click.option("--gradient-accumulation", type=_COUNT, metavar="N",
-                 help="Batches before a step; costs no memory. [default: 1]"),
-    click.option("--sequence-length", type=click.IntRange(1, 2**24), metavar="N",
-                 help="Tokens of the longest example. [default: 1024]"),
-    click.option("--packing/--no-packing", default=None, help="Every example is filled up to the length."),
-    click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")),
-                 help="Autocast, as --bf16 of a Trainer turns it on. [default: no]"),
-    click.option("--gradient-checkpointing/--no-gradient-checkpointing", default=None,
-                 help="Keep one input a layer and compute the rest twice. [default: off]"),
-    click.option("--attention", type=click.Choice(_ATTENTION), help="attn_implementation. [default: sdpa]"),
-    click.option("--loss", type=click.Choice(("standard", "in_place", "fused", "chunked")),
-                 help="in_place: gradient over logits; fused: logits never whole, as Liger's. [default: standard]"),
-    click.option("--optimizer", metavar="NAME",
-                 help="transformers' `optim`: adamw_torch, paged_adamw_8bit, adafactor, ... [default: adamw_torch]"),
-    click.option("--gpus", type=click.IntRange(1, 100_000), metavar="N",
-                 help="Devices that share the run. [default: 1]"),
-    click.option("--strategy", type=click.Choice(_STRATEGIES), help="How they share it. [default: ddp]"),
-)  # fmt: skip
-GPU = (
-    click.option("--gpu", metavar="NAME", help="What it has to fit: a100-80gb, h100, rtx4090, t4, ..."),
-    click.option("--gpu-memory", metavar="SIZE", help="The same as a size: 24GB, 24GiB or bytes."),
-)
 _LIMITS = (
     click.option("--max-file-size", metavar="SIZE", help="Say the largest r, and the targets, whose file stays below."),
     click.option(
         "--max-parameters", type=click.IntRange(1), metavar="N", help="The same for at most so many parameters."
     ),
-    click.option("--save-total-limit", type=_COUNT, metavar="N", help="Checkpoints that are kept: their disk."),
+    click.option("--save-total-limit", type=COUNT, metavar="N", help="Checkpoints that are kept: their disk."),
     click.option("--tokens", type=click.IntRange(1), metavar="N", help="Tokens trained in all: bounds of the time."),
     click.option("--price", type=click.FloatRange(0), metavar="PER_HOUR", help="Of one GPU: bounds of the cost."),
 )
 _SERVING = (
     click.option("--infer", is_flag=True, help="Serving instead of training: vLLM's memory, and PEFT's."),
     click.option(
-        "--adapters", type=_COUNT, metavar="N", help="With --infer: adapters side by side (max_loras). [default: 1]"
+        "--adapters", type=COUNT, metavar="N", help="With --infer: adapters side by side (max_loras). [default: 1]"
     ),
     click.option(
         "--max-lora-rank", type=click.IntRange(1), metavar="N", help="With --infer: vLLM's max_lora_rank. [default: 16]"
@@ -73,12 +45,12 @@ _SECTIONS = {
 
 @click.command("plan", cls=SectionedCommand, sections=_SECTIONS)
 @together(*_SECTIONS.values())
-def command(**options: Any) -> None:
+def command(**options: Any) -> int:
     """Will it fit: memory and disk of a training run, and the largest batch, sequence and rank that do.
 
     Each part is exact or has a floor and a ceiling; `fits` is judged on what nvidia-smi would show: yes under the
     ceiling, no over the floor, maybe between. What is not given has the default of TrainingArguments, or what
-    --config says.
+    --config says. The exit code is 0 whether it fits or not, and 1 where the base's files contradict each other.
 
     \b
       lora-size plan -m llama-3.1-8b -r 16 -t all-linear --base-precision nf4 --gpu rtx4090
@@ -88,13 +60,12 @@ def command(**options: Any) -> None:
     """
     from estimator.report.document import to_document
 
-    require_model(options, "plan")
-    _refuse_strays(options)
+    refuse_strays(options)
     answer = _served(options) if options["infer"] else _planned(options)
     document = {**to_document(answer["answer"]), "plan": answer["plan"]}
     document["notes"] += [note._asdict() for note in answer["notes"]]
     print(_shown(options, document))
-    sys.stdout.flush()
+    return 1 if document["cross_check"]["status"] == "mismatch" else 0
 
 
 def _shown(options: dict[str, Any], document: dict[str, Any]) -> str:
@@ -127,58 +98,15 @@ def _served(options: dict[str, Any]) -> dict[str, Any]:
     return {"answer": found.answer, "plan": serve_object(found), "notes": found.notes}
 
 
-def require_model(options: dict[str, Any], name: str) -> None:
-    """Raises UsageError where neither --model nor --config names one."""
-    from estimator.errors import UsageError
-
-    if not options["model"] and not options["config"]:
-        way_out = f"for instance: lora-size {name} --model llama-3.1-8b --r 16"
-        raise UsageError("no model is named.", where="--model", way_out=way_out)
-
-
-def _refuse_strays(options: dict[str, Any]) -> None:
-    """Options that only the other half of the command reads."""
-    from estimator.errors import UsageError
-
-    serving = ("adapters", "max_lora_rank")
-    training = {option.replace("-", "_") for option in (
-        "gradient-accumulation", "packing", "mixed-precision", "gradient-checkpointing", "loss", "optimizer",
-        "strategy", "max-file-size", "max-parameters", "save-total-limit", "tokens", "price")}  # fmt: skip
-    for name in sorted(training) if options["infer"] else serving:
-        if options[name] is not None:
-            option = "--" + name.replace("_", "-")
-            what = f"{option} says how to {'train' if options['infer'] else 'serve'}."
-            way_out = "leave it or --infer out" if options["infer"] else "add --infer"
-            raise UsageError(what, where=option, way_out=way_out)
-    if options["price"] is not None and options["tokens"] is None:
-        raise UsageError("a price an hour needs the hours.", where="--price", way_out="add --tokens 10000000")
-
-
-def training_of(options: dict[str, Any]) -> Any:
-    """The options as a Training, what is not given from --config; and notes on it."""
-    from estimator.jobs.training import FIELDS, training_from
-
-    return training_from(options.get("config"), {name: options[name] for name in FIELDS})
-
-
-def gpu_memory(options: dict[str, Any]) -> int | None:
-    """Bytes of --gpu-memory, or of the GPU that --gpu names; raises UsageError for what can't be read."""
-    from estimator.sizes.gpus import gpu_bytes, memory_bytes
-
-    if options["gpu_memory"]:
-        return memory_bytes(options["gpu_memory"], "--gpu-memory")
-    return gpu_bytes(options["gpu"]) if options["gpu"] else None
-
-
 def _within_limits(options: dict[str, Any], request: Any) -> dict[str, Any]:
     """The largest r below --max-file-size and --max-parameters, for the targets and for others; {} without a limit."""
     from estimator.jobs.largest import Limits, within_limits
     from estimator.sizes.gpus import parse_size
 
     text, parameters = options["max_file_size"], options["max_parameters"]
-    if not text and not parameters:
+    if text is None and parameters is None:
         return {}
-    limits = Limits(file_bytes=parse_size(text, "--max-file-size") if text else None, parameters=parameters)
+    limits = Limits(file_bytes=parse_size(text, "--max-file-size") if text is not None else None, parameters=parameters)
     rows = within_limits(request, limits)
     return {"largest_r_within_limits": rows[0].r, "within_limits": [row._asdict() for row in rows]}
 

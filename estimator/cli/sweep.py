@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from estimator.cli.modes import refuse_strays
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
-from estimator.cli.plan import GPU, TRAINING, gpu_memory, require_model, training_of
+from estimator.cli.run_options import GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand, option_name
 
 _CROSSED = (
@@ -43,7 +44,8 @@ def command(**options: Any) -> int:
     """Ranks, target sets, precisions and models, each with each.
 
     `memory` is the middle of what nvidia-smi would show while training, `fits` judges its ceiling and floor against
-    the GPU. A case that PEFT would refuse says why, and the exit code is then 1.
+    the GPU. A case that PEFT would refuse says why, and the exit code is then 1, as it is where a
+    base's files contradict each other.
 
     \b
       lora-size sweep -m llama-3.1-8b --r 8,16,32 -t qv -t all-linear
@@ -55,11 +57,12 @@ def command(**options: Any) -> int:
     from estimator.report.units import printable
     from estimator.request.request import Request
 
-    require_model(options, "sweep")
+    refuse_strays(options)
     if options["plot"]:
         from estimator.report.sweep_plot import require
 
         require(options["plot"])
+    training, notes = training_of(options)
     precisions, memory = _precisions(options["base_precision"]), gpu_memory(options)
     lists = {name: options.pop(name) for name in _FIRST}
     cases = list(
@@ -69,12 +72,17 @@ def command(**options: Any) -> int:
             targets=lists["targets"] or (None,),
             precisions=precisions,
             ranks=_ranks(lists["r"]),
-            training=training_of(options)[0],
+            training=training,
             gpu_memory=memory,
         )
     )
-    if all(case.parameters is None for case in cases):
-        raise cases[0].error
+    failed = [case for case in cases if case.parameters is None]
+    format_ = "json" if options["json_"] else options["format_"]
+    if len(failed) == len(cases):
+        _say_others(failed)
+        if format_ == "json" and not options["quiet"]:
+            print(FORMS["json"](cases, (), memory, notes))
+        raise failed[0].error
     best = frontier(cases)
     if options["plot"]:
         from estimator.report.sweep_plot import plot
@@ -86,11 +94,20 @@ def command(**options: Any) -> int:
                 print(f"{case.model}, r {case.r}: {printable(case.error)}", file=sys.stderr)
         print(quiet(cases))
     else:
-        format_ = "json" if options["json_"] else options["format_"]
-        print(FORMS[format_](cases, best, memory))
+        print(FORMS[format_](cases, best, memory, notes))
         if format_ == "table":
             print(terminal(cases, best, memory, _width()))
-    return 1 if any(case.parameters is None for case in cases) else 0
+    return 1 if failed or any(case.cross_check == "mismatch" for case in cases) else 0
+
+
+def _say_others(failed: list[Any]) -> None:
+    """Each distinct error of a sweep that failed whole; the first is left to be raised."""
+    from estimator.report.units import printable
+
+    others = dict.fromkeys(str(case.error) for case in failed)
+    others.pop(str(failed[0].error))
+    for what in others:
+        print(f"Error: {printable(what, 600)}", file=sys.stderr)
 
 
 def _width() -> int:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from estimator.errors import UsageError
-
 
 def verified(options: dict[str, Any], request: Any, answer: Any, progress: Any) -> dict[str, Any] | None:
-    """The object of `verification`; None where it was not asked for. Raises UsageError for its options without it."""
+    """The object of `verification`; None where it was not asked for."""
     if not options["verify"]:
-        for name in ("device", "train_step", "trust_remote_code"):
-            if options[name]:
-                option = "--" + name.replace("_", "-")
-                raise UsageError(
-                    f"{option} says how to verify.", where=option, way_out=f"lora-size --verify {option} ..."
-                )
         return None
     from estimator.jobs.verify import verify
     from estimator.report.verify_document import to_document

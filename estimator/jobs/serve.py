@@ -70,7 +70,9 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
     if serving.max_lora_rank not in RANKS:
         what, way_out = f"vLLM takes no max_lora_rank {serving.max_lora_rank}.", f"one of {', '.join(map(str, RANKS))}"
         raise UsageError(what, where="--max-lora-rank", way_out=way_out)
+    precision_asked = request.base_precision is not None
     request, _, answer, assumed = sized(request)
+    of_training = () if precision_asked else _precision_of_training(request)
     cache, shape = kv_cache(answer.tree), shape_of(answer.tree)
     held = _served(answer, serving)
     downcast = _downcasts(request, answer)
@@ -90,8 +92,19 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
         refused=refusals(answer, serving.max_lora_rank),
         disk=disk(answer, Training(), trained, None) | {"checkpoint_bytes": None},
-        notes=(*assumed, *([_DOWNCAST] if downcast else ()), *_notes(cache)),
+        notes=(*assumed, *of_training, *([_DOWNCAST] if downcast else ()), *_notes(cache)),
     )
+
+
+def _precision_of_training(request: Request) -> tuple[Note, ...]:
+    """A word where --config alone says how the base is loaded: that is how the trainer did."""
+    if request.base_precision in (None, "stored"):
+        return ()
+    message = (
+        f"{request.config} trains on a base in {request.base_precision}, and it is counted as served in that as well; "
+        "--base-precision stored serves it as it is saved."
+    )
+    return (Note("base_precision_from_config", message),)
 
 
 def _in_peft(answer: Answer, served: Served, cache: KvCache | None) -> InPeft:

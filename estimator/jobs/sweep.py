@@ -11,6 +11,7 @@ from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.jobs.largest import fits
 from estimator.jobs.plan import memory_or_assumed
+from estimator.notes import Note
 from estimator.request.request import Request
 from estimator.sizes.training import Training
 
@@ -32,6 +33,9 @@ class Case:
     device_upper_bytes: int | None = None
     fits: str | None = None
     assumed_dtype: str | None = None  # of the base, where nothing says it
+    basis: str | None = None  # "exact" | "inferred": how the kinds of the modules are known
+    cross_check: str | None = None  # "match" | "mismatch" | "unavailable"
+    notes: tuple[Note, ...] = ()  # of the estimate
     error: LoraSizeError | None = None
 
 
@@ -72,7 +76,15 @@ def _answered(
     answer = estimate(request, bases=bases, progress=progress)
     adaptation = answer.adaptation
     rank = adaptation.config["r"] if case.r is None else case.r
-    case = replace(case, r=rank, parameters=adaptation.trainable_parameters, file_bytes=answer.file_bytes)
+    case = replace(
+        case,
+        r=rank,
+        parameters=adaptation.trainable_parameters,
+        file_bytes=answer.file_bytes,
+        basis=answer.tree.basis,
+        cross_check=answer.cross_check.status,
+        notes=answer.notes,
+    )
     try:
         memory, assumed = memory_or_assumed(request, answer, training, bases)
     except LoraSizeError as error:  # the memory alone is not known

@@ -8,19 +8,32 @@ from typing import Any
 from estimator.report.units import decimal_size, printable
 
 COLUMNS = ("model", "targets", "base_precision", "r", "parameters", "file_bytes", "device_bytes",
-           "device_lower_bytes", "device_upper_bytes", "fits", "assumed_dtype")  # fmt: skip
-_HEADINGS = ("model", "targets", "base", "r", "parameters", "file", "memory", "fits", "")
+           "device_lower_bytes", "device_upper_bytes", "fits", "assumed_dtype", "basis", "cross_check")  # fmt: skip
+_HEADINGS = ("model", "targets", "base", "r", "parameters", "file", "memory", "fits", "basis", "")
 _LONGEST_BAR, _SHORTEST_BAR = 40, 8
 _MOST = 5  # of the frontier: what trains most comes first
 
-Form = Callable[[Sequence[Any], Sequence[Any], int | None], str]
+# Cases, the frontier, the GPU's bytes, and notes on the run that all of them share.
+Form = Callable[[Sequence[Any], Sequence[Any], int | None, Sequence[Any]], str]
 
 
 def _row(case: Any) -> dict[str, Any]:
     return {name: getattr(case, name) for name in COLUMNS}
 
 
-def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
+def _objects(notes: Sequence[Any]) -> list[dict[str, str]]:
+    return [{"code": note.code, "message": note.message} for note in notes]
+
+
+def _messages(cases: Sequence[Any], notes: Sequence[Any]) -> list[str]:
+    """Each distinct note once, and a word on bases whose files contradict each other."""
+    said = [note.message for note in notes] + [note.message for case in cases for note in case.notes]
+    for model in dict.fromkeys(case.model for case in cases if case.cross_check == "mismatch"):
+        said.append(f"The files of {model} contradict each other: lora-size --model {model} says where.")
+    return [printable(message, 600) for message in dict.fromkeys(said)]
+
+
+def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, notes: Sequence[Any]) -> str:
     from estimator.report.as_json import as_json
 
     def error(case: Any) -> dict[str, str] | None:
@@ -29,13 +42,14 @@ def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None)
     document = {
         "schema_version": 1,
         "gpu_memory": gpu_memory,
-        "sweep": [{**_row(case), "error": error(case)} for case in cases],
+        "sweep": [{**_row(case), "notes": _objects(case.notes), "error": error(case)} for case in cases],
         "frontier": [_row(case) for case in frontier],
+        "notes": _objects(notes),
     }
     return as_json(document)
 
 
-def _csv(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
+def _csv(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, notes: Sequence[Any]) -> str:
     from estimator.report.as_csv import rows_as_csv
 
     def error(case: Any) -> dict[str, str]:
@@ -55,20 +69,24 @@ def _cells(case: Any) -> list[str]:
         "" if case.file_bytes is None else decimal_size(case.file_bytes),
         "" if case.device_bytes is None else decimal_size(case.device_bytes),
         case.fits or "",
+        case.basis or "",
         "" if case.error is None else printable(case.error, 80),
     ]
 
 
-def _markdown(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
+def _markdown(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, notes: Sequence[Any]) -> str:
     rows = [list(_HEADINGS), ["---"] * len(_HEADINGS), *map(_cells, cases)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    said = [f"- {message}" for message in _messages(cases, notes)]
+    return "\n".join([*lines, *([""] if said else []), *said])
 
 
-def _table(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None) -> str:
+def _table(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, notes: Sequence[Any]) -> str:
     rows = [list(_HEADINGS), *map(_cells, cases)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    said = [f"note: {message}" for message in _messages(cases, notes)]
+    return "\n".join([*lines, *([""] if said else []), *said])
 
 
 FORMS: dict[str, Form] = {"table": _table, "markdown": _markdown, "csv": _csv, "json": _json}

@@ -67,3 +67,13 @@ def test_a_tree_with_saved_modules_and_nested_layers(capsys: pytest.CaptureFixtu
     out = run(capsys, "--model", "Qwen/Qwen3-30B-A3B", "--targets", "qgud", "--modules-to-save", "lm_head", "--tree")
     assert "lora.ParamWrapper(" in out
     assert "(q_proj): lora.Linear(" in out
+
+
+@pytest.mark.parametrize("command", [[], ["plan"], ["sweep"]], ids=["estimate", "plan", "sweep"])
+def test_files_that_contradict_each_other_end_in_1(
+    capsys: pytest.CaptureFixture[str], contradicting: str, command: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--model", contradicting, "--json"])
+    assert end.value.code == 1
+    assert '"mismatch"' in capsys.readouterr().out

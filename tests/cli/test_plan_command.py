@@ -35,8 +35,12 @@ def test_csv_is_flat_and_in_bytes() -> None:
 
 def test_markdown_has_two_tables() -> None:
     text = run("--format", "markdown").stdout
-    assert "| memory_bytes" in text
-    assert "| trainable parameters" in text
+    estimate, _, table = text.partition("| section")
+    assert re.search(r"^\| trainable parameters +\| 13,631,488 +\|$", estimate, re.MULTILINE)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in ("| section" + table).splitlines()]
+    assert rows[0] == ["section", "name", "lower", "expected", "upper", "remark"]
+    gradients = f"{4 * 13_631_488:,}"
+    assert ["memory_bytes", "gradients", gradients, "", gradients, "exact"] in rows
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,10 @@ def test_markdown_has_two_tables() -> None:
         pytest.param(["--infer", "--loss", "fused"], "--infer", id="training with --infer"),
         pytest.param(["--infer", "--max-lora-rank", "24"], "32", id="a rank that vLLM does not take"),
         pytest.param(["--price", "2"], "--tokens", id="a price without hours"),
+        pytest.param(["--infer", "--attention", "eager"], "--infer", id="attention of training with --infer"),
+        pytest.param(["--gpu", "nonsense", "--gpu-memory", "80GB"], "leave --gpu or", id="two GPUs"),
+        pytest.param(["--gpu-memory", ""], "24GB", id="an empty size"),
+        pytest.param(["--max-file-size", ""], "24GB", id="an empty limit"),
         pytest.param(["--optimizer", "adamw"], "adamw", id="no such optimizer"),
     ],
 )
@@ -91,6 +99,19 @@ def test_serving_in_json_keeps_the_contracts_fields() -> None:
 def test_the_table_of_serving_says_what_is_refused() -> None:
     text = run("--infer", "--dora").stdout
     assert "vLLM does not serve it: DoRA is not supported." in text
+
+
+def test_a_precision_of_training_is_said_where_it_is_served(tmp_path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text("base_model: meta-llama/Llama-3.1-8B\nadapter: qlora\nload_in_4bit: true\nlora_r: 16\n"
+                    "lora_target_linear: true\n")  # fmt: skip
+    said = {}
+    for options in ((), ("--base-precision", "nf4"), ("--base-precision", "stored")):
+        asked = ["--config", str(path), "--infer", "--json", *options]
+        notes = json.loads(CliRunner().invoke(command, asked, standalone_mode=False).stdout)["notes"]
+        said[options[1:]] = [note["message"] for note in notes if note["code"] == "base_precision_from_config"]
+    assert "nf4" in said[()][0]
+    assert said["nf4",] == said["stored",] == []
 
 
 @pytest.mark.parametrize("shown", [command, sweep_command], ids=["plan", "sweep"])

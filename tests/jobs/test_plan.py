@@ -15,6 +15,7 @@ from estimator.jobs.largest import Limits, within_limits
 from estimator.jobs.plan import plan
 from estimator.jobs.training import _optimizer, training_from
 from estimator.request.request import Request
+from estimator.sizes.gpus import gpu_bytes
 from estimator.sizes.training import Training
 
 REQUEST = Request(model="llama-3.1-8b", r=16, targets="qkvo", base_precision="nf4")
@@ -197,7 +198,14 @@ def test_json_of_a_plan_keeps_the_contract() -> None:
     peak = document["plan"]["peak"]
     assert set(peak) == {"allocated", "reserved", "device"}
     assert all(set(bounds) == {"lower_bytes", "expected_bytes", "upper_bytes"} for bounds in peak.values())
-    assert document["plan"]["fits"] in ("yes", "no", "maybe")
+    assert all(b["lower_bytes"] <= b["expected_bytes"] <= b["upper_bytes"] for b in peak.values())
+    components = document["plan"]["components"]
+    assert all(set(part) == {"name", "lower_bytes", "upper_bytes", "basis"} for part in components)
+    assert {part["basis"] for part in components} == {"exact", "modelled"}
+    assert all(part["lower_bytes"] == part["upper_bytes"] for part in components if part["basis"] == "exact")
+    assert {"base weights", "adapter weights", "gradients", "optimizer state"} <= {part["name"] for part in components}
+    assert document["plan"]["gpu_memory"] == gpu_bytes("a100-80gb")
+    assert document["plan"]["fits"] == "yes"
     assert set(document["plan"]["largest"]) == {"batch_size", "sequence_length", "r"}
     assert set(document["plan"]["disk"]) == {"adapter_bytes", "checkpoint_bytes", "download_bytes"}
 
