@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -214,8 +217,21 @@ def test_json_of_a_plan_keeps_the_contract() -> None:
 def test_a_sweep_crosses_what_it_is_given(form: str) -> None:
     options = ["--model", "llama-3.1-8b", "--r", "4,8", "--targets", "qv", "--targets", "qkvo", "--format", form]
     text = CliRunner().invoke(sweep_command, options, catch_exceptions=False).stdout
-    wanted = ("1703936", "3407872", "6815744")  # by hand: qv and qkvo at r 4 and 8
-    assert all(number in text.replace(",", "") for number in wanted)
+    rows = [(row["targets"], row["r"], row["parameters"]) for row in sweep_rows(form, text)]
+    # by hand: 32 layers, r x (4,096 + 4,096) of q and o, r x (4,096 + 1,024) of k and v
+    wanted = [("qv", "4", 1_703_936), ("qv", "8", 3_407_872), ("qkvo", "4", 3_407_872), ("qkvo", "8", 6_815_744)]
+    assert rows == [(targets, r, str(parameters)) for targets, r, parameters in wanted]
+
+
+def sweep_rows(form: str, text: str) -> list[dict[str, str]]:
+    """The cases by the names of their columns, numbers without separators."""
+    if form == "json":
+        return [{name: str(value) for name, value in case.items()} for case in json.loads(text)["sweep"]]
+    if form == "csv":
+        return list(csv.DictReader(io.StringIO(text)))
+    lines = [line for line in text.split("\n\n")[0].splitlines() if "---" not in line]
+    split = [re.split(r" *\| *|  +", line.strip("| ")) for line in lines]
+    return [dict(zip(split[0], [cell.replace(",", "") for cell in row], strict=False)) for row in split[1:]]
 
 
 def test_a_dtype_that_is_not_known_is_assumed_and_said() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import struct
 
 import pytest
 from click.testing import CliRunner
 
 from estimator.cli.sweep import command
 from estimator.errors import LoraSizeError
+from estimator.jobs.estimate import estimate
 from estimator.jobs.plan import plan
 from estimator.jobs.sweep import Case, frontier
 from estimator.request.request import Request
@@ -27,10 +31,58 @@ def test_a_failed_case_says_its_code_and_the_rest_is_answered() -> None:
     assert result.return_value == 1
 
 
-def test_where_every_case_fails_nothing_is_printed() -> None:
-    result = run("--r", "8,16", "--targets", "nope")
+def test_where_every_case_fails_each_error_is_said_once_and_the_first_decides() -> None:
+    result = run("--r", "8,16", "--targets", "nope", "--targets", "norm")
     assert isinstance(result.exception, LoraSizeError)
+    assert result.exception.code == "no_target_modules"  # raised, so that the command prints it with its way out
     assert result.stdout == ""
+    (other,) = result.stderr.splitlines()
+    assert other.startswith("Error: ")
+    assert "norm" in other
+
+
+def test_where_every_case_fails_json_has_the_errors() -> None:
+    result = run("--r", "8", "--targets", "nope", "--targets", "norm", "--json")
+    cases = json.loads(result.stdout)["sweep"]
+    assert [case["error"]["code"] for case in cases] == ["no_target_modules", "unsupported_module"]
+    assert result.exception.code == "no_target_modules"
+
+
+@pytest.fixture
+def unknown_class(tmp_path) -> str:
+    """A folder whose class nobody knows: kinds are inferred from names and shapes."""
+    header = {"encoder.proj.weight": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(128))
+    (tmp_path / "config.json").write_text(
+        '{"architectures": ["NobodyKnows"], "model_type": "nobody_knows", "hidden_size": 8}'
+    )
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "json"])
+def test_what_is_inferred_says_so_and_its_notes_come_once(unknown_class: str, form: str) -> None:
+    options = ["--model", unknown_class, "--r", "2,4", "--targets", "proj", "--format", form]
+    text = CliRunner().invoke(command, options, standalone_mode=False).stdout
+    noted = [note.message for note in estimate(Request(model=unknown_class, r=2, targets="proj")).notes]
+    assert noted
+    if form == "json":
+        cases = json.loads(text)["sweep"]
+        assert [case["basis"] for case in cases] == ["inferred"] * 2
+        assert [[note["message"] for note in case["notes"]] for case in cases] == [noted] * 2
+    elif form == "csv":
+        assert [row["basis"] for row in csv.DictReader(io.StringIO(text))] == ["inferred"] * 2
+    else:
+        assert text.count(" inferred ") + text.count(" inferred\n") >= 2
+        assert [text.count(message) for message in noted] == [1] * len(noted)
+
+
+def test_notes_on_the_run_are_kept(tmp_path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text("base_model: meta-llama/Llama-3.1-8B\nadapter: lora\nmicro_batch_size: 2\nlora_r: 16\n"
+                    "lora_target_linear: true\n")  # fmt: skip
+    text = CliRunner().invoke(command, ["--config", str(path), "--json"], standalone_mode=False).stdout
+    assert [note["code"] for note in json.loads(text)["notes"]] == ["training_from_config"]
 
 
 def test_quiet_is_a_case_a_line() -> None:
