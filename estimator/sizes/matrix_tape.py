@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from estimator.errors import UnsupportedError
 from estimator.sizes.blocks import Linear, Norm, Shape
 from estimator.sizes.tape import Tape, Tensor
 from estimator.sizes.training import TODAY, Adapter, Software, Training
@@ -43,7 +44,13 @@ class Setting:
 
 
 def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 0) -> Tensor:
-    """x behind a norm, or so many of its elements: step by step in float32, or as torch has LayerNorm."""
+    """x behind a norm, or so many of its elements: step by step in float32, or as torch has LayerNorm.
+
+    Raises UnsupportedError where nothing says how wide the layers are.
+    """
+    if not norm.width:
+        what = "Activations can't be had: config.json does not say how wide the layers are."
+        raise UnsupportedError(what, where="hidden_size", way_out="add hidden_size to config.json")
     elements = elements or x.elements
     rows = 4 * tape.tokens * (elements // norm.width)
     out = 4 if setting.kbit else x.width

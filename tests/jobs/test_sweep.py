@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import struct
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -75,6 +76,14 @@ def test_what_is_inferred_says_so_and_its_notes_come_once(unknown_class: str, fo
     else:
         assert text.count(" inferred ") + text.count(" inferred\n") >= 2
         assert [text.count(message) for message in noted] == [1] * len(noted)
+
+
+def test_a_width_that_nothing_says_leaves_the_memory_open(unknown_class: str) -> None:
+    path = Path(unknown_class, "config.json")
+    path.write_text(path.read_text().replace("hidden_size", "no_such_size"))
+    options = ["--model", unknown_class, "--r", "2", "--targets", "proj", "--json"]
+    (case,) = json.loads(CliRunner().invoke(command, options, standalone_mode=False).stdout)["sweep"]
+    assert (case["parameters"], case["device_bytes"], case["error"]["code"]) == (24, None, "unsupported")
 
 
 def test_notes_on_the_run_are_kept(tmp_path) -> None:
