@@ -25,9 +25,9 @@ Ask = Callable[..., Memory | None]
 def fits(memory: Memory, gpu_memory: int) -> str:
     """Judged on what the device would show: "yes" under the upper bound, "no" over the lower, else "maybe".
 
-    Never "yes" where layers have no upper bound.
+    Never "yes" where something has no upper bound.
     """
-    if memory.device.upper <= gpu_memory and not memory.states:
+    if memory.device.upper <= gpu_memory and not memory.unbounded:
         return "yes"
     return "no" if memory.device.lower > gpu_memory else "maybe"
 

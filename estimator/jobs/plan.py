@@ -186,6 +186,12 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "with the square of the sequence"
             + ("; --attention flash_attention_2 keeps none." if shape.support.flash else "."),
         )
+    if shape.is_inferred:
+        yield Note(
+            "activations_inferred",
+            f"What {answer.tree.architecture or 'this model'} computes is not known: its activations are those of a "
+            "transformer with these matrices, and nothing surely fits.",
+        )
     if states := shape.states:
         yield Note(
             "states_not_modelled",

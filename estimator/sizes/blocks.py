@@ -90,6 +90,7 @@ class Shape:
     biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
     narrow_loss: bool = False  # cross-entropy in the logits' own dtype
     support: Support = Support()  # kinds of attention that its classes have
+    is_inferred: bool = False  # what a class nobody knows computes is a guess
     states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
 
 
@@ -122,6 +123,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         drops_scores=_drops(config, _DROPS_SCORES),
         narrow_loss=bool(tree.config.get("is_encoder_decoder")),  # BART's, T5's and Whisper's own CrossEntropyLoss
         support=support_of(config.get("model_type")),
+        is_inferred=tree.basis == "inferred",
         states=sum(_scans(members) for members in modules.values()),
     )
 

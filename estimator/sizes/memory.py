@@ -89,7 +89,7 @@ class Memory:
     reserved: Bounds
     device: Bounds
     moment: str  # "loss" | "backward" | "optimizer step": where the middle has its peak
-    states: int = 0  # layers that have no ceiling: scans, adapted towers of images and sound
+    unbounded: bool = False  # no ceiling: scans, adapted towers of images and sound, a class that nobody knows
 
 
 def training_memory(
@@ -126,7 +126,9 @@ def training_memory(
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
-        states=shape.states + sum(not b.sees_tokens and is_adapted(b, adapter.ranks) for b in shape.blocks),
+        unbounded=bool(shape.states)
+        or shape.is_inferred
+        or any(not b.sees_tokens and is_adapted(b, adapter.ranks) for b in shape.blocks),
         moment=max(moments, key=lambda name: moments[name]),
     )
 

@@ -20,6 +20,7 @@ from estimator.jobs.training import _optimizer, training_from
 from estimator.request.request import Request
 from estimator.sizes.gpus import gpu_bytes
 from estimator.sizes.training import Training
+from tests.hub.models import header_of, weights_file
 
 REQUEST = Request(model="llama-3.1-8b", r=16, targets="qkvo", base_precision="nf4")
 TRAINING = Training(batch_size=2, gradient_checkpointing=True, mixed_precision="bf16")
@@ -166,6 +167,17 @@ def test_layers_without_a_ceiling_never_surely_fit(model: str, targets: str) -> 
     assert answer.fits == "maybe"
     assert set(answer.largest.values()) == {None}
     assert "states_not_modelled" in {note.code for note in answer.notes}
+
+
+def test_a_class_that_nobody_knows_never_surely_fits(tmp_path) -> None:
+    config = {"architectures": ["OddForCausalLM"], "model_type": "odd", "hidden_size": 64, "vocab_size": 101}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    matrices = {"net.embed.weight": (101, 64), "net.mix.query.weight": (64, 64), "net.mix.value.weight": (64, 64)}
+    file = weights_file(header_of({name: ("F32", shape) for name, shape in matrices.items()}))
+    (tmp_path / "model.safetensors").write_bytes(file.part(0, file.size))
+    answer = plan(Request(model=str(tmp_path), targets="query,value"), Training(batch_size=1), 10**13)
+    assert (answer.fits, set(answer.largest.values())) == ("maybe", {None})
+    assert "activations_inferred" in {note.code for note in answer.notes}
 
 
 def test_zero_shards_what_it_says() -> None:
