@@ -123,7 +123,7 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for path in facts.get("unknown", ()):
         if get(config, path) not in (MISSING, None):
             raise Unfit(f"what {path} decides is not known")
-    read = _fields_of(facts)
+    read = fields_of(facts)
     for path, said in config.items():
         if path.endswith("_config_dict") and isinstance(said, Mapping):
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
@@ -139,7 +139,7 @@ def without_overrides(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Ma
     transformers 5.23.0, integrations/heterogeneity: Gemma 4 makes `per_layer_config` of `global_head_dim` and its kin,
     and saves it in their place. Raises Unfit where layers differ in a field that no such field stands for.
     """
-    read = _fields_of(facts)
+    read = fields_of(facts)
     for section in ("", *(key for key, value in config.items() if isinstance(value, Mapping))):
         held = get(config, section)
         overrides = held.get(OVERRIDES)
@@ -188,6 +188,6 @@ def check_region(facts: Mapping[str, Any], lookup: Lookup, sections: Sequence[st
                 raise Unfit(f"{path} is {str(one)[:80]!r}, which is not among the values that were tried")
 
 
-def _fields_of(facts: Mapping[str, Any]) -> set[str]:
+def fields_of(facts: Mapping[str, Any]) -> set[str]:
     """The fields on which the class's shapes depend."""
     return {*facts["rules"], *facts["seen"]}

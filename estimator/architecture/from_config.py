@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator.architecture.choose import candidates, check_labels, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for, unties
+from estimator.architecture.config_fields import check_nesting, check_region, fields_of, get, lookup_for, unties
 from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -42,7 +42,7 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
 def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:
     """The fields on which the shapes depend, by dotted path, under all their names. Raises NoWeightsError."""
     _, facts, section = _chosen(config, task)
-    paths = [*facts["rules"], *facts["seen"], *(name for names in facts["aliases"].values() for name in names)]
+    paths = [*fields_of(facts), *(name for names in facts["aliases"].values() for name in names)]
     return frozenset(f"{section}.{path}" if section else path for path in paths)
 
 

@@ -24,7 +24,7 @@ class PackedLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._block, self._parsed = cache(self._read_block), cache(self._parse)
+        self._block, self.parsed = cache(self._read_block), cache(self._parse)
 
     @cached_property
     def _table(self) -> tuple[bytes, list[str], list[int]]:
@@ -50,11 +50,8 @@ class PackedLines:
         end = block.find("\n", start)
         return block[start + len(name) + 1 : end if end >= 0 else None]
 
-    def parsed(self, name: str) -> Any:
-        """What the JSON behind a name says, worked out once; None where there is no such line."""
-        return self._parsed(name)
-
     def _parse(self, name: str) -> Any:
+        """What the JSON behind a name says; None where there is no such line."""
         text = self.line(name)
         return None if text is None else json.loads(text)
 

@@ -8,12 +8,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from estimator.request.load_options import PRECISIONS
+from estimator.request.load_options import DTYPES, PRECISIONS, STORAGES
 from estimator.request.lora_config import TASK_TYPES
 
 FORMATS = ("table", "json", "markdown", "csv")
-_STORAGE = ("uint8", "int8", "bf16", "fp16", "fp32", "bfloat16", "float16", "float32")
-_DTYPES = ("bf16", "fp16", "fp32")
+_STORAGE = (*STORAGES, "bfloat16", "float16", "float32")
 
 MODEL = (
     click.option("-m", "--model", help="Hub id (org/name, org/name@revision), alias, folder or config.json."),
@@ -48,16 +47,16 @@ LORA = (
     click.option("--tokenizer", metavar="PATH|ID", help="Count those rows from a tokenizer's files."),
     click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")),
                  help="As in save_pretrained. [default: auto]"),
-    click.option("--adapter-dtype", type=click.Choice((*_DTYPES, "base")), help="The adapter's. [default: PEFT's]"),
+    click.option("--adapter-dtype", type=click.Choice((*DTYPES, "base")), help="The adapter's. [default: PEFT's]"),
 )  # fmt: skip
 LOADING = (
     click.option("--base-precision", type=click.Choice(PRECISIONS),
                  help="How the base is loaded. [default: stored]"),
-    click.option("--dtype", type=click.Choice(("auto", *_DTYPES)),
+    click.option("--dtype", type=click.Choice(("auto", *DTYPES)),
                  help="from_pretrained's dtype, for what is not quantised. [default: auto]"),
     click.option("--double-quant/--no-double-quant", default=None, help="bnb_4bit_use_double_quant."),
     click.option("--quant-storage", type=click.Choice(_STORAGE), help="bnb_4bit_quant_storage."),
-    click.option("--compute-dtype", type=click.Choice(_DTYPES), help="bnb_4bit_compute_dtype."),
+    click.option("--compute-dtype", type=click.Choice(DTYPES), help="bnb_4bit_compute_dtype."),
     click.option("--skip-modules", metavar="NAMES", help="llm_int8_skip_modules."),
     click.option("--prepare-kbit/--no-prepare-kbit", default=None, help="prepare_model_for_kbit_training was called."),
 )  # fmt: skip

@@ -97,6 +97,11 @@ def excluded_among(names: Sequence[str], config: LoraConfig) -> set[str]:
     return excluded
 
 
+def is_embedding_layer(name: str) -> bool:
+    """Whether a module is called as PEFT's EMBEDDING_LAYER_NAMES has it, wherever it lies."""
+    return name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES
+
+
 def part_pattern(part: str) -> Pattern:
     """What has it among its dotted parts: PEFT's own pattern for names in modules_to_save."""
     return Pattern(rf"(^|.*\.){part}($|\..*)", part)

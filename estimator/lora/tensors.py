@@ -13,7 +13,7 @@ from estimator.architecture.module import Module, Parameter
 from estimator.lora.dtypes import adapter_dtype_of
 from estimator.lora.index import TreeIndex
 from estimator.lora.layers import LoraLayer
-from estimator.lora.match import EMBEDDING_LAYER_NAMES, INCLUDE_LINEAR_LAYERS_SHORTHAND
+from estimator.lora.match import EMBEDDING_LAYER_NAMES, INCLUDE_LINEAR_LAYERS_SHORTHAND, is_embedding_layer
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import fullmatching
 
@@ -71,6 +71,6 @@ def embeddings_are_targeted(index: TreeIndex, config: LoraConfig) -> bool:
     """By name alone: embed_tokens and lm_head."""
     targets = config.target_modules
     if isinstance(targets, str) and targets != INCLUDE_LINEAR_LAYERS_SHORTHAND:
-        names = [name for name in index.modules if name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES]
+        names = [name for name in index.modules if is_embedding_layer(name)]
         return bool(fullmatching(targets, names, where="target_modules"))
     return bool(targets) and any(name in targets for name in EMBEDDING_LAYER_NAMES)

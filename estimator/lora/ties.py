@@ -15,7 +15,7 @@ from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 from estimator.lora.input_embedding import input_embedding
-from estimator.lora.match import EMBEDDING_LAYER_NAMES, part_pattern
+from estimator.lora.match import EMBEDDING_LAYER_NAMES, is_embedding_layer, part_pattern
 from estimator.lora.runtime import Node, leaves, state_dict
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import fullmatching, is_plain, matching
@@ -88,7 +88,7 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
         return config, (), ()
     embedding = index.tree.input_embedding
     saved = list(config.modules_to_save or ())
-    if any(_is_embedding(name) for name in saved):
+    if any(is_embedding_layer(name) for name in saved):
         if embedding not in saved:
             saved.append(embedding)
         return replace(config, modules_to_save=tuple(_without_tied(saved, tied))), tuple(tied), ()
@@ -97,14 +97,10 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
         if not fullmatching(targets, EMBEDDING_LAYER_NAMES, where="target_modules"):
             return config, (), ()
         return replace(config, target_modules=rf"(?:{targets}|^{re.escape(embedding)}$)"), (), tuple(tied)
-    if not any(_is_embedding(name) for name in targets or ()):
+    if not any(is_embedding_layer(name) for name in targets or ()):
         return config, (), ()
     kept = _without_tied(sorted({*targets, embedding}, key=len, reverse=True), tied)
     return replace(config, target_modules=tuple(kept)), (), tuple(tied)
-
-
-def _is_embedding(name: str) -> bool:
-    return name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES
 
 
 def _without_tied(names: list[str], tied: Iterable[str]) -> list[str]:
