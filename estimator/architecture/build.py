@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
@@ -47,39 +46,39 @@ def build(
         from estimator.architecture.infer import infer
 
         return infer(config, checkpoint)
-    own = own_config(config, section_of(config, facts.name) or "")
+    own = own_config(config, section_of(config, facts.said.name) or "")
     facts, unknown = with_towers(facts, own)
     for part in unknown:
         facts = opened(facts, part)
     lookup = lookup_for(own, facts, num_labels)
-    check_labels(facts, lookup("num_labels"))
+    check_labels(facts.said, lookup("num_labels"))
     loaded = load(checkpoint.tensors, facts, lookup)
     left = _not_loaded(loaded, facts)
     most = sum(count for _, count in left) * 2 > len(checkpoint.tensors)
-    if most and facts.name not in (config.get("architectures") or ()):
+    if most and facts.said.name not in (config.get("architectures") or ()):
         return _of_other_names(config, checkpoint, facts, left, (task, num_labels))
     grown = grow(facts, loaded, lookup, own)
-    never = dict(facts.declared_ties) if unties(own, shapes_of(facts.name)) else {}
-    facts = replace(facts, ties=tuple(tie for tie in facts.ties if tie[0] not in never)) if never else facts
+    never = dict(facts.said.declared_ties) if unties(own, shapes_of(facts.said.name)) else {}
+    facts = facts._replace(ties=tuple(tie for tie in facts.ties if tie[0] not in never)) if never else facts
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
     tie = lookup("tie_word_embeddings")
     return ModuleTree(
-        architecture=facts.name,
+        architecture=facts.said.name,
         config=own,
         modules=grown.modules,
         tied=tied,
-        input_embedding=_present(facts.input_embedding, grown),
-        output_embedding=_present(facts.output_embedding, grown),
-        one_embedding=tuple(name for name in facts.one_embedding if _present(name, grown)),
-        declares_ties=facts.declares_ties,
+        input_embedding=_present(facts.said.input_embedding, grown),
+        output_embedding=_present(facts.said.output_embedding, grown),
+        one_embedding=tuple(name for name in facts.said.one_embedding if _present(name, grown)),
+        declares_ties=facts.said.declares_ties,
         declared_ties=_declared(facts, grown),
-        tie_word_embeddings=facts.tie_word_embeddings
-        if tie is None or facts.tie_word_embeddings is None
+        tie_word_embeddings=facts.said.tie_word_embeddings
+        if tie is None or facts.said.tie_word_embeddings is None
         else bool(tie),
-        keep_in_fp32=facts.keep_in_fp32,
-        keep_in_fp32_strict=facts.keep_in_fp32_strict,
+        keep_in_fp32=facts.said.keep_in_fp32,
+        keep_in_fp32_strict=facts.said.keep_in_fp32_strict,
         transposed=grown.transposed,
-        is_composite=facts.is_composite,
+        is_composite=facts.said.is_composite,
         basis="inferred" if grown.open_parts else "exact",
         notes=(*_inferred(grown), *tie_notes, *grown.notes, *_left_out(left, facts)),
     )
@@ -101,13 +100,13 @@ def _of_other_names(
     if any(class_outline(name) for name in config.get("architectures") or ()):
         with contextlib.suppress(NoWeightsError):
             tree = from_config(config, task=asked[0], num_labels=asked[1])
-            return replace(tree, notes=(*tree.notes, *_left_out(left, facts)))
+            return tree._replace(notes=(*tree.notes, *_left_out(left, facts)))
     return infer(config, checkpoint)
 
 
 def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
     """Reads the config's fields as the class would see them."""
-    shapes = shapes_of(facts.name)
+    shapes = shapes_of(facts.said.name)
     defaults = {**facts.defaults, **_worked_out(config, shapes, facts.defaults)}
     plain = lookup_in(config, defaults, facts.aliases)
     tie = tie_of(config, shapes)
@@ -137,12 +136,12 @@ def _worked_out(
 
 def _declared(facts: ClassFacts, grown: Grown) -> dict[str, str]:
     """The declared ties whose source is there."""
-    if not facts.declared_ties:
+    if not facts.said.declared_ties:
         return {}
     names = {
         f"{module.name}.{parameter.name}".lstrip(".") for module in grown.modules for parameter in module.parameters
     }
-    return expanded(facts.declared_ties, names)
+    return expanded(facts.said.declared_ties, names)
 
 
 def _present(name: str | None, grown: Grown) -> str | None:
@@ -172,4 +171,4 @@ def _left_out(left: Sequence[tuple[str, int]], facts: ClassFacts) -> list[Note]:
         return []
     count, first = sum(count for _, count in left), left[0][0]
     others = f" and {count - 1:,} more" if count > 1 else ""
-    return [Note("unused_tensors", f"{facts.name} does not load {first}{others} from this checkpoint.")]
+    return [Note("unused_tensors", f"{facts.said.name} does not load {first}{others} from this checkpoint.")]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +33,7 @@ class Tower(NamedTuple):
     task: str  # whose class is built: "FEATURE_EXTRACTION", "CAUSAL_LM", "BACKBONE", ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassOutline:
+class ClassOutline(NamedTuple):
     """What is said of one model class beside its modules and its files."""
 
     name: str
@@ -52,19 +50,19 @@ class ClassOutline:
     towers: tuple[Tower, ...] = ()  # parts that an Auto class chooses by a section's model_type
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassFacts(ClassOutline):
+class ClassFacts(NamedTuple):
     """The facts of one model class."""
 
+    said: ClassOutline
     root: Structure
-    prefix: str = ""  # base_model_prefix
-    transforms: tuple[Sequence[Any], ...] = ()  # as transforms.py writes them, legacy ones included
-    ties: tuple[tuple[str, str, str], ...] = ()  # parameter, the one that it shares, condition
     fresh: Mapping[str, Sequence[Any]]  # shapes of heads: numbers and config fields
     defaults: Mapping[str, Any]
     aliases: Mapping[str, str]
-    ignored_unexpected: tuple[str, ...] = ()  # regular expressions of tensors that are skipped in silence
     activations: Mapping[str, str]
+    prefix: str = ""  # base_model_prefix
+    transforms: tuple[Sequence[Any], ...] = ()  # as transforms.py writes them, legacy ones included
+    ties: tuple[tuple[str, str, str], ...] = ()  # parameter, the one that it shares, condition
+    ignored_unexpected: tuple[str, ...] = ()  # regular expressions of tensors that are skipped in silence
 
 
 def whole_text() -> str:
@@ -85,7 +83,7 @@ def line(name: str) -> Any:
 def class_outline(name: str) -> ClassOutline | None:
     """What needs no module of the class to be read; None where the file does not know it."""
     said = line(f"={name}")
-    return None if said is None else ClassOutline(**_outlined(name, said))
+    return None if said is None else _outlined(name, said)
 
 
 def class_facts(name: str) -> ClassFacts | None:
@@ -97,7 +95,7 @@ def class_facts(name: str) -> ClassFacts | None:
     parsed = _needed(root)
     transforms = [line(ref) for ref in said.get("transforms", ())] + line("$legacy")
     return ClassFacts(
-        **_outlined(name, said),
+        said=_outlined(name, said),
         root=read_structure(root, parsed, {}),
         prefix=said.get("prefix", ""),
         transforms=tuple(transforms),
@@ -110,22 +108,21 @@ def class_facts(name: str) -> ClassFacts | None:
     )
 
 
-def _outlined(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a ClassOutline."""
-    return {
-        "name": name,
-        "input_embedding": said.get("in"),
-        "output_embedding": said.get("out"),
-        "one_embedding": tuple(said.get("sets", ())),
-        "keep_in_fp32": tuple(said.get("fp32", ())),
-        "keep_in_fp32_strict": tuple(said.get("fp32s", ())),
-        "declares_ties": said.get("declares", False),
-        "declared_ties": tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
-        "tie_word_embeddings": said.get("tie"),
-        "is_composite": said.get("composite", False),
-        "labels": said.get("labels"),
-        "towers": tuple(Tower(*tower) for tower in said.get("towers", ())),
-    }
+def _outlined(name: str, said: Mapping[str, Any]) -> ClassOutline:
+    return ClassOutline(
+        name=name,
+        input_embedding=said.get("in"),
+        output_embedding=said.get("out"),
+        one_embedding=tuple(said.get("sets", ())),
+        keep_in_fp32=tuple(said.get("fp32", ())),
+        keep_in_fp32_strict=tuple(said.get("fp32s", ())),
+        declares_ties=said.get("declares", False),
+        declared_ties=tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
+        tie_word_embeddings=said.get("tie"),
+        is_composite=said.get("composite", False),
+        labels=said.get("labels"),
+        towers=tuple(Tower(*tower) for tower in said.get("towers", ())),
+    )
 
 
 def _plain(ties: Sequence[Sequence[str]]) -> list[Sequence[str]]:

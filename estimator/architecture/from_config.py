@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.choose import candidates, check_labels, own_config, section_of
@@ -69,7 +68,7 @@ def _with_buffers(tree: ModuleTree, unsized: Sequence[tuple[str, Slot]], num_lab
     missing = [(places[module], slot, True) for module, slot in unsized]
     shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
     left = fill_buffers(modules, missing, shapes, lookup_for(tree.config, facts, num_labels), dtype)
-    return replace(tree, modules=tuple(modules), notes=(*tree.notes, *buffer_note(left)))
+    return tree._replace(modules=tuple(modules), notes=(*tree.notes, *buffer_note(left)))
 
 
 def _needs_headers(name: str, why: str = "") -> NoWeightsError:

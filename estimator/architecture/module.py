@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from estimator.notes import Note
@@ -51,8 +50,7 @@ class QuantisedLayer(NamedTuple):
     compute_dtype: str | None = None  # of a Linear4bit: what PEFT casts an adapter on it to
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleTree:
+class ModuleTree(NamedTuple):
     """What `AutoModel...from_pretrained` would return, without weights."""
 
     architecture: str | None  # the class that is built
@@ -61,10 +59,10 @@ class ModuleTree:
     tied: Mapping[str, str]  # full parameter name -> the name of the parameter that it shares
     input_embedding: str | None = None  # module name behind get_input_embeddings(); None where that fails
     one_embedding: tuple[str, ...] = ()  # where set_input_embeddings() gives several names one module: all of them
-    same_modules: Mapping[str, str] = field(default_factory=dict)  # further names of a module -> its name in `modules`
+    same_modules: Mapping[str, str] = {}  # further names of a module -> its name in `modules`
     declares_ties: bool = False  # `_tied_weights_keys` is a mapping: PEFT then asks for the input embedding, or fails
     # parameter -> source, as `_tied_weights_keys` of the class and its parts say whatever the config; the source exists
-    declared_ties: Mapping[str, str] = field(default_factory=dict)
+    declared_ties: Mapping[str, str] = {}
     tie_word_embeddings: bool | None = (
         None  # of the run-time config, class default included; None: no such field, or unknown
     )
@@ -75,5 +73,5 @@ class ModuleTree:
     is_composite: bool = False  # several towers: config.json nests text_config and others
     basis: str = "exact"  # "exact" | "inferred"
     shapes: str = "headers"  # "headers" | "config"
-    quantised: Mapping[str, QuantisedLayer] = field(default_factory=dict)  # by module name; {} until loaded so
+    quantised: Mapping[str, QuantisedLayer] = {}  # by module name; {} until loaded so
     notes: tuple[Note, ...] = ()

@@ -19,7 +19,7 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
     facts = choose(config, None)
     if facts is None:
         return {name: name for name in stored}
-    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.name) or ""))
+    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or ""))
     known = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
     transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
     rename = Renamer(transforms, facts.prefix, known.__contains__)

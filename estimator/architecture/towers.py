@@ -8,7 +8,6 @@ model type, the facts of that type's class take its place, their fields looked u
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.conditions import under
@@ -21,7 +20,7 @@ ACTIVATION = "ACT2FN:"
 def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFacts, tuple[str, ...]]:
     """The facts with the parts that config.json names, and the paths of those whose model type has no facts."""
     unknown = []
-    for tower in facts.towers:
+    for tower in facts.said.towers:
         section: Any = config
         for key in tower.section.split("."):
             section = section.get(key) if isinstance(section, Mapping) else None
@@ -40,7 +39,7 @@ def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFact
 def opened(facts: ClassFacts, module: str) -> ClassFacts:
     """The facts with nothing known of a part: the checkpoint's names and shapes tell what stands there."""
     part = Structure(_class_at(facts.root, module) or "Module", "other", is_open=True)
-    return replace(facts, root=_put(facts.root, module.split("."), part))
+    return facts._replace(root=_put(facts.root, module.split("."), part))
 
 
 def _class_at(root: Structure, module: str) -> str | None:
@@ -56,23 +55,25 @@ def _replaced(facts: ClassFacts, tower: Tower, part: ClassFacts) -> ClassFacts:
     aliases = {key: value for key, value in facts.aliases.items() if not key.startswith(f"{section}.")}
     scopes = tuple(start.removeprefix(f"{facts.prefix}.") for start in (before,))
     ties = [tie for tie in facts.ties if not tie[0].startswith(before)]
-    declared = [tie for tie in facts.declared_ties if not tie[0].startswith(before)]
-    return replace(
-        facts,
+    declared = [tie for tie in facts.said.declared_ties if not tie[0].startswith(before)]
+    said = facts.said._replace(
+        declared_ties=(*declared, *((before + target, before + source) for target, source in part.said.declared_ties)),
+        input_embedding=_moved(facts.said.input_embedding, before, part.said.input_embedding),
+        output_embedding=_moved(facts.said.output_embedding, before, part.said.output_embedding),
+        keep_in_fp32=tuple(dict.fromkeys((*facts.said.keep_in_fp32, *part.said.keep_in_fp32))),
+        keep_in_fp32_strict=tuple(dict.fromkeys((*facts.said.keep_in_fp32_strict, *part.said.keep_in_fp32_strict))),
+    )
+    return facts._replace(
+        said=said,
         root=_put(facts.root, tower.module.split("."), _Under(section).structure(part.root)),
         transforms=(
             *(t for t in facts.transforms if not _scope(t).startswith(scopes)),
             *(_scoped(t, tower.module, facts.prefix) for t in part.transforms if t not in facts.transforms),
         ),
         ties=(*ties, *((before + t, before + s, under(condition, section)) for t, s, condition in part.ties)),
-        declared_ties=(*declared, *((before + target, before + source) for target, source in part.declared_ties)),
         fresh={**facts.fresh, **{before + name: _sized(shape, section) for name, shape in part.fresh.items()}},
         defaults={**own, **{f"{section}.{key}": value for key, value in part.defaults.items()}},
         aliases={**aliases, **{f"{section}.{key}": f"{section}.{value}" for key, value in part.aliases.items()}},
-        input_embedding=_moved(facts.input_embedding, before, part.input_embedding),
-        output_embedding=_moved(facts.output_embedding, before, part.output_embedding),
-        keep_in_fp32=tuple(dict.fromkeys((*facts.keep_in_fp32, *part.keep_in_fp32))),
-        keep_in_fp32_strict=tuple(dict.fromkeys((*facts.keep_in_fp32_strict, *part.keep_in_fp32_strict))),
         ignored_unexpected=(*facts.ignored_unexpected, *part.ignored_unexpected),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 from operator import attrgetter
@@ -92,8 +91,7 @@ class CheckedFile(NamedTuple):
     local_path: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     tensors: Mapping[str, Tensor]  # by stored name, in the order of files and data
     files: tuple[CheckedFile, ...]
     bytes: int  # of all tensors as stored

@@ -9,7 +9,6 @@ has to come from config.json.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -21,12 +20,11 @@ from estimator.errors import MalformedHeaderError
 from estimator.source.stack import Kind, Stack
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantization:
+class Quantization(NamedTuple):
     """`quantization_config`, wherever config.json keeps it."""
 
     scheme: str  # quant_method, bitsandbytes split by width; "mlx" where MLX wrote it
-    fields: Mapping[str, Any] = field(default_factory=dict)  # as they came
+    fields: Mapping[str, Any] = {}  # as they came
 
 
 class PackedLayer(NamedTuple):
@@ -35,10 +33,9 @@ class PackedLayer(NamedTuple):
     tensors: tuple[Tensor, ...]  # as stored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unpacked:
+class Unpacked(NamedTuple):
     checkpoint: Checkpoint  # logical: a float weight for each packed layer whose shape is known; `bytes` as stored
-    unknown: Mapping[str, PackedLayer] = field(default_factory=dict)  # layers whose shape must come from config.json
+    unknown: Mapping[str, PackedLayer] = {}  # layers whose shape must come from config.json
 
 
 def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
@@ -68,7 +65,7 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
         return Unpacked(checkpoint=checkpoint)
     stored, dtype = checkpoint.tensors, stated_dtype(config) or "BF16"
     if layout.in_place:
-        return Unpacked(checkpoint=replace(checkpoint, tensors=Tensors(_recast(stacks_of(stored), layout, dtype))))
+        return Unpacked(checkpoint=checkpoint._replace(tensors=Tensors(_recast(stacks_of(stored), layout, dtype))))
     tensors, layers = dict(stored.items()), packed_layers(config, checkpoint)
     for stem, layer in layers.items():
         for tensor in layer.tensors:
@@ -77,7 +74,7 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
             logical = stem + layout.logical
             tensors[logical] = Tensor(logical, dtype, layer.shape, layer.tensors[0].file)
     return Unpacked(
-        checkpoint=replace(checkpoint, tensors=tensors),
+        checkpoint=checkpoint._replace(tensors=tensors),
         unknown={stem: layer for stem, layer in layers.items() if layer.shape is None},
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -37,7 +36,7 @@ def put_known(unpacked: Unpacked, shapes: Mapping[str, tuple[int, ...]]) -> Unpa
             continue
         name = stem + ".weight"
         tensors[name] = Tensor(name, "BF16", shape, layer.tensors[0].file)
-    return Unpacked(checkpoint=replace(unpacked.checkpoint, tensors=tensors), unknown=unknown)
+    return Unpacked(checkpoint=unpacked.checkpoint._replace(tensors=tensors), unknown=unknown)
 
 
 def infer_unknown(config: Mapping[str, Any], unpacked: Unpacked) -> Unpacked:
@@ -50,7 +49,7 @@ def infer_unknown(config: Mapping[str, Any], unpacked: Unpacked) -> Unpacked:
             continue
         name = stem + ".weight"
         tensors[name] = Tensor(name, "BF16", shape, layer.tensors[0].file)
-    return Unpacked(checkpoint=replace(unpacked.checkpoint, tensors=tensors), unknown=unknown)
+    return Unpacked(checkpoint=unpacked.checkpoint._replace(tensors=tensors), unknown=unknown)
 
 
 def _shape(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
@@ -22,8 +21,7 @@ from estimator.source.found import Found
 Progress = Callable[[str], None] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
+class Base(NamedTuple):
     found: Found
     config: Mapping[str, Any]  # with --set applied
     checkpoint: Checkpoint | None  # as stored; None where shapes come from the config
@@ -100,11 +98,11 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     )
     base = _loaded(found, _changed(found.config, request.set), task, request)
     if request.set:
-        base = replace(base, notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
+        base = base._replace(notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
     saved = None if request.set else found  # a model that does not exist yet has no checkpoint to differ from
-    base = replace(base, tree=with_labels(base.tree, saved, base.config, task, request.num_labels))
-    base = replace(base, notes=(*base.notes, *_other_class(base, task)))
-    return replace(base, tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
+    base = base._replace(tree=with_labels(base.tree, saved, base.config, task, request.num_labels))
+    base = base._replace(notes=(*base.notes, *_other_class(base, task)))
+    return base._replace(tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
 
 
 def _other_class(base: Base, task: str | None) -> Iterator[Note]:
@@ -145,7 +143,7 @@ def _of_the_named_class(tree: ModuleTree, task: str | None) -> ModuleTree:
     if task is not None or named is None or tree.basis == "inferred" or tree.architecture == named:
         return tree
     message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."
-    return replace(tree, basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))
+    return tree._replace(basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))
 
 
 def _loaded(found: Found, config: Mapping[str, Any], task: str | None, request: Request) -> Base:
@@ -169,7 +167,7 @@ def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_
         raise NoWeightsError(what, where=error.where, way_out=error.way_out) from error
     tree = _without_untied(tree, found)
     if found.source != "snapshot":
-        tree = replace(tree, notes=(*tree.notes, _BY_FORMULAS))
+        tree = tree._replace(notes=(*tree.notes, _BY_FORMULAS))
     return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
 
 
@@ -180,7 +178,7 @@ _BY_FORMULAS = Note(
 
 
 def _without_untied(tree: ModuleTree, found: Found) -> ModuleTree:
-    return replace(tree, tied={name: source for name, source in tree.tied.items() if name not in found.untied})
+    return tree._replace(tied={name: source for name, source in tree.tied.items() if name not in found.untied})
 
 
 def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:

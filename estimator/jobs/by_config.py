@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
@@ -85,7 +84,7 @@ def with_sized(tree: ModuleTree, config: Mapping[str, Any], task: str | None, nu
         tree = _with_parts(tree, other)
     known = {module.name: module for module in other.modules}
     modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
-    return replace(tree, modules=modules, notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN))
+    return tree._replace(modules=modules, notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN))
 
 
 def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
@@ -93,8 +92,7 @@ def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
     stored = {module.name: module for module in tree.modules}
     if not stored.keys() < {module.name for module in other.modules}:
         return tree
-    return replace(
-        tree,
+    return tree._replace(
         modules=tuple(stored.get(module.name, module) for module in other.modules),
         tied={**other.tied, **tree.tied},
         declared_ties=other.declared_ties,

@@ -151,5 +151,5 @@ def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[Base
     loaded = sizes.loaded
     if load.base_precision not in ("fp32", "bf16", "fp16"):
         nothing = dict.fromkeys(("dtype", "footprint_bytes", "state_bytes", "weight_bytes", "prepared_footprint_bytes"))
-        loaded = replace(loaded, **nothing)
-    return replace(sizes, loaded=loaded), (_DTYPE_UNKNOWN,)
+        loaded = loaded._replace(**nothing)
+    return sizes._replace(loaded=loaded), (_DTYPE_UNKNOWN,)

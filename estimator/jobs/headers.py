@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.build import build
@@ -36,11 +35,11 @@ def tree_of_headers(
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
     tree = with_sized(tree, config, task, num_labels)
     if quantized is None or tree.basis != "exact":
-        return replace(tree, basis="inferred") if any(n.code == "missing_tensors" for n in tree.notes) else tree
+        return tree._replace(basis="inferred") if any(n.code == "missing_tensors" for n in tree.notes) else tree
     if incomplete:
-        return replace(tree, basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
+        return tree._replace(basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
     if quantized.scheme not in SCHEMES:
-        return replace(tree, basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
+        return tree._replace(basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
     return _without_unbuilt_biases(tree, config, task, num_labels)
 
 
@@ -58,7 +57,7 @@ def _of_config(config: Mapping[str, Any], odd: str, task: str | None, num_labels
         f"Weights are packed {how}, in a layout that is not known ({odd}): the shapes are those of config.json, "
         "the bytes in memory those of the plain model, and PEFT may refuse layers that are counted here."
     )
-    return replace(tree, basis="inferred", notes=(*tree.notes, Note("unknown_packing", message)))
+    return tree._replace(basis="inferred", notes=(*tree.notes, Note("unknown_packing", message)))
 
 
 def _other_layout(scheme: str) -> Note:
@@ -89,7 +88,7 @@ def _with_unknown_shapes(
         "packed_shapes_inferred",
         "The headers do not tell the features of 4-bit layers; they were inferred from their size and the width.",
     )
-    return replace(tree, basis="inferred", notes=(*tree.notes, note))
+    return tree._replace(basis="inferred", notes=(*tree.notes, note))
 
 
 def _without_unbuilt_biases(
@@ -114,7 +113,7 @@ def _without_unbuilt_biases(
         m._replace(parameters=tuple(p for p in m.parameters if p.name != "bias")) if m.name in odd else m
         for m in tree.modules
     )
-    return replace(tree, modules=modules, notes=(*tree.notes, Note("biases_dropped", message)))
+    return tree._replace(modules=modules, notes=(*tree.notes, Note("biases_dropped", message)))
 
 
 def _has_bias(module: Module) -> bool:

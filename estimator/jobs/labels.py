@@ -7,7 +7,6 @@ transformers 5.23.0, from_pretrained: a stored parameter of another shape than t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
@@ -41,7 +40,7 @@ def with_labels(
                 raise _of_another_size(tree.architecture, name, held[name], wanted[name])
     if num_labels is not None and wanted == plain and num_labels != _stated(config):
         message = f"--num-labels {num_labels} changes nothing: no size of {tree.architecture} depends on it."
-        return replace(tree, notes=(*tree.notes, Note("labels_without_effect", message)))
+        return tree._replace(notes=(*tree.notes, Note("labels_without_effect", message)))
     return tree
 
 
@@ -77,7 +76,7 @@ def _stated(config: Mapping[str, Any]) -> int:
 
 def _not_compared(tree: ModuleTree, num_labels: int) -> ModuleTree:
     message = f"Whether the checkpoint holds a head of another size than --num-labels {num_labels} wants is not known."
-    return replace(tree, basis="inferred", notes=(*tree.notes, Note("labels_not_compared", message)))
+    return tree._replace(basis="inferred", notes=(*tree.notes, Note("labels_not_compared", message)))
 
 
 def _of_another_size(cls: str, name: str, held: tuple[int, ...], wanted: tuple[int, ...]) -> UnsupportedError:

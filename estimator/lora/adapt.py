@@ -7,8 +7,8 @@ has its own file in this folder.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree
 from estimator.errors import UnsupportedError
@@ -30,8 +30,7 @@ PEFT = "0.21.2"
 TRANSFORMERS = "5.23.0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adaptation:
+class Adaptation(NamedTuple):
     modules: tuple[AdaptedModule, ...]
     trainable_parameters: int  # get_nb_trainable_parameters()[0]
     added_parameters: int  # to the base's own; negative where layers or embedding rows fall away

@@ -6,7 +6,8 @@ peft 0.21.2, peft/tuners/tuners_utils.py.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from estimator.architecture.module import Module
 from estimator.errors import InvalidLoraError, UnsupportedError
@@ -41,8 +42,7 @@ _TASK_HEADS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(NamedTuple):
     """The request in the form in which PEFT matches it."""
 
     index: TreeIndex
@@ -52,8 +52,7 @@ class Prepared:
     tied_targets: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Injection:
+class Injection(NamedTuple):
     layers: list[LoraLayer]
     matched: Matched
     parameters: tuple[str, ...]  # targeted by target_parameters

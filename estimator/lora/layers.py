@@ -7,7 +7,6 @@ peft 0.21.2: dispatch_default, LoraLayer.update_layer, Embedding, _ConvNd, Multi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ class LoraLayer(NamedTuple):
     module: str  # the module's own name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """What decides about a layer's tensors beside its own shape; the same for all layers of one config."""
 
     lora_bias: bool

@@ -7,9 +7,8 @@ peft 0.21.2: check_target_module_exists, _maybe_include_all_linear_layers, _find
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.index import TreeIndex, suffixes_of
@@ -23,8 +22,7 @@ SEQ_CLS_HEAD_NAMES = ("score", "classifier")
 MIN_TARGET_MODULES_FOR_OPTIMIZATION = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
+class Matched(NamedTuple):
     """What inject_adapter sorts the model's modules into, in the order of named_modules()."""
 
     targeted: tuple[str, ...]

@@ -6,7 +6,6 @@ peft 0.21.2: replicate_layers (peft/tuners/tuners_utils.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.errors import InvalidLoraError
@@ -29,7 +28,7 @@ def replicated(index: TreeIndex, layer_map: Sequence[Sequence[int]]) -> ModuleTr
             modules += [module, *copies]
         elif not module.name.startswith(stack + "."):
             modules.append(module)
-    return replace(index.tree, modules=tuple(modules), tied=_tied(index, stack, chosen, copies))
+    return index.tree._replace(modules=tuple(modules), tied=_tied(index, stack, chosen, copies))
 
 
 def _stack(index: TreeIndex) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -48,7 +47,7 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
     modules = tuple(map(of, tree.modules))
     changed = [new for new, before in zip(modules, tree.modules, strict=True) if new is not before]
     _refuse_parts_of_a_head([module.name for module in changed if module.kind == "Linear"], modules, old)
-    return replace(tree, modules=modules)
+    return tree._replace(modules=modules)
 
 
 def _refuse_parts_of_a_head(heads: Iterable[str], modules: Iterable[Module], old: int) -> None:
@@ -123,8 +122,7 @@ def _with_one_embedding(index: TreeIndex) -> ModuleTree:
         return tree
     same = {f"{name}.weight": f"{first}.weight" for name in others}
     pairs = ((same.get(name, name), same.get(index.root(name), index.root(name))) for name in tree.tied)
-    return replace(
-        tree,
+    return tree._replace(
         modules=tuple(module for module in tree.modules if module.name not in others),
         same_modules=dict.fromkeys(others, first),
         tied={name: root for name, root in pairs if name != root},

@@ -11,7 +11,6 @@ peft/utils/transformers_weight_conversion.py).
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -42,7 +41,7 @@ def with_separate_experts(tree: ModuleTree, names: ExpertNames) -> ModuleTree | 
     modules = tuple(new for module in tree.modules for new in _separate(module, fused, blocks, names))
     # PEFT translates the old names by the model type; on this tree they are modules' names
     config = {**tree.config, "model_type": None}
-    return replace(tree, modules=modules, config=config)
+    return tree._replace(modules=modules, config=config)
 
 
 def _is_fused(module: Module) -> bool:

@@ -6,7 +6,6 @@ Where these are split or fused otherwise than the published class's, the tree is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
@@ -54,7 +53,7 @@ def litgpt(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) 
     wanted = {name for switch, names in _LITGPT_NAMES.items() if settings.get(switch) for name in names}
     text = [m for m in modules if not tree.is_composite or has_part(m.name, ("language_model", "lm_head"))]
     names = [m.name for m in text if m.kind == "Linear" and leaf(m.name) in wanted]
-    return Resolved(replace(resolved.tree, modules=modules), {**resolved.lora, "target_modules": names}, resolved.notes)
+    return Resolved(resolved.tree._replace(modules=modules), {**resolved.lora, "target_modules": names}, resolved.notes)
 
 
 def _router_as_linear(module: Module) -> Module:
@@ -97,7 +96,7 @@ def _split_fused(tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
             modules.append(module)
     message = "The trainer holds apart what the published class fuses: PEFT on that class would count otherwise."
     notes = (Note("trainer_modules", message),) if split else ()
-    return Resolved(replace(tree, modules=tuple(modules)) if split else tree, lora, notes)
+    return Resolved(tree._replace(modules=tuple(modules)) if split else tree, lora, notes)
 
 
 def _parts(module: Module, config: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
@@ -151,7 +150,7 @@ def megatron(tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     message = (
         "One adapter serves the fused q, k, v and one the fused gate, up: PEFT on the published class trains more."
     )
-    return Resolved(replace(tree, modules=tuple(modules)), lora, (Note("trainer_modules", message),))
+    return Resolved(tree._replace(modules=tuple(modules)), lora, (Note("trainer_modules", message),))
 
 
 def _fused_name(module: Module) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree
@@ -73,7 +72,7 @@ def torchtune_towers(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[s
     lora["target_modules"] = [*names, *(module.name for module in experts)]
     message = "torchtune's own switches choose the modules; PEFT would be given their full names."
     notes = (Note("trainer_modules", message),)
-    return Resolved(replace(tree, modules=(*tree.modules, *experts)) if experts else tree, lora, notes)
+    return Resolved(tree._replace(modules=(*tree.modules, *experts)) if experts else tree, lora, notes)
 
 
 def _adapts(

@@ -6,7 +6,6 @@ Names are those of transformers 5. A model type that a trainer's table lacks is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -105,7 +104,7 @@ def _with_value_head(tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     head = (Module("v_head", "ValueHead", "other"), Module("v_head.summary", "Linear", "Linear", summary))
     lora["modules_to_save"] = [*(lora.get("modules_to_save") or ()), "v_head"]
     message = f"The value head trains too ({width:,} + 1 parameters); the trainer saves it in a file of its own."
-    return Resolved(replace(tree, modules=(*tree.modules, *head)), lora, (Note("value_head", message),))
+    return Resolved(tree._replace(modules=(*tree.modules, *head)), lora, (Note("value_head", message),))
 
 
 _LLAVA = Towers(("model.language_model",), ("model.multi_modal_projector",), ("model.vision_tower",))

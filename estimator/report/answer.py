@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree
 from estimator.lora.adapt import Adaptation
@@ -14,8 +13,7 @@ from estimator.sizes.cross_check import CrossCheck
 from estimator.source.found import Found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     found: Found
     config: Mapping[str, Any]  # config.json with --set applied; the tree's is the class's own part of it
     tree: ModuleTree

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DTYPES = ("bf16", "fp16", "fp32")
 STORAGES = ("uint8", "int8", "bf16", "fp16", "fp32")
 PRECISIONS = ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOptions:
+class LoadOptions(NamedTuple):
     base_precision: str = "stored"  # one of PRECISIONS; "stored" is a plain from_pretrained()
     dtype: str = "auto"  # "auto" or safetensors' name, "BF16": what is not quantised takes it
     double_quant: bool = False  # bnb_4bit_use_double_quant

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
@@ -20,8 +19,7 @@ from estimator.sizes.loading import FLOAT_PRECISIONS, as_loaded, dtypes, load_dt
 QUANTISED = ("int8", "nf4")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The base as this request loads it."""
 
     precision: str  # as asked: "stored", "nf4", ...
@@ -32,8 +30,7 @@ class Loaded:
     prepared_footprint_bytes: int | None = None  # after prepare_model_for_kbit_training; None where it is not called
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseSizes:
+class BaseSizes(NamedTuple):
     parameters: int  # logical, tied weights once
     checkpoint_bytes: int | None  # of all tensors as stored; None without headers
     bytes: Mapping[str, int]  # precision -> parameters and quantisation state, without buffers
@@ -50,7 +47,7 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     Raises UsageError where transformers would refuse the options.
     """
     casts: dict[Any, ModuleTree] = {}
-    at = {p: as_loaded(tree, checkpoint, replace(load, base_precision=p), casts) for p in QUANTISED}
+    at = {p: as_loaded(tree, checkpoint, load._replace(base_precision=p), casts) for p in QUANTISED}
     loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load, casts)
     floats = {p: _float_bytes(tree, dtype) for p, dtype in FLOAT_PRECISIONS.items()}
     packed = {p: (weight_bytes(model), buffer_bytes(model)) for p, model in at.items()}
@@ -115,7 +112,7 @@ def _without_effect(load: LoadOptions) -> Iterator[Note]:
 
 def parameters_of(tree: ModuleTree) -> int:
     """The model's own parameters, tied weights once, packed ones as what they stand for."""
-    return sum(prod(p.shape) for _, p in run_time_parameters(replace(tree, quantised={})))
+    return sum(prod(p.shape) for _, p in run_time_parameters(tree._replace(quantised={})))
 
 
 def footprint_bytes(model: ModuleTree) -> int:
@@ -152,8 +149,7 @@ def prepared(model: ModuleTree) -> ModuleTree:
     """
     if any(layer.scheme in LEFT_ALONE for layer in model.quantised.values()):
         return model
-    return replace(
-        model,
+    return model._replace(
         modules=tuple(module._replace(parameters=_widened(module.parameters)) for module in model.modules),
         quantised={
             name: layer._replace(parameters=_unpacked_widened(layer)) for name, layer in model.quantised.items()

@@ -9,7 +9,6 @@ with a float32 for each row beside it. What stands beside a weight is in no foot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
@@ -39,7 +38,7 @@ def quantise(tree: ModuleTree, load: LoadOptions, *, where: str = OPTION) -> Mod
     convertible = [module for module in tree.modules if _convertible(module)]
     layers = {module.name: convert(module, load) for module in convertible if not skipped(module.name)}
     notes = _spare_nothing(tree, load.skip_modules or (), convertible) if where == OPTION else ()
-    return replace(tree, quantised=layers, notes=(*tree.notes, *notes))
+    return tree._replace(quantised=layers, notes=(*tree.notes, *notes))
 
 
 def _spare_nothing(tree: ModuleTree, patterns: Sequence[str], convertible: Sequence[Module]) -> tuple[Note, ...]:

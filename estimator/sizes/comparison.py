@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from estimator.sizes.base import BaseSizes
 from estimator.sizes.loading import FLOAT_PRECISIONS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(NamedTuple):
     percent_at: Mapping[str, float | None]  # precision -> 100 x adapter file / the base's bytes there
     full_checkpoint_bytes: int | None  # the tensors that a full fine-tune in the load dtype would save
     merged_bytes: int | None  # the tensors of the base with the adapter merged into it

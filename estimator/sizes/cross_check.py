@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.architecture.difference import compare
 from estimator.architecture.module import ModuleTree
@@ -16,8 +15,7 @@ _MOST = 8
 _SIDE_TOWERS = ("vision", "visual", "audio", "encoder", "decoder", "mtp", "talker", "speech")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrossCheck:
+class CrossCheck(NamedTuple):
     status: str  # "match" | "mismatch" | "unavailable": nothing to compare with
     files: tuple[CheckedFile, ...] = ()
     complaints: tuple[str, ...] = ()  # index and config.json against the headers, in words; sizes are in `files`

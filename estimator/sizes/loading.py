@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -36,7 +35,7 @@ def as_loaded(
     loaded = casts.get((dtype, keeps_stored))
     if loaded is None:
         dtype_of = dtypes(tree, dtype, _stored_floats(checkpoint) if keeps_stored else None)
-        loaded = replace(tree, modules=tuple(_cast(module, dtype_of) for module in tree.modules))
+        loaded = tree._replace(modules=tuple(_cast(module, dtype_of) for module in tree.modules))
         casts[dtype, keeps_stored] = loaded
     return quantise_as_stored(loaded, dtype) if as_stored else quantise(loaded, load)
 

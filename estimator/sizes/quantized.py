@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
@@ -42,12 +41,12 @@ def quantise_as_stored(tree: ModuleTree, dtype: str) -> ModuleTree:
     if any(note.code == "unknown_packing" for note in tree.notes):
         return tree
     if layers is None:
-        return replace(tree, notes=(*tree.notes, _unknown(quantization.scheme)))
-    tree = replace(tree, modules=tuple(_upright(module) for module in tree.modules))
+        return tree._replace(notes=(*tree.notes, _unknown(quantization.scheme)))
+    tree = tree._replace(modules=tuple(_upright(module) for module in tree.modules))
     converted = layers(tree, quantization, dtype)
     caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)
     notes = (*tree.notes, caution) if caution else tree.notes
-    return replace(tree, quantised=converted, notes=notes)
+    return tree._replace(quantised=converted, notes=notes)
 
 
 def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:

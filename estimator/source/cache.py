@@ -28,7 +28,6 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -54,13 +53,12 @@ class Part(NamedTuple):
     header_bytes: int | None = None  # of that header, with its padding
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     id: str  # the Hub's own
     commit: str
     folder: str
     parts: tuple[Part, ...]
-    other_files: Mapping[str, int] = field(default_factory=dict)
+    other_files: Mapping[str, int] = {}
     notes: tuple[Note, ...] = ()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from estimator.notes import Note
@@ -20,14 +19,13 @@ class StoredFile(NamedTuple):
     local_path: str | None = None  # where the bytes themselves can be read, for comparing ties
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     id: str  # the resolved Hub id or the local path
     revision: str | None  # the commit, where known
     source: str  # "hub" | "cache" | "local" | "snapshot"
     config: Mapping[str, Any] | None  # config.json; None where there is none
     files: tuple[StoredFile, ...] = ()  # () where shapes have to come from the config
     index: Mapping[str, Any] | None = None  # model.safetensors.index.json
-    other_files: Mapping[str, int] = field(default_factory=dict)  # weights in other formats: path -> bytes
+    other_files: Mapping[str, int] = {}  # weights in other formats: path -> bytes
     untied: tuple[str, ...] = ()  # parameters that the class ties and the files hold with values of their own
     notes: tuple[Note, ...] = ()

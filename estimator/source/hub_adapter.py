@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
 from estimator.source.bounded_json import NotUsable, parse_json
@@ -24,8 +23,7 @@ MAX_CONFIG_BYTES = 5_000_000
 _KEPT_AS = "?adapter"  # behind the folder, so that a model and an adapter in one repository are kept apart
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundAdapter:
+class FoundAdapter(NamedTuple):
     id: str
     revision: str | None  # the commit, where known
     source: str  # "hub" | "cache"

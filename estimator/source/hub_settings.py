@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.errors import UsageError
 from estimator.source.plain import plain
@@ -13,8 +12,7 @@ from estimator.source.redirects import origin
 from estimator.source.transport import Line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     endpoint: str  # without a slash at the end
     cache: str  # the folder of HF_HUB_CACHE
     offline: bool  # HF_HUB_OFFLINE

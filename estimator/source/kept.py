@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from estimator.errors import LoraSizeError, OfflineError
 from estimator.notes import Note
@@ -93,7 +92,7 @@ def _downloaded(place: Place, cache: str) -> Found | None:
         found = find_in_folder(_snapshot(place, cache), subfolder=place.folder or None)
     except (LoraSizeError, OSError):
         return None
-    return replace(found, id=place.id, revision=place.revision, source="cache")
+    return found._replace(id=place.id, revision=place.revision, source="cache")
 
 
 def _config_alone(place: Place, cache: str) -> Found | None:

@@ -11,7 +11,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from estimator.errors import (
@@ -57,8 +56,7 @@ class Told(NamedTuple):
     answered: Answered
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class Weights(NamedTuple):
     files: tuple[StoredFile, ...] = ()
     index: Mapping[str, Any] | None = None
     index_text: bytes | None = None  # the index as the cache keeps it
@@ -112,7 +110,7 @@ def ask_head(line: Line, place: Place, name: str, *, limit: int = MAX_CONFIG_BYT
         id_ = _renamed(place, answer.location)
         if id_ is None:
             break
-        place = replace(place, id=id_)
+        place = place._replace(id=id_)
         answer = get(line, place.resolve(name), limit=limit, follow=False)
     if answer.status != 200 and answer.location is None and not is_missing_entry(answer):
         raise refusal(line, answer, id_=place.id, revision=place.revision)
@@ -236,7 +234,7 @@ def _by_index(line: Line, place: Place, files: Mapping[str, int] | None, tell: C
     if files is not None:
         check_against_list(names, files, place)
     weights = _by_ranges(line, place, names, files, tell)
-    return replace(weights, index=index, index_text=text)
+    return weights._replace(index=index, index_text=text)
 
 
 def _by_ranges(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 from urllib.parse import quote
 
 from estimator.errors import NetworkError, NotFoundError, UsageError
@@ -26,8 +26,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None and "--" not in text and ".." not in text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     endpoint: str
     id: str
     revision: str  # a branch, a tag or a commit
@@ -47,7 +46,7 @@ class Place:
 
     def at(self, commit: str) -> Place:
         """The same place, held fast at a commit."""
-        return replace(self, revision=commit)
+        return self._replace(revision=commit)
 
     def where(self, name: str = "") -> str:
         """The place in words, for a message."""

@@ -11,7 +11,6 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -48,8 +47,7 @@ class Answer(NamedTuple):
     location: str | None  # where a redirect that was not followed leads
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(NamedTuple):
     """What every request to one Hub shares."""
 
     endpoint: str  # without a slash at the end

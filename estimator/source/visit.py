@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from estimator.source.cache import Entry, read_ref, write_behind
 from estimator.source.hub_settings import hub_settings, open_line
@@ -11,8 +11,7 @@ from estimator.source.place import Place, is_commit, place_of
 from estimator.source.transport import Line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class Visit(NamedTuple):
     place: Place  # the revision as it was asked for
     cache: str  # the folder of HF_HUB_CACHE
     offline: bool

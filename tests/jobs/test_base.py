@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +75,11 @@ def test_what_no_header_holds_and_no_rule_sizes_is_as_the_class_computes_it(part
     config = json.loads(gzip.decompress(file.read_bytes()))["config"]
     whole = from_config(config)
     bare = tuple(module._replace(**{part: ()}) for module in whole.modules)
-    unsized = replace(whole, modules=bare, notes=(Note(code, "1 is missing"),))
+    unsized = whole._replace(modules=bare, notes=(Note(code, "1 is missing"),))
     sized = with_sized(unsized, config, None, None)
     assert sized.modules == whole.modules
     assert sized.notes == ()
-    assert with_sized(replace(unsized, notes=()), config, None, None).modules == bare
+    assert with_sized(unsized._replace(notes=()), config, None, None).modules == bare
 
 
 def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
@@ -93,7 +92,7 @@ def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
     }
     config = {"architectures": ["MBartForCausalLM"], "model_type": "mbart", **sizes, **fields}
     whole = from_config(config, task="FEATURE_EXTRACTION")
-    decoder = replace(whole, modules=tuple(m for m in whole.modules if not m.name.startswith("encoder")))
+    decoder = whole._replace(modules=tuple(m for m in whole.modules if not m.name.startswith("encoder")))
     assert whole.architecture == "MBartModel"
     assert with_sized(decoder, config, "FEATURE_EXTRACTION", None).modules == whole.modules
     assert with_sized(decoder, {**config, "architectures": ["MBartModel"]}, "FEATURE_EXTRACTION", None) == decoder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from estimator.jobs.estimate import estimate
@@ -103,7 +101,7 @@ def test_a_broken_fact_is_caught_and_named(folder, device):
     modules = answer.tree.modules
     broken = next(module for module in modules if module.kind in ("Linear", "Conv1D"))
     changed = tuple(module._replace(cls="Identity") if module is broken else module for module in modules)
-    verification = verify(request, replace(answer, tree=replace(answer.tree, modules=changed)), device=device)
+    verification = verify(request, answer._replace(tree=answer.tree._replace(modules=changed)), device=device)
     assert [c.what for c in verification.comparisons if not c.equal] == ["modules of the base"]
     assert [difference.name for difference in verification.differences] == [broken.name]
 

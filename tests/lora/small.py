@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from estimator.architecture.module import Module, ModuleTree, Parameter
 
 WIDTH, ROWS = 48, 101
@@ -43,7 +41,7 @@ def model(*layers: Module, model_type: str = "llama") -> ModuleTree:
 
 
 TREE = model(*layer(0), *layer(1))
-TIED = replace(TREE, tied={"lm_head.weight": "model.embed_tokens.weight"}, tie_word_embeddings=True, declares_ties=True)
+TIED = TREE._replace(tied={"lm_head.weight": "model.embed_tokens.weight"}, tie_word_embeddings=True, declares_ties=True)
 Q, V = 48 + WIDTH, 16 + WIDTH  # parameters of one q_proj and one v_proj for each rank
 
 EXPERTS, INNER = 4, 10

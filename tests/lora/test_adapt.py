@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import pytest
 
@@ -109,7 +108,7 @@ def test_the_rank_of_a_head_that_is_tied(init, heads_rank):
 def test_adalora_on_packed_layers(scheme, refused):
     """AdaLoraModel._create_new_module has classes of its own for bitsandbytes and GPTQ, else torch.nn.Linear."""
     packed = QuantisedLayer(scheme, "Packed", (Parameter("weight", (9, 9), "U8"),))
-    base = replace(TREE, quantised={"model.layers.0.q_proj": packed})
+    base = TREE._replace(quantised={"model.layers.0.q_proj": packed})
     config = from_mapping({"peft_type": "ADALORA", "total_step": 9, "target_modules": ["q_proj"]})
     with pytest.raises(UnsupportedModuleError, match=scheme) if refused else nullcontext():
         adapt(base, config)
@@ -136,8 +135,8 @@ def test_attention_and_the_output_that_it_wraps_are_not_both_counted(targets):
 
 @pytest.mark.parametrize("config", [{}, {"peft_type": "ADALORA", "total_step": 9}], ids=["LoRA", "AdaLoRA"])
 def test_a_module_without_a_known_shape_is_no_refusal_of_pefts(config):
-    bare = replace(
-        TREE, modules=tuple(m._replace(parameters=()) if m.name.endswith("q_proj") else m for m in TREE.modules)
+    bare = TREE._replace(
+        modules=tuple(m._replace(parameters=()) if m.name.endswith("q_proj") else m for m in TREE.modules)
     )
     with pytest.raises(UnsupportedError, match="shape is not known"):
         adapt(bare, from_mapping(config))
@@ -145,7 +144,7 @@ def test_a_module_without_a_known_shape_is_no_refusal_of_pefts(config):
 
 def test_tokens_where_the_class_names_no_embedding_and_may_tie_one():
     with pytest.raises(InvalidLoraError, match="get_input_embeddings"):
-        adapt(replace(TIED, input_embedding=None), from_mapping({"trainable_token_indices": {"embed_tokens": [0]}}))
+        adapt(TIED._replace(input_embedding=None), from_mapping({"trainable_token_indices": {"embed_tokens": [0]}}))
 
 
 def names(adaptation) -> set[str]:
@@ -170,15 +169,14 @@ def test_what_is_saved_beside_lora(tree, config, extra):
 
 
 def test_an_embedding_that_holds_the_adapted_module_is_saved_with_its_base_layer():
-    patches = replace(TREE, input_embedding="model.layers.0", output_embedding=None)
+    patches = TREE._replace(input_embedding="model.layers.0", output_embedding=None)
     found = adapt(patches, from_mapping({"target_modules": ["0.q_proj"]}), save_embedding_layers="yes")
     assert {name for name in names(found) if "q_proj" in name and "lora" not in name} == {
         "model.layers.0.q_proj.base_layer.weight"
     }
 
 
-COMPOSITE = replace(
-    TREE,
+COMPOSITE = TREE._replace(
     modules=tuple(
         m._replace(name=f"language_{m.name}" if m.name.startswith("model") else m.name) for m in TREE.modules
     ),
@@ -214,7 +212,7 @@ def test_one_more_token_saves_both_embeddings():
 
 
 def test_a_head_of_other_rows_gets_as_many_as_the_embedding():
-    shorter = replace(TREE, modules=(*TREE.modules[:-1], linear("lm_head", ROWS - 1, WIDTH)))
+    shorter = TREE._replace(modules=(*TREE.modules[:-1], linear("lm_head", ROWS - 1, WIDTH)))
     added = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1).all_parameters for tree in (TREE, shorter)]
     assert added[0] == added[1]
 
@@ -223,13 +221,12 @@ def test_a_table_of_the_same_tokens_gets_the_new_rows_as_well():
     table = Module(
         "model.embed_tokens_per_layer", "Embedding", "Embedding", (Parameter("weight", (ROWS - 9, 6), "BF16"),)
     )
-    more = replace(TREE, modules=(*TREE.modules, table))
+    more = TREE._replace(modules=(*TREE.modules, table))
     found = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1).all_parameters for tree in (TREE, more)]
     assert found[1] - found[0] == (ROWS + 1) * 6
 
 
-SHARED = replace(
-    TREE,
+SHARED = TREE._replace(
     modules=(*TREE.modules, Module("decoder", "Decoder", "other"),
              Module("decoder.embed_tokens", "Embedding", "Embedding", (Parameter("weight", (ROWS, WIDTH), "BF16"),))),
     tied={"decoder.embed_tokens.weight": "model.embed_tokens.weight", "lm_head.weight": "model.embed_tokens.weight"},
@@ -237,17 +234,15 @@ SHARED = replace(
 )  # fmt: skip
 
 
-SECOND_HEAD = replace(
-    SHARED, modules=(*TREE.modules, linear("model.proj", ROWS, WIDTH)), one_embedding=(),
+SECOND_HEAD = SHARED._replace(modules=(*TREE.modules, linear("model.proj", ROWS, WIDTH)), one_embedding=(),
     tied={"model.proj.weight": "model.embed_tokens.weight"},
 )  # fmt: skip
-HEAD_IN_A_PART = replace(
-    TREE,
+HEAD_IN_A_PART = TREE._replace(
     modules=(*TREE.modules[:-1], Module("cls", "Head", "other", (Parameter("bias", (ROWS,), "BF16"),)),
              linear("cls.decoder", ROWS, WIDTH)),
     output_embedding="cls.decoder",
 )  # fmt: skip
-NO_EMBEDDING_LAYER = replace(TREE, input_embedding="lm_head", output_embedding=None)
+NO_EMBEDDING_LAYER = TREE._replace(input_embedding="lm_head", output_embedding=None)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +251,9 @@ NO_EMBEDDING_LAYER = replace(TREE, input_embedding="lm_head", output_embedding=N
         pytest.param(HEAD_IN_A_PART, UnsupportedError, "cls.bias", id="a bias beside the head"),
         pytest.param(SECOND_HEAD, UnsupportedError, "model.proj", id="an adapted layer that is no head keeps its features"),
         pytest.param(NO_EMBEDDING_LAYER, UsageError, "can't be resized", id="no torch Embedding"),
-        pytest.param(replace(TREE, config={"encoder": {}, "decoder": {}}), UsageError, "encoder and decoder",
+        pytest.param(TREE._replace(config={"encoder": {}, "decoder": {}}), UsageError, "encoder and decoder",
                      id="each part has its own"),
-        pytest.param(replace(TREE, is_composite=True, config={}), UnsupportedError, "no vocab_size", id="PEFT's look-up fails"),
+        pytest.param(TREE._replace(is_composite=True, config={}), UnsupportedError, "no vocab_size", id="PEFT's look-up fails"),
     ],
 )  # fmt: skip
 def test_a_vocabulary_whose_resizing_is_not_known_is_refused(tree, error, named):
@@ -284,7 +279,7 @@ def test_resizing_makes_one_module_of_the_embeddings(config, adapted):
 def test_an_embedding_that_stays_a_module_of_its_own_is_not_guessed():
     with pytest.raises(UnsupportedError, match="resized"):
         adapt(
-            replace(SHARED, one_embedding=()), from_mapping({"target_modules": ["embed_tokens"]}), vocab_size=ROWS + 1
+            SHARED._replace(one_embedding=()), from_mapping({"target_modules": ["embed_tokens"]}), vocab_size=ROWS + 1
         )
 
 
@@ -298,14 +293,14 @@ def test_an_embedding_that_stays_a_module_of_its_own_is_not_guessed():
     ],
 )
 def test_whether_a_new_size_is_seen(config, saved):
-    found = adapt(replace(TREE, config={"model_type": "llama", **config}), from_mapping({}), vocab_size=ROWS + 1)
+    found = adapt(TREE._replace(config={"model_type": "llama", **config}), from_mapping({}), vocab_size=ROWS + 1)
     assert any(tensor.part == "embeddings" for tensor in found.tensors) == saved
 
 
 def test_a_vocabulary_that_transformers_cannot_resize():
     config = {"model_type": "llama", "text_encoder": {}, "decoder": {}}
     with pytest.raises(UsageError, match="text_encoder and decoder"):
-        adapt(replace(TREE, config=config), from_mapping({}), vocab_size=ROWS + 1)
+        adapt(TREE._replace(config=config), from_mapping({}), vocab_size=ROWS + 1)
 
 
 @pytest.mark.parametrize(("asked", "dtype"), [(None, "F32"), ("base", "BF16"), ("F16", "F16")])

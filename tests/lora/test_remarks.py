@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from estimator.architecture.module import Module, Parameter
@@ -82,4 +80,4 @@ def test_experts(config, code, said):
 )
 def test_not_all_that_has_three_dimensions_is_experts(module, cls, parameter):
     own = Module(module, cls, "other", (Parameter(parameter, (4, 8, 16), "BF16"),))
-    assert notes(replace(TREE, modules=(*TREE.modules, own)), {}) == {}
+    assert notes(TREE._replace(modules=(*TREE.modules, own)), {}) == {}

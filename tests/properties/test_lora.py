@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 import pytest
@@ -66,8 +65,8 @@ def accepted(tree, config) -> Adaptation:
 
 def facts(answer: Adaptation | None):
     """All of an answer but its notes and the config that it repeats; None of a refusal."""
-    return answer and replace(
-        answer, notes=(), config={}, modules=tuple(sorted(answer.modules)), tensors=tuple(sorted(answer.tensors))
+    return answer and answer._replace(
+        notes=(), config={}, modules=tuple(sorted(answer.modules)), tensors=tuple(sorted(answer.tensors))
     )
 
 
