@@ -118,13 +118,11 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
 
     Raises UsageError for --set and --rank-pattern that can't be read.
     """
-    from dataclasses import fields
-
     from estimator.request.flags import parse_rank_pattern, parse_set
-    from estimator.request.request import Request
+    from estimator.request.request import Request, check_timeout
 
-    known = {field.name for field in fields(Request)}
     chosen = {name.rstrip("_"): value for name, value in options.items()}
+    check_timeout(chosen["timeout"])
     chosen["set"] = parse_set(chosen.get("set") or ())
     chosen["rank_pattern"] = parse_rank_pattern(chosen.get("rank_pattern") or ()) or None
-    return {name: value for name, value in chosen.items() if name in known}
+    return {name: value for name, value in chosen.items() if name in Request._fields}

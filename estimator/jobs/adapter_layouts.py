@@ -6,7 +6,6 @@ Each gives every cause of the difference, or None where the file has not this la
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
@@ -44,7 +43,7 @@ def _with_other_rows(
     had = max((part.shape[0] for part in embeddings.values()), default=0)
     for rows, save in _rows(request.lora, checkpoint, [*embeddings], had) if request.vocab_size is None else ():
         try:
-            answer = estimate(replace(request, vocab_size=rows, save_embedding_layers=save), bases=bases)
+            answer = estimate(request._replace(vocab_size=rows, save_embedding_layers=save), bases=bases)
         except LoraSizeError:
             continue
         causes = compare(parts_of(answer.adaptation.tensors), found, checkpoint, answer.tree)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
@@ -67,8 +66,8 @@ def with_config_file(request: Request) -> Request:
     if request.model is not None:
         said.pop("revision", None)  # another model's
     lora = {**said.pop("lora", {}), **request.lora}
-    empty = {field.name for field in fields(Request) if getattr(request, field.name) in (None, {})}
-    return replace(request, lora=lora, **{name: value for name, value in said.items() if name in empty})
+    empty = {name for name, value in zip(Request._fields, request, strict=True) if value in (None, {})}
+    return request._replace(lora=lora, **{name: value for name, value in said.items() if name in empty})
 
 
 def load_options(request: Request) -> LoadOptions:

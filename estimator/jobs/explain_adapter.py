@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -98,7 +98,7 @@ def _under_names_of_today(request: Request) -> Request | None:
     renamed = [_today(name) for name in names]
     if renamed == list(names):
         return None
-    return replace(request, lora={**request.lora, "target_modules": renamed})
+    return request._replace(lora={**request.lora, "target_modules": renamed})
 
 
 def _today(name: str) -> str:
@@ -157,7 +157,7 @@ def _on_its_base(found: Found, request: Request) -> Request:
             "adapter_config.json names no base model.", where="base_model_name_or_path", way_out="name it with --model"
         )
     revision = request.revision if request.model else config.get("revision")
-    return replace(request, model=model, revision=revision, lora={**config, **request.lora})
+    return request._replace(model=model, revision=revision, lora={**config, **request.lora})
 
 
 def _actual_bytes(found: Found) -> int | None:

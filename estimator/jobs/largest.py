@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from estimator.errors import LoraSizeError
@@ -97,9 +97,9 @@ def within_limits(request: Request, limits: Limits, progress: Progress = None) -
     """
     request = with_config_file(request)
     bases = BaseCache()
-    estimate(replace(request, r=1), bases=bases, progress=progress)
+    estimate(request._replace(r=1), bases=bases, progress=progress)
     rows = [_within(request, None, limits, bases)]
-    rows += [_within(replace(request, targets=name), name, limits, bases) for name in TARGET_SETS]
+    rows += [_within(request._replace(targets=name), name, limits, bases) for name in TARGET_SETS]
     distinct: dict[object, Within] = {}
     for row in filter(None, rows):  # sets that come to the same modules stand once, the request's own first
         distinct.setdefault((row.r, row.parameters) if row.r else row.targets, row)
@@ -111,7 +111,7 @@ def _within(request: Request, targets: str | None, limits: Limits, bases: BaseCa
 
     def ask(rank: int) -> Answer | None:
         try:
-            return estimate(replace(request, r=rank), bases=bases)
+            return estimate(request._replace(r=rank), bases=bases)
         except LoraSizeError:
             return None
 

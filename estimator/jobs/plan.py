@@ -79,7 +79,7 @@ def sized(request: Request, progress: Progress = None) -> tuple[Request, BaseCac
     answer = estimate(request, bases=bases, progress=progress)
     if answer.base.loaded.footprint_bytes is not None:
         return request, bases, answer, ()
-    request = replace(request, dtype="bf16")
+    request = request._replace(dtype="bf16")
     return request, bases, estimate(request, bases=bases, progress=progress), (_ASSUMED_DTYPE,)
 
 
@@ -89,7 +89,7 @@ def memory_or_assumed(
     """The memory, and the dtype that was assumed of the base where nothing says it."""
     if answer.base.loaded.footprint_bytes is not None:
         return memory_of(answer, training), None
-    assumed = replace(request, dtype="bf16")
+    assumed = request._replace(dtype="bf16")
     memory = memory_of(estimate(assumed, bases=bases), training)
     return _with_assumed_weights(memory, assumed, bases), assumed.dtype
 
@@ -97,7 +97,7 @@ def memory_or_assumed(
 def _with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) -> Memory:
     """Weights whose dtype is assumed are not exact: the ceilings are those of float32."""
     as_assumed, as_float32 = (
-        estimate(replace(request, dtype=dtype), bases=bases).base.loaded.footprint_bytes or 0
+        estimate(request._replace(dtype=dtype), bases=bases).base.loaded.footprint_bytes or 0
         for dtype in ("bf16", "fp32")
     )
     more = as_float32 - as_assumed
@@ -238,7 +238,7 @@ def _asker(request: Request, training: Training, bases: BaseCache, answer: Answe
     """A function from changed settings to memory; None where the change would be refused."""
 
     def ask(changes: dict[str, Any] | None = None, **settings: Any) -> Memory | None:
-        changed = replace(request, **changes) if changes else request
+        changed = request._replace(**changes) if changes else request
         try:
             found = estimate(changed, bases=bases) if changes else answer
             memory = memory_of(found, replace(training, **settings))

@@ -62,7 +62,7 @@ def sweep(
     bases = BaseCache()
     for model, target, precision, rank in product(models, targets, precisions, ranks):
         given = {"model": model, "targets": target, "base_precision": precision, "r": rank}
-        changed = replace(request, **{name: value for name, value in given.items() if value is not None})
+        changed = request._replace(**{name: value for name, value in given.items() if value is not None})
         case = Case(model=changed.model, targets=target, base_precision=changed.base_precision, r=changed.r)
         try:
             yield _answered(case, changed, bases, training, gpu_memory, progress)

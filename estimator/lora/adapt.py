@@ -7,7 +7,6 @@ has its own file in this folder.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree
@@ -125,7 +124,7 @@ def _saves_embeddings(request: Prepared, asked: str, vocabulary_changed: bool, t
     return (targeted and request.config.trainable_token_indices is None) or seen
 
 
-_FIELDS = tuple(field.name for field in fields(LoraConfig) if field.name != "unknown")
+_FIELDS = tuple(name for name in LoraConfig._fields if name != "unknown")
 
 
 def _as_saved(config: LoraConfig) -> dict[str, Any]:

@@ -6,7 +6,6 @@ peft 0.21.2, peft/tuners/tuners_utils.py.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from estimator.architecture.module import Module
@@ -70,7 +69,7 @@ def prepared(index: TreeIndex, config: LoraConfig) -> Prepared:
     _refuse_task(index, config.task_type)
     heads = _TASK_HEADS.get(config.task_type or "", ())
     if config.task_type == "SEQ_CLS":
-        config, heads = replace(config, modules_to_save=(*(config.modules_to_save or ()), *heads)), ()
+        config, heads = config._replace(modules_to_save=(*(config.modules_to_save or ()), *heads)), ()
     config = converted(index, config)
     config, tied_saves, tied_targets = with_ties(index, config)
     config = _with_default_targets(index, config)
@@ -83,7 +82,7 @@ def prepared(index: TreeIndex, config: LoraConfig) -> Prepared:
         targets = frozenset(all_linear_modules(index, config.task_type))
     if targets is not None and not isinstance(targets, str):
         targets = minimal_targets(index, targets)
-    config = replace(config, target_modules=targets)
+    config = config._replace(target_modules=targets)
     return Prepared(index=index, config=config, later_saves=heads, tied_saves=tied_saves, tied_targets=tied_targets)
 
 
@@ -110,7 +109,7 @@ def _with_default_targets(index: TreeIndex, config: LoraConfig) -> LoraConfig:
             where="target_modules",
             way_out="name them, or say all-linear",
         )
-    return replace(config, target_modules=targets if isinstance(targets, str) or targets is None else tuple(targets))
+    return config._replace(target_modules=targets if isinstance(targets, str) or targets is None else tuple(targets))
 
 
 def injected(request: Prepared) -> Injection:

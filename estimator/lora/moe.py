@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from estimator.errors import InvalidLoraError
 from estimator.lora.facts import moe_fused, moe_pattern, moe_targets
@@ -48,8 +47,7 @@ def converted(index: TreeIndex, config: LoraConfig) -> LoraConfig:
         if present[new] and len(olds) > 1:
             ranks[rf".*\.{re.escape(new)}"] = config.r * len(olds)
             alphas[rf".*\.{re.escape(new)}"] = config.lora_alpha * len(olds)
-    return replace(
-        config,
+    return config._replace(
         target_modules=tuple(sorted(remaining)),
         target_parameters=tuple(sorted(parameters)),
         rank_pattern=ranks,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
@@ -91,16 +90,16 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
     if any(is_embedding_layer(name) for name in saved):
         if embedding not in saved:
             saved.append(embedding)
-        return replace(config, modules_to_save=tuple(_without_tied(saved, tied))), tuple(tied), ()
+        return config._replace(modules_to_save=tuple(_without_tied(saved, tied))), tuple(tied), ()
     targets = config.target_modules
     if isinstance(targets, str):
         if not fullmatching(targets, EMBEDDING_LAYER_NAMES, where="target_modules"):
             return config, (), ()
-        return replace(config, target_modules=rf"(?:{targets}|^{re.escape(embedding)}$)"), (), tuple(tied)
+        return config._replace(target_modules=rf"(?:{targets}|^{re.escape(embedding)}$)"), (), tuple(tied)
     if not any(is_embedding_layer(name) for name in targets or ()):
         return config, (), ()
     kept = _without_tied(sorted({*targets, embedding}, key=len, reverse=True), tied)
-    return replace(config, target_modules=tuple(kept)), (), tuple(tied)
+    return config._replace(target_modules=tuple(kept)), (), tuple(tied)
 
 
 def _without_tied(names: list[str], tied: Iterable[str]) -> list[str]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.errors import InvalidLoraError
 
 TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraConfig:
+class LoraConfig(NamedTuple):
     """Field names, order and defaults are those of adapter_config.json."""
 
     peft_type: str = "LORA"
@@ -30,12 +28,12 @@ class LoraConfig:
     init_lora_weights: bool | str = True
     layers_to_transform: Sequence[int] | int | None = None
     layers_pattern: Sequence[str] | str | None = None
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rank_pattern: Mapping[str, int] = {}
+    alpha_pattern: Mapping[str, float] = {}
     megatron_config: Mapping[str, Any] | None = None
     megatron_core: str | None = "megatron.core"
     trainable_token_indices: Sequence[int] | Mapping[str, Sequence[int]] | None = None
-    loftq_config: Mapping[str, Any] = field(default_factory=dict)
+    loftq_config: Mapping[str, Any] = {}
     eva_config: Mapping[str, Any] | None = None
     corda_config: Mapping[str, Any] | None = None
     lora_ga_config: Mapping[str, Any] | None = None
@@ -57,7 +55,7 @@ class LoraConfig:
     base_model_name_or_path: str | None = None
     revision: str | None = None
     peft_version: str | None = None
-    unknown: Mapping[str, Any] = field(default_factory=dict)  # fields that this release of PEFT does not have
+    unknown: Mapping[str, Any] = {}  # fields that this release of PEFT does not have
 
 
 def from_mapping(given: Mapping[str, Any]) -> LoraConfig:
@@ -78,7 +76,7 @@ def from_mapping(given: Mapping[str, Any]) -> LoraConfig:
     return LoraConfig(**{name: value for name, value in known.items() if value is not _DEFAULT}, unknown=unknown)
 
 
-_FIELDS = frozenset(field.name for field in fields(LoraConfig)) - {"unknown"}
+_FIELDS = frozenset(LoraConfig._fields) - {"unknown"}
 _IGNORED = frozenset({"runtime_config"})  # PEFT ignores it in a file
 _DEFAULT = object()
 _MAX_TEXT = 200

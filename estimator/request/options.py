@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from typing import Any
 
 from estimator.errors import UsageError
 from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import LoraConfig
-from estimator.request.request import Request
+from estimator.request.request import Request, check_timeout
 
-_FIELDS = frozenset(field.name for field in fields(Request)) - {"target_rule"}  # it comes from --config alone
-LORA_FIELDS = frozenset(field.name for field in fields(LoraConfig))
+_FIELDS = frozenset(Request._fields) - {"target_rule"}  # it comes from --config alone
+LORA_FIELDS = frozenset(LoraConfig._fields)
 
 
 def to_request(row: dict[str, Any]) -> Request:
@@ -22,6 +21,8 @@ def to_request(row: dict[str, Any]) -> Request:
     row = {name: _written(name, value) for name, value in row.items()}
     for name, value in row.items():
         _check_type(name, value)
+    if row.get("timeout") is not None:
+        check_timeout(row["timeout"])
     return Request(**{name: value for name, value in row.items() if value is not None})
 
 

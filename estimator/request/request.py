@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """Names are the options' with underscores. None: not given, so PEFT's or the library's default holds."""
 
     model: str | None = None
-    set: Mapping[str, Any] = field(default_factory=dict)  # dotted field of config.json -> value
+    set: Mapping[str, Any] = {}  # dotted field of config.json -> value
     revision: str | None = None
     subfolder: str | None = None
     token: str | None = None
     offline: bool = False
     online: bool = False
     timeout: float = 60.0  # seconds, for all of the Hub's answers together
-    lora: Mapping[str, Any] = field(default_factory=dict)  # fields of adapter_config.json
+    lora: Mapping[str, Any] = {}  # fields of adapter_config.json
     config: str | None = None  # path of an adapter_config.json or a trainer's config
     target_rule: Any = None  # training_config.TargetRule of --config: a trainer's own way to name targets
     r: int | None = None
@@ -49,12 +47,13 @@ class Request:
     skip_modules: Sequence[str] | str | None = None
     prepare_kbit: bool | None = None
 
-    def __post_init__(self) -> None:
-        """Raises UsageError for a time that is none: NaN is neither too short nor too long for anybody who compares."""
-        if not _SHORTEST <= self.timeout <= _LONGEST:
-            what = f"{self.timeout} is no time to wait for the Hub."
-            way_out = f"give seconds, from {_SHORTEST} to {_LONGEST:,}"
-            raise UsageError(what, where="--timeout", way_out=way_out)
-
 
 _SHORTEST, _LONGEST = 0.1, 3600
+
+
+def check_timeout(seconds: float) -> None:
+    """Raises UsageError for a time that is none: NaN is neither too short nor too long for anybody who compares."""
+    if not _SHORTEST <= seconds <= _LONGEST:
+        what = f"{seconds} is no time to wait for the Hub."
+        way_out = f"give seconds, from {_SHORTEST} to {_LONGEST:,}"
+        raise UsageError(what, where="--timeout", way_out=way_out)

@@ -40,8 +40,8 @@ def test_largest_fits_and_one_more_does_not(planned, field: str) -> None:
 
 def test_the_largest_rank_fits_and_one_more_does_not(planned) -> None:
     largest = planned.largest["r"]
-    assert plan(replace(REQUEST, r=largest), TRAINING, planned.gpu_memory).fits == "yes"
-    assert plan(replace(REQUEST, r=largest + 1), TRAINING, planned.gpu_memory).fits != "yes"
+    assert plan(REQUEST._replace(r=largest), TRAINING, planned.gpu_memory).fits == "yes"
+    assert plan(REQUEST._replace(r=largest + 1), TRAINING, planned.gpu_memory).fits != "yes"
 
 
 def test_the_parts_of_a_lora_by_hand(planned) -> None:
@@ -58,7 +58,7 @@ def test_without_a_gpu_nothing_is_judged() -> None:
 
 
 def test_the_largest_rank_within_limits_is_arithmetic() -> None:
-    request = replace(REQUEST, r=None)
+    request = REQUEST._replace(r=None)
     each = 13_631_488 // 16  # parameters of one rank
     assert within_limits(request, Limits(parameters=10 * each))[0].r == 10
     assert within_limits(request, Limits(parameters=10 * each - 1))[0].r == 9
@@ -66,7 +66,7 @@ def test_the_largest_rank_within_limits_is_arithmetic() -> None:
 
 
 def test_target_sets_below_a_limit() -> None:
-    rows = within_limits(replace(REQUEST, r=None), Limits(parameters=13_631_488))
+    rows = within_limits(REQUEST._replace(r=None), Limits(parameters=13_631_488))
     by_targets = {row.targets: row for row in rows}
     assert rows[0].targets is None  # the request's own come first
     assert by_targets[None].r == 16
@@ -76,14 +76,14 @@ def test_target_sets_below_a_limit() -> None:
 
 
 def test_what_is_saved_along_is_not_trained() -> None:
-    answer = plan(replace(REQUEST, vocab_size=128_257), TRAINING)
+    answer = plan(REQUEST._replace(vocab_size=128_257), TRAINING)
     parts = {part.name: part for part in answer.memory.components}
     assert answer.answer.adaptation.trainable_parameters == 13_631_488
     assert parts["gradients"].upper_bytes == 4 * 13_631_488
 
 
 def test_k_bit_preparation_makes_the_embeddings_float32() -> None:
-    plain, prepared = (plan(replace(REQUEST, prepare_kbit=switch), TRAINING) for switch in (False, True))
+    plain, prepared = (plan(REQUEST._replace(prepare_kbit=switch), TRAINING) for switch in (False, True))
     weights = [
         next(p.upper_bytes for p in answer.memory.components if p.name == "base weights")
         for answer in (plain, prepared)
@@ -93,7 +93,7 @@ def test_k_bit_preparation_makes_the_embeddings_float32() -> None:
 
 
 def test_changes_say_which_of_them_suffice() -> None:
-    answer = plan(replace(REQUEST, base_precision="bf16"), replace(TRAINING, gradient_checkpointing=False), 24 * 10**9)
+    answer = plan(REQUEST._replace(base_precision="bf16"), replace(TRAINING, gradient_checkpointing=False), 24 * 10**9)
     assert answer.fits != "yes"
     saved = [change.saves_bytes for change in answer.changes]
     assert saved == sorted(saved, reverse=True)
@@ -198,7 +198,7 @@ def test_zero_shards_what_it_says() -> None:
     ],
 )
 def test_weights_that_cannot_be_cut_are_said(changes, strategy: str, said: bool) -> None:
-    answer = plan(replace(REQUEST, **changes), replace(TRAINING, gpus=2, strategy=strategy))
+    answer = plan(REQUEST._replace(**changes), replace(TRAINING, gpus=2, strategy=strategy))
     assert ("not_sharded" in {note.code for note in answer.notes}) == said
 
 

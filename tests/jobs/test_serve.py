@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from estimator.errors import UsageError
@@ -39,7 +37,7 @@ def test_peft_holds_what_each_adapter_has() -> None:
     ],
 )
 def test_elements_of_the_cache(model: str, elements: int) -> None:
-    plan = serve(replace(LLAMA, model=model, targets="all-linear"), Serving())
+    plan = serve(LLAMA._replace(model=model, targets="all-linear"), Serving())
     assert plan.cache.elements == elements
     assert plan.bytes_per_token == 2 * elements
 
@@ -68,7 +66,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("changes", "code"), REFUSED)
 def test_what_vllm_does_not_serve_is_said(changes, code: str) -> None:
-    assert code in {problem.code for problem in serve(replace(LLAMA, **changes), Serving()).refused}
+    assert code in {problem.code for problem in serve(LLAMA._replace(**changes), Serving()).refused}
 
 
 def test_a_plain_adapter_is_served() -> None:

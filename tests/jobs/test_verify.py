@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -50,7 +49,7 @@ def test_a_step_is_what_the_trainers_file_plans(tmp_path) -> None:
         "base_model: Qwen/Qwen2.5-0.5B\nadapter: lora\nlora_r: 8\nlora_target_modules: [q_proj]\n"
         "sequence_len: 4096\nmicro_batch_size: 3\ngradient_checkpointing: true\noptimizer: lion_8bit\ndatasets: []\n"
     )
-    step = job._step(replace(REQUEST, config=str(path)), estimate(REQUEST))
+    step = job._step(REQUEST._replace(config=str(path)), estimate(REQUEST))
     assert (step.batch_size, step.sequence_length, step.gradient_checkpointing) == (3, 4096, True)
     assert step.optimizer == "adamw_torch"
     assert job._step(REQUEST, estimate(REQUEST)) == job.STEP
@@ -100,6 +99,6 @@ def test_weights_that_are_not_cached_are_an_offline_error(monkeypatch, tmp_path)
     pytest.importorskip("peft")
     pytest.importorskip("accelerate")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    request = replace(REQUEST, offline=True)
+    request = REQUEST._replace(offline=True)
     with pytest.raises(OfflineError, match="not in the Hub's cache"):
         job.verify(request, estimate(request), device="cpu")

@@ -106,7 +106,7 @@ def test_what_largest_says_plan_says(gpu, batch, length, checkpointing, rank, op
 
     def fits(name: str, value: int) -> bool:
         """What `plan` judges, without the rest of a plan."""
-        asked, changed = (replace(request, r=value), run) if name == "r" else (request, replace(run, **{name: value}))
+        asked, changed = (request._replace(r=value), run) if name == "r" else (request, replace(run, **{name: value}))
         return plan.fits(memory_of(estimate(asked, bases=BASES), changed), gpu) == "yes"
 
     for name, value in found.items():
