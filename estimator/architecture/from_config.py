@@ -6,10 +6,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.choose import candidates, check_labels, own_config, section_of
+from estimator.architecture.by_formulas import Grower, Model
+from estimator.architecture.choose import candidates, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import check_nesting, check_region, fields_of, get, lookup_for, unties
-from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
+from estimator.architecture.config_fields import fields_of, unties
+from estimator.architecture.facts import line
 from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
@@ -17,8 +18,6 @@ from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import expanded, matched
 from estimator.dtypes import stated_dtype
 from estimator.errors import MalformedConfigError, NoWeightsError
-
-ACTIVATION = "ACT2FN:"
 
 
 def from_config(config: Mapping[str, Any], *, task: str | None = None, num_labels: int | None = None) -> ModuleTree:
@@ -49,8 +48,8 @@ def grown(
     name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None = None
 ) -> tuple[ModuleTree, list[tuple[str, Slot]]]:
     """The tree by these formulas, and the buffers whose size they do not know, by module. Raises Unfit."""
-    model = _Model(name, facts, config, num_labels)
-    grower = _Grower(model, stated_dtype(config) or "F32")
+    model = Model(name, facts, config, num_labels)
+    grower = Grower(model, stated_dtype(config) or "F32")
     grower.module("", len(facts["n"]) - 1, Place())
     return _tree(model, grower), grower.unsized
 
@@ -91,124 +90,7 @@ def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[s
     raise _needs_headers(next(iter(names), config.get("model_type") or "a model without `architectures`"))
 
 
-class _Model:
-    """A class under a config: its formulas, its fields, and the towers that config.json exchanges.
-
-    transformers 5.23.0, `AutoModel.from_config(config.text_config)`: the section's model type tells the class.
-    """
-
-    def __init__(self, name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None) -> None:
-        self.name, self.facts, self.config = name, facts, config
-        self.said: ClassOutline = class_outline(name)
-        self.towers: dict[str, tuple[Tower, _Model]] = {}
-        for tower in self.said.towers:
-            section = get(config, tower.section)
-            model_type = section.get("model_type", tower.model_type) if isinstance(section, Mapping) else None
-            if model_type not in (None, tower.model_type):
-                self.towers[tower.module] = tower, _tower(tower, section)
-        self._inner = {tower.section: model for tower, model in self.towers.values()}
-        self._lookup = lookup_for(config, facts, num_labels)
-        check_labels(self.said, self._lookup("num_labels"))
-        check_nesting(facts, config)
-        check_region(facts, self.lookup, tuple(self._inner))
-
-    def lookup(self, path: str) -> Any:
-        """The field's value, by the tower's own defaults where it lies in one."""
-        for section, model in self._inner.items():
-            if path.startswith(f"{section}."):
-                return model.lookup(path.removeprefix(f"{section}."))
-        return self._lookup(path)
-
-
-def _tower(tower: Tower, section: Mapping[str, Any]) -> _Model:
-    name = class_for(section["model_type"], tower.task)
-    facts = shapes_of(name) if name else None
-    if name is None or facts is None:
-        raise Unfit(f"{tower.section}.model_type is {section['model_type']!r}")
-    return _Model(name, facts, section, None)
-
-
-class _Grower:
-    def __init__(self, model: _Model, dtype: str) -> None:
-        self.model, self.nodes, self.lookup, self.dtype = model, model.facts["n"], model.lookup, dtype
-        self.modules: list[Module] = []
-        self.transposed: list[str] = []
-        self.unsized: list[tuple[str, Slot]] = []
-
-    def module(self, name: str, number: int, place: Place) -> None:
-        """Adds the module and all below it."""
-        if name in self.model.towers:
-            self._part(name, self.model.towers[name][1])
-            return
-        cls, kind, parameters, buffers, groups, transposed, children = self.nodes[number]
-        kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
-        if kind != "other" and any(0 in parameter.shape for parameter in kept):
-            raise Unfit(f"{name} has a parameter of no size")
-        if kind == "Linear" and len(kept) == 2 and kept[1].shape != kept[0].shape[:1]:
-            raise Unfit(f"{name} has a bias of another size")
-        held = self._buffers(name, buffers, place)
-        self.modules.append(Module(name, self._class(cls), kind, kept, held, self._size(groups, place)))
-        before = f"{name}." if name else ""
-        if transposed:
-            self.transposed += [f"{before}{parameter.name}" for parameter in kept]
-        for child, when, options in children:
-            for part, at in self._children(child, when, place):
-                self.module(before + part, choose(options, self.lookup, at), at)
-
-    def _part(self, name: str, model: _Model) -> None:
-        part = _Grower(model, self.dtype)
-        part.module("", len(model.facts["n"]) - 1, Place())
-        before = f"{name}."
-        self.modules += [m._replace(name=f"{before}{m.name}".removesuffix(".")) for m in part.modules]
-        self.transposed += [before + parameter for parameter in part.transposed]
-        self.unsized += [(f"{before}{module}".removesuffix("."), slot) for module, slot in part.unsized]
-
-    def _buffers(self, name: str, slots: Sequence[Any], place: Place) -> tuple[Parameter, ...]:
-        """Those whose size is known; the others are kept for other rules."""
-        found = []
-        for slot in slots:
-            if met(slot[1], self.lookup, place):
-                try:
-                    found.append(self._tensor(slot, place))
-                except Unfit:
-                    self.unsized.append((name, Slot(slot[0], len(slot[2]), True, slot[4], slot[3])))
-        return tuple(found)
-
-    def _children(self, child: str, when: Any, place: Place) -> list[tuple[str, Place]]:
-        """The name and place of each that the child stands for."""
-        if not child.endswith("*"):
-            return [(child, place)] if met(when, self.lookup, place) else []
-        if isinstance(when, dict):  # the stages' blocks in one list
-            stages = self._turns(child, when["stages"], place)
-            turns = [turn for stage in stages for turn in self._turns(child, when["each"], stage)]
-        else:
-            turns = self._turns(child, when, place)
-        return [(f"{child[:-1]}{index}", turn) for index, turn in enumerate(turns)]
-
-    def _turns(self, child: str, size: Any, place: Place) -> list[Place]:
-        count = self._size(size, place)
-        if count > 10_000:
-            raise Unfit(f"{child} {count} times")
-        return [place.inner(index, count) for index in range(count)]
-
-    def _class(self, cls: str) -> str:
-        if not cls.startswith(ACTIVATION):
-            return cls
-        name = str(self.lookup(cls.removeprefix(ACTIVATION)))
-        if name not in line("$activations"):
-            raise Unfit(f"{name[:80]!r} is no activation that is known")
-        return line("$activations")[name]
-
-    def _tensor(self, slot: Sequence[Any], place: Place) -> Parameter:
-        shape = tuple(self._size(size, place) for size in slot[2])
-        dtype = slot[3]
-        return Parameter(slot[0], shape, dtype or self.dtype, dtype is not None, slot[4] if len(slot) > 4 else True)
-
-    def _size(self, size: Any, place: Place) -> int:
-        return evaluate(choose(size, self.lookup, place) if isinstance(size, list) else size, self.lookup, place)
-
-
-def _tree(model: _Model, grower: _Grower) -> ModuleTree:
+def _tree(model: Model, grower: Grower) -> ModuleTree:
     said = model.said
     here = {module.name for module in grower.modules}
     names = [f"{m.name}.{p.name}".lstrip(".") for m in grower.modules for p in m.parameters]
@@ -247,12 +129,12 @@ def _of_one_shape(modules: Sequence[Module], tied: Mapping[str, str]) -> tuple[M
     return tuple(m._replace(parameters=tuple(of(m, p) for p in m.parameters)) for m in modules)
 
 
-def _of_all(field: str, model: _Model) -> tuple[str, ...]:
+def _of_all(field: str, model: Model) -> tuple[str, ...]:
     inner = [name for _, part in model.towers.values() for name in _of_all(field, part)]
     return tuple(dict.fromkeys((*getattr(model.said, field), *inner)))
 
 
-def _embedding(key: str, model: _Model, here: set[str]) -> str | None:
+def _embedding(key: str, model: Model, here: set[str]) -> str | None:
     name = choose(model.facts[key], model.lookup, Place())
     for module, (_, part) in model.towers.items():
         if name and name.startswith(f"{module}."):
@@ -261,7 +143,7 @@ def _embedding(key: str, model: _Model, here: set[str]) -> str | None:
     return name if name in here else None
 
 
-def _ties(model: _Model, names: Collection[str]) -> dict[str, str]:
+def _ties(model: Model, names: Collection[str]) -> dict[str, str]:
     """Full parameter names; an index in the source is the target's."""
     never = dict(model.said.declared_ties) if unties(model.config, model.facts) else {}
     active = [tie for tie in model.facts["ties"] if tie[0] not in never and met(tie[2], model.lookup, Place())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from estimator.architecture.conditions import Lookup
@@ -16,6 +16,9 @@ from estimator.source.stack import Stack
 
 # Fields that bound a stack: layers beyond it are stored for others (multi-token prediction) and not built.
 _LAYERS = re.compile(r"(layers?|depth|blocks)$")
+
+
+Structures = tuple[Structure, ...]
 
 
 class Loaded(NamedTuple):
@@ -37,37 +40,77 @@ def load(tensors: Mapping[str, Tensor], facts: ClassFacts, lookup: Lookup) -> Lo
     known = knower(facts.root, lookup, leaves)
     transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
     rename = Renamer(transforms, facts.prefix, known)
+    counted = not rename.minds_indices and leaves is not None and not _has_numbered(facts.root)
     simple: dict[str, Loaded] = {}
     gathered: dict[str, list[tuple[Renamed, Sequence[Stack]]]] = {}
     unexpected = []
-    for alike in _alike(tensors, rename, leaves):
-        name, count = alike[0].first, sum(len(stack.indices) for stack in alike)
-        renamed = rename(name)
-        if not known(renamed.name):
-            unexpected.append((name, count))
-        elif renamed.converter is None:
-            simple[renamed.name] = Loaded(alike[0].kind.shape, alike[0].kind.dtype, (name,))
-        else:
-            gathered.setdefault(renamed.name, []).append((renamed, alike))
+    for alike in _alike(tensors, rename):
+        if counted and (run := _run(alike, rename, known)):
+            simple.update(run)
+            continue
+        for stacks in _parts(alike, rename, leaves):
+            name, count = stacks[0].first, sum(len(stack.indices) for stack in stacks)
+            renamed = rename(name)
+            if not known(renamed.name):
+                unexpected.append((name, count))
+            elif renamed.converter is None:
+                simple[renamed.name] = Loaded(stacks[0].kind.shape, stacks[0].kind.dtype, (name,))
+            else:
+                gathered.setdefault(renamed.name, []).append((renamed, stacks))
     for name, parts in gathered.items():
         simple.update(_convert(name, parts, lookup))
     return Load(simple, tuple(unexpected))
 
 
-def _alike(tensors: Mapping[str, Tensor], rename: Renamer, leaves: Collection[str] | None) -> Iterator[Sequence[Stack]]:
-    """Tensors that go the same way: those of the experts of a layer, else one by one."""
+def _alike(tensors: Mapping[str, Tensor], rename: Renamer) -> Iterable[Sequence[Stack]]:
+    """Tensors whose names differ by an index alone, where the model's names then differ so as well."""
     if rename.minds_indices:
-        yield from ([alone(tensor)] for tensor in tensors.values())
-        return
+        return ([alone(tensor)] for tensor in tensors.values())
     sets: dict[tuple[str, str], list[Stack]] = {}
     for stack in stacks_of(tensors):
         sets.setdefault((stack.before, stack.after), []).append(stack)
-    for alike in sets.values():
-        first, last = alike[0].first, alike[-1].last
-        if first == last or _is_one(rename(first), rename(last), leaves):
-            yield alike
-        else:
-            yield from ([stack.part([at])] for stack in alike for at in range(len(stack.indices)))
+    return sets.values()
+
+
+def _run(alike: Sequence[Stack], rename: Renamer, known: Callable[[str], bool]) -> dict[str, Loaded]:
+    """Tensors of a list's modules, each with its parameter; {} where not all go the same way.
+
+    In a list whose children are told apart by number alone, an index is known if a higher one is: what holds for the
+    lowest and the highest holds for all between.
+    """
+    if not alike[0].before:
+        return {}
+    before, after = alike[0].before, alike[0].after
+    indices = [index for stack in alike for index in stack.indices]
+    low, high = min(indices, key=int), max(indices, key=int)
+    one, other = rename(f"{before}{low}{after}"), rename(f"{before}{high}{after}")
+    if one.converter or other.converter or not (known(one.name) and known(other.name)):
+        return {}
+    for match in re.finditer(rf"(?<![^.]){low}(?![^.])", one.name):
+        start, end = one.name[: match.start()], one.name[match.end() :]
+        if f"{start}{high}{end}" == other.name and low != high:
+            return {
+                f"{start}{index}{end}": Loaded(stack.kind.shape, stack.kind.dtype, (f"{before}{index}{after}",))
+                for stack in alike
+                for index in stack.indices
+            }
+    return {}
+
+
+def _has_numbered(root: Structure) -> bool:
+    """Whether a module anywhere is called by a number of its own, not by its place in a list."""
+    return any(child.name.isdigit() for structure in _all(root) for child in structure.children)
+
+
+def _parts(alike: Sequence[Stack], rename: Renamer, leaves: Collection[str] | None) -> Iterator[Sequence[Stack]]:
+    """The tensors together where they become one parameter, or none; else one by one."""
+    first, last = alike[0].first, alike[-1].last
+    if first == last or _is_one(rename(first), rename(last), leaves):
+        yield alike
+        return
+    for before, after, indices, kind, begins, file in alike:
+        for index, begin in zip(indices, begins, strict=True):
+            yield [Stack(before, after, (index,), kind, (begin,), file)]
 
 
 def _is_one(one: Renamed, other: Renamed, leaves: Collection[str] | None) -> bool:
@@ -96,19 +139,19 @@ def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = Non
     """Whether the model may have a parameter or saved buffer of this name; `leaves` are `leaves_of` it, where known."""
     results: dict[str, bool] = {}
     counts: dict[str, int | None] = {}
-    places: dict[str, list[Structure]] = {}
-    children: dict[int, dict[str, Child]] = {}
+    top = (root,)
+    places: dict[str, Structures] = {}
+    below_of: dict[tuple[int, str], Structures] = {}  # by id(structures above), name; one object for what is alike
+    alike: dict[tuple[int, ...], Structures] = {}
+    held: dict[tuple[int, str], bool] = {}  # by id(structures), leaf
 
-    def below(structures: list[Structure], part: str) -> list[Structure]:
-        found = []
-        for structure in structures:
-            named = children.get(id(structure))
-            if named is None:
-                named = children[id(structure)] = {child.name: child for child in structure.children}
-            child = child_of(named, part)
+    def below(above: Structures, part: str) -> Structures:
+        found: list[Structure] = []
+        for structure in above:
+            child = child_of({child.name: child for child in structure.children}, part)
             if child is not None and not (child.name == "*" and _beyond(child, int(part))):
                 found += [option for _, option in child.options]
-        return found
+        return alike.setdefault(tuple(map(id, found)), tuple(found))
 
     def _beyond(child: Child, index: int) -> bool:
         if child.when is None or not _LAYERS.search(child.when):
@@ -118,28 +161,38 @@ def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = Non
         limit = counts[child.when]
         return limit is not None and index >= limit
 
-    def at(path: str) -> list[Structure]:
+    def at(path: str) -> Structures:
         """What may stand at a module's path; open structures stand for all that is below them."""
         found = places.get(path)
         if found is None:
             parent, dot, part = path.rpartition(".")
-            above = at(parent) if dot else [root]
-            found = above if any(structure.is_open for structure in above) else below(above, part)
+            above = at(parent) if dot else top
+            found = below_of.get((id(above), part))
+            if found is None:
+                found = above if any(structure.is_open for structure in above) else below(above, part)
+                below_of[id(above), part] = found
             places[path] = found
         return found
 
+    def holds(structures: Structures, leaf: str) -> bool:
+        return any(
+            structure.is_open
+            or any(slot.name == leaf and slot.saved for slot in structure.parameters + structure.buffers)
+            for structure in structures
+        )
+
     def known(name: str) -> bool:
-        if leaves is not None and name.rpartition(".")[2] not in leaves:
-            return False
-        if name not in results:
+        found = results.get(name)
+        if found is None:
             path, dot, leaf = name.rpartition(".")
-            structures = at(path) if dot else [root]
-            results[name] = any(structure.is_open for structure in structures) or any(
-                slot.name == leaf and slot.saved
-                for structure in structures
-                for slot in structure.parameters + structure.buffers
-            )
-        return results[name]
+            if leaves is not None and leaf not in leaves:
+                return False
+            structures = at(path) if dot else top
+            found = held.get((id(structures), leaf))
+            if found is None:
+                found = held[id(structures), leaf] = holds(structures, leaf)
+            results[name] = found
+        return found
 
     return known
 
@@ -147,17 +200,23 @@ def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = Non
 def leaves_of(root: Structure) -> set[str] | None:
     """Every name that a parameter or buffer may have; None where the structure is open."""
     found: set[str] = set()
+    for structure in _all(root):
+        if structure.is_open:
+            return None
+        found |= {slot.name for slot in structure.parameters + structure.buffers}
+    return found
+
+
+def _all(root: Structure) -> Iterator[Structure]:
+    """The structure and all below it, each once."""
     done: set[int] = set()
     waiting = [root]
     while waiting:
         structure = waiting.pop()
-        if structure.is_open:
-            return None
         if id(structure) not in done:
             done.add(id(structure))
-            found |= {slot.name for slot in structure.parameters + structure.buffers}
+            yield structure
             waiting += [option for child in structure.children for _, option in child.options]
-    return found
 
 
 def child_of(named: Mapping[str, Child], part: str) -> Child | None:

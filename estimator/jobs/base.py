@@ -74,7 +74,7 @@ def _import_rooms() -> None:
     import estimator.checkpoint.index
     import estimator.jobs.headers  # noqa: F401
     from estimator.architecture.facts import line
-    from estimator.architecture.from_config import shapes_of
+    from estimator.architecture.shapes import shapes_of
 
     line("")
     shapes_of("")

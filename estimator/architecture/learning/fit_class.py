@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from estimator.architecture.by_formulas import ACTIVATION
 from estimator.architecture.conditions import Place
 from estimator.architecture.formula import Unfit, evaluate
-from estimator.architecture.from_config import ACTIVATION
 from estimator.architecture.learning.fit import Fitter
 from estimator.architecture.learning.remembering import Sized
 from estimator.architecture.learning.tell import Observation, Teller
