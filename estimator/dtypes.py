@@ -26,6 +26,11 @@ def from_torch(name: object) -> str | None:
     return FROM_TORCH.get(str(name).removeprefix("torch."))
 
 
+def to_torch(dtype: str) -> str:
+    """`BF16` as `bfloat16`."""
+    return next(name for name, own in FROM_TORCH.items() if own == dtype)
+
+
 def config_dtype(config: Mapping[str, Any]) -> str | None:
     """`dtype` of config.json, or its older spelling; None where neither names a dtype (a vocabulary may be there)."""
     for key in ("dtype", "torch_dtype"):

@@ -44,6 +44,7 @@ class QuantisedLayer(NamedTuple):
     parameters: tuple[Parameter, ...]  # as run-time tensors, packed; bias included
     buffers: tuple[Parameter, ...] = ()
     state_bytes: int = 0  # tensors beside the weight that are neither parameter nor buffer
+    saved_beside: tuple[Parameter, ...] | None = None  # what state_dict() has of them; None: of a size not known
     packed_factor: int = 1  # PEFT counts an element of `weight` this often: 2 x itemsize for Params4bit
     is_linear: bool = True  # isinstance(torch.nn.Linear): what `all-linear` finds
     refusal: str | None = None  # why PEFT cannot wrap it; None where it can

@@ -69,7 +69,8 @@ def adapt(
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
     if save:
-        _refuse_packed(request.index.tree, {layer.module for layer in injection.layers} if targeted else None)
+        adapted = {layer.module for layer in injection.layers} if targeted else None
+        _refuse_packed(request.index, adapted, changed=index is not base)
     if needs_run_time(request, injection.layers, save):
         done = with_all_beside(request, injection.layers, adapter_dtype, with_embeddings=save, targeted=targeted)
     else:
@@ -90,13 +91,17 @@ def adapt(
     )
 
 
-def _refuse_packed(tree: ModuleTree, adapted: Collection[str] | None) -> None:
-    """Raises UnsupportedError where an embedding that is saved along is packed: its state goes into the file with it.
+def _refuse_packed(index: TreeIndex, adapted: Collection[str] | None, *, changed: bool) -> None:
+    """Raises UnsupportedError where an embedding that is saved along is packed in tensors of unknown size.
 
     adapted: the modules with a base layer to save; None where embeddings are saved whether they are adapted or not.
+    changed: the vocabulary is resized.
     """
+    tree = index.tree
     for name in (tree.input_embedding, tree.output_embedding):
-        if name in tree.quantised and f"{name}.weight" not in tree.tied and (adapted is None or name in adapted):
+        if name not in tree.quantised or f"{name}.weight" in tree.tied or (index.packed(name) and not changed):
+            continue
+        if adapted is None or name in adapted:
             raise UnsupportedError(
                 f"{name} is quantised, and PEFT would save its packed weight along: the size of that is not known.",
                 where="--save-embedding-layers",

@@ -52,6 +52,7 @@ def with_all_beside(
     """Raises InvalidLoraError where PEFT refuses what stands beside the layers."""
     index, config = request.index, request.config
     base = base_model(index)
+    before = sum(leaf.elements for leaf in leaves(base))
     inject(base, layers)
     _train_biases(base, config.bias)
     save_modules(base, index, config.modules_to_save or ())
@@ -73,7 +74,7 @@ def with_all_beside(
     return Outcome(
         modules=tuple(_described(model)),
         trained=trained,
-        all_parameters=sum(leaf.elements for leaf in leaves(model)),
+        all_parameters=index.all_parameters() + sum(leaf.elements for leaf in leaves(model)) - before,
         tensors=tensors,
         save_error=fault,
     )

@@ -5,11 +5,15 @@ from __future__ import annotations
 _PACKED = ("F4", "F6_E2M3", "F6_E3M2")
 
 
+def is_float(dtype: str) -> bool:
+    return dtype.startswith(("F", "BF"))
+
+
 def adapter_dtype_of(base: str, adapter_dtype: str | None) -> str:
     """The dtype of a LoRA weight on a base of dtype `base`: autocast, "base", or one that is given."""
     if adapter_dtype not in (None, "base"):
         return adapter_dtype
-    if not base.startswith(("F", "BF")) or base in _PACKED:
+    if not is_float(base) or base in _PACKED:
         return "F32"
     if adapter_dtype is None and base != "F64":
         return "F32"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from math import prod
 from typing import Any, TypeVar
 
-from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 
 T = TypeVar("T")
 _KEPT_TREES = 8
@@ -89,6 +89,15 @@ class TreeIndex:
             seen.add(parameter)
             parameter = self.tree.tied[parameter]
         return parameter
+
+    def packed(self, name: str) -> QuantisedLayer | None:
+        """The layer that holds a module's weight packed, where it is known in which tensors."""
+        layer = self.tree.quantised.get(name)
+        return layer if layer is not None and layer.saved_beside is not None and self.is_converted(name) else None
+
+    def is_converted(self, name: str) -> bool:
+        """Whether a quantised module's weight was converted: one that is tied to an embedding's is that one's."""
+        return self.root(f"{name}.weight").rpartition(".")[0] in self.tree.quantised
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """Every parameter under its full name, ties included."""

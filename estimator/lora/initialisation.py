@@ -8,6 +8,7 @@ for a LoRA-GA whose 2 r is above a side of the weight.
 from __future__ import annotations
 
 from estimator.errors import InvalidLoraError
+from estimator.lora.dtypes import is_float
 
 _SVD_DTYPES = ("F32", "F16", "BF16")
 
@@ -40,7 +41,7 @@ def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
         _check_pissa_iterations(init)
     if name == "mica" or init.startswith("corda"):  # crop_corda_eigens finds no more directions than the weight has
         _check_rank(init, rank, smaller)
-    if init == "orthogonal" and not dtype.startswith(("F", "BF")):
+    if init == "orthogonal" and not is_float(dtype):
         raise _refused(init, f"needs a base in floating point, not {dtype}")
     if init == "orthogonal" and rank % 2:
         raise _refused(init, f"needs an even r, not {rank}")

@@ -198,11 +198,11 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
         check_alphas(config, chosen)
     for name in names:
         module = index.modules[name]
-        weight, scheme = loaded(index, name)
+        weight, held = loaded(index, name)
         if adalora:
-            layers += svd_layers(module, chosen[name], weight, scheme)
+            layers += svd_layers(module, chosen[name], weight, held.scheme if held is not None else None)
             continue
-        layers += lora_layers(module, chosen[name], settings, weight, scheme)
+        layers += lora_layers(module, chosen[name], settings, weight, held)
         if module.kind == "MultiheadAttention":
             layers += _attention_output(index, module, chosen[name], settings, chosen)
     return layers

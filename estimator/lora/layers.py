@@ -23,6 +23,7 @@ from estimator.lora.variants import (
     PACKED,
     WITHOUT_LORA_BIAS,
     BlockDiagonal,
+    Held,
     Variant,
     asked_variants,
     variant_for,
@@ -59,11 +60,11 @@ class Settings(NamedTuple):
 
 
 def lora_layers(
-    module: Module, rank: int, settings: Settings, weight: Parameter | None, scheme: str | None
+    module: Module, rank: int, settings: Settings, weight: Parameter | None, held: Held | None
 ) -> list[LoraLayer]:
     """The layers that replace `module`: one, or two for MultiheadAttention.
 
-    `weight` is the module's own weight; `scheme` names a quantised one. Raises UnsupportedModuleError and
+    `weight` is the module's own weight; `held` says how a quantised one is. Raises UnsupportedModuleError and
     InvalidLoraError where PEFT would refuse, UnsupportedError where the module's shape is not known.
     """
     build = _BUILDERS.get(module.kind)
@@ -75,7 +76,7 @@ def lora_layers(
             where="target_modules",
             way_out="target Linear, Conv1D, Embedding, Conv1d/2d/3d or MultiheadAttention modules, or exclude this one",
         )
-    return build(module, rank, settings, weight, scheme)
+    return build(module, rank, settings, weight, held)
 
 
 def check_shape_is_known(module: Module, weight: Parameter | None) -> None:
@@ -88,10 +89,12 @@ def check_shape_is_known(module: Module, weight: Parameter | None) -> None:
         )
 
 
-def _linear(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+def _linear(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
     transposed = module.kind == "Conv1D"
     in_features, out_features = weight.shape if transposed else reversed(weight.shape)
-    weights = _linear_weights(module.name, in_features, out_features, rank, settings, transposed, weight.dtype, scheme)
+    stored = held.dtype if held is not None and held.scheme in PACKED else weight.dtype
+    scheme = held.scheme if held is not None else None
+    weights = _linear_weights(module.name, in_features, out_features, rank, settings, transposed, stored, scheme)
     return [
         LoraLayer(
             module.name, module.kind, "Linear", in_features, out_features, rank, weight.dtype, weights, module.name
@@ -136,8 +139,7 @@ def _plain_linear(
     scheme: str | None,
 ) -> tuple[Weight, ...]:
     if scheme not in INITIALISES_DEQUANTISED or str(init).lower() != "olora":
-        stored = "I8" if scheme in PACKED else dtype
-        check_initialisation(init, "Linear", rank, in_features, out_features, stored)
+        check_initialisation(init, "Linear", rank, in_features, out_features, dtype)
     (a_rows, a_columns), (b_rows, b_columns) = ranks_after_initialisation(
         init, rank, in_features, out_features, transposed
     )
@@ -147,7 +149,7 @@ def _plain_linear(
     return tuple(vary_linear(weights, variant, in_features, out_features, rank, transposed, scheme))
 
 
-def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
     rows, width = weight.shape
     if settings.lora_bias:
         raise InvalidLoraError(
@@ -169,7 +171,7 @@ def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter,
     ]
 
 
-def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
     out_channels, in_channels = weight.shape[0], weight.shape[1] * module.groups
     kernel = weight.shape[2:]
     if rank % module.groups:
@@ -215,7 +217,7 @@ def _check_conv_class(module: Module) -> None:
         )
 
 
-def _attention(module: Module, rank: int, settings: Settings, weight: Parameter, scheme: str | None) -> list[LoraLayer]:
+def _attention(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
     """in_proj is wrapped here; out_proj is wrapped within, see `attention_output`."""
     width = weight.shape[1]
     variant_for(settings.asked, None, ("none",))
@@ -234,7 +236,7 @@ def _attention(module: Module, rank: int, settings: Settings, weight: Parameter,
     ]
 
 
-Builder = Callable[[Module, int, Settings, Parameter, "str | None"], "list[LoraLayer]"]
+Builder = Callable[[Module, int, Settings, Parameter, "Held | None"], "list[LoraLayer]"]
 _BUILDERS: Mapping[str, Builder] = {
     "Linear": _linear,
     "Conv1D": _linear,

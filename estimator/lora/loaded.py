@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from estimator.architecture.module import Module, Parameter
 from estimator.errors import UnsupportedModuleError
+from estimator.lora.dtypes import is_float
 from estimator.lora.facts import mamba_types
 from estimator.lora.index import TreeIndex
+from estimator.lora.variants import Held
 
 
 def weight_of(index: TreeIndex, module: Module) -> Parameter | None:
@@ -23,11 +25,21 @@ def as_loaded(index: TreeIndex, name: str, weight: Parameter | None) -> Paramete
     layer = index.tree.quantised.get(name)
     if layer is None or weight is None:
         return weight
-    stored = {p.name: p.dtype for p in (*layer.parameters, *layer.buffers)}
-    return weight._replace(dtype=layer.compute_dtype or stored.get("weight") or stored.get("qweight") or "F32")
+    own = _weight_at_run_time(index, name)
+    return weight._replace(dtype=layer.compute_dtype or (own.dtype if own is not None else "F32"))
 
 
-def scheme_of(index: TreeIndex, name: str) -> str | None:
+def _weight_at_run_time(index: TreeIndex, name: str) -> Parameter | None:
+    """What a quantised layer holds as its weight."""
+    if not index.is_converted(name):
+        return weight_of(index, index.modules[name])
+    layer = index.tree.quantised[name]
+    own = {parameter.name: parameter for parameter in (*layer.buffers, *layer.parameters)}
+    return own.get("weight") or own.get("qweight")
+
+
+def held(index: TreeIndex, name: str) -> Held | None:
+    """How a quantised layer holds its weight; None for one that is not. Raises UnsupportedModuleError."""
     layer = index.tree.quantised.get(name)
     if layer is None:
         return None
@@ -37,26 +49,27 @@ def scheme_of(index: TreeIndex, name: str) -> str | None:
             where="target_modules",
             way_out="load a base that is not quantised so, or leave this module out",
         )
-    source = index.root(f"{name}.weight")
-    if layer.packed_factor > 1 and source.rpartition(".")[0] not in index.tree.quantised:
+    if layer.packed_factor > 1 and not index.is_converted(name):
         raise UnsupportedModuleError(
-            f"{name} is a {layer.cls} whose weight is tied to {source} and so is not packed: PEFT asks it how it was "
-            "quantised, and fails.",
+            f"{name} is a {layer.cls} whose weight is tied to {index.root(f'{name}.weight')} and so is not packed: "
+            "PEFT asks it how it was quantised, and fails.",
             where="target_modules",
             way_out="spare it with --skip-modules, or leave it out",
         )
-    return layer.scheme
+    weight = _weight_at_run_time(index, name)
+    packed_as_float = layer.packed_factor > 1 and weight is not None and is_float(weight.dtype)
+    return Held(layer.scheme, "F4" if packed_as_float else weight.dtype if weight is not None else "I32")
 
 
-def loaded(index: TreeIndex, name: str) -> tuple[Parameter | None, str | None]:
-    """The logical weight and the scheme of a module that is to be adapted, worked out once per tree and name.
+def loaded(index: TreeIndex, name: str) -> tuple[Parameter | None, Held | None]:
+    """The logical weight of a module that is to be adapted, and how it is held, worked out once per tree and name.
 
     Raises UnsupportedModuleError where PEFT refuses the module whatever the config says.
     """
-    kept: dict[str, tuple[Parameter | None, str | None]] = index.remembered("loaded", dict)
+    kept: dict[str, tuple[Parameter | None, Held | None]] = index.remembered("loaded", dict)
     if name not in kept:
         check_compatible(index, name)
-        kept[name] = as_loaded(index, name, weight_of(index, index.modules[name])), scheme_of(index, name)
+        kept[name] = as_loaded(index, name, weight_of(index, index.modules[name])), held(index, name)
     return kept[name]
 
 

@@ -76,7 +76,7 @@ def embedding_tensors(index: TreeIndex) -> Iterable[SavedTensor]:
     named = {}
     for module in (index.tree.input_embedding, index.tree.output_embedding):
         for name in (module, *index.children(module)) if module in index.modules else ():
-            for tensor in state_of(index.modules[name]):
+            for tensor in state_of(index, index.modules[name]):
                 key = f"{PREFIX}{name}.{tensor.name}"
                 named[key] = SavedTensor(key, tensor.dtype, tensor.shape, "embeddings")
     return named.values()

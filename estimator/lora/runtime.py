@@ -26,7 +26,7 @@ ADAPTER = "default"
 class Leaf:
     """A parameter or a buffer; names that share it hold the same object."""
 
-    __slots__ = ("dtype", "parameter", "part", "saved", "shape", "trainable")
+    __slots__ = ("counted", "dtype", "parameter", "part", "saved", "shape", "trainable")
 
     def __init__(
         self,
@@ -37,16 +37,20 @@ class Leaf:
         trainable: bool,
         parameter: bool = True,
         saved: bool = True,
+        counted: int = 1,
     ) -> None:
         self.shape, self.dtype, self.part = shape, dtype, part
         self.trainable, self.parameter, self.saved = trainable, parameter, saved
+        self.counted = counted  # how often PEFT counts an element
 
     def copied(self, part: str) -> Leaf:
-        return Leaf(self.shape, self.dtype, part, trainable=self.trainable, parameter=self.parameter, saved=self.saved)
+        twin = Leaf(self.shape, self.dtype, part, trainable=self.trainable, parameter=self.parameter, saved=self.saved)
+        twin.counted = self.counted
+        return twin
 
     @property
     def elements(self) -> int:
-        return prod(self.shape)
+        return prod(self.shape) * self.counted
 
 
 class Node:
@@ -185,11 +189,15 @@ def base_model(index: TreeIndex) -> Node:
     for module in index.tree.modules:
         node = _place(root, module.name)
         node.cls, node.module = module.cls, module
-        for own in module.parameters:
+        packed = index.packed(module.name)
+        for own in module.parameters if packed is None else packed.parameters:
             full = index.root(f"{module.name}.{own.name}" if module.name else own.name)
             if full not in shared:
-                shared[full] = Leaf(own.shape, own.dtype, "bias", trainable=False)
+                counted = packed.packed_factor if packed is not None and own.name == "weight" else 1
+                shared[full] = Leaf(own.shape, own.dtype, "bias", trainable=False, counted=counted)
             node.leaves[own.name] = shared[full]
+        for own in packed.saved_beside if packed is not None else ():
+            node.leaves[own.name] = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False)
         for own in module.buffers:
             leaf = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False, saved=own.persistent)
             node.leaves[own.name] = leaf

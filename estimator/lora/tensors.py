@@ -61,9 +61,10 @@ def saved_name(key: str) -> str:
     return f"{front.removesuffix('.default')}.{last}"
 
 
-def state_of(module: Module) -> Iterator[Parameter]:
+def state_of(index: TreeIndex, module: Module) -> Iterator[Parameter]:
     """What state_dict() has of a module's own."""
-    yield from module.parameters
+    layer = index.packed(module.name)
+    yield from module.parameters if layer is None else (*layer.parameters, *layer.saved_beside)
     yield from (buffer for buffer in module.buffers if buffer.persistent)
 
 

@@ -21,6 +21,13 @@ VARIANTS = (
 )  # fmt: skip
 
 
+class Held(NamedTuple):
+    """How a quantised layer holds its weight."""
+
+    scheme: str
+    dtype: str  # of the tensor; "F4" for four bits whose bytes are seen as floats
+
+
 class BlockDiagonal(NamedTuple):
     """BdLoRA for one module: which matrix is block-diagonal."""
 
@@ -94,7 +101,7 @@ _QUANTISED: Mapping[str, Hearing] = {
     "hqq": Hearing(("use_dora",), refused=("velora_config",)),
 }
 WITHOUT_LORA_BIAS = ("hqq", "torchao")
-PACKED = frozenset(_QUANTISED)  # their weights are integers, of which most initialisations want none
+PACKED = frozenset(_QUANTISED)  # kinds of layers of their own, whose weights are not the logical ones
 INITIALISES_DEQUANTISED = ("bitsandbytes_4bit", "bitsandbytes_8bit")  # OLoRA alone
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from estimator.errors import InvalidLoraError, UnsupportedError
+from estimator.lora.dtypes import is_float
 from estimator.lora.facts import containers
 from estimator.lora.index import TreeIndex
 from estimator.lora.input_embedding import input_embedding
@@ -135,9 +136,12 @@ def _packed(index: TreeIndex) -> Mapping[str, str]:
 
 
 def _packed_as_floats(index: TreeIndex) -> set[str]:
-    """4-bit modules, whatever dtype their bytes are seen as; a tie to another module's weight apart."""
-    layers = index.tree.quantised.items()
-    return {name for name, layer in layers if layer.packed_factor > 1 and f"{name}.weight" not in index.tree.tied}
+    """4-bit modules with a state of unknown size, whatever dtype their bytes are seen as; a tied weight apart."""
+    return {
+        name
+        for name, layer in index.tree.quantised.items()
+        if layer.packed_factor > 1 and layer.saved_beside is None and f"{name}.weight" not in index.tree.tied
+    }
 
 
 def _refuse_packed(name: str, node: Node, packed: Mapping[str, str], as_floats: Container[str]) -> None:
@@ -212,6 +216,8 @@ def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
     where = "trainable_token_indices"
     if weight is None or len(weight.shape) != 2 or kind not in ("Embedding", "Linear"):
         raise _refused(where, f"{name} is a {base.cls} and holds no rows of tokens")
+    if not is_float(weight.dtype):
+        raise _refused(where, f"{name} is packed in integers, of which no row can train")
     rows, width = weight.shape
     if not isinstance(indices, (list, tuple)) or any(
         isinstance(i, bool) or not isinstance(i, int) or not -rows <= i < rows for i in indices

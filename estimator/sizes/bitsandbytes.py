@@ -8,11 +8,13 @@ with a float32 for each row beside it. What stands beside a weight is in no foot
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
-from estimator.dtypes import BITS
+from estimator.dtypes import BITS, to_torch
 from estimator.errors import UsageError
 from estimator.lora.closest import listed
 from estimator.notes import Note
@@ -71,8 +73,20 @@ def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
         cls="Linear4bit",
         parameters=(weight, *module.parameters[1:]),
         state_bytes=four_bit_state_bytes(elements, load.double_quant),
+        saved_beside=None if load.double_quant else _saved_state(module.parameters[0], elements, load.base_precision),
         packed_factor=2 * width,
         compute_dtype=load.compute_dtype or "F32",
+    )
+
+
+@lru_cache(maxsize=1024)  # layers of few shapes make up a model
+def _saved_state(weight: Parameter, elements: int, quant_type: str) -> tuple[Parameter, ...]:
+    """QuantState.as_dict(packed=True); the text of double quantisation holds a float of as many digits as it needs."""
+    text = {"quant_type": quant_type, "blocksize": BLOCK, "dtype": to_torch(weight.dtype), "shape": weight.shape}
+    return (
+        Parameter("weight.absmax", (-(-elements // BLOCK),), "F32"),
+        Parameter("weight.quant_map", (CODE_BYTES // 4,), "F32"),
+        Parameter(f"weight.quant_state.bitsandbytes__{quant_type}", (len(json.dumps(text)),), "U8"),
     )
 
 
@@ -93,4 +107,5 @@ def eight_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
         cls="Linear8bitLt",
         parameters=(Parameter("weight", out_first, "I8", True), *module.parameters[1:]),
         state_bytes=4 * out_first[0],
+        saved_beside=(Parameter("SCB", out_first[:1], "F32"), Parameter("weight_format", (), "U8")),
     )

@@ -60,7 +60,11 @@ def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
 
 
 def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised)
+    layers = bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised
+    if quantization.scheme == "bitsandbytes_8bit":
+        return dict(layers)
+    # the state's text names the dtype from which the weights were quantised, which no header tells
+    return {name: layer._replace(saved_beside=None) for name, layer in layers.items()}
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:

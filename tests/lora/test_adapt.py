@@ -322,9 +322,39 @@ def test_a_tied_head_that_a_quantiser_has_taken_is_refused_in_4_bits():
     assert adapt(eight, config).trainable_parameters == 8 * (ROWS + WIDTH)
 
 
-def test_a_packed_head_that_would_be_saved_along_is_not_weighed():
-    four = quantise(TREE, LoadOptions(base_precision="nf4", skip_modules=()))
+# What bitsandbytes 0.50.2 and transformers 5.23.0 write of a head of 101 x 48 weights.
+FOUR_BIT_HEAD = {
+    "weight": ("U8", (2424, 1)),
+    "weight.absmax": ("F32", (76,)),
+    "weight.quant_map": ("F32", (16,)),
+    "weight.quant_state.bitsandbytes__nf4": ("U8", (79,)),
+}
+EIGHT_BIT_HEAD = {"weight": ("I8", (101, 48)), "SCB": ("F32", (101,)), "weight_format": ("U8", ())}
+
+
+@pytest.mark.parametrize(
+    ("precision", "storage", "head"),
+    [
+        pytest.param("int8", "U8", EIGHT_BIT_HEAD, id="int8"),
+        pytest.param("nf4", "U8", FOUR_BIT_HEAD, id="nf4"),
+        pytest.param("nf4", "BF16", {**FOUR_BIT_HEAD, "weight": ("BF16", (1212, 1))}, id="nf4 seen as bfloat16"),
+    ],
+)
+def test_a_packed_head_is_saved_along_with_its_state(precision, storage, head):
+    load = LoadOptions(base_precision=precision, quant_storage=storage, skip_modules=())
+    tensors = adapt(quantise(TREE, load), from_mapping({"target_modules": ["lm_head"]})).tensors
+    before = "base_model.model.lm_head.base_layer."
+    found = {t.name.removeprefix(before): (t.dtype, t.shape) for t in tensors if t.name.startswith(before)}
+    assert found == head
+
+
+DOUBLE = LoadOptions(base_precision="nf4", skip_modules=(), double_quant=True)
+
+
+def test_a_packed_head_whose_state_has_no_known_size_is_not_weighed():
+    """Double quantisation writes a float into the state's text, of as many digits as it needs."""
     config = from_mapping({"target_modules": ["lm_head"]})
+    four = quantise(TREE, DOUBLE)
     with pytest.raises(UnsupportedError, match="packed"):
         adapt(four, config)
     assert adapt(four, config, save_embedding_layers="no").trainable_parameters == 8 * (ROWS + WIDTH)
@@ -332,8 +362,18 @@ def test_a_packed_head_that_would_be_saved_along_is_not_weighed():
 
 
 @pytest.mark.parametrize("storage", ["BF16", "F16"])
-def test_a_head_in_4_bits_of_a_floating_storage_is_not_weighed(storage):
+def test_a_head_in_4_bits_of_a_floating_storage_trains_where_its_state_is_known(storage):
     """PEFT saves its copy with the quantisation state; of integers it refuses to make one at all."""
-    four = quantise(TREE, LoadOptions(base_precision="nf4", quant_storage=storage, skip_modules=()))
+    config = from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]})
+    known = quantise(TREE, DOUBLE._replace(quant_storage=storage, double_quant=False))
+    assert adapt(known, config).parameters_by_part["saved_modules"] == ROWS * WIDTH
     with pytest.raises(UnsupportedError, match="floating storage"):
-        adapt(four, from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}))
+        adapt(quantise(TREE, DOUBLE._replace(quant_storage=storage)), config)
+
+
+@pytest.mark.parametrize(("storage", "held"), [("F16", True), ("U8", False)])
+def test_orthogonal_matrices_want_a_weight_that_is_seen_as_floats(storage, held):
+    base = quantise(TREE, LoadOptions(base_precision="nf4", quant_storage=storage))
+    config = from_mapping({"target_modules": ["q_proj"], "init_lora_weights": "orthogonal"})
+    with nullcontext() if held else pytest.raises(InvalidLoraError, match="floating point"):
+        assert adapt(base, config).trainable_parameters == 8 * 2 * Q

@@ -8,7 +8,8 @@ import pytest
 
 pytestmark = pytest.mark.judges
 
-HOW = {"nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "int8": {"load_in_8bit": True}}
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+HOW = {"nf4": NF4, "nf4 as bfloat16": {**NF4, "bnb_4bit_quant_storage": "bfloat16"}, "int8": {"load_in_8bit": True}}
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
 NAMES = {"target_modules": ["q_proj", "down_proj"], "r": 4}
 CONFIGS = [
@@ -40,6 +41,7 @@ BASES = [
     ("nf4", "bfloat16", "base"),
     ("int8", "bfloat16", "base"),
     ("int8", "float32", None),
+    ("nf4 as bfloat16", "bfloat16", None),
 ]
 
 
@@ -52,14 +54,17 @@ def base(request, tmp_path_factory):
     from tests.lora.judge.families import build
 
     how, dtype, adapter_dtype = request.param
-    place = tmp_path_factory.mktemp(how)
+    precision, _, storage = how.partition(" as ")
+    place = tmp_path_factory.mktemp(precision)
     build("llama", "LlamaForCausalLM", dtype, SIZES).save_pretrained(place)
     config = transformers.BitsAndBytesConfig(**HOW[how])
     model = transformers.LlamaForCausalLM.from_pretrained(
         place, dtype="auto", quantization_config=config, device_map="cpu"
     )
-    options = {} if adapter_dtype is None else {"adapter_dtype": adapter_dtype}
-    return model, str(place), how, options
+    options = {"base_precision": precision}
+    options |= {"quant_storage": storage} if storage else {}
+    options |= {"adapter_dtype": adapter_dtype} if adapter_dtype is not None else {}
+    return model, str(place), options
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -68,7 +73,7 @@ def test_the_estimate_is_what_peft_does(base, config):
     from tests.lora.judge.compare import differences
     from tests.lora.judge.truth import outcome
 
-    model, place, how, options = base
+    model, place, options = base
     lora = {**NAMES, **config}
     real = outcome(model, copy.deepcopy(lora), options)
-    assert differences(place, lora, {**options, "base_precision": how}, real, BaseCache()) == []
+    assert differences(place, lora, options, real, BaseCache()) == []
