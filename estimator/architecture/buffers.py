@@ -24,14 +24,18 @@ _TOWERS = (
     ("encoder", "encoder_config"),
     ("decoder", "decoder"),
     ("decoder", "decoder_config"),
+    ("backbone", "backbone_config"),
 )
 # Classes whose buffers of these names follow no field of config.json that could be named, or constants.
 _OF_THEIR_OWN = (
-    "RelPositional", "DINOv3", "Sapiens2", "MLCD", "MiniMaxM3VL", "Musicgen", "Seamless", "Speech2Text", "Tipsv2",
-    "Sam3", "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3", "SpeechT5", "FalconMamba",
+    "RelPositionalEncoding", "DINOv3", "Sapiens2", "MLCD", "MiniMaxM3VL", "SeamlessM4TSin", "SeamlessM4Tv2Sin",
+    "Speech2Text", "Tipsv2", "Sam3", "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3",
+    "SpeechT5", "FalconMamba",
 )  # fmt: skip
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma")  # heads of global_head_dim, rotated whole
 _DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
+_HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
+          "encoder_num_attention_heads")  # fmt: skip
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
 # Two names of one field: the one without a default among the facts is there only where config.json says it.
 _POSITIONS = ("n_positions", "max_position_embeddings")
@@ -89,7 +93,7 @@ def _first(config: Read, *fields: str) -> int | None:
 
 
 def _heads(config: Read) -> int | None:
-    return _first(config, "num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads")
+    return _first(config, *_HEADS)
 
 
 def _head_dim(config: Read) -> int | None:
@@ -171,10 +175,35 @@ def _rotary_table(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | N
     return (positions, rotated) if positions and rotated else None
 
 
-def _sinusoids(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+def _sinusoids(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     positions = _first(config, "max_position_embeddings", "max_source_positions")
+    if wanted.cls.startswith("Musicgen"):  # as long as it says, as wide as the norm behind the layers
+        width = shapes.get(f"{wanted.module.rpartition('.')[0]}.layer_norm.weight")
+        return (positions, *width) if positions and width else None
     width = _first(config, "d_model", "hidden_size", "embed_dim")
     return (positions + 2, width) if positions and width else None
+
+
+def _distances(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    """A row for each distance between two frames, forwards and backwards."""
+    frames, width = _first(config, "max_source_positions"), _first(config, "hidden_size")
+    return (1, 2 * frames - 1, width) if frames and width else None
+
+
+def _boxes_of_patches(wanted: Wanted, shapes: Mapping[str, Shape], _: Read) -> Shape | None:
+    """LayoutLMv3: four corners for each place that has a position; OWL: the same but for the class token's."""
+    places = shapes.get(f"{wanted.module}.pos_embed".lstrip("."))
+    if places:
+        return (places[1], 4)
+    rows = next((s[0] for n, s in shapes.items() if n.endswith("vision_model.embeddings.position_embedding.weight")), 0)
+    return (rows - 1, 4) if rows else None
+
+
+def _rotations_of_patches(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
+    """Llama 4: complex numbers for each place that has a position, as many as rows and columns take of a head."""
+    tower, heads = wanted.module.rpartition(".")[0], _heads(config)
+    places = shapes.get(f"{tower}.positional_embedding_vlm".lstrip("."))
+    return (places[0], 1, places[1] // heads // 2 // 2 * 2) if places and heads else None
 
 
 _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], Read], Shape | None]] = {
@@ -188,4 +217,8 @@ _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], R
     ("bias", 4): _square_mask,
     ("embed_positions", 2): _rotary_table,
     ("weights", 2): _sinusoids,
+    ("pe", 3): _distances,
+    ("visual_bbox", 2): _boxes_of_patches,
+    ("box_bias", 2): _boxes_of_patches,
+    ("freqs_ci", 3): _rotations_of_patches,
 }

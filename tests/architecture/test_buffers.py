@@ -8,7 +8,14 @@ from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
 
 LLAMA = {"hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 131_072}
 CLIP = {"vision_config": {"hidden_size": 1280, "num_heads": 16}}
-POSITIONS = {"bert.embeddings.position_embeddings.weight": (512, 768)}
+POSITIONS = {
+    "bert.embeddings.position_embeddings.weight": (512, 768),
+    "layoutlmv3.pos_embed": (1, 197, 768),
+    "owlvit.vision_model.embeddings.position_embedding.weight": (577, 768),
+    "vision_model.positional_embedding_vlm": (577, 1408),
+    "decoder.model.decoder.layer_norm.weight": (1024,),
+}
+LLAMA_4, SWIN = {"vision_config": {"num_attention_heads": 16}}, {"backbone_config": {"window_size": 7}}
 
 
 def reader(config):
@@ -80,6 +87,44 @@ def reader(config):
             {"max_position_embeddings": 1024, "n_positions": 64},
             (64, 64),
             id="what config.json says before the class's default under the other name",
+        ),
+        pytest.param("layoutlmv3", "LayoutLMv3Model", "visual_bbox", 2, {}, (197, 4), id="a box for each place"),
+        pytest.param("", "OwlViTForObjectDetection", "box_bias", 2, {}, (576, 4), id="a box for each patch"),
+        pytest.param(
+            "vision_model.r",
+            "Llama4VisionRotaryEmbedding",
+            "freqs_ci",
+            3,
+            LLAMA_4,
+            (577, 1, 44),
+            id="complex rotations",
+        ),
+        pytest.param(
+            "decoder.model.decoder.embed_positions",
+            "MusicgenSinusoidalPositionalEmbedding",
+            "weights",
+            2,
+            {"decoder": {"max_position_embeddings": 2048}},
+            (2048, 1024),
+            id="sinusoids as wide as the norm",
+        ),
+        pytest.param(
+            "e",
+            "Wav2Vec2ConformerRelPositionalEmbedding",
+            "pe",
+            3,
+            {"max_source_positions": 5000, "hidden_size": 1024},
+            (1, 9999, 1024),
+            id="distances forwards and backwards",
+        ),
+        pytest.param(
+            "model.backbone.a",
+            "SwinSelfAttention",
+            "relative_position_index",
+            2,
+            SWIN,
+            (49, 49),
+            id="a backbone's window",
         ),
         pytest.param("a", "SwinSelfAttention", "relative_position_index", 2, LLAMA, None, id="no rule"),
         pytest.param("a", "ParakeetEncoderRelPositionalEncoding", "inv_freq", 1, LLAMA, None, id="a class of its own"),
