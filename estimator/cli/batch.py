@@ -6,9 +6,11 @@ import sys
 
 import click
 
+from estimator.cli.options import named
+
 
 @click.command("batch")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(), callback=named)
 @click.option("--offline", is_flag=True, help="Never ask the network.")
 def command(file: str, offline: bool) -> int:
     """Answer FILE (or - for standard input): one request a line, in order.

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from estimator.cli.options import named
+
 
 @click.command("check")
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), callback=named)
 @click.option("--max-file-size", metavar="SIZE", help="Of an adapter file: 50MB, 48MiB or bytes.")
 @click.option("--max-parameters", metavar="N", help="Trainable parameters.")
 @click.option("--max-percent", metavar="PERCENT", help="Trainable parameters in percent of all.")

@@ -10,17 +10,29 @@ from click.core import ParameterSource
 
 from estimator.request.load_options import DTYPES, PRECISIONS, STORAGES
 from estimator.request.lora_config import TASK_TYPES
+from estimator.request.request import MOST
 
 FORMATS = ("table", "json", "markdown", "csv")
 _STORAGE = (*STORAGES, "bfloat16", "float16", "float32")
 
+
+def named(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Refuses an empty name, which a shell makes of a variable that nobody set."""
+    if any(not name.strip() for name in ((value,) if isinstance(value, str) else value or ())):
+        way_out = "name one" if isinstance(option, click.Argument) else "name one, or leave the option out"
+        raise click.BadParameter(f"the name is empty; {way_out}.", context, option)
+    return value
+
+
 MODEL = (
-    click.option("-m", "--model", help="Hub id (org/name, org/name@revision), alias, folder or config.json."),
+    click.option(
+        "-m", "--model", callback=named, help="Hub id (org/name, org/name@revision), alias, folder or config.json."
+    ),
     click.option(
         "--set", "set_", metavar="FIELD=VALUE", multiple=True, help="Change a field of config.json. Repeatable."
     ),
-    click.option("--revision", help="Branch, tag or commit on the Hub."),
-    click.option("--subfolder", help="Folder inside the model that holds config.json."),
+    click.option("--revision", callback=named, help="Branch, tag or commit on the Hub."),
+    click.option("--subfolder", callback=named, help="Folder inside the model that holds config.json."),
     click.option("--token", help="Token of the Hub; HF_TOKEN and `hf auth login` are honoured."),
     click.option("--offline", is_flag=True, help="Never ask the network; HF_HUB_OFFLINE does the same."),
     click.option("--online", is_flag=True, help="Ask the Hub even for a model that is known without it."),
@@ -40,11 +52,13 @@ LORA = (
     click.option("--modules-to-save", metavar="NAMES", help="Modules that are trained and saved whole."),
     click.option("--target-parameters", metavar="NAMES", help="Parameters to adapt, such as mlp.experts.gate_up_proj."),
     click.option("--trainable-tokens", metavar="IDS", help="Embedding rows to train: 0,1,2 or embed_tokens=0,1."),
-    click.option("-c", "--config", type=click.Path(), help="An adapter_config.json or a trainer's config file."),
+    click.option("-c", "--config", type=click.Path(), callback=named,
+                 help="An adapter_config.json or a trainer's config file."),
     click.option("--task", type=click.Choice(TASK_TYPES, case_sensitive=False), help="PEFT's task_type."),
-    click.option("--num-labels", type=click.IntRange(1, 10_000_000), help="Labels of the fresh head."),
-    click.option("--vocab-size", type=click.IntRange(1, 2**31), help="Rows of the embedding after resizing."),
-    click.option("--tokenizer", metavar="PATH|ID", help="Count those rows from a tokenizer's files."),
+    click.option("--num-labels", type=click.IntRange(1, MOST["num_labels"]), help="Labels of the fresh head."),
+    click.option("--vocab-size", type=click.IntRange(1, MOST["vocab_size"]),
+                 help="Rows of the embedding after resizing."),
+    click.option("--tokenizer", metavar="PATH|ID", callback=named, help="Count those rows from a tokenizer's files."),
     click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")),
                  help="As in save_pretrained. [default: auto]"),
     click.option("--adapter-dtype", type=click.Choice((*DTYPES, "base")), help="The adapter's. [default: PEFT's]"),
@@ -84,10 +98,11 @@ OUTPUT = (
     ),
 )
 SHOW = (
-    click.option("--adapter", metavar="PATH|ID", help="Explain a published adapter: its file against its config."),
+    click.option("--adapter", metavar="PATH|ID", callback=named,
+                 help="Explain a published adapter: its file against its config."),
     click.option("--explain", is_flag=True, help="The arithmetic, matrix by matrix."),
     click.option("--tree", is_flag=True, help="The module tree as print(model) shows it."),
-)
+)  # fmt: skip
 VERIFY = (
     click.option("--verify", is_flag=True, help="Build or load the real model, put PEFT's adapter on, and compare."),
     click.option("--device", type=click.Choice(("cuda", "cpu", "meta")),

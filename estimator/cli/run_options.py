@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from estimator.cli.options import named
+
 COUNT = click.IntRange(1, 1_000_000)
 _ATTENTION = ("eager", "sdpa", "flash_attention_2")
 _STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
@@ -32,7 +34,7 @@ TRAINING = (
     click.option("--strategy", type=click.Choice(_STRATEGIES), help="How they share it. [default: ddp]"),
 )  # fmt: skip
 GPU = (
-    click.option("--gpu", metavar="NAME", help="What it has to fit: a100-80gb, h100, rtx4090, t4, ..."),
+    click.option("--gpu", metavar="NAME", callback=named, help="What it has to fit: a100-80gb, h100, rtx4090, t4, ..."),
     click.option("--gpu-memory", metavar="SIZE", help="The same as a size: 24GB, 24GiB or bytes."),
 )
 

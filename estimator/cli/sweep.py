@@ -8,16 +8,21 @@ from typing import Any
 import click
 
 from estimator.cli.modes import refuse_strays
-from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
+from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, named, request_fields, together
 from estimator.cli.run_options import GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand, option_name
 
 _CROSSED = (
-    click.option("-m", "--model", multiple=True, help="Repeatable: --model A --model B."),
+    click.option("-m", "--model", multiple=True, callback=named, help="Repeatable: --model A --model B."),
     click.option("-r", "--r", metavar="4,8,16", help="Ranks. [default: 8, or --config's]"),
     click.option("-t", "--targets", multiple=True, help="Repeatable: --targets qv --targets all-linear."),
     click.option("--base-precision", metavar="bf16,nf4", help="How the base is loaded."),
-    click.option("--plot", metavar="FILE.svg|png|html", help="A chart; `pip install 'lora-size[plot]'` brings it."),
+    click.option(
+        "--plot",
+        metavar="FILE.svg|png|html",
+        callback=named,
+        help="A chart; `pip install 'lora-size[plot]'` brings it.",
+    ),
 )
 _FIRST = {"model", "r", "targets", "base_precision"}
 

@@ -8,7 +8,7 @@ from typing import Any
 from estimator.errors import UsageError
 from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import LoraConfig
-from estimator.request.request import Request, check_timeout
+from estimator.request.request import MOST, NAMING, Request, check_timeout
 
 _FIELDS = frozenset(Request._fields) - {"target_rule"}  # it comes from --config alone
 LORA_FIELDS = frozenset(LoraConfig._fields)
@@ -53,7 +53,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "trainable_tokens": (list, dict, str),
 }
 _AS_TEXT = ("targets", "exclude", "layers")
-_MOST = {"num_labels": 10_000_000, "vocab_size": 2**31}
 _CHOICES = {
     "base_precision": PRECISIONS,
     "save_embedding_layers": ("auto", "yes", "no"),
@@ -63,10 +62,10 @@ _CHOICES = {
 def _check_type(name: str, value: Any) -> None:
     wanted = _TYPES.get(name, str)
     right = value is None or (isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool))
-    if name in _MOST and isinstance(value, int) and not 1 <= value <= _MOST[name]:
-        raise UsageError(
-            f"{name} is {str(value)[:80]}.", where=name, way_out=f"give a number from 1 to {_MOST[name]:,}"
-        )
+    if name in MOST and isinstance(value, int) and not 1 <= value <= MOST[name]:
+        raise UsageError(f"{name} is {str(value)[:80]}.", where=name, way_out=f"give a number from 1 to {MOST[name]:,}")
+    if name in NAMING and isinstance(value, str) and not value.strip():
+        raise UsageError(f"{name} is empty.", where=name, way_out="name one, or leave it out")
     if (
         not right
         or not _holds_names(name, value)

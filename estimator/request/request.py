@@ -48,6 +48,8 @@ class Request(NamedTuple):
     prepare_kbit: bool | None = None
 
 
+MOST = {"num_labels": 10_000_000, "vocab_size": 2**31}  # numbers from 1
+NAMING = ("model", "revision", "subfolder", "config", "tokenizer")  # a name that is empty is none
 _SHORTEST, _LONGEST = 0.1, 3600
 
 

@@ -51,6 +51,23 @@ CASES = [
         pytest.param([*LLAMA, "--timeout", value], 2, "usage", "--timeout", id=f"a time of {value}")
         for value in ("nan", "inf", "-inf", "-1", "0", "1e999", "soon")
     ),
+    *(
+        pytest.param([*before, option, empty], 2, "usage", "is empty", id=f"{option} that is empty: {empty!r}")
+        for before, option, empty in (
+            ([], "--model", ""),
+            ([], "--adapter", ""),
+            ([], "-m", " "),
+            (LLAMA, "--config", ""),
+            (LLAMA, "--revision", ""),
+            (LLAMA, "--subfolder", ""),
+            (LLAMA, "--tokenizer", ""),
+            (["plan", *LLAMA], "--gpu", ""),
+            (["sweep"], "-m", ""),
+            (["sweep", *LLAMA], "--plot", ""),
+            (["batch"], "--offline", ""),
+            (["check", "."], "--strict", ""),
+        )
+    ),
     pytest.param(["llama-3.1-8b"], 2, "usage", "--model llama-3.1-8b", id="a model without its option"),
     pytest.param(["chek"], 2, "usage", "check", id="a typo in a command"),
     pytest.param([*LLAMA, "--json", "--format", "csv"], 2, "usage", "--format csv and --json", id="two forms"),
