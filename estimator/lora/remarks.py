@@ -20,7 +20,7 @@ _CHECKED = 1_000  # names of a list that are looked up one by one
 _PREPARED = {
     "corda": "preprocess_corda with data",
     "eva": "initialize_lora_eva_weights with data, which may move ranks",
-    "lora_ga": "preprocess_loraga with data; it fails on a quantised base, and where 2 r is above a side of the weight",
+    "lora_ga": "preprocess_loraga with data; it fails on a quantised base",
 }
 
 
@@ -44,6 +44,8 @@ def remarks(
         *expert_notes(asked, request, injection, trained),
         *_embeddings(tensors),
         *_initialisation(asked),
+        *_too_wide_for_gradients(asked, injection),
+        *_inference(asked),
         *_qalora(asked, request, injection),
         *_unknown(asked),
     ]
@@ -161,6 +163,31 @@ def _initialisation(asked: LoraConfig) -> list[Note]:
     if first is None:
         return []
     return [Note("init_needs_data", f"init_lora_weights={asked.init_lora_weights} needs {first}.")]
+
+
+def _too_wide_for_gradients(asked: LoraConfig, injection: Injection) -> list[Note]:
+    """LoraLayer.lora_ga_init with gradients takes 2 r directions, and a weight has no more than its smaller side."""
+    if asked.init_lora_weights != "lora_ga":
+        return []
+    linear = [layer for layer in injection.layers if layer.kind in ("Linear", "Conv1D")]
+    narrow = [layer.module for layer in linear if 2 * layer.rank > min(layer.in_features, layer.out_features)]
+    if not narrow:
+        return []
+    given = asked.lora_ga_config or {}
+    if given.get("direction", "ArB2r") == "ArBr":
+        then = "lora_ga_init keeps half of that side's rows there: fewer parameters than are counted"
+    else:
+        then = "lora_ga_init fails there"
+    message = f"2 r is above a side of {len(narrow):,} weights ({listed(narrow, 3)}): with gradients, {then}."
+    return [Note("lora_ga_too_wide", message)]
+
+
+def _inference(asked: LoraConfig) -> list[Note]:
+    """set_adapter(inference_mode=True); get_nb_trainable_parameters() is 0 then."""
+    if not asked.inference_mode:
+        return []
+    message = "inference_mode is true, as save_pretrained writes it, and PEFT trains nothing with it: what is counted "
+    return [Note("inference_mode", message + "trains where it is false (is_trainable=True on loading).")]
 
 
 def _qalora(asked: LoraConfig, request: Prepared, injection: Injection) -> list[Note]:
