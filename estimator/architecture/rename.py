@@ -131,16 +131,16 @@ class _Plain:
 
     def rename(self, name: str) -> Renamed:
         for transform in self.renamings:
-            found = self._apply(transform, name)
+            found = self.renamed(transform, name)
             if found is not None:
                 name = found[0]
         for transform in self.converters:
-            found = self._apply(transform, name)
+            found = self.renamed(transform, name)
             if found is not None:
                 return Renamed(found[0], transform, found[1])
         return Renamed(name, None, None)
 
-    def _apply(self, transform: Transform, name: str) -> tuple[str, str] | None:
+    def renamed(self, transform: Transform, name: str) -> tuple[str, str] | None:
         scope = _scope(transform, name)
         if scope is None:
             return None
@@ -158,6 +158,15 @@ class _Plain:
         if branch == 0:
             self.active.add(transform.number)
         return transform.number in self.active
+
+
+def renamed_in_full(transforms: Iterable[Transform], name: str) -> str:
+    """The name after every transform, renamings and conversions alike, one upon the other."""
+    plain = _Plain(tuple(transforms))
+    for transform in (*plain.renamings, *plain.converters):
+        found = plain.renamed(transform, name)
+        name = found[0] if found is not None else name
+    return name
 
 
 def _scope(transform: Transform, name: str) -> str | None:

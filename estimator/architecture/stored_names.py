@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.choose import choose, own_config, section_of
+from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import ModuleTree
-from estimator.architecture.rename import Renamer, read_transform
+from estimator.architecture.rename import Renamer, Transform, read_transform, renamed_in_full
 from estimator.architecture.towers import with_towers
 
 
@@ -19,8 +20,22 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
     facts = choose(config, None)
     if facts is None:
         return {name: name for name in stored}
-    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or ""))
     known = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
-    transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
-    rename = Renamer(transforms, facts.prefix, known.__contains__)
+    rename = Renamer(_transforms(config, facts), facts.prefix, known.__contains__)
     return {name: rename(name).name for name in stored}
+
+
+def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[str, ...]:
+    """What a quantiser makes of module names that a checkpoint's config says in its own way.
+
+    transformers 5.23.0, `_normalize_modules_to_not_convert`: every transform, tried on the name with a dot behind it.
+    """
+    facts = choose(config, None)
+    if facts is None:
+        return tuple(stored)
+    return tuple(renamed_in_full(_transforms(config, facts), f"{name}.").removesuffix(".") for name in stored)
+
+
+def _transforms(config: Mapping[str, Any], facts: ClassFacts) -> list[Transform]:
+    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or ""))
+    return [read_transform(number, written) for number, written in enumerate(facts.transforms)]

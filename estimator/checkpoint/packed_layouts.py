@@ -29,8 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
-from estimator.errors import MalformedConfigError
-from estimator.request.patterns import Pattern, matching
+from estimator.checkpoint.layer_fields import auto_round_by_layer, compressed_by_layer, gptq_by_layer, mlx_by_layer
 
 Parts = Mapping[str, Tensor]  # what follows the layer's name -> the tensor
 Shape = tuple[int, ...]
@@ -44,7 +43,7 @@ class Layout(NamedTuple):
     logical: str = ".weight"
     needs: tuple[str, ...] = ()  # parts without which it is no packed layer
     two_a_byte: tuple[str, ...] = ()  # dtypes of weights in which an element is two values
-    fields_by_layer: Callable[[Fields, Sequence[str]], Mapping[str, Fields]] | None = None  # those of single layers
+    fields_by_layer: Callable[[Fields, Sequence[str]], Mapping[str, Fields | None]] | None = None  # of single layers
 
     @property
     def in_place(self) -> bool:
@@ -70,15 +69,19 @@ def _awq(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     if parts[".qweight"].dtype == "I16":  # four rows in one, four values to a word
         return rows * 4, columns
     bits = int(fields.get("bits") or fields.get("w_bit") or 4)
-    version = str(fields.get("version") or "gemm").lower()
+    version = str(fields.get("version") or fields.get("format") or "gemm").lower()
     if version == "gemm":
         return columns * 32 // bits, rows
     return (rows, columns * 32 // bits) if version == "gemv" else None
 
 
 def _auto_round(parts: Parts, fields: Fields, checkpoint: Checkpoint) -> Shape | None:
-    packing = str(fields.get("packing_format") or fields.get("backend") or "")
-    return (_awq if "awq" in packing else _gptq)(parts, fields, checkpoint)
+    return (_awq if packs_as_awq(fields) else _gptq)(parts, fields, checkpoint)
+
+
+def packs_as_awq(fields: Fields) -> bool:
+    """Whether AutoRound packed as AWQ does, and not as GPTQ."""
+    return "awq" in str(fields.get("packing_format") or fields.get("backend") or "")
 
 
 def _as_stored(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
@@ -120,37 +123,6 @@ def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     return *packed.shape[:-1], columns * 32 // int(fields.get("num_bits") or 4)
 
 
-def groups_of(fields: Fields) -> tuple[Mapping[str, Any], ...]:
-    """compressed-tensors' config_groups that quantise weights, in order."""
-    groups = fields.get("config_groups") or {}
-    return tuple(g for g in groups.values() if isinstance(g, Mapping) and isinstance(g.get("weights"), Mapping))
-
-
-def first_groups(groups: Sequence[Mapping[str, Any]], names: Sequence[str], cls: str) -> dict[str, Mapping[str, Any]]:
-    """The first config group whose targets hold a module of this class, by the module's name."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for group in groups:
-        found = dict.fromkeys(named(group.get("targets") or (), names, cls), group) | found
-    return found
-
-
-def named(targets: Sequence[str], names: Sequence[str], cls: str) -> set[str]:
-    """The names that compressed-tensors' `is_match` takes: `re:` and a pattern from the name's start, a full name, or
-    all where the class is a target.
-
-    Raises MalformedConfigError for a pattern that is none, or that is endless.
-    """
-    if cls in targets:
-        return set(names)
-    patterns = [Pattern(one.removeprefix("re:"), one) for one in dict.fromkeys(targets) if one.startswith("re:")]
-    where = "quantization_config in config.json"
-    return set(targets).intersection(names).union(*matching(patterns, names, where=where, refusal=MalformedConfigError))
-
-
-def _weights_by_layer(fields: Fields, stems: Sequence[str]) -> Mapping[str, Fields]:
-    return {stem: group["weights"] for stem, group in first_groups(groups_of(fields), stems, "Linear").items()}
-
-
 def _torchao(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
     data = parts["._weight_qdata"]
     return data.shape if data.dtype != "U8" else None
@@ -169,11 +141,6 @@ def _mxfp4(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
 def _mlx(parts: Parts, fields: Fields, _: Checkpoint) -> Shape:
     *leading, columns = parts[".weight"].shape
     return *leading, columns * 32 // int(fields.get("bits") or 4)
-
-
-def _mlx_by_layer(fields: Fields, stems: Sequence[str]) -> Mapping[str, Fields]:
-    """MLX names layers that differ from the rest."""
-    return {stem: {**fields, **own} for stem in stems if isinstance(own := fields.get(stem), Mapping)}
 
 
 def _aqlm(parts: Parts, _: Fields, __: Checkpoint) -> Shape:
@@ -238,9 +205,9 @@ _QUANTO_PARTS = (
 )  # fmt: skip
 
 LAYOUTS: Mapping[str, Layout] = {
-    "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq),
+    "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq, fields_by_layer=gptq_by_layer),
     "awq": Layout(".qweight", _GPTQ_PARTS, _awq),
-    "auto-round": Layout(".qweight", _GPTQ_PARTS, _auto_round),
+    "auto-round": Layout(".qweight", _GPTQ_PARTS, _auto_round, fields_by_layer=auto_round_by_layer),
     "bitsandbytes_4bit": Layout(".weight.absmax", _BNB_PARTS, _bnb_4bit, needs=(".weight",)),
     "bitsandbytes_8bit": Layout(".SCB", (".weight", ".SCB", ".weight_format"), _as_stored, needs=(".weight",)),
     **dict.fromkeys(
@@ -248,13 +215,11 @@ LAYOUTS: Mapping[str, Layout] = {
         Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",), two_a_byte=("I8", "U8")),
     ),
     "fbgemm_fp8": Layout(".weight_scale", (".weight", ".weight_scale"), _as_stored, needs=(".weight",)),
-    "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed, fields_by_layer=_weights_by_layer),
+    "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed, fields_by_layer=compressed_by_layer),
     "torchao": Layout("._weight_qdata", _TORCHAO_PARTS, _torchao),
     "bitnet": Layout(".weight_scale", (".weight", ".weight_scale"), _bitnet, needs=(".weight",)),
     "mxfp4": Layout("_blocks", ("_blocks", "_scales"), _mxfp4, "", needs=("_scales",)),
-    "mlx": Layout(
-        ".scales", (".weight", ".scales", ".biases"), _mlx, needs=(".weight",), fields_by_layer=_mlx_by_layer
-    ),
+    "mlx": Layout(".scales", (".weight", ".scales", ".biases"), _mlx, needs=(".weight",), fields_by_layer=mlx_by_layer),
     "modelopt": Layout(".weight_scale_2", _MODELOPT_PARTS, _halved, needs=(".weight", ".weight_scale")),
     "eetq": Layout(".weight_scales", (".weight", ".weight_scales"), _transposed, needs=(".weight",)),
     "aqlm": Layout(".codes", (".codes", ".codebooks", ".scales"), _aqlm, needs=(".codebooks",)),

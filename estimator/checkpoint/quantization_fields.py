@@ -54,9 +54,10 @@ _ANYWHERE: Rules = {
 _TOP: Rules = {
     **_ANYWHERE,
     **dict.fromkeys(("modules_to_not_convert", "llm_int8_skip_modules", "ignored_layers", "ignore"), _NAMES),
-    **dict.fromkeys(("skip_modules", "linear_weights_not_to_quantize"), _NAMES),
+    **dict.fromkeys(("skip_modules", "linear_weights_not_to_quantize", "modules_to_convert"), _NAMES),
     "modules_in_block_to_quantize": (_lists_of_texts, "a list of lists of names"),
-    "block_name_to_quantize": (_text, "a name"),
+    "block_name_to_quantize": (lambda value: _text(value) or _texts(value), "a name or a list of names"),
+    **dict.fromkeys(("dynamic", "extra_config"), (_object, "an object")),
     "config_groups": (_objects, "an object of objects"),
     "quant_config": _OBJECT,
 }
@@ -75,8 +76,10 @@ def check_fields(fields: Mapping[str, Any]) -> None:
             inner = group.get(part) or {}
             _check(inner, _ANYWHERE, f"config_groups.{str(name)[:40]}.{part}.", never_null=("num_bits",))
     params = (fields.get("quant_config") or {}).get("weight_quant_params")
-    for name, own in ((name, own) for name, own in fields.items() if isinstance(own, Mapping)):  # MLX, by layer
-        _check(own, _ANYWHERE, f"{str(name)[:60]}.")
+    for by_layer in (fields, fields.get("dynamic") or {}, fields.get("extra_config") or {}):  # the first: MLX's
+        for name, own in by_layer.items():
+            if isinstance(own, Mapping):
+                _check(own, _ANYWHERE, f"{str(name)[:60]}.")
     _check({"weight_quant_params": params}, {"weight_quant_params": _OBJECT}, "quant_config.")
     _check(params or {}, _ANYWHERE, "quant_config.weight_quant_params.")
 

@@ -23,7 +23,7 @@ from estimator.sizes.schemes.others import (
     mxfp4_layers,
     unchanged_layers,
 )
-from estimator.sizes.schemes.packed_ints import awq_layers, gptq_layers
+from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.skipping import CONFIG
 
 Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
@@ -46,6 +46,8 @@ def quantise_as_stored(tree: ModuleTree, dtype: str) -> ModuleTree:
     converted = layers(tree, quantization, dtype)
     caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)
     notes = (*tree.notes, caution) if caution else tree.notes
+    if quantization.scheme == "gptq" and quantization.fields.get("dynamic"):
+        notes = (*notes, _DYNAMIC)
     return tree._replace(quantised=converted, notes=notes)
 
 
@@ -118,7 +120,7 @@ SCHEMES: Mapping[str, Layers] = {
     "bitsandbytes_4bit": _bitsandbytes,
     "bitsandbytes_8bit": _bitsandbytes,
     "gptq": gptq_layers,
-    "auto-round": gptq_layers,
+    "auto-round": auto_round_layers,
     "awq": awq_layers,
     "fp8": fp8_layers,
     "mxfp8": fp8_layers,
@@ -135,6 +137,11 @@ SCHEMES: Mapping[str, Layers] = {
 }
 
 _GPTQ = Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers.")
+_DYNAMIC = Note(
+    "dynamic_gptq",
+    "Layers differ in bits (`dynamic`), which gptqmodel's own loader reads; from_pretrained, through optimum 2.3.0, "
+    "does not.",
+)
 CAUTIONS: Mapping[str, Note] = {
     "gptq": _GPTQ,
     "auto-round": _GPTQ,

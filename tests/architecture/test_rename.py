@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.rename import Renamer, natural_key, read_transform
+from estimator.architecture.stored_names import renamed_modules
 
 LAYER = ["rename", [r"^h\.(\d+)\."], [r"layers.\1."]]
 SCOPED = ["rename", ["fc1"], ["up"], [], "tower", "model"]
@@ -43,3 +44,22 @@ def test_names_that_differ_in_indices_alone_keep_their_own():
 
 def test_the_order_of_experts_is_by_number():
     assert sorted(["e.10.w", "e.9.w", "e.w2", "e.w10"], key=natural_key) == ["e.9.w", "e.10.w", "e.w2", "e.w10"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "name", "renamed"),
+    [
+        pytest.param(
+            "Qwen2VLForConditionalGeneration", "qwen2_vl", "visual.blocks.0", "model.visual.blocks.0", id="a tower"
+        ),
+        pytest.param("LlavaForConditionalGeneration", "llava", "language_model.lm_head", "lm_head", id="a head"),
+        pytest.param(
+            "MixtralForCausalLM", "mixtral", "model.layers.0.block_sparse_moe", "model.layers.0.mlp", id="a part"
+        ),
+        pytest.param("LlamaForCausalLM", "llama", "lm_head", "lm_head", id="what is called so"),
+        pytest.param("NovelForCausalLM", "novel", "lm_head", "lm_head", id="a class that is not known"),
+    ],
+)
+def test_modules_that_a_quantiser_is_told_to_spare(architecture, model_type, name, renamed):
+    """transformers 5.23.0, FineGrainedFP8HfQuantizer._normalize_modules_to_not_convert."""
+    assert renamed_modules({"architectures": [architecture], "model_type": model_type}, [name]) == (renamed,)

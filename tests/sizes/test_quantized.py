@@ -70,6 +70,12 @@ def one_linear(config):
 
 
 HEAD = 320 * 128 * 2
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": -1, "block_name_to_quantize": "layers"}
+
+
+def packed(bits):
+    """GPTQ's words, zeros, scales, order of columns and shifts, of 192 x 128 weights in one group."""
+    return (128 * bits // 32) * 192 * 4 + (192 * bits // 32) * 4 + 192 * 2 + 128 * 4 + 2 * (32 // bits) * 4
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,41 @@ HEAD = 320 * 128 * 2
             id="hqq at 3 bits: ten values a word",
         ),
         pytest.param(
+            {"quant_method": "hqq", "quant_config": {"0.q_proj": {}, "q_proj": {"weight_quant_params": {"nbits": 8}}}},
+            HEAD + 192 * 128,
+            id="hqq: a layer by its tag, without numbers",
+        ),
+        pytest.param(
+            {**GPTQ, "dynamic": {r"layers\.0": {"bits": 8}, "q_proj": {"bits": 2}}},
+            HEAD + packed(8),
+            id="gptq: the first pattern that the name begins with",
+        ),
+        pytest.param({**GPTQ, "dynamic": {r"-:.*q_proj": {}}}, HEAD + 192 * 128 * 2, id="gptq: a layer left out"),
+        pytest.param(
+            {**GPTQ, "quant_method": "auto-round", "extra_config": {"layers.0.q_proj": {"bits": 8, "sym": None}}},
+            HEAD + packed(8),
+            id="auto-round: bits of one layer",
+        ),
+        pytest.param(
+            {**GPTQ, "quant_method": "auto-round", "extra_config": {"layers.0.q_proj": {"bits": 16}}},
+            HEAD + 192 * 128 * 2,
+            id="auto-round: 16 bits are left out",
+        ),
+        pytest.param(
+            {**GPTQ, "quant_method": "auto-round", "packing_format": "auto_round:auto_awq"},
+            HEAD + 128 * 24 * 4 + 24 * 4 + 192 * 2,
+            id="auto-round: packed as AWQ",
+        ),
+        pytest.param(
+            {
+                "quant_method": "fp8",
+                "weight_block_size": [64, 64],
+                "ignored_layers": ["head", "q"],
+            },
+            HEAD + 192 * 128 + 3 * 2 * 4,
+            id="fp8: a name is spared from its start or as its end",
+        ),
+        pytest.param(
             {"quant_method": "quanto", "weights": "int8"},
             HEAD + 192 * 128 * 2 + 8,
             id="quanto: the logical size and two scalars",
@@ -123,6 +164,29 @@ def test_mlx_is_refused_and_weighed():
     assert sizes.loaded.footprint_bytes == 192 * 64 + 192 * 2 * 2 * 2 + 320 * 64 + 320 * 2 * 2 * 2
     assert all(layer.refusal for layer in sizes.model.quantised.values())
     assert [note.code for note in sizes.notes] == ["not_loadable"]
+
+
+def test_mlx_by_layer():
+    fields = {"bits": 4, "group_size": 64, "layers.0.q_proj": {"bits": 8, "group_size": 32}, "lm_head": False}
+    sizes = base_sizes(one_linear({"quantization": fields}), None, LoadOptions(dtype="BF16"))
+    assert sizes.loaded.footprint_bytes == 192 * 128 + 192 * 4 * 2 * 2 + HEAD
+
+
+def test_an_embedding_in_8_bit_floats_has_one_scale():
+    modules = (
+        Module("", "Tiny", "other"),
+        Module("ngram", "Embedding", "Embedding", (Parameter("weight", (100, 64), "BF16"),)),
+        Module("embed", "Embedding", "Embedding", (Parameter("weight", (10, 64), "BF16"),)),
+    )
+    fields = {"quant_method": "fp8", "modules_to_convert": ["ngram"]}
+    tree = ModuleTree(architecture=None, config={"quantization_config": fields}, modules=modules, tied={})
+    assert base_sizes(tree, None, LoadOptions(dtype="BF16")).loaded.footprint_bytes == 100 * 64 + 4 + 10 * 64 * 2
+
+
+def test_gptq_by_layer_says_who_loads_it():
+    fields = {**GPTQ, "dynamic": {"-:.*q_proj": {}}}
+    notes = base_sizes(one_linear({"dtype": "bfloat16", "quantization_config": fields}), None, LoadOptions()).notes
+    assert "dynamic_gptq" in [note.code for note in notes]
 
 
 def test_a_storage_that_is_no_dtype_is_refused():

@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
-from estimator.checkpoint.packed_layouts import first_groups, groups_of, named
+from estimator.checkpoint.layer_fields import first_groups, groups_of, named
 from estimator.checkpoint.quantized import Quantization
 from estimator.dtypes import from_torch
 

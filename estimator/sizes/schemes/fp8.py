@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import ceil
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.stored_names import renamed_modules
 from estimator.checkpoint.quantized import Quantization
 from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import skips
@@ -19,15 +20,19 @@ def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     """What FineGrainedFP8 makes of each Linear and each `experts` module that is not skipped."""
     fields = quantization.fields
     named = fields.get("modules_to_not_convert")
-    skipped = skips(tree, fields.get("ignored_layers") if named is None else named)
+    named = fields.get("ignored_layers") if named is None else named
+    skipped = skips(tree, renamed_modules(tree.config, named) if named else named)
+    embeddings = tuple(fields.get("modules_to_convert") or ())
     layers = {}
     for module in tree.modules:
         if not module.parameters or skipped(module.name) or fields.get("dequantize"):
             continue
         if module.name.endswith(".experts") and any(len(p.shape) == 3 for p in module.parameters):
             layers[module.name] = _experts(module, tree, fields)
-        elif module.kind == "Linear" and module.cls == "Linear":
+        elif module.kind == "Linear" and (module.cls == "Linear" or "GroupedLinear" in module.cls):
             layers[module.name] = _linear(module, fields)
+        elif module.cls == "Embedding" and module.name.endswith(embeddings):
+            layers[module.name] = _embedding(module)
     return layers
 
 
@@ -37,6 +42,13 @@ def _linear(module: Module, fields) -> QuantisedLayer:
     static = (Parameter("activation_scale", (), "F32", True),) if fields.get("activation_scheme") == "static" else ()
     parameters = (weight._replace(dtype="F8_E4M3", fixed=True), scale, *static, *rest)
     return QuantisedLayer(scheme="fp8", cls="FP8Linear", parameters=parameters)
+
+
+def _embedding(module: Module) -> QuantisedLayer:
+    """FP8Embedding: one scale for the table."""
+    weight = module.parameters[0]._replace(dtype="F8_E4M3", fixed=True)
+    scale = Parameter("weight_scale", (1,), "F32", True)
+    return QuantisedLayer(scheme="fp8", cls="FP8Embedding", parameters=(weight, scale), is_linear=False)
 
 
 def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
@@ -51,11 +63,11 @@ def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
         experts, rows, columns = parameter.shape
         if f"{module.name}.{parameter.name}" in tree.transposed:
             rows, columns = columns, rows
-        parameters += _expert_pair(parameter.name, (experts, rows, columns), fields)
+        parameters += _expert_parts(parameter.name, (experts, rows, columns), fields)
     return QuantisedLayer(scheme="fp8", cls="FP8Experts", parameters=tuple(parameters), is_linear=False)
 
 
-def _expert_pair(name: str, shape: tuple[int, int, int], fields) -> tuple[Parameter, Parameter]:
+def _expert_parts(name: str, shape: tuple[int, int, int], fields) -> tuple[Parameter, ...]:
     """`_alloc_expert_proj`: fp4 experts are bytes of two values, with a scale for each 32 of a row."""
     experts, rows, columns = shape
     four_bit = fields.get("expert_dtype") == "fp4"
@@ -64,9 +76,11 @@ def _expert_pair(name: str, shape: tuple[int, int, int], fields) -> tuple[Parame
     if name == "gate_up_proj":
         scale_rows = max(scale_rows, 2)  # both halves keep a scale of their own
     weight = (experts, rows, columns // 2) if four_bit else shape
+    static = fields.get("activation_scheme") == "static"
     return (
         Parameter(name, weight, "I8" if four_bit else "F8_E4M3", True),
         Parameter(f"{name}_scale_inv", (experts, scale_rows, scale_columns), _scale_dtype(fields), True),
+        *((Parameter(f"{name}_activation_scale", (experts,), "F32", True),) if static else ()),
     )
 
 

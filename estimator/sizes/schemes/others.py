@@ -6,9 +6,11 @@ optimum-quanto 0.2.7, torchao 0.18.0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil, prod
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.checkpoint.layer_fields import mlx_by_layer
 from estimator.checkpoint.quantized import Quantization
 from estimator.sizes.skipping import skips
 
@@ -124,10 +126,14 @@ def hqq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
 
     Scale and zero of each group (float16) and the bias are plain tensors, in no footprint.
     """
-    weights = (quantization.fields.get("quant_config") or {}).get("weight_quant_params") or {}
-    bits, group = int(weights.get("nbits") or 4), weights.get("group_size")
+    said = quantization.fields.get("quant_config") or {}
     layers = {}
     for module in _linears(tree, {"modules_to_not_convert": quantization.fields.get("skip_modules")}):
+        own = said if "weight_quant_params" in said or not said else said.get(_tag(module.name))
+        if not isinstance(own, Mapping):
+            continue
+        weights = own.get("weight_quant_params") or {}
+        bits, group = int(weights.get("nbits") or 4), weights.get("group_size")
         out, columns = module.parameters[0].shape
         width = int(group) if group else columns
         rows = out * columns // width
@@ -142,13 +148,21 @@ def hqq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     return layers
 
 
+def _tag(name: str) -> str:
+    """The layer's name as HQQ's `dynamic_config` has it (`name_to_linear_tag`)."""
+    return ".".join(part for part in name.split(".") if part not in ("model", "layers") and not part.isnumeric())
+
+
 def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
     """What the file holds, for its bytes; no library beside MLX loads it, so PEFT adapts none of it."""
-    bits, group = int(quantization.fields.get("bits") or 4), int(quantization.fields.get("group_size") or 64)
+    wrapped = [m for m in tree.modules if m.kind in ("Linear", "Embedding") and m.parameters]
+    own = mlx_by_layer(quantization.fields, [module.name for module in wrapped])
     layers = {}
-    for module in tree.modules:
-        if module.kind not in ("Linear", "Embedding") or not module.parameters:
+    for module in wrapped:
+        fields = own.get(module.name, quantization.fields)
+        if fields is None:
             continue
+        bits, group = int(fields.get("bits") or 4), int(fields.get("group_size") or 64)
         weight, *rest = module.parameters
         out, columns = weight.shape
         halves = tuple(Parameter(name, (out, ceil(columns / group)), dtype) for name in ("scales", "biases"))

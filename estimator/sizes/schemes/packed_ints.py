@@ -9,9 +9,12 @@ their own. None of these classes is a torch.nn.Linear, so PEFT's all-linear pass
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.checkpoint.layer_fields import Fields, auto_round_by_layer, gptq_by_layer
+from estimator.checkpoint.packed_layouts import packs_as_awq
 from estimator.checkpoint.quantized import Quantization
 from estimator.sizes.skipping import skips
 
@@ -23,22 +26,43 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
     """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`)."""
     fields = quantization.fields
     inner = tuple(name for group in fields.get("modules_in_block_to_quantize") or () for name in group)
-    prefix = fields.get("block_name_to_quantize") or _block_name(tree)
-    if prefix is None:
-        return {}
-    return {
-        module.name: _gptq_layer(module, fields)
-        for module in tree.modules
-        if module.kind in ("Linear", "Conv1D")
-        and module.parameters
-        and module.name.startswith(prefix + ".")
-        and (not inner or module.name.endswith(inner))
-    }
+    blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
+    inside = [name for name in wrapped if name.startswith(blocks) and (not inner or name.endswith(inner))]
+    return _by_layer(wrapped, inside, gptq_by_layer(fields, inside), fields, _gptq_layer)
 
 
-def _block_name(tree: ModuleTree) -> str | None:
-    names = [module.name for module in tree.modules]
-    return next((p for p in BLOCK_PATTERNS if any(name.startswith(p) for name in names)), None)
+def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
+    """Every Linear and Conv1D inside the blocks, and what `extra_config` names beside them."""
+    fields = quantization.fields
+    blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
+    own = auto_round_by_layer(fields, tuple(wrapped))
+    names = [name for name in wrapped if name.startswith(blocks) or name in own]
+    return _by_layer(wrapped, names, own, fields, _awq_layer if packs_as_awq(fields) else _gptq_layer)
+
+
+def _wrapped(tree: ModuleTree) -> dict[str, Module]:
+    return {m.name: m for m in tree.modules if m.kind in ("Linear", "Conv1D") and m.parameters}
+
+
+def _by_layer(
+    modules: Mapping[str, Module],
+    names: Sequence[str],
+    own: Mapping[str, Fields | None],
+    fields: Fields,
+    make: Callable[[Module, Fields], QuantisedLayer],
+) -> dict[str, QuantisedLayer]:
+    """A layer for each name, by its own fields or those of all; None among its own leaves it out."""
+    said = {name: own.get(name, fields) for name in names}
+    return {name: make(modules[name], one) for name, one in said.items() if one is not None}
+
+
+def _blocks(tree: ModuleTree, said: str | Sequence[str] | None) -> tuple[str, ...]:
+    """What names inside the blocks begin with; several are a list, or lie between commas."""
+    if said:
+        names = said.split(",") if isinstance(said, str) else said
+        return tuple(f"{name.strip()}." for name in names)
+    named = [module.name for module in tree.modules]
+    return tuple(f"{p}." for p in BLOCK_PATTERNS if any(name.startswith(p) for name in named))[:1]
 
 
 def _gptq_layer(module: Module, fields) -> QuantisedLayer:
