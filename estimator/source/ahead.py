@@ -5,14 +5,16 @@ First the request, then the imports: threads that import side by side only keep 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estimator.source.find import answers_without_network, find
 from estimator.source.found import Found
-from estimator.source.side_by_side import Started
-from estimator.source.transport import ASKED
+
+if TYPE_CHECKING:
+    from estimator.source.side_by_side import Started
 
 _LONGEST_START = 2.0  # seconds that the caller waits for the first request to be sent
 _MARGIN_SECONDS = 30.0  # over the time that the Hub is given, for what is read after its last answer
@@ -37,17 +39,20 @@ def start(model: str | None, **how: Any) -> None:
     Comes back once something is asked for, or nothing has to be.
     """
     if model and not answers_without_network(model, **how):
+        from estimator.source.side_by_side import Started  # nothing of a network is imported where none is used
+        from estimator.source.transport import ASKED
+
         relay = _Relay()
         ASKED.clear()
-        _STARTED[_key(model, how)] = (Started(_find, model, progress=relay, **how), relay)
+        _STARTED[_key(model, how)] = (Started(_find, model, asked=ASKED, progress=relay, **how), relay)
         ASKED.wait(_LONGEST_START)
 
 
-def _find(model: str, **how: Any) -> Found:
+def _find(model: str, *, asked: threading.Event, **how: Any) -> Found:
     try:
         return find(model, **how)
     finally:
-        ASKED.set()
+        asked.set()
 
 
 def waits(model: str) -> bool:

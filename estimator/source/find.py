@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 
 from estimator.errors import LoraSizeError, NetworkError, NotFoundError, OfflineError, UsageError
-from estimator.source.folder import find_in_folder
 from estimator.source.found import Found
 from estimator.source.snapshot import find_in_snapshot, known_models
 
@@ -37,6 +36,8 @@ def find(
         way_out = "give one of the two"
         raise UsageError("--offline and --online contradict each other.", where="--online", way_out=way_out)
     if _is_local(model):
+        from estimator.source.folder import find_in_folder  # a bundled model needs nothing of it
+
         return find_in_folder(os.path.expanduser(model), subfolder=subfolder)
     name, _, at_revision = model.partition("@")
     revision = revision or at_revision or None
