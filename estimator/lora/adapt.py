@@ -18,7 +18,7 @@ from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.outcome import AdaptedModule, Outcome
 from estimator.lora.plain import with_layers_alone
 from estimator.lora.remarks import remarks
-from estimator.lora.resize import base_vocabulary, refuse_shared_embeddings, resized, vocabulary_is_at_the_top
+from estimator.lora.resize import refuse_shared_embeddings, resized, stated_vocabulary, vocabulary_is_at_the_top
 from estimator.lora.svd import without_given_up_ranks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
@@ -48,7 +48,6 @@ def adapt(
     adapter_dtype: str | None = None,
     vocab_size: int | None = None,
     save_embedding_layers: str = "auto",
-    base_vocab_size: int | None = None,
 ) -> Adaptation:
     """What becomes of `tree` under `config`. Raises InvalidLoraError, NoTargetModulesError, UnsupportedModuleError
     where PEFT refuses, UnsupportedError where this tool has no answer.
@@ -65,7 +64,7 @@ def adapt(
     if index is not base:
         adapted = [layer.module for layer in injection.layers]
         refuse_shared_embeddings(index, adapted, request.config, tree.input_embedding)
-    changed = vocab_size is not None and vocab_size != (base_vocab_size or base_vocabulary(tree))
+    changed = vocab_size is not None and vocab_size != stated_vocabulary(tree)
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
     if save:

@@ -18,6 +18,12 @@ def base_vocabulary(tree: ModuleTree) -> int | None:
     return weight.shape[0] if weight and len(weight.shape) == 2 else None
 
 
+def stated_vocabulary(tree: ModuleTree) -> int | None:
+    """vocab_size of config.json, which a model may not have as many rows as (Mllama has eight more)."""
+    stated = tree.config.get("vocab_size")
+    return stated if isinstance(stated, int) else base_vocabulary(tree)
+
+
 def resized(index: TreeIndex, rows: int) -> ModuleTree:
     """The tree with so many rows in its embeddings. Raises UsageError where it has none, or the number is none."""
     tree = index.tree

@@ -287,6 +287,7 @@ def test_an_embedding_that_stays_a_module_of_its_own_is_not_guessed():
     ("config", "saved"),
     [
         pytest.param({"vocab_size": ROWS}, True, id="the size stands at the top"),
+        pytest.param({"vocab_size": ROWS + 1}, False, id="the size stood there before, with other rows"),
         pytest.param({"vocab_size": ROWS, "decoder": {"vocab_size": ROWS}}, False, id="resizing changes a section's"),
         pytest.param({"vocab_size": ROWS, "decoder_config": {}}, False, id="as get_text_config() of Canary has it"),
         pytest.param({}, True, id="the class has it by default"),

@@ -19,7 +19,14 @@ pytestmark = pytest.mark.judges
 
 DRAWS = int(os.environ.get("LORA_SIZE_DRAWS", "150")) // 10
 SEED = int(os.environ.get("LORA_SIZE_SEED", "0"))
-KINDS = ("BlipForConditionalGeneration", "CanaryModel", "EncoderDecoderModel", "IBertModel", "ReformerForMaskedLM")
+KINDS = (
+    "BlipForConditionalGeneration",
+    "CanaryModel",
+    "EncoderDecoderModel",
+    "IBertModel",
+    "MllamaForCausalLM",
+    "ReformerForMaskedLM",
+)
 LARGEST = 20_000_000
 
 
@@ -45,7 +52,7 @@ def _told(name, folder):
     except Exception:  # another package's part, no embedding, a class that is never saved
         return []
     found = []
-    for options in ({"vocab_size": rows + 7}, {"vocab_size": rows - 3}):
+    for options in ({"vocab_size": rows + 7}, {"vocab_size": rows - 3}, {"vocab_size": rows}):
         lora = {"r": 3, "target_modules": "all-linear"}
         real = outcome(model, lora, options)
         found += differences(str(folder), lora, options, real, BaseCache())
