@@ -9,22 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
+from estimator.sizes.adapted_layer import Adapted, Config, Shapes
 from estimator.sizes.adapter_causes import Part
-
-
-class Adapted(NamedTuple):
-    """A matrix that a method adapts."""
-
-    name: str
-    out: int
-    into: int
-    number: int | None  # None where the method has none
-
-
-Config = Mapping[str, Any]
-Shapes = Mapping[str, "tuple[int, ...] | Part"]  # a shape alone is of float32
+from estimator.sizes.lycoris_layers import loha, lokr
 
 
 def is_named(module: str, names: Any) -> bool:
@@ -81,6 +70,30 @@ def _waveft(config: Config, layer: Adapted) -> Shapes:
     return {} if config.get("proportional_parameters") else {"waveft_spectrum": (layer.number,)}
 
 
+def _glora(config: Config, layer: Adapted) -> Shapes:
+    """Two corrections of the weight, one that the weight gives the bias, two of the bias; zeros for what is not."""
+    out, into, said = layer.out, layer.into, (config["config_A_B"], config["config_C"], config["config_D_E"])
+    of_weight, of_both, of_bias = said if layer.has_bias else (said[0], "none", "none")
+    paths = {
+        "A": _path(config, of_weight, (out, into), (out, 1)),
+        "B": _path(config, of_weight, (out, into), (out, 1)),
+        "C": _path(config, of_both, (into, 1), (into, 1)),
+        "D": _path(config, of_bias, (out,), (out,)),
+        "E": _path(config, of_bias, (out,), (out,)),
+    }
+    return {
+        f"glora_{path}.{name}": Part(layer.dtype, shape) if name == "zeros" else shape
+        for path, shapes in paths.items()
+        for name, shape in shapes.items()
+    }
+
+
+def _path(config: Config, how: str, whole: tuple[int, ...], vector: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+    if how == "lora":
+        return {"Xd": (whole[0], config["r"]), "Xu": (config["r"], whole[1])}
+    return {"vector": {"X": vector}, "constant": {"X": (1,)}}.get(how, {"zeros": whole})
+
+
 def _gralora(config: Config, layer: Adapted) -> Shapes:
     parts, rank, hybrid = config["gralora_k"], config["r"], config.get("hybrid_r", 0)
     shapes = {"gralora_A": (parts, layer.into // parts, rank), "gralora_B": (parts, rank, layer.out // parts)}
@@ -109,40 +122,6 @@ def _lily(config: Config, layer: Adapted) -> Shapes:
         "lily_B.weight": (experts * rank, layer.out),
         "lily_router.weight": (experts, rank),
     }
-
-
-def _loha(config: Config, layer: Adapted) -> Shapes:
-    halves = {"a": (layer.out, layer.number), "b": (layer.number, layer.into)}
-    return {f"hada_w{product}_{half}": shape for product in (1, 2) for half, shape in halves.items()}
-
-
-def _lokr(config: Config, layer: Adapted) -> Shapes:
-    """A Kronecker product; a factor is itself a product where the rank is less than half of its longer side."""
-    rank, factor = layer.number, config.get("decompose_factor", -1)
-    (into, inner), (out, outer) = _factors(layer.into, factor), _factors(layer.out, factor)
-    first = _factor("lokr_w1", (out, into), rank if config.get("decompose_both") else None)
-    return {**first, **_factor("lokr_w2", (outer, inner), rank)}
-
-
-def _factor(name: str, shape: tuple[int, int], rank: int | None) -> Shapes:
-    if rank is None or rank >= max(shape) / 2:
-        return {name: shape}
-    return {f"{name}_a": (shape[0], rank), f"{name}_b": (rank, shape[1])}
-
-
-@lru_cache(maxsize=4096)
-def _factors(size: int, factor: int) -> tuple[int, int]:
-    """The two factors whose sum is least, the smaller first and no larger than `factor` (`factorization`)."""
-    if factor > 0 and size % factor == 0:
-        return factor, size // factor
-    most = size if factor == -1 else factor
-    first, second = 1, size
-    while first < second:
-        larger = next(number for number in range(first + 1, size + 1) if size % number == 0)
-        if larger + size // larger > first + second or larger > most:
-            break
-        first, second = larger, size // larger
-    return (second, first) if first > second else (first, second)
 
 
 def _oft(config: Config, layer: Adapted) -> Shapes:
@@ -227,6 +206,15 @@ def _shira(config: Config, layer: Adapted) -> Shapes:
     return {"shira_weight": (weights,), "shira_indices": Part("I32", (2, weights))}
 
 
+def _tinylora(config: Config, layer: Adapted) -> Shapes:
+    """The weight's first directions, and how the vector of the layer's group is spread over them."""
+    rank = min(config["r"], layer.out, layer.into)
+    directions = {"tinylora_A": (rank, layer.into), "tinylora_B": (layer.out, rank)}
+    return (
+        {**directions, "tinylora_P": (config["u"], rank, rank)} if config.get("save_projection", True) else directions
+    )
+
+
 def _unilora(config: Config, layer: Adapted) -> Shapes:
     if not config.get("save_indices"):
         return {}
@@ -259,10 +247,10 @@ _INDICES = ((8, "U8"), (15, "I16"), (31, "I32"))
 # By peft_type; BONE is what MISS was called up to PEFT 0.17.
 OF_A_LAYER: Mapping[str, Callable[[Config, Adapted], Shapes]] = {
     "BEFT": _beft, "BOFT": _boft, "BONE": _bone, "C3A": _c3a, "DEFT": _deft, "DELORA": _delora,
-    "FOURIERFT": _fourierft, "GRALORA": _gralora, "HIRA": _hira, "HRA": _hra, "IA3": _ia3, "LILY": _lily,
-    "LOHA": _loha, "LOKR": _lokr, "MISS": _miss, "OFT": _oft, "OSF": _osf, "PEANUT": _peanut, "POLY": _poly,
-    "PSOFT": _psoft, "PVERA": _pvera, "RANDLORA": _randlora, "ROAD": _road, "SHIRA": _shira, "UNILORA": _unilora,
-    "VBLORA": _vblora, "VERA": _vera, "WAVEFT": _waveft,
+    "FOURIERFT": _fourierft, "GLORA": _glora, "GRALORA": _gralora, "HIRA": _hira, "HRA": _hra, "IA3": _ia3,
+    "LILY": _lily, "LOHA": loha, "LOKR": lokr, "MISS": _miss, "OFT": _oft, "OSF": _osf, "PEANUT": _peanut,
+    "POLY": _poly, "PSOFT": _psoft, "PVERA": _pvera, "RANDLORA": _randlora, "ROAD": _road, "SHIRA": _shira,
+    "TINYLORA": _tinylora, "UNILORA": _unilora, "VBLORA": _vblora, "VERA": _vera, "WAVEFT": _waveft,
 }  # fmt: skip
 # Whose size of a layer a pattern may give: the field, and that of the pattern.
 NUMBERS: Mapping[str, tuple[str, str]] = {

@@ -8,7 +8,7 @@
                       CARTRIDGE the same
     LN_TUNING         the targeted norms themselves
     TRAINABLE_TOKENS  a row of each of `token_indices`
-    VERA, PVERA, RANDLORA, VBLORA, UNILORA   what all layers share, beside each layer's own
+    VERA, PVERA, RANDLORA, VBLORA, UNILORA, TINYLORA   what all layers share, beside each layer's own
     the others        of each targeted matrix what method_layers says
 
 and the modules that modules_to_save or the task names, whole. peft 0.21.2, tuners/*/model.py and peft_model.py
@@ -27,13 +27,15 @@ from estimator.lora.adapt import adapt
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.match import DUMMY_TARGET_MODULES, match_modules, ranks
 from estimator.request.lora_config import LoraConfig, from_mapping
+from estimator.sizes.adapted_layer import Adapted, Shapes
 from estimator.sizes.adapter_causes import PREFIX, Part, Parts
-from estimator.sizes.method_layers import NUMBERS, OF_A_LAYER, Adapted, Shapes
+from estimator.sizes.method_layers import NUMBERS, OF_A_LAYER
 
 Config = Mapping[str, Any]
 Named = Iterator[tuple[str, "tuple[int, ...] | Part"]]
 _ROOT = "base_model."
-_MATRICES = ("Linear", "Conv1D")
+_MATRICES, _CONVOLUTIONS = ("Linear", "Conv1D"), ("Conv1d", "Conv2d")
+_OF_KERNELS = ("LOHA", "LOKR")  # methods whose convolutions are stated here
 _WHICH = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
 
 
@@ -73,20 +75,27 @@ def _targeted(config: Config, tree: ModuleTree) -> tuple[TreeIndex, list[Module]
 
 
 def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
-    """Raises ValueError for a layer that is no matrix: what methods make of convolutions is not stated here."""
+    """Raises ValueError for a layer that is no matrix: what most methods make of convolutions is not stated here."""
     index, modules = _targeted(config, tree)
     field, pattern = NUMBERS.get(config["peft_type"], (None, None))
     said = LoraConfig(r=config.get(field), rank_pattern=config.get(pattern) or {}) if field else LoraConfig(r=0)
     numbers = ranks(index, [module.name for module in modules], said)
-    if any(module.kind not in _MATRICES for module in modules):
+    known = (*_MATRICES, *_CONVOLUTIONS) if config["peft_type"] in _OF_KERNELS else _MATRICES
+    if any(module.kind not in known for module in modules):
         raise ValueError("no matrix")
-    return [Adapted(module.name, *_sides(module), numbers[module.name]) for module in modules]
+    return [_one(module, numbers[module.name]) for module in modules]
+
+
+def _one(module: Module, number: int | None) -> Adapted:
+    weight, *rest = module.parameters
+    kernel = weight.shape[2:] if module.kind in _CONVOLUTIONS else ()
+    return Adapted(module.name, *_sides(module), number, kernel, weight.dtype, bool(rest))
 
 
 def _sides(module: Module) -> tuple[int, int]:
     """Out and in features."""
-    shape = module.parameters[0].shape
-    return (shape[1], shape[0]) if module.kind == "Conv1D" else shape
+    out, into = module.parameters[0].shape[:2]
+    return (into, out) if module.kind == "Conv1D" else (out, into)
 
 
 def _layer_by_layer(config: Config, tree: ModuleTree) -> Named:
@@ -129,6 +138,13 @@ def _vblora(config: Config, layers: list[Adapted]) -> Shapes:
 
 def _unilora(config: Config, layers: list[Adapted]) -> Shapes:
     return {"unilora_theta_d": (config["theta_d_length"],)}
+
+
+def _tinylora(config: Config, layers: list[Adapted]) -> Shapes:
+    """A vector for each group of layers that are next to one another (`_create_and_replace`)."""
+    groups = max(1, round(len(layers) * (1.0 - config.get("weight_tying", 0.0))))
+    size = max(1, len(layers) // groups)
+    return {f"tinylora_v.{min(at // size, groups - 1)}": (config["u"],) for at in range(len(layers))}
 
 
 def _adaption_prompts(config: Config, tree: ModuleTree) -> Named:
@@ -177,7 +193,8 @@ def _prefix(config: Config, tree: ModuleTree) -> Named:
 
 
 _SHARED: Mapping[str, Callable[[Config, list[Adapted]], Shapes]] = {
-    "VERA": _vera, "PVERA": _pvera, "RANDLORA": _randlora, "VBLORA": _vblora, "UNILORA": _unilora
+    "VERA": _vera, "PVERA": _pvera, "RANDLORA": _randlora, "VBLORA": _vblora, "UNILORA": _unilora,
+    "TINYLORA": _tinylora,
 }  # fmt: skip
 _PROMPTS: Mapping[str, Callable[[Config, ModuleTree], Named]] = {
     "PROMPT_TUNING": _prompt, "P_TUNING": _prompt, "CPT": _one_prompt, "MULTITASK_PROMPT_TUNING": _prompts_of_tasks,

@@ -9,7 +9,9 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.jobs.compare_adapter import file_bytes
+from estimator.sizes.adapted_layer import Adapted
 from estimator.sizes.adapter_causes import Part
+from estimator.sizes.lycoris_layers import loha, lokr
 from estimator.sizes.other_methods import other_method_parts
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "adapters" / "other_methods.jsonl"
@@ -72,3 +74,40 @@ def test_options(config, name, shape):
     """By hand from `update_layer` of peft 0.21.2."""
     found = other_method_parts({"target_modules": ["q_proj"], **config}, TREE)
     assert found[f"base_model.model.model.layers.0.self_attn.q_proj.{name}"].shape == shape
+
+
+CONVOLUTION = Adapted("conv", 12, 6, 2, (3, 3))
+CORE = {"use_effective_conv2d": True}
+
+
+@pytest.mark.parametrize(
+    ("rule", "config", "layer", "shapes"),
+    [
+        pytest.param(
+            loha, {}, CONVOLUTION,
+            {"hada_w1_a": (12, 2), "hada_w1_b": (2, 54), "hada_w2_a": (12, 2), "hada_w2_b": (2, 54)}, id="as one matrix",
+        ),
+        pytest.param(
+            loha, CORE, CONVOLUTION,
+            {"hada_t1": (2, 2, 3, 3), "hada_w1_a": (2, 12), "hada_w1_b": (2, 6),
+             "hada_t2": (2, 2, 3, 3), "hada_w2_a": (2, 12), "hada_w2_b": (2, 6)}, id="a core of the kernel's size",
+        ),
+        pytest.param(
+            loha, CORE, CONVOLUTION._replace(kernel=(1, 1)),
+            {"hada_w1_a": (12, 2), "hada_w1_b": (2, 6), "hada_w2_a": (12, 2), "hada_w2_b": (2, 6)}, id="one place",
+        ),
+        pytest.param(lokr, {}, CONVOLUTION, {"lokr_w1": (3, 2), "lokr_w2": (4, 3, 3, 3)}, id="a whole factor"),
+        pytest.param(
+            lokr, {}, CONVOLUTION._replace(number=1), {"lokr_w1": (3, 2), "lokr_w2_a": (4, 1), "lokr_w2_b": (1, 27)},
+            id="a product",
+        ),
+        pytest.param(
+            lokr, CORE, CONVOLUTION._replace(number=1, kernel=(3,)),
+            {"lokr_w1": (3, 2), "lokr_t2": (1, 1, 3, 1), "lokr_w2_a": (1, 4), "lokr_w2_b": (1, 3)},
+            id="in one dimension",
+        ),
+    ],
+)  # fmt: skip
+def test_convolutions(rule, config, layer, shapes):
+    """By hand from `create_adapter_parameters` of peft 0.21.2."""
+    assert dict(rule(config, layer)) == shapes
