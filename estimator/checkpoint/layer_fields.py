@@ -55,25 +55,28 @@ def mlx_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields | Non
 
 def compressed_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields]:
     """What each layer's group says of weights."""
-    return {name: group["weights"] for name, group in first_groups(groups_of(fields), names, "Linear").items()}
+    return {name: group["weights"] for name, group in compressed_groups(fields, names).items()}
 
 
 def _over(fields: Fields, own: Fields) -> Fields:
     return {**fields, **{name: value for name, value in own.items() if value is not None}}
 
 
-def groups_of(fields: Fields) -> tuple[Mapping[str, Any], ...]:
-    """compressed-tensors' config_groups that quantise weights, in order."""
-    groups = fields.get("config_groups") or {}
-    return tuple(g for g in groups.values() if isinstance(g, Mapping) and isinstance(g.get("weights"), Mapping))
+def compressed_groups(fields: Fields, names: Sequence[str]) -> dict[str, Fields]:
+    """compressed-tensors' config group of each Linear whose weights one quantises.
 
-
-def first_groups(groups: Sequence[Mapping[str, Any]], names: Sequence[str], cls: str) -> dict[str, Mapping[str, Any]]:
-    """The first config group whose targets hold a module of this class, by the module's name."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for group in groups:
-        found = dict.fromkeys(named(group.get("targets") or (), names, cls), group) | found
-    return found
+    A target that is the name goes before patterns, these, in alphabetical order, before the class; of two groups with
+    one target the last counts (compressed-tensors 0.20, `apply_quantization_config` and `match_targets`).
+    Raises MalformedConfigError for a pattern that is none, or that is endless.
+    """
+    groups = [group for group in (fields.get("config_groups") or {}).values() if isinstance(group, Mapping)]
+    of_target = {target: group for group in groups for target in group.get("targets") or ()}
+    found = dict.fromkeys(names, of_target["Linear"]) if "Linear" in of_target else {}
+    expressions = sorted((one for one in of_target if one.startswith("re:")), reverse=True)
+    for one, matched in zip(expressions, _matches(expressions, names), strict=True):
+        found |= dict.fromkeys(matched, of_target[one])
+    found |= {name: of_target[name] for name in names if name in of_target}
+    return {name: group for name, group in found.items() if isinstance(group.get("weights"), Mapping)}
 
 
 def named(targets: Sequence[str], names: Sequence[str], cls: str) -> set[str]:
@@ -84,6 +87,10 @@ def named(targets: Sequence[str], names: Sequence[str], cls: str) -> set[str]:
     """
     if cls in targets:
         return set(names)
-    patterns = [Pattern(one.removeprefix("re:"), one) for one in dict.fromkeys(targets) if one.startswith("re:")]
-    found = matching(patterns, names, where=_WHERE, refusal=MalformedConfigError)
-    return set(targets).intersection(names).union(*found)
+    expressions = [one for one in dict.fromkeys(targets) if one.startswith("re:")]
+    return set(targets).intersection(names).union(*_matches(expressions, names))
+
+
+def _matches(expressions: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    patterns = [Pattern(one.removeprefix("re:"), one) for one in expressions]
+    return matching(patterns, names, where=_WHERE, refusal=MalformedConfigError)

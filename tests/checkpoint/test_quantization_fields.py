@@ -118,7 +118,7 @@ def test_a_target_that_cannot_be_matched(target: str, message: str, monkeypatch:
         unpack(config, one("", **packed))
 
 
-def test_the_first_group_that_targets_a_layer_counts() -> None:
+def test_the_group_that_names_a_layer_counts_before_that_of_its_class() -> None:
     groups = {
         "a": {"targets": ["re:.*down"], "weights": {"num_bits": 8, "group_size": 16}},
         "b": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32}},

@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
-from estimator.checkpoint.layer_fields import first_groups, groups_of, named
+from estimator.checkpoint.layer_fields import compressed_groups, named
 from estimator.checkpoint.quantized import Quantization
 from estimator.dtypes import from_torch
 
@@ -29,7 +29,7 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
         return {}
     linears = {module.name: module for module in tree.modules if module.kind == "Linear" and module.parameters}
     ignored = named(fields.get("ignore") or (), tuple(linears), "Linear")
-    groups = first_groups(groups_of(fields), tuple(linears.keys() - ignored), "Linear")
+    groups = compressed_groups(fields, tuple(linears.keys() - ignored))
     return {name: _layer(module, groups[name], fields, dtype) for name, module in linears.items() if name in groups}
 
 
