@@ -22,6 +22,7 @@ from estimator.architecture.learning.changing import (
     turned,
     with_new,
 )
+from estimator.architecture.learning.company import company
 from estimator.architecture.learning.fields_used import given, without
 from estimator.architecture.learning.observing import observation_of, sized
 from estimator.architecture.learning.published import published
@@ -35,7 +36,7 @@ from estimator.architecture.surveying.observe import Seen, embeddings_of, observ
 _SECONDS = 20  # a build that takes longer is a fault, not a large model
 _PROBE = "a text of no meaning"
 _TURNED = 0.7  # of the mixes of what needs a switch have it turned
-_MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 6, 4, 24
+_MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 12, 4, 24
 
 
 class Build(NamedTuple):
@@ -159,13 +160,13 @@ class Experiments:
             self.free.add(".".join(path))
 
     def _switched(self, base: Mapping[str, Any], path: tuple[str, ...], value: Any) -> Build | None:
-        """The base with a field set anew; a switch that wants numbers or another switch beside it is given them."""
+        """The base with a field set anew; one that wants numbers or another switch beside it is given them."""
         for made in self.taken.effects.get(".".join(path), ()):
             base = without(base, made.split("."))
         base = self._beside(base, path)
         one = self.build(tiny.changed(base, path, value))
-        if one is None and isinstance(value, bool):
-            for beside in self._company(base, path, value):
+        if one is None and isinstance(value, int):
+            for beside in company(self.name, base, path, value, self.reads):
                 one = self.build(tiny.changed(beside, path, value))
                 if one is not None:
                     alone = self.build(beside)
@@ -185,20 +186,6 @@ class Experiments:
         """The fields with the switch turned that lets the class look at one that it takes."""
         switch, on = self.taken.beside.get(".".join(path), ("", False))
         return tiny.changed(fields, tuple(switch.split(".")), on) if switch else dict(fields)
-
-    def _company(self, base: Mapping[str, Any], path: tuple[str, ...], value: bool) -> Iterator[dict[str, Any]]:
-        """The base with what a switch may want beside it: numbers where there are none, each other switch turned."""
-        section = tiny.make(self.name, base)
-        if value:
-            fields = dict(base)
-            for other, number in tiny.absent_numbers(section, path[:-1]):
-                fields = tiny.changed(fields, other, number)
-            yield fields
-        for key in path[:-1]:
-            section = getattr(section, key)
-        for key, other in vars(section).items():
-            if isinstance(other, bool) and ".".join([*path[:-1], key]) in self.reads:
-                yield tiny.changed(base, (*path[:-1], key), not other)
 
     def _changes(self, base: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
         """Other values of the fields that the model reads, or that other fields are made of."""
