@@ -92,9 +92,10 @@ def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
     stored = {module.name: module for module in tree.modules}
     if not stored.keys() < {module.name for module in other.modules}:
         return tree
+    fresh = {name: source for name, source in other.tied.items() if name.rpartition(".")[0] not in stored}
     return tree._replace(
         modules=tuple(stored.get(module.name, module) for module in other.modules),
-        tied={**other.tied, **tree.tied},
+        tied={**fresh, **tree.tied},  # what is stored may hold values of its own
         declared_ties=other.declared_ties,
         one_embedding=other.one_embedding,
         input_embedding=other.input_embedding,
