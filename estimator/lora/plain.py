@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from estimator.lora.dtypes import is_cast
 from estimator.lora.index import TreeIndex
@@ -24,31 +24,30 @@ def with_layers_alone(
 ) -> Outcome:
     """The outcome of layers on modules of `index`. Embeddings that are saved along are not adapted themselves."""
     counted: dict[tuple[int, str], _Counted] = {}  # layers of one shape share their weights
+    times: Counter[tuple[int, str]] = Counter()
     modules = []
     for layer in layers:
         kind = id(layer.weights), layer.dtype
         if kind not in counted:
             counted[kind] = _counted(layer, adapter_dtype)
-        counted[kind].layers += 1
+        times[kind] += 1
         modules.append(described(layer.name, layer, counted[kind].own))
     trained: Counter[str] = Counter()
-    for one in counted.values():
-        trained.update({part: size * one.layers for part, size in one.trained.items()})
-    added = sum(one.added * one.layers for one in counted.values())
+    for kind, one in counted.items():
+        trained.update({part: size * times[kind] for part, size in one.trained.items()})
+    added = sum(one.added * times[kind] for kind, one in counted.items())
     tensors = lora_tensors(layers, adapter_dtype)
     if with_embeddings:
         tensors += embedding_tensors(index)
     return Outcome(tuple(modules), trained, index.all_parameters() + added, tuple(tensors))
 
 
-@dataclass(slots=True)
-class _Counted:
-    """Parameters of one layer, and how many layers are like it."""
+class _Counted(NamedTuple):
+    """Parameters of one layer."""
 
     trained: Mapping[str, int]  # by the part of the file
     own: int  # trainable
     added: int
-    layers: int = 0
 
 
 def _counted(layer: LoraLayer, adapter_dtype: str | None) -> _Counted:
