@@ -8,7 +8,8 @@ from typing import Any
 from estimator.architecture.build import build
 from estimator.architecture.dimensions import check_dimensions
 from estimator.architecture.module import Module, ModuleTree
-from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
+from estimator.checkpoint.packed_layouts import LAYOUTS
 from estimator.checkpoint.quantized import Unpacked, quantization_of, unpack
 from estimator.checkpoint.unknown_packing import packed_otherwise
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
@@ -32,6 +33,8 @@ def tree_of_headers(
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
     check_dimensions(tree)
     quantized = quantization_of(config)
+    if quantized is not None and _packs_experts(quantized.scheme, checkpoint) and not _has_separate_experts(tree):
+        tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
     tree = with_sized(tree, config, task, num_labels)
     if quantized is None or tree.basis != "exact":
@@ -41,6 +44,30 @@ def tree_of_headers(
     if quantized.scheme not in SCHEMES:
         return tree._replace(basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
     return _without_unbuilt_biases(tree, config, task, num_labels)
+
+
+def _packs_experts(scheme: str, checkpoint: Checkpoint) -> bool:
+    """Whether single experts are packed by a quantiser that knows none of the class's fused ones."""
+    layout = None if scheme in _KNOW_FUSED_EXPERTS else LAYOUTS.get(scheme)
+    return layout is not None and any(
+        stack.before.endswith(".experts.") and stack.after.endswith(layout.marker)
+        for stack in stacks_of(checkpoint.tensors)
+    )
+
+
+def _has_separate_experts(tree: ModuleTree) -> bool:
+    return any(".experts." in module.name and module.kind == "Linear" for module in tree.modules)
+
+
+_KNOW_FUSED_EXPERTS = ("fp8", "mxfp8", "mxfp4")
+
+
+def _packed_experts(scheme: str) -> Note:
+    return Note(
+        "packed_experts",
+        f"Experts are packed one by one by {scheme}; transformers 5.23.0 builds them as fused parameters, into which "
+        "that quantiser unpacks nothing: footprints and counts are those of plain ones.",
+    )
 
 
 def _of_config(config: Mapping[str, Any], odd: str, task: str | None, num_labels: int | None) -> ModuleTree:

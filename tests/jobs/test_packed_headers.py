@@ -125,9 +125,34 @@ def test_a_packing_that_nobody_knows_on_a_class_that_nobody_knows(tmp_path):
         estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
 
 
-def write(folder, fields, pack, config):
-    tensors = {name: ("BF16", *shape) for name, shape in PLAIN.items()}
-    for name, (out, into) in LINEARS.items():
+MIXTRAL = {**CONFIG, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 2}
+EXPERTS = {
+    **{name: sides for name, sides in LINEARS.items() if name.startswith("self_attn")},
+    **{
+        f"block_sparse_moe.experts.{expert}.{name}": sides
+        for expert in (0, 1)
+        for name, sides in {"w1": (INNER, WIDTH), "w2": (WIDTH, INNER), "w3": (INNER, WIDTH)}.items()
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pack", "said"),
+    [
+        pytest.param(GPTQ, gptq, True, id="GPTQ knows no fused experts"),
+        pytest.param({"quant_method": "fp8", "weight_block_size": [64, 64]}, fp8, False, id="FP8 does"),
+    ],
+)
+def test_experts_that_are_packed_one_by_one(fields, pack, said, tmp_path):
+    write(tmp_path, fields, pack, MIXTRAL, EXPERTS, {f"{LAYER}block_sparse_moe.gate.weight": (2, WIDTH)})
+    answer = estimate(Request(model=str(tmp_path), lora={"r": RANK, "target_modules": ["q_proj"]}))
+    assert ("packed_experts" in {note.code for note in answer.notes}) == said
+    assert answer.base.parameters == sum(map(prod, (*PLAIN.values(), *EXPERTS.values()))) + 2 * WIDTH
+
+
+def write(folder, fields, pack, config, linears=LINEARS, more=None):
+    tensors = {name: ("BF16", *shape) for name, shape in {**PLAIN, **(more or {})}.items()}
+    for name, (out, into) in linears.items():
         tensors |= {f"{LAYER}{name}{part}": kind for part, kind in pack(out, into).items()}
     at, header = 0, {}
     for name, (dtype, *shape) in tensors.items():
