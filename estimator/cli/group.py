@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from estimator.cli.options import estimate_options
+from estimator.request.request import flag
 
 # name -> module that holds a click command `command`; imported when it is called.
 COMMANDS = {
@@ -77,7 +78,7 @@ def cli(ctx: click.Context, **options: Any) -> None:
     if ctx.invoked_subcommand is not None:
         given = [name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
         if given:
-            option = "--" + given[0].replace("_", "-")
+            option = flag(given[0])
             raise click.UsageError(
                 f"{option} belongs behind the command: lora-size {ctx.invoked_subcommand} {option} ..."
             )

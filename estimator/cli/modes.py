@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from estimator.errors import UsageError
+from estimator.request.request import flag
 
 
 class Mode(NamedTuple):
@@ -44,7 +45,6 @@ def refuse_strays(options: dict[str, Any]) -> None:
         if mode.chooser not in options or given(mode.chooser) is mode.chosen:
             continue
         for name in filter(given, mode.options):
-            option = ("--no-" if options[name] is False else "--") + name.replace("_", "-")
-            chooser = "--" + mode.chooser.replace("_", "-")
+            option, chooser = flag(f"no_{name}" if options[name] is False else name), flag(mode.chooser)
             way_out = f"add {chooser}" if mode.chosen else f"leave {option} or {chooser} out"
             raise UsageError(f"{option} {mode.says}.", where=option, way_out=way_out)

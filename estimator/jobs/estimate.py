@@ -16,7 +16,7 @@ from estimator.report.answer import Answer
 from estimator.request.flags import lora_fields, names_in
 from estimator.request.load_options import DTYPES, STORAGES, LoadOptions
 from estimator.request.lora_config import from_mapping
-from estimator.request.request import Request
+from estimator.request.request import Request, flag
 from estimator.sizes.adapter_file import adapter_file_bytes
 from estimator.sizes.base import BaseSizes
 
@@ -89,7 +89,7 @@ def _dtype(name: str, option: str, known: Sequence[str] = DTYPES) -> str:
     dtype = from_torch(name)
     if dtype not in map(from_torch, known):
         way_out = "one of " + ", ".join(known)
-        raise UsageError(f"{option} is {name[:60]!r}.", where=f"--{option.replace('_', '-')}", way_out=way_out)
+        raise UsageError(f"{option} is {name[:60]!r}.", where=flag(option), way_out=way_out)
     return str(dtype)
 
 

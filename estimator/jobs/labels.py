@@ -11,6 +11,7 @@ from typing import Any
 
 from estimator.architecture.module import ModuleTree
 from estimator.errors import LoraSizeError, UnsupportedError
+from estimator.jobs.by_config import by_config
 from estimator.notes import Note
 from estimator.source.found import Found
 
@@ -56,10 +57,8 @@ def _held(tree: ModuleTree, found: Found | None, config: Mapping[str, Any], name
 
 def _by_config(config: Mapping[str, Any], task: str | None, num_labels: int | None) -> _Shapes | None:
     """The shapes that config.json gives; None where there are no formulas for it."""
-    from estimator.architecture.from_config import from_config
-
     try:
-        return _shapes(from_config(config, task=task, num_labels=num_labels))
+        return _shapes(by_config(config, task, num_labels))
     except LoraSizeError:
         return None
 

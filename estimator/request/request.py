@@ -50,6 +50,13 @@ class Request(NamedTuple):
 
 MOST = {"num_labels": 10_000_000, "vocab_size": 2**31}  # numbers from 1
 NAMING = ("model", "revision", "subfolder", "config", "tokenizer")  # a name that is empty is none
+
+
+def flag(name: str) -> str:
+    """A field of the request as the command line writes it."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
 _SHORTEST, _LONGEST = 0.1, 3600
 
 
