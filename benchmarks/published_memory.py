@@ -25,14 +25,16 @@ from estimator.jobs.estimate import estimate
 from estimator.jobs.plan import memory_of
 from estimator.request.request import Request
 from estimator.sizes.memory import Bounds
+from estimator.sizes.training import LITGPT as LITGPT_TODAY
 from estimator.sizes.training import Software, Training
 
 COUNTERS = ("allocated", "reserved", "device")
 LITGPT = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "projection": "o_proj", "head": "lm_head"}
 LITGPT_MLP = ("gate_proj", "up_proj", "down_proj")
-FUSED = {
-    "FalconForCausalLM": ["query_key_value"],
-    "Phi3ForCausalLM": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+FUSED = {  # what litgpt holds apart and transformers as one, by the beginning of the base's name
+    "falcon": dict.fromkeys(("q_proj", "k_proj", "v_proj"), "query_key_value"),
+    "phi-3": dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj")
+    | dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
 }
 LOSSES = {"chunked": "chunked", "liger": "fused", "cut cross-entropy": "fused", "triton": "in_place"}
 OPTIMIZERS = {"paged": "paged_adamw_32bit", "8bit": "adamw_bnb_8bit", "fused": "adamw_torch_fused"}
@@ -67,7 +69,11 @@ def targets_of(row: dict) -> str:
     if isinstance(targets, str):
         return "re:" + targets.replace("(_checkpoint_wrapped_module.)?", "")
     names = [LITGPT.get(name, name) for name in targets if name != "mlp"]
-    return ",".join([*names, *(LITGPT_MLP if "mlp" in targets else ())])
+    fused = next(
+        (names for start, names in FUSED.items() if row["base"].lower().partition("/")[2].startswith(start)), {}
+    )
+    names = [fused.get(name, name) for name in (*names, *(LITGPT_MLP if "mlp" in targets else ()))]
+    return ",".join(dict.fromkeys(names))
 
 
 def request_of(row: dict, folder: str) -> Request:
@@ -126,13 +132,15 @@ def software_of(row: dict) -> Software:
     """What the run says of releases and kernels; what it does not say is today's."""
     litgpt = row["id"].startswith("litgpt")
     transformers = release(row, "transformers")
+    if litgpt:  # the runs are of 2023 and 2024: bitsandbytes 0.42, and embeddings stayed
+        of_2024 = replace(LITGPT_TODAY, keeps_packed_inputs=True, renews_embeddings=False)
+        # in 2023 (finetune/lora.py, longest_seq_ix) the longest example came first: no step was before it
+        return replace(of_2024, names_last_step="litgpt_commit" not in (row["software"] or {}))
     return Software(
         fused_norms="foak" in (row["notes"] or ""),  # its MLP is fused only where LoRA is on it
-        copies_logits=litgpt,
         shifts_logits=transformers < (4, 50),
         drops_logits=transformers < (4, 46),
-        keeps_packed_inputs=litgpt or release(row, "bitsandbytes") < (0, 43, 2),  # litgpt pins 0.42
-        views_fused_value=litgpt,
+        keeps_packed_inputs=release(row, "bitsandbytes") < (0, 43, 2),
         narrow_head="trl" in (row["software"] or {}),
         loops_experts=transformers < (5,),
         checkpoints_around_fsdp=transformers < (4, 53),
@@ -162,6 +170,8 @@ def compare(row: dict, folder: str) -> Compared:
     training = training_of(row)
     try:
         answer = estimate(request)
+        if request.base_precision == "nf4" and not answer.base.model.quantised:
+            raise Left("transformers 5 leaves its matrices unpacked")
         runs = (training, replace(training, software=software_of(row)))
         asked, told = (getattr(memory_of(answer, run), counter) for run in runs)
     except LoraSizeError as error:

@@ -131,7 +131,8 @@ def memory_of(answer: Answer, training: Training) -> Memory:
             packed=quantised,
             kbit=prepared is not None and prepared > footprint,
             expert_elements=experts,
-            packed_bytes=_packed_bytes(answer) if experts else 0.0,
+            packed_bytes=_packed_bytes(answer),
+            ties_head=f"{answer.tree.output_embedding}.weight" in answer.tree.tied,
         ),
         Adapter(
             ranks={m.name: m.rank for m in adaptation.modules if m.rank is not None},

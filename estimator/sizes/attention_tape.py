@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from estimator.sizes.blocks import Block, Norm
+from estimator.sizes.blocks import Block, Linear, Norm
 from estimator.sizes.matrix_tape import Setting, linear, normed
 from estimator.sizes.tape import Tape, Tensor
 
@@ -27,7 +27,10 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
     """Query, key and value as attention gets them, and the matrix behind it."""
     last = next((i for i in block.attention if _OUTPUT.match(i.name.rpartition(".")[2])), block.attention[-1])
     matrices = [item for item in block.attention if item is not last]
-    made = [linear(tape, x, item, setting) for item in matrices if item.inputs == x.elements]
+    matrices = [item for item in matrices if item.inputs == x.elements]
+    if setting.software.fuses_heads and len(matrices) == 3:
+        matrices = [_fused(tape, x, matrices, setting)]
+    made = [linear(tape, x, item, setting) for item in matrices]
     if not made:  # one matrix alone: what is behind it is not told apart
         made, last = [linear(tape, x, last, setting)], None
     fused = len(made) == 1
@@ -45,6 +48,14 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
         key = tape.run((key,), block.key_value, key.width)
         value = tape.run((value,), block.key_value, width)
     return [query, key, value, *([last] if last is not None else [])]
+
+
+def _fused(tape: Tape, x: Tensor, matrices: list[Linear], setting: Setting) -> Linear:
+    """As litgpt has them (lora.py, LoRAQKVLinear): LoRA's output is kept where it is padded to all three."""
+    adapted = [item for item in matrices if item.name in setting.adapter.ranks]
+    if 0 < len(adapted) < len(matrices):
+        tape.run((x,), 0, 1, keeps=2 * tape.tokens * sum(item.outputs for item in adapted))
+    return Linear((adapted or matrices)[0].name, x.elements, sum(item.outputs for item in matrices))
 
 
 def _latent_heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
@@ -81,9 +92,10 @@ def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         tape.run((t,), elements, 2) if narrow and t.width == 4 else t for t, elements in zip(heads, widths, strict=True)
     )
     rows = 4 * tape.tokens * setting.shape.heads
-    if setting.padded and setting.training.attention == "sdpa" and block.key_value < block.query:
+    software, shares = setting.software, block.key_value < block.query
+    if shares and (software.fuses_heads or (setting.padded and setting.training.attention == "sdpa")):
         heads = (heads[0], *(tape.run((t,), block.query, t.width) for t in heads[1:]))
-    if setting.software.views_fused_value:
+    if software.views_fused_value and not (software.fuses_heads and shares):
         rows += tape.tokens * (block.query + block.key_value) * heads[0].width
     return tape.run(heads, block.mixed, heads[0].width, saves=heads, saves_output=True, keeps=rows)
 

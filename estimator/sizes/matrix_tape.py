@@ -35,7 +35,8 @@ class Setting:
     @property
     def eager(self) -> bool:
         """Whether attention's scores are whole: asked for, or all that the model's classes have."""
-        return self.shape.support.eager_for(self.training.attention)
+        whole = self.software.caps_whole_scores and self.shape.caps_scores
+        return whole or self.shape.support.eager_for(self.training.attention)
 
     @property
     def residual(self) -> int:
@@ -76,12 +77,13 @@ def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 
 
 def linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
     """A frozen matrix keeps nothing of its input; what LoRA beside it keeps, `adapted` says."""
-    elements = tape.tokens * item.inputs
     unpacked = 2 * item.inputs * item.outputs
     if item.name in setting.packed:
-        narrow = 2 * elements if x.width == 4 else 0
-        keeps = 2 * elements if setting.software.keeps_packed_inputs else 0
-        out = tape.run((x,), item.outputs, x.width, keeps=keeps, scratch=unpacked + narrow)
+        fed = x if x.width == 2 else tape.run((x,), item.inputs, 2)
+        saves = (fed,) if setting.software.keeps_packed_inputs else ()
+        tape.named |= {id(tensor): tensor.size for tensor in saves}
+        scratch = unpacked * (2 if setting.software.unpacks_as_half else 1)
+        out = tape.run((fed,), item.outputs, x.width, saves=saves, scratch=scratch)
     else:
         width = 2 if setting.autocast else setting.base_width
         cast = unpacked if setting.autocast and setting.base_width == 4 else 0

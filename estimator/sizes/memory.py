@@ -6,9 +6,9 @@ played under what the request leaves open:
 lower   batches shorter than the limit where nothing packs them; kernels that keep less (liger-kernel, Unsloth), a loss
         that works in place; experts packed one by one (transformers 4); embeddings cast back to 16 bits (trl)
 upper   dropout, which most trainers set; a padding mask, which makes sdpa repeat key and value for each head; value as
-        a view of a fused matrix, which then stays (litgpt); inputs of packed matrices kept (bitsandbytes before 0.43);
-        copies of the logits, shifted (transformers before 4.50) or in float32 (lightning, whose
-        4-bit head is unpacked as well); workspaces of cuBLAS; what ZeRO-3 and FSDP gather
+        a view of a fused matrix, which then stays; inputs of packed matrices kept (bitsandbytes before 0.43.2); shifted
+        copies of the logits (transformers before 4.50); under a chunked loss, all that litgpt keeps beside; workspaces
+        of cuBLAS; what ZeRO-3 and FSDP gather
 """
 
 from __future__ import annotations
@@ -46,14 +46,12 @@ _LEAST = Software(
     narrow_head=True,
 )
 _MOST = Software(
-    copies_logits=True,
-    keeps_last_logits=True,
-    packs_head=True,
     shifts_logits=True,
     keeps_packed_inputs=True,
     views_fused_value=True,
     checkpoints_around_fsdp=True,
 )
+_MOST_OF_LITGPT = replace(LITGPT, keeps_packed_inputs=True)
 
 
 class Bounds(NamedTuple):
@@ -79,6 +77,7 @@ class BaseInMemory:
     packed: frozenset[str] = frozenset()  # names of the matrices that are unpacked each time they are used
     expert_elements: int = 0  # of fused experts, kept unquantised today, packed one by one before transformers 5
     packed_bytes: float = 0.0  # of an element that is packed, quantisation state included
+    ties_head: bool = True  # the output head is the table of embeddings
     kbit: bool = False  # prepare_model_for_kbit_training: what is not quantised becomes float32
 
 
@@ -106,6 +105,8 @@ def training_memory(
     floors = _floors(shape, base)
     saved = (floors[0] if software.loops_experts else 0) + (floors[1] if software.narrow_head else 0)
     whole = (max(base.weight_bytes - sum(floors), 0), base.weight_bytes - saved, base.weight_bytes)
+    outer = _renewed(shape, base, _MOST_OF_LITGPT if training.loss == "chunked" else software)
+    whole = (whole[0] + min(outer, 0), whole[1] + _renewed(shape, base, software), whole[2] + max(outer, 0))
     weights = tuple(-(-size // kept.shares) for size in whole)
     steps = _steps(shape, base, adapter, training, software, kept)
     fetched = _fetched(kept, whole, base.outer_bytes, len(shape.blocks), training)
@@ -185,7 +186,10 @@ def _steps(
         padded=not training.packing,
         software=_MOST,
     )
-    return [_step(setting, kept) for setting in (low, middle, high)]
+    steps = [_step(setting, kept) for setting in (low, middle, high)]
+    if training.loss == "chunked":
+        steps[2] = Step(*map(max, zip(steps[2], _step(replace(high, software=_MOST_OF_LITGPT), kept), strict=True)))
+    return steps
 
 
 def _step(setting: Setting, kept: Resident) -> Step:
@@ -202,6 +206,16 @@ def _cached(step: Step) -> int:
     What batches of different lengths leave beside (benchmarks/ragged_batches.py) is given back before memory runs out.
     """
     return int(_CACHED_HEAD * step.head + _CACHED_WALK * step.walk + _CACHED_KEPT * step.kept) + _CACHED_SMALL
+
+
+def _renewed(shape: Shape, base: BaseInMemory, software: Software) -> int:
+    """Bytes by which head and embeddings take more than they do in transformers; less where the head is packed."""
+    entries = shape.vocabulary * shape.hidden
+    more = 2 * entries * base.width if software.renews_embeddings and base.packed else 0
+    if not software.own_head:
+        return more
+    own = int(entries * base.packed_bytes) if base.packed else entries * base.width
+    return more + own - (0 if base.ties_head else entries * base.width)
 
 
 def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
         running = part.forward - part.kept if checkpointed else part.forward
         forward = max(forward, kept + x_bytes + running)
         kept += own
-    head = _head(setting)
+    head = _head(setting, sum(part.named for part in played))
     kept_by_head = head.kept + (x_bytes if head.keeps_input else 0)
     gradients = gradient_bytes if setting.training.gradient_accumulation > 1 else 0
     in_loss = max(head.forward + x_bytes + _cached(setting), head.backward + (kept_by_head - head.kept)) + gradients
@@ -128,9 +128,10 @@ def _likeness(block: Block, setting: Setting) -> object:
     return matrices, block.norms, block.query, block.key_value, block.inner, block.experts
 
 
-def _head(setting: Setting) -> Played:
-    """Final norm, logits and loss."""
+def _head(setting: Setting, named: int) -> Played:
+    """Final norm, logits and loss; named: bytes that a graph keeps by hand while the step before's is named."""
     tape = Tape(setting.training.tokens)
+    graph = tape.run((), named // tape.tokens, 1) if setting.software.names_last_step else None
     x = tape.input(setting.shape.hidden, setting.residual)
     last = normed(tape, x, _final(setting), setting)
     if not setting.shape.vocabulary:
@@ -138,6 +139,8 @@ def _head(setting: Setting) -> Played:
     kinds = {"fused": _fused_loss, "chunked": _chunked_loss}
     out = kinds.get(setting.training.loss, _whole_loss)(tape, last, setting)
     tape.hold(last)
+    if graph is not None:
+        tape.hold(graph)
     return tape.play(out)
 
 
@@ -147,9 +150,11 @@ def _final(setting: Setting) -> Norm:
     return Norm(setting.shape.hidden, "rms" if not norms else norms[0].kind)
 
 
-def _logits(tape: Tape, x: Tensor, setting: Setting, scratch: int = 0) -> Tensor:
+def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     shape, width = setting.shape, 2 if setting.autocast else setting.head_width
     cast = 2 * shape.hidden * shape.vocabulary if setting.autocast and setting.head_width == 4 else 0
+    unpacked = 2 * x.elements * shape.vocabulary * (2 if setting.software.unpacks_as_half else 1)
+    scratch = unpacked if setting.software.own_head and setting.packed else 0
     logits = tape.run((x,), shape.vocabulary, width, keeps=cast, scratch=scratch)
     if shape.head in setting.adapter.ranks:
         logits = adapted(tape, x, logits, Linear(shape.head, shape.hidden, shape.vocabulary), setting)
@@ -190,13 +195,14 @@ def _handed_over(tape: Tape, logits: Tensor, out: Tensor, setting: Setting) -> T
 def _chunked_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """Logits whole, log-softmax a chunk at a time, in float32; litgpt's logits are copied to float32 before."""
     software, entries = setting.software, setting.shape.vocabulary
-    unpacked = 2 * x.elements * entries if software.packs_head and setting.packed else 0
-    logits = _logits(tape, x, setting, unpacked)
+    before = tape.run((), entries, 4) if software.names_last_step else None
+    logits = _logits(tape, x, setting)
     if software.copies_logits and logits.width < 4:
-        last = 4 * tape.tokens * entries if software.keeps_last_logits else 0
-        wide = tape.run((logits,), entries, 4, saves_output=True, overwrites=True, keeps=last)  # named to the end
+        wide = tape.run((logits,), entries, 4, saves_output=True, overwrites=True)  # named to the end
         tape.hold(logits)
         logits = wide
+    if before is not None:
+        tape.hold(before)
     width = logits.width if software.narrow_loss else 4
     chances = tape.run((logits,), entries, width, passes=True)
     tape.hold(logits)

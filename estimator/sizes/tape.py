@@ -42,6 +42,7 @@ class Played(NamedTuple):
     """Bytes beside the input, which is not counted."""
 
     kept: int  # by autograd between the passes
+    named: int  # of these, and of the input, what lives as long as the graph is named
     keeps_input: bool  # the input is kept too
     forward: int  # most while running forward, the output included
     backward: int  # most while being walked back, with what is kept and the gradient of the output
@@ -53,6 +54,7 @@ class Tape:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self.operations: list[Operation] = []
+        self.named: dict[int, int] = {}  # id of a tensor -> bytes, of what a graph keeps by hand
 
     def input(self, elements: int, width: int, *, needs_grad: bool = True) -> Tensor:
         """A tensor that is there before."""
@@ -95,7 +97,9 @@ class Tape:
         kept = {id(t): t.size for o in self.operations for t in o.saved if id(t) in made and t is not output}
         kept_bytes = sum(kept.values()) + sum(operation.keeps for operation in self.operations)
         given = any(id(t) not in made for o in self.operations for t in o.saved)
-        return Played(kept_bytes, given, self._forward(kept), self._backward(output, kept, kept_bytes))
+        return Played(
+            kept_bytes, sum(self.named.values()), given, self._forward(kept), self._backward(output, kept, kept_bytes)
+        )
 
     def _forward(self, kept: dict[int, int]) -> int:
         ends: dict[int, int] = {}

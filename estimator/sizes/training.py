@@ -15,22 +15,37 @@ class Software:
     narrow_loss: bool = False  # log-softmax in the dtype of the logits
     # Logits are copied to float32, and named until the next step's (lightning 2, fabric's Precision.convert_output)
     copies_logits: bool = False
-    keeps_last_logits: bool = False  # and those of the step before live until then (litgpt, finetune/lora.py, fit)
-    packs_head: bool = False  # the head is in 4 bits too (lightning 2, BitsandbytesPrecision), and unpacked where used
+    names_last_step: bool = False  # logits and loss of the step before live until then (litgpt, finetune/lora.py, fit)
+    own_head: bool = False  # never tied to the embeddings (litgpt); in 4 bits as well (lightning 2)
+    unpacks_as_half: bool = False  # and then to the dtype that is asked for (lightning 2, _Linear4bit.quantize)
+    # A 4-bit base gets embeddings that want a gradient nobody uses, beside the old ones (litgpt since 2024-10)
+    renews_embeddings: bool = False
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
-    keeps_packed_inputs: bool = False  # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit)
+    # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit): as long as the loss is named
+    keeps_packed_inputs: bool = False
     narrow_head: bool = (
         False  # trl (peft_module_casting_to_bf16) casts embeddings and head back after k-bit preparation
     )
-    views_fused_value: bool = False  # value is a view of what one matrix made of query, key and value (litgpt)
+    views_fused_value: bool = False  # value is a view of what one matrix made of query, key and value
+    fuses_heads: bool = False  # one matrix and one dropout make them; shared keys and values are copied (litgpt)
+    caps_whole_scores: bool = False  # no kernel where attention's scores are capped (litgpt)
     # Before GradientCheckpointingLayer (transformers 4.53) layers were checkpointed around FSDP, not inside it
     checkpoints_around_fsdp: bool = False
     loops_experts: bool = False  # transformers 4 kept experts one by one, and quantised them
 
 
 TODAY = Software()
-LITGPT = Software(copies_logits=True, keeps_packed_inputs=True, views_fused_value=True)  # it pins bitsandbytes 0.42
+LITGPT = Software(
+    copies_logits=True,
+    names_last_step=True,
+    own_head=True,
+    unpacks_as_half=True,
+    renews_embeddings=True,
+    views_fused_value=True,
+    fuses_heads=True,
+    caps_whole_scores=True,
+)
 UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True)
 
 

@@ -29,7 +29,7 @@ def head_bytes(loss: str, software: Software, ranks: dict[str, int] | None = Non
         pytest.param("in_place", Software(shifts_logits=True), 10, id="the shifted copy becomes it"),
         pytest.param("in_place", Software(shifts_logits=True, drops_logits=True), 8, id="without those in 16 bits"),
         pytest.param("chunked", TODAY, 6, id="16 bits and log-softmax in float32, whose chunks become gradients"),
-        pytest.param("chunked", LITGPT, 8, id="float32 twice: logits, and log-softmax or its gradient"),
+        pytest.param("chunked", LITGPT, 10, id="16 bits, float32, and the float32 of the step before"),
     ],
 )
 def test_bytes_of_an_entry(loss: str, software: Software, width: int) -> None:
