@@ -155,7 +155,8 @@ def _number(path: str, value: Any) -> Any:
     """A number, or None, which equals no number and can't be reckoned with."""
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return value
-    raise NoNumber(f"{path} is {str(value)[:80]!r}")
+    said = "an object or true" if value is True else repr(str(value)[:80])  # an object counts as true in conditions
+    raise NoNumber(f"{path} is {said}, which is no number")
 
 
 def _whole_list(token: str) -> Value:
@@ -165,7 +166,7 @@ def _whole_list(token: str) -> Value:
 def _listed(path: str, values: Any) -> Sequence[Any]:
     if not isinstance(values, Sequence) or isinstance(values, str):
         kind = Unfit if values is None else NoNumber
-        raise kind(f"{path} is {str(values)[:80]!r}")
+        raise kind(f"{path} is {str(values)[:80]!r}, where a list belongs")
     return values
 
 

@@ -32,7 +32,7 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
         return _with_buffers(tree, unsized, num_labels) if unsized else tree
     except NoNumber as error:
         way_out = "correct the field, in config.json or in --set"
-        raise MalformedConfigError(f"{error}, which is no number.", where="config.json", way_out=way_out) from None
+        raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
     except (Unfit, RecursionError, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _needs_headers(name, f" of this config.json ({error})") from None
 

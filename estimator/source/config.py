@@ -72,10 +72,13 @@ def check_config(config: Any, *, where: str) -> None:
 
 
 def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
-    """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head, an object."""
+    """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head.
+
+    LXMERT saves an object of layers by tower, which its class never reads.
+    """
     for name in (*_SIZES, *_SIZES_OF_PARTS):
         value = config.get(name)
-        if isinstance(value, (bool, float, str, dict)) or (isinstance(value, int) and value < 0):
+        if isinstance(value, (bool, float, str)) or (isinstance(value, int) and value < 0):
             what = f"{name} is {plain(value, 60)!r}, not a size."
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 

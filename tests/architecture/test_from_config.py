@@ -81,6 +81,15 @@ def count(tree: ModuleTree) -> int:
             id="a field under its other name",
         ),
         pytest.param(HIERA_LARGE, 212_149_296, id="the blocks of stages in one list, as many in each as a field says"),
+        pytest.param(
+            {
+                "model_type": "lxmert",
+                "num_hidden_layers": {"vision": 5, "cross_encoder": 5, "language": 9},
+                "l_layers": 2,
+            },
+            178_436_648,
+            id="an object for a size that the class has from other fields",
+        ),
         pytest.param({"architectures": ["VitsModel"], "model_type": "vits"}, 36_284_592, id="and as many in each"),
     ],
 )
@@ -117,11 +126,21 @@ def test_what_was_not_tried_is_refused(config):
     assert "headers" in caught.value.what
 
 
-@pytest.mark.parametrize("value", ["large", [1, 2], True, {"text": 8}])
-def test_what_is_no_number_is_named(value):
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("large", "'large'"), ([1, 2], "'[1, 2]'"), (True, "an object or true"), ({"text": 8}, "an object or true")],
+)
+def test_what_is_no_number_is_named(value, said):
     with pytest.raises(MalformedConfigError) as caught:
         from_config(LLAMA_1B | {"hidden_size": value})
-    assert "hidden_size is " in caught.value.what
+    assert f"hidden_size is {said}, which is no number." in caught.value.what
+
+
+def test_what_is_no_list_is_named():
+    blocks = {"model_type": "pp_lcnet_v3", "block_configs": "x"}
+    with pytest.raises(MalformedConfigError) as caught:
+        from_config({"model_type": "pp_ocrv5_mobile_rec", "backbone_config": blocks})
+    assert caught.value.what == "backbone_config.block_configs is 'x', where a list belongs."
 
 
 @pytest.mark.parametrize(
