@@ -97,7 +97,9 @@ def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         heads = (heads[0], *(tape.run((t,), block.query, t.width) for t in heads[1:]))
     if software.views_fused_value and not (software.fuses_heads and shares):
         rows += tape.tokens * (block.query + block.key_value) * heads[0].width
-    return tape.run(heads, block.mixed, heads[0].width, saves=heads, saves_output=True, keeps=rows)
+    mixed = tape.run(heads, block.mixed, heads[0].width, saves=heads, saves_output=True, keeps=rows)
+    # The output has the query's strides: litgpt's, fresh from a concatenation, are copied to lie token by token
+    return tape.run((mixed,), block.mixed, mixed.width) if software.fuses_heads else mixed
 
 
 def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:

@@ -28,7 +28,8 @@ from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
 
 # The driver's context and the kernels that torch and cuBLAS load: smallest, usual and largest.
 CONTEXT_BYTES = (300 * 2**20, 550 * 2**20, 1200 * 2**20)
-WORKSPACE_BYTES = 32 * 2**20  # cuBLAS on Hopper; 8 MiB before
+# cuBLAS on Hopper, 8 MiB before: each thread has a handle of its own (CUDABlasHandlePool), autograd's as well
+WORKSPACE_BYTES = 2 * 32 * 2**20
 # Without packing a batch is as long as its longest example, which may stay far below the maximum.
 SHORTEST_SHARE = 0.125
 USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, where nothing is said
