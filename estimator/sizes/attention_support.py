@@ -2,7 +2,7 @@
 
 Where scaled dot product attention is the default and a class has none, transformers (5.23.0, modeling_utils.py,
 get_correct_attn_implementation) takes eager attention without a word.
-attention.facts: model type, and its letters. Written by `python -m estimator.sizes.generate_attention`.
+attention.facts: model type or class, and its letters. Written by `python -m estimator.sizes.generate_attention`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def support_of(model_type: object) -> Support:
     """Everything but a narrow softmax where the type is unknown."""
     letters = _facts().get(str(model_type), "")
     return Support("s" not in letters, "f" not in letters, "n" in letters, "c" not in letters)
+
+
+def takes_loss_as_is(architecture: str | None) -> bool:
+    """Whether this class makes its cross-entropy of logits in their own dtype, where others copy them to float32."""
+    return "l" in _facts().get(str(architecture), "")
 
 
 @cache

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.sizes.attention_support import Support, support_of
+from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
 from estimator.sizes.towers import sees_tokens
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
@@ -121,7 +121,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
         drops_states=_drops(config, _DROPS_STATES),
         drops_scores=_drops(config, _DROPS_SCORES),
-        narrow_loss=bool(tree.config.get("is_encoder_decoder")),  # BART's, T5's and Whisper's own CrossEntropyLoss
+        narrow_loss=takes_loss_as_is(tree.architecture),
         support=support_of(config.get("model_type")),
         is_inferred=tree.basis == "inferred",
         states=sum(_scans(members) for members in modules.values()),

@@ -169,7 +169,7 @@ def _whole_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """ForCausalLMLoss: logits as float32, their log-softmax, the negative log-likelihood."""
     entries, software = setting.shape.vocabulary, setting.software
     logits = _logits(tape, x, setting)
-    width = logits.width if setting.shape.narrow_loss else 4
+    width = logits.width if setting.shape.narrow_loss and not setting.autocast else 4  # autocast takes float32
     wide = logits if logits.width == width else tape.run((logits,), entries, width)
     named = (wide,) if software.drops_logits else (logits, wide)
     source = tape.run((wide,), entries, width) if software.shifts_logits else wide
