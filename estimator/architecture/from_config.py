@@ -34,7 +34,7 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
     except (Unfit, RecursionError, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _needs_headers(name, f" of this config.json ({error})") from None
+        raise _needs_headers(name, f" ({error})") from None
 
 
 def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:

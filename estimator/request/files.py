@@ -124,7 +124,8 @@ def _text(path: str) -> str:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise NotFoundError(f"{path} can't be read: {error}.", where="--config", way_out="check the path") from error
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise NotFoundError(f"{path} can't be read: {reason}.", where="--config", way_out="check the path") from error
     if len(raw) > MAX_BYTES:
         raise UsageError(f"the file is over {MAX_BYTES:,} bytes.", where=path, way_out="name a config file")
     try:

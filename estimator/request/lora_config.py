@@ -122,10 +122,12 @@ def _of_its_kind(name: str, value: Any) -> Any:
     kinds = _KINDS.get(name)
     fine = kinds is None or (isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds))
     if not fine:
-        said = " or ".join(dict.fromkeys(_SAID[kind] for kind in kinds))
+        said = " or ".join(dict.fromkeys(SAID[kind] for kind in kinds))
         raise InvalidLoraError(
             f"{name} is {str(value)[:_MAX_TEXT]!r}, which is {_said(value)}.", where=name, way_out=f"give {said}"
         )
+    if name in ("rank_pattern", "alpha_pattern") and not all(isinstance(key, str) for key in value):
+        raise InvalidLoraError(f"{name} has a key that is no text.", where=name, way_out="give names of modules")
     if any(isinstance(number, float) and not isfinite(number) for number in _numbers(value)):
         raise InvalidLoraError(f"{name} holds no finite number.", where=name, way_out="give one that JSON can hold")
     if kinds and set(_NAMES) <= set(kinds) and isinstance(value, _NAMES):
@@ -137,15 +139,15 @@ def _numbers(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, Mapping) else (value,)
 
 
-_SAID: Mapping[type, str] = {
+SAID: Mapping[type, str] = {
     str: "a text", int: "a whole number", float: "a number", bool: "true or false", Mapping: "an object",
-    **dict.fromkeys(_NAMES, "a list"),
+    dict: "an object", **dict.fromkeys(_NAMES, "a list"),
 }  # fmt: skip
 
 
 def _said(value: Any) -> str:
     return next(
-        (said for kind, said in _SAID.items() if type(value) is kind or kind is Mapping and isinstance(value, kind)),
+        (said for kind, said in SAID.items() if type(value) is kind or kind is Mapping and isinstance(value, kind)),
         "neither",
     )
 

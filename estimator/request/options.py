@@ -7,7 +7,7 @@ from typing import Any
 
 from estimator.errors import UsageError
 from estimator.request.load_options import PRECISIONS
-from estimator.request.lora_config import LoraConfig
+from estimator.request.lora_config import SAID, LoraConfig
 from estimator.request.request import MOST, NAMING, Request, check_timeout
 
 _FIELDS = frozenset(Request._fields) - {"target_rule"}  # it comes from --config alone
@@ -71,8 +71,8 @@ def _check_type(name: str, value: Any) -> None:
         or not _holds_names(name, value)
         or (isinstance(value, str) and value not in _CHOICES.get(name, (value,)))
     ):
-        names = " or ".join(kind.__name__ for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
-        way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give a {names}"
+        kinds = " or ".join(SAID[kind] for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
+        way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give {kinds}"
         raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out=way_out)
 
 

@@ -35,14 +35,16 @@ def find(
     if offline and online:
         way_out = "give one of the two"
         raise UsageError("--offline and --online contradict each other.", where="--online", way_out=way_out)
-    if _is_local(model):
+    is_local = _is_local(model)
+    name, _, at_revision = model.partition("@")
+    revision = revision or at_revision or None
+    bundled = not (is_local or online or revision or subfolder)
+    if bundled and (found := find_in_snapshot(name)) is not None:
+        return found
+    if is_local or os.path.isfile(model):  # of a file that is no model's, it says which ones are read
         from estimator.source.folder import find_in_folder  # a bundled model needs nothing of it
 
         return find_in_folder(os.path.expanduser(model), subfolder=subfolder)
-    name, _, at_revision = model.partition("@")
-    revision = revision or at_revision or None
-    if not online and not revision and not subfolder and (found := find_in_snapshot(name)) is not None:
-        return found
     return _ask_hub(name, revision, subfolder, token, offline, timeout, progress)
 
 

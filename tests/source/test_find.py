@@ -76,3 +76,13 @@ def test_the_neighbours_of_a_name_are_ids() -> None:
 def test_offline_and_online_contradict() -> None:
     with pytest.raises(LoraSizeError, match="contradict"):
         find("gpt2", offline=True, online=True)
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "org/name"])
+def test_a_local_file_is_not_asked_of_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("no model")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LoraSizeError, match="neither a folder") as caught:
+        find(name)
+    assert caught.value.code == "not_found"
