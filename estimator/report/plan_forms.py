@@ -117,6 +117,8 @@ def _judgement(plan: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {change['change']:<{width}}  {decimal_size(change['saves_bytes']):>9}{verdict}"
     if plan.get("changes_together"):
         yield f"  surely fits with {' '.join(plan['changes_together'])}"
+    elif plan.get("changes") and plan["fits"] is not None:
+        yield "  all of them together do not surely fit"
 
 
 def _limits(plan: Mapping[str, Any]) -> Iterator[str]:

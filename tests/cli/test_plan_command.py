@@ -88,6 +88,17 @@ def test_bounds_of_time_and_money_are_ordered() -> None:
     assert cost["bounds"]["flops"]["lower"] == 1_000_000 * (4 * matrices + 6 * 13_631_488 + scores)
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        pytest.param("40GB", "surely fits with --", id="changes that make it fit"),
+        pytest.param("2GB", "all of them together do not surely fit", id="the base alone is larger"),
+    ],
+)
+def test_what_would_make_it_fit_ends_with_a_verdict(size: str, said: str) -> None:
+    assert said in run("--gpu-memory", size).output
+
+
 def test_serving_in_json_keeps_the_contracts_fields() -> None:
     plan = json.loads(run("--infer", "--adapters", "4", "--gpu", "l40s", "--json").stdout)["plan"]
     assert {"components", "peak", "fits", "largest", "disk", "gpu_memory", "serving"} <= set(plan)
