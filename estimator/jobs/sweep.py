@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache, Progress
@@ -50,17 +51,18 @@ def sweep(
     gpu_memory: int | None = None,
     progress: Progress = None,
 ) -> Iterator[Case]:
-    """Every case in order, models outermost and ranks innermost; None is what the request says.
+    """Every case once and in order, models outermost and ranks innermost; None is what the request says.
 
     Raises UsageError where there are too many.
     """
-    count = len(models) * len(targets) * len(precisions) * len(ranks)
+    crossed = [dict.fromkeys(values) for values in (models, targets, precisions, ranks)]
+    count = prod(map(len, crossed))
     if not 0 < count <= MAX_CASES:
         way_out = f"name at least one of each, and at most {MAX_CASES:,} together"
         raise UsageError(f"this sweep has {count:,} cases.", where="--model, --targets, --r", way_out=way_out)
     request = with_config_file(request)
     bases = BaseCache()
-    for model, target, precision, rank in product(models, targets, precisions, ranks):
+    for model, target, precision, rank in product(*crossed):
         given = {"model": model, "targets": target, "base_precision": precision, "r": rank}
         changed = request._replace(**{name: value for name, value in given.items() if value is not None})
         case = Case(model=changed.model, targets=target, base_precision=changed.base_precision, r=changed.r)

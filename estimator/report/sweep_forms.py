@@ -26,8 +26,12 @@ def _objects(notes: Sequence[Any]) -> list[dict[str, str]]:
 
 
 def _messages(cases: Sequence[Any], notes: Sequence[Any]) -> list[str]:
-    """Each distinct note once, and a word on bases whose files contradict each other."""
+    """Each distinct note once, and a word on bases whose files contradict each other or whose dtype is assumed."""
     said = [note.message for note in notes] + [note.message for case in cases for note in case.notes]
+    for model, dtype in dict.fromkeys((case.model, case.assumed_dtype) for case in cases if case.assumed_dtype):
+        said.append(
+            f"The memory of {model} is that of {dtype}, since nothing here says its dtype; --dtype says another."
+        )
     for model in dict.fromkeys(case.model for case in cases if case.cross_check == "mismatch"):
         said.append(f"The files of {model} contradict each other: lora-size --model {model} says where.")
     return [printable(message, 600) for message in dict.fromkeys(said)]
@@ -114,8 +118,6 @@ def _terminal(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | N
               for label, case in zip(labels, cases, strict=True) if case.device_bytes is not None]  # fmt: skip
     yield from _bars("trainable parameters", list(parameters.values()), columns)
     yield from _bars("memory on the device", memory, columns)
-    for model in dict.fromkeys(case.model for case in cases if case.assumed_dtype):
-        yield f"note: the dtype of {printable(model)} is not known; bf16 is assumed, --dtype says another"
     if gpu_memory is not None:
         yield ""
         yield f"the most that surely fits {decimal_size(gpu_memory)}" + ("" if frontier else ": nothing here")

@@ -81,7 +81,10 @@ def _draw(axes: Any, line: Sequence[Any], look: dict[str, str]) -> None:
     sized = [case for case in line if case.device_bytes is not None]
     axes[1].plot([case.r for case in sized], [case.device_bytes / 1e9 for case in sized], **look)
     if len(axes) > 2:
-        parameters, ceilings = zip(*((c.parameters / 1e6, c.device_upper_bytes / 1e9) for c in sized), strict=True)
+        parameters, ceilings = (
+            [case.parameters / 1e6 for case in sized],
+            [case.device_upper_bytes / 1e9 for case in sized],
+        )
         axes[2].scatter(parameters, ceilings, color=look["color"], marker=look["marker"])
 
 
@@ -96,7 +99,7 @@ def _lines(cases: Sequence[Any]) -> dict[str, list[Any]]:
     """By label: the cases of one model, target set and precision, by rank."""
     lines: dict[str, list[Any]] = {}
     for case in cases:
-        if case.parameters is not None and case.device_bytes is not None:
+        if case.parameters is not None:  # the memory alone may be unknown
             label = f"{case.model}, {case.targets or 'default'}, {case.base_precision or 'stored'}"
             lines.setdefault(label, []).append(case)
     return {label: sorted(line, key=lambda case: case.r) for label, line in lines.items()}

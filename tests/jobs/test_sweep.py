@@ -141,3 +141,14 @@ def test_a_dtype_that_nothing_says_is_assumed_as_plan_does() -> None:
     case = json.loads(result.stdout)["sweep"][0]
     assert case["assumed_dtype"] == "bf16"
     assert case["device_bytes"] == plan(Request(model="openai-community/gpt2", r=8), Training()).memory.device.expected
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_every_text_says_which_dtype_is_assumed(form: str) -> None:
+    options = ["--model", "openai-community/gpt2", "--r", "8", "--format", form]
+    text = CliRunner().invoke(command, options, standalone_mode=False).stdout
+    assert text.count("is that of bf16") == 1
+
+
+def test_what_is_named_twice_is_answered_once() -> None:
+    assert run("--r", "8,8", "--targets", "qv", "--targets", "qv", "-q").stdout == "3407872\t13648432\n"

@@ -34,6 +34,13 @@ def test_axes_say_their_units(tmp_path, ending: str, gpu_memory: int | None) -> 
     ).replace("http://creativecommons.org", "")
 
 
+def test_what_trains_is_drawn_where_the_memory_is_not_known(tmp_path) -> None:
+    unknown = Case(model="m", targets="all-linear", base_precision=None, r=8, parameters=10**7, file_bytes=4 * 10**7)
+    path = tmp_path / "chart.svg"
+    plot([*CASES, unknown], (), 24 * 10**9, str(path))
+    assert "m, all-linear, stored" in path.read_text()
+
+
 def test_a_page_follows_light_and_dark(tmp_path) -> None:
     plot(CASES, (), None, str(tmp_path / "chart.html"))
     assert 'content="light dark"' in (tmp_path / "chart.html").read_text()
