@@ -236,7 +236,7 @@ def _components(
         _component("base weights", weights[0], weights[2]),
         _component("adapter weights", *kept.adapter),
         _component("gradients", *kept.gradients),
-        Component("optimizer state", *states, "exact" if kept.states[0] == kept.states[1] else "modelled"),
+        _component("optimizer state", *states),
         _component("gradient buckets", *kept.buckets),
         Component("gathered weights", fetched[0].loss, fetched[2].backward + kept.gathers_more, "modelled"),
         Component("activations kept", low.kept, high.kept, "modelled"),
