@@ -99,30 +99,56 @@ def shortened(name: str, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield fields
 
 
-def compared(comparisons: Collection[How], before: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Numbers on either side of what the class compares a field with."""
+def compared(comparisons: Collection[How], before: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Values on either side of what the class compares a field, or an element of a list, with."""
     for _, one, other in list(comparisons):
-        value = before.get(one) if isinstance(one, str) else None
-        if type(value) is not int or one.endswith(NEVER):
+        value = _value(one, before)
+        if value is None or _path(one).endswith(NEVER):
             continue
-        if type(other) is int and 0 <= other < _LARGE:
+        if type(other) is int and 0 <= other < _LARGE and isinstance(one, str):
             beside = sorted({other, other + 1, max(other - 1, 0)} - {value})
             yield from ((tuple(one.split(".")), number) for number in beside)
-        elif isinstance(other, str) and type(before.get(other)) is int:
-            yield tuple(one.split(".")), before[other] if before[other] != value else 2 * value
+        elif one != other and (with_which := _value(other, before)) is not None:
+            number = with_which if with_which != value else 2 * value
+            path = _path(one)
+            if isinstance(one, str):
+                yield tuple(path.split(".")), number
+            else:
+                held = list(before[path])
+                yield tuple(path.split(".")), [*held[: one[2]], number, *held[one[2] + 1 :]]
+
+
+def _path(how: How) -> str:
+    """The field that is compared, or of which an element is."""
+    return how if isinstance(how, str) else how[1] if how[0] == "item" else ""
+
+
+def _value(how: How, before: Mapping[str, Any]) -> int | None:
+    """The whole number that a field, or an element of a list field, has; None for all else."""
+    if isinstance(how, str):
+        value = before.get(how)
+    elif isinstance(how, tuple) and how[0] == "item" and isinstance(how[1], str) and isinstance(how[2], int):
+        held = before.get(how[1])
+        value = held[how[2]] if isinstance(held, (list, tuple)) and how[2] < len(held) else None
+    else:
+        value = None
+    return value if type(value) is int else None
 
 
 def literals(config: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The texts that a config class's types allow."""
+    """The texts that a config class's types allow, or a list of it that is called as the field (`layer_types`)."""
     for key, value in vars(config).items():
         if hasattr(value, "to_dict"):
             yield from literals(value, (*prefix, key))
-        else:
-            kind = next(
-                (c.__annotations__[key] for c in type(config).__mro__ if key in vars(c).get("__annotations__", {})), ""
-            )
-            if "Literal" in str(kind):
-                yield from (((*prefix, key), text) for text in re.findall(r"['\"]([^'\"]+)['\"]", str(kind)))
+            continue
+        kind = next(
+            (c.__annotations__[key] for c in type(config).__mro__ if key in vars(c).get("__annotations__", {})), ""
+        )
+        allowed = re.findall(r"['\"]([^'\"]+)['\"]", str(kind)) if "Literal" in str(kind) else ()
+        listed = getattr(type(config), f"{key}s", None)
+        if isinstance(value, str) and isinstance(listed, (list, tuple)) and value in listed:
+            allowed = listed
+        yield from (((*prefix, key), text) for text in allowed)
 
 
 def hidden(config: Any, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
