@@ -165,6 +165,8 @@ def build(run):
             LoraConfig(
                 r=run["r"],
                 target_modules=targets(kind, run["targets"]),
+                target_parameters=run.get("parameters"),
+                layers_to_transform=run.get("layers"),
                 lora_dropout=run["dropout"],
                 use_dora=run.get("dora", False),
             ),
@@ -174,7 +176,7 @@ def build(run):
 def targets(kind, name):
     query_value = FUSED.get(kind, ["q_proj", "v_proj"])
     all_four = [*FUSED.get(kind, ["q_proj", "k_proj", "v_proj"]), *OUTPUTS.get(kind, ["o_proj"])]
-    return {"qv": query_value, "qkvo": all_four, "all-linear": "all-linear"}[name]
+    return {"none": [], "qv": query_value, "qkvo": all_four, "all-linear": "all-linear"}[name]
 
 
 def materialise(model):

@@ -141,10 +141,20 @@ def memory_of(answer: Answer, training: Training) -> Memory:
             width=trained[0].width if trained else 4,
             dropout=float((adaptation.config or {}).get("lora_dropout") or 0),
             dora=bool((adaptation.config or {}).get("use_dora")),
+            wrapped={m.name: m.in_features * m.out_features for m in adaptation.modules if m.what == "ParamWrapper"},
+            trains_before=_trains_before(answer),
         ),
         trained,
         training,
     )
+
+
+def _trains_before(answer: Answer) -> bool:
+    """Whether anything but LoRA's matrices in the layers, and the head, needs gradients of what comes in."""
+    tree, adaptation = answer.tree, answer.adaptation
+    whole = {m.name for m in adaptation.modules if m.rank is None} - {tree.output_embedding}
+    embeds = any(m.name == tree.input_embedding for m in adaptation.modules)
+    return bool(whole) or embeds or (adaptation.config or {}).get("bias", "none") != "none"
 
 
 def _outer_elements(answer: Answer) -> int:

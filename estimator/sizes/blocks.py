@@ -157,8 +157,8 @@ def _scans(members: list[Module]) -> bool:
 
 
 def is_adapted(block: Block, names: Container[str]) -> bool:
-    """Whether LoRA is on one of its matrices."""
-    return any(item.name in names for item in (*block.attention, *block.cross, *block.mlp))
+    """Whether LoRA is on one of its matrices, or on its fused experts."""
+    return any(item and item.name in names for item in (*block.attention, *block.cross, *block.mlp, block.fused))
 
 
 def is_repeated(name: str) -> bool:

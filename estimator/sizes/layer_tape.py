@@ -116,7 +116,15 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     chosen = tape.run((x,), each * x.elements, width)
     up, down = (setting.base_width * elements for elements in _changed(block, setting))
     wide = each * block.inner * (2 if block.is_gated else 1)
-    both = tape.run((chosen,), wide, width, saves=(chosen,) * bool(up), keeps=up, scratch=up, trains=bool(up))
+    both = tape.run(
+        (chosen,),
+        wide,
+        width,
+        saves=(chosen,) * bool(up),
+        keeps=up if chosen.needs_grad else 0,
+        scratch=up,
+        trains=bool(up),
+    )
     acted = tape.run((both,), each * block.inner, width, saves=(both,))
     clamped = 3 * tape.tokens * each * block.inner * width if setting.shape.clamps_gate else 0
     inner = (
@@ -127,7 +135,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     made = tape.run(
         (inner,), each * x.elements, width, saves=(inner,) * bool(down), keeps=down, scratch=down, trains=bool(down)
     )
-    weighted = tape.run((made, routed), each * x.elements, width, saves=(made,))
+    weighted = tape.run((made, routed), each * x.elements, width, saves=(made,) * routed.needs_grad)
     return tape.run((tape.run((weighted,), each * x.elements, width),), x.elements, width)
 
 
@@ -136,10 +144,13 @@ def _changed(block: Block, setting: Setting) -> tuple[int, int]:
 
     peft 0.21.2, tuners/lora/layer.py, ParamWrapper: wrapped one in another, the weight that leads up innermost.
     """
-    fused, ranks = block.fused, setting.adapter.ranks
-    if fused is None or fused.name not in ranks:
+    fused, wrapped = block.fused, setting.adapter.wrapped
+    if fused is None or fused.name not in wrapped:
         return 0, 0
-    return fused.up_elements, fused.down_elements if f"{fused.name}.base_layer" in ranks else 0
+    if f"{fused.name}.base_layer" in wrapped:
+        return fused.up_elements, fused.down_elements
+    is_down = wrapped[fused.name] * block.experts == fused.down_elements < fused.up_elements
+    return (0, fused.down_elements) if is_down else (fused.up_elements, 0)
 
 
 def _experts_one_by_one(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:

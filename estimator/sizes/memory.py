@@ -5,10 +5,10 @@ played under what the request leaves open:
 
 lower   batches shorter than the limit where nothing packs them; kernels that keep less (liger-kernel, Unsloth), a loss
         that works in place; experts packed one by one (transformers 4); embeddings cast back to 16 bits (trl)
-upper   dropout, which most trainers set; a padding mask, which makes sdpa repeat key and value for each head; value as
-        a view of a fused matrix, which then stays; inputs of packed matrices kept (bitsandbytes before 0.43.2); shifted
-        copies of the logits (transformers before 4.50); under a chunked loss, all that litgpt keeps beside; workspaces
-        of cuBLAS; what ZeRO-3 and FSDP gather
+upper   dropout, which most trainers set; a padding mask, which makes sdpa repeat key and value for each head; value
+        as a view of a fused matrix, which then stays; inputs of packed matrices kept (bitsandbytes before 0.43.2);
+        shifted copies of the logits (transformers before 4.50); inputs that want gradients (Unsloth); under a chunked
+        loss, all that litgpt keeps beside; workspaces of cuBLAS; what ZeRO-3 and FSDP gather
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ _MOST = Software(
     keeps_packed_inputs=True,
     views_fused_value=True,
     checkpoints_around_fsdp=True,
+    wants_inputs=True,
 )
 _MOST_OF_LITGPT = replace(LITGPT, keeps_packed_inputs=True)
 

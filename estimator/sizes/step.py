@@ -80,14 +80,17 @@ def _between_layers(setting: Setting, x_bytes: int) -> int:
 def _layers(setting: Setting) -> Iterator[Played]:
     """The layers as played; those alike are played once. Nothing before the first adapted matrix needs a gradient."""
     known: dict[object, Played] = {}
-    for index, block in enumerate(_walked(setting)):
-        needs_grad = index > 0 or setting.training.gradient_checkpointing
+    software = setting.software
+    made_to = software.wants_inputs or (software.renews_embeddings and bool(setting.packed))
+    needs_grad = setting.training.gradient_checkpointing or setting.adapter.trains_before or made_to
+    for block in _walked(setting):
         key = (needs_grad, _likeness(block, setting))
         if key not in known:
             tape = Tape(setting.training.tokens)
             x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
             known[key] = tape.play(layer(tape, x, block, setting))
         yield known[key]
+        needs_grad = needs_grad or is_adapted(block, setting.adapter.ranks)
 
 
 def _walked(setting: Setting) -> list[Block]:
@@ -125,7 +128,8 @@ def _likeness(block: Block, setting: Setting) -> object:
         (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), i.name in packed)
         for i in (*block.attention, *block.cross, *block.mlp)
     )
-    return matrices, block.norms, block.query, block.key_value, block.inner, block.experts
+    experts = block.fused is not None and setting.adapter.ranks.get(block.fused.name)
+    return matrices, block.norms, block.query, block.key_value, block.inner, block.experts, experts
 
 
 def _head(setting: Setting, named: int) -> Played:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Software:
     caps_whole_scores: bool = False  # no kernel where attention's scores are capped (litgpt)
     # Before GradientCheckpointingLayer (transformers 4.53) layers were checkpointed around FSDP, not inside it
     checkpoints_around_fsdp: bool = False
+    # Embeddings' output wants gradients without checkpointing as well (Unsloth's prepare_model_for_kbit_training)
+    wants_inputs: bool = False
     loops_experts: bool = False  # transformers 4 kept experts one by one, and quantised them
 
 
@@ -46,7 +49,7 @@ LITGPT = Software(
     fuses_heads=True,
     caps_whole_scores=True,
 )
-UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True)
+UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True, wants_inputs=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +84,5 @@ class Adapter:
     width: int = 4  # bytes of an element of the LoRA weights
     dropout: float = 0.0
     dora: bool = False
+    wrapped: Mapping[str, int] = field(default_factory=dict)  # module name -> elements of one expert's adapted weight
+    trains_before: bool = False  # something before the first matrix of LoRA: embeddings, biases, modules_to_save

@@ -1,0 +1,47 @@
+"""What a plan keeps between the passes depends on where the first weight trains, and on which experts' weights do."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.jobs.plan import plan
+from estimator.request.request import Request
+from estimator.sizes.training import Training
+
+
+def kept(request: Request) -> int:
+    """Bytes that live between the passes, at least."""
+    parts = {part.name: part for part in plan(request, Training(batch_size=1)).memory.components}
+    return parts["activations kept"].lower_bytes
+
+
+LAST = Request(model="llama-3.1-8b", targets="qkvo", layers="28-31")
+
+
+@pytest.mark.parametrize(
+    ("changed", "less"),
+    [
+        ({"layers": None}, True),
+        ({"trainable_tokens": "0"}, True),
+        ({"modules_to_save": "embed_tokens"}, True),
+        ({"modules_to_save": "lm_head"}, False),
+    ],
+    ids=["all layers", "token rows", "embeddings", "the head"],
+)
+def test_layers_before_the_first_that_trains_keep_nothing(changed: dict, less: bool) -> None:
+    assert (3 * kept(LAST) < kept(LAST._replace(**changed))) == less
+
+
+def test_only_the_experts_weights_that_are_adapted_are_made_anew() -> None:
+    up, down, both = (
+        plan(Request(model="mixtral-8x7b", r=8, targets="qv", target_parameters=names), Training(batch_size=1))
+        for names in (
+            "mlp.experts.gate_up_proj",
+            "mlp.experts.down_proj",
+            "mlp.experts.gate_up_proj,mlp.experts.down_proj",
+        )
+    )
+    stack = 2 * 8 * 4096 * 14_336  # bytes of the weights that lead down in one layer
+    peaks = [answer.memory.allocated.expected for answer in (up, down, both)]
+    assert peaks[0] - peaks[1] == pytest.approx(32 * stack, rel=0.1)
+    assert peaks[2] - peaks[0] == pytest.approx(32 * stack, rel=0.1)
