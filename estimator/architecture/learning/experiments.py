@@ -98,7 +98,7 @@ class Experiments:
                     for value, one in built
                     if isinstance(value, (bool, str, type(None))) and not _differ(one, first)
                 ]
-        self.builds += self.beside
+        self.builds += [*self.beside, *self._decided(base, effective)]
         for fields in shortened(self.name, base):
             if (one := self.build(fields)) is not None:
                 self.builds.append(one)
@@ -234,6 +234,19 @@ class Experiments:
         kinds += [(path, turned(self.name, base, path)) for path in dict.fromkeys(path for path, _ in kinds)]
         both = [(switch, kind) for switch in switches for kind in kinds[::-1] if switch[0][:-1] == kind[0][:-1]]
         for (path, value), (_, fields) in both[:_PAIRS]:
+            if (one := self.build(tiny.changed(fields, path, value))) is not None:
+                yield one
+
+    def _decided(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
+        """What a comparison decides, under each switch and text that shows: another part may compare the same."""
+        before = observation_of(tiny.make(self.name, base), 0).values
+        sides = {(path, repr(value)) for path, value in compared(self.comparisons, before)}
+        decided = [(path, value) for path, value, _ in effective if (path, repr(value)) in sides]
+        words = [(path, fields) for path, value, fields in effective if isinstance(value, (bool, str))]
+        both = [
+            (fields, one) for path, fields in words for one in decided if one[0][:-1] == path[:-1] and one[0] != path
+        ]
+        for fields, (path, value) in both[:_PAIRS]:
             if (one := self.build(tiny.changed(fields, path, value))) is not None:
                 yield one
 
