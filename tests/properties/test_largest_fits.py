@@ -86,7 +86,7 @@ BASES = BaseCache()
 
 @settings(max_examples=10, deadline=None)
 @given(
-    gpu=st.integers(2 * 10**9, 60 * 10**9),
+    gpu=st.integers(10**9, 60 * 10**9),
     batch=st.integers(1, 8),
     length=st.integers(64, 4096),
     checkpointing=st.booleans(),
@@ -95,12 +95,21 @@ BASES = BaseCache()
     share=st.sampled_from(
         [(1, "ddp"), *((n, s) for n in (2, 7, 64) for s in ("ddp", "zero1", "zero2", "zero3", "fsdp"))]
     ),
+    precision=st.sampled_from((("stored", None), ("fp32", None), ("int8", None), ("nf4", None), ("nf4", True))),
+    mixed=st.sampled_from(("no", "bf16", "fp16")),
+    loss=st.sampled_from(("standard", "in_place", "fused", "chunked")),
+    attention=st.sampled_from(("eager", "sdpa", "flash_attention_2")),
+    targets=st.sampled_from((("qv", "20-23"), ("qkvo", None), ("all-linear", None))),
+    packing=st.booleans(),
 )
-def test_what_largest_says_plan_says(gpu, batch, length, checkpointing, rank, optimizer, share) -> None:
-    request = Request(model="qwen2.5-0.5b", r=rank, targets="qkvo")
+def test_what_largest_says_plan_says(
+    gpu, batch, length, checkpointing, rank, optimizer, share, precision, mixed, loss, attention, targets, packing
+) -> None:
+    request = Request(model="qwen2.5-0.5b", r=rank, targets=targets[0], layers=targets[1],
+                      base_precision=precision[0], prepare_kbit=precision[1])  # fmt: skip
     run = Training(
         batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, optimizer=optimizer,
-        gpus=share[0], strategy=share[1],
+        gpus=share[0], strategy=share[1], mixed_precision=mixed, loss=loss, attention=attention, packing=packing,
     )  # fmt: skip
     found = plan_run(request, run, gpu).largest
 
