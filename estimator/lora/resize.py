@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
@@ -51,26 +51,30 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
     modules = tuple(map(of, tree.modules))
-    changed = [new for new, before in zip(modules, tree.modules, strict=True) if new is not before]
-    _refuse_parts_of_a_head([module.name for module in changed if module.kind == "Linear"], modules, old)
+    _refuse_parts_of_a_head(index, {embedding} | others, old)
     return tree._replace(modules=modules)
 
 
-def _refuse_parts_of_a_head(heads: Iterable[str], modules: Iterable[Module], old: int) -> None:
-    """Raises UnsupportedError where a bias or matrix beside the head still has the old rows.
+def _refuse_parts_of_a_head(index: TreeIndex, renewed: Collection[str], old: int) -> None:
+    """Raises UnsupportedError where a bias or matrix beside the head is as long as the vocabulary and not tied to it.
 
     What becomes of it is the class's own: LXMERT resizes it, Reformer drops it, ESM keeps it, BLIP's follows a tie.
+    The number of rows changes nothing of that: BERT's set_output_embeddings puts the head's own bias in its place even
+    where there are as many as before, RoBERTa's does not.
     """
+    modules = index.tree.modules
+    heads = {m.name for m in modules if m.kind == "Linear" and index.root(f"{m.name}.weight") in renewed}
     around = {head.rpartition(".")[0] for head in heads} - {""}
     for module in modules:
-        if module.name in around or module.name.rpartition(".")[0] in around:
-            part = next((p.name for p in module.parameters if old in p.shape and module.kind != "Embedding"), None)
-            if part is not None:
-                raise UnsupportedError(
-                    f"{module.name}.{part} is as long as the vocabulary: what resizing makes of it is not known.",
-                    where="--vocab-size",
-                    way_out="leave it out",
-                )
+        if module.kind != "Embedding" and (module.name in around or module.name.rpartition(".")[0] in around):
+            for parameter in module.parameters:
+                name = f"{module.name}.{parameter.name}"
+                if old in parameter.shape and index.root(name) not in renewed:
+                    raise UnsupportedError(
+                        f"{name} is as long as the vocabulary: what resizing makes of it is not known.",
+                        where="--vocab-size",
+                        way_out="leave it out",
+                    )
 
 
 def _head(index: TreeIndex) -> set[str]:

@@ -262,6 +262,25 @@ def test_a_vocabulary_whose_resizing_is_not_known_is_refused(tree, error, named)
 
 
 @pytest.mark.parametrize(
+    ("tied", "refused"),
+    [
+        pytest.param({}, True, id="BERT's set_output_embeddings makes one of two biases, RoBERTa's does not"),
+        pytest.param({"cls.bias": "cls.decoder.bias"}, False, id="one bias already"),
+    ],
+)
+def test_as_many_rows_as_before_may_change_a_bias_beside_the_head(tied, refused):
+    tree = HEAD_IN_A_PART._replace(
+        modules=(*HEAD_IN_A_PART.modules[:-1], linear("cls.decoder", ROWS, WIDTH, bias=True)), tied=tied
+    )
+    config = from_mapping({"target_modules": ["q_proj"]})
+    if refused:
+        with pytest.raises(UnsupportedError, match="cls.bias"):
+            adapt(tree, config, vocab_size=ROWS)
+    else:
+        assert adapt(tree, config, vocab_size=ROWS).added_parameters == adapt(tree, config).added_parameters
+
+
+@pytest.mark.parametrize(
     ("config", "adapted"),
     [
         pytest.param({"target_modules": ["embed_tokens"]}, {"model.embed_tokens"}, id="two names, one module"),
