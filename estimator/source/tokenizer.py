@@ -26,7 +26,8 @@ def vocabulary_size(name: str, *, token: str | None = None, offline: bool = Fals
     and GatedError where the Hub does not give it within `timeout` seconds.
     """
     try:
-        read, nothing = _beside(name) if os.path.exists(name) else _on_the_hub(name, token, offline, timeout)
+        path = os.path.expanduser(name)
+        read, nothing = _beside(path) if os.path.exists(path) else _on_the_hub(name, token, offline, timeout)
         for file, count in _COUNTS.items():
             if (text := read(file)) is not None:
                 return len(count(file, text) | _added(read))
@@ -56,6 +57,9 @@ def _beside(path: str) -> tuple[Read, type[LoraSizeError]]:
 
 
 def _on_the_hub(repository: str, token: str | None, offline: bool, timeout: float) -> tuple[Read, type[LoraSizeError]]:
+    if repository.startswith((".", "/", "~")) or repository.count("/") > 1:
+        what = f"there is no file or folder {plain(repository, 100)}."
+        raise NotFoundError(what, where="--tokenizer", way_out="check the spelling; on the Hub it is named org/name")
     from estimator.source.hub_file import file_of
     from estimator.source.visit import visit
 

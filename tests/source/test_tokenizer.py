@@ -82,6 +82,13 @@ def test_a_repository_that_is_not_cached(tmp_path: Path, monkeypatch: pytest.Mon
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere/words", "~/nowhere", "a/b/tokenizer.json"])
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(name: str) -> None:
+    with pytest.raises(LoraSizeError, match="no file or folder") as caught:
+        vocabulary_size(name)
+    assert caught.value.code == "not_found"
+
+
 def tokenizer_repo(**more: Any) -> Repo:
     files = {"tokenizer.json": BPE, "added_tokens.json": {"<end>": 3}}
     return Repo("org/words", {name: text_file(json.dumps(content)) for name, content in files.items()}, **more)
