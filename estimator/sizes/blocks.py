@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
-from estimator.sizes.towers import sees_tokens
+from estimator.sizes.towers import seeing_tokens
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
@@ -21,7 +21,6 @@ _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a w
 _CENTRED_NORM = re.compile(r"(?:Cohere|Deberta)\w*LayerNorm$")  # LayerNorm written in Python (modeling_cohere.py)
 _EMBEDDED_NORM = re.compile(r"embed\w*[._]?(?:layer_?)?norm|(?:layer)?norm_embed", re.IGNORECASE)
 _TOWERS_HEADS = ("attention_heads", "decoder_attention_heads", "encoder_attention_heads")
-_STEMS = frozenset({"Conv1d", "Conv2d", "Conv3d"})
 _DROPS_STATES = (
     *("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "residual_dropout", "resid_dropout"),
     *("dropout_rate", "dropout"),
@@ -103,11 +102,11 @@ def shape_of(tree: ModuleTree) -> Shape:
             modules.setdefault(match[0], []).append(module)
     hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim") or 0
     head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
-    stems = [m.name for m in tree.modules if m.kind in _STEMS and not is_repeated(m.name)]
-    words = next((m.name for m in tree.modules if m.name == tree.input_embedding and m.kind == "Embedding"), None)
+    outside = [m for m in tree.modules if not is_repeated(m.name)]
+    seeing = seeing_tokens(modules, outside, tree.input_embedding)
     found = ((name, _block(members, hidden, config)) for name, members in modules.items())
     return Shape(
-        blocks=tuple(replace(b, sees_tokens=sees_tokens(name, words, stems)) for name, b in found if b is not None),
+        blocks=tuple(replace(b, sees_tokens=name in seeing) for name, b in found if b is not None),
         hidden=hidden,
         vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
         heads=_first(config, "num_attention_heads", "n_head", "num_heads", "n_heads", *_TOWERS_HEADS) or 1,

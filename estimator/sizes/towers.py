@@ -5,11 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import takewhile
 
+from estimator.architecture.module import Module
 
-def sees_tokens(block: str, words: str | None, stems: Iterable[str]) -> bool:
-    """Whether the embedding of words is at least as near in the tree as a convolution of patches or frames."""
-    near = max((_shared(block, stem) for stem in stems), default=0)
-    return near == 0 or (words is not None and _shared(block, words) >= near)
+_STEMS = frozenset({"Conv1d", "Conv2d", "Conv3d"})
+
+
+def seeing_tokens(blocks: Iterable[str], outside: Iterable[Module], embedding: str | None) -> frozenset[str]:
+    """Those layers to which the embedding of words is at least as near in the tree as a convolution of pieces.
+
+    outside: the modules that stand in no layer; embedding: the one behind get_input_embeddings(), which an encoder of
+    images or sound answers with its convolution, or with what holds it.
+    """
+    outside = tuple(outside)
+    stems = tuple(module.name for module in outside if module.kind in _STEMS)
+    is_words = any(module.name == embedding and module.kind == "Embedding" for module in outside)
+    reads_pieces = any(f"{stem}.".startswith(f"{embedding}.") for stem in stems)
+
+    def sees(block: str) -> bool:
+        near = max((_shared(block, stem) for stem in stems), default=0)
+        if near == 0:
+            return not reads_pieces
+        return is_words and _shared(block, embedding or "") >= near
+
+    return frozenset(filter(sees, blocks))
 
 
 def _shared(one: str, other: str) -> int:
