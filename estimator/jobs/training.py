@@ -32,7 +32,8 @@ def training_from(config: str | None, given: Mapping[str, Any]) -> tuple[Trainin
     """
     asked = {name: given[name] for name in FIELDS if given.get(name) is not None}
     said = {name: value for name, value in _said(config).items() if name not in asked}
-    return Training(**{**said, **asked}), _notes(config, said)
+    training = Training(**{**said, **asked})
+    return training, _notes(config, said, None if "sequence_length" in {**said, **asked} else training.sequence_length)
 
 
 def _said(config: str | None) -> dict[str, Any]:
@@ -53,8 +54,12 @@ def _optimizer(name: str) -> str:
     return _OPTIMIZERS.get(name.rpartition(".")[2], name)
 
 
-def _notes(config: str | None, said: Mapping[str, Any]) -> tuple[Note, ...]:
+def _notes(config: str | None, said: Mapping[str, Any], assumed_length: int | None) -> tuple[Note, ...]:
     if not said.keys() - {"software"}:
         return ()
     values = ", ".join(f"{name} {value}" for name, value in said.items() if name != "software")
-    return (Note("training_from_config", f"{config} says, with its trainer's defaults: {values}."),)
+    note = Note("training_from_config", f"{config} says, with its trainer's defaults: {values}.")
+    if assumed_length is None:
+        return (note,)
+    taken = f"{assumed_length:,} tokens are taken, --sequence-length says another."
+    return note, Note("length_assumed", f"{config} sets no length of the sequences: {taken}")

@@ -137,6 +137,14 @@ def test_a_trainers_file_says_how_it_trains(tmp_path) -> None:
     assert [note.code for note in notes] == ["training_from_config"]
 
 
+def test_a_file_that_limits_no_sequence_says_what_is_taken(tmp_path) -> None:
+    path = tmp_path / "torchtune.yaml"
+    path.write_text("model:\n  _component_: torchtune.models.llama3_1.lora_llama3_1_8b\n  lora_rank: 8\n"
+                    "  lora_attn_modules: [q_proj]\ntokenizer:\n  max_seq_len: null\nbatch_size: 2\n")  # fmt: skip
+    codes = [[note.code for note in training_from(str(path), given)[1]] for given in ({}, {"sequence_length": 512})]
+    assert codes == [["training_from_config", "length_assumed"], ["training_from_config"]]
+
+
 @pytest.mark.parametrize(
     ("name", "optim"),
     [
