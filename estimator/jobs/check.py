@@ -102,6 +102,7 @@ def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPa
         parameters=document["adapter"]["parameters"],
         percent=document["totals"]["trainable_percent"],
     )
+    problems += [Problem(n["code"], n["message"]) for n in document["notes"] if n["code"] == "nothing_trains"]
     return CheckedPath(unit.path, "failed" if problems else "ok", tuple(problems))
 
 

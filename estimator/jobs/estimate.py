@@ -9,7 +9,7 @@ from estimator.architecture.module import ModuleTree
 from estimator.dtypes import from_torch
 from estimator.errors import UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
-from estimator.lora.adapt import Adaptation, adapt
+from estimator.lora.adapt import Adaptation, adapt, frozen
 from estimator.lora.letters import resolve_targets
 from estimator.notes import Note
 from estimator.report.answer import Answer
@@ -30,6 +30,8 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     base = bases.base(request, from_mapping({"task_type": given.get("task_type")}).task_type, progress)
     loaded = bases.sizes(base, load)
     adaptation, target_notes = _adapt(loaded.model, given, request)
+    if request.nothing_trains:
+        adaptation = frozen(adaptation)
     sizes, size_notes = _honest_sizes(base, loaded, load)
     check, check_notes = bases.cross_check(base)
     return Answer(
@@ -42,6 +44,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
         file_bytes=None if adaptation.save_error else adapter_file_bytes(adaptation.tensors)[0],
         comparison_bytes=_comparison_bytes(sizes, load),
         notes=(
+            *(request.config_notes or ()),
             *base.notes,
             *base.tree.notes,
             *target_notes,

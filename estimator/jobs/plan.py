@@ -111,8 +111,11 @@ def _with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) ->
 
 
 def memory_of(answer: Answer, training: Training) -> Memory:
-    """Bytes on each GPU for this estimate and run."""
+    """Bytes on each GPU for this estimate and run. Raises UsageError where they can't be said."""
     base, adaptation = answer.base, answer.adaptation
+    if not adaptation.trainable_parameters:
+        what = "nothing trains in this run: its config freezes all of it."
+        raise UsageError(what, where="--config", way_out="see the notes of an estimate with this config")
     footprint, prepared = base.loaded.footprint_bytes, base.loaded.prepared_footprint_bytes
     if footprint is None:
         way_out = "say --dtype bf16, or --online to read the headers"

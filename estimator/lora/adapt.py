@@ -90,6 +90,15 @@ def adapt(
     )
 
 
+def frozen(adaptation: Adaptation) -> Adaptation:
+    """The same after everything is frozen: nothing trains, and save_pretrained writes the same file."""
+    return adaptation._replace(
+        modules=tuple(module._replace(parameters=0) for module in adaptation.modules),
+        trainable_parameters=0,
+        parameters_by_part=dict.fromkeys(adaptation.parameters_by_part, 0),
+    )
+
+
 def _refuse_packed(index: TreeIndex, adapted: Collection[str] | None, *, changed: bool) -> None:
     """Raises UnsupportedError where an embedding that is saved along is packed in tensors of unknown size.
 

@@ -92,7 +92,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
     """
     if config.own.get("unfrozen_parameters"):
         raise UnsupportedError(
-            "unfrozen_parameters freezes what its patterns do not match, LoRA included: not counted.",
+            "unfrozen_parameters trains what its patterns match, in the base too, and nothing else: not counted.",
             where="unfrozen_parameters",
             way_out="leave it out beside an adapter",
         )
@@ -105,6 +105,8 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
         "revision": None if config.revision in (None, "main") else str(config.revision),
         "lora": {name: value for name, value in config.lora.items() if value is not None and value != "lora-ga"},
         "target_rule": config.target_rule,
+        "config_notes": config.notes or None,
+        "nothing_trains": config.nothing_trains or None,
         "base_precision": precision,
         "dtype": dtype,
         "double_quant": quantization.get("double_quant") if bits == 4 else None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from estimator.errors import UsageError
+from estimator.notes import Note
 
 
 class Request(NamedTuple):
@@ -22,6 +23,8 @@ class Request(NamedTuple):
     lora: Mapping[str, Any] = {}  # fields of adapter_config.json
     config: str | None = None  # path of an adapter_config.json or a trainer's config
     target_rule: Any = None  # training_config.TargetRule of --config: a trainer's own way to name targets
+    config_notes: Sequence[Note] | None = None  # what the reader of --config must know of that file
+    nothing_trains: bool | None = None  # --config freezes all that PEFT would train
     r: int | None = None
     targets: str | None = None
     exclude: str | None = None

@@ -43,6 +43,7 @@ class TrainingConfig:
     gpus: int | None = None  # processes on the machine, where the file says it
     strategy: str | None = None  # "zero1" | "zero2" | "zero3" | "fsdp"
     num_labels: int | None = None
+    nothing_trains: bool = False  # all parameters are frozen once the adapter is made
     defaulted: tuple[str, ...] = ()  # keys that the file leaves out
     source: str = ""  # the release whose defaults they got
     notes: tuple[Note, ...] = ()

@@ -36,6 +36,7 @@ FACTORY = "model_name_or_path: Qwen/Qwen2.5-0.5B\nstage: sft\nfinetuning_type: l
 # Each in a folder of its own: what it is, the code that names it.
 SEEDED: list[tuple[str, str, Make]] = [
     *((name, code, make) for name, code, make in FAULTS),
+    ("everything frozen", "nothing_trains", text("train.yaml", AXOLOTL.format("lora") + "unfrozen_parameters: [lm_head]\n")),
     ("qlora without 4 bit", "usage", text("train.yaml", AXOLOTL.format("qlora"))),
     ("r is no number", "usage", text("train.yaml", AXOLOTL.format("lora").replace("lora_r: 8", "lora_r: many"))),
     ("targets nobody has", "no_target_modules", text("train.yaml", FACTORY.format("c_attn"))),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import LoraSizeError, UsageError
-from estimator.jobs.estimate import with_config_file
+from estimator.jobs.estimate import estimate, with_config_file
 from estimator.request.command_line import parse_command
 from estimator.request.files import read_config_file, to_request
 from estimator.request.request import Request
@@ -93,6 +93,44 @@ def test_a_config_of_nobody_is_told_apart(tmp_path: Path) -> None:
     path.write_text("replicas: 3\n")
     with pytest.raises(UnknownTrainerError):
         read_config_file(str(path))
+
+
+# Axolotl's freeze_layers_except on gpt2 under PEFT, whose parameters are base_model.model.transformer.h.0. ...
+@pytest.mark.parametrize(
+    ("patterns", "trains"),
+    [
+        ("[^transformer.wte.*, '^lm_head.*']", False),
+        ("['^transformer.wte.weight$[:32000]']", False),
+        ("[lora_, 'h.1[0-9]']", False),
+        ("transformer.wte", False),
+        ("[lm_head, ^base_model.model.lm_head]", True),
+        ("['base_model.model.transformer.h.[0-9]+.attn']", True),
+        ("['.+lora_']", True),
+        ("['transformer|base_model']", True),
+        ("['x?base_model']", True),
+    ],
+)
+def test_patterns_of_axolotl_that_match_no_wrapped_name_freeze_everything(tmp_path: Path, patterns: str, trains: bool):
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(
+        f"base_model: gpt2\nadapter: lora\nlora_target_modules: [c_attn]\nunfrozen_parameters: {patterns}\n"
+    )
+    request = Request(config=str(path), offline=True)
+    if trains:  # of the base as well
+        with pytest.raises(LoraSizeError) as caught:
+            estimate(request)
+        assert caught.value.code == "unsupported"
+    else:
+        answer = estimate(request)
+        counted = answer.adaptation
+        assert (counted.trainable_parameters, {module.parameters for module in counted.modules}) == (0, {0})
+        assert (len(counted.tensors), answer.notes[0].code) == (24, "nothing_trains")
+
+
+def test_what_a_config_file_leaves_to_be_known_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text("base_model: gpt2\nadapter: lora\nlora_target_modules: [c_attn]\nload_in_4bit: true\n")
+    assert "not_quantised" in {note.code for note in estimate(Request(config=str(path), offline=True)).notes}
 
 
 def test_options_of_an_estimate(tmp_path: Path) -> None:

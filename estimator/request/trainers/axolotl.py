@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from estimator.errors import UsageError
@@ -40,10 +41,15 @@ def read(keys: Keys) -> TrainingConfig:
     quantization = _quantization(keys, adapter, dtype)
     rl = keys.values.get("rl") in ("dpo", "ipo", "kto")
     autocast = keys.values.get("peft_autocast_adapter_dtype") is not False
+    unfrozen = _unfrozen(keys)
+    frozen = bool(unfrozen) and not any(map(_may_match, unfrozen))
+    if frozen:
+        keys.note("nothing_trains", _NOTHING_TRAINS)
     return TrainingConfig(
         trainer="axolotl",
         lora=_lora(keys),
-        own={"unfrozen_parameters": True} if keys.values.get("unfrozen_parameters") else {},
+        own={"unfrozen_parameters": True} if unfrozen and not frozen else {},
+        nothing_trains=frozen,
         target_rule=_target_rule(keys),
         base=keys.values.get("base_model"),
         revision=keys.values.get("revision_of_model"),
@@ -158,18 +164,33 @@ def _lora(keys: Keys) -> dict[str, Any]:
 
 
 def _target_rule(keys: Keys) -> TargetRule:
-    frozen = keys.values.get("unfrozen_parameters")
-    if frozen:
-        keys.note(
-            "unfrozen_parameters",
-            "unfrozen_parameters is applied after the adapter is made: what none of its "
-            "patterns matches is frozen, LoRA included.",
-        )
     if not keys.flag("lora_target_linear"):
         return TargetRule(name="listed")
     listed = keys.values.get("lora_target_modules")
     also = listed.split() if isinstance(listed, str) else (keys.names("lora_target_modules") or [])
     return TargetRule(name="axolotl_linear", settings={"and": also})
+
+
+_WRAPPED = "base_model.model."  # how the name of every parameter begins once PEFT has wrapped the model
+_NOTHING_TRAINS = (
+    "Axolotl applies unfrozen_parameters once the adapter is made, and freezes what no pattern matches, LoRA included. "
+    f"By then all names begin with {_WRAPPED[:-1]}, which none of these patterns matches: nothing trains. Leave it out."
+)
+
+
+def _unfrozen(keys: Keys) -> list[str]:
+    given = keys.values.get("unfrozen_parameters")
+    return [given] if isinstance(given, str) else keys.names("unfrozen_parameters") or []
+
+
+def _may_match(pattern: str) -> bool:
+    """False where the letters that a pattern begins with, for certain, are not how a wrapped parameter's name does.
+
+    axolotl 0.18.0, utils/freeze.py, LayerNamePattern: re.match, in which a dot is a dot.
+    """
+    begin = re.match(r"\^?((?:\w|\\?\.(?!\+))*)(?![*?{])", pattern)
+    letters = begin[1].replace("\\", "") if begin and "|" not in pattern else ""
+    return letters.startswith(_WRAPPED) or _WRAPPED.startswith(letters)
 
 
 def _dtype(keys: Keys) -> str:

@@ -88,8 +88,6 @@ def _lora(keys: Keys, script: str) -> dict[str, Any]:
     targets = keys.values.get("lora_target_modules")
     if isinstance(targets, list):
         targets = targets[0] if len(targets) == 1 else [str(name) for name in targets]
-    if targets is None:
-        keys.note("default_targets", "No target is given: PEFT's default for the model type.")
     task = keys.get("lora_task_type")
     return {
         "r": keys.integer("lora_r"),
