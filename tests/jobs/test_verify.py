@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from estimator.errors import OfflineError, UnsupportedError
+from estimator.errors import OfflineError, UnsupportedError, UsageError
 from estimator.jobs import verify as job
 from estimator.jobs.estimate import estimate
 from estimator.jobs.verify_folder import PREFIX
@@ -53,6 +53,16 @@ def test_a_step_is_what_the_trainers_file_plans(tmp_path) -> None:
     assert (step.batch_size, step.sequence_length, step.gradient_checkpointing) == (3, 4096, True)
     assert step.optimizer == "adamw_torch"
     assert job._step(REQUEST, estimate(REQUEST)) == job.STEP
+
+
+def test_where_nothing_trains_there_is_nothing_to_compare(tmp_path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(
+        "base_model: Qwen/Qwen2.5-0.5B\nadapter: lora\nlora_target_modules: [q_proj]\nunfrozen_parameters: [lm_head]\n"
+    )
+    request = REQUEST._replace(config=str(path))
+    with pytest.raises(UsageError, match="freezes"):
+        job.verify(request, estimate(request))
 
 
 def test_a_peak_outside_the_plan_differs() -> None:
