@@ -1,11 +1,11 @@
 """Fields of `quantization_config` that hold for single layers, where one file mixes widths or leaves layers out.
 
     gptq         dynamic          {pattern: {bits, group_size}}; "-:" before it leaves the layers out, "+:" says nothing
-    auto-round   extra_config     {layer: {bits, group_size}}; more than 8 bits leave it out
+    auto-round   extra_config     {layer or pattern: {bits, group_size}}; more than 8 bits leave it out; and `dynamic`
     mlx          the layer's name {bits, group_size}, or false
     compressed   config_groups    each with targets
 
-As gptqmodel (`dynamic_get`: the first pattern that matches from the name's start), auto-round (`convert_hf_model`) and
+As gptqmodel (`dynamic_get`: the first pattern that matches from the name's start), auto-round (`get_layer_config`) and
 mlx-lm (`class_predicate`) read them.
 """
 
@@ -20,6 +20,7 @@ from estimator.request.patterns import Pattern, matching
 Fields = Mapping[str, Any]
 _WHERE = "quantization_config in config.json"
 _MOST_BITS = 8  # of an integer that AutoRound packs
+_LEFT_OUT: Fields = {"bits": 16}  # as AutoRound writes it
 
 
 def gptq_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields | None]:
@@ -38,11 +39,40 @@ def gptq_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields | No
     return found
 
 
-def auto_round_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields | None]:
-    """The fields of each layer that `extra_config` names, None for one that it leaves out."""
-    extra = fields.get("extra_config") or {}
-    found = {name: _over(fields, extra[name]) for name in names if isinstance(extra.get(name), Mapping)}
-    return {name: own if int(own.get("bits") or 0) <= _MOST_BITS else None for name, own in found.items()}
+def auto_round_by_layer(fields: Fields, names: Sequence[str], others: Sequence[str] = ()) -> dict[str, Fields | None]:
+    """The fields of each layer that has its own, None for one that is left out. `others` lie outside the blocks.
+
+    A name of `extra_config` goes first, then what leaves layers out, then the patterns of `dynamic`, in gptqmodel's
+    form, then those of `extra_config`: each is found anywhere in a name, outside the blocks only where it is in none.
+    Raises MalformedConfigError for a pattern that is none, or that is endless.
+    """
+    every = {*names, *others}
+    extra = {key: own for key, own in (fields.get("extra_config") or {}).items() if isinstance(own, Mapping)}
+    found = {name: extra[name] for name in (*names, *others) if name in extra}
+    inner = [one for group in fields.get("modules_in_block_to_quantize") or () for one in group]
+    inside = {name for taken in _found_in(inner, names) for name in taken}
+    found |= dict.fromkeys((name for name in names if inner and name not in inside), _LEFT_OUT)
+    for pattern, own in {**_of_dynamic(fields), **{key: own for key, own in extra.items() if own}}.items():
+        if pattern not in every:
+            taken = _found_in([pattern], names)[0] or _found_in([pattern], others)[0]
+            found = dict.fromkeys(taken, own) | found
+    spared = [one for one in fields.get("modules_to_not_convert") or () if isinstance(one, str)]
+    found |= {name: _LEFT_OUT for taken in _found_in(spared, names) for name in taken}
+    own = {name: _over(fields, said) for name, said in found.items()}
+    return {name: said if int(said.get("bits") or 0) <= _MOST_BITS else None for name, said in own.items()}
+
+
+def _of_dynamic(fields: Fields) -> dict[str, Fields]:
+    """gptqmodel's patterns as AutoRound reads them: one without "+:" or "-:" before it says nothing."""
+    dynamic = fields.get("dynamic") or {}
+    more = {one[2:]: own for one, own in dynamic.items() if one.startswith("+:") and isinstance(own, Mapping) and own}
+    return {one[2:]: more.get(one[2:], _LEFT_OUT) for one in dynamic if one.startswith("-:") or one[2:] in more}
+
+
+def _found_in(patterns: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    """For each pattern the names in which `re.search` finds it."""
+    anywhere = [Pattern(rf"(?s:.*?)(?:{one})", one) for one in patterns]
+    return matching(anywhere, names, where=_WHERE, refusal=MalformedConfigError)
 
 
 def mlx_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields | None]:

@@ -139,8 +139,8 @@ SCHEMES: Mapping[str, Layers] = {
 _GPTQ = Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers.")
 _DYNAMIC = Note(
     "dynamic_gptq",
-    "Layers differ in bits (`dynamic`), which gptqmodel's own loader reads; from_pretrained, through optimum 2.3.0, "
-    "does not.",
+    "Layers differ in bits or are left out (`dynamic`), which gptqmodel's own loader reads; from_pretrained, through "
+    "optimum 2.3.0, does not.",
 )
 CAUTIONS: Mapping[str, Note] = {
     "gptq": _GPTQ,

@@ -55,6 +55,22 @@ def test_groups_of_compressed_tensors(groups, bits):
             {NAMES[0]: None, NAMES[1]: 4}, id="auto-round: 16 bits, and none said",
         ),
         pytest.param(
+            auto_round_by_layer, {"extra_config": {"q_proj": {"bits": 8}, NAMES[0]: {"bits": 2}}},
+            {NAMES[0]: 2, NAMES[2]: 8}, id="auto-round: a pattern anywhere, after names",
+        ),
+        pytest.param(
+            auto_round_by_layer, {"dynamic": {"-:down": {}, "+:q_proj": {"bits": 8}, "layers": {"bits": 2}}},
+            {NAMES[0]: 8, NAMES[1]: None, NAMES[2]: 8}, id="auto-round: dynamic, with its signs alone",
+        ),
+        pytest.param(
+            auto_round_by_layer, {"modules_in_block_to_quantize": [["down"], [r"1\.q"]]},
+            {NAMES[0]: None}, id="auto-round: what of a block is quantised",
+        ),
+        pytest.param(
+            auto_round_by_layer, {"modules_to_not_convert": ["q_proj"], "extra_config": {NAMES[0]: {"bits": 8}}},
+            {NAMES[0]: None, NAMES[2]: None}, id="auto-round: what is not converted",
+        ),
+        pytest.param(
             mlx_by_layer, {NAMES[0]: {"bits": 6}, NAMES[1]: False, NAMES[2]: True},
             {NAMES[0]: 6, NAMES[1]: None}, id="mlx: false, and true",
         ),

@@ -32,10 +32,11 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
 
 
 def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """Every Linear and Conv1D inside the blocks, and what `extra_config` names beside them."""
+    """Every Linear and Conv1D inside the blocks, and what `extra_config` and `dynamic` name beside them."""
     fields = quantization.fields
     blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
-    own = auto_round_by_layer(fields, tuple(wrapped))
+    inside = [name for name in wrapped if name.startswith(blocks)]
+    own = auto_round_by_layer(fields, inside, [name for name in wrapped if not name.startswith(blocks)])
     names = [name for name in wrapped if name.startswith(blocks) or name in own]
     return _by_layer(wrapped, names, own, fields, _awq_layer if packs_as_awq(fields) else _gptq_layer)
 
