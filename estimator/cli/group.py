@@ -82,8 +82,8 @@ def cli(ctx: click.Context, **options: Any) -> None:
             raise click.UsageError(
                 f"{option} belongs behind the command: lora-size {ctx.invoked_subcommand} {option} ..."
             )
+        gc.enable()  # main() saves an estimate from it; a command gives many answers
         return
-    gc.disable()  # one answer a process: tensors come by the ten thousand, and none of them is garbage before the end
     _ask_ahead(options)
     from estimator.cli.estimate import run
 

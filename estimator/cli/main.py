@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
+    gc.disable()  # one answer a process: of what is imported and read nothing is garbage before the end
     import click
 
     from estimator.cli.group import PipeClosed, cli
