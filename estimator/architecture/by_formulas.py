@@ -13,9 +13,8 @@ from estimator.architecture.facts import ClassOutline, Tower, class_for, class_o
 from estimator.architecture.formula import Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.shapes import shapes_of
-from estimator.architecture.structure import Slot
+from estimator.architecture.structure import ACTIVATION, Slot
 
-ACTIVATION = "ACT2FN:"
 _OF_PLACE = re.compile(r"[#^@<>]|\b(in|out) ")  # what looks at an index, in formulas and conditions
 
 

@@ -11,11 +11,10 @@ from estimator.architecture.fresh import fill
 from estimator.architecture.load import Load, Loaded, child_of, count_of
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.sharing import Branch, Sharing
-from estimator.architecture.structure import Child, Slot, Structure
+from estimator.architecture.structure import ACTIVATION, Child, Slot, Structure
 from estimator.errors import MalformedConfigError
 from estimator.notes import Note
 
-ACTIVATION = "ACT2FN:"
 _MOST = 10_000  # modules of one list, as from_config.py has it
 
 

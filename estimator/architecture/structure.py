@@ -24,6 +24,9 @@ from typing import Any, NamedTuple
 _EMPTY = ("", (), (), (), "", "", 0)
 _NUMBER = re.compile(r"\.\d+$")
 
+# A class written as this and a field's path is the activation that the field names.
+ACTIVATION = "ACT2FN:"
+
 
 class Slot(NamedTuple):
     name: str

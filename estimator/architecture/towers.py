@@ -12,9 +12,7 @@ from typing import Any
 
 from estimator.architecture.conditions import under
 from estimator.architecture.facts import ClassFacts, Tower, class_facts, class_for
-from estimator.architecture.structure import Child, Structure
-
-ACTIVATION = "ACT2FN:"
+from estimator.architecture.structure import ACTIVATION, Child, Structure
 
 
 def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFacts, tuple[str, ...]]:

@@ -44,9 +44,8 @@ class Leaf:
         self.counted = counted  # how often PEFT counts an element
 
     def copied(self, part: str) -> Leaf:
-        twin = Leaf(self.shape, self.dtype, part, trainable=self.trainable, parameter=self.parameter, saved=self.saved)
-        twin.counted = self.counted
-        return twin
+        kept = {"trainable": self.trainable, "parameter": self.parameter, "saved": self.saved, "counted": self.counted}
+        return Leaf(self.shape, self.dtype, part, **kept)
 
     @property
     def elements(self) -> int:

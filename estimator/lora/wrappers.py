@@ -129,9 +129,7 @@ def _packed(index: TreeIndex) -> Mapping[str, str]:
     return {
         name: layer.cls
         for name, layer in index.tree.quantised.items()
-        if any(
-            not p.dtype.startswith(("F", "BF")) and f"{name}.{p.name}" not in index.tree.tied for p in layer.parameters
-        )
+        if any(not is_float(p.dtype) and f"{name}.{p.name}" not in index.tree.tied for p in layer.parameters)
     }
 
 

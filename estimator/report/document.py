@@ -29,7 +29,7 @@ def to_document(answer: Answer) -> dict[str, Any]:
         "cross_check": _cross_check(answer),
         "comparison": _comparison(answer),
         "rules": {"peft": PEFT, "transformers": TRANSFORMERS},
-        "notes": [{"code": note.code, "message": note.message} for note in answer.notes],
+        "notes": [note._asdict() for note in answer.notes],
     }
 
 

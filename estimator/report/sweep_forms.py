@@ -21,10 +21,6 @@ def _row(case: Any) -> dict[str, Any]:
     return {name: getattr(case, name) for name in COLUMNS}
 
 
-def _objects(notes: Sequence[Any]) -> list[dict[str, str]]:
-    return [{"code": note.code, "message": note.message} for note in notes]
-
-
 def _messages(cases: Sequence[Any], notes: Sequence[Any]) -> list[str]:
     """Each distinct note once, and a word on bases whose files contradict each other or whose dtype is assumed."""
     said = [note.message for note in notes] + [note.message for case in cases for note in case.notes]
@@ -46,9 +42,11 @@ def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None,
     document = {
         "schema_version": 1,
         "gpu_memory": gpu_memory,
-        "sweep": [{**_row(case), "notes": _objects(case.notes), "error": error(case)} for case in cases],
+        "sweep": [
+            {**_row(case), "notes": [note._asdict() for note in case.notes], "error": error(case)} for case in cases
+        ],
         "frontier": [_row(case) for case in frontier],
-        "notes": _objects(notes),
+        "notes": [note._asdict() for note in notes],
     }
     return as_json(document)
 

@@ -11,6 +11,7 @@ from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
 from estimator.source.opening import open_file
+from estimator.source.place import is_path
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -39,7 +40,7 @@ def find_adapter(
         path = os.path.dirname(path)
     if os.path.isdir(path):
         return _in_folder(path)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_path(name):
         way_out = "name a folder with adapter_config.json in it, or an adapter's id on the Hub"
         raise NotFoundError(f"there is no folder {name}.", where="--adapter", way_out=way_out)
     id_, _, at_revision = name.partition("@")

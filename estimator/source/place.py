@@ -21,6 +21,11 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
+def is_path(text: str) -> bool:
+    """Whether a name can only be a path on this machine: the Hub's have one slash at most."""
+    return text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
 def is_id(text: str) -> bool:
     """Whether a repository of the Hub can be called so."""
     return _ID.fullmatch(text) is not None and "--" not in text and ".." not in text

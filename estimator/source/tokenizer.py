@@ -9,6 +9,7 @@ from typing import Any
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
 from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.opening import open_file
+from estimator.source.place import is_path
 from estimator.source.plain import plain
 
 MAX_TOKENIZER_BYTES = 64_000_000  # the largest published ones have some 35 million
@@ -57,7 +58,7 @@ def _beside(path: str) -> tuple[Read, type[LoraSizeError]]:
 
 
 def _on_the_hub(repository: str, token: str | None, offline: bool, timeout: float) -> tuple[Read, type[LoraSizeError]]:
-    if repository.startswith((".", "/", "~")) or repository.count("/") > 1:
+    if is_path(repository):
         what = f"there is no file or folder {plain(repository, 100)}."
         raise NotFoundError(what, where="--tokenizer", way_out="check the spelling; on the Hub it is named org/name")
     from estimator.source.hub_file import file_of

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from estimator.architecture.by_formulas import ACTIVATION
 from estimator.architecture.conditions import Place
 from estimator.architecture.formula import Unfit, evaluate
 from estimator.architecture.learning.fit import Fitter
 from estimator.architecture.learning.remembering import Sized
 from estimator.architecture.learning.tell import Observation, Teller
+from estimator.architecture.structure import ACTIVATION
 from estimator.architecture.surveying.merge import in_order
 from estimator.architecture.surveying.observe import Seen, SeenTensor
 

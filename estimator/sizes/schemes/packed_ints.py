@@ -36,9 +36,15 @@ def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str)
     fields = quantization.fields
     blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
     inside = [name for name in wrapped if name.startswith(blocks)]
-    own = auto_round_by_layer(fields, inside, [name for name in wrapped if not name.startswith(blocks)])
-    names = [name for name in wrapped if name.startswith(blocks) or name in own]
-    return _by_layer(wrapped, names, own, fields, _awq_layer if packs_as_awq(fields) else _gptq_layer)
+    outside = [name for name in wrapped if not name.startswith(blocks)]
+    own = auto_round_by_layer(fields, inside, outside)
+    return _by_layer(
+        wrapped,
+        [*inside, *(name for name in outside if name in own)],
+        own,
+        fields,
+        _awq_layer if packs_as_awq(fields) else _gptq_layer,
+    )
 
 
 def _wrapped(tree: ModuleTree) -> dict[str, Module]:
