@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from estimator.architecture.module import ModuleTree, Parameter
+from estimator.architecture.module import ModuleTree
 
 _LAYER = re.compile(r"^(.*?\.?\w+)\.(\d+)\.")
 
@@ -23,13 +23,15 @@ class Difference(NamedTuple):
 
 def compare(headers: ModuleTree, config: ModuleTree) -> list[Difference]:
     """The differences, by name: layers that are missing, other rows of a vocabulary, other shapes. [] where none."""
-    ours, theirs = _parameters(headers), _parameters(config)
+    ours, theirs = _shapes(headers), _shapes(config)
+    if ours == theirs:
+        return []
     layers = _layers(ours, theirs)
     cut = tuple(f"{difference.name}." for difference in layers)
     found = list(layers)
     embeddings = {f"{name}.weight" for name in (config.input_embedding, config.output_embedding) if name}
     for name in sorted(ours.keys() & theirs.keys()):
-        one, other = ours[name].shape, theirs[name].shape
+        one, other = ours[name], theirs[name]
         if one != other:
             rows = name in embeddings and one[1:] == other[1:]
             found.append(_of_shape("vocabulary" if rows else "shape", name, one, other))
@@ -38,8 +40,8 @@ def compare(headers: ModuleTree, config: ModuleTree) -> list[Difference]:
     return found
 
 
-def _parameters(tree: ModuleTree) -> dict[str, Parameter]:
-    return {f"{m.name}.{p.name}".lstrip("."): p for m in tree.modules for p in m.parameters}
+def _shapes(tree: ModuleTree) -> dict[str, tuple[int, ...]]:
+    return {f"{m.name}.{p.name}".lstrip("."): p.shape for m in tree.modules for p in m.parameters}
 
 
 def _layers(ours: Iterable[str], theirs: Iterable[str]) -> list[Difference]:

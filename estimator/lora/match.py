@@ -194,14 +194,27 @@ def minimal_targets(index: TreeIndex, targets: Iterable[str]) -> set[str]:
 
 
 def _find_minimal(index: TreeIndex, targets: set[str]) -> set[str]:
+    """What ends in one name has no suffix in common with what ends in another: each is a question of its own."""
+    by_last_part: dict[str, set[str]] = {}
+    for target in targets:
+        by_last_part.setdefault(target.rpartition(".")[2], set()).add(target)
+    required: set[str] = set()
+    for last, group in by_last_part.items():
+        names = index.by_last_part.get(last, ())
+        required |= {last} if group.issuperset(names) else _find_minimal_among(index, names, group)
+    return required or targets
+
+
+def _find_minimal_among(index: TreeIndex, names: Iterable[str], targets: set[str]) -> set[str]:
+    """The fewest suffixes of targets that tell them from the other `names`, all of which end in one name."""
     hit = set().union(*index.with_suffixes(targets).values())
-    others = {suffix for name in index.modules if name not in hit for suffix in suffixes_of(name)}
+    others = {suffix for name in names if name not in hit for suffix in suffixes_of(name)}
     required: set[str] = set()
     for suffixes in sorted(map(suffixes_of, targets)):
         if required.isdisjoint(suffixes[:-1]):
             free = (suffix for suffix in suffixes if suffix not in required and suffix not in others)
             required.update(islice(free, 1))
-    return required or targets
+    return required
 
 
 # rank_pattern

@@ -38,8 +38,9 @@ def adapter_file_bytes(tensors: Iterable[Any]) -> tuple[int, int]:
     return 8 + header + at, header
 
 
-@lru_cache(maxsize=200_000)
 def _name_bytes(name: str) -> int:
+    if name.isascii() and name.isprintable() and '"' not in name and "\\" not in name:
+        return len(name) + 2  # nothing is escaped
     return len(json.dumps(name, ensure_ascii=False).encode())
 
 
