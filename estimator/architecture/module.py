@@ -11,6 +11,9 @@ from estimator.notes import Note
 KINDS = ("Linear", "Conv1D", "Embedding", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention", "other")
 
 
+VARIES = (-1,)  # shape of a text that is as long as the weights' values make it
+
+
 class Parameter(NamedTuple):
     """A parameter or buffer that a module itself owns (not its children)."""
 
@@ -45,6 +48,7 @@ class QuantisedLayer(NamedTuple):
     buffers: tuple[Parameter, ...] = ()
     state_bytes: int = 0  # tensors beside the weight that are neither parameter nor buffer
     saved_beside: tuple[Parameter, ...] | None = None  # what state_dict() has of them; None: of a size not known
+    saved_anew: tuple[Parameter, ...] | None = None  # the same once OLoRA has quantised the weight again
     packed_factor: int = 1  # PEFT counts an element of `weight` this often: 2 x itemsize for Params4bit
     is_linear: bool = True  # isinstance(torch.nn.Linear): what `all-linear` finds
     refusal: str | None = None  # why PEFT cannot wrap it; None where it can

@@ -41,7 +41,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
         adaptation=adaptation,
         base=sizes,
         cross_check=check,
-        file_bytes=None if adaptation.save_error else adapter_file_bytes(adaptation.tensors)[0],
+        file_bytes=adapter_file_bytes(adaptation.tensors)[0] if adaptation.has_size else None,
         comparison_bytes=_comparison_bytes(sizes, load),
         notes=(
             *(request.config_notes or ()),

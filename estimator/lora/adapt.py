@@ -6,10 +6,12 @@ has its own file in this folder.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import VARIES, ModuleTree
+from estimator.dtypes import BITS
 from estimator.errors import UnsupportedError
 from estimator.lora.beside import needs_run_time, with_all_beside
 from estimator.lora.config_rules import check_config
@@ -38,6 +40,7 @@ class Adaptation(NamedTuple):
     tensors: tuple[SavedTensor, ...]  # of adapter_model.safetensors; () where saving fails
     config: Mapping[str, Any]  # the effective LoraConfig, as adapter_config.json has it
     save_error: str | None = None  # counting works, save_pretrained fails: why
+    has_size: bool = True  # the file is written, and as long whatever the weights' values are
     notes: tuple[Note, ...] = ()
 
 
@@ -76,6 +79,7 @@ def adapt(
         along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
         done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
     tensors, save_error = _as_written(request, done, save)
+    varying = [t.name for t in tensors if t.shape == VARIES] if request.index.tree.quantised else []
     trained = sum(done.trained.values())
     return Adaptation(
         modules=done.modules,
@@ -86,7 +90,8 @@ def adapt(
         tensors=tensors,
         config=_as_saved(request.config),
         save_error=save_error,
-        notes=remarks(config, request, injection, trained, tensors, save_error),
+        has_size=save_error is None and not varying,
+        notes=(*remarks(config, request, injection, trained, tensors, save_error), *_varying(varying, tensors)),
     )
 
 
@@ -126,6 +131,16 @@ def _as_written(request: Prepared, done: Outcome, with_embeddings: bool) -> tupl
     if request.config.peft_type == "ADALORA" and request.config.rank_pattern:
         return without_given_up_ranks(done.tensors, request.config.rank_pattern)
     return done.tensors, None
+
+
+def _varying(texts: Sequence[str], tensors: Sequence[SavedTensor]) -> Iterator[Note]:
+    if texts:
+        held = sum(prod(t.shape) * BITS[t.dtype] // 8 for t in tensors if t.shape != VARIES)
+        message = (
+            f"The file's size depends on the weights: {texts[0]} holds an offset of double quantisation in as many "
+            f"digits as that needs. Its {len(texts)} texts are about 170 bytes each, the other tensors {held:,} bytes."
+        )
+        yield Note("file_size_varies", message)
 
 
 def _saves_embeddings(request: Prepared, asked: str, vocabulary_changed: bool, targeted: bool) -> bool:

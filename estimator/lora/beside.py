@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
 from estimator.lora.outcome import AdaptedModule, Outcome
@@ -15,6 +16,7 @@ from estimator.lora.runtime import (
     ADAPTER,
     OUTER,
     SAVED,
+    Leaf,
     Node,
     base_model,
     cast_adapter_dtype,
@@ -54,6 +56,8 @@ def with_all_beside(
     base = base_model(index)
     before = sum(leaf.elements for leaf in leaves(base))
     inject(base, layers)
+    if str(config.init_lora_weights).lower() == "olora":
+        _quantise_anew(base, index, layers)
     _train_biases(base, config.bias)
     save_modules(base, index, config.modules_to_save or ())
     tie_saved_modules(base, index, request.tied_saves)
@@ -78,6 +82,15 @@ def with_all_beside(
         tensors=tensors,
         save_error=fault,
     )
+
+
+def _quantise_anew(base: Node, index: TreeIndex, layers: Sequence[LoraLayer]) -> None:
+    """LoraLayer.olora_init takes its matrices out of a 4-bit weight in float32 and quantises what is left."""
+    for layer in layers:
+        packed = index.packed(layer.module)
+        for own in packed.saved_anew or () if packed is not None else ():
+            inner = get_submodule(base, layer.name).children["base_layer"]
+            inner.leaves[own.name] = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False)
 
 
 def _train_biases(base: Node, bias: str) -> None:

@@ -20,6 +20,6 @@ class Answer(NamedTuple):
     adaptation: Adaptation
     base: BaseSizes
     cross_check: CrossCheck
-    file_bytes: int | None  # of adapter_model.safetensors; None where PEFT can't save
+    file_bytes: int | None  # of adapter_model.safetensors; None where PEFT can't save, or weights decide
     comparison_bytes: int | None  # of the base as this request loads it
     notes: tuple[Note, ...] = ()

@@ -52,7 +52,7 @@ def _declared(config: Mapping[str, Any]) -> str | None:
 def _adapter(answer: Answer) -> dict[str, Any]:
     adaptation = answer.adaptation
     parameters = adaptation.trainable_parameters
-    stored = _stored(adaptation.tensors)
+    stored = _stored(adaptation.tensors if adaptation.has_size else ())
     return {
         "parameters": parameters,
         "bytes": {precision: parameters * width for precision, width in _WIDTHS.items()},

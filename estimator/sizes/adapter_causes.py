@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import NamedTuple
 
+from estimator.architecture.module import VARIES
 from estimator.dtypes import BITS
 
 PREFIX = "base_model.model."
@@ -173,7 +174,7 @@ def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: Parts) -
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in shared:
         was, is_ = implied[name].shape, real[name].shape
-        if was != is_:
+        if was not in (is_, VARIES):
             found[_why_shape(name, was, is_, embeddings)].append(name)
     return [
         Cause(

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 
-from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.module import VARIES, Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.dtypes import BITS, to_torch
 from estimator.errors import UsageError
 from estimator.lora.closest import listed
@@ -26,6 +25,7 @@ NESTED_BLOCK = 256  # absmax bytes that share one of their own
 CODE_BYTES = 16 * 4
 NESTED_CODE_BYTES = 256 * 4
 OFFSET_BYTES = 4
+STATE_TEXT = "weight.quant_state.bitsandbytes__"
 
 
 def quantise(tree: ModuleTree, load: LoadOptions, *, where: str = OPTION) -> ModuleTree:
@@ -38,7 +38,12 @@ def quantise(tree: ModuleTree, load: LoadOptions, *, where: str = OPTION) -> Mod
         return tree
     skipped = skips(tree, load.skip_modules, where=where)
     convertible = [module for module in tree.modules if _convertible(module)]
-    layers = {module.name: convert(module, load) for module in convertible if not skipped(module.name)}
+    alike: dict[tuple[str, tuple[Parameter, ...]], QuantisedLayer] = {}  # layers of few shapes make up a model
+    layers = {}
+    for module in convertible:
+        if not skipped(module.name):
+            kind = module.kind, module.parameters
+            layers[module.name] = alike.get(kind) or alike.setdefault(kind, convert(module, load))
     notes = _spare_nothing(tree, load.skip_modules or (), convertible) if where == OPTION else ()
     return tree._replace(quantised=layers, notes=(*tree.notes, *notes))
 
@@ -59,7 +64,8 @@ def _convertible(module: Module) -> bool:
 
 def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
     """bnb.nn.Linear4bit in place of a module; raises UsageError where its bytes don't fit the storage dtype."""
-    elements = prod(module.parameters[0].shape)
+    _, shape, dtype, *_ = module.parameters[0]
+    elements = prod(shape)
     packed, width = -(-elements // 2), BITS[load.quant_storage] // 8
     if packed % width:
         raise UsageError(
@@ -73,20 +79,29 @@ def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
         cls="Linear4bit",
         parameters=(weight, *module.parameters[1:]),
         state_bytes=four_bit_state_bytes(elements, load.double_quant),
-        saved_beside=None if load.double_quant else _saved_state(module.parameters[0], elements, load.base_precision),
+        saved_beside=saved_state(shape, dtype, load.base_precision, load.double_quant),
+        saved_anew=saved_state(shape, "F32", load.base_precision, load.double_quant),
         packed_factor=2 * width,
         compute_dtype=load.compute_dtype or "F32",
     )
 
 
-@lru_cache(maxsize=1024)  # layers of few shapes make up a model
-def _saved_state(weight: Parameter, elements: int, quant_type: str) -> tuple[Parameter, ...]:
-    """QuantState.as_dict(packed=True); the text of double quantisation holds a float of as many digits as it needs."""
-    text = {"quant_type": quant_type, "blocksize": BLOCK, "dtype": to_torch(weight.dtype), "shape": weight.shape}
+def saved_state(shape: tuple[int, ...], dtype: str, quant_type: str, double_quant: bool) -> tuple[Parameter, ...]:
+    """What state_dict() has beside a weight of this shape that was quantised from this dtype (`QuantState.as_dict`).
+
+    The text of double quantisation holds the float32 offset, in as many digits as that needs.
+    """
+    blocks = -(-prod(shape) // BLOCK)
+    text = {"quant_type": quant_type, "blocksize": BLOCK, "dtype": to_torch(dtype), "shape": shape}
+    nested = (
+        Parameter("weight.nested_absmax", (-(-blocks // NESTED_BLOCK),), "F32"),
+        Parameter("weight.nested_quant_map", (NESTED_CODE_BYTES // 4,), "F32"),
+    )
     return (
-        Parameter("weight.absmax", (-(-elements // BLOCK),), "F32"),
+        Parameter("weight.absmax", (blocks,), "U8" if double_quant else "F32"),
         Parameter("weight.quant_map", (CODE_BYTES // 4,), "F32"),
-        Parameter(f"weight.quant_state.bitsandbytes__{quant_type}", (len(json.dumps(text)),), "U8"),
+        *(nested if double_quant else ()),
+        Parameter(f"{STATE_TEXT}{quant_type}", VARIES if double_quant else (len(json.dumps(text)),), "U8"),
     )
 
 

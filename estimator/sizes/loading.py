@@ -37,7 +37,7 @@ def as_loaded(
         dtype_of = dtypes(tree, dtype, _stored_floats(checkpoint) if keeps_stored else None)
         loaded = tree._replace(modules=tuple(_cast(module, dtype_of) for module in tree.modules))
         casts[dtype, keeps_stored] = loaded
-    return quantise_as_stored(loaded, dtype) if as_stored else quantise(loaded, load)
+    return quantise_as_stored(loaded, dtype, checkpoint) if as_stored else quantise(loaded, load)
 
 
 def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: LoadOptions) -> str:

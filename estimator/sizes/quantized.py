@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.stored_names import run_time_names
+from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import Quantization, quantization_of
 from estimator.dtypes import from_torch
 from estimator.errors import MalformedConfigError
@@ -29,10 +31,10 @@ from estimator.sizes.skipping import CONFIG
 Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
 
 
-def quantise_as_stored(tree: ModuleTree, dtype: str) -> ModuleTree:
+def quantise_as_stored(tree: ModuleTree, dtype: str, checkpoint: Checkpoint | None) -> ModuleTree:
     """The tree with the layers that its quantization_config converts in `quantised`; a note where no rule is known.
 
-    dtype: what is not quantised takes it, safetensors' name.
+    dtype: what is not quantised takes it, safetensors' name. checkpoint: as stored.
     """
     quantization = quantization_of(tree.config)
     if quantization is None:
@@ -44,6 +46,8 @@ def quantise_as_stored(tree: ModuleTree, dtype: str) -> ModuleTree:
         return tree._replace(notes=(*tree.notes, _unknown(quantization.scheme)))
     tree = tree._replace(modules=tuple(_upright(module) for module in tree.modules))
     converted = layers(tree, quantization, dtype)
+    if quantization.scheme == "bitsandbytes_4bit":
+        converted = _with_stored_state(converted, tree, checkpoint)
     caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)
     notes = (*tree.notes, caution) if caution else tree.notes
     if quantization.scheme == "gptq" and quantization.fields.get("dynamic"):
@@ -62,11 +66,27 @@ def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
 
 
 def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    layers = bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised
-    if quantization.scheme == "bitsandbytes_8bit":
-        return dict(layers)
-    # the state's text names the dtype from which the weights were quantised, which no header tells
-    return {name: layer._replace(saved_beside=None) for name, layer in layers.items()}
+    return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised)
+
+
+def _with_stored_state(
+    layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: Checkpoint | None
+) -> dict[str, QuantisedLayer]:
+    """4-bit layers with what the file has beside their weights: `Params4bit.from_prequantized` keeps it as it is.
+
+    Its text names the dtype from which the weights were quantised, and an offset in so many digits: how long that is
+    only headers tell, and it is None where they are not at hand.
+    """
+    beside: dict[str, tuple[Parameter, ...]] = {}
+    for name, tensor in checkpoint.tensors.items() if checkpoint is not None else ():
+        module, state, part = name.partition(".weight.")
+        if state:
+            weight, own = f"{module}.weight", Parameter(f"weight.{part}", tensor.shape, tensor.dtype)
+            beside[weight] = (*beside.get(weight, ()), own)
+    if any(f"{name}.weight" not in beside for name in layers):
+        names = run_time_names(tree.config, tree, beside)
+        beside = {names[stored]: state for stored, state in beside.items()}
+    return {name: layer._replace(saved_beside=beside.get(f"{name}.weight")) for name, layer in layers.items()}
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:

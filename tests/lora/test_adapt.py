@@ -371,24 +371,53 @@ def test_a_packed_head_is_saved_along_with_its_state(precision, storage, head):
 DOUBLE = LoadOptions(base_precision="nf4", skip_modules=(), double_quant=True)
 
 
-def test_a_packed_head_whose_state_has_no_known_size_is_not_weighed():
+def test_a_packed_head_whose_text_is_as_long_as_the_weights_make_it_is_counted_and_not_weighed():
     """Double quantisation writes a float into the state's text, of as many digits as it needs."""
     config = from_mapping({"target_modules": ["lm_head"]})
     four = quantise(TREE, DOUBLE)
+    varies = adapt(four, config)
+    assert varies.trainable_parameters == 8 * (ROWS + WIDTH)
+    assert not varies.has_size
+    assert "file_size_varies" in {note.code for note in varies.notes}
+    assert adapt(four, config, save_embedding_layers="no").has_size
+    assert adapt(four, from_mapping({"target_modules": ["q_proj", "embed_tokens"]})).has_size
+
+
+def test_a_packed_head_of_unknown_state_is_not_weighed():
+    unknown = {"lm_head": quantise(TREE, DOUBLE).quantised["lm_head"]._replace(saved_beside=None)}
     with pytest.raises(UnsupportedError, match="packed"):
-        adapt(four, config)
-    assert adapt(four, config, save_embedding_layers="no").trainable_parameters == 8 * (ROWS + WIDTH)
-    assert adapt(four, from_mapping({"target_modules": ["q_proj", "embed_tokens"]})).save_error is None
+        adapt(TREE._replace(quantised=unknown), from_mapping({"target_modules": ["lm_head"]}))
 
 
-@pytest.mark.parametrize("storage", ["BF16", "F16"])
-def test_a_head_in_4_bits_of_a_floating_storage_trains_where_its_state_is_known(storage):
+def test_olora_quantises_anew_from_float32():
+    """The text names the dtype: one letter less than bfloat16."""
+    base = quantise(TREE, LoadOptions(base_precision="nf4", skip_modules=()))
+    texts = {
+        init: t.shape
+        for init in (True, "OLoRA")
+        for t in adapt(base, from_mapping({"target_modules": ["lm_head"], "init_lora_weights": init})).tensors
+        if ".quant_state." in t.name
+    }
+    assert texts[True] == FOUR_BIT_HEAD["weight.quant_state.bitsandbytes__nf4"][1]
+    assert texts["OLoRA"] == (texts[True][0] + len("float32") - len("bfloat16"),)
+
+
+@pytest.mark.parametrize(("storage", "double"), [("BF16", False), ("F16", False), ("F16", True)])
+def test_a_head_in_4_bits_of_a_floating_storage_trains(storage, double):
     """PEFT saves its copy with the quantisation state; of integers it refuses to make one at all."""
     config = from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]})
-    known = quantise(TREE, DOUBLE._replace(quant_storage=storage, double_quant=False))
-    assert adapt(known, config).parameters_by_part["saved_modules"] == ROWS * WIDTH
+    known = adapt(quantise(TREE, DOUBLE._replace(quant_storage=storage, double_quant=double)), config)
+    assert known.parameters_by_part["saved_modules"] == ROWS * WIDTH
+    assert known.has_size is not double
+
+
+def test_a_copy_of_unknown_state_is_not_weighed():
+    unknown = {
+        "lm_head": quantise(TREE, DOUBLE._replace(quant_storage="F16")).quantised["lm_head"]._replace(saved_beside=None)
+    }
+    config = from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]})
     with pytest.raises(UnsupportedError, match="floating storage"):
-        adapt(quantise(TREE, DOUBLE._replace(quant_storage=storage)), config)
+        adapt(TREE._replace(quantised=unknown), config)
 
 
 @pytest.mark.parametrize(("storage", "held"), [("F16", True), ("U8", False)])

@@ -77,3 +77,51 @@ def test_the_estimate_is_what_peft_does(base, config):
     lora = {**NAMES, **config}
     real = outcome(model, copy.deepcopy(lora), options)
     assert differences(place, lora, options, real, BaseCache()) == []
+
+
+HEADS = [
+    pytest.param({"target_modules": ["q_proj", "lm_head"]}, id="an adapted head"),
+    pytest.param({"target_modules": ["lm_head"], "init_lora_weights": "olora"}, id="OLoRA quantises it anew"),
+    pytest.param({"modules_to_save": ["lm_head"]}, id="a head that is saved whole"),
+    pytest.param({"modules_to_save": ["mlp"], "init_lora_weights": "olora"}, id="layers within what is saved whole"),
+    pytest.param({"target_modules": ["q_proj", "embed_tokens"]}, id="a head beside an adapted embedding"),
+]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("nf4", True, "uint8"), ("nf4", False, "bfloat16"), ("fp4", True, "float16")],
+    ids=lambda params: "-".join(map(str, params)),
+)
+def packed_heads(request, tmp_path_factory):
+    """A model whose head is packed as well, as it is loaded and as it is loaded again from what it saved."""
+    for name in ("torch", "transformers", "peft", "bitsandbytes"):
+        pytest.importorskip(name)
+    import transformers
+
+    from tests.lora.judge.families import build
+
+    how, double, storage = request.param
+    place, saved = (str(tmp_path_factory.mktemp(name)) for name in ("plain", "saved"))
+    build("llama", "LlamaForCausalLM", "bfloat16", {**SIZES, "tie_word_embeddings": False}).save_pretrained(place)
+    said = {"bnb_4bit_quant_type": how, "bnb_4bit_use_double_quant": double, "bnb_4bit_quant_storage": storage}
+    config = transformers.BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=[], **said)
+    loaded = transformers.LlamaForCausalLM.from_pretrained(
+        place, dtype="auto", quantization_config=config, device_map="cpu"
+    )
+    loaded.save_pretrained(saved)
+    again = transformers.LlamaForCausalLM.from_pretrained(saved, dtype="auto", device_map="cpu")
+    options = {"base_precision": how, "double_quant": double, "quant_storage": storage, "skip_modules": []}
+    return (loaded, place, options), (again, saved, {"base_precision": "stored"})
+
+
+@pytest.mark.parametrize("config", HEADS)
+def test_packed_heads_are_saved_with_their_state(packed_heads, config):
+    from estimator.jobs.base import BaseCache
+    from tests.lora.judge.compare import differences
+    from tests.lora.judge.truth import outcome
+
+    for model, place, options in packed_heads:
+        lora = {**NAMES, **config}
+        real = outcome(model, copy.deepcopy(lora), options)
+        assert differences(place, lora, options, real, BaseCache()) == []
