@@ -79,7 +79,8 @@ def adapt(
         along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
         done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
     tensors, save_error = _as_written(request, done, save)
-    varying = [t.name for t in tensors if t.shape == VARIES] if request.index.tree.quantised else []
+    varying = [t for t in tensors if t.shape == VARIES] if request.index.tree.quantised else []
+    sized = [t for t in tensors if t.shape != VARIES] if varying else tensors
     trained = sum(done.trained.values())
     return Adaptation(
         modules=done.modules,
@@ -91,7 +92,7 @@ def adapt(
         config=_as_saved(request.config),
         save_error=save_error,
         has_size=save_error is None and not varying,
-        notes=(*remarks(config, request, injection, trained, tensors, save_error), *_varying(varying, tensors)),
+        notes=(*remarks(config, request, injection, trained, sized, save_error), *_varying(varying, sized)),
     )
 
 
@@ -133,12 +134,12 @@ def _as_written(request: Prepared, done: Outcome, with_embeddings: bool) -> tupl
     return done.tensors, None
 
 
-def _varying(texts: Sequence[str], tensors: Sequence[SavedTensor]) -> Iterator[Note]:
-    if texts:
-        held = sum(prod(t.shape) * BITS[t.dtype] // 8 for t in tensors if t.shape != VARIES)
+def _varying(varying: Sequence[SavedTensor], sized: Sequence[SavedTensor]) -> Iterator[Note]:
+    if varying:
+        held = sum(prod(t.shape) * BITS[t.dtype] // 8 for t in sized)
         message = (
-            f"The file's size depends on the weights: {texts[0]} holds an offset of double quantisation in as many "
-            f"digits as that needs. Its {len(texts)} texts are about 170 bytes each, the other tensors {held:,} bytes."
+            f"The file's size depends on the weights: {varying[0].name} holds an offset of double quantisation in as "
+            f"many digits as that needs. {len(varying)} such of about 170 bytes lie beside {held:,} bytes of tensors."
         )
         yield Note("file_size_varies", message)
 
