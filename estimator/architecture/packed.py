@@ -43,7 +43,10 @@ class PackedLines:
 
     def line(self, name: str) -> str | None:
         """The JSON text behind a name; None where there is no such line."""
-        block = self._block(max(0, bisect.bisect_right(self._table[1], name) - 1))
+        number = bisect.bisect_right(self._table[1], name) - 1
+        if number < 0:
+            return None
+        block = self._block(number)
         start = 0 if block.startswith(f"{name}\t") else block.find(f"\n{name}\t") + 1
         if not start and not block.startswith(f"{name}\t"):
             return None
