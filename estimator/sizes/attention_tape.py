@@ -117,6 +117,7 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         each = tape.run((each,), scores, width)
     each = tape.run((each,), scores, width)  # the mask is added
     wide = width if setting.shape.support.narrow_scores else 4
+    each = each if width == wide else tape.run((each,), scores, wide)  # softmax of bfloat16 in float32 copies it first
     each = tape.run((each,), scores, wide, saves_output=True)
     each = each if width == wide else tape.run((each,), scores, width)
     if setting.shape.drops_scores:

@@ -53,7 +53,7 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     for index in range(len(played) - 1, -1, -1):
         part, own = played[index], there[index]
         before -= own
-        here = own - (0 if checkpointed else part.kept) + max(part.backward, part.forward + x_bytes)
+        here = own + max(part.backward, part.again) if checkpointed else own - part.kept + part.backward
         grown = gradients or gradient_bytes * (len(played) - index) // len(played)
         if before + here + grown > backward:
             backward, walk = before + here + grown, here - own

@@ -45,6 +45,7 @@ class Played(NamedTuple):
     named: int  # of these, and of the input, what lives as long as the graph is named
     keeps_input: bool  # the input is kept too
     forward: int  # most while running forward, the output included
+    again: int  # most while it runs again under checkpointing: see `Tape.play`
     backward: int  # most while being walked back, with what is kept and the gradient of the output
 
 
@@ -91,38 +92,54 @@ class Tape:
             tensor.last_use = len(self.operations) - 1
 
     def play(self, output: Tensor) -> Played:
-        """Runs the operations forward and back. The output's own bytes count as the next part's, not as kept."""
+        """Runs the operations forward and back. The output's own bytes count as the next part's, not as kept.
+
+        Under checkpointing the operations run again once the walk back asks for the first tensor that was kept: the
+        gradients behind it live by then. The run ends with the last tensor that is kept (torch 2.13,
+        utils/checkpoint.py, early_stop).
+        """
         self.hold(output)
         made = {id(operation.output) for operation in self.operations}
         kept = {id(t): t.size for o in self.operations for t in o.saved if id(t) in made and t is not output}
         kept_bytes = sum(kept.values()) + sum(operation.keeps for operation in self.operations)
         given = any(id(t) not in made for o in self.operations for t in o.saved)
+        last = max((i for i, o in enumerate(self.operations) if o.saved or o.keeps), default=-1)
+        backward, pending = self._backward(output, kept, kept_bytes, last)
         return Played(
-            kept_bytes, sum(self.named.values()), given, self._forward(kept), self._backward(output, kept, kept_bytes)
+            kept_bytes,
+            sum(self.named.values()),
+            given,
+            self._forward(kept, len(self.operations)),
+            self._forward(kept, last + 1) + pending,
+            backward,
         )
 
-    def _forward(self, kept: dict[int, int]) -> int:
+    def _forward(self, kept: dict[int, int], until: int) -> int:
         ends: dict[int, int] = {}
         for operation in self.operations:
             if id(operation.output) not in kept:
                 last = operation.output.last_use
                 ends[last] = ends.get(last, 0) + operation.output.size
         now = most = 0
-        for index, operation in enumerate(self.operations):
+        for index, operation in enumerate(self.operations[:until]):
             now += operation.output.size + operation.keeps
             most = max(most, now + operation.scratch)
             now -= ends.get(index, 0)
         return most
 
-    def _backward(self, output: Tensor, kept: dict[int, int], kept_bytes: int) -> int:
+    def _backward(self, output: Tensor, kept: dict[int, int], kept_bytes: int, last: int) -> tuple[int, int]:
+        """The most, and the gradients that live when operation `last` is walked back."""
         first_use: dict[int, int] = {}
         for index, operation in enumerate(self.operations):
             for tensor in operation.saved:
                 first_use.setdefault(id(tensor), index)
         gradients = _Gradients(output)
         now = most = kept_bytes + output.size
+        pending = output.size
         for index in range(len(self.operations) - 1, -1, -1):
             operation = self.operations[index]
+            if index == last:
+                pending = now - kept_bytes
             if not operation.output.needs_grad:
                 continue
             made, freed = gradients.walk(operation)
@@ -131,7 +148,7 @@ class Tape:
                 done, made = set(), 0
             most = max(most, now + made + operation.scratch)
             now += made - freed - operation.keeps - sum(kept.get(key, 0) for key in done)
-        return most
+        return most, pending
 
 
 class _Gradients:
