@@ -4,8 +4,6 @@ They weigh little, but `get_memory_footprint()` counts them. Each rule holds for
 have a buffer of that name; where none does, the buffer is left out and the tree says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -14,11 +14,9 @@ A path is a field of config.json, nested ones joined by dots. `None` fields coun
 in, from the facts.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 class Place(NamedTuple):
@@ -29,7 +27,7 @@ class Place(NamedTuple):
     first: bool = True  # the outer indices are 0 too
     outer: Any = None  # the Place of the list around it
 
-    def inner(self, index: int, count: int) -> Place:
+    def inner(self, index: int, count: int) -> Self:
         """The place of a list's element below this one."""
         return Place(index, count, self.first and index == 0, self)
 

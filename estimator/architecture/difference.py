@@ -1,7 +1,5 @@
 """Where two module trees of the same model differ: what headers hold against what config.json promises."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -9,8 +9,6 @@ The file is text, one fact a line, packed as packed.py says:
     $activations        names of ACT2FN and their classes;  $refused: classes that could not be built, and why
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

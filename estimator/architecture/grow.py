@@ -1,7 +1,5 @@
 """Modules from a class's structure and what a checkpoint holds for it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

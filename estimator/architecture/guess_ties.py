@@ -1,7 +1,5 @@
 """What the file of an unknown architecture leaves out because it shares weights with what the file holds."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

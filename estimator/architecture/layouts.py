@@ -7,8 +7,6 @@ Rules' source: transformers 5.23.0, conversion_mapping.py, `_build_checkpoint_co
 `_MODEL_TO_CONVERSION_PATTERN`; core_model_loading.py for what holds of all classes.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -1,7 +1,5 @@
 """From a checkpoint's tensors to a model's parameters: what transformers would load where, and what it would leave."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The modules that transformers builds, as PEFT would see them in `model.named_modules()`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Rules' source: transformers 5.23.0, core_model_loading.py: `WeightTransform.rena
 `convert_and_load_state_dict_in_model`. Names that differ in their indices alone are renamed once.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

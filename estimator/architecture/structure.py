@@ -15,8 +15,6 @@ empty at the end left out:
     flags                 1: experts are kept (experts, in, out);  2: below it anything may stand
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -42,7 +40,7 @@ class Structure(NamedTuple):
     parameters: tuple[Slot, ...] = ()
     buffers: tuple[Slot, ...] = ()
     groups: str = ""
-    children: tuple[Child, ...] = ()
+    children: "tuple[Child, ...]" = ()
     transposed: bool = False
     is_open: bool = False  # what is below is not known, only the checkpoint tells
 

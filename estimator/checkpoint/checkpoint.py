@@ -1,7 +1,5 @@
 """A checkpoint's tensors, all files together."""
 
-from __future__ import annotations
-
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat

@@ -4,8 +4,6 @@ GGUF keeps a quantised tensor as blocks: elements / block size x bytes a block, 
 (gguf 0.19.0, gguf/gguf_reader.py). Dimensions come in the reverse of torch's order.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from estimator.errors import MalformedHeaderError, UnsupportedError

@@ -7,8 +7,6 @@ exactly shape x dtype. Rules: safetensors 0.8.0, safetensors/src/tensor.rs (`Met
 library in one point, as the format demands: a name given twice is refused.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from operator import attrgetter

@@ -22,8 +22,6 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
     quanto      weight._data I8 [out, in], or weight._data._data U8 [out/2, in]         weight._scale [out, 1]
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

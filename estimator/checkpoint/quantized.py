@@ -6,8 +6,6 @@ and out features (a 4-bit weight of bitsandbytes is one column of bytes), the la
 has to come from config.json.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Options that mean something in one mode of a command only; anywhere else they are refused, not dropped."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import click

@@ -1,7 +1,5 @@
 """The base of an estimate: found, read, and turned into modules; kept while many requests name the same one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """What would make a run smaller: each change with the bytes it saves, and the changes that together make it fit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

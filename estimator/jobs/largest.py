@@ -1,7 +1,5 @@
 """The largest that fits: batch, sequence length and rank in a GPU; rank and targets below limits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Serving adapters beside a base: does it fit, how many tokens are left for the cache, what can't be served."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Rules' source: transformers 5.23.0, PreTrainedModel.from_pretrained (modeling_utils.py).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -4,8 +4,6 @@ peft 0.21.2, transformers 5.23.0. The steps are inject_adapter's (peft/tuners/tu
 has its own file in this folder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 peft 0.21.2, peft/tuners/tuners_utils.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 

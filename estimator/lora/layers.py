@@ -4,11 +4,9 @@ peft 0.21.2: dispatch_default, LoraLayer.update_layer, Embedding, _ConvNd, Multi
 (peft/tuners/lora/layer.py), DoRA's shapes (peft/tuners/lora/dora.py). Shapes are torch's: Linear (out, in).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from estimator.architecture.module import Module, Parameter
 from estimator.errors import InvalidLoraError, UnsupportedError, UnsupportedModuleError
@@ -55,7 +53,7 @@ class Settings(NamedTuple):
     asked: Mapping[str, Variant]
 
     @classmethod
-    def of(cls, config: LoraConfig) -> Settings:
+    def of(cls, config: LoraConfig) -> Self:
         return cls(lora_bias=config.lora_bias, init=config.init_lora_weights, asked=asked_variants(config))
 
 

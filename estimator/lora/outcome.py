@@ -1,7 +1,5 @@
 """What a config makes of a model: the modules, what trains, what is added, what is saved."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

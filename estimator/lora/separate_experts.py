@@ -8,8 +8,6 @@ Adapters made then hold matrices for each expert (peft 0.21.2 converts them on l
 peft/utils/transformers_weight_conversion.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 

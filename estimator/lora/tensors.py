@@ -4,8 +4,6 @@ peft 0.21.2: get_peft_model_state_dict (peft/utils/save_and_load.py), _remove_ad
 cast_adapter_dtype (peft/tuners/tuners_utils.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Names are those of transformers 5. A model type that a trainer's table lacks is one tower to it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ peft 0.21.2: LoraLayer.resolve_lora_variant (peft/tuners/lora/layer.py), peft/tu
 MontecloraSampler (peft/tuners/lora/monteclora.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

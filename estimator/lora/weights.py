@@ -1,7 +1,5 @@
 """A tensor of a LoRA layer, and a tensor of the saved file."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 PARTS = ("lora", "dora", "bias", "saved_modules", "trainable_tokens", "embeddings")

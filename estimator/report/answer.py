@@ -1,7 +1,5 @@
 """Everything that an estimate found out, before it is put into a form."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

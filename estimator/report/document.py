@@ -1,7 +1,5 @@
 """The contract's JSON object: field names, types and units as users rely on them; sizes in bytes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod

@@ -1,7 +1,5 @@
 """What a check found, and how code hosts read it: lines of JSON, GitHub's annotations, SARIF 2.1.0."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple

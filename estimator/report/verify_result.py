@@ -1,7 +1,5 @@
 """What a verification found: the estimate beside the real model, fact by fact."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

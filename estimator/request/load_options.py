@@ -1,7 +1,5 @@
 """How the base is loaded: the arguments of `from_pretrained` and `BitsAndBytesConfig` that decide about bytes."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 DTYPES = ("bf16", "fp16", "fp32")

@@ -1,7 +1,5 @@
 """PEFT's LoraConfig as plain fields (peft 0.21.2, peft/tuners/lora/config.py); the rules live in `lora`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What is asked of an estimate: the options of the command line, with their defaults."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

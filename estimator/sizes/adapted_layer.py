@@ -1,7 +1,5 @@
 """A layer that a method other than LoRA adapts, and what the rules of methods say of one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Both sides are tensors by the name they have in the file. What older releases an
 undone step by step, and each step that changes something is a cause; what is left over is named as missing or extra.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping

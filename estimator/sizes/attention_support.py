@@ -5,8 +5,6 @@ get_correct_attn_implementation) takes eager attention without a word.
 attention.facts: model type or class, and its letters. Written by `python -m estimator.sizes.generate_attention`.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What the base weighs: parameters, bytes at each precision, and what `get_memory_footprint()` would print."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The repeated layers of a model, as far as activations depend on them: what is read off names and shapes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Whether the files are what their headers, their index and config.json say."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple

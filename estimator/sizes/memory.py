@@ -11,8 +11,6 @@ upper   dropout, which most trainers set; a padding mask, which makes sdpa repea
         loss, all that litgpt keeps beside; workspaces of cuBLAS; what ZeRO-3 and FSDP gather
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import ceil

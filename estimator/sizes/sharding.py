@@ -15,8 +15,6 @@ ZeRO-3 and FSDP gather what they use beside the shares: what stands outside the 
 (_runtime_utils.py, _post_forward_reshard), one layer forward, and two in the backward pass (BACKWARD_PRE; floor: one).
 """
 
-from __future__ import annotations
-
 from math import prod
 from typing import NamedTuple
 

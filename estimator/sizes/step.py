@@ -5,11 +5,9 @@ the layers' inputs do, and one layer at a time is run again and walked back (tra
 Gradients of the adapter grow while the layers are walked back, and lie there from the start when they accumulate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from math import ceil
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from estimator.sizes.blocks import Block, Linear, Norm, is_adapted
 from estimator.sizes.layer_tape import layer
@@ -27,7 +25,7 @@ class Step(NamedTuple):
     walk: int  # of `backward`, what one layer needs beside what is kept
     head: int  # of `loss`, what the head needs beside what is kept
 
-    def beside(self, forward: int, loss: int, backward: int) -> Step:
+    def beside(self, forward: int, loss: int, backward: int) -> Self:
         """The step with so many bytes more at each moment."""
         return self._replace(forward=self.forward + forward, loss=self.loss + loss, backward=self.backward + backward)
 

@@ -9,8 +9,6 @@ A tape is written once, operation by operation, and then played:
   second gradient of the same tensor is added in place (torch/csrc/autograd/input_buffer.cpp).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

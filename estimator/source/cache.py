@@ -20,8 +20,6 @@ or sum do not fit is read as none. `hf cache rm` removes them with the repositor
 the folder one that `hf cache ls` can read. Nothing here holds a token.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -5,8 +5,6 @@
 Nothing is held against the model here; that is metadata_endpoint.py's.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What every source answers: config.json and the headers of the weight files, as found, nothing judged yet."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

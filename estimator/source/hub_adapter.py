@@ -1,7 +1,5 @@
 """An adapter on the Hub: its adapter_config.json and the header and size of its file, nothing of its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@
 3   only where the endpoint does not serve: the index, then the first bytes of every file
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,9 +1,7 @@
 """One revision of one repository on the Hub, and the addresses of what lies there."""
 
-from __future__ import annotations
-
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
 from estimator.errors import NetworkError, NotFoundError, UsageError
@@ -49,7 +47,7 @@ class Place(NamedTuple):
         """The address that answers all headers of a sharded model at once; it knows the default revision alone."""
         return f"{self.endpoint}/api/models/{self.id}/safetensors-metadata/{quote(self.folder + index_name)}"
 
-    def at(self, commit: str) -> Place:
+    def at(self, commit: str) -> Self:
         """The same place, held fast at a commit."""
         return self._replace(revision=commit)
 

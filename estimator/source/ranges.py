@@ -4,8 +4,6 @@ The first bytes of a file hold most headers whole. `/resolve/` redirects to a si
 header is read from that address at once.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ models.tsv is generated (`python -m estimator.source.generate`): a stamp, then o
     id <tab> aliases, comma between <tab> names that the class ties and the file does not <tab> config, as JSON
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -4,13 +4,11 @@ A large model has a hundred thousand tensors of a few kinds, whose names differ 
 a stack holds for all, so that nobody has to go through them one by one.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 # A name's parts: what is before its last index, the index, what is after it; without an index, all is after it.
 _NAME = re.compile(r"(?:(.*\.)([0-9]{1,9})(?=\.))?(.*)", re.DOTALL)
@@ -48,7 +46,7 @@ class Stack(NamedTuple):
         """The last name."""
         return f"{self.before}{self.indices[-1]}{self.after}"
 
-    def part(self, chosen: Iterable[int]) -> Stack:
+    def part(self, chosen: Iterable[int]) -> Self:
         """The tensors at these places of the stack."""
         places = list(chosen)
         indices, begins = self.indices, self.begins

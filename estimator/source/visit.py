@@ -1,7 +1,5 @@
 """One question to the Hub, about a model or an adapter: what is asked for, where, with which settings and how long."""
 
-from __future__ import annotations
-
 import time
 from typing import NamedTuple
 
