@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
-from estimator.architecture.conditions import Lookup, lookup_in
-from estimator.architecture.config_fields import TIE, labels_of, tie_of, unties
-from estimator.architecture.config_fields import lookup_for as config_lookup
+from estimator.architecture.class_lookup import lookup_for
+from estimator.architecture.config_fields import unties
 from estimator.architecture.facts import ClassFacts, class_outline
-from estimator.architecture.formula import Unfit
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree
@@ -102,36 +100,6 @@ def _of_other_names(
             tree = from_config(config, task=asked[0], num_labels=asked[1])
             return tree._replace(notes=(*tree.notes, *_left_out(left, facts)))
     return infer(config, checkpoint)
-
-
-def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
-    """Reads the config's fields as the class would see them."""
-    shapes = shapes_of(facts.said.name)
-    defaults = {**facts.defaults, **_worked_out(config, shapes, facts.defaults)}
-    plain = lookup_in(config, defaults, facts.aliases)
-    tie = tie_of(config, shapes)
-
-    def lookup(path: str) -> Any:
-        if path == "num_labels":
-            return labels_of(config, num_labels, facts.defaults.get(path) or 2)
-        return tie if path == TIE and tie is not None else plain(path)
-
-    return lookup
-
-
-def _worked_out(
-    config: Mapping[str, Any], shapes: Mapping[str, Any] | None, defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Defaults that the config class works out from other fields: Llama's head_dim is 128 for its own sizes alone."""
-    rules = shapes["rules"] if shapes else {}
-    sized = [path for path in defaults if "size" in (rules.get(path, {}).get("absent") or {})]
-    found: dict[str, Any] = {}
-    with contextlib.suppress(Unfit):
-        lookup = config_lookup(config, shapes) if shapes and sized else None
-        for path in sized:
-            with contextlib.suppress(Unfit):
-                found[path] = lookup(path)
-    return found
 
 
 def _declared(facts: ClassFacts, grown: Grown) -> dict[str, str]:

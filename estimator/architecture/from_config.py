@@ -56,7 +56,7 @@ def grown(
 
 def _with_buffers(tree: ModuleTree, unsized: Sequence[tuple[str, Slot]], num_labels: int | None) -> ModuleTree:
     """The tree with the buffers that no formula sizes, by the rules that serve beside headers."""
-    from estimator.architecture.build import lookup_for
+    from estimator.architecture.class_lookup import lookup_for
     from estimator.architecture.facts import class_facts
     from estimator.architecture.fresh import buffer_note, fill_buffers
     from estimator.architecture.towers import with_towers

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from estimator.architecture.build import build, lookup_for
+from estimator.architecture.build import build
+from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.facts import class_facts
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.checkpoint.header import parse_header

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.build import build, lookup_for
+from estimator.architecture.build import build
 from estimator.architecture.choose import candidates, own_config, section_of
+from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.facts import class_facts
 from estimator.architecture.from_config import from_config
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from estimator.architecture import load
-from estimator.architecture.build import lookup_for
 from estimator.architecture.choose import choose
+from estimator.architecture.class_lookup import lookup_for
 from tests.architecture.test_build import CASES, checkpoint_of, read
 
 

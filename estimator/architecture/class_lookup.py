@@ -1,0 +1,44 @@
+"""config.json's fields as a class sees them: what config.json leaves out is the class's default, or worked out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from estimator.architecture.conditions import Lookup, lookup_in
+from estimator.architecture.config_fields import TIE, labels_of, tie_of
+from estimator.architecture.config_fields import lookup_for as lookup_of_config
+from estimator.architecture.facts import ClassFacts
+from estimator.architecture.formula import Unfit
+from estimator.architecture.shapes import shapes_of
+
+
+def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
+    """Reads the config's fields as the class would see them."""
+    shapes = shapes_of(facts.said.name)
+    defaults = {**facts.defaults, **_worked_out(config, shapes, facts.defaults)}
+    plain = lookup_in(config, defaults, facts.aliases)
+    tie = tie_of(config, shapes)
+
+    def lookup(path: str) -> Any:
+        if path == "num_labels":
+            return labels_of(config, num_labels, facts.defaults.get(path) or 2)
+        return tie if path == TIE and tie is not None else plain(path)
+
+    return lookup
+
+
+def _worked_out(
+    config: Mapping[str, Any], shapes: Mapping[str, Any] | None, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Defaults that the config class works out from other fields: Llama's head_dim is 128 for its own sizes alone."""
+    rules = shapes["rules"] if shapes else {}
+    sized = [path for path in defaults if "size" in (rules.get(path, {}).get("absent") or {})]
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Unfit):
+        lookup = lookup_of_config(config, shapes) if shapes and sized else None
+        for path in sized:
+            with contextlib.suppress(Unfit):
+                found[path] = lookup(path)
+    return found
