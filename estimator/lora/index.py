@@ -91,9 +91,28 @@ class TreeIndex:
         return parameter
 
     def packed(self, name: str) -> QuantisedLayer | None:
-        """The layer that holds a module's weight packed, where it is known in which tensors."""
+        """The layer that holds a module's weight packed, where it is known in which tensors.
+
+        One with a state beside its parameters is no such layer where its weight is another's.
+        """
         layer = self.tree.quantised.get(name)
-        return layer if layer is not None and layer.saved_beside is not None and self.is_converted(name) else None
+        if layer is None or layer.saved_beside is None:
+            return None
+        return layer if not layer.saved_beside or self.is_converted(name) else None
+
+    def held(self, module: Module) -> tuple[Parameter, ...]:
+        """A module's own parameters, packed where it is known in which tensors; a tied one is as its owner has it."""
+        packed = self.packed(module.name)
+        return module.parameters if packed is None else tuple(self._owned(module.name, p) for p in packed.parameters)
+
+    def _owned(self, name: str, parameter: Parameter) -> Parameter:
+        full = f"{name}.{parameter.name}"
+        owner, _, last = self.root(full).rpartition(".")
+        if owner == name or owner not in self.modules:
+            return parameter
+        return next(
+            (p._replace(name=parameter.name) for p in self.held(self.modules[owner]) if p.name == last), parameter
+        )
 
     def is_converted(self, name: str) -> bool:
         """Whether a quantised module's weight was converted: one that is tied to an embedding's is that one's."""
@@ -111,11 +130,18 @@ class TreeIndex:
         ]
 
     def all_parameters(self) -> int:
-        """Elements of the distinct parameters: `named_parameters()` of a base that is not quantised."""
+        """Elements of the distinct parameters as PEFT counts them: a Params4bit stands for two elements a byte."""
         return self.remembered("all_parameters", self._all_parameters)
 
     def _all_parameters(self) -> int:
-        distinct = {self.root(name): prod(parameter.shape) for name, parameter in self.named_parameters()}
+        if not self.tree.quantised:
+            return sum({self.root(name): prod(own.shape) for name, own in self.named_parameters()}.values())
+        distinct = {}
+        for module in self.tree.modules:
+            packed = self.packed(module.name)
+            for own in self.held(module):
+                counted = packed.packed_factor if packed is not None and own.name == "weight" else 1
+                distinct[self.root(f"{module.name}.{own.name}")] = counted * prod(own.shape)
         return sum(distinct.values())
 
 

@@ -17,6 +17,7 @@ from estimator.lora.initialisation import (
     wrapped_parameter_shapes,
 )
 from estimator.lora.variants import (
+    EIGHT_BIT_FLOATS,
     INITIALISES_DEQUANTISED,
     PACKED,
     WITHOUT_LORA_BIAS,
@@ -24,6 +25,7 @@ from estimator.lora.variants import (
     Held,
     Variant,
     asked_variants,
+    refuse_in_8_bit_floats,
     variant_for,
     vary_linear,
 )
@@ -119,6 +121,8 @@ def _linear_weights(
         )
     if variant is not None and variant.kind == "use_bdlora":
         variant = variant.for_module(name)
+    if variant is not None and dtype in EIGHT_BIT_FLOATS:
+        refuse_in_8_bit_floats(name, variant)
     return _plain_linear(
         in_features, out_features, rank, settings.lora_bias, settings.init, variant, transposed, dtype, scheme
     )

@@ -32,7 +32,7 @@ def targeted_parameters(index: TreeIndex, config: LoraConfig) -> list[Targeted]:
             name = f"{module.name}.weight"
             found += [(name, module, weight_of(index, module))] if name in names else []
             continue
-        for parameter in module.parameters:
+        for parameter in index.held(module):
             key = f"{module.name}.{parameter.name}"
             if any(suffix in names for suffix in suffixes_of(key)):
                 found.append((key, module, parameter))

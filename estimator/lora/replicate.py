@@ -5,9 +5,9 @@ peft 0.21.2: replicate_layers (peft/tuners/tuners_utils.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 
@@ -28,7 +28,13 @@ def replicated(index: TreeIndex, layer_map: Sequence[Sequence[int]]) -> ModuleTr
             modules += [module, *copies]
         elif not module.name.startswith(stack + "."):
             modules.append(module)
-    return index.tree._replace(modules=tuple(modules), tied=_tied(index, stack, chosen, copies))
+    quantised = {name: layer for name, layer in index.tree.quantised.items() if not name.startswith(stack + ".")}
+    for place, source in enumerate(chosen):
+        old, new = f"{stack}.{source}", f"{stack}.{place}"
+        here = (name for name in names.get(str(source), ()) if name in index.tree.quantised)
+        quantised |= {new + name[len(old) :]: index.tree.quantised[name] for name in here}
+    tied = _tied(index, stack, chosen, copies, quantised)
+    return index.tree._replace(modules=tuple(modules), tied=tied, quantised=quantised)
 
 
 def _stack(index: TreeIndex) -> str:
@@ -78,7 +84,9 @@ def _copies(index: TreeIndex, stack: str, names: dict[str, list[str]], source: i
     return [index.modules[name]._replace(name=new + name[len(old) :]) for name in names.get(str(source), ())]
 
 
-def _tied(index: TreeIndex, stack: str, chosen: list[int], copies: list[Module]) -> dict[str, str]:
+def _tied(
+    index: TreeIndex, stack: str, chosen: list[int], copies: list[Module], quantised: Mapping[str, QuantisedLayer]
+) -> dict[str, str]:
     """Ties with the first copy of each layer in the layer's place; later copies are tied to it."""
     first = {source: place for place, source in reversed(list(enumerate(chosen)))}
 
@@ -96,5 +104,7 @@ def _tied(index: TreeIndex, stack: str, chosen: list[int], copies: list[Module])
         place = first[chosen[int(number)]]
         if place != int(number):
             middle = f".{rest}" if rest else ""
-            tied.update({f"{module.name}.{p.name}": f"{stack}.{place}{middle}.{p.name}" for p in module.parameters})
+            packed = quantised[module.name].parameters if module.name in quantised else ()
+            own = {p.name for p in (*module.parameters, *packed)}
+            tied.update({f"{module.name}.{name}": f"{stack}.{place}{middle}.{name}" for name in own})
     return tied

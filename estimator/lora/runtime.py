@@ -189,7 +189,7 @@ def base_model(index: TreeIndex) -> Node:
         node = _place(root, module.name)
         node.cls, node.module = module.cls, module
         packed = index.packed(module.name)
-        for own in module.parameters if packed is None else packed.parameters:
+        for own in index.held(module):
             full = index.root(f"{module.name}.{own.name}" if module.name else own.name)
             if full not in shared:
                 counted = packed.packed_factor if packed is not None and own.name == "weight" else 1

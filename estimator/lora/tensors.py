@@ -62,7 +62,8 @@ def saved_name(key: str) -> str:
 def state_of(index: TreeIndex, module: Module) -> Iterator[Parameter]:
     """What state_dict() has of a module's own."""
     layer = index.packed(module.name)
-    yield from module.parameters if layer is None else (*layer.parameters, *layer.saved_beside)
+    yield from index.held(module)
+    yield from layer.saved_beside if layer is not None else ()
     yield from (buffer for buffer in module.buffers if buffer.persistent)
 
 

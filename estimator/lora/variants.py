@@ -100,6 +100,7 @@ _QUANTISED: Mapping[str, Hearing] = {
 }
 WITHOUT_LORA_BIAS = ("hqq", "torchao")
 PACKED = frozenset(_QUANTISED)  # kinds of layers of their own, whose weights are not the logical ones
+EIGHT_BIT_FLOATS = ("F8_E4M3", "F8_E5M2")
 INITIALISES_DEQUANTISED = ("bitsandbytes_4bit", "bitsandbytes_8bit")  # OLoRA alone
 
 
@@ -118,6 +119,18 @@ def variant_for(asked: Mapping[str, Variant], scheme: str | None, allowed: tuple
         if name in hearing.refused or (hearing.others_refused and name in heard_unquantised(asked)):
             raise _refused(f"{name} does not work on {scheme} layers.", name, "leave it out, or load another base")
     return next((asked[name] for name in hearing.heard if name in asked), None)
+
+
+def refuse_in_8_bit_floats(name: str, variant: Variant | BlockDiagonal) -> None:
+    """Raises InvalidLoraError where a variant begins with what torch does not compute in the dtype of a layer's weight.
+
+    DoRA takes the norm of a product; BdLoRA and MonteCLoRA draw from a uniform distribution (torch 2.13).
+    """
+    if variant.kind in ("use_dora", "monteclora_config") or (isinstance(variant, BlockDiagonal) and variant.matrix):
+        way_out = "leave it out, or load a base that is not in 8-bit floats"
+        raise _refused(
+            f"{variant.kind} does not work on {name}, whose weight is an 8-bit float.", variant.kind, way_out
+        )
 
 
 def heard_unquantised(asked: Mapping[str, Variant]) -> dict[str, Variant]:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from estimator.architecture.module import Module, Parameter, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.errors import (
     InvalidLoraError,
     NoTargetModulesError,
@@ -426,3 +426,25 @@ def test_orthogonal_matrices_want_a_weight_that_is_seen_as_floats(storage, held)
     config = from_mapping({"target_modules": ["q_proj"], "init_lora_weights": "orthogonal"})
     with nullcontext() if held else pytest.raises(InvalidLoraError, match="floating point"):
         assert adapt(base, config).trainable_parameters == 8 * 2 * Q
+
+
+def test_a_tied_head_in_8_bit_floats_keeps_the_embeddings_weight_and_its_own_scale():
+    """FP8Linear has a scale whatever its weight is tied to: Camembert's decoder, which comes before the embedding."""
+    head, scale = Parameter("weight", (100, 64), "F8_E4M3", True), Parameter("weight_scale_inv", (1, 1), "F32", True)
+    tree = ModuleTree(
+        architecture="Model",
+        config={"model_type": "llama"},
+        modules=(
+            Module("", "Model", "other"),
+            Module("lm_head", "Linear", "Linear", (Parameter("weight", (100, 64), "BF16"),)),
+            Module("embed_tokens", "Embedding", "Embedding", (Parameter("weight", (100, 64), "BF16"),)),
+            Module("q_proj", "Linear", "Linear", (Parameter("weight", (64, 64), "BF16"),)),
+        ),
+        tied={"lm_head.weight": "embed_tokens.weight"},
+        input_embedding="embed_tokens",
+        output_embedding="lm_head",
+        quantised={"lm_head": QuantisedLayer("fp8", "FP8Linear", (head, scale), saved_beside=())},
+    )
+    done = adapt(tree, from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}))
+    saved = {t.name.rpartition("lm_head.")[2]: (t.dtype, t.shape) for t in done.tensors if "lm_head" in t.name}
+    assert saved == {"weight": ("BF16", (100, 64)), "weight_scale_inv": ("F32", (1, 1))}

@@ -125,3 +125,36 @@ def test_packed_heads_are_saved_with_their_state(packed_heads, config):
         lora = {**NAMES, **config}
         real = outcome(model, copy.deepcopy(lora), options)
         assert differences(place, lora, options, real, BaseCache()) == []
+
+
+@pytest.fixture(scope="module", params=[None, "base"], ids=["autocast", "base"])
+def eight_bit_floats(request, tmp_path_factory):
+    """FineGrainedFP8 with its head converted, kept packed as on a GPU that runs it."""
+    for name in ("torch", "transformers", "peft"):
+        pytest.importorskip(name)
+    import transformers
+    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+
+    from tests.lora.judge.families import build
+
+    place, saved = (str(tmp_path_factory.mktemp(name)) for name in ("plain", "saved"))
+    build("llama", "LlamaForCausalLM", "bfloat16", {**SIZES, "tie_word_embeddings": False}).save_pretrained(place)
+    config = transformers.FineGrainedFP8Config(weight_block_size=(16, 16), modules_to_not_convert=[])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda self, *args, **kwargs: None)
+        loaded = transformers.LlamaForCausalLM.from_pretrained(place, dtype="auto", quantization_config=config)
+        loaded.save_pretrained(saved)
+        again = transformers.LlamaForCausalLM.from_pretrained(saved, dtype="auto")
+    return again, saved, {"base_precision": "stored", **({"adapter_dtype": request.param} if request.param else {})}
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, *HEADS])
+def test_on_8_bit_floats(eight_bit_floats, config):
+    from estimator.jobs.base import BaseCache
+    from tests.lora.judge.compare import differences
+    from tests.lora.judge.truth import outcome
+
+    model, place, options = eight_bit_floats
+    lora = {**NAMES, **config}
+    real = outcome(model, copy.deepcopy(lora), options)
+    assert differences(place, lora, options, real, BaseCache()) == []

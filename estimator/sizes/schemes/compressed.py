@@ -43,6 +43,7 @@ def _layer(module: Module, group: Mapping[str, Any], fields: Mapping[str, Any], 
         scheme="compressed-tensors",
         cls="Linear",
         parameters=parameters,
+        saved_beside=(),
         refusal=NO_WEIGHT if packed else None,
     )
 

@@ -41,14 +41,16 @@ def _linear(module: Module, fields) -> QuantisedLayer:
     scale = Parameter("weight_scale_inv", _scale_shape(weight.shape, _block(fields)), _scale_dtype(fields), True)
     static = (Parameter("activation_scale", (), "F32", True),) if fields.get("activation_scheme") == "static" else ()
     parameters = (weight._replace(dtype="F8_E4M3", fixed=True), scale, *static, *rest)
-    return QuantisedLayer(scheme="fp8", cls="FP8Linear", parameters=parameters)
+    return QuantisedLayer(scheme="fp8", cls="FP8Linear", parameters=parameters, saved_beside=())
 
 
 def _embedding(module: Module) -> QuantisedLayer:
     """FP8Embedding: one scale for the table."""
     weight = module.parameters[0]._replace(dtype="F8_E4M3", fixed=True)
     scale = Parameter("weight_scale", (1,), "F32", True)
-    return QuantisedLayer(scheme="fp8", cls="FP8Embedding", parameters=(weight, scale), is_linear=False)
+    return QuantisedLayer(
+        scheme="fp8", cls="FP8Embedding", parameters=(weight, scale), is_linear=False, saved_beside=()
+    )
 
 
 def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
@@ -64,7 +66,9 @@ def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
         if f"{module.name}.{parameter.name}" in tree.transposed:
             rows, columns = columns, rows
         parameters += _expert_parts(parameter.name, (experts, rows, columns), fields)
-    return QuantisedLayer(scheme="fp8", cls="FP8Experts", parameters=tuple(parameters), is_linear=False)
+    return QuantisedLayer(
+        scheme="fp8", cls="FP8Experts", parameters=tuple(parameters), is_linear=False, saved_beside=()
+    )
 
 
 def _expert_parts(name: str, shape: tuple[int, int, int], fields) -> tuple[Parameter, ...]:
@@ -112,6 +116,7 @@ def fbgemm_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
             scheme="fbgemm_fp8",
             cls="FbgemmFp8Linear",
             parameters=(weight._replace(dtype="F8_E4M3", fixed=True), scale, *bias),
-            buffers=(Parameter("input_scale_ub", (1,), "F32", True),),
+            buffers=(Parameter("input_scale_ub", (1,), "F32", True, persistent=False),),
+            saved_beside=(),
         )
     return layers
