@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -231,13 +232,58 @@ def test_what_a_saved_4_bit_model_does_not_hold_takes_the_dtype_asked():
     assert sizes.loaded.footprint_bytes == 2 * 100 * 64 + 4 * 16 * 64 + 2 * 64 + 4 * 64
 
 
-def test_fp8_experts_with_biases_are_loaded_by_nobody():
-    experts = Parameter("gate_up_proj", (4, 32, 64), "F8_E4M3"), Parameter("gate_up_proj_bias", (4, 32), "BF16")
+WEIGHT = "gate_up_proj", (4, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("cls", "parameters", "why"),
+    [
+        pytest.param("Experts", (WEIGHT, ("gate_up_proj_bias", (4, 32))), "cannot have gate_up_proj_bias", id="biases"),
+        pytest.param("Experts", (WEIGHT, ("down_proj", (4, 48, 16))), "48 wide", id="a width of their own"),
+        pytest.param("Experts", (WEIGHT, ("down_proj", (2, 64, 16))), "two numbers", id="experts that do nothing"),
+        pytest.param("DbrxExperts", (WEIGHT,), "no num_experts", id="a config without what is asked for"),
+        pytest.param("SwitchTransformersExperts", (), "no intermediate_size", id="experts one by one"),
+    ],
+)
+def test_fp8_experts_that_transformers_cannot_make(cls, parameters, why):
+    experts = tuple(Parameter(name, shape, "F8_E4M3") for name, shape in parameters)
     tree = ModuleTree(
         architecture="TinyForCausalLM",
-        config={"quantization_config": {"quant_method": "fp8", "weight_block_size": [16, 16]}},
-        modules=(Module("", "Tiny", "other"), Module("mlp.experts", "Experts", "other", experts)),
+        config={"hidden_size": 64, "quantization_config": {"quant_method": "fp8", "weight_block_size": [16, 16]}},
+        modules=(Module("", "Tiny", "other"), Module("mlp.experts", cls, "other", experts)),
         tied={},
     )
-    with pytest.raises(UnsupportedError, match="cannot have"):
+    with pytest.raises(UnsupportedError, match=why):
+        base_sizes(tree, None, LoadOptions())
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AriaTextForCausalLM", "DbrxForCausalLM", "JetMoeForCausalLM", "Lfm2MoeForCausalLM", "NemotronHForCausalLM",
+        "SwitchTransformersForConditionalGeneration", "GptOssForCausalLM", "MixtralForCausalLM", "Qwen3MoeForCausalLM",
+    ],
+)  # fmt: skip
+def test_fp8_experts_are_refused_where_transformers_fails(name):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from transformers import FineGrainedFP8Config
+    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+
+    from estimator.architecture.from_config import from_config
+    from estimator.architecture.surveying import tiny
+
+    said = FineGrainedFP8Config(weight_block_size=[16, 16])
+    config = tiny.make(name, tiny.base_fields(name))
+    with torch.device("meta"):
+        model = tiny.build(name, config)
+    try:
+        FineGrainedFP8HfQuantizer(said, pre_quantized=True)._process_model_before_weight_loading(model)
+        fails = False
+    except (AttributeError, AssertionError):
+        fails = True
+    fields = {**json.loads(config.to_json_string(use_diff=False)), "architectures": [name], "dtype": "bfloat16"}
+    tree = from_config({**fields, "quantization_config": {**said.to_dict(), "quant_method": "fp8"}})
+    with pytest.raises(UnsupportedError) if fails else nullcontext():
         base_sizes(tree, None, LoadOptions())

@@ -7,6 +7,7 @@ integrations/finegrained_fp8.py: FP8Linear, FP8Experts, `replace_with_fp8_linear
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
@@ -25,7 +26,11 @@ def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     embeddings = tuple(fields.get("modules_to_convert") or ())
     layers = {}
     for module in tree.modules:
-        if not module.parameters or skipped(module.name) or fields.get("dequantize"):
+        if skipped(module.name) or fields.get("dequantize"):
+            continue
+        if module.name.endswith(".experts"):
+            _check_experts(module, tree)
+        if not module.parameters:
             continue
         if module.name.endswith(".experts") and any(len(p.shape) == 3 for p in module.parameters):
             layers[module.name] = _experts(module, tree, fields)
@@ -53,15 +58,42 @@ def _embedding(module: Module) -> QuantisedLayer:
     )
 
 
+def _check_experts(module: Module, tree: ModuleTree) -> None:
+    """Raises UnsupportedError where FP8Experts.__init__, which reads its sizes from the config, does not fit."""
+    fused, text = [p for p in module.parameters if len(p.shape) == 3], tree.config.get("text_config")
+    width = (text if isinstance(text, Mapping) else tree.config).get("hidden_size")
+    turned = not {module.name, f"{module.name}.down_proj"}.isdisjoint(tree.transposed)
+    down = width if turned else next((p.shape[1] for p in fused if p.name == "down_proj"), width)
+    fault = None
+    if module.cls in _CONFIGS_WITHOUT:
+        fault = f"its config gives them no {_CONFIGS_WITHOUT[module.cls]}"
+    elif fused and len(fused) < len(module.parameters):
+        bias = next(p.name for p in module.parameters if len(p.shape) != 3)
+        fault = f"they cannot have {bias}"
+    elif len({p.shape[0] for p in fused}) > 1:
+        fault = "they cannot be of two numbers"
+    elif type(width) is int and down != width:
+        fault = f"they cannot be {down} wide where the model is {width}"
+    if fault is not None:
+        raise UnsupportedError(
+            f"transformers makes no FP8 experts of {module.name} ({module.cls}): {fault}.",
+            where="quantization_config in config.json",
+            way_out="name the model that was quantised instead",
+        )
+
+
+# Experts of model types whose configs lack what FP8Experts asks for (transformers 5.23.0): PreTrainedConfig raises.
+_CONFIGS_WITHOUT = {
+    **dict.fromkeys(("AriaExperts", "DbrxExperts"), "num_experts"),
+    **dict.fromkeys(("JetMoeMoA", "Lfm2MoeExperts", "NemotronHExperts"), "hidden_act"),
+    **dict.fromkeys(("NllbMoeExperts", "SwitchTransformersExperts"), "intermediate_size"),
+    "Ernie4_5_VLMoeMoeExperts": "single intermediate_size",
+}
+
+
 def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
     parameters = []
     for parameter in module.parameters:
-        if len(parameter.shape) != 3:
-            raise UnsupportedError(
-                f"{module.name} has {parameter.name}, which transformers' FP8 experts cannot have.",
-                where="quantization_config in config.json",
-                way_out="name the model that was quantised instead",
-            )
         experts, rows, columns = parameter.shape
         if f"{module.name}.{parameter.name}" in tree.transposed:
             rows, columns = columns, rows
