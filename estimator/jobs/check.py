@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from estimator.errors import LoraSizeError, NotFoundError, unforeseen
+from estimator.errors import LoraSizeError, NotFoundError, UnsupportedError, unforeseen
 from estimator.jobs.check_adapter import check_adapter
 from estimator.jobs.check_limits import Limits, over_budget
 from estimator.jobs.check_paths import Unit, find_units
@@ -71,6 +71,8 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
         return CheckedPath(unit.path, "skipped", (Problem("no_lora", error.what),))
     except NotFoundError as error:
         return _failed(unit, _problem(error)) if unit.named else None
+    except UnsupportedError as error:
+        return _not_judged(unit, strict, error)
     base = config.base or ""
     if not base:
         message = "Not judged: the config names no base model. Name it by its id on the Hub."
@@ -94,7 +96,7 @@ def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPa
         document = to_document(estimate(Request(config=unit.path, offline=True), bases=bases))
     except LoraSizeError as error:
         if error.exit_code == 3 or error.code == "unsupported":
-            return CheckedPath(unit.path, "failed" if strict else "skipped", (not_judged(error),))
+            return _not_judged(unit, strict, error)
         return _failed(unit, _problem(error))
     problems = over_budget(
         limits,
@@ -104,6 +106,10 @@ def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPa
     )
     problems += [Problem(n["code"], n["message"]) for n in document["notes"] if n["code"] == "nothing_trains"]
     return CheckedPath(unit.path, "failed" if problems else "ok", tuple(problems))
+
+
+def _not_judged(unit: Unit, strict: bool, error: LoraSizeError) -> CheckedPath:
+    return CheckedPath(unit.path, "failed" if strict else "skipped", (not_judged(error),))
 
 
 _JUDGES = {"adapter": _check_folder, "config": _check_config, "weights": _check_weights, "missing": _check_missing}

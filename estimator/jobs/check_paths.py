@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from estimator.request.files import SHELL_ENDINGS
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS
 
 ADAPTER_FILES = (CONFIG, WEIGHTS, PICKLED)
-CONFIG_ENDINGS = (".yaml", ".yml", ".json", ".sh")
+IN_FOLDERS = (".yaml", ".yml", *SHELL_ENDINGS)
+CONFIG_ENDINGS = (*IN_FOLDERS, ".json", ".py", ".ipynb", ".toml")
 SHORT_BYTES = 20_000
 _PASSED_BY = frozenset({".git", "node_modules", "__pycache__", ".venv", ".tox"})
 _WHOLE_MODELS = ("model.safetensors", "pytorch_model.bin", "consolidated.")
@@ -56,7 +58,7 @@ def _in_folder(top: str) -> Iterator[Unit]:
             continue
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if name.endswith((".yaml", ".yml", ".sh")) or (name.endswith(".json") and _is_short(path)):
+            if name.endswith(IN_FOLDERS) or (name.endswith(".json") and _is_short(path)):
                 yield Unit("config", path, False)
 
 

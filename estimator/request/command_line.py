@@ -1,119 +1,68 @@
 """A shell script that starts a training, read as words; nothing of it is run.
 
-What comes back are the options of the last command that has any, and beside them `_program` (what is started),
-`_command` (its words before the options) and `_world` (processes on this machine, where the line says it).
+What comes back are the options of the last command that trains, and beside them `_program` (what is started),
+`_command` (its words before the options), `_world` (processes on this machine, where the line says it) and `_hidden`
+(variables behind the options that may hold further ones).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from estimator.errors import UsageError
+from estimator.request.shell_words import commands, split_assignments
 from estimator.request.trainers.keys import UnknownTrainerError
 
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^{}]*))?\})", re.ASCII)  # ${NAME:-what it is where nobody set it}
-_COMMENT = re.compile(r"(?P<comment>#[^\n]*)")
-_PIECE = re.compile(
-    r"""(?P<space>(?:[ \t\r]|\\\r?\n|\\\Z)+) | (?P<end>[\n;&|]+) | (?P<single>'[^']*') | (?P<double>"(?:\\.|[^"\\])*")
-    | (?P<expression>\$\(+[^()]*\)+) | (?P<escaped>\\.)
-    | (?P<text>(?:\$\{[^{}\n]*\}|\$\w+|\$(?!\()|[^ \t\r\n;&|'"\\$])+|\$)""",
-    re.VERBOSE | re.DOTALL,
-)
 # How a command that trains ends before its options.
-TRAINING = (".py", " sft", " pt", " rlhf", " train", " dpo", " grpo", " kto", " reward", " rloo", " orpo", " cpo")
+TRAINING = (
+    ".py",
+    " sft",
+    " pt",
+    " rlhf",
+    " train",
+    " dpo",
+    " grpo",
+    " kto",
+    " reward",
+    " rloo",
+    " orpo",
+    " cpo",
+    " llm",
+)
 # Programs whose next word says what they do, and the same started as a script or a module.
-_COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl")
+_COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl", "autotrain")
 _SCRIPT = re.compile(r"(?:.*/)?(swift)/cli/(_megatron/)?(\w+)\.py|(swift)\.cli\.(_megatron\.)?(\w+)")
 _PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
+_HIDDEN = re.compile(r"\$(?:[@*]|\w+|\{[\w@*]+(?:\[[@*]\])?\})")
 
 
 def parse_command(text: str, where: str) -> dict[str, Any]:
     """Of several commands the last that starts a training, else the last.
 
-    Raises UnknownTrainerError where no command with options is found, UsageError where a quote is left open.
+    Raises UnknownTrainerError where no command with options is found, UsageError where a quote is left open or where
+    the command ends before its options do.
     """
-    commands = [words for words in _commands(text, where) if any(word.startswith("--") for word in words)]
-    if not commands:
+    found = [words for words in commands(text, where) if any(word.startswith("--") for word in words)]
+    if not found:
         raise UnknownTrainerError(
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
         )
-    chosen = next((words for words in reversed(commands) if _program(words).endswith(TRAINING)), commands[-1])
-    variables, words = _variables(chosen)
+    last = len(found) - 1
+    at = next((i for i in range(last, -1, -1) if _program(found[i]).endswith(TRAINING)), last)
+    if at < last and found[at + 1][0].startswith("--"):
+        raise UsageError(
+            f"{found[at + 1][0][:80]} stands on its own: the command before it ends at a comment, or at a backslash "
+            "with a blank behind it.",
+            where=where,
+            way_out="end each line but the last with a backslash alone, and move comments out",
+        )
+    variables, words = split_assignments(found[at])
     options = _options(words)
     options["_program"], options["_command"] = _program(words), " ".join(_before_options(words))
     world = next((variables[name] for name in _PROCESSES if name in variables), "1")
     options["_world"] = int(world) if world.isdigit() and len(world) < 7 else None
     return options
-
-
-def _commands(text: str, where: str) -> list[list[str]]:
-    """Words of each command; plain variables that the script sets are put in where it names them."""
-    commands: list[list[str]] = [[]]
-    word: str | None = None
-    known: dict[str, str] = {}
-    for kind, piece in _pieces(text, where):
-        if kind == "text":
-            word = (word or "") + _VARIABLE.sub(partial(_said, known), piece)
-            continue
-        if kind == "literal":
-            word = (word or "") + piece
-            continue
-        if word is not None:
-            commands[-1].append(word)
-            word = None
-        if kind == "end":
-            known.update(_settings(commands[-1]))
-            commands.append([])
-    return commands
-
-
-def _said(known: Mapping[str, str], variable: re.Match[str]) -> str:
-    """What a variable stands for; itself where nobody says so."""
-    return known.get(variable[1] or variable[2], variable[0] if variable[3] is None else variable[3])
-
-
-def _settings(words: list[str]) -> dict[str, str]:
-    """What a line sets for those after it: nothing where a command stands behind the assignments."""
-    variables, rest = _variables(words[1:] if words[:1] == ["export"] else words)
-    return {} if rest else {name: value for name, value in variables.items() if "$" not in value}
-
-
-def _pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
-    """ "text", "literal" (single quotes), "space" and "end" (of a command), as a shell reads them."""
-    at, fresh = 0, True
-    while at < len(text):
-        match = _COMMENT.match(text, at) if fresh else None
-        match = match or _PIECE.match(text, at)
-        if match is None:
-            line = text.count("\n", 0, at) + 1
-            raise UsageError(f"a quote of line {line} is left open.", where=where, way_out="close the quote")
-        kind, piece = str(match.lastgroup), match[0]
-        fresh, at = kind in ("space", "end"), match.end()
-        if kind == "double":
-            yield "text", re.sub(r'\\([$`"\\])', r"\1", piece[1:-1].replace("\\\n", ""))
-        elif kind == "single":
-            yield "literal", piece[1:-1]
-        elif kind == "escaped":
-            yield "literal", piece[1:]
-        elif kind == "expression":
-            yield "literal", "$(...)"
-        elif kind != "comment":
-            yield kind, piece
-    yield "end", ""
-
-
-def _variables(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    variables = {}
-    for index, word in enumerate(words):
-        match = _ASSIGNMENT.fullmatch(word)
-        if match is None or word.startswith("-"):
-            return variables, words[index:]
-        variables[match[1]] = match[2]
-    return variables, []
 
 
 def _before_options(words: list[str]) -> list[str]:
@@ -133,8 +82,8 @@ def _program(words: list[str]) -> str:
 
 
 def _options(words: list[str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    key = None
+    options: dict[str, Any] = {"_hidden": []}
+    key, started = None, False
     values: list[str] = []
     for word in [*words, "--"]:
         if word.startswith("--"):
@@ -142,8 +91,11 @@ def _options(words: list[str]) -> dict[str, Any]:
                 options[key] = _value(values)
             name, equals, value = word[2:].partition("=")
             key, values = name.replace("-", "_"), [value] if equals else []
+        elif (values or key is None) and started and _HIDDEN.fullmatch(word):
+            options["_hidden"].append(word)
         elif key is not None:
             values.append(word)
+        started = started or word.endswith(".py") or word.rpartition("/")[2] in _COMMANDS
     return options
 
 

@@ -6,35 +6,43 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from estimator.errors import NotFoundError, UnsupportedError, UsageError
+from estimator.request.recognise import recognise
 from estimator.request.trainers.keys import Keys, UnknownTrainerError
 from estimator.request.training_config import TrainingConfig
 
 MAX_BYTES = 2_000_000
 MAX_ALIASES = 200
 MAX_DEPTH = 60
+SHELL_ENDINGS = (".sh", ".bash", ".slurm", ".sbatch")
 
 
-# What a config that trains has in it somewhere; a file that can't be read and has nothing of it is somebody else's.
-_MARKS = re.compile(r"lora|peft|finetuning_type|tuner_type|_component_|base_model|model_name_or_path", re.IGNORECASE)
+# A line of a config that trains; a file that can't be read and has no such line is somebody else's.
+_MARKS = re.compile(
+    r"""^\s*["']?(?:_component_:\s*torchtune|_target_:\s*nemo)|^(?:\s*\{?\s*"|["']?)(?:lora_\w+|(?:qlora_|base_)?model_name_or_path
+    |adapter|base_model|finetuning_type|(?:tuner|train|sft|peft)_type|use_peft|checkpoint_dir)["']?\s*:
+    |\b(?:swift|megatron)\s+(?:sft|pt|rlhf)\b|\bllamafactory-cli\s+train\b|\bautotrain\s+llm\b|--use_peft\b""",
+    re.MULTILINE | re.VERBOSE,
+)
+_UNREAD = {".py": "Python files", ".ipynb": "notebooks", ".toml": "TOML files"}
+# Keys that decide what trains or how the base is loaded, and a value that only the run knows.
+_DECIDING = re.compile(
+    r"lora|peft|adapter$|tuner_type|train_type|sft_type|finetuning_type|target|^r$|^dim$|quant|^load_in_"
+)
+_OPEN = re.compile(r"\$[\w({@*].*|\{\{.*|<[^<>]*>", re.DOTALL)
+_INSERTED = re.compile(r"\$\{([\w.]+)\}")
 
 
 def read_config_file(path: str) -> TrainingConfig:
     """What the file says, with its trainer's defaults.
 
-    Raises NotFoundError; UsageError for a file that is no config of a known trainer, or that trains no LoRA
-    (NoLoraError).
+    Raises NotFoundError; UnsupportedError where a value that decides is known only when the command runs; UsageError
+    for a file that is no config of a known trainer (UnknownTrainerError), or that trains no LoRA (NoLoraError).
     """
-    text = _text(path)
-    try:
-        values = _parse(path, text)
-    except UsageError as error:
-        if _MARKS.search(text):
-            raise
-        raise UnknownTrainerError(error.what, where=error.where, way_out=error.way_out) from error
+    values = _values(path)
     trainer = recognise(values)
     if trainer is None:
         raise UnknownTrainerError(
@@ -42,47 +50,33 @@ def read_config_file(path: str) -> TrainingConfig:
             where=path,
             way_out="known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt",
         )
+    if "_program" in values and str(values.get("config") or "").endswith((".yaml", ".yml", ".json")):
+        what = f"the command takes its options from {str(values['config'])[:200]}."
+        raise UnsupportedError(what, where=path, way_out="name that file")
+    _refuse_open(values, path)
     module = importlib.import_module(f"estimator.request.trainers.{trainer}")
-    return module.read(Keys(values, path, module.DEFAULTS))
+    keys = Keys(values, path, module.DEFAULTS)
+    for name in values.get("_hidden", ()):
+        keys.note("hidden_options", f"{name[:80]} may hold further options: they are not read.")
+    config = module.read(keys)
+    if config.base is not None and not isinstance(config.base, str):
+        raise keys.odd("the base model", config.base, "its id on the Hub, or a path")
+    return config
 
 
-def recognise(values: Mapping[str, Any]) -> str | None:
-    """The name of the trainer's file in `request.trainers`; None for a config of nobody."""
-    return next((trainer for trainer, matches in _SIGNS if matches(values)), None)
-
-
-def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda values: any(key in values for key in keys)
-
-
-def _nested(section: str, key: str, start: str = "") -> Callable[[Mapping[str, Any]], bool]:
-    def matches(values: Mapping[str, Any]) -> bool:
-        inner = values.get(section)
-        return isinstance(inner, Mapping) and key in inner and str(inner[key]).startswith(start)
-
-    return matches
-
-
-def _started_by(*programs: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda values: str(values.get("_program", "\0")).startswith(programs)
-
-
-# The first that matches; the signs are keys that no other trainer has.
-_SIGNS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
-    ("adapter_config", _has("peft_type")),
-    ("swift", _started_by("swift ", "megatron ")),
-    ("llamafactory", _started_by("llamafactory-cli")),
-    ("torchtune", _nested("model", "_component_")),
-    ("nemo", _nested("model", "_target_", "nemo")),
-    ("nemo", _nested("peft", "_target_", "nemo")),
-    ("autotrain", lambda values: "params" in values and "task" in values),
-    ("unsloth", lambda values: isinstance(values.get("training"), Mapping)),
-    ("litgpt", _has("checkpoint_dir", "lora_query", "lora_projection")),
-    ("llamafactory", _has("finetuning_type", "cutoff_len", "lora_target", "model_class", "peft_config")),
-    ("swift", _has("tuner_type", "train_type", "sft_type", "target_regex")),
-    ("axolotl", _has("base_model")),
-    ("trl", _has("model_name_or_path", "use_peft")),
-)
+def _refuse_open(values: Mapping[str, Any], path: str) -> None:
+    """Raises UnsupportedError for a rank, a target or a switch that is a variable of the shell or of a template."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _refuse_open(value, path)
+        listed = value if isinstance(value, list) else [value]
+        said = next((one for one in listed if isinstance(one, str) and _OPEN.fullmatch(one.strip())), None)
+        if said is not None and _DECIDING.search(str(key)):
+            raise UnsupportedError(
+                f"{key} is {said[:60]!r}, which is known only when the command runs.",
+                where=path,
+                way_out="write the value out",
+            )
 
 
 def to_request(config: TrainingConfig) -> dict[str, Any]:
@@ -119,27 +113,46 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _text(path: str) -> str:
+def _values(path: str) -> dict[str, Any]:
+    """The file's values by name. What can't be read is a fault where it looks like a config, else nobody's file."""
+    raw = _raw(path)
+    try:
+        return _parse(path, _decoded(path, raw))
+    except UnknownTrainerError:
+        raise
+    except UsageError as error:
+        if _MARKS.search(raw.decode("ascii", "ignore").replace("\0", "")):
+            raise
+        raise UnknownTrainerError(error.what, where=error.where, way_out=error.way_out) from error
+
+
+def _raw(path: str) -> bytes:
+    """The first MAX_BYTES + 1 bytes."""
     try:
         if os.path.isdir(path):
             path = os.path.join(path, "adapter_config.json")
         with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise NotFoundError(f"{path} can't be read: {reason}.", where="--config", way_out="check the path") from error
+
+
+def _decoded(path: str, raw: bytes) -> str:
     if len(raw) > MAX_BYTES:
         raise UsageError(f"the file is over {MAX_BYTES:,} bytes.", where=path, way_out="name a config file")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError("the file is not text in UTF-8.", where=path, way_out="name a config file") from error
+        raise UsageError("the file is not text in UTF-8.", where=path, way_out="save it in UTF-8") from error
 
 
 def _parse(path: str, text: str) -> dict[str, Any]:
-    if path.endswith(".py"):
-        raise UsageError("Python files are not read.", where=path, way_out="give YAML, JSON or the command line")
-    if path.endswith((".sh", ".bash")):
+    kind = os.path.splitext(path)[1]
+    if kind in _UNREAD:
+        what = f"{_UNREAD[kind]} are not read."
+        raise UnknownTrainerError(what, where=path, way_out="give YAML, JSON or the command line")
+    if path.endswith(SHELL_ENDINGS):
         from estimator.request.command_line import parse_command
 
         return parse_command(text, path)
@@ -151,7 +164,19 @@ def _parse(path: str, text: str) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise UnknownTrainerError("the file holds no object of named values.", where=path, way_out="name a config file")
-    return {key: value for key, value in values.items() if isinstance(key, str)}  # `on:` is true in YAML
+    named = {key: value for key, value in values.items() if isinstance(key, str)}  # `on:` is true in YAML
+    return _inserted(named, named)
+
+
+def _inserted(part: Any, whole: Mapping[str, Any]) -> Any:
+    """The values with OmegaConf's `${a.b}` that name plain values of the same file put in."""
+    if isinstance(part, dict):
+        return {key: _inserted(value, whole) for key, value in part.items()}
+    match = _INSERTED.fullmatch(part) if isinstance(part, str) else None
+    found: Any = whole
+    for name in match[1].split(".") if match else ():
+        found = found.get(name) if isinstance(found, dict) else None
+    return part if match is None or found is None or isinstance(found, (dict, list)) else found
 
 
 def _yaml(path: str, text: str) -> Any:
@@ -170,4 +195,5 @@ def _yaml(path: str, text: str) -> Any:
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
-        raise UsageError(f"broken YAML{line}.", where=path, way_out="mend its syntax") from error
+        why = f": {error.problem}" if getattr(error, "problem", None) else ""
+        raise UsageError(f"broken YAML{line}{why[:200]}.", where=path, way_out="mend its syntax") from error

@@ -33,11 +33,11 @@ def test_trainer_settings(row: dict) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "error"),
     [
-        pytest.param("a.yaml", "base_model: gpt2\n", NoLoraError, id="axolotl without adapter trains in full"),
+        pytest.param("a.yaml", "base_model: gpt2\nmicro_batch_size: 2\n", NoLoraError, id="axolotl without adapter trains in full"),
         pytest.param(
             "a.yaml", "finetuning_type: full\nmodel_name_or_path: gpt2\n", NoLoraError, id="llamafactory full"
         ),
-        pytest.param("a.yaml", "model_name_or_path: gpt2\n", NoLoraError, id="trl without use_peft"),
+        pytest.param("a.yaml", "model_name_or_path: gpt2\nlearning_rate: 1.0e-4\n", NoLoraError, id="trl without use_peft"),
         pytest.param("a.sh", "swift sft --model gpt2 --tuner_type full\n", NoLoraError, id="swift full"),
         pytest.param(
             "a.yaml", "model: {_component_: torchtune.models.gemma.gemma_2b}\n", NoLoraError, id="torchtune full"

@@ -1,9 +1,10 @@
-"""Hugging Face AutoTrain's YAML (0.8.37.dev0: trainers/clm/params.py, trainers/clm/utils.py)."""
+"""Hugging Face AutoTrain's YAML and command line (0.8.37.dev0: trainers/*/params.py, trainers/clm/utils.py)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4
 from estimator.request.training_config import TrainingConfig
 
@@ -20,17 +21,25 @@ DEFAULTS = {
     "block_size": 1024,
 }
 UNSLOTH_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-CAUSAL = ("llm", "clm")
+CAUSAL = ("llm", "clm", "lm_training")
+SEQ2SEQ = {"quantization": "int8", "gradient_accumulation": 1}  # where its defaults are others
 
 
 def read(keys: Keys) -> TrainingConfig:
-    outer = keys
+    """Raises UnsupportedError for a task whose towers AutoTrain freezes once the adapter is made."""
+    outer = _as_yaml(keys)
     task = str(outer.values.get("task") or "")
-    keys = Keys(outer.section("params"), outer.where, DEFAULTS)
+    keys = Keys(outer.section("params"), outer.where, {**DEFAULTS, **SEQ2SEQ} if task == "seq2seq" else DEFAULTS)
+    keys.notes = outer.notes
     if not keys.flag("peft"):
         raise outer.no_lora("params.peft is not set: this config trains no LoRA.", "set params.peft: true")
-    # Given as null, quantization is off; left out, it is int4.
+    if not task.startswith((*CAUSAL, "seq2seq")):
+        what = f"{task[:60]!r} is a task whose LoRA is not read here."
+        raise UnsupportedError(what, where=f"task in {outer.where}", way_out="llm and seq2seq are read")
+    # Given as null, quantization is off; left out, it is the task's default.
     quantized = keys.values["quantization"] if "quantization" in keys.values else keys.get("quantization")
+    if task == "seq2seq" and quantized == "int4":
+        raise keys.odd("quantization", quantized, "int8 or none: AutoTrain's seq2seq refuses int4")
     quantization = {"int4": bnb4("float16", False), "int8": dict(BNB8)}.get(str(quantized))
     return TrainingConfig(
         trainer="autotrain",
@@ -51,10 +60,25 @@ def read(keys: Keys) -> TrainingConfig:
     )
 
 
+def _as_yaml(keys: Keys) -> Keys:
+    """A command's options in the places that its YAML has for them."""
+    program, options = str(keys.values.get("_program") or ""), dict(keys.values)
+    if not program:
+        return keys
+    for alias, name in (("use_peft", "peft"), ("train_batch_size", "batch_size")):
+        if alias in options:
+            options.setdefault(name, options[alias])
+    values = {"task": program.rpartition(" ")[2], "base_model": options.get("model"), "params": options}
+    outer = Keys(values, keys.where, {})
+    outer.notes = keys.notes
+    return outer
+
+
 def _lora(keys: Keys, task: str) -> dict[str, Any]:
-    targets: Any = keys.get("target_modules")
-    if isinstance(targets, str) and targets != "all-linear":
-        targets = keys.names("target_modules")
+    """Targets given as null or empty are PEFT's own for the model."""
+    targets: Any = keys.values.get("target_modules", "all-linear")
+    if isinstance(targets, str) and targets.strip().lower() != "all-linear":
+        targets = keys.names("target_modules") or None
     if keys.flag("unsloth") and targets == "all-linear":
         targets = UNSLOTH_TARGETS
     return {
@@ -67,6 +91,10 @@ def _lora(keys: Keys, task: str) -> dict[str, Any]:
         "bias": "none",
         "use_dora": False,
         "use_rslora": False,
-        "task_type": "SEQ_CLS" if task.endswith("reward") else "CAUSAL_LM",
+        "task_type": "SEQ_2_SEQ_LM" if task == "seq2seq" else "SEQ_CLS" if _rewards(keys, task) else "CAUSAL_LM",
         "init_lora_weights": True,
     }
+
+
+def _rewards(keys: Keys, task: str) -> bool:
+    return task.endswith("reward") or keys.values.get("trainer") == "reward"

@@ -37,6 +37,7 @@ def read(keys: Keys) -> TrainingConfig:
     if adapter not in ("lora", "qlora"):
         raise keys.no_lora(f"adapter is {adapter!r}: this config trains no LoRA.", "set adapter: lora or qlora")
     _refuse(keys, adapter)
+    keys.continues(keys.values.get("lora_model_dir"))
     dtype = _dtype(keys)
     quantization = _quantization(keys, adapter, dtype)
     rl = keys.values.get("rl") in ("dpo", "ipo", "kto")

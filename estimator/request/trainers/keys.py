@@ -79,6 +79,16 @@ class Keys:
             raise self.odd(key, value, "an object")
         return value
 
+    def continues(self, adapter: Any) -> None:
+        """A note where training goes on from an adapter that has a config of its own."""
+        if adapter:
+            shown = adapter[0] if isinstance(adapter, list) else adapter
+            self.note(
+                "continues_adapter",
+                f"Training goes on from {str(shown)[:200]}: its own adapter_config.json says what trains. What is "
+                "counted is what this file asks of a new adapter.",
+            )
+
     def note(self, code: str, message: str) -> None:
         self.notes.append(Note(code, message))
 

@@ -34,6 +34,10 @@ def read(keys: Keys) -> TrainingConfig:
     kind = keys.get("finetuning_type")
     if kind != "lora":
         raise keys.no_lora(f"finetuning_type is {kind!r}: this config trains no LoRA.", "set finetuning_type: lora")
+    if not _trains(keys):
+        raise keys.no_lora("do_train is not set: this config trains nothing.", "set do_train: true")
+    if not keys.flag("create_new_adapter"):
+        keys.continues(keys.values.get("adapter_name_or_path"))
     rank = keys.integer("lora_rank")
     dtype = _compute(keys)
     return TrainingConfig(
@@ -57,6 +61,12 @@ def read(keys: Keys) -> TrainingConfig:
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _trains(keys: Keys) -> bool:
+    """False for what chats, evaluates, predicts or merges; a file that says neither is taken for a training."""
+    others = ("do_eval", "do_predict", "export_dir", "infer_backend", "adapter_name_or_path", "task")
+    return keys.flag("do_train") if "do_train" in keys.values else not any(map(keys.values.get, others))
 
 
 def _compute(keys: Keys) -> str:

@@ -40,6 +40,7 @@ def read(keys: Keys) -> TrainingConfig:
     kind = next((keys.values[key] for key in KIND_KEYS if key in keys.values), "full" if megatron else "lora")
     if kind not in WITHOUT_PREPARATION:
         raise keys.no_lora(f"tuner_type is {kind!r}: this command trains no LoRA.", "give --tuner_type lora")
+    keys.continues(keys.values.get("resume_from_checkpoint") or keys.values.get("adapters"))
     dtype = _dtype(keys)
     lora = _lora(keys)
     return TrainingConfig(

@@ -1,0 +1,115 @@
+"""Whose config a file is, told by keys that no other trainer has; a file of a script of one's own is nobody's.
+
+People's own scripts name their keys after these trainers': what a trainer would not take (`target_modules` beside
+TRL's `use_peft`, a `lora` with `r` in it beside Unsloth's `training`) tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_SWIFT = frozenset(
+    f"{program} {command}"
+    for program in ("swift", "megatron")
+    for command in ("sft", "pt", "rlhf", "infer", "export", "deploy", "eval", "sample", "app", "rollout", "merge-lora")
+)
+# Of the section `lora` of Unsloth's application (August 2026, unsloth_cli/config.py and its per-model defaults).
+_UNSLOTH = frozenset(
+    (
+        "lora_r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "vision_all_linear", "use_rslora",
+        "use_loftq", "use_dora", "finetune_vision_layers", "finetune_language_layers", "finetune_attention_modules",
+        "finetune_mlp_modules",
+    )
+)  # fmt: skip
+# ModelConfig of TRL 1.10.0.dev0; its parser refuses every other key of this kind.
+_TRL = frozenset(
+    (
+        "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save",
+        "lora_task_type",
+    )
+)  # fmt: skip
+_LITGPT = frozenset(("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp", "lora_head"))
+_AXOLOTL = ("adapter", "datasets", "pretraining_dataset", "sequence_len", "micro_batch_size")
+_LLAMAFACTORY = ("finetuning_type", "lora_target", "pissa_init", "additional_target")
+_TRAINING = ("per_device_train_batch_size", "learning_rate", "num_train_epochs", "max_steps")
+
+
+def recognise(values: Mapping[str, Any]) -> str | None:
+    """The name of the trainer's file in `request.trainers`; None for a config of nobody."""
+    return next((trainer for trainer, matches in _SIGNS if matches(values)), None)
+
+
+def _program(values: Mapping[str, Any]) -> str:
+    return str(values.get("_program") or "")
+
+
+def _section(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = values.get(key)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _adapter_config(values: Mapping[str, Any]) -> bool:
+    return "peft_type" in values
+
+
+def _swift(values: Mapping[str, Any]) -> bool:
+    said = any(key in values for key in ("tuner_type", "sft_type", "target_regex"))
+    model = any(key in values for key in ("model", "model_id_or_path", "model_type"))
+    return _program(values) in _SWIFT or said or ("train_type" in values and model)
+
+
+def _llamafactory(values: Mapping[str, Any]) -> bool:
+    """Of both generations; a key of LLaMA-Factory's alone, or its template beside its cutoff_len."""
+    model = "model_name_or_path" in values
+    keys = any(key in values for key in _LLAMAFACTORY) or {"cutoff_len", "template"} <= values.keys()
+    first = "model" in values and ("model_class" in values or "name" in _section(values, "peft_config"))
+    return _program(values).startswith("llamafactory-cli") or "finetuning_type" in values or (model and keys) or first
+
+
+def _torchtune(values: Mapping[str, Any]) -> bool:
+    return "_component_" in _section(values, "model")
+
+
+def _nemo(values: Mapping[str, Any]) -> bool:
+    return any(str(_section(values, section).get("_target_")).startswith("nemo") for section in ("model", "peft"))
+
+
+def _autotrain(values: Mapping[str, Any]) -> bool:
+    return _program(values).startswith("autotrain ") or {"task", "base_model", "params"} <= values.keys()
+
+
+def _unsloth(values: Mapping[str, Any]) -> bool:
+    training, lora = _section(values, "training"), _section(values, "lora")
+    return bool(training) and ("training_type" in training or "lora_r" in lora) and lora.keys() <= _UNSLOTH
+
+
+def _litgpt(values: Mapping[str, Any]) -> bool:
+    run = "checkpoint_dir" in values and ("lora_r" in values or bool(_section(values, "train")))
+    return not _LITGPT.isdisjoint(values) or (run and not _program(values))
+
+
+def _axolotl(values: Mapping[str, Any]) -> bool:
+    foreign = any(key in values for key in ("target_modules", "lora_rank", "lora", "peft_config", "use_peft"))
+    return "base_model" in values and not _program(values) and not foreign and any(key in values for key in _AXOLOTL)
+
+
+def _trl(values: Mapping[str, Any]) -> bool:
+    foreign = {key for key in values if key.startswith(("lora_", "peft_")) or key in ("target_modules", "lora")} - _TRL
+    trains = "model_name_or_path" in values and any(key in values for key in _TRAINING)
+    return not foreign and ("use_peft" in values or trains)
+
+
+# The first that matches.
+_SIGNS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
+    ("adapter_config", _adapter_config),
+    ("torchtune", _torchtune),
+    ("nemo", _nemo),
+    ("autotrain", _autotrain),
+    ("unsloth", _unsloth),
+    ("litgpt", _litgpt),
+    ("llamafactory", _llamafactory),
+    ("swift", _swift),
+    ("axolotl", _axolotl),
+    ("trl", _trl),
+)

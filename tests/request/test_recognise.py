@@ -1,0 +1,149 @@
+"""Whose config a file is: keys of trainers beside keys of people's own scripts that look like theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from estimator.errors import LoraSizeError, UnsupportedError, UsageError
+from estimator.request.files import read_config_file
+from estimator.request.recognise import recognise
+from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
+
+
+@pytest.mark.parametrize(
+    ("text", "trainer"),
+    [
+        ("model: a/b\ntraining: {load_in_4bit: true}\nlora: {lora_r: 8}", "unsloth"),
+        ("model: a/b\ntraining: {training_type: full}", "unsloth"),
+        ("model: a/b\ntraining: {batch_size: 1}\nlora: {r: 8, alpha: 16}", None),
+        ("model: {name: a/b}\ntraining: {strategy: eagle3}", None),
+        ("training: true\nlora: {lora_r: 8}", None),
+        ("base_model: a/b\nadapter: lora", "axolotl"),
+        ("base_model: a/b\ndatasets: []\nsequence_len: 512", "axolotl"),
+        ("base_model: a/b\nmerge_method: slerp\nmodels: []", None),
+        ("base_model: a/b\nlora_r: 8\ntarget_modules: [q_proj]", None),
+        ("base_model: a/b\ndatasets: []\nlora: {r: 8}", None),
+        ("model_name_or_path: a/b\nuse_peft: true\nlora_r: 4", "trl"),
+        ("model_name_or_path: a/b\nuse_peft: true\nlora_rank: 4", None),
+        ("model_name_or_path: a/b\nuse_peft: true\ntarget_modules: all", None),
+        ("model_name_or_path: a/b\nlearning_rate: 1.0e-4", "trl"),
+        ("model_name_or_path: a/b\ntemperature: 0.1", None),
+        ("model_name_or_path: a/b\ntemplate: qwen\ncutoff_len: 512", "llamafactory"),
+        ("model_name_or_path: a/b\nlora_target: all", "llamafactory"),
+        ("base_model: a/b\ncutoff_len: 512\nlora_r: 8\nlora_target_modules: [q_proj]", None),
+        ("model: a/b\npeft_config: {name: lora}", "llamafactory"),
+        ("data_config: {}\npeft_config: {peft_type: LORA, r: 8}", None),
+        ("model: a/b\ntrain_type: lora", "swift"),
+        ("train_type: slow\nstation: b", None),
+        ("checkpoint_dir: checkpoints/a/b\ntrain: {epochs: 1}", "litgpt"),
+        ("checkpoint_dir: out\nsteps: 1", None),
+        ("task: llm\nbase_model: a/b\nparams: {peft: true}", "autotrain"),
+        ("task: build\nparams: {a: 1}", None),
+    ],
+)
+def test_keys_tell_the_trainer(text: str, trainer: str | None) -> None:
+    assert recognise(yaml.safe_load(text)) == trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        pytest.param("a.yaml", b"caf\xe9: 1\n", UnknownTrainerError, id="not UTF-8 and nobody's"),
+        pytest.param("a.yaml", b"base_model: gpt2\n# caf\xe9\n", UsageError, id="not UTF-8, a config"),
+        pytest.param("a.yaml", "base_model: gpt2\n".encode("utf-16"), UsageError, id="UTF-16, a config"),
+        pytest.param("a.yaml", b"#" * 2_000_001, UnknownTrainerError, id="huge and nobody's"),
+        pytest.param("a.yaml", b"adapter: lora\n" + b"#" * 2_000_001, UsageError, id="huge, a config"),
+        pytest.param("a.yaml", b"kind: x\n{{- if .lora }}\n", UnknownTrainerError, id="a chart's template"),
+        pytest.param("a.yaml", b"model: [\n  _component_: torchtune.x\n", UsageError, id="broken, torchtune's"),
+        pytest.param("a.json", b'{"lora_rank": 8,\n', UsageError, id="broken JSON, a config"),
+        pytest.param("a.json", b'{"a": {"lora": 8},\n', UnknownTrainerError, id="broken JSON of somebody"),
+        pytest.param("a.sh", b"echo \"don't\nlora\n", UnknownTrainerError, id="an open quote in a script"),
+        pytest.param("a.sh", b"swift sft --model 'a\n", UsageError, id="an open quote in a training"),
+        pytest.param("a.toml", b"lora_r = 8\n", UnknownTrainerError, id="TOML"),
+        pytest.param("a.ipynb", b'{"cells": []}', UnknownTrainerError, id="a notebook"),
+        pytest.param("a.sh", b"swift package resolve --verbose\n", UnknownTrainerError, id="Swift, the language"),
+        pytest.param("a.sh", b"swift sft --config sft.yaml\n", UnsupportedError, id="options in another file"),
+    ],
+)
+def test_what_cannot_be_read_is_a_fault_of_configs_alone(
+    tmp_path: Path, name: str, content: bytes, error: type[LoraSizeError]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(LoraSizeError) as caught:
+        read_config_file(str(path))
+    assert type(caught.value) is error
+
+
+FACTORY = "model_name_or_path: gpt2\nfinetuning_type: lora\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FACTORY + "adapter_name_or_path: saves/a\ntemplate: qwen\n",
+        FACTORY + "do_train: false\n",
+        FACTORY + "do_predict: true\n",
+        FACTORY + "export_dir: out\n",
+    ],
+)
+def test_what_only_infers_or_merges_trains_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(NoLoraError):
+        read_config_file(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "continues"),
+    [
+        (FACTORY + "do_train: true\nadapter_name_or_path: saves/a\n", True),
+        (FACTORY + "do_train: true\nadapter_name_or_path: saves/a\ncreate_new_adapter: true\n", False),
+        ("base_model: gpt2\nadapter: lora\nlora_model_dir: out\n", True),
+        ("base_model: gpt2\nadapter: lora\nlora_model_dir:\n", False),
+        ("model: gpt2\ntuner_type: lora\nadapters: [out]\n", True),
+    ],
+)
+def test_an_adapter_that_is_trained_on_is_named(tmp_path: Path, text: str, continues: bool) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert ("continues_adapter" in {note.code for note in read_config_file(str(path)).notes}) == continues
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FACTORY + "lora_rank: ${RANK}\n",
+        FACTORY + "lora_target: $TARGETS\n",
+        FACTORY + "quantization_bit: ${BITS}\n",
+        FACTORY + "lora_rank: '{{ rank }}'\n",
+        "base_model: gpt2\nadapter: ${ADAPTER}\n",
+        "model: {_component_: torchtune.models.a.lora_a, lora_rank: '${oc.env:RANK}'}\n",
+    ],
+)
+def test_a_value_that_only_the_run_knows_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UnsupportedError):
+        read_config_file(str(path))
+
+
+def test_interpolations_within_the_file_are_put_in(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "rank: {small: 4}\nbatch_size: 3\n"
+        "model: {_component_: torchtune.models.llama3.lora_llama3_8b, lora_attn_modules: [q_proj], "
+        "lora_rank: '${rank.small}'}\n"
+    )
+    assert read_config_file(str(path)).lora["r"] == 4
+
+
+@pytest.mark.parametrize("text", ["base_model: [a]\nadapter: lora\n", "model_name_or_path: {a: b}\nuse_peft: true\n"])
+def test_a_base_that_is_no_name_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        read_config_file(str(path))
