@@ -36,6 +36,14 @@ def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[s
     return tuple(renamed_in_full(_transforms(config, facts), f"{name}.").removesuffix(".") for name in stored)
 
 
+def by_module(tree: ModuleTree, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said by module name, run-time names in place of stored ones (LLaVA's `language_model.model.layers`)."""
+    known = {module.name for module in tree.modules}
+    odd = [name for name in said if name not in known]
+    renamed = dict(zip(odd, renamed_modules(tree.config, odd) if odd else (), strict=True))
+    return {renamed[name] if renamed.get(name) in known else name: value for name, value in said.items()}
+
+
 def _transforms(config: Mapping[str, Any], facts: ClassFacts) -> list[Transform]:
     facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or ""))
     return [read_transform(number, written) for number, written in enumerate(facts.transforms)]

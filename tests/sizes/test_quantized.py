@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from estimator.architecture.build import build
+from estimator.architecture.from_config import from_config
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
@@ -271,7 +272,6 @@ def test_fp8_experts_are_refused_where_transformers_fails(name):
     from transformers import FineGrainedFP8Config
     from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
 
-    from estimator.architecture.from_config import from_config
     from estimator.architecture.surveying import tiny
 
     said = FineGrainedFP8Config(weight_block_size=[16, 16])
@@ -287,3 +287,35 @@ def test_fp8_experts_are_refused_where_transformers_fails(name):
     tree = from_config({**fields, "quantization_config": {**said.to_dict(), "quant_method": "fp8"}})
     with pytest.raises(UnsupportedError) if fails else nullcontext():
         base_sizes(tree, None, LoadOptions())
+
+
+LLAVA = {
+    "architectures": ["LlavaForConditionalGeneration"],
+    "model_type": "llava",
+    "dtype": "bfloat16",
+    "text_config": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                    "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128},
+    "vision_config": {"model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 128,
+                      "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14},
+}  # fmt: skip
+STORED, RUN_TIME = "language_model.model.layers", "model.language_model.layers"
+
+
+@pytest.mark.parametrize("layers", [STORED, RUN_TIME])
+def test_names_of_the_file_stand_for_modules(layers):
+    """transformers renames LLaVA's language model: configs that quantisers wrote before say the stored names."""
+    auto_round = {**GPTQ, "quant_method": "auto-round", "block_name_to_quantize": layers,
+                  "extra_config": {f"{layers}.0.mlp.up_proj": {"bits": 16}}}  # fmt: skip
+    mlx = {"group_size": 64, "bits": 4, f"{layers}.0.mlp.up_proj": {"group_size": 64, "bits": 8},
+           f"{layers}.1.mlp.up_proj": False}  # fmt: skip
+    converted = converted_of({**LLAVA, "quantization_config": auto_round})
+    assert len(converted) == 2 * 7 - 1
+    assert all(name.startswith(RUN_TIME) for name in converted)
+    packed = converted_of({**LLAVA, "quantization": mlx})
+    assert packed[f"{RUN_TIME}.0.mlp.up_proj"].parameters[0].shape == (128, 16)
+    assert packed[f"{RUN_TIME}.1.mlp.down_proj"].parameters[0].shape == (64, 16)
+    assert f"{RUN_TIME}.1.mlp.up_proj" not in packed
+
+
+def converted_of(config):
+    return base_sizes(from_config(config), None, LoadOptions()).model.quantised

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from math import ceil, prod
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import mlx_by_layer
 from estimator.checkpoint.quantized import Quantization
 from estimator.sizes.skipping import skips
@@ -156,7 +157,7 @@ def _tag(name: str) -> str:
 def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
     """What the file holds, for its bytes; no library beside MLX loads it, so PEFT adapts none of it."""
     wrapped = [m for m in tree.modules if m.kind in ("Linear", "Embedding") and m.parameters]
-    own = mlx_by_layer(quantization.fields, [module.name for module in wrapped])
+    own = mlx_by_layer(by_module(tree, quantization.fields), [module.name for module in wrapped])
     layers = {}
     for module in wrapped:
         fields = own.get(module.name, quantization.fields)

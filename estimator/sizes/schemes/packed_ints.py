@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import Fields, auto_round_by_layer, gptq_by_layer
 from estimator.checkpoint.packed_layouts import packs_as_awq
 from estimator.checkpoint.quantized import Quantization
@@ -33,7 +34,7 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
 
 def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
     """Every Linear and Conv1D inside the blocks, and what `extra_config` and `dynamic` name beside them."""
-    fields = quantization.fields
+    fields = {**quantization.fields, "extra_config": by_module(tree, quantization.fields.get("extra_config") or {})}
     blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
     inside = [name for name in wrapped if name.startswith(blocks)]
     outside = [name for name in wrapped if not name.startswith(blocks)]
@@ -67,7 +68,7 @@ def _blocks(tree: ModuleTree, said: str | Sequence[str] | None) -> tuple[str, ..
     """What names inside the blocks begin with; several are a list, or lie between commas."""
     if said:
         names = said.split(",") if isinstance(said, str) else said
-        return tuple(f"{name.strip()}." for name in names)
+        return tuple(f"{name}." for name in by_module(tree, dict.fromkeys(name.strip() for name in names)))
     named = [module.name for module in tree.modules]
     return tuple(f"{p}." for p in BLOCK_PATTERNS if any(name.startswith(p) for name in named))[:1]
 
