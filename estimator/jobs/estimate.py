@@ -9,7 +9,7 @@ from estimator.architecture.module import ModuleTree
 from estimator.dtypes import from_torch
 from estimator.errors import UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
-from estimator.lora.adapt import Adaptation, adapt, frozen
+from estimator.lora.adapt import Adaptation, adapt
 from estimator.lora.letters import resolve_targets
 from estimator.notes import Note
 from estimator.report.answer import Answer
@@ -30,8 +30,6 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     base = bases.base(request, from_mapping({"task_type": given.get("task_type")}).task_type, progress)
     loaded = bases.sizes(base, load)
     adaptation, target_notes = _adapt(loaded.model, given, request)
-    if request.nothing_trains:
-        adaptation = frozen(adaptation)
     sizes, size_notes = _honest_sizes(base, loaded, load)
     check, check_notes = bases.cross_check(base)
     return Answer(
@@ -112,6 +110,7 @@ def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[A
         adapter_dtype=adapter_dtype if adapter_dtype in (None, "base") else _dtype(adapter_dtype, "adapter_dtype"),
         vocab_size=vocab_size(request),
         save_embedding_layers=request.save_embedding_layers or "auto",
+        freezing=request.freezing,
     )
     return adaptation, notes
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from estimator.errors import UnsupportedError
 from estimator.notes import Note
 from estimator.sizes.training import LITGPT, UNSLOTH, Training
 
@@ -43,6 +44,9 @@ def _said(config: str | None) -> dict[str, Any]:
     from estimator.request.files import read_config_file
 
     read = read_config_file(config)
+    if read.freezing is not None and read.freezing.unfrozen is not None:
+        what = "unfrozen_parameters: what trains is counted, the memory of training it is not known."
+        raise UnsupportedError(what, where=config, way_out="ask for an estimate, or leave it out beside an adapter")
     values = {name: getattr(read, name, None) for name in FIELDS} | {"software": _SOFTWARE.get(read.trainer)}
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])

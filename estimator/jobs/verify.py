@@ -44,11 +44,11 @@ def verify(
     Raises UnsupportedError where the libraries are missing, the model can't be built or does not fit, UsageError for
     a device that is none and for a config under which nothing trains.
     """
-    training = _step(request, answer)
-    request = with_config_file(request)
-    if request.nothing_trains:
-        what = "this config freezes all that PEFT would train: there is no count of PEFT's to compare with."
+    asked, request = request, with_config_file(request)
+    if request.freezing is not None:
+        what = "this config freezes by name what PEFT would train: there is no count of PEFT's to compare with."
         raise UsageError(what, where="--config", way_out="see the notes of an estimate with this config")
+    training = _step(asked, answer)
     load = load_options(request)
     _require(("torch", "transformers", "peft"))
     device = _device(device, train_step)

@@ -13,6 +13,7 @@ from estimator.dtypes import BITS
 from estimator.errors import UnsupportedError
 from estimator.lora.beside import needs_run_time, with_all_beside
 from estimator.lora.config_rules import check_config
+from estimator.lora.freezing import notes_on
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.outcome import AdaptedModule, Outcome
@@ -24,6 +25,7 @@ from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
+from estimator.request.training_config import Freezing
 
 PEFT = "0.21.2"
 TRANSFORMERS = "5.23.0"
@@ -49,11 +51,13 @@ def adapt(
     adapter_dtype: str | None = None,
     vocab_size: int | None = None,
     save_embedding_layers: str = "auto",
+    freezing: Freezing | None = None,
 ) -> Adaptation:
     """What becomes of `tree` under `config`. Raises InvalidLoraError, NoTargetModulesError, UnsupportedModuleError
     where PEFT refuses, UnsupportedError where this tool has no answer.
 
-    adapter_dtype: None is PEFT's autocast, "base" is none, else safetensors' name of a dtype.
+    adapter_dtype: None is PEFT's autocast, "base" is none, else safetensors' name of a dtype. freezing: what a trainer
+    freezes afterwards.
     """
     check_config(config)
     base = index_of(tree)
@@ -71,8 +75,9 @@ def adapt(
     if save:
         adapted = {layer.module for layer in injection.layers} if targeted else None
         _refuse_packed(request.index, adapted, changed=index is not base)
-    if needs_run_time(request, injection.layers, save):
-        done = with_all_beside(request, injection.layers, adapter_dtype, with_embeddings=save, targeted=targeted)
+    if freezing is not None or needs_run_time(request, injection.layers, save):
+        how = {"with_embeddings": save, "targeted": targeted, "freezing": freezing}
+        done = with_all_beside(request, injection.layers, adapter_dtype, **how)
     else:
         along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
         done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
@@ -90,16 +95,11 @@ def adapt(
         config=_as_saved(request.config),
         save_error=save_error,
         has_size=save_error is None and not varying,
-        notes=(*remarks(config, request, injection, trained, sized, save_error), *_varying(varying, sized)),
-    )
-
-
-def frozen(adaptation: Adaptation) -> Adaptation:
-    """The same after everything is frozen: nothing trains, and save_pretrained writes the same file."""
-    return adaptation._replace(
-        modules=tuple(module._replace(parameters=0) for module in adaptation.modules),
-        trainable_parameters=0,
-        parameters_by_part=dict.fromkeys(adaptation.parameters_by_part, 0),
+        notes=(
+            *remarks(config, request, injection, trained, sized, save_error),
+            *_varying(varying, sized),
+            *(notes_on(done.trained) if freezing is not None else ()),
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from estimator.lora.freezing import freeze
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
@@ -28,6 +29,7 @@ from estimator.lora.runtime import (
 )
 from estimator.lora.saving import SavingError, saved_tensors
 from estimator.lora.wrappers import save_modules, tie_saved_modules, train_tokens
+from estimator.request.training_config import Freezing
 
 
 def needs_run_time(request: Prepared, layers: Sequence[LoraLayer], with_embeddings: bool) -> bool:
@@ -49,7 +51,13 @@ def _lies_in(name: str, around: str) -> bool:
 
 
 def with_all_beside(
-    request: Prepared, layers: Sequence[LoraLayer], adapter_dtype: str | None, *, with_embeddings: bool, targeted: bool
+    request: Prepared,
+    layers: Sequence[LoraLayer],
+    adapter_dtype: str | None,
+    *,
+    with_embeddings: bool,
+    targeted: bool,
+    freezing: Freezing | None = None,
 ) -> Outcome:
     """Raises InvalidLoraError where PEFT refuses what stands beside the layers."""
     index, config = request.index, request.config
@@ -67,6 +75,8 @@ def with_all_beside(
     cast_adapter_dtype(model, adapter_dtype)
     if config.task_type in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
         save_modules(model, index, (*(config.modules_to_save or ()), *request.later_saves))
+    if freezing is not None:
+        freeze(model, freezing)
     try:
         tensors, fault = saved_tensors(model, index, config, with_embeddings=with_embeddings, targeted=targeted), None
     except SavingError as error:

@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
+from estimator.lora.index import index_of
+from estimator.lora.moe import converted
 from estimator.lora.trainer_modules import litgpt, torchtune
 from estimator.lora.trainer_rule import Resolved, has_experts, leaf, linear, uncounted
 from estimator.lora.trainer_towers import llamafactory, swift
 from estimator.notes import Note
+from estimator.request.lora_config import from_mapping
 from estimator.request.patterns import fullmatching
 
 
@@ -28,7 +31,7 @@ def _axolotl_linear(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[st
     head = "embed_out" if tree.config.get("model_type") == "gpt_neox" else "lm_head"
     names = {leaf(module.name) for module in linear(tree)} - {head}
     lora["target_modules"] = sorted(names | set(settings.get("and") or ()))
-    return Resolved(tree, lora)
+    return _listed(settings, tree, lora)
 
 
 def _nemo(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
@@ -69,8 +72,18 @@ def _unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]
 
 
 def _listed(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
-    """The names as they are, on the class that the checkpoint names."""
-    return Resolved(tree, lora)
+    """The names as they are, on the class that the checkpoint names; Axolotl's experts do without the dropout.
+
+    axolotl 0.18.0, loaders/adapter.py: _patch_peft_param_wrapper_dropout, where PEFT makes names of experts parameters.
+    """
+    if not lora.get("lora_dropout") or lora.get("target_parameters"):
+        return Resolved(tree, lora)
+    if not converted(index_of(tree), from_mapping(lora)).target_parameters:
+        return Resolved(tree, lora)
+    message = (
+        "Axolotl makes the experts' LoRA without lora_dropout, which PEFT refuses; other layers have it. 0 is shown."
+    )
+    return Resolved(tree, {**lora, "lora_dropout": 0.0}, (Note("experts_without_dropout", message),))
 
 
 _RULES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree, dict[str, Any]], Resolved]] = {

@@ -80,16 +80,7 @@ def _refuse_open(values: Mapping[str, Any], path: str) -> None:
 
 
 def to_request(config: TrainingConfig) -> dict[str, Any]:
-    """Option names of an estimate, with underscores, and their values; what the config leaves open is left out.
-
-    Raises UnsupportedError where what trains in the end is not known.
-    """
-    if config.own.get("unfrozen_parameters"):
-        raise UnsupportedError(
-            "unfrozen_parameters trains what its patterns match, in the base too, and nothing else: not counted.",
-            where="unfrozen_parameters",
-            way_out="leave it out beside an adapter",
-        )
+    """Option names of an estimate, with underscores, and their values; what the config leaves open is left out."""
     quantization = config.quantization or {}
     bits = quantization.get("bits") if quantization.get("method") == "bnb" and not quantization.get("stored") else None
     precision = {8: "int8", 4: quantization.get("quant_type", "nf4")}.get(bits) if bits else None
@@ -100,7 +91,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
         "lora": {name: value for name, value in config.lora.items() if value is not None and value != "lora-ga"},
         "target_rule": config.target_rule,
         "config_notes": config.notes or None,
-        "nothing_trains": config.nothing_trains or None,
+        "freezing": config.freezing,
         "base_precision": precision,
         "dtype": dtype,
         "double_quant": quantization.get("double_quant") if bits == 4 else None,

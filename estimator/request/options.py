@@ -10,7 +10,7 @@ from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import SAID, LoraConfig
 from estimator.request.request import MOST, NAMING, Request, check_timeout
 
-_FIELDS = frozenset(Request._fields) - {"target_rule", "config_notes", "nothing_trains"}  # of --config alone
+_FIELDS = frozenset(Request._fields) - {"target_rule", "config_notes", "freezing"}  # of --config alone
 LORA_FIELDS = frozenset(LoraConfig._fields)
 
 

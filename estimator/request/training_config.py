@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.notes import Note
 
@@ -15,6 +15,13 @@ class TargetRule:
 
     name: str  # "axolotl_linear" | "llamafactory" | "swift_all_linear" | "torchtune" | "litgpt" | "nemo"
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Freezing(NamedTuple):
+    """Parameters that a trainer freezes by name once the adapter is made; `lora.freezing` does it."""
+
+    unfrozen: tuple[str, ...] | None = None  # patterns: what none of them matches is frozen; None: not asked for
+    parts: tuple[str, ...] = ()  # a name with one of these between its dots is frozen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +50,7 @@ class TrainingConfig:
     gpus: int | None = None  # processes on the machine, where the file says it
     strategy: str | None = None  # "zero1" | "zero2" | "zero3" | "fsdp"
     num_labels: int | None = None
-    nothing_trains: bool = False  # all parameters are frozen once the adapter is made
+    freezing: Freezing | None = None
     defaulted: tuple[str, ...] = ()  # keys that the file leaves out
     source: str = ""  # the release whose defaults they got
     notes: tuple[Note, ...] = ()

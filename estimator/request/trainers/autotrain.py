@@ -6,7 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4
-from estimator.request.training_config import TrainingConfig
+from estimator.request.training_config import Freezing, TrainingConfig
 
 SOURCE = "AutoTrain 0.8.37.dev0, trainers/clm/params.py"
 DEFAULTS = {
@@ -24,18 +24,20 @@ UNSLOTH_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj
 CAUSAL = ("llm", "clm", "lm_training")
 SEQ2SEQ = {"quantization": "int8", "gradient_accumulation": 1}  # where its defaults are others
 
+VLM_FROZEN = ("vision_tower", "multi_modal_projector")  # trainers/vlm/utils.py, once the adapter is made
+
 
 def read(keys: Keys) -> TrainingConfig:
-    """Raises UnsupportedError for a task whose towers AutoTrain freezes once the adapter is made."""
+    """Raises UnsupportedError for a task that is read by none of the trainers named above."""
     outer = _as_yaml(keys)
     task = str(outer.values.get("task") or "")
     keys = Keys(outer.section("params"), outer.where, {**DEFAULTS, **SEQ2SEQ} if task == "seq2seq" else DEFAULTS)
     keys.notes = outer.notes
     if not keys.flag("peft"):
         raise outer.no_lora("params.peft is not set: this config trains no LoRA.", "set params.peft: true")
-    if not task.startswith((*CAUSAL, "seq2seq")):
+    if not task.startswith((*CAUSAL, "seq2seq", "vlm")):
         what = f"{task[:60]!r} is a task whose LoRA is not read here."
-        raise UnsupportedError(what, where=f"task in {outer.where}", way_out="llm and seq2seq are read")
+        raise UnsupportedError(what, where=f"task in {outer.where}", way_out="llm, seq2seq and vlm are read")
     # Given as null, quantization is off; left out, it is the task's default.
     quantized = keys.values["quantization"] if "quantization" in keys.values else keys.get("quantization")
     if task == "seq2seq" and quantized == "int4":
@@ -44,6 +46,7 @@ def read(keys: Keys) -> TrainingConfig:
     return TrainingConfig(
         trainer="autotrain",
         lora=_lora(keys, task),
+        freezing=Freezing(parts=VLM_FROZEN) if task.startswith("vlm") else None,
         base=outer.values.get("base_model"),
         base_precision="float16" if quantization else "float32",
         quantization=quantization,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from estimator.errors import UsageError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, stored_quantization
 from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
-from estimator.request.training_config import TargetRule, TrainingConfig
+from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
 SOURCE = "axolotl 0.18.0, utils/schemas"
 DEFAULTS = {
@@ -32,25 +31,23 @@ OFFLOADED_CHECKPOINTING = ("offload", "offload_disk", "unsloth")
 
 
 def read(keys: Keys) -> TrainingConfig:
-    """Raises UsageError for what Axolotl refuses or trains without LoRA."""
+    """Raises UsageError for what Axolotl refuses or trains without LoRA, UnsupportedError for modules of its own."""
     adapter = keys.values.get("adapter")
     if adapter not in ("lora", "qlora"):
         raise keys.no_lora(f"adapter is {adapter!r}: this config trains no LoRA.", "set adapter: lora or qlora")
     _refuse(keys, adapter)
+    if keys.flag("llama4_linearized_experts"):
+        what = "llama4_linearized_experts turns experts into modules of Axolotl's own: not counted."
+        raise UnsupportedError(what, where=f"llama4_linearized_experts in {keys.where}", way_out="leave it out")
     keys.continues(keys.values.get("lora_model_dir"))
     dtype = _dtype(keys)
     quantization = _quantization(keys, adapter, dtype)
     rl = keys.values.get("rl") in ("dpo", "ipo", "kto")
     autocast = keys.values.get("peft_autocast_adapter_dtype") is not False
-    unfrozen = _unfrozen(keys)
-    frozen = bool(unfrozen) and not any(map(_may_match, unfrozen))
-    if frozen:
-        keys.note("nothing_trains", _NOTHING_TRAINS)
     return TrainingConfig(
         trainer="axolotl",
         lora=_lora(keys),
-        own={"unfrozen_parameters": True} if unfrozen and not frozen else {},
-        nothing_trains=frozen,
+        freezing=_freezing(keys),
         target_rule=_target_rule(keys),
         base=keys.values.get("base_model"),
         revision=keys.values.get("revision_of_model"),
@@ -157,6 +154,9 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "rank_pattern": dict(keys.section("lora_rank_pattern")),
         "alpha_pattern": dict(keys.section("lora_alpha_pattern")),
         "init_lora_weights": "loftq" if loftq else keys.get("peft_init_lora_weights"),
+        "layer_replication": keys.values.get("peft_layer_replication"),
+        "trainable_token_indices": keys.values.get("peft_trainable_token_indices"),
+        "ensure_weight_tying": keys.flag("peft_ensure_weight_tying"),
         "task_type": "SEQ_CLS" if keys.flag("reward_model") or keys.flag("process_reward_model") else "CAUSAL_LM",
     }
     if loftq:
@@ -172,26 +172,19 @@ def _target_rule(keys: Keys) -> TargetRule:
     return TargetRule(name="axolotl_linear", settings={"and": also})
 
 
-_WRAPPED = "base_model.model."  # how the name of every parameter begins once PEFT has wrapped the model
-_NOTHING_TRAINS = (
-    "Axolotl applies unfrozen_parameters once the adapter is made, and freezes what no pattern matches, LoRA included. "
-    f"By then all names begin with {_WRAPPED[:-1]}, which none of these patterns matches: nothing trains. Leave it out."
-)
+# utils/freeze.py, _MM_MODULE_PREFIXES: of freeze_mm_modules.
+TOWERS = (
+    "vision_tower", "vision_model", "vision_encoder", "embed_vision", "multi_modal_projector", "visual", "audio_tower",
+    "audio_model", "embed_audio",
+)  # fmt: skip
 
 
-def _unfrozen(keys: Keys) -> list[str]:
+def _freezing(keys: Keys) -> Freezing | None:
+    """train.py, setup_model_and_tokenizer: both are applied once the adapter is made."""
     given = keys.values.get("unfrozen_parameters")
-    return [given] if isinstance(given, str) else keys.names("unfrozen_parameters") or []
-
-
-def _may_match(pattern: str) -> bool:
-    """False where the letters that a pattern begins with, for certain, are not how a wrapped parameter's name does.
-
-    axolotl 0.18.0, utils/freeze.py, LayerNamePattern: re.match, in which a dot is a dot.
-    """
-    begin = re.match(r"\^?((?:\w|\\?\.(?!\+))*)(?![*?{])", pattern)
-    letters = begin[1].replace("\\", "") if begin and "|" not in pattern else ""
-    return letters.startswith(_WRAPPED) or _WRAPPED.startswith(letters)
+    unfrozen = [given] if isinstance(given, str) and given else keys.names("unfrozen_parameters")
+    parts = TOWERS if keys.flag("freeze_mm_modules") else ()
+    return Freezing(tuple(unfrozen) if unfrozen else None, parts) if unfrozen or parts else None
 
 
 def _dtype(keys: Keys) -> str:
