@@ -70,6 +70,18 @@ def _waveft(config: Config, layer: Adapted) -> Shapes:
     return {} if config.get("proportional_parameters") else {"waveft_spectrum": (layer.number,)}
 
 
+def _frod(config: Config, layer: Adapted) -> Shapes:
+    """A scale for each direction of the input, and the sparse values between them."""
+    return {"frod_lambda_l": (layer.into,), "frod_lambda_s_values": (frod_values(config, layer),)}
+
+
+def frod_values(config: Config, layer: Adapted) -> int:
+    """How many places off the diagonal FRoD trains: at least one, where its share is not nought."""
+    rate, places = config.get("sparse_rate", 0.01), layer.into * (layer.into - 1)
+    chosen = min(int(layer.into * layer.into * rate), places)
+    return max(1, chosen) if rate > 0 and places else chosen
+
+
 def _glora(config: Config, layer: Adapted) -> Shapes:
     """Two corrections of the weight, one that the weight gives the bias, two of the bias; zeros for what is not."""
     out, into, said = layer.out, layer.into, (config["config_A_B"], config["config_C"], config["config_D_E"])
@@ -206,6 +218,17 @@ def _shira(config: Config, layer: Adapted) -> Shapes:
     return {"shira_weight": (weights,), "shira_indices": Part("I32", (2, weights))}
 
 
+def _supertuning(config: Config, layer: Adapted) -> Shapes:
+    """The share of weights that train, where they lie, and a LoRA beside them where it has a rank."""
+    weights, rank = int(layer.out * layer.into * (1 - config.get("sparsity", 0.99))), config.get("r")
+    shapes = {"supertuning_values": (weights,)}
+    if config.get("save_precomputed_indices", True):
+        shapes["supertuning_indices"] = Part("I32", (weights,))
+    if rank is not None:
+        shapes |= {"supertuning_lora_A.weight": (rank, layer.into), "supertuning_lora_B.weight": (layer.out, rank)}
+    return shapes
+
+
 def _tinylora(config: Config, layer: Adapted) -> Shapes:
     """The weight's first directions, and how the vector of the layer's group is spread over them."""
     rank = min(config["r"], layer.out, layer.into)
@@ -247,10 +270,11 @@ _INDICES = ((8, "U8"), (15, "I16"), (31, "I32"))
 # By peft_type; BONE is what MISS was called up to PEFT 0.17.
 OF_A_LAYER: Mapping[str, Callable[[Config, Adapted], Shapes]] = {
     "BEFT": _beft, "BOFT": _boft, "BONE": _bone, "C3A": _c3a, "DEFT": _deft, "DELORA": _delora,
-    "FOURIERFT": _fourierft, "GLORA": _glora, "GRALORA": _gralora, "HIRA": _hira, "HRA": _hra, "IA3": _ia3,
-    "LILY": _lily, "LOHA": loha, "LOKR": lokr, "MISS": _miss, "OFT": _oft, "OSF": _osf, "PEANUT": _peanut,
+    "FOURIERFT": _fourierft, "FROD": _frod, "GLORA": _glora, "GRALORA": _gralora, "HIRA": _hira, "HRA": _hra,
+    "IA3": _ia3, "LILY": _lily, "LOHA": loha, "LOKR": lokr, "MISS": _miss, "OFT": _oft, "OSF": _osf, "PEANUT": _peanut,
     "POLY": _poly, "PSOFT": _psoft, "PVERA": _pvera, "RANDLORA": _randlora, "ROAD": _road, "SHIRA": _shira,
-    "TINYLORA": _tinylora, "UNILORA": _unilora, "VBLORA": _vblora, "VERA": _vera, "WAVEFT": _waveft,
+    "SUPERTUNING": _supertuning, "TINYLORA": _tinylora, "UNILORA": _unilora, "VBLORA": _vblora, "VERA": _vera,
+    "WAVEFT": _waveft,
 }  # fmt: skip
 # Whose size of a layer a pattern may give: the field, and that of the pattern.
 NUMBERS: Mapping[str, tuple[str, str]] = {

@@ -8,7 +8,8 @@
                       CARTRIDGE the same
     LN_TUNING         the targeted norms themselves
     TRAINABLE_TOKENS  a row of each of `token_indices`
-    VERA, PVERA, RANDLORA, VBLORA, UNILORA, TINYLORA   what all layers share, beside each layer's own
+    SHADOW            what shadow_layers says
+    VERA, PVERA, RANDLORA, VBLORA, UNILORA, TINYLORA, FROD   what all layers share, beside each layer's own
     the others        of each targeted matrix what method_layers says
 
 and the modules that modules_to_save or the task names, whole. peft 0.21.2, tuners/*/model.py and peft_model.py
@@ -26,10 +27,12 @@ from estimator.errors import LoraSizeError
 from estimator.lora.adapt import adapt
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.match import DUMMY_TARGET_MODULES, match_modules, ranks
+from estimator.lora.tensors import embeddings_are_targeted
 from estimator.request.lora_config import LoraConfig, from_mapping
 from estimator.sizes.adapted_layer import Adapted, Shapes
 from estimator.sizes.adapter_causes import PREFIX, Part, Parts
-from estimator.sizes.method_layers import NUMBERS, OF_A_LAYER
+from estimator.sizes.method_layers import NUMBERS, OF_A_LAYER, frod_values
+from estimator.sizes.shadow_layers import shadow_parts
 
 Config = Mapping[str, Any]
 Named = Iterator[tuple[str, "tuple[int, ...] | Part"]]
@@ -65,7 +68,21 @@ def _saved_modules(config: Config, tree: ModuleTree) -> Parts:
     given = {**targets, **said, "r": 1, "bias": bias if bias in ("none", "all") else "lora_only"}
     saved = (tensor for tensor in adapt(tree, from_mapping(given)).tensors if tensor.part != "lora")
     prefix = _ROOT if config["peft_type"] in _PROMPTS else PREFIX
-    return {prefix + t.name.removeprefix(PREFIX): Part(t.dtype, tuple(t.shape)) for t in saved}
+    modules = {prefix + t.name.removeprefix(PREFIX): Part(t.dtype, tuple(t.shape)) for t in saved}
+    return {**modules, **dict(_embeddings(config, tree))}
+
+
+def _embeddings(config: Config, tree: ModuleTree) -> Iterator[tuple[str, Part]]:
+    """The base layers of adapted embeddings, which PEFT saves along where they are targeted by name."""
+    if config["peft_type"] in ("TRAINABLE_TOKENS", *_PROMPTS) or not config.get("target_modules"):
+        return
+    index, targeted = _targeted(config, tree)
+    if embeddings_are_targeted(index, from_mapping({"target_modules": config["target_modules"]})):
+        for module in targeted:
+            if module.name in (tree.input_embedding, tree.output_embedding):
+                yield from (
+                    (f"{PREFIX}{module.name}.base_layer.{p.name}", Part(p.dtype, p.shape)) for p in module.parameters
+                )
 
 
 def _targeted(config: Config, tree: ModuleTree) -> tuple[TreeIndex, list[Module]]:
@@ -140,6 +157,31 @@ def _unilora(config: Config, layers: list[Adapted]) -> Shapes:
     return {"unilora_theta_d": (config["theta_d_length"],)}
 
 
+def _frod(config: Config, layers: list[Adapted]) -> Shapes:
+    """For layers of one name: directions of the input, in the base's dtype, and the places off their diagonal."""
+    if not config.get("save_projection", True):
+        return {}
+    shapes: dict[str, tuple[int, ...] | Part] = {}
+    for layer in layers:
+        role = _role(layer.name.split("."))
+        shapes[f"frod_V.{role}"] = Part(layer.dtype, (layer.into, layer.into))
+        shapes[f"frod_s_indices.{role}"] = Part("I64", (2, frod_values(config, layer)))
+        shapes[f"frod_s_size.{role}"] = Part("I64", (2,))
+    return shapes
+
+
+def _role(parts: list[str]) -> str:
+    """`_category_from_key`."""
+    if parts[-3:] == ["attention", "output", "dense"]:
+        return "attention_output"
+    return parts[-1] if len(parts) == 1 or parts[-2].isdigit() else "_".join(parts[-2:])
+
+
+def _shadow(config: Config, tree: ModuleTree) -> Named:
+    wrapped = [module.name for module in _targeted(config, tree)[1]] if config.get("target_modules") else []
+    yield from ((_ROOT + name, shape) for name, shape in shadow_parts(config, tree, wrapped))
+
+
 def _tinylora(config: Config, layers: list[Adapted]) -> Shapes:
     """A vector for each group of layers that are next to one another (`_create_and_replace`)."""
     groups = max(1, round(len(layers) * (1.0 - config.get("weight_tying", 0.0))))
@@ -194,7 +236,7 @@ def _prefix(config: Config, tree: ModuleTree) -> Named:
 
 _SHARED: Mapping[str, Callable[[Config, list[Adapted]], Shapes]] = {
     "VERA": _vera, "PVERA": _pvera, "RANDLORA": _randlora, "VBLORA": _vblora, "UNILORA": _unilora,
-    "TINYLORA": _tinylora,
+    "TINYLORA": _tinylora, "FROD": _frod,
 }  # fmt: skip
 _PROMPTS: Mapping[str, Callable[[Config, ModuleTree], Named]] = {
     "PROMPT_TUNING": _prompt, "P_TUNING": _prompt, "CPT": _one_prompt, "MULTITASK_PROMPT_TUNING": _prompts_of_tasks,
@@ -203,6 +245,7 @@ _PROMPTS: Mapping[str, Callable[[Config, ModuleTree], Named]] = {
 _PARTS: Mapping[str, Callable[[Config, ModuleTree], Named]] = {
     "ADAPTION_PROMPT": _adaption_prompts,
     "LN_TUNING": _norms,
+    "SHADOW": _shadow,
     "TRAINABLE_TOKENS": _rows,
     **_PROMPTS,
     **dict.fromkeys(OF_A_LAYER, _layer_by_layer),
