@@ -1,4 +1,8 @@
-"""What a trainer freezes by name once PEFT has made its model (axolotl 0.18.0, train.py, utils/freeze.py)."""
+"""What a trainer freezes by name once the adapter is made.
+
+axolotl 0.18.0: train.py, utils/freeze.py; NeMo Automodel of August 2026: components/utils/model_utils.py,
+apply_parameter_freezing; AutoTrain 0.8.37.dev0: trainers/vlm/utils.py.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ _NOTHING_TRAINS = (
 
 
 def freeze(model: Node, freezing: Freezing) -> None:
-    """freeze_layers_except, then freeze_mm_modules, on the names of PeftModel.named_parameters().
+    """Axolotl's freeze_layers_except first, then what freezes parts, on the names of PeftModel.named_parameters().
 
     Raises InvalidLoraError for a pattern that is faulty and for a packed weight, which can't train.
     """
@@ -29,7 +33,8 @@ def freeze(model: Node, freezing: Freezing) -> None:
         for name, leaf in leaves.items():
             _set(leaf, name, name in wanted)
     for name, leaf in leaves.items():
-        if not set(freezing.parts).isdisjoint(name.split(".")):
+        module = name.rpartition(".")[0].lower()
+        if not set(freezing.parts).isdisjoint(name.split(".")) or any(part in module for part in freezing.within):
             leaf.trainable = False
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from estimator.errors import NotFoundError, UnsupportedError, UsageError
@@ -59,6 +60,8 @@ def read_config_file(path: str) -> TrainingConfig:
     for name in values.get("_hidden", ()):
         keys.note("hidden_options", f"{name[:80]} may hold further options: they are not read.")
     config = module.read(keys)
+    if trainer != "adapter_config":
+        config = replace(config, notes=(*config.notes, *keys.unread()))
     if config.base is not None and not isinstance(config.base, str):
         raise keys.odd("the base model", config.base, "its id on the Hub, or a path")
     return config

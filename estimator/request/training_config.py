@@ -22,6 +22,7 @@ class Freezing(NamedTuple):
 
     unfrozen: tuple[str, ...] | None = None  # patterns: what none of them matches is frozen; None: not asked for
     parts: tuple[str, ...] = ()  # a name with one of these between its dots is frozen
+    within: tuple[str, ...] = ()  # so is what lies in a module with one of these anywhere in its name, in small letters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from estimator.errors import LoraSizeError, UnsupportedError, UsageError
+from estimator.jobs.estimate import estimate
 from estimator.request.files import read_config_file
 from estimator.request.recognise import recognise
+from estimator.request.request import Request
 from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
 
 
@@ -147,3 +149,68 @@ def test_a_base_that_is_no_name_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError):
         read_config_file(str(path))
+
+
+AXOLOTL = "base_model: gpt2\nadapter: lora\nlora_r: 4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        (AXOLOTL + "tokens: [a]\nlora_modules_to_save: [lm_head]\n", "vocabulary_may_grow", True),
+        (AXOLOTL + "special_tokens: {pad_token: a}\nlora_modules_to_save: [lm_head]\n", "vocabulary_may_grow", True),
+        (AXOLOTL + "special_tokens: {pad_token: null}\nlora_modules_to_save: [lm_head]\n", "vocabulary_may_grow", False),
+        (AXOLOTL + "tokens: [a]\n", "vocabulary_may_grow", False),
+        (FACTORY + "resize_vocab: true\n", "vocabulary_may_grow", True),
+        ("model: a/b\ntuner_type: lora\nnew_special_tokens: [a]\n", "vocabulary_may_grow", True),
+        (AXOLOTL + "lora_target_module: [q_proj]\n", "not_read", True),
+        (AXOLOTL + "lora_mlp_kernel: true\nlora_model_dir:\nloraplus_lr_ratio: 16\n", "not_read", False),
+        (FACTORY + "lora_r: 8\n", "not_read", True),
+        ("peft_type: LORA\nlora_alpha: 8\nlora_dropout: 0.1\nlora_bias: true\n", "not_read", False),
+        ("base_model: gpt2\nadapter: lora\n", "no_rank", True),
+        (AXOLOTL, "no_rank", False),
+    ],
+)
+def test_what_a_key_leaves_open_is_a_note(tmp_path: Path, text: str, code: str, said: bool) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert (code in {note.code for note in read_config_file(str(path)).notes}) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("model_name_or_path: a/b\nuse_peft: true\n", 1024),
+        ("model_name_or_path: a/b\nuse_peft: true\nnum_generations: 4\n", None),
+        ("model_name_or_path: a/b\nuse_peft: true\nnum_generations: 4\nmax_length: 64\n", 64),
+    ],
+)
+def test_online_methods_of_trl_cut_nothing(tmp_path: Path, text: str, length: int | None) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert read_config_file(str(path)).sequence_length == length
+
+
+NEMO = (
+    "model: {_target_: nemo_automodel.a, pretrained_model_name_or_path: google/gemma-3-4b-it}\n"
+    "peft: {_target_: nemo_automodel.b, target_modules: ['*q_proj'], dim: 8}\n"
+)
+TEXT, VISION = 34 * 8 * (2560 + 2048), 27 * 8 * (1152 + 1152)  # Gemma 3 4B's layers; its tower's
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    [
+        (NEMO, TEXT + VISION),
+        (NEMO + "freeze_config: {freeze_audio_tower: true}\n", TEXT),
+        (NEMO + "freeze_config: {freeze_vision_tower: false, freeze_language_model: true}\n", VISION),
+        (NEMO + "freeze_config: {freeze_vision_tower: false}\n", TEXT + VISION),
+        ("base_model: google/gemma-3-4b-it\nadapter: lora\nlora_r: 8\nlora_target_modules: [q_proj]\n"
+         "freeze_mm_modules: true\n", TEXT),
+    ],
+)  # fmt: skip
+def test_lora_on_what_is_frozen_afterwards_does_not_train(tmp_path: Path, text: str, parameters: int) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    adaptation = estimate(Request(config=str(path), offline=True)).adaptation
+    assert adaptation.trainable_parameters == parameters

@@ -39,6 +39,10 @@ def read(keys: Keys) -> TrainingConfig:
     if keys.flag("llama4_linearized_experts"):
         what = "llama4_linearized_experts turns experts into modules of Axolotl's own: not counted."
         raise UnsupportedError(what, where=f"llama4_linearized_experts in {keys.where}", way_out="leave it out")
+    if keys.values.get("lora_r") is None:
+        keys.note("no_rank", "lora_r is not given: Axolotl hands PEFT none, which fails; PEFT's own 8 is counted.")
+    if keys.values.get("lora_modules_to_save"):
+        keys.may_grow("tokens", "special_tokens", "added_tokens_overrides", "resize_token_embeddings_to_32x")
     keys.continues(keys.values.get("lora_model_dir"))
     dtype = _dtype(keys)
     quantization = _quantization(keys, adapter, dtype)

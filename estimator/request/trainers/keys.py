@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,25 @@ from estimator.notes import Note
 MAX_INTEGER = 2**31 - 1
 
 
+class Recorded(dict[str, Any]):
+    """Values that remember which of them were asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
 class Keys:
     def __init__(self, values: Mapping[str, Any], where: str, defaults: Mapping[str, Any]) -> None:
-        self.values, self.where, self._defaults = values, where, defaults
+        self.values, self.where, self._defaults = Recorded(values), where, defaults
         self.defaulted: list[str] = []
         self.notes: list[Note] = []
 
@@ -89,6 +106,25 @@ class Keys:
                 "counted is what this file asks of a new adapter.",
             )
 
+    def may_grow(self, *keys: str) -> None:
+        """A note where tokens may be added whose rows only the tokenizer knows."""
+        said = next((key for key in keys if _anything(self.values.get(key))), None)
+        if said is not None:
+            self.note(
+                "vocabulary_may_grow",
+                f"{said} may add tokens: embeddings that train or are saved then have more rows. --tokenizer or "
+                "--vocab-size says how many.",
+            )
+
+    def unread(self) -> list[Note]:
+        """A note for each key that speaks of LoRA and was not asked for: mistyped, or of another release."""
+        left = [key for key in self.values if key.startswith(("lora_", "peft_")) and key not in self.values.asked]
+        return [
+            Note("not_read", f"{key[:80]} is not read: it changes no count, or is no key of this trainer.")
+            for key in left
+            if _anything(self.values[key]) and not _HARMLESS.search(key)
+        ]
+
     def note(self, code: str, message: str) -> None:
         self.notes.append(Note(code, message))
 
@@ -99,6 +135,15 @@ class Keys:
     def no_lora(self, why: str, way_out: str) -> UsageError:
         """The error of a config that trains no LoRA; `check` takes it for "skipped"."""
         return NoLoraError(why, where=self.where, way_out=way_out)
+
+
+# How a key ends that neither counts nor loads anything: kernels, learning rates, places.
+_HARMLESS = re.compile(r"_kernel$|_lr_|_lr$|_dir$|_path$|^lora_ga_|_on_cpu$")
+
+
+def _anything(value: Any) -> bool:
+    """Whether a value says something; an object of nulls does not."""
+    return any(map(_anything, value.values())) if isinstance(value, Mapping) else bool(value)
 
 
 class UnknownTrainerError(UsageError):

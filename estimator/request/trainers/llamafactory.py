@@ -38,6 +38,8 @@ def read(keys: Keys) -> TrainingConfig:
         raise keys.no_lora("do_train is not set: this config trains nothing.", "set do_train: true")
     if not keys.flag("create_new_adapter"):
         keys.continues(keys.values.get("adapter_name_or_path"))
+    if keys.flag("resize_vocab"):
+        keys.may_grow("resize_vocab")
     rank = keys.integer("lora_rank")
     dtype = _compute(keys)
     return TrainingConfig(

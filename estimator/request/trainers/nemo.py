@@ -7,7 +7,7 @@ from typing import Any
 from estimator.errors import UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
 from estimator.request.trainers.launch import attention_of
-from estimator.request.training_config import TargetRule, TrainingConfig
+from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
 SOURCE = "NeMo Automodel of August 2026, components/_peft/lora.py"
 DEFAULTS = {"dim": 8, "alpha": 32, "dropout": 0.0, "target_modules": "*_proj"}
@@ -38,6 +38,7 @@ def read(keys: Keys) -> TrainingConfig:
             "modules_to_save": None,
         },
         own={**own, "moe_rank_scaling": peft.flag("moe_rank_scaling")},
+        freezing=_freezing(keys),
         target_rule=TargetRule(name="nemo", settings=own),
         base=_base(keys),
         base_precision=dtype,
@@ -81,6 +82,20 @@ def _targets(peft: Keys) -> dict[str, Any]:
         raise UsageError(why, where=f"peft in {peft.where}", way_out="keep one of them")
     wanted = given if given or excluded or all_linear else peft.names("target_modules")
     return {"target_modules": wanted or [], "exclude_modules": excluded, "match_all_linear": all_linear}
+
+
+# Names of modules that each switch freezes once the adapter is made, and what it is where freeze_config leaves it out.
+_FREEZES = (
+    ("freeze_vision_tower", True, ("vision", "visual", "image_encoder")),
+    ("freeze_audio_tower", False, ("audio", "speech", "sound")),
+    ("freeze_language_model", False, ("language", "text", "llm")),
+)
+
+
+def _freezing(keys: Keys) -> Freezing | None:
+    given = keys.section("freeze_config")
+    within = [name for key, default, names in _FREEZES if given.get(key, default) for name in names] if given else []
+    return Freezing(within=tuple(within)) if within else None
 
 
 def _quantization(keys: Keys) -> dict[str, Any] | None:

@@ -41,6 +41,7 @@ def read(keys: Keys) -> TrainingConfig:
     if kind not in WITHOUT_PREPARATION:
         raise keys.no_lora(f"tuner_type is {kind!r}: this command trains no LoRA.", "give --tuner_type lora")
     keys.continues(keys.values.get("resume_from_checkpoint") or keys.values.get("adapters"))
+    keys.may_grow("new_special_tokens")
     dtype = _dtype(keys)
     lora = _lora(keys)
     return TrainingConfig(

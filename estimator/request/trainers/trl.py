@@ -25,6 +25,7 @@ DEFAULTS = {
 PREPARING = ("bco", "cpo", "orpo")
 # SFT, DPO, KTO and the reward trainer cut at 1,024 tokens; online methods and own scripts set no max_length.
 WITH_LENGTH = ("sft", "dpo", "kto", "reward", "orpo", "cpo", "bco")
+ONLINE = ("num_generations", "max_completion_length", "max_new_tokens")
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -43,7 +44,7 @@ def read(keys: Keys) -> TrainingConfig:
     return TrainingConfig(
         trainer="alignment-handbook" if handbook else "trl",
         lora=_lora(keys, script),
-        base=keys.values.get("model_name_or_path"),
+        base=keys.values.get("model_name_or_path") or (keys.values.get("model_name") if script else None),
         revision=keys.values.get("model_revision"),
         base_precision=dtype,
         quantization=quantization,
@@ -117,4 +118,4 @@ def _length(keys: Keys, script: str) -> int | None:
             return None if value in (None, "None", "none", "null") else keys.integer(key)
     words = script.removesuffix(".py").replace(" ", "_").split("_")
     offline = "online" not in words and any(name in words for name in WITH_LENGTH)
-    return 1024 if not script or offline else None
+    return 1024 if offline or not (script or any(key in keys.values for key in ONLINE)) else None
