@@ -1,7 +1,8 @@
 """What a check found, and how code hosts read it: lines of JSON, GitHub's annotations, SARIF 2.1.0."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from estimator.errors import LoraSizeError
@@ -43,18 +44,22 @@ def as_text(checked: Sequence[CheckedPath]) -> str:
     return "\n".join([*failed, *_skipped(checked)])
 
 
-def _skipped(checked: Sequence[CheckedPath]) -> list[str]:
-    """Paths of one reason together: a hook is handed every YAML file of a repository."""
-    by_reason: dict[str, list[tuple[str, str]]] = {}
+def _skipped(checked: Sequence[CheckedPath]) -> Iterator[str]:
+    """Paths of one reason together, a few reasons of each code: a hook is handed every YAML file of a repository."""
+    by_code: dict[str, dict[str, list[str]]] = {}
     for row in checked:
         for problem in row.problems if row.status == "skipped" else ():
-            by_reason.setdefault(problem.code, []).append((row.path, problem.message))
-    return [
-        f"skipped: {', '.join(printable(path) for path, _ in rows[:MAX_NAMED])}"
-        + (f" and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else "")
-        + f": {printable(rows[0][1], MAX_MESSAGE)} [{code}]"
-        for code, rows in by_reason.items()
-    ]
+            by_code.setdefault(problem.code, {}).setdefault(problem.message, []).append(printable(row.path))
+    others = by_code.get("not_a_config", {})
+    if len(others) > 1:  # why somebody else's file is none asks nobody
+        by_code["not_a_config"] = {"these are neither adapters nor training configs.": [*chain(*others.values())]}
+    for code, by_message in by_code.items():
+        reasons = sorted(by_message.items(), key=lambda reason: -len(reason[1]))
+        for message, paths in reasons[:MAX_NAMED]:
+            more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+            yield f"skipped: {', '.join(paths[:MAX_NAMED])}{more}: {printable(message, MAX_MESSAGE)} [{code}]"
+        if left := sum(len(paths) for _, paths in reasons[MAX_NAMED:]):
+            yield f"skipped: {left} more for reasons of this kind, which --json lists [{code}]"
 
 
 def as_github(checked: Sequence[CheckedPath]) -> str:

@@ -62,8 +62,9 @@ def read_config_file(path: str) -> TrainingConfig:
     config = module.read(keys)
     if trainer != "adapter_config":
         config = replace(config, notes=(*config.notes, *keys.unread()))
-    if config.base is not None and not isinstance(config.base, str):
-        raise keys.odd("the base model", config.base, "its id on the Hub, or a path")
+    for name, value in (("the base model", config.base), ("the optimizer", config.optimizer)):
+        if value is not None and not isinstance(value, str):
+            raise keys.odd(name, value, "its name")
     return config
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from estimator.jobs.check import check
 from estimator.jobs.check_limits import configured, to_limits
-from estimator.report.findings import FORMATS
+from estimator.report.findings import FORMATS, CheckedPath, Problem
 
 BASE = "Qwen/Qwen2.5-0.5B"
 CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj", "v_proj"],
@@ -167,3 +167,15 @@ def test_limits_of_a_project(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     table, where = configured(str(tmp_path))
     assert to_limits(table, where).max_file_size == 5_000_000
+
+
+def test_files_that_are_skipped_are_summed_up() -> None:
+    rows = [CheckedPath(f"{n}.yaml", "skipped", (Problem("base_unknown", f"no {n % 5}"),)) for n in range(20)]
+    rows += [CheckedPath(f"{n}.md", "skipped", (Problem("not_a_config", f"why {n}"),)) for n in range(4)]
+    assert FORMATS["text"](rows).splitlines() == [
+        "skipped: 0.yaml, 5.yaml, 10.yaml and 1 more: no 0 [base_unknown]",
+        "skipped: 1.yaml, 6.yaml, 11.yaml and 1 more: no 1 [base_unknown]",
+        "skipped: 2.yaml, 7.yaml, 12.yaml and 1 more: no 2 [base_unknown]",
+        "skipped: 8 more for reasons of this kind, which --json lists [base_unknown]",
+        "skipped: 0.md, 1.md, 2.md and 1 more: these are neither adapters nor training configs. [not_a_config]",
+    ]

@@ -143,7 +143,14 @@ def test_interpolations_within_the_file_are_put_in(tmp_path: Path) -> None:
     assert read_config_file(str(path)).lora["r"] == 4
 
 
-@pytest.mark.parametrize("text", ["base_model: [a]\nadapter: lora\n", "model_name_or_path: {a: b}\nuse_peft: true\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base_model: [a]\nadapter: lora\n",
+        "model_name_or_path: {a: b}\nuse_peft: true\n",
+        "base_model: a\nadapter: lora\noptimizer: [a]\n",
+    ],
+)
 def test_a_base_that_is_no_name_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
@@ -159,7 +166,11 @@ AXOLOTL = "base_model: gpt2\nadapter: lora\nlora_r: 4\n"
     [
         (AXOLOTL + "tokens: [a]\nlora_modules_to_save: [lm_head]\n", "vocabulary_may_grow", True),
         (AXOLOTL + "special_tokens: {pad_token: a}\nlora_modules_to_save: [lm_head]\n", "vocabulary_may_grow", True),
-        (AXOLOTL + "special_tokens: {pad_token: null}\nlora_modules_to_save: [lm_head]\n", "vocabulary_may_grow", False),
+        (
+            AXOLOTL + "special_tokens: {pad_token: null}\nlora_modules_to_save: [lm_head]\n",
+            "vocabulary_may_grow",
+            False,
+        ),
         (AXOLOTL + "tokens: [a]\n", "vocabulary_may_grow", False),
         (FACTORY + "resize_vocab: true\n", "vocabulary_may_grow", True),
         ("model: a/b\ntuner_type: lora\nnew_special_tokens: [a]\n", "vocabulary_may_grow", True),
