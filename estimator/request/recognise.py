@@ -32,7 +32,7 @@ _TRL = frozenset(
 _LITGPT = frozenset(("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp", "lora_head"))
 _AXOLOTL = ("adapter", "datasets", "pretraining_dataset", "sequence_len", "micro_batch_size")
 _LLAMAFACTORY = ("finetuning_type", "lora_target", "pissa_init", "additional_target")
-_TRAINING = ("per_device_train_batch_size", "learning_rate", "num_train_epochs", "max_steps")
+_TRL_DATA = ("dataset_name", "dataset_mixer", "dataset_mixture", "dataset_id_or_path")
 
 
 def recognise(values: Mapping[str, Any]) -> str | None:
@@ -96,8 +96,8 @@ def _axolotl(values: Mapping[str, Any]) -> bool:
 
 def _trl(values: Mapping[str, Any]) -> bool:
     foreign = {key for key in values if key.startswith(("lora_", "peft_")) or key in ("target_modules", "lora")} - _TRL
-    trains = "model_name_or_path" in values and any(key in values for key in _TRAINING)
-    return not foreign and ("use_peft" in values or trains)
+    recipe = "model_name_or_path" in values and any(key in values for key in _TRL_DATA) and not _program(values)
+    return not foreign and ("use_peft" in values or recipe or _program(values).startswith("trl "))
 
 
 # The first that matches.

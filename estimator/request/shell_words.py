@@ -109,7 +109,7 @@ class _Reader:
 
 def _said(known: Mapping[str, str], variable: re.Match[str]) -> str:
     """What a variable stands for; itself where nobody says so."""
-    return known.get(variable[1] or variable[2], variable[0] if variable[3] is None else variable[3])
+    return known.get(variable[1] or variable[2], variable[0] if variable[3] is None else variable[3].strip("\"'"))
 
 
 def _settings(words: list[str]) -> dict[str, str]:

@@ -42,9 +42,7 @@ def test_trainer_settings(row: dict) -> None:
         pytest.param(
             "a.yaml", "finetuning_type: full\nmodel_name_or_path: gpt2\n", NoLoraError, id="llamafactory full"
         ),
-        pytest.param(
-            "a.yaml", "model_name_or_path: gpt2\nlearning_rate: 1.0e-4\n", NoLoraError, id="trl without use_peft"
-        ),
+        pytest.param("a.yaml", "model_name_or_path: gpt2\ndataset_name: a\n", NoLoraError, id="trl without use_peft"),
         pytest.param("a.sh", "swift sft --model gpt2 --tuner_type full\n", NoLoraError, id="swift full"),
         pytest.param(
             "a.yaml", "model: {_component_: torchtune.models.gemma.gemma_2b}\n", NoLoraError, id="torchtune full"

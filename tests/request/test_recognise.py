@@ -31,7 +31,10 @@ from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
         ("model_name_or_path: a/b\nuse_peft: true\nlora_r: 4", "trl"),
         ("model_name_or_path: a/b\nuse_peft: true\nlora_rank: 4", None),
         ("model_name_or_path: a/b\nuse_peft: true\ntarget_modules: all", None),
-        ("model_name_or_path: a/b\nlearning_rate: 1.0e-4", "trl"),
+        ("model_name_or_path: a/b\nlearning_rate: 1.0e-4", None),
+        ("model_name_or_path: a/b\ndataset_name: c", "trl"),
+        ("_program: run_qa.py\nmodel_name_or_path: a/b\ndataset_name: c", None),
+        ("_program: trl sft\nmodel_name_or_path: a/b", "trl"),
         ("model_name_or_path: a/b\ntemperature: 0.1", None),
         ("model_name_or_path: a/b\ntemplate: qwen\ncutoff_len: 512", "llamafactory"),
         ("model_name_or_path: a/b\nlora_target: all", "llamafactory"),
@@ -123,10 +126,12 @@ def test_an_adapter_that_is_trained_on_is_named(tmp_path: Path, text: str, conti
         FACTORY + "quantization_bit: ${BITS}\n",
         FACTORY + "lora_rank: '{{ rank }}'\n",
         "base_model: gpt2\nadapter: ${ADAPTER}\n",
+        "base_model: gpt2\nadapter: lora\nllama4_linearized_experts: true\n",
+        FACTORY + "use_megatron_bridge: true\n",
         "model: {_component_: torchtune.models.a.lora_a, lora_rank: '${oc.env:RANK}'}\n",
     ],
 )
-def test_a_value_that_only_the_run_knows_is_refused(tmp_path: Path, text: str) -> None:
+def test_what_only_the_run_knows_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
     with pytest.raises(UnsupportedError):
@@ -178,6 +183,7 @@ AXOLOTL = "base_model: gpt2\nadapter: lora\nlora_r: 4\n"
         (AXOLOTL + "lora_mlp_kernel: true\nlora_model_dir:\nloraplus_lr_ratio: 16\n", "not_read", False),
         (FACTORY + "lora_r: 8\n", "not_read", True),
         ("peft_type: LORA\nlora_alpha: 8\nlora_dropout: 0.1\nlora_bias: true\n", "not_read", False),
+        (FACTORY + "use_kt: true\n", "own_experts", True),
         ("base_model: gpt2\nadapter: lora\n", "no_rank", True),
         (AXOLOTL, "no_rank", False),
     ],

@@ -29,6 +29,7 @@ from estimator.request.shell_words import commands
         pytest.param("if b; then\nR=4\nelse\nR=8\nfi\na --x $R", ["a", "--x", "$R"], id="branches that differ"),
         pytest.param("R=4\nif b; then\nR=$1\nfi\na --x $R", ["a", "--x", "4"], id="a default"),
         pytest.param("(cd b; a --x 1)", ["a", "--x", "1"], id="a subshell"),
+        pytest.param("R=${R:-'4'}\na --x \"${S:-5}\" $R", ["a", "--x", "5", "4"], id="defaults in quotes"),
         pytest.param("local R=4\na --x $R", ["a", "--x", "4"], id="a local variable"),
         pytest.param("a --x <your model>", ["a", "--x", "<your model>"], id="a placeholder"),
         pytest.param("A=xx\n" + 'A="$A$A"\n' * 60 + "a --y", ["a", "--y"], id="a variable that doubles"),

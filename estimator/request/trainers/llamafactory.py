@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
@@ -29,6 +30,7 @@ V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules":
 
 
 def read(keys: Keys) -> TrainingConfig:
+    """Raises UsageError for what trains no LoRA, UnsupportedError for modules that are not transformers' own."""
     if isinstance(keys.values.get("peft_config"), dict) or ("model" in keys.values and "model_class" in keys.values):
         return _read_v1(keys)
     kind = keys.get("finetuning_type")
@@ -36,6 +38,11 @@ def read(keys: Keys) -> TrainingConfig:
         raise keys.no_lora(f"finetuning_type is {kind!r}: this config trains no LoRA.", "set finetuning_type: lora")
     if not _trains(keys):
         raise keys.no_lora("do_train is not set: this config trains nothing.", "set do_train: true")
+    if keys.flag("use_megatron_bridge"):
+        what = "use_megatron_bridge builds modules of its own: not counted."
+        raise UnsupportedError(what, where=f"use_megatron_bridge in {keys.where}", way_out="leave it out")
+    if keys.flag("use_kt"):
+        keys.note("own_experts", "use_kt puts KTransformers' experts in: what is counted is the plain class.")
     if not keys.flag("create_new_adapter"):
         keys.continues(keys.values.get("adapter_name_or_path"))
     if keys.flag("resize_vocab"):
