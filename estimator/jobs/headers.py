@@ -16,7 +16,6 @@ from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 from estimator.errors import LoraSizeError, NoWeightsError
 from estimator.jobs.by_config import by_config, features_of, with_sized
 from estimator.notes import Note
-from estimator.sizes.quantized import SCHEMES
 
 
 def tree_of_headers(
@@ -41,6 +40,8 @@ def tree_of_headers(
         return tree._replace(basis="inferred") if any(n.code == "missing_tensors" for n in tree.notes) else tree
     if incomplete:
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
+    from estimator.sizes.quantized import SCHEMES  # few need all its schemes
+
     if quantized.scheme not in SCHEMES:
         return tree._replace(basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
     return _without_unbuilt_biases(tree, config, task, num_labels)

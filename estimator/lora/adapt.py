@@ -6,26 +6,24 @@ has its own file in this folder.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from estimator.architecture.module import VARIES, ModuleTree
 from estimator.dtypes import BITS
 from estimator.errors import UnsupportedError
-from estimator.lora.beside import needs_run_time, with_all_beside
 from estimator.lora.config_rules import check_config
-from estimator.lora.freezing import notes_on
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.outcome import AdaptedModule, Outcome
-from estimator.lora.plain import with_layers_alone
+from estimator.lora.plain import needs_run_time, with_layers_alone
 from estimator.lora.remarks import remarks
-from estimator.lora.resize import refuse_shared_embeddings, resized, stated_vocabulary, vocabulary_is_at_the_top
-from estimator.lora.svd import without_given_up_ranks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
-from estimator.request.training_config import Freezing
+
+if TYPE_CHECKING:
+    from estimator.request.training_config import Freezing
 
 PEFT = "0.21.2"
 TRANSFORMERS = "5.23.0"
@@ -51,7 +49,7 @@ def adapt(
     adapter_dtype: str | None = None,
     vocab_size: int | None = None,
     save_embedding_layers: str = "auto",
-    freezing: Freezing | None = None,
+    freezing: "Freezing | None" = None,
 ) -> Adaptation:
     """What becomes of `tree` under `config`. Raises InvalidLoraError, NoTargetModulesError, UnsupportedModuleError
     where PEFT refuses, UnsupportedError where this tool has no answer.
@@ -63,19 +61,22 @@ def adapt(
     base = index_of(tree)
     index = base
     if vocab_size is not None:
+        from estimator.lora.resize import refuse_shared_embeddings, resized  # here and below: only what is needed
+
         index = base.remembered(("rows", vocab_size), lambda: TreeIndex(resized(base, vocab_size)))
     request = prepared(index, config)
     injection = injected(request)
     if index is not base:
         adapted = [layer.module for layer in injection.layers]
         refuse_shared_embeddings(index, adapted, request.config, tree.input_embedding)
-    changed = vocab_size is not None and vocab_size != stated_vocabulary(tree)
     targeted = embeddings_are_targeted(request.index, request.config)
-    save = _saves_embeddings(request, save_embedding_layers, changed, targeted)
+    save = _saves_embeddings(request.config, save_embedding_layers, targeted, tree, vocab_size)
     if save:
         adapted = {layer.module for layer in injection.layers} if targeted else None
         _refuse_packed(request.index, adapted, changed=index is not base)
     if freezing is not None or needs_run_time(request, injection.layers, save):
+        from estimator.lora.beside import with_all_beside
+
         how = {"with_embeddings": save, "targeted": targeted, "freezing": freezing}
         done = with_all_beside(request, injection.layers, adapter_dtype, **how)
     else:
@@ -98,9 +99,17 @@ def adapt(
         notes=(
             *remarks(config, request, injection, trained, sized, save_error),
             *_varying(varying, sized),
-            *(notes_on(done.trained) if freezing is not None else ()),
+            *_frozen(done.trained, freezing),
         ),
     )
+
+
+def _frozen(trained: Mapping[str, int], freezing: "Freezing | None") -> tuple[Note, ...]:
+    if freezing is None:
+        return ()
+    from estimator.lora.freezing import notes_on
+
+    return notes_on(trained)
 
 
 def _refuse_packed(index: TreeIndex, adapted: Collection[str] | None, *, changed: bool) -> None:
@@ -128,6 +137,8 @@ def _as_written(request: Prepared, done: Outcome, with_embeddings: bool) -> tupl
     if done.save_error is not None:
         return (), done.save_error
     if request.config.peft_type == "ADALORA" and request.config.rank_pattern:
+        from estimator.lora.svd import without_given_up_ranks
+
         return without_given_up_ranks(done.tensors, request.config.rank_pattern)
     return done.tensors, None
 
@@ -142,13 +153,18 @@ def _varying(varying: Sequence[SavedTensor], sized: Sequence[SavedTensor]) -> It
         yield Note("file_size_varies", message)
 
 
-def _saves_embeddings(request: Prepared, asked: str, vocabulary_changed: bool, targeted: bool) -> bool:
-    """Whether save_pretrained saves the embeddings along ("auto", "yes" or "no" are asked)."""
+def _saves_embeddings(config: LoraConfig, asked: str, targeted: bool, tree: ModuleTree, vocab_size: int | None) -> bool:
+    """Whether save_pretrained saves the embeddings along ("auto", "yes" or "no" are asked). tree: not resized."""
     if asked != "auto":
         return asked == "yes"
+    if targeted and config.trainable_token_indices is None:
+        return True
+    if vocab_size is None:
+        return False
+    from estimator.lora.resize import stated_vocabulary, vocabulary_is_at_the_top
+
     # PEFT compares vocab_size at the top of the config, and resizing changes that of the text model's section
-    seen = vocabulary_changed and vocabulary_is_at_the_top(request.index.tree)
-    return (targeted and request.config.trainable_token_indices is None) or seen
+    return vocab_size != stated_vocabulary(tree) and vocabulary_is_at_the_top(tree)
 
 
 _FIELDS = tuple(name for name in LoraConfig._fields if name != "unknown")

@@ -32,24 +32,6 @@ from estimator.lora.wrappers import save_modules, tie_saved_modules, train_token
 from estimator.request.training_config import Freezing
 
 
-def needs_run_time(request: Prepared, layers: Sequence[LoraLayer], with_embeddings: bool) -> bool:
-    """Whether anything but LoRA's own weights trains, is copied or is saved; adapted embeddings saved along count."""
-    config = request.config
-    if config.bias != "none" or config.modules_to_save or request.later_saves or request.tied_saves:
-        return True
-    if config.trainable_token_indices is not None:
-        return True
-    tree = request.index.tree
-    embeddings = [name for name in (tree.input_embedding, tree.output_embedding) if name is not None]
-    return with_embeddings and any(
-        _lies_in(layer.module, name) or _lies_in(name, layer.module) for layer in layers for name in embeddings
-    )
-
-
-def _lies_in(name: str, around: str) -> bool:
-    return name == around or name.startswith(f"{around}.")
-
-
 def with_all_beside(
     request: Prepared,
     layers: Sequence[LoraLayer],

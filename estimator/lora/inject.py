@@ -26,9 +26,6 @@ from estimator.lora.match import (
 )
 from estimator.lora.moe import converted
 from estimator.lora.parameters import check_alphas, parameter_layers, targeted_parameters
-from estimator.lora.refuse import refuse_nothing_matched
-from estimator.lora.replicate import replicated
-from estimator.lora.svd import svd_layers
 from estimator.lora.ties import is_tied_target, with_ties
 from estimator.request.lora_config import LoraConfig
 
@@ -72,6 +69,8 @@ def prepared(index: TreeIndex, config: LoraConfig) -> Prepared:
     config, tied_saves, tied_targets = with_ties(index, config)
     config = _with_default_targets(index, config)
     if config.layer_replication:
+        from estimator.lora.replicate import replicated  # here and below: only what a request needs is imported
+
         layers = tuple(map(tuple, config.layer_replication))
         source = index
         index = source.remembered(("replicated", layers), lambda: TreeIndex(replicated(source, layers)))
@@ -124,6 +123,8 @@ def injected(request: Prepared) -> Injection:
     if parameters:
         layers = [*layers, *parameter_layers(index, config, parameters, {layer.module for layer in layers}, layers)]
     if not names and not parameters:
+        from estimator.lora.refuse import refuse_nothing_matched
+
         refuse_nothing_matched(index, config, matched)
     keys = tuple(key for key, _, _ in parameters)
     return Injection(
@@ -187,7 +188,9 @@ def _inside(layer: LoraLayer, outer: dict[str, int]) -> str:
 def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -> list[LoraLayer]:
     adalora = config.peft_type == "ADALORA"
     chosen = dict.fromkeys(names, adalora_fields(config)["init_r"]) if adalora else ranks(index, names, config)
-    if not adalora:
+    if adalora:
+        from estimator.lora.svd import svd_layers
+    else:
         for rank in set(chosen.values()):
             check_rank(rank, "r" if rank == config.r else "rank_pattern")
     settings = Settings.of(config) if names else None

@@ -7,16 +7,35 @@ biases and embeddings that are saved along; most requests are of that kind, and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
 from estimator.lora.dtypes import is_cast
 from estimator.lora.index import TreeIndex
+from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
 from estimator.lora.outcome import AdaptedModule, Outcome
 from estimator.lora.tensors import PREFIX, SavedTensor, lora_tensors, state_of
 from estimator.lora.weights import Weight
+
+
+def needs_run_time(request: Prepared, layers: Sequence[LoraLayer], with_embeddings: bool) -> bool:
+    """Whether anything but LoRA's own weights trains, is copied or is saved; adapted embeddings saved along count."""
+    config = request.config
+    if config.bias != "none" or config.modules_to_save or request.later_saves or request.tied_saves:
+        return True
+    if config.trainable_token_indices is not None:
+        return True
+    tree = request.index.tree
+    embeddings = [name for name in (tree.input_embedding, tree.output_embedding) if name is not None]
+    return with_embeddings and any(
+        _lies_in(layer.module, name) or _lies_in(name, layer.module) for layer in layers for name in embeddings
+    )
+
+
+def _lies_in(name: str, around: str) -> bool:
+    return name == around or name.startswith(f"{around}.")
 
 
 def with_layers_alone(

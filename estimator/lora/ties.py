@@ -13,9 +13,7 @@ from collections.abc import Iterable, Mapping
 from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
-from estimator.lora.input_embedding import input_embedding
 from estimator.lora.match import EMBEDDING_LAYER_NAMES, is_embedding_layer, part_pattern
-from estimator.lora.runtime import Node, leaves, state_dict
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import fullmatching, is_plain, matching
 
@@ -50,34 +48,12 @@ def tied_with_embedding(index: TreeIndex) -> list[str]:
         )
     embedding = index.modules.get(tree.input_embedding)
     roots = {index.root(f"{tree.input_embedding}.{p.name}") for p in embedding.parameters} if embedding else set()
-    return sorted({k.rpartition(".")[0] for k, v in _declared(tree).items() if index.root(v) in roots})
+    return sorted({k.rpartition(".")[0] for k, v in declared_ties(tree).items() if index.root(v) in roots})
 
 
-def _declared(tree: ModuleTree) -> Mapping[str, str]:
+def declared_ties(tree: ModuleTree) -> Mapping[str, str]:
     """_tied_weights_keys of the class and its parts; where they are not known, the ties that there are."""
     return tree.declared_ties or tree.tied
-
-
-def tied_at_run_time(index: TreeIndex, root: Node) -> list[str]:
-    """The same names once layers and wrappers stand around modules: `lm_head.base_layer` for a head that is adapted."""
-    if not tied_with_embedding(index):
-        return []
-    embedding = input_embedding(root, index.tree)
-    if embedding is None:
-        raise InvalidLoraError(
-            f"{NO_EMBEDDING}, once a layer stands around it, and PEFT asks for it.",
-            where="trainable_token_indices",
-            way_out="leave it out, or adapt less around the embedding",
-        )
-    own = {id(leaf) for leaf in leaves(embedding)}
-    candidates = [name for name, leaf in state_dict(root).items() if leaf.parameter and id(leaf) in own]
-    at_run_time = {_BASE_LAYER.sub("", name): name for name in candidates}
-    at_run_time.update({name.replace("base_layer.", ""): name for name in candidates})
-    tied = [at_run_time.get(k, k) for k, v in _declared(index.tree).items() if at_run_time.get(v, v) in candidates]
-    return sorted({name.rpartition(".")[0] for name in tied})
-
-
-_BASE_LAYER = re.compile(r"[^.]+\.base_layer\.")
 
 
 def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[str, ...], tuple[str, ...]]:

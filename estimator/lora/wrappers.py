@@ -13,7 +13,7 @@ from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.dtypes import is_float
 from estimator.lora.facts import containers
 from estimator.lora.index import TreeIndex
-from estimator.lora.input_embedding import input_embedding
+from estimator.lora.input_embedding import input_embedding, tied_at_run_time
 from estimator.lora.runtime import (
     ADAPTER,
     SAVED,
@@ -27,7 +27,7 @@ from estimator.lora.runtime import (
     require_grad,
     walk,
 )
-from estimator.lora.ties import NO_EMBEDDING, tied_at_run_time, ties_words
+from estimator.lora.ties import NO_EMBEDDING, ties_words
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import MAX_PATTERNS
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.checkpoint.quantized import quantization_of
 from estimator.dtypes import config_dtype
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise
-from estimator.sizes.quantized import keeps_stored_dtype, quantise_as_stored
 
 FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a default dtype
 _CAST = FLOATS | {"F8_E4M3", "F8_E5M2"}  # what from_pretrained casts; 8-bit floats stay where a quantiser keeps them
@@ -29,15 +29,17 @@ def as_loaded(
     Raises UsageError where transformers would refuse the options (a --quant-storage that a weight's bytes do not fit).
     """
     dtype = load_dtype(tree.config, checkpoint, load)
-    as_stored = load.base_precision == "stored"
-    keeps_stored = as_stored and keeps_stored_dtype(tree.config)
+    packed = load.base_precision == "stored" and quantization_of(tree.config) is not None
+    if packed:
+        from estimator.sizes.quantized import keeps_stored_dtype, quantise_as_stored  # few need all its schemes
+    keeps_stored = packed and keeps_stored_dtype(tree.config)
     casts = {} if casts is None else casts
     loaded = casts.get((dtype, keeps_stored))
     if loaded is None:
         dtype_of = dtypes(tree, dtype, _stored_floats(checkpoint) if keeps_stored else None)
         loaded = tree._replace(modules=tuple(_cast(module, dtype_of) for module in tree.modules))
         casts[dtype, keeps_stored] = loaded
-    return quantise_as_stored(loaded, dtype, checkpoint) if as_stored else quantise(loaded, load)
+    return quantise_as_stored(loaded, dtype, checkpoint) if packed else quantise(loaded, load)
 
 
 def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: LoadOptions) -> str:
