@@ -8,6 +8,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.notes import Note
+from estimator.request.training_config import TrainingConfig
 from estimator.sizes.training import LITGPT, UNSLOTH, Training
 
 # Classes that trainers name by their path, and the `optim` whose state is theirs.
@@ -44,13 +45,21 @@ def _said(config: str | None) -> dict[str, Any]:
     from estimator.request.files import read_config_file
 
     read = read_config_file(config)
-    if read.freezing is not None and read.freezing.unfrozen is not None:
-        what = "unfrozen_parameters: what trains is counted, the memory of training it is not known."
-        raise UnsupportedError(what, where=config, way_out="ask for an estimate, or leave it out beside an adapter")
+    _refuse(read, config)
     values = {name: getattr(read, name, None) for name in FIELDS} | {"software": _SOFTWARE.get(read.trainer)}
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse(read: TrainingConfig, config: str) -> None:
+    """Raises UnsupportedError for runs whose memory is not modelled."""
+    if read.freezing is not None and read.freezing.unfrozen is not None:
+        what = "unfrozen_parameters: what trains is counted, the memory of training it is not known."
+        raise UnsupportedError(what, where=config, way_out="ask for an estimate, or leave it out beside an adapter")
+    if read.own.get("megatron"):
+        what = "this is a run of Megatron, whose memory is not modelled."
+        raise UnsupportedError(what, where=config, way_out="ask for an estimate, or plan the same with swift sft")
 
 
 def _optimizer(name: str) -> str:

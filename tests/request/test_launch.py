@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from estimator.errors import UnsupportedError
+from estimator.jobs.training import training_from
 from estimator.request.files import read_config_file
 from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
 
@@ -84,3 +86,17 @@ def test_of_each_trainer(tmp_path: Path, name: str, text: str, values: tuple) ->
     path.write_text(text)
     config = read_config_file(str(path))
     assert tuple(getattr(config, field) for field in FIELDS) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("a.sh", "megatron sft --model a/b --tuner_type lora", id="Megatron"),
+        pytest.param("a.yaml", AXOLOTL + "unfrozen_parameters: [.+lora_]\n", id="weights that train by name"),
+    ],
+)
+def test_runs_whose_memory_is_not_modelled(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UnsupportedError):
+        training_from(str(path), {})
