@@ -17,6 +17,8 @@ FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a def
 _CAST = FLOATS | {"F8_E4M3", "F8_E5M2"}  # what from_pretrained casts; 8-bit floats stay where a quantiser keeps them
 FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
+_REASSEMBLED = re.compile(r"weight(?!\w)")  # how WeightTransform reads the pattern "weight": output_weights is none
+
 DtypeOf = Callable[[str, Parameter], str]
 
 
@@ -67,7 +69,7 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
     def dtype_of(name: str, parameter: Parameter) -> str:
         if parameter.fixed or parameter.dtype not in _CAST:
             return parameter.dtype
-        if stored is not None and "weight" in name and parameter.persistent:
+        if stored is not None and parameter.persistent and _REASSEMBLED.search(name):
             if name in stored:
                 return stored[name].dtype
             if not stored or name in tree.tied or parameter.shape in renamed:  # what no file holds is made anew

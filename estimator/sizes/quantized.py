@@ -56,7 +56,7 @@ def quantise_as_stored(tree: ModuleTree, dtype: str, checkpoint: Checkpoint | No
 
 
 def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
-    """Whether tensors with `weight` in their name keep the file's dtype, whatever from_pretrained(dtype=...) says.
+    """Whether tensors with the word `weight` in their name keep the file's dtype, whatever from_pretrained(dtype=...) says.
 
     So it is where the quantiser reassembles `weight` from several tensors (transformers 5.23.0,
     `HfQuantizer.get_new_dtype` and `get_weight_conversions`).
@@ -105,6 +105,7 @@ def bitsandbytes_options(quantization: Quantization) -> LoadOptions:
         base_precision=str(fields.get("bnb_4bit_quant_type") or "fp4") if four_bit else "int8",
         double_quant=bool(fields.get("bnb_4bit_use_double_quant")),
         quant_storage=storage,
+        compute_dtype=from_torch(fields.get("bnb_4bit_compute_dtype")),
         skip_modules=tuple(skipped) if skipped is not None else None,
     )
 

@@ -319,3 +319,20 @@ def test_names_of_the_file_stand_for_modules(layers):
 
 def converted_of(config):
     return base_sizes(from_config(config), None, LoadOptions()).model.quantised
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param("weight", "BF16", id="as stored"),
+        pytest.param("in_proj_weight", "BF16", id="the word at the end"),
+        pytest.param("weight_g", "F32", id="part of a word"),
+        pytest.param("output_weights", "F32", id="several: TAPAS"),
+    ],
+)
+def test_what_a_saved_4_bit_model_reassembles_keeps_its_dtype(name, dtype):
+    config = {"dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    module = Module("head", "Head", "other", (Parameter(name, (64,), "BF16"),))
+    tree = ModuleTree(architecture="TinyForCausalLM", config=config, modules=(module,), tied={})
+    stored = Checkpoint(tensors={f"head.{name}": Tensor(f"head.{name}", "BF16", (64,), "one")}, files=(), bytes=0)
+    assert base_sizes(tree, stored, LoadOptions(dtype="F32")).model.modules[0].parameters[0].dtype == dtype
