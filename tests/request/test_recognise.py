@@ -154,9 +154,10 @@ def test_interpolations_within_the_file_are_put_in(tmp_path: Path) -> None:
         "base_model: [a]\nadapter: lora\n",
         "model_name_or_path: {a: b}\nuse_peft: true\n",
         "base_model: a\nadapter: lora\noptimizer: [a]\n",
+        "base_model: a\nadapter: lora\npeft: {loftq_config: x}\n",
     ],
 )
-def test_a_base_that_is_no_name_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_value_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
     with pytest.raises(UsageError):

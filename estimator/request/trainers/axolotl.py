@@ -16,7 +16,6 @@ DEFAULTS = {
     "gradient_accumulation_steps": 1,
     "sequence_len": 512,
     "optimizer": "adamw_torch_fused",
-    "peft_init_lora_weights": True,
 }
 # Kept in float32 when 4-bit weights are stored, unless DeepSpeed or FSDP shards them.
 # By the repositories of the model types jamba, qwen2_moe and nemotron_h.
@@ -140,7 +139,7 @@ def _refuse(keys: Keys, adapter: str) -> None:
 
 def _lora(keys: Keys) -> dict[str, Any]:
     targets = keys.values.get("lora_target_modules")
-    loftq = keys.section("peft").get("loftq_config")
+    loftq = Keys(keys.section("peft"), keys.where, {}).section("loftq_config")
     lora: dict[str, Any] = {
         "r": keys.integer("lora_r"),
         "lora_alpha": keys.number("lora_alpha"),
@@ -157,7 +156,7 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "layers_pattern": keys.values.get("peft_layers_pattern"),
         "rank_pattern": dict(keys.section("lora_rank_pattern")),
         "alpha_pattern": dict(keys.section("lora_alpha_pattern")),
-        "init_lora_weights": "loftq" if loftq else keys.get("peft_init_lora_weights"),
+        "init_lora_weights": keys.values.get("peft_init_lora_weights") or ("loftq" if loftq else True),
         "layer_replication": keys.values.get("peft_layer_replication"),
         "trainable_token_indices": keys.values.get("peft_trainable_token_indices"),
         "ensure_weight_tying": keys.flag("peft_ensure_weight_tying"),
@@ -235,7 +234,7 @@ def _prepares(keys: Keys, adapter: str) -> bool:
     config = keys.section("fsdp_config")
     efficient = any(config.get(key) for key in ("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading"))
     zero3 = "zero3" in str(keys.values.get("deepspeed") or "").replace("_", "").lower()
-    loftq = adapter == "lora" and keys.section("peft").get("loftq_config")
+    loftq = adapter == "lora" and bool(keys.section("peft").get("loftq_config"))
     asked = keys.flag("load_in_8bit") or keys.flag("load_in_4bit")
     skips = (fsdp and (adapter == "qlora" or efficient)) or zero3 or loftq or keys.flag("quantize_moe_experts")
     return bool(asked and not skips)
