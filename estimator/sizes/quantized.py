@@ -56,7 +56,7 @@ def quantise_as_stored(tree: ModuleTree, dtype: str, checkpoint: Checkpoint | No
 
 
 def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
-    """Whether tensors with the word `weight` in their name keep the file's dtype, whatever from_pretrained(dtype=...) says.
+    """Whether tensors with the word `weight` in their name keep the file's dtype, whatever dtype is asked for.
 
     So it is where the quantiser reassembles `weight` from several tensors (transformers 5.23.0,
     `HfQuantizer.get_new_dtype` and `get_weight_conversions`).
