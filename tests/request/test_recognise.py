@@ -128,6 +128,8 @@ def test_an_adapter_that_is_trained_on_is_named(tmp_path: Path, text: str, conti
         "base_model: gpt2\nadapter: ${ADAPTER}\n",
         "base_model: gpt2\nadapter: lora\nllama4_linearized_experts: true\n",
         FACTORY + "use_megatron_bridge: true\n",
+        FACTORY + "_program: train_bash.py\ndo_train: true\n",
+        "model_id_or_path: a/b\nsft_type: lora\nlora_target_modules: ALL\n",
         "model: {_component_: torchtune.models.a.lora_a, lora_rank: '${oc.env:RANK}'}\n",
     ],
 )

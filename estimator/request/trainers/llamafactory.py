@@ -41,6 +41,10 @@ def read(keys: Keys) -> TrainingConfig:
     if keys.flag("use_megatron_bridge"):
         what = "use_megatron_bridge builds modules of its own: not counted."
         raise UnsupportedError(what, where=f"use_megatron_bridge in {keys.where}", way_out="leave it out")
+    program = str(keys.values.get("_program") or "")
+    if program.endswith(".py") and program != "train.py" and keys.values.get("lora_target") is None:
+        what = f"{program[:80]} is of an earlier LLaMA-Factory, whose default targets were others."
+        raise UnsupportedError(what, where=f"lora_target in {keys.where}", way_out="name --lora_target")
     if keys.flag("use_kt"):
         keys.note("own_experts", "use_kt puts KTransformers' experts in: what is counted is the plain class.")
     if not keys.flag("create_new_adapter"):

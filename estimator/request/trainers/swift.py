@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
+from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.launch import attention_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
@@ -29,10 +30,12 @@ DEFAULTS = {
 }
 TRAINING = ("sft", "pt", "rlhf")
 KIND_KEYS = ("tuner_type", "train_type", "sft_type")
+OF_RELEASE_2 = ("model_id_or_path", "sft_type", "lora_target_modules", "lora_dropout_p")
 WITHOUT_PREPARATION = ("lora", "lora_llm", "longlora")
 
 
 def read(keys: Keys) -> TrainingConfig:
+    """Raises UsageError for what trains no LoRA, UnsupportedError for a command of another release."""
     program = str(keys.values.get("_program") or "")
     if program and program.rpartition(" ")[2] not in TRAINING and not program.endswith(".py"):
         raise keys.no_lora(f"{program} trains nothing.", "give the command that trains: swift sft, pt or rlhf")
@@ -40,6 +43,9 @@ def read(keys: Keys) -> TrainingConfig:
     kind = next((keys.values[key] for key in KIND_KEYS if key in keys.values), "full" if megatron else "lora")
     if kind not in WITHOUT_PREPARATION:
         raise keys.no_lora(f"tuner_type is {kind!r}: this command trains no LoRA.", "give --tuner_type lora")
+    if old := next((key for key in OF_RELEASE_2 if keys.values.get(key) is not None), None):
+        what = f"{old} is an option of ms-swift 2, which chose targets otherwise: its commands are not read."
+        raise UnsupportedError(what, where=f"{old} in {keys.where}", way_out="write it as ms-swift 4 has it")
     keys.continues(keys.values.get("resume_from_checkpoint") or keys.values.get("adapters"))
     keys.may_grow("new_special_tokens")
     dtype = _dtype(keys)
@@ -49,7 +55,7 @@ def read(keys: Keys) -> TrainingConfig:
         lora=lora,
         own={"megatron": True} if megatron else {},
         target_rule=_rule(keys, lora, kind, megatron),
-        base=keys.values.get("model") or keys.values.get("model_id_or_path"),
+        base=keys.values.get("model"),
         revision=keys.values.get("model_revision"),
         base_precision=dtype,
         quantization=_quantization(keys, dtype),
