@@ -36,15 +36,7 @@ def read(keys: Keys) -> TrainingConfig:
     kind = keys.get("finetuning_type")
     if kind != "lora":
         raise keys.no_lora(f"finetuning_type is {kind!r}: this config trains no LoRA.", "set finetuning_type: lora")
-    if not _trains(keys):
-        raise keys.no_lora("do_train is not set: this config trains nothing.", "set do_train: true")
-    if keys.flag("use_megatron_bridge"):
-        what = "use_megatron_bridge builds modules of its own: not counted."
-        raise UnsupportedError(what, where=f"use_megatron_bridge in {keys.where}", way_out="leave it out")
-    program = str(keys.values.get("_program") or "")
-    if program.endswith(".py") and program != "train.py" and keys.values.get("lora_target") is None:
-        what = f"{program[:80]} is of an earlier LLaMA-Factory, whose default targets were others."
-        raise UnsupportedError(what, where=f"lora_target in {keys.where}", way_out="name --lora_target")
+    _refuse(keys)
     if keys.flag("use_kt"):
         keys.note("own_experts", "use_kt puts KTransformers' experts in: what is counted is the plain class.")
     if not keys.flag("create_new_adapter"):
@@ -74,6 +66,19 @@ def read(keys: Keys) -> TrainingConfig:
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _refuse(keys: Keys) -> None:
+    """Raises NoLoraError for what trains nothing, UnsupportedError for modules and defaults that are not known here."""
+    if not _trains(keys):
+        raise keys.no_lora("do_train is not set: this config trains nothing.", "set do_train: true")
+    if keys.flag("use_megatron_bridge"):
+        what = "use_megatron_bridge builds modules of its own: not counted."
+        raise UnsupportedError(what, where=f"use_megatron_bridge in {keys.where}", way_out="leave it out")
+    program = str(keys.values.get("_program") or "")
+    if program.endswith(".py") and program != "train.py" and keys.values.get("lora_target") is None:
+        what = f"{program[:80]} is of an earlier LLaMA-Factory, whose default targets were others."
+        raise UnsupportedError(what, where=f"lora_target in {keys.where}", way_out="name --lora_target")
 
 
 def _trains(keys: Keys) -> bool:
