@@ -18,6 +18,7 @@ from estimator.architecture.shapes import shapes_of
 from estimator.architecture.tie_names import expanded
 from estimator.architecture.ties import resolve_ties
 from estimator.architecture.towers import opened, with_towers
+from estimator.architecture.unfused import with_experts_apart
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.errors import NoWeightsError
 from estimator.notes import Note
@@ -48,6 +49,7 @@ def build(
     facts, unknown = with_towers(facts, own)
     for part in unknown:
         facts = opened(facts, part)
+    facts = with_experts_apart(facts, config)
     lookup = lookup_for(own, facts, num_labels)
     check_labels(facts.said, lookup("num_labels"))
     loaded = load(checkpoint.tensors, facts, lookup)

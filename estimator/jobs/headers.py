@@ -8,6 +8,7 @@ from typing import Any
 from estimator.architecture.build import build
 from estimator.architecture.dimensions import check_dimensions
 from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.checkpoint.packed_layouts import LAYOUTS
 from estimator.checkpoint.quantized import Unpacked, quantization_of, unpack
@@ -31,6 +32,7 @@ def tree_of_headers(
     else:
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
     check_dimensions(tree)
+    check_experts(tree)
     quantized = quantization_of(config)
     if quantized is not None and _packs_experts(quantized.scheme, checkpoint) and not _has_separate_experts(tree):
         tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
