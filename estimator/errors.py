@@ -18,6 +18,11 @@ class LoraSizeError(Exception):
         super().__init__(what)
         self.what, self.where, self.way_out = what, where, way_out
 
+    def __str__(self) -> str:
+        """All three, as a program reads them: an option by its name in Python and in a line of a batch."""
+        where = self.where[2:].replace("-", "_") if self.where.startswith("--") else self.where
+        return f"{self.what} ({where}) {self.way_out}"
+
 
 class UsageError(LoraSizeError):
     code = "usage"

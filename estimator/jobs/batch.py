@@ -43,13 +43,7 @@ def _answer(line: bytes, bases: BaseCache, offline: bool) -> dict[str, Any]:
         return {"id": ident, "result": to_document(estimate(request, bases=bases))}
     except Exception as fault:  # one bad line never stops the rest
         error = fault if isinstance(fault, LoraSizeError) else unforeseen(fault)
-        message = f"{error.what} ({_named(error.where)}) {error.way_out}"
-        return {"id": ident, "error": {"code": error.code, "message": message}}
-
-
-def _named(where: str) -> str:
-    """An option by its name in a line."""
-    return where[2:].replace("-", "_") if where.startswith("--") else where
+        return {"id": ident, "error": {"code": error.code, "message": str(error)}}
 
 
 def _identity(value: Any) -> Any:

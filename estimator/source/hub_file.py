@@ -26,7 +26,7 @@ def file_of(asked: Visit, name: str, limit: int) -> bytes | None:
         return None if asked.offline else Started(_read, asked, name, limit).value(asked.deadline)
     except TooLong as error:
         where, way_out = asked.place.where(name), "this is not what a model's repository holds; check its id"
-        raise MalformedConfigError(f"{plain(name)} is too large: {error}", where=where, way_out=way_out) from error
+        raise MalformedConfigError(f"{plain(name)} is too large: {error.what}", where=where, way_out=way_out) from error
 
 
 def _read(asked: Visit, name: str, limit: int) -> bytes | None:

@@ -148,7 +148,8 @@ def _config_text(text: Started[bytes | None], line: Line, head: Head) -> bytes |
 
 def _too_large(place: Place, error: Exception) -> MalformedConfigError:
     where, way_out = place.where("config.json"), "this is no config.json of a model; check the repository"
-    return MalformedConfigError(f"config.json is too large: {error}", where=where, way_out=way_out)
+    fault = error.what if isinstance(error, TooLong) else error
+    return MalformedConfigError(f"config.json is too large: {fault}", where=where, way_out=way_out)
 
 
 def _ask_endpoint(line: Line, place: Place) -> Started[Told | None] | None:

@@ -1,0 +1,48 @@
+"""`import estimator`: what a program gets, and what it reads of an error."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import estimator
+from estimator.cli.group import cli
+
+LLAMA = "llama-3.1-8b"
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({"r": 32, "targets": "qkvo"}, ["-r", "32", "-t", "qkvo"]),
+        ({"lora": {"r": 4, "target_modules": "all-linear"}, "base_precision": "nf4"},
+         ["-r", "4", "-t", "all-linear", "--base-precision", "nf4"]),
+    ],
+)  # fmt: skip
+def test_a_program_gets_the_object_of_the_command(options, arguments):
+    printed = CliRunner().invoke(cli, ["--model", LLAMA, "--offline", "--json", *arguments]).output
+    assert estimator.estimate(LLAMA, offline=True, **options) == json.loads(printed)
+
+
+def test_the_readme_example():
+    adapter = estimator.estimate(LLAMA, r=32, targets="qkvo", offline=True)["adapter"]
+    assert (adapter["parameters"], adapter["file"]["bytes"]) == (27_262_976, 109_086_416)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "code", "said"),
+    [
+        (LLAMA, {"targets": "nowhere_proj"}, "no_target_modules", ("nowhere_proj", "(target_modules)")),
+        (LLAMA, {"num_labels": "x"}, "usage", ("'x'", "(num_labels)", "whole number")),
+        (LLAMA, {"rank": 8}, "usage", ("rank", "r")),
+        ("llama-3.1-8x", {}, "not_found", ("llama-3.1-8x", "(model)", "did you mean meta-llama/Llama-3.1-8B")),
+        (None, {}, "usage", ("no model", "(model)")),
+    ],
+)
+def test_an_error_says_what_is_wrong_where_and_the_way_out(model, options, code, said):
+    with pytest.raises(estimator.LoraSizeError) as caught:
+        estimator.estimate(model, offline=True, **options)
+    assert caught.value.code == code
+    assert all(words in str(caught.value) for words in said), str(caught.value)
