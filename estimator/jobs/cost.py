@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.report.answer import Answer
-from estimator.sizes.blocks import shape_of
 from estimator.sizes.flops import training_flops
 from estimator.sizes.gpus import find_gpu
+from estimator.sizes.shape import shape_of
 from estimator.sizes.training import Training
 
 # Of the dense peak at 16 bits: what published LoRA runs reach, from short unpacked batches to long packed ones.

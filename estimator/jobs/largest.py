@@ -9,7 +9,7 @@ from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.blocks import text_config
+from estimator.sizes.fields import longest, text_config
 from estimator.sizes.memory import Memory
 
 MAX_BATCH, MAX_LENGTH, MAX_RANK = 1_000_000, 2**24, 2**17
@@ -55,18 +55,17 @@ def largest(answer: Answer, gpu_memory: int | None, ask: Ask) -> dict[str, int |
     def sure(memory: Memory | None) -> bool:
         return memory is not None and fits(memory, gpu_memory) == "yes"
 
+    longest_known = positions(answer) or MAX_LENGTH
     return {
         "batch_size": largest_value(lambda n: sure(ask(batch_size=n)), MAX_BATCH),
-        "sequence_length": largest_value(lambda n: sure(ask(sequence_length=n)), positions(answer) or MAX_LENGTH),
+        "sequence_length": largest_value(lambda n: sure(ask(sequence_length=n)), longest_known),
         "r": largest_value(lambda n: sure(ask({"r": n})), MAX_RANK),
     }
 
 
 def positions(answer: Answer) -> int | None:
     """Tokens of the longest sequence that the model knows; None where its config does not say."""
-    config = text_config(answer.tree.config)
-    known = (config.get(name) for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
-    return next((value for value in known if isinstance(value, int) and value > 0), None)
+    return longest(text_config(answer.tree.config))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

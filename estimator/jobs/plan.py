@@ -17,9 +17,10 @@ from estimator.jobs.largest import Ask, fits, largest, positions
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.blocks import is_adapted, is_repeated, shape_of
+from estimator.sizes.blocks import is_adapted, is_repeated
 from estimator.sizes.memory import BaseInMemory, Memory, training_memory
 from estimator.sizes.optimizers import Trained
+from estimator.sizes.shape import shape_of
 from estimator.sizes.training import Adapter, Training
 
 _ASSUMED_DTYPE = Note(
@@ -57,6 +58,7 @@ def plan(
     if memory is None:
         memory = memory_of(answer, training)  # raises what is wrong
     judged = None if gpu_memory is None else fits(memory, gpu_memory)
+    most = largest(answer, gpu_memory, ask)
     singles, together = ((), ()) if judged == "yes" else changes(answer, training, memory, gpu_memory, ask)
     return Plan(
         answer=answer,
@@ -64,11 +66,11 @@ def plan(
         memory=memory,
         gpu_memory=gpu_memory,
         fits=judged,
-        largest=largest(answer, gpu_memory, ask),
+        largest=most,
         changes=singles,
         together=together,
         disk=disk(answer, training, trained_of(answer), save_total_limit),
-        notes=(*assumed, *_notes(answer, training)),
+        notes=(*assumed, *_notes(answer, training), *_length_notes(answer, training, most["sequence_length"])),
     )
 
 
@@ -185,12 +187,6 @@ def trained_of(answer: Answer) -> list[Trained]:
 
 
 def _notes(answer: Answer, training: Training) -> Iterator[Note]:
-    known = positions(answer)
-    if known is not None and training.sequence_length > known:
-        yield Note(
-            "beyond_positions",
-            f"{training.sequence_length:,} tokens are more than the {known:,} positions that the model's config names.",
-        )
     shape = shape_of(answer.tree)
     if training.attention != "eager" and shape.support.eager_for(training.attention):
         falls = "falls back to" if training.attention == "sdpa" else "refuses to load; planned as"
@@ -212,13 +208,7 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             f"What {states} layers with a state (Mamba, linear attention) make along the sequence is not counted: it "
             "depends on the kernels that are installed, and without any it is many times the rest.",
         )
-    adapted = {m.name for m in answer.adaptation.modules}
-    if pieces := sum(not block.sees_tokens and is_adapted(block, adapted) for block in shape.blocks):
-        yield Note(
-            "inputs_not_tokens",
-            f"{pieces} adapted layers see pieces of images or sound, whose number no option says: they are counted as "
-            "--sequence-length says, and nothing surely fits.",
-        )
+    yield from _tower_notes(answer)
     yield from _sharding_notes(answer, training)
     experts = _expert_elements(answer)
     if experts and answer.base.model.quantised:
@@ -226,6 +216,50 @@ def _notes(answer: Answer, training: Training) -> Iterator[Note]:
             "experts_unquantised",
             f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
             "releases kept experts one by one and quantised them: the lower bound allows for that.",
+        )
+
+
+def _length_notes(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:
+    known = positions(answer)
+    if known is None and most is not None:
+        yield Note(
+            "positions_unknown",
+            "The largest sequence_length is what memory alone allows: how many positions the model is made for, the "
+            "config at hand does not say.",
+        )
+    if known is not None and training.sequence_length > known:
+        yield Note(
+            "beyond_positions",
+            f"{training.sequence_length:,} tokens are more than the {known:,} positions that the model's config names"
+            + (", beyond which largest does not go." if most else "."),
+        )
+
+
+def _tower_notes(answer: Answer) -> Iterator[Note]:
+    """Of images and sound, whose pieces are another number than the tokens."""
+    shape = shape_of(answer.tree)
+    adapted = {m.name for m in answer.adaptation.modules}
+    seeing = [block for block in shape.blocks if block.tower and is_adapted(block, adapted)]
+    unknown = [block for block in seeing if block in shape.uncounted]
+    pieces = {tower.pieces for name, tower in shape.towers.items() if any(b.tower == name for b in seeing)} - {None}
+    said = " and ".join(f"{number:,}" for number in sorted(pieces))
+    if unknown and said:
+        yield Note(
+            "inputs_not_tokens",
+            f"{len(unknown)} adapted layers see pieces of images or sound: the middle counts one of {said} pieces in "
+            "each example; how many there are no option says, and nothing surely fits.",
+        )
+    elif unknown:
+        yield Note(
+            "inputs_not_tokens",
+            f"{len(unknown)} adapted layers see pieces of images or sound, whose number no option says: they are "
+            "counted as --sequence-length says, and nothing surely fits.",
+        )
+    elif seeing:
+        yield Note(
+            "pieces_counted",
+            f"{len(seeing)} adapted layers see {said} pieces of the image or sound in each example, as many as the "
+            "model has positions for, whatever --sequence-length says; the floor allows for an eighth of them.",
         )
 
 

@@ -13,7 +13,6 @@ from estimator.jobs.serve_refusals import refusals
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.blocks import shape_of
 from estimator.sizes.kv_cache import KvCache, kv_cache
 from estimator.sizes.memory import Memory
 from estimator.sizes.serving import (
@@ -24,6 +23,7 @@ from estimator.sizes.serving import (
     tokens_left,
     vllm_memory,
 )
+from estimator.sizes.shape import shape_of
 from estimator.sizes.training import Training
 from estimator.sizes.vllm import DEFAULT_RANK, GPU_MEMORY_UTILIZATION, RANKS, stacked_elements
 

@@ -7,6 +7,7 @@ Sources: the `forward` of modeling_llama.py and its kin, modeling_deepseek_v3.py
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from estimator.sizes.blocks import Block, Linear, Norm
 from estimator.sizes.matrix_tape import Setting, linear, normed
@@ -23,11 +24,30 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     return linear(tape, mixed, rest[0], setting) if rest else mixed
 
 
+def cross_attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
+    """The branch that looks at what the encoder made: key and value are as long as that."""
+    last, (first, *others) = _matrices(block.cross, x)
+    query = linear(tape, x, first, setting)
+    length = setting.encoder_length
+    with tape.seeing(setting.training.batch_size * length):
+        made = [linear(tape, tape.input(x.elements, x.width), item, setting) for item in others] or [query]
+        if not setting.training.gradient_checkpointing:
+            made = [tape.run((t,), block.key_value, t.width) for t in made]
+    tape.hold(x)
+    looked = replace(setting, training=replace(setting.training, sequence_length=length))
+    mixed = (_eager if setting.eager else _flash)(tape, (query, made[0], made[-1]), block, looked)
+    return linear(tape, mixed, last, setting)
+
+
+def _matrices(items: tuple[Linear, ...], x: Tensor) -> tuple[Linear, list[Linear]]:
+    """The matrix behind attention, and those before it that read x."""
+    last = next((i for i in items if _OUTPUT.match(i.name.rpartition(".")[2])), items[-1])
+    return last, [item for item in items if item is not last and item.inputs == x.elements]
+
+
 def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
     """Query, key and value as attention gets them, and the matrix behind it."""
-    last = next((i for i in block.attention if _OUTPUT.match(i.name.rpartition(".")[2])), block.attention[-1])
-    matrices = [item for item in block.attention if item is not last]
-    matrices = [item for item in matrices if item.inputs == x.elements]
+    last, matrices = _matrices(block.attention, x)
     if setting.software.fuses_heads and len(matrices) == 3:
         matrices = [_fused(tape, x, matrices, setting)]
     made = [linear(tape, x, item, setting) for item in matrices]
@@ -86,11 +106,10 @@ def _turned(tape: Tape, x: Tensor, elements: int) -> Tensor:
 
 def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
     """Scaled dot product and flash attention: query, key, value, output and a float32 for each head are kept."""
-    narrow = setting.autocast or setting.training.attention == "flash_attention_2"
-    widths = (block.query, block.key_value, block.key_value)
-    heads = tuple(
-        tape.run((t,), elements, 2) if narrow and t.width == 4 else t for t, elements in zip(heads, widths, strict=True)
-    )
+    if setting.autocast or setting.training.attention == "flash_attention_2":
+        query = _narrow(tape, heads[0], block.query)
+        with tape.seeing(setting.training.tokens):
+            heads = (query, *(_narrow(tape, t, block.key_value) for t in heads[1:]))
     rows = 4 * tape.tokens * setting.shape.heads
     software, shares = setting.software, block.key_value < block.query
     if shares and (software.fuses_heads or (setting.padded and setting.training.attention == "sdpa")):
@@ -100,6 +119,11 @@ def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     mixed = tape.run(heads, block.mixed, heads[0].width, saves=heads, saves_output=True, keeps=rows)
     # The output has the query's strides: litgpt's, fresh from a concatenation, are copied to lie token by token
     return tape.run((mixed,), block.mixed, mixed.width) if software.fuses_heads else mixed
+
+
+def _narrow(tape: Tape, x: Tensor, elements: int) -> Tensor:
+    """In 16 bits."""
+    return tape.run((x,), elements, 2) if x.width == 4 else x
 
 
 def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:

@@ -1,14 +1,15 @@
-"""The repeated layers of a model, as far as activations depend on them: what is read off names and shapes."""
+"""A repeated layer, as far as activations depend on it: what is read off names and shapes."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import Module, ModuleTree
-from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
-from estimator.sizes.towers import seeing_tokens
+from estimator.architecture.module import Module
+from estimator.sizes.fields import first, heads
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
@@ -17,13 +18,7 @@ _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
 _CENTRED_NORM = re.compile(r"(?:Cohere|Deberta)\w*LayerNorm$")  # LayerNorm written in Python (modeling_cohere.py)
-_EMBEDDED_NORM = re.compile(r"embed\w*[._]?(?:layer_?)?norm|(?:layer)?norm_embed", re.IGNORECASE)
-_TOWERS_HEADS = ("attention_heads", "decoder_attention_heads", "encoder_attention_heads")
-_DROPS_STATES = (
-    *("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "residual_dropout", "resid_dropout"),
-    *("dropout_rate", "dropout"),
-)
-_DROPS_SCORES = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout", "attn_dropout", "dropout_rate")
+_SCALE = re.compile(r"layer_?scale|(?:^|\.)(?:ls|lambda_|gamma_)\d?(?:\.|$)", re.IGNORECASE)
 _NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
 
 
@@ -61,86 +56,13 @@ class Block:
     latent: int = 0  # of key and value together, before they are unfolded for each head (MLA)
     inner: int  # of the MLP, between its matrices
     is_gated: bool
+    scales_branches: bool = False  # each by a weight for each channel (LayerScale)
     is_parallel: bool = False  # attention and MLP read the same residual
     experts: int = 0  # 0 where the MLP is dense
     experts_per_token: int = 1
     fused: Fused | None = None
     cross: tuple[Linear, ...] = ()  # attention on the encoder's output
-    sees_tokens: bool = True  # not pieces of images or sound, of which an example has another number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    blocks: tuple[Block, ...]
-    hidden: int
-    vocabulary: int  # rows of the output head; 0 where there is none
-    heads: int
-    activation: str
-    head: str | None  # module name of the output head
-    is_rotary: bool = True  # query and key are turned, so that they are tensors of their own
-    caps_scores: bool = False  # attn_logit_softcapping
-    caps_logits: bool = False  # final_logit_softcapping
-    clamps_gate: bool = False  # swiglu_limit: experts' gate and up are clamped (modeling_gpt_oss.py)
-    outer_norms: tuple[int, int] = (0, 1)  # behind embeddings, and behind the last layers
-    drops_states: bool = False  # the model's own dropout, behind attention and MLP
-    drops_scores: bool = False  # and that of attention's scores
-    biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
-    narrow_loss: bool = False  # cross-entropy in the logits' own dtype
-    support: Support = Support()  # kinds of attention that its classes have
-    is_inferred: bool = False  # what a class nobody knows computes is a guess
-    states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
-
-
-def shape_of(tree: ModuleTree) -> Shape:
-    """What activations depend on; layers are found as the outermost numbered modules."""
-    config = text_config(tree.config)
-    modules: dict[str, list[Module]] = {}
-    for module in tree.modules:
-        if match := _BLOCK.match(module.name):
-            modules.setdefault(match[0], []).append(module)
-    hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim") or 0
-    head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
-    outside = [m for m in tree.modules if not is_repeated(m.name)]
-    seeing = seeing_tokens(modules, outside, tree.input_embedding)
-    found = ((name, _block(members, hidden, config)) for name, members in modules.items())
-    return Shape(
-        blocks=tuple(replace(b, sees_tokens=name in seeing) for name, b in found if b is not None),
-        hidden=hidden,
-        vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
-        heads=_first(config, "num_attention_heads", "n_head", "num_heads", "n_heads", *_TOWERS_HEADS) or 1,
-        activation=_activation(config),
-        head=tree.output_embedding,
-        is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
-        caps_scores=config.get("attn_logit_softcapping") is not None,
-        caps_logits=config.get("final_logit_softcapping") is not None,
-        clamps_gate=config.get("swiglu_limit") is not None,
-        outer_norms=_outer_norms(tree, hidden),
-        biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
-        drops_states=_drops(config, _DROPS_STATES),
-        drops_scores=_drops(config, _DROPS_SCORES),
-        narrow_loss=takes_loss_as_is(tree.architecture),
-        support=support_of(config.get("model_type")),
-        is_inferred=tree.basis == "inferred",
-        states=sum(_scans(members) for members in modules.values()),
-    )
-
-
-def _activation(config: Mapping[str, Any]) -> str:
-    named = _first(config, "hidden_activation", "hidden_act", "activation_function", "activation", "dense_act_fn")
-    if named is None and isinstance(config.get("feed_forward_proj"), str):  # configuration_t5.py
-        named = {"gated-gelu": "gelu_new"}.get(config["feed_forward_proj"], config["feed_forward_proj"].split("-")[-1])
-    return str(named or "silu")
-
-
-def _drops(config: Mapping[str, Any], names: Iterable[str]) -> bool:
-    return any(isinstance(config.get(name), int | float) and config[name] > 0 for name in names)
-
-
-def _outer_norms(tree: ModuleTree, hidden: int) -> tuple[int, int]:
-    outside = [m for m in tree.modules if not is_repeated(m.name)]
-    names = [m.name for m in outside if any(norm.width == hidden for norm in _norms([m], hidden))]
-    embedded = sum(_EMBEDDED_NORM.search(name) is not None for name in names)
-    return embedded, len(names) - embedded
+    tower: str = ""  # of images or sound, whose pieces it sees: what stands before its number
 
 
 def has_state(members: Iterable[Module]) -> bool:
@@ -148,7 +70,7 @@ def has_state(members: Iterable[Module]) -> bool:
     return any(module.kind == "Conv1d" or _STATE.search(module.name) for module in members)
 
 
-def _scans(members: list[Module]) -> bool:
+def scans(members: list[Module]) -> bool:
     """A state between linear layers; a stack of convolutions alone is another thing."""
     return has_state(members) and any(module.kind == "Linear" for module in members)
 
@@ -163,19 +85,21 @@ def is_repeated(name: str) -> bool:
     return _BLOCK.match(name) is not None
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of config.json that tells of the language model."""
-    for name in ("text_config", "llm_config", "language_config"):
-        if isinstance(config.get(name), Mapping):
-            return config[name]
-    return config
+def layers(modules: Iterable[Module]) -> dict[str, list[Module]]:
+    """The outermost numbered modules, each with what it holds."""
+    found: dict[str, list[Module]] = {}
+    for module in modules:
+        if match := _BLOCK.match(module.name):
+            found.setdefault(match[0], []).append(module)
+    return found
 
 
-def _first(config: Mapping[str, Any], *names: str) -> Any:
-    return next((config[name] for name in names if config.get(name) is not None), None)
+def stack(layer: str) -> str:
+    """What stands before a layer's number."""
+    return layer.rstrip("0123456789")
 
 
-def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Block | None:
+def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Block | None:
     linears = [_linear(m) for m in members if m.kind in ("Linear", "Conv1D") and m.parameters]
     attention = tuple(item for item in linears if _ATTENTION.search(_tail(item.name)))
     mlp = tuple(item for item in linears if item not in attention)
@@ -190,7 +114,7 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
     fused = [p for p in holder.parameters if len(p.shape) == 3] if holder else []
     sizes = [prod(p.shape) for p in fused]
     inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
-    norms = tuple(_norms(members, hidden))
+    norms = tuple(norms_of(members, hidden))
     return Block(
         attention=attention,
         cross=cross,
@@ -202,9 +126,10 @@ def _block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Blo
         latent=0 if latent is None else latent[3],
         inner=inner,
         is_gated=is_gated,
+        scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
         is_parallel=_is_parallel(norms, config),
         experts=experts,
-        experts_per_token=int(_first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
+        experts_per_token=int(first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
         if experts
         else 1,
         fused=Fused(holder.name, sum(sizes[:-1]), sizes[-1]) if holder else None,
@@ -237,8 +162,8 @@ def _attention_widths(attention: Iterable[Linear], config: Mapping[str, Any], hi
     query = next((named[n] for n in ("q_proj", "q", "query", "q_lin", "q_attn") if n in named), None)
     if key is not None and query is not None:
         return query.outputs, key.outputs
-    heads = _first(config, "num_attention_heads", "n_head", "num_heads") or 1
-    width = int(heads) * int(_first(config, "head_dim") or hidden // int(heads) or 1)
+    many = heads(config)
+    width = many * int(first(config, "head_dim") or hidden // many or 1)
     fused = max((item for item in attention if item.inputs == hidden), key=lambda item: item.outputs, default=None)
     if fused is None or fused.outputs <= width or config.get("new_decoder_architecture"):
         return width, width  # Falcon's newer layers copy key and value for each head
@@ -270,7 +195,7 @@ def _mlp(mlp: tuple[Linear, ...], hidden: int) -> tuple[int, bool, int]:
     return inner, ups > max(len(downs), 1), experts
 
 
-def _norms(members: list[Module], hidden: int) -> Iterable[Norm]:
+def norms_of(members: list[Module], hidden: int) -> Iterable[Norm]:
     for module in members:
         last = module.name.rpartition(".")[2]
         is_norm = _NORM.search(module.cls) or _NORM.search(last)
@@ -293,5 +218,5 @@ def _norm_kind(module: Module) -> str:
 
 def _is_parallel(norms: Iterable[Norm], config: Mapping[str, Any]) -> bool:
     """As the config says, or where one norm serves both."""
-    said = _first(config, "use_parallel_residual", "parallel_attn")
+    said = first(config, "use_parallel_residual", "parallel_attn")
     return bool(said) if said is not None else sum(not norm.role for norm in norms) == 1

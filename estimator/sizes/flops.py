@@ -12,7 +12,7 @@ from math import prod
 from typing import NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.sizes.blocks import Shape
+from estimator.sizes.shape import Shape
 
 
 class Flops(NamedTuple):

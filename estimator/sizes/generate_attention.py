@@ -43,7 +43,7 @@ def facts() -> str:
         for kind, names in getattr(modeling_auto, f"{mapping}_NAMES").items():
             for name in (names,) if isinstance(names, str) else names[:1]:
                 said = _lacks(getattr(transformers, name, None))
-                said += "n" * (mapping != _MAPPINGS[0] and is_narrow(name))
+                said += "n" * (mapping != _MAPPINGS[0] and is_narrow(name) or sees_narrow(name))
                 letters[kind] = "".join(sorted({*letters.get(kind, ""), *said}))
     for kind in _without_checkpointing():
         letters[kind] = "".join(sorted({*letters.get(kind, ""), "c"}))
@@ -123,6 +123,51 @@ def is_narrow(name: str) -> bool:
     del held
     size = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     return {tensor.dtype.itemsize for tensor in saved.values()} == {2} and round(size / scores) <= 2
+
+
+def sees_narrow(name: str) -> bool:
+    """Whether a model of images or sound saves its scores so, of any number of pieces: squares, one for each head."""
+    import torch
+    import transformers
+    from transformers.utils.import_utils import OptionalDependencyNotAvailable
+
+    from estimator.architecture.surveying.tiny import base_fields, build, make
+
+    saved = {}
+
+    def see(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() > 2 and tensor.shape[-1] == tensor.shape[-2] and not isinstance(tensor, torch.nn.Parameter):
+            saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    try:
+        kind = getattr(transformers, name).main_input_name
+        config = make(name, base_fields(name))
+        size = _input_size(kind, config)
+        config._attn_implementation = "eager"
+        model = build(name, config).to(torch.bfloat16).eval()
+        data = torch.empty(size, dtype=torch.bfloat16, device="meta")
+        with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
+            held = model(**{kind: data})
+        heads, layers = 2 * config.num_attention_heads, config.num_hidden_layers
+    except (Exception, OptionalDependencyNotAvailable):  # noqa: BLE001 - what cannot run without data is not known
+        return False
+    del held
+    squares = [tensor for tensor in saved.values() if tensor.numel() == heads * tensor.shape[-1] ** 2]
+    return len(squares) == layers and {tensor.dtype.itemsize for tensor in squares} == {2}
+
+
+def _input_size(kind: str, config: Any) -> tuple[int, ...]:
+    """Of two images, spectrograms or waves. Raises KeyError for other inputs."""
+    side = getattr(config, "image_size", 32)
+    high, wide = side if isinstance(side, list | tuple) else (side, side)
+    spectrogram = (2, getattr(config, "max_length", 100), getattr(config, "num_mel_bins", 80))
+    is_wave = not hasattr(config, "num_mel_bins")
+    return {
+        "pixel_values": (2, getattr(config, "num_channels", 3), high, wide),
+        "input_values": (2, 16_000) if is_wave else spectrogram,
+        "input_features": spectrogram,
+    }[kind]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.sizes.blocks import has_state, text_config
+from estimator.sizes.blocks import has_state
+from estimator.sizes.fields import text_config
 from estimator.sizes.windows import is_windowed, window_tokens
 
 _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from estimator.sizes.attention_tape import attention
+from estimator.sizes.attention_tape import attention, cross_attention
 from estimator.sizes.blocks import Block, Norm
 from estimator.sizes.matrix_tape import Setting, linear, normed
 from estimator.sizes.tape import Tape, Tensor
 
 # Tensors kept by those written in Python; of xIELU half of one is a mask
-_STEPS = {"gelu_new": 4, "gelu_fast": 4, "gelu_accurate": 4, "quick_gelu": 2, "xielu": 3.5}
+_STEPS = {"gelu_new": 4, "gelu_fast": 4, "gelu_accurate": 4, "xielu": 3.5}
 _BEHIND_MLP = re.compile("post_(?:feedforward|ff|mlp)")
 _KEEPS_OUTPUT = frozenset({"relu", "sigmoid", "tanh"})
 
@@ -36,7 +36,7 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     x = _branch(tape, x, places[:2], attention, block, setting)
     if block.cross:
         before = norms[1] if len(norms) == 3 else None
-        x = _branch(tape, x, [before, None], attention, replace(block, attention=block.cross), setting)
+        x = _branch(tape, x, [before, None], cross_attention, block, setting)
     return _branch(tape, x, places[2:], _mlp, block, setting)
 
 
@@ -55,12 +55,16 @@ def _branch(
     tape: Tape, x: Tensor, norms: list[Norm | None], part: Callable[..., Tensor], block: Block, setting: Setting
 ) -> Tensor:
     before, after = norms
-    y = x if before is None else normed(tape, x, before, setting)
+    behind = before if setting.shape.norms_sums else None
+    y = x if before is None or behind else normed(tape, x, before, setting)
     out = _dropped(tape, part(tape, y, block, setting), setting)
     tape.hold(x, y)
+    if block.scales_branches:
+        out = tape.run((out,), out.elements, out.width, asks=True)
     if after is not None:
         out = normed(tape, out, after, setting)
-    return _add(tape, x, out)
+    out = _add(tape, x, out)
+    return normed(tape, out, behind, setting) if behind else out
 
 
 def _dropped(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
@@ -93,9 +97,12 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
 def _activated(tape: Tape, made: list[Tensor], block: Block, setting: Setting) -> Tensor:
     """act(gate) * up, or act(up)."""
     inner, gate, up, width = block.inner, made[0], made[-1], made[0].width
-    activation = setting.shape.activation
+    activation = "gelu" if setting.software.fused_activation else setting.shape.activation
     if block.is_gated and setting.software.fused_mlp:
         return tape.run((gate, up), inner, width, saves=(gate, up))
+    if activation == "quick_gelu":
+        acted = _sigmoid_linear(tape, gate, inner)
+        return tape.run((acted, up), inner, width, saves=(acted, up)) if block.is_gated else acted
     extra = _STEPS.get(activation, 1) - 1
     acted = tape.run(
         (gate,),
@@ -106,6 +113,12 @@ def _activated(tape: Tape, made: list[Tensor], block: Block, setting: Setting) -
         keeps=int(extra * tape.tokens * inner * width),
     )
     return tape.run((acted, up), inner, width, saves=(acted, up)) if block.is_gated else acted
+
+
+def _sigmoid_linear(tape: Tape, x: Tensor, inner: int) -> Tensor:
+    """x sigmoid(1.702 x), step by step (activations.py, QuickGELUActivation)."""
+    chance = tape.run((tape.run((x,), inner, x.width),), inner, x.width, saves_output=True)
+    return tape.run((x, chance), inner, x.width, saves=(x, chance))
 
 
 def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:

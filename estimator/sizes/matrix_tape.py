@@ -6,10 +6,11 @@ nn/modules.py (Linear4bit.forward casts its output to the input's dtype); LlamaR
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
-from estimator.errors import UnsupportedError
-from estimator.sizes.blocks import Linear, Norm, Shape
+from estimator.sizes.blocks import Linear, Norm
+from estimator.sizes.shape import Shape
 from estimator.sizes.tape import Tape, Tensor
 from estimator.sizes.training import TODAY, Adapter, Software, Training
 
@@ -25,6 +26,7 @@ class Setting:
     head_width: int = 2  # of the output head
     kbit: bool = False  # prepare_model_for_kbit_training: norms and embeddings are float32
     packed: frozenset[str] = frozenset()  # matrices in 4 bits: unpacked each time they are used
+    piece_share: float = 1.0  # of the pieces of images and sound that config.json says
     padded: bool = False  # a padding mask makes sdpa repeat key and value for each head (sdpa_attention.py)
     software: Software = TODAY
 
@@ -38,6 +40,20 @@ class Setting:
         whole = self.software.caps_whole_scores and self.shape.caps_scores
         return whole or self.shape.support.eager_for(self.training.attention)
 
+    def of(self, tower: str) -> Setting:
+        """The same for a tower of images or sound, where an example has another number of pieces than of tokens."""
+        return self.seeing(self.shape.towers[tower]) if tower in self.shape.towers else self
+
+    def seeing(self, shape: Shape) -> Setting:
+        pieces = ceil(self.piece_share * shape.pieces) if shape.pieces else self.training.sequence_length
+        return replace(self, shape=shape, training=replace(self.training, sequence_length=pieces))
+
+    @property
+    def encoder_length(self) -> int:
+        """What an example's decoder looks at, of an encoder of sound or of tokens."""
+        towers = tuple(self.shape.towers.values())
+        return self.seeing(towers[0]).training.sequence_length if len(towers) == 1 else self.training.sequence_length
+
     @property
     def residual(self) -> int:
         """Bytes of an element between layers."""
@@ -45,13 +61,7 @@ class Setting:
 
 
 def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 0) -> Tensor:
-    """x behind a norm, or so many of its elements: step by step in float32, or as torch has LayerNorm.
-
-    Raises UnsupportedError where nothing says how wide the layers are.
-    """
-    if not norm.width:
-        what = "Activations can't be had: config.json does not say how wide the layers are."
-        raise UnsupportedError(what, where="hidden_size", way_out="add hidden_size to config.json")
+    """x behind a norm, or so many of its elements: step by step in float32, or as torch has LayerNorm."""
     elements = elements or x.elements
     rows = 4 * tape.tokens * (elements // norm.width)
     out = 4 if setting.kbit else x.width
@@ -87,7 +97,7 @@ def linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
     else:
         width = 2 if setting.autocast else setting.base_width
         cast = unpacked if setting.autocast and setting.base_width == 4 else 0
-        out = tape.run((x,), item.outputs, width, keeps=cast)
+        out = tape.run((x,), item.outputs, width, keeps=cast, asks=True)
     return adapted(tape, x, out, item, setting) if item.name in setting.adapter.ranks else out
 
 

@@ -17,9 +17,10 @@ from math import ceil
 from typing import NamedTuple
 
 from estimator.sizes.attention_support import Support
-from estimator.sizes.blocks import Shape, is_adapted
+from estimator.sizes.blocks import is_adapted
 from estimator.sizes.matrix_tape import Setting
 from estimator.sizes.optimizers import Trained, is_paged, step_bytes
+from estimator.sizes.shape import Shape
 from estimator.sizes.sharding import Moments, Resident, gathered, resident
 from estimator.sizes.step import Step, training_step
 from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
@@ -38,6 +39,7 @@ _LOADING_REST = 2 * 10**9  # upper bound of what loading and evaluation leave in
 _LEAST = Software(
     fused_norms=True,
     fused_mlp=True,
+    fused_activation=True,
     in_place_loss=True,
     narrow_loss=True,
     drops_logits=True,
@@ -127,9 +129,7 @@ def training_memory(
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
-        unbounded=bool(shape.states)
-        or shape.is_inferred
-        or any(not b.sees_tokens and is_adapted(b, adapter.ranks) for b in shape.blocks),
+        unbounded=bool(shape.states) or shape.is_inferred or any(is_adapted(b, adapter.ranks) for b in shape.uncounted),
         moment=max(moments, key=lambda name: moments[name]),
     )
 
@@ -179,7 +179,15 @@ def _steps(
         software=software,
     )
     earlier = replace(shape, support=Support())  # releases before had kernels for some
-    low = replace(middle, shape=earlier, training=shorter, head_width=base.width, software=_LEAST, padded=False)
+    low = replace(
+        middle,
+        shape=earlier,
+        training=shorter,
+        piece_share=SHORTEST_SHARE,
+        head_width=base.width,
+        software=_LEAST,
+        padded=False,
+    )
     high = replace(
         middle,
         adapter=replace(adapter, dropout=adapter.dropout or USUAL_DROPOUT),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from estimator.sizes.blocks import Shape
 from estimator.sizes.kv_cache import KvCache
 from estimator.sizes.memory import CONTEXT_BYTES, WORKSPACE_BYTES, Bounds, Component, Memory
+from estimator.sizes.shape import Shape
 from estimator.sizes.vllm import GPU_MEMORY_UTILIZATION, Elements
 
 # vLLM fills a step with so many tokens, and samples for so many sequences, when it measures what a step needs:

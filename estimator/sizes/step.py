@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from math import ceil
 from typing import NamedTuple, Self
 
+from estimator.errors import UnsupportedError
 from estimator.sizes.blocks import Block, Linear, Norm, is_adapted
 from estimator.sizes.layer_tape import layer
 from estimator.sizes.matrix_tape import Setting, adapted, normed
@@ -31,17 +32,25 @@ class Step(NamedTuple):
 
 
 def training_step(setting: Setting, gradient_bytes: int) -> Step:
-    """The step of this model and run; gradient_bytes: of the adapter's gradients."""
-    shape, tokens = setting.shape, setting.training.tokens
-    x_bytes = tokens * shape.hidden * setting.residual
-    played = list(_layers(setting))
+    """The step of this model and run; gradient_bytes: of the adapter's gradients.
+
+    Raises UnsupportedError where nothing says how wide the layers are.
+    """
+    if not setting.shape.hidden:
+        what = "Activations can't be had: config.json does not say how wide the layers are."
+        raise UnsupportedError(what, where="hidden_size", way_out="add hidden_size to config.json")
+    if setting.shape.pieces:
+        setting = setting.seeing(setting.shape)
+    x_bytes = _wide(setting)
+    walked = list(_layers(setting))
+    played = [part for part, _ in walked]
     checkpointed = setting.training.gradient_checkpointing
-    there = [x_bytes if checkpointed else p.kept + (x_bytes if p.keeps_input else 0) for p in played]
-    kept = _between_layers(setting, x_bytes)
+    there = [wide if checkpointed else p.kept + (wide if p.keeps_input else 0) for p, wide in walked]
+    kept = _between_layers(setting)
     forward = 0
-    for part, own in zip(played, there, strict=True):
+    for (part, wide), own in zip(walked, there, strict=True):
         running = part.forward - part.kept if checkpointed else part.forward
-        forward = max(forward, kept + x_bytes + running)
+        forward = max(forward, kept + wide + running)
         kept += own
     head = _head(setting, sum(part.named for part in played))
     kept_by_head = head.kept + (x_bytes if head.keeps_input else 0)
@@ -58,36 +67,56 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     return Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss)
 
 
-def _between_layers(setting: Setting, x_bytes: int) -> int:
+def _wide(setting: Setting) -> int:
+    """Bytes of what goes from layer to layer."""
+    return setting.training.tokens * setting.shape.hidden * setting.residual
+
+
+def _between_layers(setting: Setting) -> int:
     """Bytes that embeddings' norms and dropout, an encoder's end and relative positions keep, outside the layers."""
     shape, training = setting.shape, setting.training
-    embedded, last = shape.outer_norms
+    _, last = shape.outer_norms
     is_two = any(block.cross for block in shape.blocks)
-    masks = training.tokens * shape.hidden if shape.drops_states else 0  # of the dropout behind the embeddings
-    kept = x_bytes * (embedded + is_two) + masks if training.gradient_checkpointing else 0
+    encoder = setting.seeing(next(iter(shape.towers.values()))) if len(shape.towers) == 1 else setting
+    kept = 0
+    if training.gradient_checkpointing:
+        sees_words = any(not block.tower for block in shape.blocks)
+        parts = [*([setting] if sees_words else []), *map(setting.of, shape.towers)]
+        kept = sum(map(_embedded, parts)) + is_two * _wide(encoder)
     if shape.biases_scores:
         rows = training.tokens + (training.sequence_length if is_two else 0)  # a decoder's with its mask, an encoder's
         kept += shape.heads * rows * training.sequence_length * setting.base_width
     if is_two and last > 1:
-        tape = Tape(training.tokens)
-        end = tape.play(normed(tape, tape.input(shape.hidden, setting.residual), _final(setting), setting))
-        kept += end.kept + (x_bytes if end.keeps_input else 0)
+        tape = Tape(encoder.training.tokens)
+        end = tape.play(normed(tape, tape.input(shape.hidden, setting.residual), _final(setting), encoder))
+        kept += end.kept + (_wide(encoder) if end.keeps_input else 0)
     return kept
 
 
-def _layers(setting: Setting) -> Iterator[Played]:
-    """The layers as played; those alike are played once. Nothing before the first adapted matrix needs a gradient."""
+def _embedded(setting: Setting) -> int:
+    """Bytes that embeddings, made to need gradients, keep before the first layer, beside its input."""
+    shape = setting.shape
+    masks = setting.training.tokens * shape.hidden if shape.drops_states else 0  # of the dropout behind them
+    return _wide(setting) * (shape.outer_norms[0] + shape.embedded) + masks
+
+
+def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
+    """The layers as played, and the bytes of what goes in; those alike are played once.
+
+    Nothing before the first adapted matrix needs a gradient.
+    """
     known: dict[object, Played] = {}
     software = setting.software
     made_to = software.wants_inputs or (software.renews_embeddings and bool(setting.packed))
     needs_grad = setting.training.gradient_checkpointing or setting.adapter.trains_before or made_to
     for block in _walked(setting):
-        key = (needs_grad, _likeness(block, setting))
+        key = (needs_grad, block.tower, _likeness(block, setting))
+        own = setting.of(block.tower)
         if key not in known:
-            tape = Tape(setting.training.tokens)
-            x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
-            known[key] = tape.play(layer(tape, x, block, setting))
-        yield known[key]
+            tape = Tape(own.training.tokens)
+            x = tape.input(own.shape.hidden, own.residual, needs_grad=needs_grad)
+            known[key] = tape.play(layer(tape, x, block, own))
+        yield known[key], _wide(own)
         needs_grad = needs_grad or is_adapted(block, setting.adapter.ranks)
 
 
@@ -99,7 +128,7 @@ def _walked(setting: Setting) -> list[Block]:
     blocks, ranks = setting.shape.blocks, setting.adapter.ranks
     if setting.training.gradient_checkpointing:
         return list(blocks)
-    return [block for block in blocks if block.sees_tokens or is_adapted(block, ranks)]
+    return [block for block in blocks if not block.tower or is_adapted(block, ranks)]
 
 
 def _cached(setting: Setting) -> int:
@@ -112,7 +141,7 @@ def _cached(setting: Setting) -> int:
         return 0
     narrow = setting.autocast or training.attention == "flash_attention_2"
     total = 0
-    for block in setting.shape.blocks:
+    for block in (b for b in setting.shape.blocks if not b.tower):
         is_wide = setting.kbit and any(item.name in setting.packed for item in block.attention)
         copied = block.key_value < block.query if setting.eager else is_wide and narrow
         width = 4 if is_wide else 2 if setting.autocast else setting.base_width
@@ -135,7 +164,7 @@ def _head(setting: Setting, named: int) -> Played:
     tape = Tape(setting.training.tokens)
     graph = tape.run((), named // tape.tokens, 1) if setting.software.names_last_step else None
     x = tape.input(setting.shape.hidden, setting.residual)
-    last = normed(tape, x, _final(setting), setting)
+    last = normed(tape, x, _final(setting), setting) if setting.shape.outer_norms[1] else x
     if not setting.shape.vocabulary:
         return tape.play(last)
     kinds = {"fused": _fused_loss, "chunked": _chunked_loss}

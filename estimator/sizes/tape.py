@@ -9,7 +9,8 @@ A tape is written once, operation by operation, and then played:
   second gradient of the same tensor is added in place (torch/csrc/autograd/input_buffer.cpp).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -34,6 +35,7 @@ class Operation(NamedTuple):
     scratch: int  # bytes that live only while it runs, forward or back
     passes: bool  # the gradient of the output is that of each input: an addition, a view
     overwrites: bool  # the gradient of the input is written over the input, which was saved
+    asks: bool  # its derivative needs a weight
 
 
 class Played(NamedTuple):
@@ -55,6 +57,13 @@ class Tape:
         self.operations: list[Operation] = []
         self.named: dict[int, int] = {}  # id of a tensor -> bytes, of what a graph keeps by hand
 
+    @contextmanager
+    def seeing(self, tokens: int) -> Iterator[None]:
+        """What is run inside sees so many tokens."""
+        before, self.tokens = self.tokens, tokens
+        yield
+        self.tokens = before
+
     def input(self, elements: int, width: int, *, needs_grad: bool = True) -> Tensor:
         """A tensor that is there before."""
         return Tensor(elements, width, self.tokens * elements * width, needs_grad)
@@ -72,14 +81,16 @@ class Tape:
         passes: bool = False,
         overwrites: bool = False,
         trains: bool = False,
+        asks: bool = False,
     ) -> Tensor:
-        """The output of an operation. keeps, scratch: bytes in all; trains: it has a weight that trains."""
+        """The output of an operation. keeps, scratch: bytes in all; trains: it has a weight that trains; asks: or one
+        that its derivative needs."""
         inputs = tuple(inputs)
         needs_grad = trains or any(tensor.needs_grad for tensor in inputs)
         output = Tensor(elements, width, self.tokens * elements * width, needs_grad)
         saved = (*saves, *((output,) if saves_output else ())) if needs_grad else ()
         self.operations.append(
-            Operation(inputs, output, saved, keeps if needs_grad else 0, scratch, passes, overwrites)
+            Operation(inputs, output, saved, keeps if needs_grad else 0, scratch, passes, overwrites, asks)
         )
         self.hold(output, *inputs)
         return output
@@ -92,8 +103,8 @@ class Tape:
     def play(self, output: Tensor) -> Played:
         """Runs the operations forward and back. The output's own bytes count as the next part's, not as kept.
 
-        Under checkpointing the operations run again once the walk back asks for the first tensor that was kept: the
-        gradients behind it live by then. The run ends with the last tensor that is kept (torch 2.13,
+        Under checkpointing the operations run again once the walk back asks for the first tensor that was kept, weights
+        included: the gradients behind it live by then. The run ends with the last tensor that is kept (torch 2.13,
         utils/checkpoint.py, early_stop).
         """
         self.hold(output)
@@ -101,14 +112,16 @@ class Tape:
         kept = {id(t): t.size for o in self.operations for t in o.saved if id(t) in made and t is not output}
         kept_bytes = sum(kept.values()) + sum(operation.keeps for operation in self.operations)
         given = any(id(t) not in made for o in self.operations for t in o.saved)
-        last = max((i for i, o in enumerate(self.operations) if o.saved or o.keeps), default=-1)
+        last = max((i for i, o in enumerate(self.operations) if o.saved or o.keeps or o.asks), default=-1)
+        ended = self.operations[last] if last >= 0 else None
+        runs = ended is not None and (ended.keeps > 0 or ended.output in ended.saved)  # else inputs are all it keeps
         backward, pending = self._backward(output, kept, kept_bytes, last)
         return Played(
             kept_bytes,
             sum(self.named.values()),
             given,
             self._forward(kept, len(self.operations)),
-            self._forward(kept, last + 1) + pending,
+            self._forward(kept, last + runs) + pending,
             backward,
         )
 

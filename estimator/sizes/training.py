@@ -12,6 +12,8 @@ class Software:
 
     fused_norms: bool = False  # as liger-kernel and Unsloth have them
     fused_mlp: bool = False  # the same of the gated product
+    # One of torch's in place of those that transformers writes in Python (litgpt/model.py, GptNeoxMLP)
+    fused_activation: bool = False
     in_place_loss: bool = False  # a standard loss whose kernel writes the gradient over the logits
     narrow_loss: bool = False  # log-softmax in the dtype of the logits
     # Logits are copied to float32, and named until the next step's (lightning 2, fabric's Precision.convert_output)
@@ -40,6 +42,7 @@ class Software:
 
 TODAY = Software()
 LITGPT = Software(
+    fused_activation=True,
     copies_logits=True,
     names_last_step=True,
     own_head=True,

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from estimator.sizes.blocks import Block, Linear, Norm, Shape
+from estimator.sizes.blocks import Block, Linear, Norm
 from estimator.sizes.memory import BaseInMemory, training_memory
 from estimator.sizes.optimizers import Trained
+from estimator.sizes.shape import Shape
 from estimator.sizes.training import Adapter, Training
 
 pytest.importorskip("hypothesis")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from estimator.architecture.from_config import from_config
-from estimator.sizes.blocks import shape_of
 from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.shape import shape_of
 from estimator.sizes.step import training_step
 from estimator.sizes.training import Adapter, Training
 
@@ -25,7 +25,7 @@ def name(row: dict) -> str:
 
 
 @pytest.mark.parametrize("row", RUNS, ids=name)
-def test_peak_is_within_three_percent(row: dict) -> None:
+def test_peak_is_within_two_percent(row: dict) -> None:
     tree = from_config(row["config"])
     linear = [m for m in tree.modules if m.kind == "Linear" and m.name not in HEADS]
     parameters = sum(row["r"] * sum(m.parameters[0].shape) for m in linear)
@@ -40,4 +40,4 @@ def test_peak_is_within_three_percent(row: dict) -> None:
     )
     setting = Setting(shape=shape_of(tree), training=training, adapter=adapter, base_width=2)
     step = training_step(setting, 4 * parameters)
-    assert max(step.forward, step.loss, step.backward) == pytest.approx(row["peak_bytes"], rel=0.03)
+    assert max(step.forward, step.loss, step.backward) == pytest.approx(row["peak_bytes"], rel=0.02)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.sizes.blocks import Shape
 from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.shape import Shape
 from estimator.sizes.step import training_step
 from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
 

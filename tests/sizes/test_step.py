@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.sizes.blocks import shape_of
 from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.shape import shape_of
 from estimator.sizes.step import training_step
 from estimator.sizes.training import Adapter, Training
 

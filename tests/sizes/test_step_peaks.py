@@ -12,8 +12,8 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
-from estimator.sizes.blocks import shape_of
 from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.shape import shape_of
 from estimator.sizes.step import Step, training_step
 from estimator.sizes.training import Adapter, Training
 

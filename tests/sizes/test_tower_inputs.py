@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.from_config import from_config
-from estimator.sizes.blocks import shape_of
+from estimator.sizes.shape import shape_of
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,10 @@ from estimator.sizes.blocks import shape_of
         ("CLIPModel", {False, True}),
         ("WhisperForConditionalGeneration", {False, True}),
         ("LlavaForConditionalGeneration", {False, True}),
+        ("Data2VecAudioModel", {False}),  # nothing is embedded
         ("ViltModel", {True}),  # one stack that reads both
     ],
 )
 def test_what_layers_see(architecture: str, seen: set[bool]) -> None:
     blocks = shape_of(from_config({"architectures": [architecture]})).blocks
-    assert {block.sees_tokens for block in blocks} == seen
+    assert {not block.tower for block in blocks} == seen

@@ -1,0 +1,101 @@
+"""Fields of config.json that activations depend on, by the names that model types give them.
+
+transformers writes out what a config class has otherwise than its own defaults, and of a part (`text_config`,
+`vision_config`) nothing else. defaults.facts: heads of attention, activation, and the model types whose classes have
+both. Written by `python -m estimator.sizes.generate_defaults`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TEXT = ("text_config", "llm_config", "language_config")
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions")
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+_TOWERS_HEADS = ("attention_heads", "decoder_attention_heads", "encoder_attention_heads")
+_ACTIVATION = ("hidden_activation", "hidden_act", "activation_function", "activation", "dense_act_fn")
+_DROPS_STATES = (
+    *("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "residual_dropout", "resid_dropout"),
+    *("dropout_rate", "dropout"),
+)
+_DROPS_SCORES = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout", "attn_dropout", "dropout_rate")
+_SENSES = {"Conv1d": ("audio", "speech", "sound"), "Conv2d": ("vision", "image"), "Conv3d": ("vision", "image")}
+
+
+class Defaults(NamedTuple):
+    heads: int | None = None
+    activation: str | None = None
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that tells of the language model."""
+    return next((config[name] for name in TEXT if isinstance(config.get(name), Mapping)), config)
+
+
+def tower_config(config: Mapping[str, Any], tower: str, stem: str) -> Mapping[str, Any]:
+    """The part that tells of a tower of images or sound: of its name, else of what its kind of convolution reads."""
+    parts = [name for name, value in config.items() if name.endswith("_config") and isinstance(value, Mapping)]
+    senses = [sense for names in _SENSES.values() for sense in names if sense in tower] or _SENSES.get(stem, ())
+    return next((config[name] for sense in senses for name in parts if name.startswith(sense)), config)
+
+
+def longest(config: Mapping[str, Any]) -> int | None:
+    """Tokens of the longest sequence that the model is made for; None where nothing says it.
+
+    What stretches rotary positions (`rope_scaling`, in transformers 5 `rope_parameters`) does so from
+    `original_max_position_embeddings`, or from what the config names (modeling_rope_utils.py).
+    """
+    named = (config.get(name) for name in _POSITIONS)
+    known = next((value for value in named if isinstance(value, int) and value > 0), None)
+    stretch = first(config, "rope_scaling", "rope_parameters")
+    factor = stretch.get("factor") if isinstance(stretch, Mapping) else None
+    if known is None or not isinstance(factor, int | float):
+        return known
+    start = stretch.get("original_max_position_embeddings")
+    return max(known, int(factor * (start if isinstance(start, int) else known)))
+
+
+def first(config: Mapping[str, Any], *names: str) -> Any:
+    return next((config[name] for name in names if config.get(name) is not None), None)
+
+
+def heads(config: Mapping[str, Any]) -> int:
+    """Of attention; 1 where nobody says."""
+    said = first(config, *_HEADS, *_TOWERS_HEADS)
+    return said if isinstance(said, int) else _defaults(config).heads or 1
+
+
+def activation(config: Mapping[str, Any]) -> str:
+    """Of the MLP."""
+    named = first(config, *_ACTIVATION)
+    if named is None and isinstance(config.get("feed_forward_proj"), str):  # configuration_t5.py
+        named = {"gated-gelu": "gelu_new"}.get(config["feed_forward_proj"], config["feed_forward_proj"].split("-")[-1])
+    return str(named or _defaults(config).activation or "silu")
+
+
+def drops_states(config: Mapping[str, Any]) -> bool:
+    """Whether the model has a dropout of its own behind attention and MLP."""
+    return _drops(config, _DROPS_STATES)
+
+
+def drops_scores(config: Mapping[str, Any]) -> bool:
+    """And one of attention's scores."""
+    return _drops(config, _DROPS_SCORES)
+
+
+def _drops(config: Mapping[str, Any], names: Iterable[str]) -> bool:
+    return any(isinstance(config.get(name), int | float) and config[name] > 0 for name in names)
+
+
+def _defaults(config: Mapping[str, Any]) -> Defaults:
+    return _facts().get(str(config.get("model_type")), Defaults())
+
+
+@cache
+def _facts() -> dict[str, Defaults]:
+    text = Path(__file__).with_name("defaults.facts").read_text(encoding="utf-8")
+    lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
+    return {kind: Defaults(int(many), named) for many, named, *kinds in lines for kind in kinds}

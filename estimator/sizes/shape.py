@@ -1,0 +1,147 @@
+"""A model as far as activations depend on it: its layers, what stands around them, and its towers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from estimator.architecture.module import Module, ModuleTree
+from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
+from estimator.sizes.blocks import Block, is_repeated, layers, norms_of, read_block, scans, stack
+from estimator.sizes.fields import activation, drops_scores, drops_states, first, heads, text_config, tower_config
+from estimator.sizes.towers import Tower, seeing_tokens, tower_of
+
+_EMBEDDED_NORM = re.compile(
+    r"embed\w*[._]?(?:layer_?)?norm|(?:layer)?norm_embed|pre_la?ye?rnorm|(?:^|\.)ln_pre$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    blocks: tuple[Block, ...]
+    hidden: int
+    vocabulary: int  # rows of the output head; 0 where there is none
+    heads: int
+    activation: str
+    head: str | None  # module name of the output head
+    is_rotary: bool = True  # query and key are turned, so that they are tensors of their own
+    caps_scores: bool = False  # attn_logit_softcapping
+    caps_logits: bool = False  # final_logit_softcapping
+    clamps_gate: bool = False  # swiglu_limit: experts' gate and up are clamped (modeling_gpt_oss.py)
+    outer_norms: tuple[int, int] = (0, 1)  # behind embeddings, and behind the last layers
+    norms_sums: bool = False  # a layer's norms stand behind its additions (BERT), so that the first is the embeddings'
+    drops_states: bool = False  # the model's own dropout, behind attention and MLP
+    drops_scores: bool = False  # and that of attention's scores
+    biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
+    narrow_loss: bool = False  # cross-entropy in the logits' own dtype
+    support: Support = Support()  # kinds of attention that its classes have
+    is_inferred: bool = False  # what a class nobody knows computes is a guess
+    states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
+    pieces: int | None = None  # of one image or sound, that its layers see; None for tokens, and where nothing says it
+    embedded: int = 0  # tensors as wide as a layer's input that embeddings keep under checkpointing, norms apart
+    one_each: bool = True  # an example is one image or sound: no language model that any number of them is given to
+    towers: Mapping[str, Shape] = field(default_factory=dict)  # by `Block.tower`; their `blocks` are empty
+
+    @property
+    def uncounted(self) -> tuple[Block, ...]:
+        """Layers that see pieces of images or sound, of which nothing says how many an example has."""
+        known = {name for name, tower in self.towers.items() if tower.pieces and self.one_each}
+        return tuple(block for block in self.blocks if block.tower and block.tower not in known)
+
+
+def shape_of(tree: ModuleTree) -> Shape:
+    """What activations depend on; layers are found as the outermost numbered modules."""
+    config = text_config(tree.config)
+    repeated = layers(tree.modules)
+    outside = [m for m in tree.modules if not is_repeated(m.name)]
+    seeing = seeing_tokens(repeated, outside, tree.input_embedding)
+    words = next((m for m in outside if m.name == tree.input_embedding and m.kind == "Embedding"), None)
+    columns = words.parameters[0].shape[1] if words is not None and words.parameters and tree.basis == "exact" else 0
+    hidden = first(config, "hidden_size", "n_embd", "d_model", "dim") or columns
+    towers: dict[str, Shape] = {}
+    blocks = []
+    for name, members in repeated.items():
+        if name in seeing:
+            block = read_block(members, hidden, config)
+            blocks += [block] if block else []
+            continue
+        tower = tower_of(stack(name), next((n.width for n in norms_of(members, hidden)), hidden), outside)
+        part = tower_config(tree.config, tower.stack, tower.stem)
+        if block := read_block(members, tower.width, part):
+            blocks.append(replace(block, tower=tower.stack))
+            known = towers.setdefault(tower.stack, _tower_shape(tower, part))
+            if known.hidden != tower.width:  # layers that see fewer and fewer pieces
+                towers[tower.stack] = replace(known, pieces=None)
+    alone = next(iter(towers.values())) if len(towers) == 1 and all(b.tower for b in blocks) else None
+    head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
+    return Shape(
+        blocks=tuple(blocks),
+        hidden=alone.hidden if alone else hidden,
+        vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
+        heads=heads(config),
+        activation=activation(config),
+        head=tree.output_embedding,
+        is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
+        caps_scores=config.get("attn_logit_softcapping") is not None,
+        caps_logits=config.get("final_logit_softcapping") is not None,
+        clamps_gate=config.get("swiglu_limit") is not None,
+        outer_norms=_outer_norms(outside, hidden),
+        norms_sums=_norms_sums(outside, repeated, hidden),
+        biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
+        drops_states=drops_states(config),
+        drops_scores=drops_scores(config),
+        narrow_loss=takes_loss_as_is(tree.architecture),
+        support=support_of(config.get("model_type")),
+        is_inferred=tree.basis == "inferred",
+        states=sum(scans(members) for members in repeated.values()),
+        pieces=alone.pieces if alone else None,
+        embedded=0 if alone else int(_adds_to(words, outside)),
+        one_each=tree.output_embedding is None or _is_read(towers, repeated),
+        towers=towers,
+    )
+
+
+def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:
+    return Shape(
+        blocks=(),
+        hidden=tower.width,
+        vocabulary=0,
+        heads=heads(config),
+        activation=activation(config),
+        head=None,
+        is_rotary=tower.is_rotary,
+        outer_norms=_outer_norms(tower.around, tower.width),
+        drops_states=drops_states(config),
+        drops_scores=drops_scores(config),
+        support=support_of(config.get("model_type")),
+        pieces=tower.pieces,
+        embedded=tower.embedded,
+    )
+
+
+def _is_read(towers: Iterable[str], repeated: Iterable[str]) -> bool:
+    """Whether each tower is the encoder beside a decoder, which reads the one input that it encodes."""
+    stacks = {stack(name) for name in repeated}
+    return all("encoder" in tower and tower.replace("encoder", "decoder") in stacks for tower in towers)
+
+
+def _adds_to(words: Module | None, outside: list[Module]) -> bool:
+    """Whether positions or kinds of tokens are looked up beside the words, and added."""
+    if words is None:
+        return False
+    parent = words.name.rpartition(".")[0]
+    return any(m.kind == "Embedding" and m is not words and m.name.rpartition(".")[0] == parent for m in outside)
+
+
+def _norms_sums(outside: Iterable[Module], repeated: Iterable[str], hidden: int) -> bool:
+    """Whether the model that holds the layers has a norm behind the embeddings, and none behind the layers."""
+    model = next(iter(repeated), "").partition(".")[0]
+    inside = [m for m in outside if m.name.partition(".")[0] == model] or outside
+    return _outer_norms(inside, hidden)[0] > 0 == _outer_norms(inside, hidden)[1]
+
+
+def _outer_norms(outside: Iterable[Module], hidden: int) -> tuple[int, int]:
+    names = [m.name for m in outside if any(norm.width == hidden for norm in norms_of([m], hidden))]
+    embedded = sum(_EMBEDDED_NORM.search(name) is not None for name in names)
+    return embedded, len(names) - embedded
