@@ -1,8 +1,8 @@
 """A shell script that starts a training, read as words; nothing of it is run.
 
 What comes back are the options of the last command that trains, and beside them `_program` (what is started),
-`_command` (its words before the options), `_world` (processes on this machine, where the line says it) and `_hidden`
-(variables behind the options that may hold further ones).
+`_command` (its words before the options), `_world` (processes on this machine, where the line says it), `_hidden`
+(variables behind the options that may hold further ones) and `_alike` (how many more commands start the same).
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
         )
     variables, words = split_assignments(found[at])
     options = _options(words)
+    options["_alike"] = sum(_program(other) == _program(words) for other in found) - 1
     options["_program"], options["_command"] = _program(words), " ".join(_before_options(words))
     world = next((variables[name] for name in _PROCESSES if name in variables), "1")
     options["_world"] = int(world) if world.isdigit() and len(world) < 7 else None

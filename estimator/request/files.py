@@ -23,9 +23,10 @@ SHELL_ENDINGS = (".sh", ".bash", ".slurm", ".sbatch")
 
 # A line of a config that trains; a file that can't be read and has no such line is somebody else's.
 _MARKS = re.compile(
-    r"""^\s*["']?(?:_component_:\s*torchtune|_target_:\s*nemo)|^(?:\s*\{?\s*"|["']?)(?:lora_\w+|(?:qlora_|base_)?model_name_or_path
-    |adapter|base_model|finetuning_type|(?:tuner|train|sft|peft)_type|use_peft|checkpoint_dir)["']?\s*:
-    |\b(?:swift|megatron)\s+(?:sft|pt|rlhf)\b|\bllamafactory-cli\s+train\b|\bautotrain\s+llm\b|--use_peft\b""",
+    r"""^[ \t]*["']?(?:_component_:[ ]*torchtune|_target_:[ ]*nemo)
+    | ^(?:[ \t]*(?:\{[ \t]*)?"|["']?)(?:lora_\w+|adapter|base_model|(?:base_)?model_name_or_path|finetuning_type
+    |(?:tuner|train|sft|peft)_type|use_peft|checkpoint_dir)["']?[ \t]*:
+    | \b(?:swift|megatron)[ ](?:sft|pt|rlhf)\b | \bllamafactory-cli[ ]train\b | \bautotrain[ ]llm\b | --use_peft\b""",
     re.MULTILINE | re.VERBOSE,
 )
 _UNREAD = {".py": "Python files", ".ipynb": "notebooks", ".toml": "TOML files"}
@@ -59,6 +60,8 @@ def read_config_file(path: str) -> TrainingConfig:
     keys = Keys(values, path, module.DEFAULTS)
     for name in values.get("_hidden", ()):
         keys.note("hidden_options", f"{name[:80]} may hold further options: they are not read.")
+    if alike := values.get("_alike"):
+        keys.note("several_commands", f"The script starts the same {alike + 1} times: the last command is read.")
     config = module.read(keys)
     if trainer != "adapter_config":
         config = replace(config, notes=(*config.notes, *keys.unread()))

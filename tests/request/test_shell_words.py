@@ -71,6 +71,19 @@ def test_what_may_hold_further_options_is_named(tmp_path: Path, text: str, hidde
     assert ("hidden_options" in {note.code for note in read_config_file(str(path)).notes}) == hidden
 
 
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [
+        ("swift sft --model a\nswift sft --model b", True),
+        ("swift sft --model a\nswift infer --model b", False),
+    ],
+)
+def test_several_trainings_of_one_script_are_named(tmp_path: Path, text: str, several: bool) -> None:
+    path = tmp_path / "a.sh"
+    path.write_text(text)
+    assert ("several_commands" in {note.code for note in read_config_file(str(path)).notes}) == several
+
+
 AUTOTRAIN = "autotrain llm --train --model a/b --peft --lora-r 4"
 
 
