@@ -44,6 +44,10 @@ def _nemo(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
     elif settings["exclude_modules"]:
         excluded = set(_wild(settings["exclude_modules"], names, "exclude_modules"))
         names = [name for name in names if name not in excluded]
+    if any(map(_shares_keys(tree), names)):
+        raise uncounted(
+            "NeMo freezes LoRA on layers that take keys and values of others", "target neither k_proj nor v_proj"
+        )
     lora["target_modules"] = names
     notes: tuple[Note, ...] = ()
     if tree.output_embedding in names:
@@ -51,6 +55,24 @@ def _nemo(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
             Note("head_adapted", f"{tree.output_embedding} is adapted too; PEFT's all-linear would leave it out."),
         )
     return Resolved(tree, lora, notes)
+
+
+def _shares_keys(tree: ModuleTree) -> Callable[[str], bool]:
+    """Whether a name is of the key or the value of a layer that has none at run time.
+
+    components/utils/model_utils.py, freeze_unused_kv_sharing_params.
+    """
+    text = tree.config.get("text_config") or tree.config
+    first = (text.get("num_hidden_layers") or 0) - (text.get("num_kv_shared_layers") or 0)
+
+    def shares(name: str) -> bool:
+        match = _KEYS.search(name)
+        return match is not None and bool(text.get("num_kv_shared_layers")) and int(match[1]) >= first
+
+    return shares
+
+
+_KEYS = re.compile(r"layers\.(\d+)\.self_attn\.[kv]_proj")
 
 
 def _wild(patterns: Sequence[str], names: Sequence[str], where: str) -> list[str]:

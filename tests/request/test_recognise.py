@@ -211,6 +211,16 @@ def test_online_methods_of_trl_cut_nothing(tmp_path: Path, text: str, length: in
     assert read_config_file(str(path)).sequence_length == length
 
 
+def test_nemo_freezes_keys_that_other_layers_lend(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(NEMO.replace("q_proj", "k_proj"))
+    lent = Request(config=str(path), offline=True, set={"text_config.num_kv_shared_layers": 4})
+    with pytest.raises(UnsupportedError):
+        estimate(lent)
+    path.write_text(NEMO)
+    assert estimate(lent).adaptation.trainable_parameters == TEXT + VISION
+
+
 NEMO = (
     "model: {_target_: nemo_automodel.a, pretrained_model_name_or_path: google/gemma-3-4b-it}\n"
     "peft: {_target_: nemo_automodel.b, target_modules: ['*q_proj'], dim: 8}\n"
