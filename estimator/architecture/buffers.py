@@ -5,6 +5,7 @@ have a buffer of that name; where none does, the buffer is left out and the tree
 """
 
 from collections.abc import Callable, Mapping
+from math import isqrt
 from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
@@ -26,10 +27,11 @@ _TOWERS = (
 )
 # Classes whose buffers of these names follow no field of config.json that could be named, or constants.
 _OF_THEIR_OWN = (
-    "RelPositionalEncoding", "DINOv3", "Sapiens2", "MLCD", "MiniMaxM3VL", "SeamlessM4TSin", "SeamlessM4Tv2Sin",
-    "Speech2Text", "Tipsv2", "Sam3", "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3",
-    "SpeechT5", "FalconMamba",
+    "RelPositionalEncoding", "DINOv3", "Sapiens2", "SeamlessM4TSin", "SeamlessM4Tv2Sin", "Speech2Text", "Tipsv2",
+    "TimeEmbedding", "CsmRotary", "PPDoc", "Nemotron3_5", "SpeechT5", "FalconMamba",
 )  # fmt: skip
+_IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT")  # rows and columns take half of the head each
+_IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma")  # heads of global_head_dim, rotated whole
 _DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
@@ -56,6 +58,8 @@ def buffer_shape(wanted: Wanted, shapes: Mapping[str, Shape], read: Read) -> Sha
     if any(word in wanted.cls for word in _OF_THEIR_OWN):
         return None
     config = _section(wanted.module, read)
+    if wanted.cls == "Sam3ViTLayer":
+        return _places_of_a_window(wanted, shapes, config)
     if wanted.name.endswith("inv_freq"):
         return _inverse_frequencies(wanted, config)
     rule = _RULES.get((wanted.name, wanted.dimensions))
@@ -81,8 +85,16 @@ def _section(module: str, read: Read) -> Read:
     sections = [section for word, section in _TOWERS if word in module]
     for section in (*sections, *(() if sections[:1] in (["vision_config"], ["audio_config"]) else _TEXTS)):
         if isinstance(read(section), Mapping):
-            return lambda field: read(f"{section}.{field}")
+            return _within(section, module, read)
     return read
+
+
+def _within(section: str, module: str, read: Read) -> Read:
+    """The fields of a section, or of the part of it that the module belongs to: T5Gemma 2's text, SAM 3's backbone."""
+    for part, inner in (("text_model", "text_config"), ("backbone", "backbone_config")):
+        if f".{part}." in module and isinstance(read(f"{section}.{inner}"), Mapping):
+            return lambda field: read(f"{section}.{inner}.{field}")
+    return lambda field: read(f"{section}.{field}")
 
 
 def _first(config: Read, *fields: str) -> int | None:
@@ -107,7 +119,7 @@ def _divided(config: Read) -> int | None:
 def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
     """One for each pair of rotated dimensions."""
     kind = _kind(wanted.name)
-    if "Vision" in wanted.cls:
+    if any(word in wanted.cls for word in _IN_TWO_AXES):
         return _of_a_vision_tower(wanted, config)
     if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
         head = _first(config, "global_head_dim")
@@ -122,11 +134,13 @@ def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
 
 
 def _of_a_vision_tower(wanted: Wanted, config: Read) -> Shape | None:
-    """Rows and columns take a quarter of the head each; Pixtral keeps them side by side."""
+    """An axis takes its share of the head's pairs; Pixtral keeps rows and columns side by side."""
     width = _first(config, "embed_dim", "hidden_size", "d_model")  # hidden_size may be the width that it ends in
     heads = _first(config, "num_heads", "num_attention_heads")
     if not width or not heads:
         return None
+    if any(word in wanted.cls for word in _IN_THREE_AXES):
+        return (width // heads // 3 // 2,)
     return (_pairs(width // heads // (1 if "Pixtral" in wanted.cls else 2)),)
 
 
@@ -144,14 +158,25 @@ def _positions(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Sha
     return (1, stated) if stated else None
 
 
+def _places_of_a_window(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    """SAM 3: row and column of each patch, of a window or, in layers of global attention, of the image."""
+    everywhere, patch, image = config("global_attn_indexes"), _first(config, "patch_size"), _first(config, "image_size")
+    layer = wanted.module.rpartition(".")[2]
+    if not isinstance(everywhere, (list, tuple)) or not layer.isdigit() or not patch or not image:
+        return None
+    side = image // patch if int(layer) in everywhere else _first(config, "window_size")
+    return (side * side, 2) if side else None
+
+
 def _position_list(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     found = _positions(wanted, shapes, config)
     return found[1:] if found else None
 
 
-def _window_pairs(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
-    """Swin: an index for each pair of places in a window."""
-    window = _first(config, "window_size")
+def _window_pairs(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
+    """Swin: an index for each pair of places in a window, whose distances have a bias each where there is a table."""
+    table = shapes.get(f"{wanted.module}.relative_position_bias_table")
+    window = (isqrt(table[0]) + 1) // 2 if table else _first(config, "window_size")
     places = window * window if window else 0
     return ((places,) * 2 if wanted.dimensions == 2 else (places * places,)) if window else None
 

@@ -14,7 +14,9 @@ POSITIONS = {
     "owlvit.vision_model.embeddings.position_embedding.weight": (577, 768),
     "vision_model.positional_embedding_vlm": (577, 1408),
     "decoder.model.decoder.layer_norm.weight": (1024,),
+    "swin.relative_position_bias_table": (529, 4),
 }
+SAM_3 = {"image_size": 1008, "patch_size": 14, "window_size": 24, "global_attn_indexes": [7, 15]}
 LLAMA_4, SWIN = {"vision_config": {"num_attention_heads": 16}}, {"backbone_config": {"window_size": 7}}
 
 
@@ -125,6 +127,29 @@ def reader(config):
             SWIN,
             (49, 49),
             id="a backbone's window",
+        ),
+        pytest.param("swin", "SwinAttention", "relative_position_index", 2, SWIN, (144, 144), id="the table's window"),
+        pytest.param("v.r", "MLCDRotaryEmbedding", "inv_freq", 1, LLAMA, (32,), id="rows and columns"),
+        pytest.param("v.r", "MiniMaxM3VLVisionRotaryEmbedding", "inv_freq", 1, LLAMA, (21,), id="and time"),
+        pytest.param("layers.7", "Sam3ViTLayer", "position_ids", 2, SAM_3, (5184, 2), id="patches of the image"),
+        pytest.param(
+            "vision_encoder.backbone.layers.6",
+            "Sam3ViTLayer",
+            "position_ids",
+            2,
+            {"vision_config": {"backbone_config": SAM_3}},
+            (576, 2),
+            id="patches of a window, a backbone's in a tower",
+        ),
+        pytest.param("layers.6", "Sam3ViTLayer", "position_ids", 2, LLAMA, None, id="no patches are said"),
+        pytest.param(
+            "encoder.text_model.r",
+            "T5Gemma2RotaryEmbedding",
+            "sliding_attention_inv_freq",
+            1,
+            {"encoder": {"text_config": {"head_dim": 256}}},
+            (128,),
+            id="an encoder's text",
         ),
         pytest.param("a", "SwinSelfAttention", "relative_position_index", 2, LLAMA, None, id="no rule"),
         pytest.param("a", "ParakeetEncoderRelPositionalEncoding", "inv_freq", 1, LLAMA, None, id="a class of its own"),
