@@ -93,7 +93,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
     precision = {8: "int8", 4: quantization.get("quant_type", "nf4")}.get(bits) if bits else None
     dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(config.base_precision or "")
     options = {
-        "model": config.base,
+        "model": config.base or None,
         "revision": None if config.revision in (None, "main") else str(config.revision),
         "lora": {name: value for name, value in config.lora.items() if value is not None and value != "lora-ga"},
         "target_rule": config.target_rule,
