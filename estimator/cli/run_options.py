@@ -16,7 +16,7 @@ _STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 TRAINING = (
     click.option("--batch-size", type=COUNT, metavar="N", help="Examples on each device. [default: 8]"),
     click.option("--gradient-accumulation", type=COUNT, metavar="N",
-                 help="Batches before a step; costs no memory. [default: 1]"),
+                 help="Batches before a step, between which gradients stay. [default: 1]"),
     click.option("--sequence-length", type=click.IntRange(1, 2**24), metavar="N",
                  help="Tokens of the longest example. [default: 1024]"),
     click.option("--packing/--no-packing", default=None, help="Every example is filled up to the length."),

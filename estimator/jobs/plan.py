@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -13,11 +12,12 @@ from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.changes import Change, changes
 from estimator.jobs.disk import disk
 from estimator.jobs.estimate import estimate, with_config_file
-from estimator.jobs.largest import Ask, fits, largest, positions
+from estimator.jobs.largest import Ask, fits, largest
+from estimator.jobs.plan_notes import expert_elements, notes_of
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.blocks import is_adapted, is_repeated
+from estimator.sizes.blocks import is_repeated
 from estimator.sizes.memory import BaseInMemory, Memory, training_memory
 from estimator.sizes.optimizers import Trained
 from estimator.sizes.shape import shape_of
@@ -70,7 +70,7 @@ def plan(
         changes=singles,
         together=together,
         disk=disk(answer, training, trained_of(answer), save_total_limit),
-        notes=(*assumed, *_notes(answer, training), *_length_notes(answer, training, most["sequence_length"])),
+        notes=(*assumed, *notes_of(answer, training, most["sequence_length"])),
     )
 
 
@@ -126,7 +126,7 @@ def memory_of(answer: Answer, training: Training) -> Memory:
         )
     trained = trained_of(answer)
     quantised = frozenset(base.model.quantised)
-    experts = _expert_elements(answer) if quantised else 0
+    experts = expert_elements(answer) if quantised else 0
     return training_memory(
         shape_of(answer.tree),
         BaseInMemory(
@@ -184,102 +184,6 @@ def trained_of(answer: Answer) -> list[Trained]:
     if not saved and adaptation.trainable_parameters:  # PEFT can train, and not save
         return [Trained((adaptation.trainable_parameters,), 4)]
     return [Trained(tuple(t.shape), BITS[t.dtype] // 8) for t in saved]
-
-
-def _notes(answer: Answer, training: Training) -> Iterator[Note]:
-    shape = shape_of(answer.tree)
-    if training.attention != "eager" and shape.support.eager_for(training.attention):
-        falls = "falls back to" if training.attention == "sdpa" else "refuses to load; planned as"
-        yield Note(
-            "attention_eager",
-            f"transformers has no {training.attention} for this model and {falls} eager attention, whose scores grow "
-            "with the square of the sequence"
-            + ("; --attention flash_attention_2 keeps none." if shape.support.flash else "."),
-        )
-    if shape.is_inferred:
-        yield Note(
-            "activations_inferred",
-            f"What {answer.tree.architecture or 'this model'} computes is not known: its activations are those of a "
-            "transformer with these matrices, and nothing surely fits.",
-        )
-    if states := shape.states:
-        yield Note(
-            "states_not_modelled",
-            f"What {states} layers with a state (Mamba, linear attention) make along the sequence is not counted: it "
-            "depends on the kernels that are installed, and without any it is many times the rest.",
-        )
-    yield from _tower_notes(answer)
-    yield from _sharding_notes(answer, training)
-    experts = _expert_elements(answer)
-    if experts and answer.base.model.quantised:
-        yield Note(
-            "experts_unquantised",
-            f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
-            "releases kept experts one by one and quantised them: the lower bound allows for that.",
-        )
-
-
-def _length_notes(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:
-    known = positions(answer)
-    if known is None and most is not None:
-        yield Note(
-            "positions_unknown",
-            "The largest sequence_length is what memory alone allows: how many positions the model is made for, the "
-            "config at hand does not say.",
-        )
-    if known is not None and training.sequence_length > known:
-        yield Note(
-            "beyond_positions",
-            f"{training.sequence_length:,} tokens are more than the {known:,} positions that the model's config names"
-            + (", beyond which largest does not go." if most else "."),
-        )
-
-
-def _tower_notes(answer: Answer) -> Iterator[Note]:
-    """Of images and sound, whose pieces are another number than the tokens."""
-    shape = shape_of(answer.tree)
-    adapted = {m.name for m in answer.adaptation.modules}
-    seeing = [block for block in shape.blocks if block.tower and is_adapted(block, adapted)]
-    unknown = [block for block in seeing if block in shape.uncounted]
-    pieces = {tower.pieces for name, tower in shape.towers.items() if any(b.tower == name for b in seeing)} - {None}
-    said = " and ".join(f"{number:,}" for number in sorted(pieces))
-    if unknown and said:
-        yield Note(
-            "inputs_not_tokens",
-            f"{len(unknown)} adapted layers see pieces of images or sound: the middle counts one of {said} pieces in "
-            "each example; how many there are no option says, and nothing surely fits.",
-        )
-    elif unknown:
-        yield Note(
-            "inputs_not_tokens",
-            f"{len(unknown)} adapted layers see pieces of images or sound, whose number no option says: they are "
-            "counted as --sequence-length says, and nothing surely fits.",
-        )
-    elif seeing:
-        yield Note(
-            "pieces_counted",
-            f"{len(seeing)} adapted layers see {said} pieces of the image or sound in each example, as many as the "
-            "model has positions for, whatever --sequence-length says; the floor allows for an eighth of them.",
-        )
-
-
-def _sharding_notes(answer: Answer, training: Training) -> Iterator[Note]:
-    """ZeRO-3 and FSDP cut tensors of one dtype (peft 0.21.2, guides on DeepSpeed and FSDP with QLoRA)."""
-    if training.gpus < 2 or training.strategy not in ("zero3", "fsdp"):
-        return
-    packed = [p.dtype for layer in answer.base.model.quantised.values() for p in layer.parameters if p.name == "weight"]
-    if "I8" in packed and answer.base.loaded.precision == "int8":
-        yield Note("not_sharded", f"{training.strategy} cannot cut bitsandbytes' 8-bit weights; nf4 can be cut.")
-    elif "U8" in packed and answer.base.loaded.precision in ("nf4", "fp4"):
-        message = f"{training.strategy} cuts 4-bit weights only where they are stored as floats: --quant-storage bf16."
-        yield Note("not_sharded", message)
-
-
-def _expert_elements(answer: Answer) -> int:
-    """Elements of fused experts, which bitsandbytes leaves alone today and packed when they stood one by one."""
-    return sum(
-        prod(p.shape) for m in answer.tree.modules if m.kind == "other" for p in m.parameters if len(p.shape) == 3
-    )
 
 
 def _asker(request: Request, training: Training, bases: BaseCache, answer: Answer, *, assumed: bool) -> Ask:

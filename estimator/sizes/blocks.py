@@ -94,6 +94,12 @@ def layers(modules: Iterable[Module]) -> dict[str, list[Module]]:
     return found
 
 
+def layer_of(name: str) -> str | None:
+    """The outermost numbered module that holds a module."""
+    match = _BLOCK.match(name)
+    return match[0] if match else None
+
+
 def stack(layer: str) -> str:
     """What stands before a layer's number."""
     return layer.rstrip("0123456789")

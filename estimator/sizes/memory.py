@@ -17,7 +17,7 @@ from math import ceil
 from typing import NamedTuple
 
 from estimator.sizes.attention_support import Support
-from estimator.sizes.blocks import is_adapted
+from estimator.sizes.blocks import is_adapted, layer_of
 from estimator.sizes.matrix_tape import Setting
 from estimator.sizes.optimizers import Trained, is_paged, step_bytes
 from estimator.sizes.shape import Shape
@@ -129,7 +129,10 @@ def training_memory(
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
-        unbounded=bool(shape.states) or shape.is_inferred or any(is_adapted(b, adapter.ranks) for b in shape.uncounted),
+        unbounded=bool(shape.states)
+        or shape.is_inferred
+        or any(is_adapted(b, adapter.ranks) for b in shape.uncounted)
+        or any(layer_of(name) in shape.unread for name in adapter.ranks),
         moment=max(moments, key=lambda name: moments[name]),
     )
 
@@ -205,7 +208,9 @@ def _step(setting: Setting, kept: Resident) -> Step:
     training = setting.training
     step = training_step(setting, kept.gradients.expected)
     twice = setting.software.checkpoints_around_fsdp and training.gradient_checkpointing
-    return step.beside(0, 0, step.walk) if twice and training.strategy == "fsdp" and kept.shares > 1 else step
+    if not twice or training.strategy != "fsdp" or kept.shares == 1:
+        return step
+    return step.beside(0, 0, step.walk)._replace(walk=2 * step.walk)
 
 
 def _cached(step: Step) -> int:
@@ -247,7 +252,7 @@ def _components(
         _component("gradient buckets", *kept.buckets),
         Component("gathered weights", fetched[0].loss, fetched[2].backward + kept.gathers_more, "modelled"),
         Component("activations kept", low.kept, high.kept, "modelled"),
-        Component("backward through one layer", low.walk, high.walk, "modelled"),
+        Component("backward through one layer", min(low.walk, high.walk), max(low.walk, high.walk), "modelled"),
         Component("logits and loss", low.head, high.head, "modelled"),
         Component("workspaces", slack[0], slack[2] - kept.gathers_more, "modelled"),
         Component("cached and fragmented", cached[0], cached[2], "modelled"),

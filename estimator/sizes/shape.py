@@ -38,6 +38,7 @@ class Shape:
     support: Support = Support()  # kinds of attention that its classes have
     is_inferred: bool = False  # what a class nobody knows computes is a guess
     states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
+    unread: frozenset[str] = frozenset()  # layers without attention (convolutions), which no block describes either
     pieces: int | None = None  # of one image or sound, that its layers see; None for tokens, and where nothing says it
     embedded: int = 0  # tensors as wide as a layer's input that embeddings keep under checkpointing, norms apart
     one_each: bool = True  # an example is one image or sound: no language model that any number of them is given to
@@ -61,15 +62,18 @@ def shape_of(tree: ModuleTree) -> Shape:
     hidden = first(config, "hidden_size", "n_embd", "d_model", "dim") or columns
     towers: dict[str, Shape] = {}
     blocks = []
+    described = set()
     for name, members in repeated.items():
         if name in seeing:
             block = read_block(members, hidden, config)
             blocks += [block] if block else []
+            described |= {name} if block else set()
             continue
         tower = tower_of(stack(name), next((n.width for n in norms_of(members, hidden)), hidden), outside)
         part = tower_config(tree.config, tower.stack, tower.stem)
         if block := read_block(members, tower.width, part):
             blocks.append(replace(block, tower=tower.stack))
+            described.add(name)
             known = towers.setdefault(tower.stack, _tower_shape(tower, part))
             if known.hidden != tower.width:  # layers that see fewer and fewer pieces
                 towers[tower.stack] = replace(known, pieces=None)
@@ -95,6 +99,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         support=support_of(config.get("model_type")),
         is_inferred=tree.basis == "inferred",
         states=sum(scans(members) for members in repeated.values()),
+        unread=frozenset(repeated) - described,
         pieces=alone.pieces if alone else None,
         embedded=0 if alone else int(_adds_to(words, outside)),
         one_each=tree.output_embedding is None or _is_read(towers, repeated),

@@ -188,6 +188,14 @@ def test_a_class_that_nobody_knows_never_surely_fits(tmp_path) -> None:
     assert "activations_inferred" in {note.code for note in answer.notes}
 
 
+def test_layers_of_convolutions_never_surely_fit(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["ConvNextModel"], "model_type": "convnext"}')
+    request = Request(model=str(tmp_path), targets="all-linear", set={"hidden_size": 96})
+    answer = plan(request, Training(batch_size=1), 10**13)
+    assert (answer.fits, set(answer.largest.values())) == ("maybe", {None})
+    assert "layers_not_modelled" in {note.code for note in answer.notes}
+
+
 def test_zero_shards_what_it_says() -> None:
     alone, sharded = (plan(REQUEST, replace(TRAINING, gpus=8, strategy=name)) for name in ("zero1", "zero3"))
     one, three = ({p.name: p.lower_bytes for p in answer.memory.components} for answer in (alone, sharded))
