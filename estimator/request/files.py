@@ -32,7 +32,7 @@ _MARKS = re.compile(
 _UNREAD = {".py": "Python files", ".ipynb": "notebooks", ".toml": "TOML files"}
 # Keys that decide what trains or how the base is loaded, and a value that only the run knows.
 _DECIDING = re.compile(
-    r"lora|peft|adapter$|tuner_type|train_type|sft_type|finetuning_type|target|^r$|^dim$|quant|^load_in_"
+    r"(?!.*_(?:dir|path|name|id)$).*(?:lora|peft|(?:tuner|train|sft|finetuning)_type|target|quant|load_in_)|.*adapter$|r$|dim$"
 )
 _OPEN = re.compile(r"\$[\w({@*].*|\{\{.*|<[^<>]*>", re.DOTALL)
 _INSERTED = re.compile(r"\$\{([\w.]+)\}")
@@ -78,7 +78,7 @@ def _refuse_open(values: Mapping[str, Any], path: str) -> None:
             _refuse_open(value, path)
         listed = value if isinstance(value, list) else [value]
         said = next((one for one in listed if isinstance(one, str) and _OPEN.fullmatch(one.strip())), None)
-        if said is not None and _DECIDING.search(str(key)):
+        if said is not None and _DECIDING.match(str(key)):
             raise UnsupportedError(
                 f"{key} is {said[:60]!r}, which is known only when the command runs.",
                 where=path,

@@ -140,6 +140,13 @@ def test_what_only_the_run_knows_is_refused(tmp_path: Path, text: str) -> None:
         read_config_file(str(path))
 
 
+@pytest.mark.parametrize("line", ["output_dir: $OUT", "lora_output_dir: $OUT", "model_name_or_path: $MODEL"])
+def test_places_may_be_variables(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{FACTORY}{line}\n")
+    assert read_config_file(str(path)).lora["r"] == 8
+
+
 def test_interpolations_within_the_file_are_put_in(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
