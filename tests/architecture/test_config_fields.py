@@ -14,6 +14,10 @@ FACTS = {
         "kinds": {"absent": {"is": ["linear", "full"]}, "renamed": {"mamba": "linear"}},
         "ends": {"absent": {"is": ["full"]}, "last": "full"},
         "every": {"absent": {"is": 4}},
+        "filled": {"absent": {"is": [1, 0]}, "empty": True},
+        "words": {"absent": {"is": None}, "split": "|"},
+        "inner_config.width": {"absent": {"is": 2}},
+        "text_config.width": {"absent": {"is": 7}},
         "shares": {"absent": {"choice": [["?part.shares", True], ["", False]]}},
         "part.shares": {"absent": {"is": False}},
         "part_config.size": {"absent": {"is": 3}},
@@ -21,6 +25,8 @@ FACTS = {
         "head": {"ignored": True, "absent": {"size": [["", "hidden_size//2"]]}},
     },
     "seen": {},
+    "outside": {"inner_config": ["width"]},
+    "replaced": ["text_config"],
     "unknown": ["layout"],
     "labels": 3,
 }
@@ -43,6 +49,15 @@ FACTS = {
             {"shares": False, "part": {"shares": True}}, "shares", True, id="a switch that the class turns on"
         ),
         pytest.param({"shares": False, "part": {}}, "shares", False, id="one that it leaves off"),
+        pytest.param({"hidden_size": 6}, "n_embd", 6, id="asked for by its other name"),
+        pytest.param({"filled": []}, "filled", [1, 0], id="an empty list that the class fills in"),
+        pytest.param({"words": "up|down"}, "words", ["up", "down"], id="words in one text"),
+        pytest.param({"width": 5}, "inner_config.width", 5, id="a section's field at the top, without the section"),
+        pytest.param({"width": 5, "inner_config": {}}, "inner_config.width", 2, id="not where there is the section"),
+        pytest.param({"text_config": {"width": 3}}, "text_config.width", 3, id="a section with no other beside it"),
+        pytest.param(
+            {"text_config": {"width": 3}, "text_config_dict": {}}, "text_config.width", 7, id="the other in its place"
+        ),
         pytest.param({}, "num_labels", 3, id="labels by the class's default"),
         pytest.param({"id2label": {"0": "a"}}, "num_labels", 1, id="labels by their names"),
         pytest.param({"id2label": {"0": "a"}, "num_labels": 5}, "num_labels", 5, id="labels by their number"),

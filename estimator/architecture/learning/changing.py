@@ -12,7 +12,7 @@ from estimator.architecture.surveying import tiny
 
 NEVER = ("_token_id", "_token_index", "_ids", "_index", "num_labels", "pretraining_tp", "problem_type")  # size nothing
 _STAGES, _SHORTER, _LARGE = 16, 0.2, 100
-_SIZE = re.compile(r"dim|size|rank|heads|inner|num_|window")
+SIZE = re.compile(r"dim|size|rank|heads|inner|num_|window")
 
 
 def numbers(name: str, base: Mapping[str, Any]) -> list[list[tuple[tuple[str, ...], int]]]:
@@ -177,7 +177,7 @@ def with_new(fields: dict[str, Any], whole: Mapping[str, Any], base: Mapping[str
 
 
 def moved(path: tuple[str, ...], value: Any, chance: random.Random) -> Any:
-    is_size = type(value) is int and value == 2 and _SIZE.search(path[-1])
+    is_size = type(value) is int and value == 2 and SIZE.search(path[-1])
     return chance.choice([value, 16, 24, 40, 56]) if is_size else value
 
 

@@ -36,7 +36,7 @@ from estimator.architecture.surveying.observe import Seen, embeddings_of, observ
 _SECONDS = 20  # a build that takes longer is a fault, not a large model
 _PROBE = "a text of no meaning"
 _TURNED = 0.7  # of the mixes of what needs a switch have it turned
-_MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 12, 4, 24
+_MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 12, 4, 48
 
 
 class Build(NamedTuple):
@@ -77,7 +77,7 @@ class Experiments:
             if (one := self.build(fields)) is not None:
                 self.builds.append(one)
         effective = []
-        changes = self._changes(base)
+        changes = self.changes(base)
         for path, values in changes.items():
             if values[:1] == [_PROBE]:
                 self._probe(base, path, first)
@@ -117,8 +117,8 @@ class Experiments:
         """None where the class refuses."""
         signal.signal(signal.SIGALRM, _too_long)
         signal.alarm(_SECONDS)
+        trace = Trace()
         try:
-            trace = Trace()
             trace.config = config = tiny.make(self.name, self._remembering(fields, trace))
             self._number += 1
             at = self.observed(config, fields, self._number, mixed)
@@ -131,6 +131,7 @@ class Experiments:
                 log.update(more)
             return Build(fields, at, sized(observe(model), model, trace), ties_of(model), embeddings_of(model))
         except Exception:
+            self.known.update(trace.known)  # a text that is none of those compared with may be refused
             return None
         finally:
             signal.alarm(0)
@@ -187,7 +188,7 @@ class Experiments:
         switch, on = self.taken.beside.get(".".join(path), ("", False))
         return tiny.changed(fields, tuple(switch.split(".")), on) if switch else dict(fields)
 
-    def _changes(self, base: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
+    def changes(self, base: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
         """Other values of the fields that the model reads, or that other fields are made of."""
         config = tiny.make(self.name, base)
         before = observation_of(config, 0).values
@@ -228,11 +229,13 @@ class Experiments:
                 yield one
 
     def _pairs(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
-        """Switches turned where the layers are of other kinds, or in turned order: which decides, and where."""
+        """Switches turned where layers are of other kinds, or in turned order, or another field is: which decides."""
+        lists_ = dict.fromkeys(path for path, value, _ in effective if isinstance(value, list))
+        kinds = [(path, turned(self.name, base, path)) for path in lists_]
+        kinds += [(path, fields) for path, value, fields in effective[::-1] if isinstance(value, (list, str))]
+        kinds += [(path, fields) for path, value, fields in effective if isinstance(value, bool)]
         switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
-        kinds = [(path, fields) for path, value, fields in effective if isinstance(value, list)]
-        kinds += [(path, turned(self.name, base, path)) for path in dict.fromkeys(path for path, _ in kinds)]
-        both = [(switch, kind) for switch in switches for kind in kinds[::-1] if switch[0][:-1] == kind[0][:-1]]
+        both = [(switch, kind) for kind in kinds for switch in switches if switch[0][:-1] == kind[0][:-1]]
         for (path, value), (_, fields) in both[:_PAIRS]:
             if (one := self.build(tiny.changed(fields, path, value))) is not None:
                 yield one

@@ -15,6 +15,8 @@ from estimator.architecture.learning.experiments import Build, Experiments
 from estimator.architecture.learning.fields_used import paths_of
 from estimator.architecture.learning.filled_in import is_word, of_fields, plain_default
 from estimator.architecture.learning.fit_class import UNKNOWN, Glimpse, Learner, Unresolved
+from estimator.architecture.learning.idle import untried_sizes, widened
+from estimator.architecture.learning.older import empty, outside, replaced, split
 from estimator.architecture.learning.taken import NOTHING, Taken, taken_by
 from estimator.architecture.learning.tell import Teller, is_told
 from estimator.architecture.learning.trial import difference
@@ -41,7 +43,30 @@ def learn(name: str) -> tuple[dict[str, Any] | None, str]:
         unknown = (unknown | taken.unclear) - known
         unknown -= {alias for aliases in facts["aliases"].values() for alias in aliases}
         facts |= {"unknown": sorted(unknown)} if unknown else {}
+        further(name, facts)
     return facts, reason
+
+
+def further(name: str, facts: dict[str, Any]) -> None:
+    """Puts in what needs no formulas: values under which they hold, older spellings that the class takes."""
+    facts["seen"] = widened(name, facts)
+    _forget_constants(facts)
+    for path in empty(name, facts):
+        facts["rules"][path]["empty"] = True
+    for path in split(name, facts):
+        facts["rules"].setdefault(path, {})["split"] = "|"
+    facts |= {key: found for key, found in (("outside", outside(name, facts)), ("replaced", replaced(name))) if found}
+    unknown = set(facts.pop("unknown", ())) - {f"{section}_dict" for section in facts.get("replaced", ())}
+    unknown |= untried_sizes(name) - facts["rules"].keys() - facts["seen"].keys()
+    facts |= {"unknown": sorted(unknown)} if unknown else {}
+
+
+def _forget_constants(facts: Mapping[str, Any]) -> None:
+    """A buffer's size that is one number wherever a field is there that may be any: seen with too few of them."""
+    sizes = [size for node in facts["n"] for slot in node[3] for size in slot[2] if isinstance(size, list)]
+    for option in (option for size in sizes for option in size):
+        if type(option[1]) is int and option[0][:1] == "?" and "#" in facts["seen"].get(option[0][1:], ()):
+            option[1] = UNKNOWN
 
 
 def _overrides(path: str) -> bool:
