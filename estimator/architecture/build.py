@@ -45,7 +45,7 @@ def build(
         from estimator.architecture.infer import infer
 
         return infer(config, checkpoint)
-    own = own_config(config, section_of(config, facts.said.name) or "")
+    own = own_config(config, section_of(config, facts.said.name) or "", facts.said.name)
     facts, unknown = with_towers(facts, own)
     for part in unknown:
         facts = opened(facts, part)

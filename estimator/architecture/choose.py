@@ -60,11 +60,17 @@ def _is_own(section: Mapping[str, Any], name: str, formulas: Mapping[str, Any] |
     return kind in formulas["types"] if formulas is not None else name in classes_for(kind)
 
 
-def own_config(config: Mapping[str, Any], section: str) -> Mapping[str, Any]:
-    """The class's own config as it has it at run time; what stands beside the sections holds of each."""
-    if not section:
-        return config
-    return {key: config[key] for key in _OF_ALL if key in config} | dict(config[section])
+def own_config(config: Mapping[str, Any], section: str, name: str) -> Mapping[str, Any]:
+    """The class's own config as it has it at run time; what stands beside the sections holds of each.
+
+    A config without a model type is loaded by its class, whose config class has one (`GPT2Config.model_type`).
+    """
+    if section:
+        config = {key: config[key] for key in _OF_ALL if key in config} | dict(config[section])
+    formulas = shapes_of(name) if config.get("model_type") is None else None
+    kinds = formulas["types"] if formulas is not None else ()
+    named = [kind for kind in kinds if kind in name.lower()] or kinds  # GPT-SW3's config is GPT-2's as well
+    return {**config, "model_type": named[0]} if len(named) == 1 else config
 
 
 def check_labels(said: ClassOutline, labels: Any) -> None:

@@ -26,7 +26,7 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     Raises NoWeightsError where the class has no formulas, or the config leaves the region on which they were tested.
     """
     name, facts, section = _chosen(config, task)
-    own = own_config(config, section)
+    own = own_config(config, section, name)
     try:
         tree, unsized = grown(name, facts, own, num_labels)
         return _with_buffers(tree, unsized, num_labels) if unsized else tree

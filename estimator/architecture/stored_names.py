@@ -45,5 +45,5 @@ def by_module(tree: ModuleTree, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _transforms(config: Mapping[str, Any], facts: ClassFacts) -> list[Transform]:
-    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or ""))
+    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or "", facts.said.name))
     return [read_transform(number, written) for number, written in enumerate(facts.transforms)]

@@ -54,11 +54,23 @@ def test_the_section(config, name, section):
 
 
 def test_what_stands_beside_a_section_holds_of_it():
-    assert own_config(WHOLE, "text_config") == {**TEXT, "torch_dtype": "bfloat16"}
-    assert (
-        own_config({**WHOLE, "text_config": {**TEXT, "torch_dtype": "float16"}}, "text_config")["torch_dtype"]
-        == "float16"
-    )
+    name = "Qwen3_5ForCausalLM"
+    assert own_config(WHOLE, "text_config", name) == {**TEXT, "torch_dtype": "bfloat16"}
+    typed = {**WHOLE, "text_config": {**TEXT, "torch_dtype": "float16"}}
+    assert own_config(typed, "text_config", name)["torch_dtype"] == "float16"
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "kind"),
+    [
+        pytest.param({}, "LlamaForCausalLM", "llama", id="the class's own"),
+        pytest.param({"model_type": None}, "GPT2LMHeadModel", "gpt2", id="the one that the class is named for"),
+        pytest.param({}, "NoSuchModel", None, id="a class that is not known"),
+        pytest.param({"model_type": "qwen2"}, "LlamaForCausalLM", "qwen2", id="what config.json says"),
+    ],
+)
+def test_the_model_type_of_a_config_that_has_none(config, name, kind):
+    assert own_config(config, "", name).get("model_type") == kind
 
 
 @pytest.mark.parametrize("architectures", [None, ["Qwen3_5ForCausalLM"]])
