@@ -5,7 +5,7 @@ have a buffer of that name; where none does, the buffer is left out and the tree
 """
 
 from collections.abc import Callable, Mapping
-from math import isqrt
+from math import isqrt, prod
 from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
@@ -229,6 +229,18 @@ def _rotations_of_patches(wanted: Wanted, shapes: Mapping[str, Shape], config: R
     return (places[0], 1, places[1] // heads // 2 // 2 * 2) if places and heads else None
 
 
+def _like_frequencies(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    """Mistral Large 4: a learned scale for each frequency."""
+    return _inverse_frequencies(wanted, config)
+
+
+def _every_code(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    """Finite scalar quantisation: all combinations of the levels."""
+    levels = config("quantization_levels")
+    whole = isinstance(levels, (list, tuple)) and all(type(level) is int and level > 0 for level in levels)
+    return (prod(levels), len(levels)) if whole and levels else None
+
+
 _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], Read], Shape | None]] = {
     ("position_ids", 2): _positions,
     ("token_type_ids", 2): _positions,
@@ -244,4 +256,6 @@ _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], R
     ("visual_bbox", 2): _boxes_of_patches,
     ("box_bias", 2): _boxes_of_patches,
     ("freqs_ci", 3): _rotations_of_patches,
+    ("alpha", 1): _like_frequencies,
+    ("codebook", 2): _every_code,
 }

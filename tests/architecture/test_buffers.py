@@ -129,6 +129,11 @@ def reader(config):
             id="a backbone's window",
         ),
         pytest.param("swin", "SwinAttention", "relative_position_index", 2, SWIN, (144, 144), id="the table's window"),
+        pytest.param(
+            "r", "MistralLarge4TextRotaryEmbedding", "alpha", 1, LLAMA, (64,), id="a scale for each frequency"
+        ),
+        pytest.param("q", "X", "codebook", 2, {"quantization_levels": [4, 4, 8]}, (128, 3), id="all combinations"),
+        pytest.param("q", "X", "codebook", 2, {"quantization_levels": [4, "4"]}, None, id="levels that are none"),
         pytest.param("v.r", "MLCDRotaryEmbedding", "inv_freq", 1, LLAMA, (32,), id="rows and columns"),
         pytest.param("v.r", "MiniMaxM3VLVisionRotaryEmbedding", "inv_freq", 1, LLAMA, (21,), id="and time"),
         pytest.param("layers.7", "Sam3ViTLayer", "position_ids", 2, SAM_3, (5184, 2), id="patches of the image"),
