@@ -31,9 +31,21 @@ def with_experts_apart(facts: ClassFacts, config: Mapping[str, Any]) -> ClassFac
 
 
 def check_experts(tree: ModuleTree) -> None:
-    """Raises UnsupportedError where the file holds the experts fused all the same: the list gets no weights."""
+    """Raises UnsupportedError where the file holds the experts fused all the same: the list gets no weights.
+
+    So it does for the class's own modules, which config.json alone tells.
+    """
     names = {module.name for module in tree.modules}
     hollow = next((m.name for m in tree.modules if m.cls == _LIST and f"{m.name}.0" not in names), None)
+    quantization = quantization_of(tree.config)
+    if quantization is not None and quantization.scheme in _SCHEMES:
+        fused = next((m.name for m in tree.modules if m.cls == _FUSED), None)
+        if fused is not None:
+            raise UnsupportedError(
+                f"{fused} has its experts one by one under {quantization.scheme}: headers are needed to lay them out.",
+                where="config.json",
+                way_out="name a folder or repository with .safetensors files",
+            )
     if hollow is not None:
         raise UnsupportedError(
             f"{hollow} is stored fused, and transformers, which takes these quantisers' experts one by one, fails.",

@@ -153,6 +153,7 @@ def _loaded(found: Found, config: Mapping[str, Any], task: str | None, request: 
 def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
     """Shapes as the class computes them. Raises NoWeightsError where they can't be had without headers."""
     from estimator.architecture.from_config import from_config
+    from estimator.architecture.unfused import check_experts
     from estimator.source.config import check_sizes
 
     check_sizes(config, where="config.json or --set")
@@ -163,6 +164,7 @@ def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_
             raise
         what = f"{error.what} There are only {', '.join(list(found.other_files)[:3])}, which are not read."
         raise NoWeightsError(what, where=error.where, way_out=error.way_out) from error
+    check_experts(tree)
     tree = _without_untied(tree, found)
     if found.source != "snapshot":
         tree = tree._replace(notes=(*tree.notes, _BY_FORMULAS))

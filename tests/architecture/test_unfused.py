@@ -60,3 +60,10 @@ def test_elsewhere_they_are_fused(quantization):
     tree = tree_of(quantization, fused=True)
     assert f"{LAYER}.experts.0.up_proj" not in {module.name for module in tree.modules}
     check_experts(tree)
+
+
+def test_config_json_alone_does_not_lay_them_out():
+    quantization = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    with pytest.raises(UnsupportedError, match="headers"):
+        check_experts(from_config({**CONFIG, "quantization_config": quantization}))
+    check_experts(from_config(CONFIG))
