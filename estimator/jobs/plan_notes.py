@@ -31,8 +31,8 @@ def notes_of(answer: Answer, training: Training, most: int | None) -> Iterator[N
     if states := shape.states:
         yield Note(
             "states_not_modelled",
-            f"What {states} layers with a state (Mamba, linear attention) make along the sequence is not counted: it "
-            "depends on the kernels that are installed, and without any it is many times the rest.",
+            f"{states} layers have a state (Mamba, linear attention): of what they make along the sequence only what "
+            "every kernel keeps is counted; without kernels it is many times the rest, and nothing surely fits.",
         )
     elif unread := {layer_of(m.name) for m in answer.adaptation.modules} & shape.unread:
         yield Note(

@@ -62,6 +62,7 @@ class Block:
     experts_per_token: int = 1
     fused: Fused | None = None
     cross: tuple[Linear, ...] = ()  # attention on the encoder's output
+    state: tuple[Linear, ...] = ()  # around a scan along the sequence, in place of attention
     tower: str = ""  # of images or sound, whose pieces it sees: what stands before its number
 
 
@@ -77,7 +78,11 @@ def scans(members: list[Module]) -> bool:
 
 def is_adapted(block: Block, names: Container[str]) -> bool:
     """Whether LoRA is on one of its matrices, or on its fused experts."""
-    return any(item and item.name in names for item in (*block.attention, *block.cross, *block.mlp, block.fused))
+    return any(item and item.name in names for item in _parts(block))
+
+
+def _parts(block: Block) -> tuple[Linear | Fused | None, ...]:
+    return (*block.attention, *block.cross, *block.state, *block.mlp, block.fused)
 
 
 def is_repeated(name: str) -> bool:
@@ -109,21 +114,28 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
     linears = [_linear(m) for m in members if m.kind in ("Linear", "Conv1D") and m.parameters]
     attention = tuple(item for item in linears if _ATTENTION.search(_tail(item.name)))
     mlp = tuple(item for item in linears if item not in attention)
-    if not attention:
+    state: tuple[Linear, ...] = ()
+    if not attention and scans(members):
+        state = tuple(item for item in mlp if _STATE.search(_tail(item.name)))
+        mlp = tuple(item for item in mlp if item not in state)
+    if not attention and not any(item.outputs == hidden for item in state):
         return None
     cross = tuple(item for item in attention if _CROSS.search(_tail(item.name)))
     own = tuple(item for item in attention if item not in cross)
     attention, cross = (own, cross) if own else (attention, ())
     latent = _latent(attention)
     query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
+    if state:
+        query = key_value = 0
     holder = next((m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)), None)
     fused = [p for p in holder.parameters if len(p.shape) == 3] if holder else []
     sizes = [prod(p.shape) for p in fused]
     inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
-    norms = tuple(norms_of(members, hidden))
+    norms = tuple(norm for norm in norms_of(members, hidden) if not state or norm.width == hidden)
     return Block(
         attention=attention,
         cross=cross,
+        state=state,
         mlp=mlp,
         norms=norms,
         query=query,

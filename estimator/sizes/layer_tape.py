@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from estimator.sizes.attention_tape import attention, cross_attention
+from estimator.sizes.attention_tape import attention, cross_attention, scan
 from estimator.sizes.blocks import Block, Norm
 from estimator.sizes.matrix_tape import Setting, linear, normed
 from estimator.sizes.tape import Tape, Tensor
@@ -33,7 +33,7 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         tape.hold(attended, x)
         return _add(tape, x, _add(tape, attended, mixed))
     places = _places(norms)
-    x = _branch(tape, x, places[:2], attention, block, setting)
+    x = _branch(tape, x, places[:2], scan if block.state else attention, block, setting)
     if block.cross:
         before = norms[1] if len(norms) == 3 else None
         x = _branch(tape, x, [before, None], cross_attention, block, setting)

@@ -181,7 +181,8 @@ def _steps(
         padded=not training.packing and training.batch_size > 1,
         software=software,
     )
-    earlier = replace(shape, support=Support())  # releases before had kernels for some
+    kernels = Support(narrow_scores=shape.support.narrow_scores)
+    earlier = replace(shape, support=kernels)  # releases before had kernels for some
     low = replace(
         middle,
         shape=earlier,

@@ -153,7 +153,7 @@ def _likeness(block: Block, setting: Setting) -> object:
     ranks, packed = setting.adapter.ranks, setting.packed
     matrices = tuple(
         (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), i.name in packed)
-        for i in (*block.attention, *block.cross, *block.mlp)
+        for i in (*block.attention, *block.cross, *block.state, *block.mlp)
     )
     experts = block.fused is not None and setting.adapter.ranks.get(block.fused.name)
     return matrices, block.norms, block.query, block.key_value, block.inner, block.experts, experts

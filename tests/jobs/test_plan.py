@@ -188,6 +188,28 @@ def test_a_class_that_nobody_knows_never_surely_fits(tmp_path) -> None:
     assert "activations_inferred" in {note.code for note in answer.notes}
 
 
+def test_the_floor_of_eager_attention_keeps_its_own_softmax() -> None:
+    run = Training(batch_size=1, sequence_length=8192, packing=True, attention="eager", mixed_precision="fp16")
+    run = replace(run, gradient_checkpointing=True)
+    memory = plan(Request(model="BAAI/bge-small-en-v1.5", targets="all-linear", offline=True), run).memory
+    for peak in (memory.allocated, memory.device):
+        assert peak.lower <= peak.expected <= peak.upper
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_with_a_state_keep_what_goes_in_and_out_of_their_kernels(checkpointing: bool) -> None:
+    """In and out of Jamba's mixers: 16,384 + 8,192 elements in bf16; its layers' inputs alone under checkpointing."""
+    request = Request(model="ai21labs/Jamba-v0.1", targets="qv", offline=True)
+    run = Training(batch_size=1, sequence_length=1000, gradient_checkpointing=checkpointing, packing=True, loss="fused")
+    runs = (run, replace(run, sequence_length=2000))
+    kept = [
+        next(p.lower_bytes for p in plan(request, run).memory.components if p.name == "activations kept")
+        for run in runs
+    ]
+    each = 2 * 4096 * 32 if checkpointing else 2 * (16_384 + 8_192) * 20
+    assert kept[1] - kept[0] > 1000 * each
+
+
 def test_layers_of_convolutions_never_surely_fit(tmp_path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["ConvNextModel"], "model_type": "convnext"}')
     request = Request(model=str(tmp_path), targets="all-linear", set={"hidden_size": 96})
