@@ -140,7 +140,7 @@ def write_behind(cache: str, ids: Iterable[str], revision: str, commit: str, ent
                 write_entry(cache, id_, entry)
             write_ref(cache, id_, revision, commit)
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=False)  # not as the caller, which may be one that nobody waits for
     writer.start()
     _WRITERS.append(writer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from estimator.errors import (
     OfflineError,
 )
-from estimator.source.cache import settle
+from estimator.source.cache import _WRITERS, settle
 from estimator.source.hub import find_on_hub
+from estimator.source.side_by_side import Started
 from tests.hub.checks import shapes_of
 from tests.hub.laid_down import snapshot
 from tests.hub.models import (
@@ -62,6 +64,13 @@ def test_offline_answers_from_the_cache_alone(hub: StandIn, monkeypatch: pytest.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert shapes_of(find_on_hub("org/tiny")) == TINY
     assert hub.seen == []
+
+
+def test_what_was_read_in_a_thread_that_nobody_waits_for_is_kept_whole(hub: StandIn) -> None:
+    Started(find_on_hub, "org/tiny").value(time.monotonic() + 30)
+    (writer,) = _WRITERS
+    assert not writer.daemon  # the interpreter's end would cut it short
+    assert find_on_hub("org/tiny", offline=True).source == "cache"
 
 
 def test_offline_says_what_is_cached(hub: StandIn) -> None:
