@@ -147,18 +147,23 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     if block.key_value < block.query:
         key, value = (tape.run((t,), block.query, t.width) for t in (key, value))
     scores = setting.shape.heads * setting.training.sequence_length
-    width = query.width
+    own, width = query.width, 2 if setting.autocast else query.width  # a product under autocast is of 16 bits
+    if own != width:
+        query = _narrow(tape, query, block.query)
+        with tape.seeing(setting.training.tokens):
+            key, value = (_narrow(tape, t, t.elements) for t in (key, value))
     each = tape.run((query, key), scores, width, saves=(query, key))
     each = tape.run((each,), scores, width)
     if setting.shape.caps_scores:
         each = tape.run((tape.run((each,), scores, width),), scores, width, saves_output=True)
         each = tape.run((each,), scores, width)
     each = tape.run((each,), scores, width)  # the mask is added
-    wide = width if setting.shape.support.narrow_scores else 4
+    wide = width if setting.shape.support.narrow_scores and not setting.autocast else 4
     each = each if width == wide else tape.run((each,), scores, wide)  # softmax of bfloat16 in float32 copies it first
     each = tape.run((each,), scores, wide, saves_output=True)
-    each = each if width == wide else tape.run((each,), scores, width)
+    each = each if wide == own else tape.run((each,), scores, own)
     if setting.shape.drops_scores:
-        each = tape.run((each,), scores, width, keeps=tape.tokens * scores)
+        each = tape.run((each,), scores, own, keeps=tape.tokens * scores)
+    each = each if width == own else tape.run((each,), scores, width)
     mixed = tape.run((each, value), block.mixed, width, saves=(each, value))
     return tape.run((mixed,), block.mixed, width)
