@@ -98,7 +98,15 @@ def _of_vocab_json(file: str, text: bytes) -> set[str]:
 
 
 def _of_vocab_txt(file: str, text: bytes) -> set[str]:
-    return {line.rstrip("\n") for line in text.decode("utf-8", "replace").splitlines() if line}
+    """A token a line, even an empty one; other signs that end a line in Unicode are parts of a token.
+
+    Rule: tokenizers 0.23.3, models/wordpiece/mod.rs (`read_file`): `lines()`, each without the spaces at its end.
+    """
+    try:
+        lines = text.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise _odd(file, f"it is not UTF-8 (byte {error.start:,})") from error
+    return {line.rstrip() for line in (lines if lines[-1] else lines[:-1])}
 
 
 _COUNTS = {"tokenizer.json": _of_tokenizer_json, "vocab.json": _of_vocab_json, "vocab.txt": _of_vocab_txt}

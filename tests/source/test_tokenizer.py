@@ -19,7 +19,8 @@ from tests.hub.standin import TOKEN, Fault, StandIn
 
 def put(folder: Path, files: dict[str, Any]) -> str:
     for name, content in files.items():
-        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        text = content if isinstance(content, str | bytes) else json.dumps(content)
+        (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return str(folder)
 
 
@@ -34,6 +35,8 @@ DECODER = {"added_tokens_decoder": {"3": {"content": "<x>"}, "1": {"content": "b
         pytest.param({"tokenizer.json": {"model": {"vocab": [["a", -1.0], ["b", -2.0]]}}}, 2, id="Unigram's list"),
         pytest.param({"vocab.json": {"a": 0}, "added_tokens.json": {"<pad>": 1}}, 2, id="vocabulary and added tokens"),
         pytest.param({"vocab.txt": "a\nb\nc\n"}, 3, id="a token a line"),
+        pytest.param({"vocab.txt": "a\u2028b\nc\x0cd\x1de\nf"}, 3, id="signs that end a line in Unicode alone"),
+        pytest.param({"vocab.txt": "a\n\na \r\n \u00a0\n"}, 2, id="an empty token, and spaces behind one"),
         pytest.param(
             {"vocab.txt": "a\nb\n", "tokenizer_config.json": DECODER}, 3, id="tokens of tokenizer_config.json"
         ),
@@ -49,6 +52,7 @@ def test_tokens_are_counted_once(tmp_path: Path, files: dict[str, Any], size: in
         pytest.param({}, "not_found", id="an empty folder"),
         pytest.param({"tokenizer.json": "{"}, "malformed_config", id="broken JSON"),
         pytest.param({"tokenizer.json": {"model": {}}}, "malformed_config", id="no vocabulary"),
+        pytest.param({"vocab.txt": b"a\n\xff\n"}, "malformed_config", id="a vocab.txt that is not UTF-8"),
         pytest.param({"vocab.json": []}, "malformed_config", id="a list for an object"),
         pytest.param({"tokenizer.json": []}, "malformed_config", id="no object at all"),
         pytest.param({"tokenizer.json": {"model": 7}}, "malformed_config", id="a number for a model"),
