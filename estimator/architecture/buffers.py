@@ -25,10 +25,12 @@ _TOWERS = (
     ("decoder", "decoder_config"),
     ("backbone", "backbone_config"),
 )
+_PARTS = (("text_model", "text_config", "head_dim"), ("backbone", "backbone_config", "hidden_size"))
 # Classes whose buffers of these names follow no field of config.json that could be named, or constants.
 _OF_THEIR_OWN = (
     "RelPositionalEncoding", "DINOv3", "Sapiens2", "SeamlessM4TSin", "SeamlessM4Tv2Sin", "Speech2Text", "Tipsv2",
-    "TimeEmbedding", "CsmRotary", "PPDoc", "Nemotron3_5", "SpeechT5", "FalconMamba",
+    "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3_5", "SpeechT5",
+    "FalconMamba",
 )  # fmt: skip
 _IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT")  # rows and columns take half of the head each
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
@@ -90,10 +92,13 @@ def _section(module: str, read: Read) -> Read:
 
 
 def _within(section: str, module: str, read: Read) -> Read:
-    """The fields of a section, or of the part of it that the module belongs to: T5Gemma 2's text, SAM 3's backbone."""
-    for part, inner in (("text_model", "text_config"), ("backbone", "backbone_config")):
-        if f".{part}." in module and isinstance(read(f"{section}.{inner}"), Mapping):
-            return lambda field: read(f"{section}.{inner}.{field}")
+    """The fields of a section, or of the part of it that the module belongs to: T5Gemma 2's text, SAM 3's backbone.
+
+    A part counts where it says what the facts keep no default of.
+    """
+    for part, inner, said in _PARTS:
+        if f".{part}." in module and type(read(f"{section}.{inner}.{said}")) is int:
+            return lambda field, path=f"{section}.{inner}": read(f"{path}.{field}")
     return lambda field: read(f"{section}.{field}")
 
 

@@ -142,7 +142,7 @@ def reader(config):
             "Sam3ViTLayer",
             "position_ids",
             2,
-            {"vision_config": {"backbone_config": SAM_3}},
+            {"vision_config": {"backbone_config": {**SAM_3, "hidden_size": 1024}}},
             (576, 2),
             id="patches of a window, a backbone's in a tower",
         ),
