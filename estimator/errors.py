@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_OPTION = re.compile(r"(?<!\S)--([a-z][a-z-]*)")
+
 
 class LoraSizeError(Exception):
     """A request that cannot be answered.
@@ -19,8 +23,8 @@ class LoraSizeError(Exception):
         self.what, self.where, self.way_out = what, where, way_out
 
     def __str__(self) -> str:
-        """All three, as a program reads them: an option by its name in Python and in a line of a batch."""
-        where = self.where[2:].replace("-", "_") if self.where.startswith("--") else self.where
+        """All three, as a program reads them: options by their names in Python and in a line of a batch."""
+        where = _OPTION.sub(lambda option: option[1].replace("-", "_"), self.where)
         return f"{self.what} ({where}) {self.way_out}"
 
 

@@ -46,3 +46,16 @@ def test_an_error_says_what_is_wrong_where_and_the_way_out(model, options, code,
         estimator.estimate(model, offline=True, **options)
     assert caught.value.code == code
     assert all(words in str(caught.value) for words in said), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("--num-labels and --task", "num_labels and task"),
+        ("--model, --targets, --base-precision", "model, targets, base_precision"),
+        ("--set text_config.a-b", "set text_config.a-b"),
+        ("config.json in org/a--b", "config.json in org/a--b"),
+    ],
+)
+def test_options_have_the_names_that_a_program_gives_them(where, named):
+    assert str(estimator.LoraSizeError("no.", where=where, way_out="yes")) == f"no. ({named}) yes"
