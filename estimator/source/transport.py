@@ -208,6 +208,7 @@ def _body(line: Line, response: httpx2.Response, limit: int, span: tuple[int, in
     no_answer = response.status_code >= 300
     limit = MAX_ERROR_BYTES if no_answer else limit
     enough = span[1] + 1 if span and response.status_code == 200 else None
+    limit = enough or limit  # what lies before the part is passed over
     length = response.headers.get("content-length", "")
     if enough is None and length.isdigit() and len(length) < 20 and int(length) > limit and not no_answer:
         raise _too_long(response, limit)
