@@ -33,7 +33,7 @@ class Described(NamedTuple):
     unsure: Mapping[str, bytes | Mapping[str, Any]]  # headers that the files' sizes do not prove, by path
 
 
-def described(answered: Answered, place: Place, sizes: Mapping[str, int] | None) -> Described:
+def described(answered: Answered, place: Place, sizes: Mapping[str, int]) -> Described:
     """What the endpoint's answer says of the model at `place`.
 
     Raises MalformedHeaderError where it contradicts itself or the files' `sizes`.
@@ -42,17 +42,14 @@ def described(answered: Answered, place: Place, sizes: Mapping[str, int] | None)
         raise _contradiction(f"in the metadata endpoint's answer, {answered.twice}.", place)
     check_shard_names([shard.name for shard in answered.shards], place)
     files = [_stored(place, shard, sizes) for shard in answered.shards]
-    if sizes is not None:
-        _check_complete(files, place, sizes)
+    _check_complete(files, place, sizes)
     told = zip(files, answered.shards, strict=True)
-    unsure = {file.path: shard.header for file, shard in told if sizes is not None and file.header_length is None}
+    unsure = {file.path: shard.header for file, shard in told if file.header_length is None}
     return Described(tuple(files), answered.index, unsure)
 
 
-def _stored(place: Place, shard: Shard, sizes: Mapping[str, int] | None) -> StoredFile:
+def _stored(place: Place, shard: Shard, sizes: Mapping[str, int]) -> StoredFile:
     path, written, header = place.folder + shard.name, shard.written_bytes, shard.compact or shard.header
-    if sizes is None:
-        return StoredFile(path, header, None, None)
     if path not in sizes:
         what = f"the metadata endpoint describes {plain(shard.name, 100)!r}; the list of files has no such file."
         raise _contradiction(what, place)

@@ -81,9 +81,7 @@ def read_online(
     config = None if config_text is None else parse_config(config_text, where=head.place.where("config.json"))
     told = _endpoint_told(asked, line, head.place)
     files = _listed(listing, line, hurry=told is not None, needed=head.answer.status == 404)
-    if config is not None and files is not None and head.place.folder + "config.json" not in files:
-        what = "the Hub serves config.json, but its list of files does not name it."
-        raise NetworkError(what, where=head.place.where(), way_out="try again; if it happens again, check HF_ENDPOINT")
+    _check_listed(config_text, files, head.place)
     weights = _weights(line, head.place, told, files, tell)
     if config is None and not weights.files:
         raise nothing_here(head.place, files)
@@ -199,13 +197,26 @@ def _listed(listing: Started[dict[str, int]], line: Line, *, hurry: bool, needed
         return None
 
 
+def _check_listed(config_text: bytes | None, files: Mapping[str, int] | None, place: Place) -> None:
+    """Raises NetworkError where config.json is another than the one that the list of files has."""
+    listed = None if files is None else files.get(place.folder + "config.json")
+    if config_text is None or files is None or listed == len(config_text):
+        return
+    other = "does not name it" if listed is None else f"gives it {listed:,}"
+    what = f"the Hub serves config.json of {len(config_text):,} bytes, but its list of files {other}."
+    raise NetworkError(what, where=place.where(), way_out="try again; if it happens again, check HF_ENDPOINT")
+
+
 def _weights(
     line: Line, place: Place, told: Told | None, files: Mapping[str, int] | None, tell: Callable[[str], None]
 ) -> Weights:
-    """The headers of what from_pretrained would load: the single file before the shards of an index."""
+    """The headers of what from_pretrained would load: the single file before the shards of an index.
+
+    Without a list of files nothing proves which commit the endpoint has read, so that the files themselves are.
+    """
     if files is not None and place.folder + SINGLE in files:
         return _by_ranges(line, place, [SINGLE], files, tell)
-    if told is not None:
+    if told is not None and files is not None:
         return _by_endpoint(line, place, told, files, tell)
     if files is None or place.folder + INDEX in files:
         if weights := _by_index(line, place, files, tell):
@@ -215,7 +226,7 @@ def _weights(
 
 
 def _by_endpoint(
-    line: Line, place: Place, told: Told, files: Mapping[str, int] | None, tell: Callable[[str], None]
+    line: Line, place: Place, told: Told, files: Mapping[str, int], tell: Callable[[str], None]
 ) -> Weights:
     said = described(told.answered, place, files)
     verified(line, place, said, files, tell)

@@ -17,9 +17,7 @@ from estimator.source.transport import Line
 _MOST = 4  # files that are read; a writer that pads its headers in its own way pads them all so
 
 
-def verified(
-    line: Line, place: Place, told: Described, files: Mapping[str, int] | None, tell: Callable[[str], None]
-) -> None:
+def verified(line: Line, place: Place, told: Described, files: Mapping[str, int], tell: Callable[[str], None]) -> None:
     """Nothing, where the files say what the endpoint says of them. Raises MalformedHeaderError where one does not."""
     unsure = [path[len(place.folder) :] for path in list(told.unsure)[:_MOST]]
     for stored in read_headers(line, place, unsure, files, tell) if unsure else ():

@@ -150,3 +150,10 @@ def test_the_endpoint_or_the_list(
 ) -> None:
     hub.faults[route] = fault
     check("org/tiny", expected, words)
+
+
+@pytest.mark.parametrize("tree", [refuse(500), silence(60)])
+def test_without_a_list_the_endpoint_proves_nothing(hub: StandIn, tree: Fault) -> None:
+    hub.faults["tree"] = tree
+    hub.faults["metadata"] = replaced(b"[256,64]", b"[64,256]")
+    check("org/tiny", RIGHT, "")

@@ -15,12 +15,12 @@ from estimator.errors import GatedError, LoraSizeError, MalformedHeaderError, Ne
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import METADATA, OTHER_COMMIT, RIGHT, check, on, outcome, row
 from tests.hub.faults import changed, go_to, header, raw, refuse, say
-from tests.hub.models import tiny_sharded, tiny_single
+from tests.hub.models import CONFIG, tiny_sharded, tiny_single
 from tests.hub.standin import TOKEN, Fault, Handler, StandIn
 
 INDEX = json.loads(tiny_sharded().files["model.safetensors.index.json"].head)
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-SIZE = tiny_single().files["model.safetensors"].size
+SIZE, CONFIG_SIZE = (tiny_single().files[name].size for name in ("model.safetensors", "config.json"))
 
 
 def in_turn(*faults: Fault) -> Fault:
@@ -142,7 +142,7 @@ RANGES = [
 
 
 def listed(*files: tuple[str, object]) -> Fault:
-    entries = [{"type": "file", "path": path, "size": size} for path, size in (("config.json", 2), *files)]
+    entries = [{"type": "file", "path": path, "size": size} for path, size in (("config.json", CONFIG_SIZE), *files)]
     return say(json.dumps(entries).encode())
 
 
@@ -155,6 +155,14 @@ LISTS = [
         id="two sizes",
     ),
     row("tree", listed(*[("model.safetensors", SIZE)] * 2), RIGHT, id="a file that is listed twice, of one size"),
+    row("tree", listed(("config.json", 1)), MalformedHeaderError, "twice", id="a config of two sizes"),
+    row(
+        "cached config",
+        say(json.dumps({**CONFIG, "num_attention_heads": 2}).encode()),
+        NetworkError,
+        f"gives it {CONFIG_SIZE:,}",
+        id="a config of another revision",
+    ),
     row("tree", listed(("model.safetensors", SIZE - 1)), MalformedHeaderError, f"{SIZE:,}", id="another size"),
     *(
         row("tree", listed(("model.safetensors", size)), RIGHT, id=f"a size of {size!r}")
