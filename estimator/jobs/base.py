@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.errors import LoraSizeError, NoWeightsError, UsageError
+from estimator.errors import LoraSizeError, MalformedHeaderError, NoWeightsError, UsageError
 from estimator.jobs.by_config import second_opinion
 from estimator.jobs.labels import with_labels
 from estimator.notes import Note
@@ -191,12 +191,24 @@ def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:
 
 
 def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
-    from estimator.checkpoint.index import to_checkpoint
     from estimator.jobs.headers import tree_of_headers
 
-    checkpoint = to_checkpoint(found.files, found.index)
+    checkpoint = checkpoint_of(found)
     tree = tree_of_headers(config, checkpoint, task, num_labels)
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)
+
+
+def checkpoint_of(found: Found) -> Checkpoint:
+    """What the headers declare. Raises MalformedHeaderError; the next one who asks then reads them anew."""
+    from estimator.checkpoint.index import to_checkpoint
+
+    try:
+        return to_checkpoint(found.files, found.index)
+    except MalformedHeaderError:
+        from estimator.source.kept import read_anew
+
+        read_anew(found)
+        raise
 
 
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:

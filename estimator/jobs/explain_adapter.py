@@ -8,10 +8,9 @@ from math import prod
 from typing import Any
 
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.checkpoint.index import to_checkpoint
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.adapter_layouts import in_another_layout
-from estimator.jobs.base import BaseCache, Progress
+from estimator.jobs.base import BaseCache, Progress, checkpoint_of
 from estimator.jobs.compare_adapter import EXPLAINED, compare, file_bytes, parts_of, with_fused_names
 from estimator.jobs.estimate import estimate
 from estimator.report.answer import Answer
@@ -56,7 +55,7 @@ def explain_adapter(
         offline=request.offline,
         timeout=request.timeout,
     )
-    checkpoint = to_checkpoint(found.files) if found.files else None
+    checkpoint = checkpoint_of(found) if found.files else None
     request, bases = _on_its_base(found, request), bases or BaseCache()
     if (found.config or {}).get("peft_type", "LORA") not in ("LORA", "ADALORA", None):
         return _of_another_method(found, checkpoint, request, bases, progress)

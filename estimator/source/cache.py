@@ -26,6 +26,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -126,6 +127,16 @@ def _is_sound(part: Part) -> bool:
 def has_entry(cache: str, id_: str, commit: str, folder: str) -> bool:
     """Whether something is kept of a commit, whole or not."""
     return os.path.isfile(_entry_path(cache, id_, commit, folder))
+
+
+def forget(cache: str, id_: str, commit: str) -> None:
+    """Remove what is kept of a commit."""
+    settle()
+    root = _root(cache, id_)
+    with suppress(OSError):
+        for name in os.listdir(root):
+            if name.startswith(commit) and name.endswith(".entry"):
+                os.unlink(os.path.join(root, name))
 
 
 def write_behind(cache: str, ids: Iterable[str], revision: str, commit: str, entry: Entry | None) -> None:

@@ -7,11 +7,21 @@ import os
 from estimator.errors import LoraSizeError, OfflineError
 from estimator.notes import Note
 from estimator.source.bounded_json import parse_json
-from estimator.source.cache import Entry, has_entry, header_of, kept_ids, read_entry, read_ref, repository_folder
+from estimator.source.cache import (
+    Entry,
+    forget,
+    has_entry,
+    header_of,
+    kept_ids,
+    read_entry,
+    read_ref,
+    repository_folder,
+)
 from estimator.source.compact import UNREADABLE
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.folder import INDEX, SINGLE, find_in_folder
 from estimator.source.found import Found
+from estimator.source.hub_settings import hub_settings
 from estimator.source.opening import open_file
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
@@ -73,6 +83,12 @@ def _from_parts(entry: Entry, place: Place) -> Found:
         other_files=entry.other_files,
         notes=entry.notes,
     )
+
+
+def read_anew(found: Found) -> None:
+    """See to it that the next one who asks for this commit reads it from the Hub: what is kept of it is damaged."""
+    if found.revision is not None and found.source in ("hub", "cache"):
+        forget(hub_settings().cache, found.id, found.revision)
 
 
 def snapshot_file(place: Place, cache: str, name: str) -> str:

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from estimator.errors import (
+    MalformedHeaderError,
     OfflineError,
 )
+from estimator.jobs.base import checkpoint_of
 from estimator.source.cache import _WRITERS, settle
 from estimator.source.hub import find_on_hub
 from estimator.source.side_by_side import Started
 from tests.hub.checks import shapes_of
+from tests.hub.faults import replaced
 from tests.hub.laid_down import snapshot
 from tests.hub.models import (
     COMMIT,
@@ -203,6 +206,17 @@ def test_what_is_no_file_in_the_cache_is_not_read(
     make(path)
     assert shapes_of(find_on_hub("org/tiny")) == TINY
     assert find_on_hub("org/tiny").source == "cache"
+
+
+@pytest.mark.parametrize("id_", ["org/single", "org/ranged"])
+def test_headers_that_can_not_be_are_read_anew_by_the_next(hub: StandIn, id_: str) -> None:
+    hub.faults["cdn"] = replaced(b'"BF16"', b'"XF16"')
+    find_on_hub(id_)
+    for _ in range(2):  # as they are kept, then as the Hub sends them
+        with pytest.raises(MalformedHeaderError):
+            checkpoint_of(find_on_hub(id_, revision=COMMIT))
+    del hub.faults["cdn"]
+    assert set(checkpoint_of(find_on_hub(id_, revision=COMMIT)).tensors) == set(TINY)
 
 
 def test_the_hubs_own_tools_read_the_cache_without_complaint(hub: StandIn, tmp_path: Path) -> None:
