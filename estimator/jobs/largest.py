@@ -11,6 +11,7 @@ from estimator.report.answer import Answer
 from estimator.request.request import Request
 from estimator.sizes.fields import longest, text_config
 from estimator.sizes.memory import Memory
+from estimator.sizes.shape import shape_of
 
 MAX_BATCH, MAX_LENGTH, MAX_RANK = 1_000_000, 2**24, 2**17
 
@@ -48,17 +49,19 @@ def largest_value(holds: Callable[[int], bool], limit: int) -> int | None:
 
 
 def largest(answer: Answer, gpu_memory: int | None, ask: Ask) -> dict[str, int | None]:
-    """The largest value that surely fits, the rest held; None where even the smallest does not."""
+    """The largest value that surely fits, the rest held; None where even the smallest does not, and for the length of
+    sequences where no layer sees words: all of them fit, or none.
+    """
     if gpu_memory is None:
         return {"batch_size": None, "sequence_length": None, "r": None}
 
     def sure(memory: Memory | None) -> bool:
         return memory is not None and fits(memory, gpu_memory) == "yes"
 
-    longest_known = positions(answer) or MAX_LENGTH
+    lengths = (positions(answer) or MAX_LENGTH) if shape_of(answer.tree).pieces is None else 0
     return {
         "batch_size": largest_value(lambda n: sure(ask(batch_size=n)), MAX_BATCH),
-        "sequence_length": largest_value(lambda n: sure(ask(sequence_length=n)), longest_known),
+        "sequence_length": largest_value(lambda n: sure(ask(sequence_length=n)), lengths) if lengths else None,
         "r": largest_value(lambda n: sure(ask({"r": n})), MAX_RANK),
     }
 

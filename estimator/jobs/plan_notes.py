@@ -53,6 +53,8 @@ def notes_of(answer: Answer, training: Training, most: int | None) -> Iterator[N
 
 
 def _length_notes(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:
+    if shape_of(answer.tree).pieces is not None:  # no layer sees words
+        return
     known = positions(answer)
     if known is None and most is not None:
         yield Note(

@@ -108,7 +108,9 @@ def _judgement(plan: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"fits {decimal_size(plan['gpu_memory'])}: {plan['fits']}"
         for name, value in plan["largest"].items():
-            yield f"  largest {name} that surely fits: {'none' if value is None else f'{value:,}'}"
+            every = value is None and name == "sequence_length" and plan["fits"] == "yes"  # no layer sees words
+            most = "any" if every else "none" if value is None else f"{value:,}"
+            yield f"  largest {name} that surely fits: {most}"
     if plan.get("changes"):
         yield "what would save memory"
         width = max(len(change["change"]) for change in plan["changes"])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 TEXT = ("text_config", "llm_config", "language_config")
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions")
+_MANY_TOKENS = 2**40  # no model is made for as many
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 _TOWERS_HEADS = ("attention_heads", "decoder_attention_heads", "encoder_attention_heads")
 _ACTIVATION = ("hidden_activation", "hidden_act", "activation_function", "activation", "dense_act_fn")
@@ -45,17 +46,23 @@ def tower_config(config: Mapping[str, Any], tower: str, stem: str) -> Mapping[st
 def longest(config: Mapping[str, Any]) -> int | None:
     """Tokens of the longest sequence that the model is made for; None where nothing says it.
 
-    What stretches rotary positions (`rope_scaling`, in transformers 5 `rope_parameters`) does so from
-    `original_max_position_embeddings`, or from what the config names (modeling_rope_utils.py).
+    Positions that are turned otherwise (`rope_scaling`, in transformers 5 `rope_parameters`) are as many as the config
+    names: whether it names those from before, nothing tells. YaRN alone says where it starts, and how far it reaches:
+    `original_max_position_embeddings` times `factor` (transformers 5.23.0, modeling_rope_utils.py). Llama 3's factor
+    and LongRoPE's set wavelengths, not the number of positions.
     """
-    named = (config.get(name) for name in _POSITIONS)
-    known = next((value for value in named if isinstance(value, int) and value > 0), None)
-    stretch = first(config, "rope_scaling", "rope_parameters")
-    factor = stretch.get("factor") if isinstance(stretch, Mapping) else None
-    if known is None or not isinstance(factor, int | float):
+    known = next((value for value in map(config.get, _POSITIONS) if _is_number_of_tokens(value)), None)
+    turned = first(config, "rope_scaling", "rope_parameters")
+    if known is None or not isinstance(turned, Mapping) or turned.get("rope_type", turned.get("type")) != "yarn":
         return known
-    start = stretch.get("original_max_position_embeddings")
-    return max(known, int(factor * (start if isinstance(start, int) else known)))
+    start, factor = turned.get("original_max_position_embeddings"), turned.get("factor")
+    if not _is_number_of_tokens(start) or start > known or not isinstance(factor, int | float):
+        return known
+    return max(known, int(start * factor)) if 1 <= factor < _MANY_TOKENS else known
+
+
+def _is_number_of_tokens(value: Any) -> bool:
+    return type(value) is int and 0 < value < _MANY_TOKENS
 
 
 def first(config: Mapping[str, Any], *names: str) -> Any:

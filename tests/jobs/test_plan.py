@@ -161,11 +161,6 @@ def test_without_a_file_the_librarys_defaults_hold() -> None:
     assert training_from(None, {"batch_size": None}) == (Training(), ())
 
 
-def test_more_tokens_than_positions_are_said() -> None:
-    answer = plan(Request(model="openai-community/gpt2"), Training(sequence_length=2048))
-    assert "beyond_positions" in {note.code for note in answer.notes}
-
-
 @pytest.mark.parametrize(
     ("model", "targets"),
     [pytest.param("ai21labs/Jamba-v0.1", "qv", id="Mamba"), pytest.param("Qwen/Qwen3-Coder-Next", "qv", id="linear")],
