@@ -23,6 +23,9 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
         config = parse_json(text, lenient=True)
     except NotUsable as error:
         raise _unreadable(text, error, where) from error
+    if text.count(b"{") + text.count(b"[") > _DEEPEST and _is_deep(config):
+        what = f"{_name(where)} is nested more than {_DEEPEST} deep."
+        raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
     check_config(config, where=where)
     return config
 
@@ -71,6 +74,14 @@ def check_config(config: Any, *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
+def _is_deep(config: Any) -> bool:
+    level = [config] if isinstance(config, (dict, list)) else []
+    for _ in range(_DEEPEST):
+        parts = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for part in parts for inner in part if isinstance(inner, (dict, list))]
+    return bool(level)
+
+
 def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
     """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head.
 
@@ -83,6 +94,7 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
+_DEEPEST = 50  # objects and lists in each other; a published config has some 6
 _LARGEST = 2**48
 _COUNT = re.compile(r"(?:^|_)(?:size|dim|num|n|heads|layers|depth|width|rank|experts)(?:_|$)")
 # A whole number in nearly every architecture; some have a list by layer or an object by tower.

@@ -12,6 +12,8 @@ from estimator.source.config import parse_config
     "text",
     [
         pytest.param(b"{}", id="nothing"),
+        pytest.param(b'{"x":' * 50 + b"1" + b"}" * 50, id="nested as deep as may be"),
+        pytest.param(b'{"x":[' + b"{}," * 60 + b"{}]}", id="many side by side"),
         pytest.param(b'{"hidden_size": 64, "architectures": ["LlamaForCausalLM"]}', id="a model"),
         pytest.param(b'{"time_step_limit": [0.0, Infinity]}', id="a limit of Mamba2's"),
         pytest.param(b'{"rope_theta": 1e300}', id="a large number that is no size"),
@@ -28,6 +30,8 @@ def test_a_config_that_is_read(text: bytes) -> None:
     ("text", "words"),
     [
         pytest.param(b"", "not JSON", id="empty"),
+        pytest.param(b'{"text_config":' * 51 + b"1" + b"}" * 51, "nested", id="objects in each other"),
+        pytest.param(b'{"x":' + b"[" * 50 + b"]" * 50 + b"}", "nested", id="lists in each other"),
         pytest.param(b"[]", "not an object", id="a list"),
         pytest.param(b"\xff\xfe{}", "not UTF-8", id="not UTF-8"),
         pytest.param(b"\n<!DOCTYPE html><html>", "web page", id="a web page"),
