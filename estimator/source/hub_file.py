@@ -1,4 +1,4 @@
-"""A whole file of a repository on the Hub: from the Hub's cache where its commit is there, else read and kept there."""
+"""Whole files of a repository on the Hub, from the Hub's cache where their commit is there; what is read is kept there."""
 
 from __future__ import annotations
 
@@ -14,32 +14,50 @@ from estimator.source.transport import TooLong
 from estimator.source.visit import Visit
 
 
-def file_of(asked: Visit, name: str, limit: int) -> bytes | None:
-    """The file's bytes, at most `limit`; None where the repository, or offline the cache, has no such file.
+class Files:
+    """Files of one revision, all at the commit that the first of them names."""
 
-    Raises NotFoundError, GatedError, NetworkError; MalformedConfigError where it is larger.
-    """
-    try:
-        known = asked.known()
-        if known is not None and (text := _downloaded(known, asked.cache, name, limit)) is not None:
+    def __init__(self, asked: Visit, limit: int) -> None:
+        self._asked, self._limit = asked, limit
+        self._place = asked.known() or asked.place
+        self._read: dict[str, bytes] = {}  # from the Hub
+
+    def read(self, name: str) -> bytes | None:
+        """The file's bytes, at most `limit`; None where the repository, or offline the cache, has no such file.
+
+        Raises NotFoundError, GatedError, NetworkError; MalformedConfigError where it is larger.
+        """
+        try:
+            if (text := self._downloaded(name)) is not None or self._asked.offline:
+                return text
+            return Started(self._ask, name).value(self._asked.deadline)
+        except TooLong as error:
+            where, way_out = self._place.where(name), "this is not what a model's repository holds; check its id"
+            what = f"{plain(name)} is too large: {error.what}"
+            raise MalformedConfigError(what, where=where, way_out=way_out) from error
+
+    def keep(self) -> None:
+        """Keep what was read, once it has proved to be what it should be: others read it there too."""
+        if not self._read or not is_commit(self._place.revision):
+            return
+        for name, text in self._read.items():
+            keep_file(snapshot_file(self._place, self._asked.cache, name), text)
+        self._asked.keep(self._place.id, self._place.revision, None)
+
+    def _ask(self, name: str) -> bytes | None:
+        line = self._asked.line()
+        head = ask_head(line, self._place, name, limit=self._limit)
+        self._place = head.place
+        if (text := self._downloaded(name)) is not None:
             return text
-        return None if asked.offline else Started(_read, asked, name, limit).value(asked.deadline)
-    except TooLong as error:
-        where, way_out = asked.place.where(name), "this is not what a model's repository holds; check its id"
-        raise MalformedConfigError(f"{plain(name)} is too large: {error.what}", where=where, way_out=way_out) from error
-
-
-def _read(asked: Visit, name: str, limit: int) -> bytes | None:
-    line = asked.line()
-    head = ask_head(line, asked.place, name, limit=limit)
-    held = is_commit(head.place.revision)
-    if held and (text := _downloaded(head.place, asked.cache, name, limit)) is not None:
+        text = file_text(line, head, self._limit)
+        if text is not None:
+            self._read[name] = text
         return text
-    text = file_text(line, head, limit)
-    if held and text is not None:
-        keep_file(snapshot_file(head.place, asked.cache, name), text)
-        asked.keep(head.place.id, head.place.revision, None)
-    return text
+
+    def _downloaded(self, name: str) -> bytes | None:
+        held = is_commit(self._place.revision)
+        return _downloaded(self._place, self._asked.cache, name, self._limit) if held else None
 
 
 def _downloaded(place: Place, cache: str, name: str, limit: int) -> bytes | None:

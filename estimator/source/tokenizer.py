@@ -17,6 +17,7 @@ _MAX_PARSED_BYTES = 300_000_000  # a vocabulary of 262,144 with its merges takes
 _WAY_OUT = "give the number itself with --vocab-size"
 
 Read = Callable[[str], bytes | None]  # a file of the tokenizer by its name; None where there is none
+Source = tuple[Read, Callable[[], None], type[LoraSizeError]]  # how to keep what was read, and the error of nothing
 
 
 def vocabulary_size(name: str, *, token: str | None = None, offline: bool = False, timeout: float = 60.0) -> int:
@@ -28,10 +29,12 @@ def vocabulary_size(name: str, *, token: str | None = None, offline: bool = Fals
     """
     try:
         path = os.path.expanduser(name)
-        read, nothing = _beside(path) if os.path.exists(path) else _on_the_hub(name, token, offline, timeout)
+        read, keep, nothing = _beside(path) if os.path.exists(path) else _on_the_hub(name, token, offline, timeout)
         for file, count in _COUNTS.items():
             if (text := read(file)) is not None:
-                return len(count(file, text) | _added(read))
+                size = len(count(file, text) | _added(read))
+                keep()
+                return size
     except LoraSizeError as error:
         way_out = error.way_out if error.way_out.endswith(_WAY_OUT) else f"{error.way_out}; or {_WAY_OUT}"
         raise type(error)(error.what, where=f"--tokenizer {plain(name, 100)}", way_out=way_out) from error
@@ -39,7 +42,7 @@ def vocabulary_size(name: str, *, token: str | None = None, offline: bool = Fals
     raise nothing(what, where=f"--tokenizer {plain(name, 100)}", way_out=_WAY_OUT)
 
 
-def _beside(path: str) -> tuple[Read, type[LoraSizeError]]:
+def _beside(path: str) -> Source:
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
 
     def read(name: str) -> bytes | None:
@@ -54,18 +57,19 @@ def _beside(path: str) -> tuple[Read, type[LoraSizeError]]:
             raise _odd(name, f"it has more than {MAX_TOKENIZER_BYTES:,} bytes")
         return text
 
-    return read, NotFoundError
+    return read, lambda: None, NotFoundError
 
 
-def _on_the_hub(repository: str, token: str | None, offline: bool, timeout: float) -> tuple[Read, type[LoraSizeError]]:
+def _on_the_hub(repository: str, token: str | None, offline: bool, timeout: float) -> Source:
     if is_path(repository):
         what = f"there is no file or folder {plain(repository, 100)}."
         raise NotFoundError(what, where="--tokenizer", way_out="check the spelling; on the Hub it is named org/name")
-    from estimator.source.hub_file import file_of
+    from estimator.source.hub_file import Files
     from estimator.source.visit import visit
 
     asked = visit(repository, revision=None, subfolder=None, token=token, offline=offline, timeout=timeout)
-    return lambda name: file_of(asked, name, MAX_TOKENIZER_BYTES), OfflineError if asked.offline else NotFoundError
+    files = Files(asked, MAX_TOKENIZER_BYTES)
+    return files.read, files.keep, OfflineError if asked.offline else NotFoundError
 
 
 def _odd(file: str, reason: object) -> LoraSizeError:

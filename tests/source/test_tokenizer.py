@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 from estimator.errors import LoraSizeError
 from estimator.source.cache import settle
 from estimator.source.tokenizer import vocabulary_size
-from tests.hub.faults import bomb, cut, endless, go_to, header, refuse, silence, times
-from tests.hub.models import Repo, text_file
+from tests.hub.faults import bomb, cut, endless, go_to, header, refuse, say, silence, times
+from tests.hub.models import COMMIT, OLDER, Repo, text_file
 from tests.hub.standin import TOKEN, Fault, StandIn
 
 
@@ -107,6 +108,27 @@ def test_a_tokenizer_on_the_hub_is_read_once_and_kept(hub: StandIn) -> None:
     hub.seen.clear()
     assert vocabulary_size("org/words", offline=True) == 4
     assert hub.seen == []
+
+
+def test_a_damaged_tokenizer_is_not_kept(hub: StandIn, tmp_path: Path) -> None:
+    hub.add(tokenizer_repo())
+    hub.faults["cached other"] = say(b"<html>log in</html>")
+    with pytest.raises(LoraSizeError, match="not JSON"):
+        vocabulary_size("org/words")
+    assert not [path for path in tmp_path.rglob("*.json") if path.is_file()]
+    del hub.faults["cached other"]
+    assert vocabulary_size("org/words") == 4
+
+
+def test_a_tokenizers_files_are_of_one_commit(hub: StandIn) -> None:
+    def push(handler: object, right: Callable[[], None]) -> None:
+        right()
+        files = {"tokenizer.json": text_file(json.dumps(BPE)), "added_tokens.json": text_file('{"<a>": 3, "<b>": 4}')}
+        hub.add(Repo("org/words", files, commit=OLDER, older={COMMIT: tokenizer_repo().files}))
+
+    hub.add(tokenizer_repo())
+    hub.faults["cached other"] = push
+    assert vocabulary_size("org/words") == 4
 
 
 def test_a_tokenizer_of_a_cache_that_cannot_be_written(hub: StandIn, tmp_path: Path) -> None:
