@@ -1,4 +1,4 @@
-"""Whole files of a repository on the Hub, from the Hub's cache where their commit is there; what is read is kept there."""
+"""Whole files of a repository on the Hub: from its cache where their commit is there, else read and kept there."""
 
 from __future__ import annotations
 
