@@ -52,8 +52,9 @@ def find_adapter_on_hub(
     with patiently(progress) as tell:
         tell(f"asking the Hub for {adapter_id}")
         entry, named = _ask(asked.line(), asked.place)
+    found = _found(entry, named, source="hub")
     asked.keep(entry.id, entry.commit, entry)
-    return _found(entry, named, source="hub")
+    return found
 
 
 def _ask(line: Any, place: Place) -> tuple[Entry, Place]:
