@@ -15,10 +15,10 @@ from estimator.jobs.check_pairs import pair_problems
 from estimator.jobs.check_paths import is_training_state, is_whole_model
 from estimator.jobs.check_weights import wrong_size
 from estimator.report.findings import CheckedPath, Problem, not_judged
+from estimator.sizes.adapter_causes import FLOATS
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
 
-FLOATS = ("F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2")
 # Differences that other releases, other dtypes and other heads make: the file is right by its own layout.
 FINE = frozenset(
     {
@@ -43,6 +43,7 @@ MENDS = {
     "wrapper_names": "Unwrap the model and save the adapter again.",
     "extra_tensors": "Save the adapter again without them.",
     "saved_modules": "Name them in modules_to_save, or save the adapter again without them.",
+    "not_floats": "Save the adapter again.",
     "other_rank": "Set r and rank_pattern to the ranks of the file.",
     "missing_modules": "Save the adapter again, or set target_modules to what was trained.",
     "extra_modules": "Set target_modules to what was trained, or name the base that it was trained on.",
@@ -137,13 +138,14 @@ def _tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
     if not tensors:
         return [Problem("no_tensors", f"{WEIGHTS} holds no tensor. Save the adapter again.")]
     problems = []
-    hollow = [tensor.name for tensor in tensors if 0 in tensor.shape]
+    matrices = [tensor for tensor in tensors if ".lora_" in tensor.name]  # of others, only the base tells what they are
+    hollow = [tensor.name for tensor in matrices if 0 in tensor.shape]
     if hollow:
         message = f"{len(hollow)} tensors have no elements, {hollow[0][:200]} among them: what ZeRO-3 and FSDP leave"
         problems.append(Problem("empty_tensors", message + " behind. Gather the weights before saving."))
-    odd = [tensor for tensor in tensors if tensor.dtype not in FLOATS]
+    odd = [tensor for tensor in matrices if tensor.dtype not in FLOATS]
     if odd:
-        message = f"{odd[0].name[:200]} is {odd[0].dtype}; an adapter's tensors are floats. Save it again."
+        message = f"{odd[0].name[:200]} is {odd[0].dtype}; LoRA's matrices are floats. {MENDS['not_floats']}"
         problems.append(Problem("not_floats", message))
     return problems
 

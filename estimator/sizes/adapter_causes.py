@@ -15,6 +15,7 @@ from estimator.dtypes import BITS
 
 PREFIX = "base_model.model."
 HALVES = ("F16", "BF16")
+FLOATS = (*HALVES, "F32", "F64", "F8_E4M3", "F8_E5M2")
 EXPERT = re.compile(r"\.experts\.\d+\.")
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -159,13 +160,19 @@ def _dtypes(implied: Parts, real: Parts, shared: list[str]) -> list[Cause]:
             grown[change] += elements * (BITS[change[1]] - BITS[change[0]]) // 8
     return [
         Cause(
-            "sixteen_bit" if is_ in HALVES else "other_dtype",
+            _why_dtype(was, is_),
             f"{count} tensors are {is_}; PEFT's own default would have saved {was}.",
             count,
             grown[was, is_],
         )
         for (was, is_), count in changes.items()
     ]
+
+
+def _why_dtype(was: str, is_: str) -> str:
+    if is_ in HALVES:
+        return "sixteen_bit"
+    return "not_floats" if was in FLOATS and is_ not in FLOATS else "other_dtype"
 
 
 def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: Parts) -> list[Cause]:

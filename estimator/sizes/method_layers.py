@@ -78,6 +78,8 @@ def _frod(config: Config, layer: Adapted) -> Shapes:
 def frod_values(config: Config, layer: Adapted) -> int:
     """How many places off the diagonal FRoD trains: at least one, where its share is not nought."""
     rate, places = config.get("sparse_rate", 0.01), layer.into * (layer.into - 1)
+    if not 0 <= rate <= 1:
+        raise ValueError("no share")
     chosen = min(int(layer.into * layer.into * rate), places)
     return max(1, chosen) if rate > 0 and places else chosen
 
@@ -220,7 +222,10 @@ def _shira(config: Config, layer: Adapted) -> Shapes:
 
 def _supertuning(config: Config, layer: Adapted) -> Shapes:
     """The share of weights that train, where they lie, and a LoRA beside them where it has a rank."""
-    weights, rank = int(layer.out * layer.into * (1 - config.get("sparsity", 0.99))), config.get("r")
+    sparsity, rank = config.get("sparsity", 0.99), config.get("r")
+    if not 0 <= sparsity < 1:
+        raise ValueError("no share")
+    weights = int(layer.out * layer.into * (1 - sparsity))
     shapes = {"supertuning_values": (weights,)}
     if config.get("save_precomputed_indices", True):
         shapes["supertuning_indices"] = Part("I32", (weights,))

@@ -48,7 +48,7 @@ def other_method_parts(config: Config, tree: ModuleTree) -> Parts | None:
     try:
         named = dict(make(config, tree)) if make else {}
         saved = _saved_modules(config, tree) if named else {}
-    except (LoraSizeError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+    except (LoraSizeError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None
     parts = {name: part if isinstance(part, Part) else Part("F32", part) for name, part in named.items()}
     sizes = [size for part in parts.values() for size in part.shape]

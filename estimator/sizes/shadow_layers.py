@@ -35,8 +35,8 @@ def shadow_parts(config: Mapping[str, Any], tree: ModuleTree, wrapped: Sequence[
     (stack,) = stacks
     blocks = [m.name for m in tree.modules if m.name.rpartition(".")[0] == stack]
     layers = config.get("shadow_num_hidden_layers") or 1
-    if layers > len(blocks):
-        raise ValueError("more layers than the base has")
+    if layers not in range(1, len(blocks) + 1):
+        raise ValueError("more layers than the base has, or fewer than one")
     yield from _backbone(config, tree, stack, blocks[layers:])
     text = tree.config.get("text_config")
     fields = text if isinstance(text, Mapping) else tree.config

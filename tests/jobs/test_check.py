@@ -17,7 +17,7 @@ from estimator.report.findings import FORMATS, CheckedPath, Problem
 BASE = "Qwen/Qwen2.5-0.5B"
 CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj", "v_proj"],
           "base_model_name_or_path": BASE}  # fmt: skip
-WIDTH = {"F32": 4, "BF16": 2, "F16": 2, "I32": 4}
+WIDTH = {"F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "U8": 1}
 # Qwen2.5-0.5B: 24 layers, hidden 896, two key-value heads of 64.
 SHAPES = {"q_proj": (896, 896), "v_proj": (896, 128)}
 Tensors = dict[str, tuple[str, list[int]]]

@@ -16,6 +16,7 @@ from estimator.sizes.other_methods import other_method_parts
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "adapters" / "other_methods.jsonl"
 RECORDED, *ROWS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
+Q, INFINITE = {"target_modules": ["q_proj"]}, float("inf")
 OFT = {"peft_type": "OFT", "use_cayley_neumann": True}
 TREE = from_config(RECORDED["base"])
 
@@ -41,6 +42,15 @@ def test_as_peft_saved_it(row):
         pytest.param({"peft_type": "C3A", "target_modules": ["q_proj"], "block_size": 0}, id="blocks of nothing"),
         pytest.param({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": -3, "token_dim": 64}, id="fewer than none"),
         pytest.param({"peft_type": "VERA", "target_modules": "q_proj(", "r": 4}, id="no regular expression"),
+        pytest.param({"peft_type": "FROD", **Q, "sparse_rate": INFINITE}, id="all places, without end"),
+        pytest.param({"peft_type": "FROD", **Q, "sparse_rate": float("nan")}, id="no share"),
+        pytest.param({"peft_type": "FROD", **Q, "sparse_rate": 1.5}, id="more than all places"),
+        pytest.param({"peft_type": "SUPERTUNING", **Q, "sparsity": -INFINITE}, id="less than none is left out"),
+        pytest.param({"peft_type": "SUPERTUNING", **Q, "sparsity": 1.0}, id="all is left out"),
+        pytest.param({"peft_type": "OSF", **Q, "effective_rank": INFINITE}, id="more directions than any matrix has"),
+        pytest.param({"peft_type": "SHADOW", "r": 4, "shadow_num_hidden_layers": -1}, id="a shadow of no layers"),
+        pytest.param({"peft_type": "SHADOW", "r": 4, "shadow_num_hidden_layers": 99}, id="deeper than the base"),
+        pytest.param({"peft_type": "SHADOW", "r": 4, "shadow_num_hidden_layers": 1.5}, id="a shadow of half a layer"),
     ],
 )
 def test_nothing_is_claimed(config):
