@@ -12,7 +12,7 @@ from typing import Any
 
 from estimator.errors import NotFoundError, UnsupportedError, UsageError
 from estimator.request.recognise import recognise
-from estimator.request.trainers.keys import Keys, UnknownTrainerError
+from estimator.request.trainers.keys import OPEN, Keys, UnknownTrainerError, known_when_run
 from estimator.request.training_config import TrainingConfig
 
 MAX_BYTES = 2_000_000
@@ -30,11 +30,12 @@ _MARKS = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 _UNREAD = {".py": "Python files", ".ipynb": "notebooks", ".toml": "TOML files"}
-# Keys that decide what trains or how the base is loaded, and a value that only the run knows.
+# Keys that decide what trains or how the base is loaded; switches are asked about where they are read.
 _DECIDING = re.compile(
     r"(?!.*_(?:dir|path|name|id)$).*(?:lora|peft|(?:tuner|train|sft|finetuning)_type|target|quant|load_in_)|.*adapter$|r$|dim$"
 )
-_OPEN = re.compile(r"\$[\w({@*].*|\{\{.*|<[^<>]*>", re.DOTALL)
+# A template whose values stand without quotes: `lora_r: {{ rank }}`, `{% if qlora %}`; as YAML or JSON it is broken.
+_TEMPLATE = re.compile(r"^[^#\n]*?(?:^|[:,\[{-])[ \t]*\{(?:\{|%)", re.MULTILINE)
 _INSERTED = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -77,13 +78,9 @@ def _refuse_open(values: Mapping[str, Any], path: str) -> None:
         if isinstance(value, Mapping):
             _refuse_open(value, path)
         listed = value if isinstance(value, list) else [value]
-        said = next((one for one in listed if isinstance(one, str) and _OPEN.fullmatch(one.strip())), None)
+        said = next((one for one in listed if isinstance(one, str) and OPEN.fullmatch(one.strip())), None)
         if said is not None and _DECIDING.match(str(key)):
-            raise UnsupportedError(
-                f"{key} is {said[:60]!r}, which is known only when the command runs.",
-                where=path,
-                way_out="write the value out",
-            )
+            raise known_when_run(key, said, path)
 
 
 def to_request(config: TrainingConfig) -> dict[str, Any]:
@@ -119,7 +116,11 @@ def _values(path: str) -> dict[str, Any]:
     except UnknownTrainerError:
         raise
     except UsageError as error:
-        if _MARKS.search(raw.decode("ascii", "ignore").replace("\0", "")):
+        text = raw.decode("ascii", "ignore").replace("\0", "")
+        if _MARKS.search(text) and _TEMPLATE.search(text):
+            what = "the file is a template: its values are known only when it is rendered."
+            raise UnsupportedError(what, where=path, way_out="give the file that is made of it") from error
+        if _MARKS.search(text):
             raise
         raise UnknownTrainerError(error.what, where=error.where, way_out=error.way_out) from error
 

@@ -65,7 +65,7 @@ def read(keys: Keys) -> TrainingConfig:
 
 def _as_yaml(keys: Keys) -> Keys:
     """A command's options in the places that its YAML has for them."""
-    program, options = str(keys.values.get("_program") or ""), dict(keys.values)
+    program, options = str(keys.values.get("_program") or ""), keys.values
     if not program:
         return keys
     for alias, name in (("use_peft", "peft"), ("train_batch_size", "batch_size")):

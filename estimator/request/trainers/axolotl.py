@@ -46,7 +46,7 @@ def read(keys: Keys) -> TrainingConfig:
     dtype = _dtype(keys)
     quantization = _quantization(keys, adapter, dtype)
     rl = keys.values.get("rl") in ("dpo", "ipo", "kto")
-    autocast = keys.values.get("peft_autocast_adapter_dtype") is not False
+    autocast = keys.values.get("peft_autocast_adapter_dtype") is None or keys.flag("peft_autocast_adapter_dtype")
     return TrainingConfig(
         trainer="axolotl",
         lora=_lora(keys),
@@ -93,7 +93,7 @@ def _adapter_dtype(dtype: str, made_by_trl: bool, autocast: bool) -> str:
 
 def _refuse(keys: Keys, adapter: str) -> None:
     values = keys.values
-    four, eight = values.get("load_in_4bit"), values.get("load_in_8bit")
+    four, eight = keys.flag("load_in_4bit"), keys.flag("load_in_8bit")
     faults = (
         (
             adapter == "qlora" and eight,
@@ -120,7 +120,7 @@ def _refuse(keys: Keys, adapter: str) -> None:
             "leave out batch_size",
         ),
         (
-            values.get("lora_target_linear") and values.get("quantize_moe_experts"),
+            keys.flag("lora_target_linear") and keys.flag("quantize_moe_experts"),
             "lora_target_linear",
             "Axolotl refuses lora_target_linear with quantize_moe_experts",
             "name lora_target_modules",
@@ -192,7 +192,7 @@ def _freezing(keys: Keys) -> Freezing | None:
 
 def _dtype(keys: Keys) -> str:
     bf16 = keys.values.get("bf16")
-    if bf16 in (True, "auto", "true") or keys.values.get("bfloat16"):
+    if bf16 in ("auto", "full") or keys.flag("bf16") or keys.flag("bfloat16"):
         if bf16 == "auto":
             keys.note("assumed_bf16", "bf16: auto is taken for a GPU with bfloat16.")
         return "bfloat16"

@@ -6,10 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.errors import UsageError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.notes import Note
 
 MAX_INTEGER = 2**31 - 1
+OPEN = re.compile(r"\$[\w({@*].*|\{\{.*|<[^<>]*>", re.DOTALL)  # a variable of the shell or of a template
+_TRUE = ("true", "yes", "1", "on", "y", "t")
+_FALSE = ("false", "no", "0", "off", "n", "f", "", "none", "null")
+
+
+def known_when_run(key: str, value: str, where: str) -> UnsupportedError:
+    """The error of a value that is open until the command runs or the template is rendered."""
+    what = f"{key} is {value[:60]!r}, which is known only when the command runs."
+    return UnsupportedError(what, where=where, way_out="write the value out")
 
 
 class Recorded(dict[str, Any]):
@@ -30,7 +39,8 @@ class Recorded(dict[str, Any]):
 
 class Keys:
     def __init__(self, values: Mapping[str, Any], where: str, defaults: Mapping[str, Any]) -> None:
-        self.values, self.where, self._defaults = Recorded(values), where, defaults
+        self.values = values if isinstance(values, Recorded) else Recorded(values)
+        self.where, self._defaults = where, defaults
         self.defaulted: list[str] = []
         self.notes: list[Note] = []
 
@@ -71,10 +81,16 @@ class Keys:
         return int(number) if number is not None and number.is_integer() and abs(number) < MAX_INTEGER else number
 
     def flag(self, key: str) -> bool:
+        """Raises UnsupportedError for a variable, UsageError for what is neither true nor false."""
         value = self.get(key)
-        if isinstance(value, str):
-            return value.strip().lower() in ("true", "yes", "1", "on")
-        return bool(value)
+        if value is None or isinstance(value, (bool, int, float)):
+            return bool(value)
+        word = value.strip().lower() if isinstance(value, str) else None
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+        if word is not None and OPEN.fullmatch(word):
+            raise known_when_run(key, value, self.where)
+        raise self.odd(key, value, "true or false")
 
     def names(self, key: str) -> list[str] | None:
         """A list, or text with commas or spaces between the names."""

@@ -158,13 +158,12 @@ def _read_v1(keys: Keys) -> TrainingConfig:
         raise keys.no_lora(
             "peft_config names no LoRA: this config trains something else.", "set peft_config.name: lora"
         )
-    quant = keys.section("quant_config")
+    quant = Keys(keys.section("quant_config"), keys.where, {"quantization_bit": 4, "double_quantization": True})
     quantization = None
-    if quant.get("name") == "bnb" or quant.get("quantization_bit"):
+    if quant.values.get("name") == "bnb" or quant.values.get("quantization_bit"):
         compute = dtype_name(quant.get("compute_dtype")) or "float16"
-        bits = quant.get("quantization_bit", 4)
-        double = quant.get("double_quantization", True)
-        quantization = bnb4(compute, bool(double), storage=compute) if bits == 4 else {"method": "bnb", "bits": bits}
+        bits, double = quant.integer("quantization_bit"), quant.flag("double_quantization")
+        quantization = bnb4(compute, double, storage=compute) if bits == 4 else {"method": "bnb", "bits": bits}
     targets = peft.names("target_modules")
     all_linear = targets in (["all"], ["all-linear"])
     skip = ["lm_head", "output_layer", "output", "score", "classifier"]

@@ -49,7 +49,8 @@ def read(keys: Keys) -> TrainingConfig:
         sequence_length=_length(keys),
         packing=bool(Keys(keys.section("packed_sequence"), keys.where, {}).integer("packed_sequence_size")),
         gradient_checkpointing=any(
-            keys.section(name).get("activation_checkpointing") is True for name in ("distributed", "parallelizer")
+            Keys(keys.section(name), keys.where, {}).flag("activation_checkpointing")
+            for name in ("distributed", "parallelizer")
         ),
         optimizer=keys.section("optimizer").get("_target_"),
         mixed_precision="no",
@@ -94,18 +95,18 @@ _FREEZES = (
 
 def _freezing(keys: Keys) -> Freezing | None:
     given = keys.section("freeze_config")
-    within = [name for key, default, names in _FREEZES if given.get(key, default) for name in names] if given else []
+    switches = Keys({key: given.get(key, default) for key, default, _ in _FREEZES}, keys.where, {})
+    within = [name for key, _, names in _FREEZES if given and switches.flag(key) for name in names]
     return Freezing(within=tuple(within)) if within else None
 
 
 def _quantization(keys: Keys) -> dict[str, Any] | None:
-    given = keys.section("quantization")
-    if given.get("load_in_4bit"):
+    given = Keys(keys.section("quantization"), keys.where, {"bnb_4bit_quant_type": "fp4"})
+    if given.flag("load_in_4bit"):
         compute = dtype_name(given.get("bnb_4bit_compute_dtype")) or "float32"
         storage = dtype_name(given.get("bnb_4bit_quant_storage"))
-        kind = given.get("bnb_4bit_quant_type") or "fp4"
-        return bnb4(compute, bool(given.get("bnb_4bit_use_double_quant")), kind, storage)
-    return dict(BNB8) if given.get("load_in_8bit") else None
+        return bnb4(compute, given.flag("bnb_4bit_use_double_quant"), given.get("bnb_4bit_quant_type"), storage)
+    return dict(BNB8) if given.flag("load_in_8bit") else None
 
 
 def _length(keys: Keys) -> int | None:

@@ -37,7 +37,7 @@ def read(keys: Keys) -> TrainingConfig:
     own = _switches(model)
     fusion = any(family in builder for family in FUSION)
     _refuse(model, own, builder)
-    dataset = keys.section("dataset")
+    dataset = Keys(keys.section("dataset"), keys.where, {})
     tokenizer = Keys(keys.section("tokenizer"), keys.where, {})
     quantized = name.startswith("qlora") or model.flag("quantize_base")
     return TrainingConfig(
@@ -52,7 +52,7 @@ def read(keys: Keys) -> TrainingConfig:
         batch_size=keys.integer("batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=tokenizer.integer("max_seq_len"),
-        packing=dataset.get("packed", None if any(t in own for t in TOWERS) else False),
+        packing=None if "packed" not in dataset.values and any(t in own for t in TOWERS) else dataset.flag("packed"),
         gradient_checkpointing=keys.flag("enable_activation_checkpointing"),
         optimizer=keys.section("optimizer").get("_component_"),
         mixed_precision="no",

@@ -47,7 +47,8 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=training.integer("gradient_accumulation_steps"),
         sequence_length=training.integer("max_seq_length"),
         packing=training.flag("packing"),
-        gradient_checkpointing=training.get("gradient_checkpointing") in (True, "true", "unsloth", "True"),
+        gradient_checkpointing=training.get("gradient_checkpointing") == "unsloth"
+        or training.flag("gradient_checkpointing"),
         optimizer=training.get("optim"),
         mixed_precision="bf16",
         loss="fused",
