@@ -14,7 +14,7 @@ from estimator.errors import UnsupportedError
 from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Prepared, injected, prepared
-from estimator.lora.outcome import AdaptedModule, Outcome
+from estimator.lora.outcome import BASE, AdaptedModule, Outcome
 from estimator.lora.plain import needs_run_time, with_layers_alone
 from estimator.lora.remarks import remarks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
@@ -34,7 +34,7 @@ class Adaptation(NamedTuple):
     trainable_parameters: int  # get_nb_trainable_parameters()[0]
     added_parameters: int  # to the base's own; negative where layers or embedding rows fall away
     all_parameters: int  # get_nb_trainable_parameters()[1], for a base that is not quantised
-    parameters_by_part: Mapping[str, int]  # trainable, by the part of the file
+    parameters_by_part: Mapping[str, int]  # trainable, by the part of the file; the base's own are of none
     tensors: tuple[SavedTensor, ...]  # of adapter_model.safetensors; () where saving fails
     config: Mapping[str, Any]  # the effective LoraConfig, as adapter_config.json has it
     save_error: str | None = None  # counting works, save_pretrained fails: why
@@ -91,7 +91,7 @@ def adapt(
         trainable_parameters=trained,
         added_parameters=done.all_parameters - base.all_parameters(),
         all_parameters=done.all_parameters,
-        parameters_by_part=done.trained,
+        parameters_by_part={part: count for part, count in done.trained.items() if part != BASE},
         tensors=tensors,
         config=_as_saved(request.config),
         save_error=save_error,
@@ -99,17 +99,16 @@ def adapt(
         notes=(
             *remarks(config, request, injection, trained, sized, save_error),
             *_varying(varying, sized),
-            *_frozen(done.trained, freezing),
+            *_frozen(freezing, done, tensors),
         ),
     )
 
 
-def _frozen(trained: Mapping[str, int], freezing: "Freezing | None") -> tuple[Note, ...]:
-    if freezing is None:
-        return ()
-    from estimator.lora.freezing import notes_on
+def _frozen(freezing: "Freezing | None", done: Outcome, tensors: Sequence[SavedTensor]) -> Iterator[Note]:
+    if freezing is not None:
+        from estimator.lora.freezing import notes_on
 
-    return notes_on(trained)
+        yield from notes_on(freezing, done.trained, tensors)
 
 
 def _refuse_packed(index: TreeIndex, adapted: Collection[str] | None, *, changed: bool) -> None:

@@ -7,16 +7,24 @@ apply_parameter_freezing; AutoTrain 0.8.37.dev0: trainers/vlm/utils.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
 
 from estimator.errors import InvalidLoraError
+from estimator.lora.outcome import BASE
 from estimator.lora.runtime import Leaf, Node, named_modules
+from estimator.lora.tensors import SavedTensor
 from estimator.notes import Note
 from estimator.request.patterns import Pattern, matching
 from estimator.request.training_config import Freezing
 
+Rows = tuple[int, int | None]  # from the first to behind the last; None: all that follow
+
 WHERE = "unfrozen_parameters"
+_LORA = ("lora", "dora")
 _RANGE = re.compile(r"(.+)\[([0-9]*)(?::([0-9]*))?\]")
-_NOTHING_TRAINS = (
+_ALL_FROZEN = "The trainer freezes by name all that is adapted, once the adapter is made. Nothing trains."
+_NONE_UNFROZEN = (
     "All is frozen by name once the adapter is made, LoRA included: by then all names begin with base_model.model, and "
     "no pattern of unfrozen_parameters matches one. Nothing trains. Leave it out."
 )
@@ -25,11 +33,12 @@ _NOTHING_TRAINS = (
 def freeze(model: Node, freezing: Freezing) -> None:
     """Axolotl's freeze_layers_except first, then what freezes parts, on the names of PeftModel.named_parameters().
 
-    Raises InvalidLoraError for a pattern that is faulty and for a packed weight, which can't train.
+    Raises InvalidLoraError for a pattern that is faulty, for rows that a weight has not, and for a packed weight, which
+    can't train.
     """
     leaves = _named_parameters(model)
     if freezing.unfrozen is not None:
-        wanted = _matched([*map(_pattern, freezing.unfrozen)], list(leaves))
+        wanted = _wanted(freezing.unfrozen, leaves)
         for name, leaf in leaves.items():
             _set(leaf, name, name in wanted)
     for name, leaf in leaves.items():
@@ -38,14 +47,17 @@ def freeze(model: Node, freezing: Freezing) -> None:
             leaf.trainable = False
 
 
-def notes_on(trained: dict[str, int]) -> tuple[Note, ...]:
-    """What the reader must know of what is left. trained: parameters by the part of the file."""
+def notes_on(freezing: Freezing, trained: Mapping[str, int], tensors: Iterable[SavedTensor]) -> Iterator[Note]:
+    """What the reader must know of what is left. trained: parameters by the part of the file; tensors: of the file."""
     if not sum(trained.values()):
-        return (Note("nothing_trains", _NOTHING_TRAINS),)
-    if base := trained.get("base", 0):
+        yield Note("nothing_trains", _ALL_FROZEN if freezing.unfrozen is None else _NONE_UNFROZEN)
+        return
+    if base := trained.get(BASE, 0):
         message = f"{base:,} parameters of the base train as well: save_pretrained writes none of them."
-        return (Note("base_trains", message),)
-    return ()
+        yield Note("base_trains", message)
+    saved = sum(prod(tensor.shape) for tensor in tensors if tensor.part in _LORA)
+    if (frozen := saved - sum(trained.get(part, 0) for part in _LORA)) > 0:
+        yield Note("frozen_saved", f"{frozen:,} LoRA parameters are frozen and saved all the same.")
 
 
 def _named_parameters(model: Node) -> dict[str, Leaf]:
@@ -65,20 +77,42 @@ def _set(leaf: Leaf, name: str, trainable: bool) -> None:
         what = f"{WHERE} matches {name}, which is packed: only floating-point weights can train."
         raise InvalidLoraError(what, where=WHERE, way_out="match names of LoRA alone, such as .+lora_")
     if trainable and leaf.part == "bias":  # how base_model() marks all of the base's own
-        leaf.part = "base"
+        leaf.part = BASE
     leaf.trainable = trainable
 
 
-def _pattern(given: str) -> Pattern:
-    """LayerNamePattern: `[3]`, `[:8]`, `[4:8]` at the end are rows (all of the weight trains all the same); every dot
-    but `.+` is put behind a backslash."""
+def _wanted(unfrozen: Sequence[str], leaves: Mapping[str, Leaf]) -> set[str]:
+    """The names that a pattern matches, each with the rows that it asks for."""
+    patterns, rows = zip(*map(_pattern, unfrozen), strict=True)
+    wanted: set[str] = set()
+    for given, asked, taken in zip(unfrozen, rows, matching(patterns, [*leaves], where=WHERE), strict=True):
+        for name in taken if asked is not None else ():
+            _refuse_missing_rows(given, asked, name, leaves[name].shape)
+        wanted.update(taken)
+    return wanted
+
+
+def _pattern(given: str) -> tuple[Pattern, Rows | None]:
+    """LayerNamePattern: `[3]`, `[:8]`, `[4:8]`, `[4:]` at the end are rows (all of the weight trains all the same);
+    every dot but `.+` is put behind a backslash."""
     match = _RANGE.fullmatch(given)
-    if match is not None and match[3] and int(match[2] or 0) >= int(match[3]):
-        raise InvalidLoraError(
-            f"{given[:200]!r} is an empty range.", where=WHERE, way_out="let it end behind its start"
-        )
-    return Pattern(re.sub(r"\.(?!\+)", r"\\.", match[1] if match else given), given)
+    pattern = Pattern(re.sub(r"\.(?!\+)", r"\\.", match[1] if match else given), given)
+    if match is None:
+        return pattern, None
+    start = int(match[2] or 0)
+    if match[2] and match[3] is None:
+        return pattern, (start, start + 1)
+    end = int(match[3]) if match[3] else None
+    if end is not None and start >= end:
+        what = f"{given[:200]!r} is an empty range."
+        raise InvalidLoraError(what, where=WHERE, way_out="let it end behind its start")
+    return pattern, (start, end)
 
 
-def _matched(patterns: list[Pattern], names: list[str]) -> set[str]:
-    return {name for taken in matching(patterns, names, where=WHERE) for name in taken}
+def _refuse_missing_rows(given: str, rows: Rows, name: str, shape: Sequence[int]) -> None:
+    """Raises InvalidLoraError where _merge_ranges does: for no rows, and for rows behind the weight's last."""
+    held = shape[0] if shape else 0
+    start, end = rows[0], held if rows[1] is None else rows[1]
+    if start >= end or end > held:
+        what = f"{given[:200]!r} asks for rows {start} to {end} of {name}, which has {held:,}."
+        raise InvalidLoraError(what, where=WHERE, way_out="give a range within it, or leave it out")

@@ -6,6 +6,9 @@ from typing import NamedTuple
 from estimator.lora.tensors import SavedTensor
 
 
+BASE = "base"  # of Outcome.trained: what trains of the base, and is no part of the file
+
+
 class AdaptedModule(NamedTuple):
     name: str  # PEFT's run-time name
     kind: str

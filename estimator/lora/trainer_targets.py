@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
+from estimator.errors import MalformedConfigError
 from estimator.lora.index import index_of
 from estimator.lora.moe import converted
 from estimator.lora.trainer_modules import litgpt, torchtune
@@ -63,16 +64,22 @@ def _shares_keys(tree: ModuleTree) -> Callable[[str], bool]:
     components/utils/model_utils.py, freeze_unused_kv_sharing_params.
     """
     text = tree.config.get("text_config") or tree.config
-    first = (text.get("num_hidden_layers") or 0) - (text.get("num_kv_shared_layers") or 0)
-
-    def shares(name: str) -> bool:
-        match = _KEYS.search(name)
-        return match is not None and bool(text.get("num_kv_shared_layers")) and int(match[1]) >= first
-
-    return shares
+    layers, sharing = (_whole(text, field) for field in ("num_hidden_layers", "num_kv_shared_layers"))
+    without = range(layers - sharing, layers)
+    return lambda name: any(int(match[1]) in without for match in _KEYS.finditer(name))
 
 
-_KEYS = re.compile(r"layers\.(\d+)\.self_attn\.[kv]_proj")
+# NeMo asks for this anywhere in a name: a tower's layers of these numbers are frozen as well.
+_KEYS = re.compile(r"layers\.(\d{1,9})\.self_attn\.[kv]_proj")
+
+
+def _whole(text: Mapping[str, Any], field: str) -> int:
+    """A count of layers; 0 where there is none. Raises MalformedConfigError for what is no whole number."""
+    value = text.get(field) or 0
+    if not isinstance(value, int):
+        what = f"{field} is {str(value)[:60]!r}: no whole number."
+        raise MalformedConfigError(what, where=f"{field} in config.json", way_out="give the number of layers")
+    return value
 
 
 def _wild(patterns: Sequence[str], names: Sequence[str], where: str) -> list[str]:

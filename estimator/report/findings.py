@@ -17,9 +17,10 @@ class Problem(NamedTuple):
 
 
 def not_judged(error: LoraSizeError) -> Problem:
-    """A base that can't be had where a check asks no network."""
+    """A base that can't be had where a check asks no network, or what lora-size has no answer to."""
     way_out = "Ask for it once with `lora-size --model`, which keeps it." if error.code == "offline" else error.way_out
-    return Problem("base_unknown", f"Not judged: {error.what} {way_out}")
+    code = error.code if error.code == "unsupported" else "base_unknown"
+    return Problem(code, f"Not judged: {error.what} {way_out}")
 
 
 class CheckedPath(NamedTuple):
