@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from estimator.lora.tensors import SavedTensor
 
-
 BASE = "base"  # of Outcome.trained: what trains of the base, and is no part of the file
 
 
