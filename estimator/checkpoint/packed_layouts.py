@@ -40,6 +40,7 @@ class Layout(NamedTuple):
     shape: Callable[[Parts, Fields, Checkpoint], Shape | None]
     logical: str = ".weight"
     needs: tuple[str, ...] = ()  # parts without which it is no packed layer
+    is_whole: Callable[[Parts], bool] | None = None  # whether these parts are all that the quantiser needs
     two_a_byte: tuple[str, ...] = ()  # dtypes of weights in which an element is two values
     fields_by_layer: Callable[[Fields, Sequence[str]], Mapping[str, Fields | None]] | None = None  # of single layers
 
@@ -104,6 +105,13 @@ def _bnb_4bit(parts: Parts, _: Fields, checkpoint: Checkpoint) -> Shape | None:
         return tuple(int(size) for size in shape) if shape else None
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _is_whole_4bit(parts: Parts) -> bool:
+    """bitsandbytes 0.50.2, `QuantState.from_dict`: one text, and both tensors of double quantisation or neither."""
+    texts = sum(part.startswith(".weight.quant_state.") for part in parts)
+    nested = sum(part.startswith(".weight.nested_") for part in parts)
+    return ".weight.quant_map" in parts and texts == 1 and nested in (0, 2)
 
 
 def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
@@ -206,7 +214,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq, fields_by_layer=gptq_by_layer),
     "awq": Layout(".qweight", _GPTQ_PARTS, _awq),
     "auto-round": Layout(".qweight", _GPTQ_PARTS, _auto_round, fields_by_layer=auto_round_by_layer),
-    "bitsandbytes_4bit": Layout(".weight.absmax", _BNB_PARTS, _bnb_4bit, needs=(".weight",)),
+    "bitsandbytes_4bit": Layout(".weight.absmax", _BNB_PARTS, _bnb_4bit, needs=(".weight",), is_whole=_is_whole_4bit),
     "bitsandbytes_8bit": Layout(".SCB", (".weight", ".SCB", ".weight_format"), _as_stored, needs=(".weight",)),
     **dict.fromkeys(
         ("fp8", "mxfp8"),

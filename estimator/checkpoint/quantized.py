@@ -86,6 +86,8 @@ def packed_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str
     own = layout.fields_by_layer(quantization.fields, stems) if stems and layout.fields_by_layer else {}
     for stem in stems:
         parts = {part: stored[stem + part] for part in layout.parts if stem + part in stored}
+        if layout.is_whole and not layout.is_whole(parts):
+            continue
         shape = _shape(layout, parts, own.get(stem) or quantization.fields, checkpoint)
         layers[stem] = PackedLayer(quantization.scheme, shape, tuple(parts.values()))
     return layers

@@ -8,6 +8,7 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import run_time_names
 from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.packed_layouts import LAYOUTS
 from estimator.checkpoint.quantized import Quantization, quantization_of
 from estimator.dtypes import from_torch
 from estimator.errors import MalformedConfigError
@@ -80,7 +81,7 @@ def _with_stored_state(
     beside: dict[str, tuple[Parameter, ...]] = {}
     for name, tensor in checkpoint.tensors.items() if checkpoint is not None else ():
         module, state, part = name.partition(".weight.")
-        if state:
+        if state + part in LAYOUTS["bitsandbytes_4bit"].parts:
             weight, own = f"{module}.weight", Parameter(f"weight.{part}", tensor.shape, tensor.dtype)
             beside[weight] = (*beside.get(weight, ()), own)
     if any(f"{name}.weight" not in beside for name in layers):

@@ -100,11 +100,12 @@ def test_four_bit_shape_is_read_where_the_file_is_at_hand(tmp_path):
     tensors = {
         "q_proj.weight": Tensor("q_proj.weight", "U8", (12288, 1), "model.safetensors"),
         "q_proj.weight.absmax": Tensor("q_proj.weight.absmax", "F32", (384,), "model.safetensors"),
+        "q_proj.weight.quant_map": Tensor("q_proj.weight.quant_map", "F32", (16,), "model.safetensors"),
         name: Tensor(name, "U8", (len(state),), "model.safetensors", (16, 16 + len(state))),
     }
     file = CheckedFile("model.safetensors", None, None, {}, {}, data_start=8, local_path=str(path))
     config = {"dtype": "float16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    unpacked = unpack(config, Checkpoint(tensors=tensors, files=(file,), bytes=12288 + 1536 + len(state)))
+    unpacked = unpack(config, Checkpoint(tensors=tensors, files=(file,), bytes=12288 + 1536 + 64 + len(state)))
     assert dict(unpacked.checkpoint.tensors) == {
         "q_proj.weight": Tensor("q_proj.weight", "F16", (192, 128), "model.safetensors")
     }
@@ -117,7 +118,39 @@ def test_a_plain_checkpoint_is_handed_on_as_it_is():
 
 
 BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+TEXT = "weight.quant_state.bitsandbytes__nf4"
 FOUR_BIT = {"hidden_size": 128, "expand": 2, "vision_config": {"hidden_size": 32}, "quantization_config": BNB}
+
+
+def four_bit_headers(name, elements):
+    """Of one layer, as bitsandbytes 0.50.2 writes it without double quantisation."""
+    return {
+        f"{name}.weight": ["U8", [-(-elements // 2), 1]],
+        f"{name}.weight.absmax": ["F32", [elements // 64]],
+        f"{name}.weight.quant_map": ["F32", [16]],
+        f"{name}.{TEXT}": ["U8", [80]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("added", "lost", "is_whole"),
+    [
+        pytest.param((), (), True, id="as written"),
+        pytest.param(("weight.nested_absmax", "weight.nested_quant_map"), (), True, id="quantised twice"),
+        pytest.param(("weight.xyz",), (), True, id="what nobody reads"),
+        pytest.param((), (TEXT,), False, id="no text"),
+        pytest.param(("weight.quant_state.bitsandbytes__fp4",), (), False, id="two texts"),
+        pytest.param((), ("weight.quant_map",), False, id="no codes"),
+        pytest.param((), ("weight.absmax",), False, id="no scales"),
+        pytest.param(("weight.nested_absmax",), (), False, id="half of the second quantisation"),
+    ],
+)
+def test_a_4_bit_layer_without_its_whole_state_is_none(added, lost, is_whole):
+    headers = {**four_bit_headers("q", 128 * 128), **{f"q.{part}": ["U8", [3]] for part in added}}
+    headers = {name: held for name, held in headers.items() if name.removeprefix("q.") not in lost}
+    unpacked = unpack(FOUR_BIT, checkpoint(headers))
+    assert set(unpacked.unknown) == ({"q"} if is_whole else set())
+    assert ("q.weight" in unpacked.checkpoint.tensors) is not is_whole  # integers, so that the packing is not known
 
 
 @pytest.mark.parametrize(
@@ -133,7 +166,7 @@ FOUR_BIT = {"hidden_size": 128, "expand": 2, "vision_config": {"hidden_size": 32
     ],
 )
 def test_features_inferred_from_the_width(name, elements, bias, shape):
-    headers = {f"{name}.weight": ["U8", [-(-elements // 2), 1]], f"{name}.weight.absmax": ["F32", [elements // 64]]}
+    headers = four_bit_headers(name, elements)
     headers |= {f"{name}.bias": ["BF16", [bias]]} if bias else {}
     inferred = infer_unknown(FOUR_BIT, unpack(FOUR_BIT, checkpoint(headers)))
     found = inferred.checkpoint.tensors.get(f"{name}.weight")
@@ -151,8 +184,7 @@ def test_features_inferred_from_the_width(name, elements, bias, shape):
     ],
 )
 def test_features_that_the_class_tells(shapes, found):
-    headers = {"odd.weight": ["U8", [100 * 130 // 2, 1]], "odd.weight.absmax": ["F32", [204]]}
-    known = put_known(unpack(FOUR_BIT, checkpoint(headers)), shapes)
+    known = put_known(unpack(FOUR_BIT, checkpoint(four_bit_headers("odd", 100 * 130))), shapes)
     weight = known.checkpoint.tensors.get("odd.weight")
     assert (weight and weight.shape) == found
     assert set(known.unknown) == (set() if found else {"odd"})

@@ -57,7 +57,16 @@ def nvfp4(out, into):
 
 
 def bnb(out, into):
-    return {".weight": ("U8", out * into // 2, 1), ".weight.absmax": ("F32", out * into // 64)}
+    return {".weight": ("U8", out * into // 2, 1), ".weight.absmax": ("F32", out * into // 64),
+            ".weight.quant_map": ("F32", 16), ".weight.quant_state.bitsandbytes__nf4": ("U8", 80)}  # fmt: skip
+
+
+def bnb_without_text(out, into):
+    return {part: kind for part, kind in bnb(out, into).items() if ".quant_state." not in part}
+
+
+def bnb_with_a_stranger(out, into):
+    return bnb(out, into) | {".weight.xyz": ("U8", 3)}
 
 
 def sparse_fp8(out, into):
@@ -81,6 +90,7 @@ def with_biases(out, into):
     return gptq(out, into) | {".bias": ("F16", out)}
 
 
+BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv_fast"}
 HQQ = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}}
@@ -99,6 +109,11 @@ SPARSE = {
         pytest.param(AWQ, awq_fast, "exact", {"kernel_dependent"}, id="AWQ, sixteen bits to a word"),
         pytest.param(HQQ, hqq, "exact", {"not_loadable"}, id="HQQ has its features from config.json"),
         pytest.param(None, bnb, "inferred", {"unknown_packing"}, id="bitsandbytes that config.json does not name"),
+        pytest.param(BNB, bnb, "exact", set(), id="bitsandbytes"),
+        pytest.param(BNB, bnb_with_a_stranger, "exact", {"unused_tensors"}, id="bitsandbytes, and what nobody reads"),
+        pytest.param(
+            BNB, bnb_without_text, "inferred", {"unknown_packing"}, id="bitsandbytes without its state's text"
+        ),
         pytest.param(None, nvfp4, "inferred", {"unknown_packing"}, id="ModelOpt's config in a file of its own"),
         pytest.param(
             {"quant_method": "modelopt"}, nvfp4, "inferred", {"unknown_quantisation"}, id="ModelOpt, which nobody loads"
