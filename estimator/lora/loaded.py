@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from estimator.architecture.module import Module, Parameter
+from estimator.checkpoint.quantized import quantization_of
 from estimator.errors import UnsupportedModuleError
 from estimator.lora.dtypes import is_float
 from estimator.lora.facts import mamba_types
@@ -54,11 +55,18 @@ def held(index: TreeIndex, name: str) -> Held | None:
             f"{name} is a {layer.cls} whose weight is tied to {index.root(f'{name}.weight')} and so is not packed: "
             "PEFT asks it how it was quantised, and fails.",
             where="target_modules",
-            way_out="spare it with --skip-modules, or leave it out",
+            way_out=f"{how_to_spare(index, name)}, or leave it out",
         )
     weight = _weight_at_run_time(index, name)
     packed_as_float = layer.packed_factor > 1 and weight is not None and is_float(weight.dtype)
     return Held(layer.scheme, "F4" if packed_as_float else weight.dtype if weight is not None else "I32")
+
+
+def how_to_spare(index: TreeIndex, name: str) -> str:
+    """What keeps a module from being quantised, for an error's way out: no option changes a stored checkpoint."""
+    if quantization_of(index.tree.config) is None:
+        return f"spare {name} with --skip-modules"
+    return "name the model that was quantised instead"
 
 
 def loaded(index: TreeIndex, name: str) -> tuple[Parameter | None, Held | None]:

@@ -14,6 +14,7 @@ from estimator.lora.dtypes import is_float
 from estimator.lora.facts import containers
 from estimator.lora.index import TreeIndex
 from estimator.lora.input_embedding import input_embedding, tied_at_run_time
+from estimator.lora.loaded import how_to_spare
 from estimator.lora.runtime import (
     ADAPTER,
     SAVED,
@@ -88,7 +89,7 @@ def save_modules(root: Node, index: TreeIndex, names: Iterable[str]) -> None:
     as_floats = _packed_as_floats(index) - packed.keys()
 
     def wrap(name: str, node: Node) -> Node:
-        _refuse_packed(name, node, packed, as_floats)
+        _refuse_packed(index, name, node, packed, as_floats)
         return _saved(node, deepcopy(node, "saved_modules"))
 
     set_trainable(root, names, SAVED, wrap, "modules_to_save")
@@ -142,21 +143,23 @@ def _packed_as_floats(index: TreeIndex) -> set[str]:
     }
 
 
-def _refuse_packed(name: str, node: Node, packed: Mapping[str, str], as_floats: Container[str]) -> None:
+def _refuse_packed(
+    index: TreeIndex, name: str, node: Node, packed: Mapping[str, str], as_floats: Container[str]
+) -> None:
     """ModulesToSaveWrapper has its copy's parameters require gradients; torch refuses that of integers."""
     inside = [one.module.name for _, one in walk(node) if one.module is not None and one.module.name in packed]
     if inside:
         raise InvalidLoraError(
             f"modules_to_save takes {name}, but {inside[0]} is a {packed[inside[0]]} whose weights are integers.",
             where="modules_to_save",
-            way_out=f"leave {inside[0]} unquantised (--skip-modules), or adapt it with LoRA",
+            way_out=f"{how_to_spare(index, inside[0])}, or adapt it with LoRA",
         )
     if inside := [one.module.name for _, one in walk(node) if one.module is not None and one.module.name in as_floats]:
         raise UnsupportedError(
             f"modules_to_save takes {name}, and {inside[0]} is packed in a floating storage dtype: PEFT saves its "
             "state along, and the size of that is not known.",
             where="modules_to_save",
-            way_out=f"leave {inside[0]} unquantised (--skip-modules), or adapt it with LoRA",
+            way_out=f"{how_to_spare(index, inside[0])}, or adapt it with LoRA",
         )
 
 

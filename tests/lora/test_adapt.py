@@ -420,6 +420,23 @@ def test_a_copy_of_unknown_state_is_not_weighed():
         adapt(TREE._replace(quantised=unknown), config)
 
 
+@pytest.mark.parametrize(
+    ("stored", "way_out"),
+    [
+        pytest.param({}, "--skip-modules", id="packed as it is loaded"),
+        pytest.param(
+            {"quant_method": "bitsandbytes", "load_in_4bit": True}, "model that was quantised", id="stored so"
+        ),
+    ],
+)
+def test_no_option_unpacks_a_stored_head(stored, way_out):
+    tree = quantise(TREE, LoadOptions(base_precision="nf4", skip_modules=()))
+    tree = tree._replace(config={**tree.config, "quantization_config": stored} if stored else tree.config)
+    with pytest.raises(InvalidLoraError) as refusal:
+        adapt(tree, from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}))
+    assert way_out in refusal.value.way_out
+
+
 @pytest.mark.parametrize(("storage", "held"), [("F16", True), ("U8", False)])
 def test_orthogonal_matrices_want_a_weight_that_is_seen_as_floats(storage, held):
     base = quantise(TREE, LoadOptions(base_precision="nf4", quant_storage=storage))
