@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from estimator.dtypes import BITS
-from estimator.errors import LoraSizeError, UsageError
+from estimator.errors import LoraSizeError, UnsupportedError, UsageError
 from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.changes import Change, changes
 from estimator.jobs.disk import disk
@@ -113,7 +113,10 @@ def _with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) ->
 
 
 def memory_of(answer: Answer, training: Training) -> Memory:
-    """Bytes on each GPU for this estimate and run. Raises UsageError where they can't be said."""
+    """Bytes on each GPU for this estimate and run.
+
+    Raises UsageError where they can't be said, UnsupportedError where a part of the adapter is frozen.
+    """
     base, adaptation = answer.base, answer.adaptation
     if not adaptation.trainable_parameters:
         what = "nothing trains in this run: its config freezes all of it."
@@ -124,6 +127,9 @@ def memory_of(answer: Answer, training: Training) -> Memory:
         raise UsageError(
             "the dtype in which the base is stored is not known.", where="--base-precision", way_out=way_out
         )
+    if adaptation.frozen_parameters or adaptation.trainable_parameters > sum(adaptation.parameters_by_part.values()):
+        what = "its config freezes a part of the adapter, or trains the base beside it: that memory is not known."
+        raise UnsupportedError(what, where="--config", way_out="ask for an estimate, or leave out what freezes")
     trained = trained_of(answer)
     quantised = frozenset(base.model.quantised)
     experts = expert_elements(answer) if quantised else 0

@@ -54,9 +54,6 @@ def _said(config: str | None) -> dict[str, Any]:
 
 def _refuse(read: TrainingConfig, config: str) -> None:
     """Raises UnsupportedError for runs whose memory is not modelled."""
-    if read.freezing is not None:
-        what = "this run freezes parameters by name: what trains is counted, the memory of training it is not known."
-        raise UnsupportedError(what, where=config, way_out="ask for an estimate, or plan the run without the freezing")
     if read.own.get("megatron"):
         what = "this is a run of Megatron, whose memory is not modelled."
         raise UnsupportedError(what, where=config, way_out="ask for an estimate, or plan the same with swift sft")

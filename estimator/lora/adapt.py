@@ -39,6 +39,7 @@ class Adaptation(NamedTuple):
     config: Mapping[str, Any]  # the effective LoraConfig, as adapter_config.json has it
     save_error: str | None = None  # counting works, save_pretrained fails: why
     has_size: bool = True  # the file is written, and as long whatever the weights' values are
+    frozen_parameters: int = 0  # of the adapter: a trainer froze them once it was made
     notes: tuple[Note, ...] = ()
 
 
@@ -96,19 +97,20 @@ def adapt(
         config=_as_saved(request.config),
         save_error=save_error,
         has_size=save_error is None and not varying,
+        frozen_parameters=done.frozen,
         notes=(
             *remarks(config, request, injection, trained, sized, save_error),
             *_varying(varying, sized),
-            *_frozen(freezing, done, tensors),
+            *_frozen(freezing, done),
         ),
     )
 
 
-def _frozen(freezing: "Freezing | None", done: Outcome, tensors: Sequence[SavedTensor]) -> Iterator[Note]:
+def _frozen(freezing: "Freezing | None", done: Outcome) -> Iterator[Note]:
     if freezing is not None:
         from estimator.lora.freezing import notes_on
 
-        yield from notes_on(freezing, done.trained, tensors)
+        yield from notes_on(freezing, done)
 
 
 def _refuse_packed(index: TreeIndex, adapted: Collection[str] | None, *, changed: bool) -> None:

@@ -57,8 +57,7 @@ def with_all_beside(
     cast_adapter_dtype(model, adapter_dtype)
     if config.task_type in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
         save_modules(model, index, (*(config.modules_to_save or ()), *request.later_saves))
-    if freezing is not None:
-        freeze(model, freezing)
+    frozen = 0 if freezing is None else freeze(model, freezing)
     try:
         tensors, fault = saved_tensors(model, index, config, with_embeddings=with_embeddings, targeted=targeted), None
     except SavingError as error:
@@ -73,6 +72,7 @@ def with_all_beside(
         all_parameters=index.all_parameters() + sum(leaf.elements for leaf in leaves(model)) - before,
         tensors=tensors,
         save_error=fault,
+        frozen=frozen,
     )
 
 

@@ -7,13 +7,11 @@ apply_parameter_freezing; AutoTrain 0.8.37.dev0: trainers/vlm/utils.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import prod
+from collections.abc import Iterator, Mapping, Sequence
 
 from estimator.errors import InvalidLoraError
-from estimator.lora.outcome import BASE
+from estimator.lora.outcome import BASE, Outcome
 from estimator.lora.runtime import Leaf, Node, named_modules
-from estimator.lora.tensors import SavedTensor
 from estimator.notes import Note
 from estimator.request.patterns import Pattern, matching
 from estimator.request.training_config import Freezing
@@ -21,7 +19,6 @@ from estimator.request.training_config import Freezing
 Rows = tuple[int, int | None]  # from the first to behind the last; None: all that follow
 
 WHERE = "unfrozen_parameters"
-_LORA = ("lora", "dora")
 _RANGE = re.compile(r"(.+)\[([0-9]*)(?::([0-9]*))?\]")
 _ALL_FROZEN = "The trainer freezes by name all that is adapted, once the adapter is made. Nothing trains."
 _NONE_UNFROZEN = (
@@ -30,13 +27,16 @@ _NONE_UNFROZEN = (
 )
 
 
-def freeze(model: Node, freezing: Freezing) -> None:
+def freeze(model: Node, freezing: Freezing) -> int:
     """Axolotl's freeze_layers_except first, then what freezes parts, on the names of PeftModel.named_parameters().
+
+    The parameters that trained before and are frozen now.
 
     Raises InvalidLoraError for a pattern that is faulty, for rows that a weight has not, and for a packed weight, which
     can't train.
     """
     leaves = _named_parameters(model)
+    trained = [leaf for leaf in leaves.values() if leaf.trainable]
     if freezing.unfrozen is not None:
         wanted = _wanted(freezing.unfrozen, leaves)
         for name, leaf in leaves.items():
@@ -45,19 +45,20 @@ def freeze(model: Node, freezing: Freezing) -> None:
         module = name.rpartition(".")[0].lower()
         if not set(freezing.parts).isdisjoint(name.split(".")) or any(part in module for part in freezing.within):
             leaf.trainable = False
+    return sum(leaf.elements for leaf in trained if not leaf.trainable)
 
 
-def notes_on(freezing: Freezing, trained: Mapping[str, int], tensors: Iterable[SavedTensor]) -> Iterator[Note]:
-    """What the reader must know of what is left. trained: parameters by the part of the file; tensors: of the file."""
-    if not sum(trained.values()):
+def notes_on(freezing: Freezing, done: Outcome) -> Iterator[Note]:
+    """What the reader must know of what is left."""
+    if not sum(done.trained.values()):
         yield Note("nothing_trains", _ALL_FROZEN if freezing.unfrozen is None else _NONE_UNFROZEN)
         return
-    if base := trained.get(BASE, 0):
+    if base := done.trained.get(BASE, 0):
         message = f"{base:,} parameters of the base train as well: save_pretrained writes none of them."
         yield Note("base_trains", message)
-    saved = sum(prod(tensor.shape) for tensor in tensors if tensor.part in _LORA)
-    if (frozen := saved - sum(trained.get(part, 0) for part in _LORA)) > 0:
-        yield Note("frozen_saved", f"{frozen:,} LoRA parameters are frozen and saved all the same.")
+    if done.frozen:
+        message = f"{done.frozen:,} parameters of the adapter are frozen and saved all the same."
+        yield Note("frozen_saved", message)
 
 
 def _named_parameters(model: Node) -> dict[str, Leaf]:

@@ -24,3 +24,4 @@ class Outcome(NamedTuple):
     all_parameters: int  # of the base and of what was added
     tensors: tuple[SavedTensor, ...]
     save_error: str | None = None  # counting works, save_pretrained fails: why
+    frozen: int = 0  # parameters of the adapter that a trainer froze once it was made

@@ -9,9 +9,11 @@ import pytest
 from estimator.errors import InvalidLoraError, MalformedConfigError, UnsupportedError
 from estimator.jobs.check import check
 from estimator.jobs.estimate import estimate
-from estimator.jobs.training import training_from
+from estimator.jobs.plan import plan
+from estimator.jobs.sweep import sweep
 from estimator.report.document import to_document
 from estimator.request.request import Request
+from estimator.sizes.training import Training
 
 PARTS = {"lora", "dora", "bias", "saved_modules", "trainable_tokens", "embeddings"}
 NEMO = (
@@ -35,15 +37,15 @@ def written(folder: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "trained", "saved", "notes"),
     [
-        (AUTOTRAIN, TEXT, TEXT + VISION, {"frozen_saved": f"{VISION:,} LoRA"}),
-        (NEMO + "freeze_config: {freeze_vision_tower: true}\n", TEXT, TEXT + VISION, {"frozen_saved": f"{VISION:,} LoRA"}),
+        (AUTOTRAIN, TEXT, TEXT + VISION, {"frozen_saved": f"{VISION:,} parameters"}),
+        (NEMO + "freeze_config: {freeze_vision_tower: true}\n", TEXT, TEXT + VISION, {"frozen_saved": f"{VISION:,} parameters"}),
         (NEMO + "freeze_config: {freeze_vision_tower: false}\n", TEXT + VISION, TEXT + VISION, {}),
         (NEMO.replace("'*q", "'*vision*q") + "freeze_config: {freeze_vision_tower: true}\n", 0, VISION,
          {"nothing_trains": "The trainer freezes"}),
         (GPT2 + "unfrozen_parameters: [lora_]\n", 0, 294_912, {"nothing_trains": "unfrozen_parameters"}),
-        (GPT2 + "unfrozen_parameters: ['.+lora_A']\n", 73_728, 294_912, {"frozen_saved": "221,184 LoRA"}),
+        (GPT2 + "unfrozen_parameters: ['.+lora_A']\n", 73_728, 294_912, {"frozen_saved": "221,184 parameters"}),
         (GPT2 + "unfrozen_parameters: ['.+wte']\n", 50_257 * 768, 294_912,
-         {"base_trains": "38,597,376", "frozen_saved": "294,912 LoRA"}),
+         {"base_trains": "38,597,376", "frozen_saved": "294,912 parameters"}),
     ],
 )  # fmt: skip
 def test_what_trains_beside_what_is_saved(tmp_path: Path, text: str, trained: int, saved: int, notes: dict) -> None:
@@ -57,10 +59,27 @@ def test_what_trains_beside_what_is_saved(tmp_path: Path, text: str, trained: in
     assert all(words in said[code] for code, words in notes.items())
 
 
-@pytest.mark.parametrize("text", [AUTOTRAIN, NEMO + "freeze_config: {freeze_vision_tower: true}\n"])
-def test_a_plan_of_what_is_frozen_by_name_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UnsupportedError, match="freezes parameters"):
-        training_from(written(tmp_path, text), {})
+@pytest.mark.parametrize(
+    ("text", "planned"),
+    [
+        (AUTOTRAIN, False),
+        (NEMO + "freeze_config: {freeze_vision_tower: true}\n", False),
+        (GPT2 + "unfrozen_parameters: ['.+lora_A']\n", False),
+        (GPT2 + "unfrozen_parameters: ['.+wte', '.+lora_']\n", False),
+        (GPT2 + "unfrozen_parameters: ['.+lora_']\n", True),
+        (GPT2 + "freeze_mm_modules: true\n", True),
+        (NEMO.replace("'*q", "'*language*q") + "freeze_config: {freeze_vision_tower: true}\n", True),
+    ],
+)
+def test_the_memory_of_what_is_frozen_in_part_is_not_said(tmp_path: Path, text: str, planned: bool) -> None:
+    request = Request(config=written(tmp_path, text), offline=True, dtype="bf16")
+    (case,) = sweep(request, models=[None], targets=[None], precisions=[None], ranks=[None], training=Training())
+    assert (case.parameters > 0, case.device_bytes is not None, case.error is None) == (True, planned, planned)
+    if planned:
+        plan(request, Training())
+        return
+    with pytest.raises(UnsupportedError, match="freezes a part"):
+        plan(request, Training())
 
 
 @pytest.mark.parametrize(
