@@ -258,6 +258,28 @@ def test_fp8_experts_that_transformers_cannot_make(cls, parameters, why):
         base_sizes(tree, None, LoadOptions())
 
 
+@pytest.mark.parametrize(
+    ("cls", "said", "is_made"),
+    [
+        pytest.param("Lfm2MoeExperts", {}, False, id="the config class has no activation"),
+        pytest.param("Lfm2MoeExperts", {"hidden_act": "silu"}, True, id="config.json has one"),
+        pytest.param("DbrxExperts", {"hidden_act": "silu"}, False, id="the others are still lost"),
+        pytest.param("Ernie4_5_VLMoeMoeExperts", {"moe_intermediate_size": [48, 16]}, False, id="two sizes"),
+    ],
+)
+def test_what_fp8_experts_ask_of_the_config(cls, said, is_made):
+    """Of the config as loaded: config.json's fields, and what the class has beside (transformers 5.23.0)."""
+    quantization = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    tree = ModuleTree(
+        architecture="TinyForCausalLM",
+        config={"hidden_size": 64, "quantization_config": quantization, **said},
+        modules=(Module("", "Tiny", "other"), Module("mlp.experts", cls, "other", (Parameter(*WEIGHT, "F8_E4M3"),))),
+        tied={},
+    )
+    with nullcontext() if is_made else pytest.raises(UnsupportedError, match="its config gives them no"):
+        assert "mlp.experts" in base_sizes(tree, None, LoadOptions()).model.quantised
+
+
 @pytest.mark.judges
 @pytest.mark.parametrize(
     "name",

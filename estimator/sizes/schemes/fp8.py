@@ -7,13 +7,13 @@ integrations/finegrained_fp8.py: FP8Linear, FP8Experts, `replace_with_fp8_linear
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import ceil
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import renamed_modules
 from estimator.checkpoint.quantized import Quantization
 from estimator.errors import UnsupportedError
+from estimator.sizes.fields import text_config
 from estimator.sizes.skipping import skips
 
 
@@ -60,13 +60,14 @@ def _embedding(module: Module) -> QuantisedLayer:
 
 def _check_experts(module: Module, tree: ModuleTree) -> None:
     """Raises UnsupportedError where FP8Experts.__init__, which reads its sizes from the config, does not fit."""
-    fused, text = [p for p in module.parameters if len(p.shape) == 3], tree.config.get("text_config")
-    width = (text if isinstance(text, Mapping) else tree.config).get("hidden_size")
+    fused, config = [p for p in module.parameters if len(p.shape) == 3], text_config(tree.config)
+    width, without = config.get("hidden_size"), _CONFIGS_WITHOUT.get(module.cls, ())
     turned = not {module.name, f"{module.name}.down_proj"}.isdisjoint(tree.transposed)
     down = width if turned else next((p.shape[1] for p in fused if p.name == "down_proj"), width)
+    lost = next((asked for asked in without if config.keys().isdisjoint(_ASKED.get(asked, ()))), None)
     fault = None
-    if module.cls in _CONFIGS_WITHOUT:
-        fault = f"its config gives them no {_CONFIGS_WITHOUT[module.cls]}"
+    if lost is not None:
+        fault = f"its config gives them no {lost}"
     elif fused and len(fused) < len(module.parameters):
         bias = next(p.name for p in module.parameters if len(p.shape) != 3)
         fault = f"they cannot have {bias}"
@@ -82,12 +83,19 @@ def _check_experts(module: Module, tree: ModuleTree) -> None:
         )
 
 
-# Experts of model types whose configs lack what FP8Experts asks for (transformers 5.23.0): PreTrainedConfig raises.
+# What FP8Experts asks of the config, each the first of these (transformers 5.23.0, `_first_attr`). Where neither
+# config.json nor the model type's config class has one, no experts are made; what the classes lack is a fact of theirs.
+_ASKED = {
+    "num_experts": ("num_local_experts", "num_experts"),
+    "intermediate_size": ("moe_intermediate_size", "intermediate_size"),
+    "hidden_act": ("hidden_activation", "hidden_act"),
+}
 _CONFIGS_WITHOUT = {
-    **dict.fromkeys(("AriaExperts", "DbrxExperts"), "num_experts"),
-    **dict.fromkeys(("JetMoeMoA", "Lfm2MoeExperts", "NemotronHExperts"), "hidden_act"),
-    **dict.fromkeys(("NllbMoeExperts", "SwitchTransformersExperts"), "intermediate_size"),
-    "Ernie4_5_VLMoeMoeExperts": "single intermediate_size",
+    "AriaExperts": ("num_experts",),
+    "DbrxExperts": ("num_experts", "intermediate_size", "hidden_act"),
+    **dict.fromkeys(("JetMoeMoA", "Lfm2MoeExperts", "NemotronHExperts"), ("hidden_act",)),
+    **dict.fromkeys(("NllbMoeExperts", "SwitchTransformersExperts"), ("intermediate_size", "hidden_act")),
+    "Ernie4_5_VLMoeMoeExperts": ("single intermediate_size",),
 }
 
 
