@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estimator.errors import UsageError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
 from estimator.request.trainers.launch import attention_of
 from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
@@ -94,7 +94,11 @@ _FREEZES = (
 
 
 def _freezing(keys: Keys) -> Freezing | None:
+    """Raises UnsupportedError for selectors of modules, which only later releases have."""
     given = keys.section("freeze_config")
+    if selector := next((key for key in ("freeze_modules", "unfreeze_modules") if given.get(key)), None):
+        what = f"freeze_config.{selector} is of a later NeMo Automodel: what it freezes is not known here."
+        raise UnsupportedError(what, where=f"{selector} in {keys.where}", way_out="give the freeze_ switches alone")
     switches = Keys({key: given.get(key, default) for key, default, _ in _FREEZES}, keys.where, {})
     within = [name for key, _, names in _FREEZES if given and switches.flag(key) for name in names]
     return Freezing(within=tuple(within)) if within else None
