@@ -14,6 +14,7 @@ from estimator.errors import UnsupportedError
 from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Prepared, injected, prepared
+from estimator.lora.loaded import how_to_spare
 from estimator.lora.outcome import BASE, AdaptedModule, Outcome
 from estimator.lora.plain import needs_run_time, with_layers_alone
 from estimator.lora.remarks import remarks
@@ -127,7 +128,7 @@ def _refuse_packed(index: TreeIndex, adapted: Collection[str] | None, *, changed
             raise UnsupportedError(
                 f"{name} is quantised, and PEFT would save its packed weight along: the size of that is not known.",
                 where="--save-embedding-layers",
-                way_out=f"spare {name} with --skip-modules, or pass --save-embedding-layers no",
+                way_out=f"{how_to_spare(index, name)}, or pass --save-embedding-layers no",
             )
 
 
