@@ -2,7 +2,7 @@
 
 What comes back are the options of the last command that trains, and beside them `_program` (what is started),
 `_command` (its words before the options), `_world` (processes on this machine, where the line says it), `_hidden`
-(variables behind the options that may hold further ones) and `_alike` (how many more commands start the same).
+(variables behind the options that may hold further ones) and `_others` (how many more commands train).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from estimator.errors import UsageError
+from estimator.request.recognise import recognise
 from estimator.request.shell_words import commands, split_assignments
 from estimator.request.trainers.keys import UnknownTrainerError
 
@@ -34,36 +35,51 @@ TRAINING = (
 _COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl", "autotrain")
 _SCRIPT = re.compile(r"(?:.*/)?(swift)/cli/(_megatron/)?(\w+)\.py|(swift)\.cli\.(_megatron\.)?(\w+)")
 _PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
-_HIDDEN = re.compile(r"\$(?:[@*]|\w+|\{[\w@*]+(?:\[[@*]\])?\})")
+# A word that is wholly an expansion, one that may be several words, and options that need no value behind them.
+_HIDDEN = re.compile(r"(?:\$(?:[@*]|\w+|\{.*\}|\(\.\.\.\)))+", re.DOTALL)
+_SEVERAL = re.compile(r"\$(?:[@*]|\{[@*].*\}|\{\w+\[[@*].*\}|\{\w+:?\+.*\})", re.DOTALL)
+_SWITCH = re.compile(
+    r"bf16|fp16|tf32|(?:pure|bf16|fp16)_\w+|packing|gradient_checkpointing|streaming|train|peft"
+    r"|(?:do|use|no|not|load_in|group_by|push_to|overwrite|ignore|remove|disable|enable|freeze|auto|save_only|load_best)_\w+"
+)
+_DECIDING = re.compile(r"(?:use|load_in|freeze)_\w+|peft|train")  # where `$NAME` may say yes or no
 
 
 def parse_command(text: str, where: str) -> dict[str, Any]:
-    """Of several commands the last that starts a training, else the last.
+    """Of several commands the last that starts a training of a known trainer; else the last that trains, or the last.
 
     Raises UnknownTrainerError where no command with options is found, UsageError where a quote is left open or where
     the command ends before its options do.
     """
-    found = [words for words in commands(text, where) if any(word.startswith("--") for word in words)]
+    found = [words for words in commands(text, where, _PROCESSES) if any(word.startswith("--") for word in words)]
     if not found:
         raise UnknownTrainerError(
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
         )
-    last = len(found) - 1
-    at = next((i for i in range(last, -1, -1) if _program(found[i]).endswith(TRAINING)), last)
-    if at < last and found[at + 1][0].startswith("--"):
+    read = [_read(words) for words in found]
+    train = [i for i, options in enumerate(read) if options["_program"].endswith(TRAINING)]
+    known = [i for i, options in enumerate(read) if recognise(options) is not None]
+    both = sorted({*train} & {*known})
+    at = (both or known or train or [len(found) - 1])[-1]
+    if at < len(found) - 1 and found[at + 1][0].startswith("--"):
         raise UsageError(
             f"{found[at + 1][0][:80]} stands on its own: the command before it ends at a comment, or at a backslash "
             "with a blank behind it.",
             where=where,
             way_out="end each line but the last with a backslash alone, and move comments out",
         )
-    variables, words = split_assignments(found[at])
-    options = _options(words)
-    options["_alike"] = sum(_program(other) == _program(words) for other in found) - 1
-    options["_program"], options["_command"] = _program(words), " ".join(_before_options(words))
+    return {**read[at], "_others": len(both) - 1 if at in both else 0}
+
+
+def _read(command: list[str]) -> dict[str, Any]:
+    variables, words = split_assignments(command)
     world = next((variables[name] for name in _PROCESSES if name in variables), "1")
-    options["_world"] = int(world) if world.isdigit() and len(world) < 7 else None
-    return options
+    return {
+        **_options(words),
+        "_program": _program(words),
+        "_command": " ".join(_before_options(words)),
+        "_world": int(world) if world.isdigit() and len(world) < 7 else None,
+    }
 
 
 def _before_options(words: list[str]) -> list[str]:
@@ -92,12 +108,18 @@ def _options(words: list[str]) -> dict[str, Any]:
                 options[key] = _value(values)
             name, equals, value = word[2:].partition("=")
             key, values = name.replace("-", "_"), [value] if equals else []
-        elif (values or key is None) and started and _HIDDEN.fullmatch(word):
+        elif started and _HIDDEN.fullmatch(word) and (values or key is None or _needs_none(key, word)):
             options["_hidden"].append(word)
         elif key is not None:
             values.append(word)
         started = started or word.endswith(".py") or word.rpartition("/")[2] in _COMMANDS
     return options
+
+
+def _needs_none(key: str, word: str) -> bool:
+    """Whether an expansion behind a key is no value of it."""
+    several = _SEVERAL.fullmatch(word) is not None
+    return _SWITCH.fullmatch(key) is not None and (several or _DECIDING.fullmatch(key) is None)
 
 
 def _value(words: list[str]) -> Any:

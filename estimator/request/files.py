@@ -61,8 +61,8 @@ def read_config_file(path: str) -> TrainingConfig:
     keys = Keys(values, path, module.DEFAULTS)
     for name in values.get("_hidden", ()):
         keys.note("hidden_options", f"{name[:80]} may hold further options: they are not read.")
-    if alike := values.get("_alike"):
-        keys.note("several_commands", f"The script starts the same {alike + 1} times: the last command is read.")
+    if others := values.get("_others"):
+        keys.note("several_commands", f"The script starts {others + 1} trainings: the last command is read.")
     config = module.read(keys)
     if trainer != "adapter_config":
         config = replace(config, notes=(*config.notes, *keys.unread()))

@@ -7,119 +7,28 @@ it is written (`$NAME`), an expression is `$(...)`. Redirections, comments and h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Collection, Iterator
 
-from estimator.errors import UsageError
+from estimator.request.shell_pieces import pieces
+from estimator.request.shell_variables import ASSIGNMENT, Variables
 
-ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^{}]*))?\})", re.ASCII)  # ${NAME:-what it is where nobody set it}
-_ARRAY = re.compile(r"\$\{(\w+)\[[@*]\]\}", re.ASCII)
-_COMMENT = re.compile(r"#[^\n]*")
-_HERE = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
-_PIECE = re.compile(
-    r"""(?P<space>(?:[ \t\r]|\\\r?\n|\\\Z)+) | (?P<redirection>(?:\d|&)?>{1,2}(?:&[\d-]|\|)?|<{1,3}(?=[ \t&]))
-    | (?P<end>[\n;&|]+) | (?P<single>'[^']*') | (?P<double>"(?:\\.|[^"\\])*") | (?P<expression>\$\(+[^()]*\)+)
-    | (?P<escaped>\\.) | (?P<list>[A-Za-z_]\w*\+?=\() | (?P<bracket>[()])
-    | (?P<text>(?:\$\{[^{}\n]*\}|<[^<>\n]*>|\$\w+|\$(?!\()|[^ \t\r\n;&|'"\\$()>])+|\$|>)""",
-    re.VERBOSE | re.DOTALL,
-)
-MAX_VALUE, MAX_WORDS = 10_000, 10_000  # of a variable and of an array: what doubles itself is left as it is written
-_DECLARING = ("export", "local", "declare", "readonly")
-_BRANCHING = {"if": 1, "case": 1, "fi": -1, "esac": -1}
-_BEFORE_A_COMMAND = ("then", "else", "do")
+_DECLARING = ("export", "local", "declare", "readonly", "typeset")
+# Commands that set variables to what the text does not say.
+_SETTING = ("read", "mapfile", "readarray", "getopts", "let", "unset", "eval")
+_CHANGING = re.compile(r"\+\+|--|(?<![=<>!])=(?!=)|(?:<<|>>)=")
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_OPENING = {"if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}"}
+_CLOSING = frozenset(_OPENING.values())
+_BEFORE_A_COMMAND = ("then", "do", "!", "time", "env")
+_NEXT_BRANCH = ("else", "elif")
 
 
-def commands(text: str, where: str) -> list[list[str]]:
-    """Words of each command. Raises UsageError where a quote is left open."""
-    return _Reader().read(_pieces(text, where))
+def commands(text: str, where: str, told: Collection[str] = ()) -> list[list[str]]:
+    """Words of each command, in front of them what the script exported of `told`.
 
-
-class _Reader:
-    def __init__(self) -> None:
-        self.done: list[list[str]] = [[]]
-        self.word: str | None = None
-        self.known: dict[str, str] = {}
-        self.lists: dict[str, list[str]] = {}
-        self.open_list: str | None = None  # an array whose words are gathered
-        self.gathered: list[str] = []
-        self.skips = False  # the next word is a redirection's file
-        self.depth = 0  # of `if` and `case`
-
-    def read(self, pieces: Iterator[tuple[str, str]]) -> list[list[str]]:
-        for kind, piece in pieces:
-            if kind == "list":
-                self.open_list = piece.rstrip("+=(")
-                self.gathered = list(self.lists.get(self.open_list, ())) if "+=" in piece else []
-            elif kind == "bracket" and self.open_list is not None and piece == ")":
-                self._end_word()
-                if len(self.gathered) <= MAX_WORDS:
-                    self.lists[self.open_list] = self.gathered
-                self.open_list = None
-            elif kind in ("text", "quoted"):
-                self._put_in(piece, splits=kind == "text")
-            elif kind == "literal" or (kind == "bracket" and self._belongs(piece)):
-                self.word = (self.word or "") + piece
-            else:
-                self._end_word()
-                self.skips = self.skips or (kind == "redirection" and piece[-1:] not in "0123456789-")
-                if kind in ("end", "bracket") and self.open_list is None:
-                    self._end_command()
-        return self.done
-
-    def _belongs(self, bracket: str) -> bool:
-        """Whether a bracket is part of a word; else it begins or ends a subshell, or a pattern of `case`."""
-        return bool(self.word) and (bracket == "(" or "(" in self.word)
-
-    def _put_in(self, piece: str, *, splits: bool) -> None:
-        """Text with its variables; outside of quotes a variable's value is split at its blanks."""
-        whole = _ARRAY.fullmatch(piece)
-        if whole is not None and whole[1] in self.lists:
-            for word in self.lists[whole[1]]:
-                self._end_word()
-                self.word = word
-            return
-        text = _VARIABLE.sub(partial(_said, self.known), piece)
-        first, *rest = text.split() if splits and text != piece and text.split() else [text]
-        self.word = (self.word or "") + first
-        for word in rest:
-            self._end_word()
-            self.word = word
-
-    def _end_word(self) -> None:
-        if self.word is not None and self.skips:
-            self.skips = False
-        elif self.word is not None:
-            (self.done[-1] if self.open_list is None else self.gathered).append(self.word)
-        self.word = None
-
-    def _end_command(self) -> None:
-        words = self.done[-1]
-        self.skips = False
-        self.depth += _BRANCHING.get(words[0], 0) if words else 0
-        while words[:1] and words[0] in _BEFORE_A_COMMAND:
-            words = words[1:]
-        if words[:1] == ["for"]:
-            self.known.pop(words[1] if len(words) > 1 else "", None)
-        for name, value in _settings(words).items():
-            differs = self.depth > 0 and self.known.get(name, value) != value
-            self.known[name] = f"${name}" if differs else value  # one branch says this, another that
-        self.done.append([])
-
-
-def _said(known: Mapping[str, str], variable: re.Match[str]) -> str:
-    """What a variable stands for; itself where nobody says so."""
-    return known.get(variable[1] or variable[2], variable[0] if variable[3] is None else variable[3].strip("\"'"))
-
-
-def _settings(words: list[str]) -> dict[str, str]:
-    """What a line sets for those after it: nothing where a command stands behind the assignments."""
-    variables, rest = split_assignments(words[1:] if words[:1] and words[0] in _DECLARING else words)
-    return (
-        {}
-        if rest
-        else {name: value for name, value in variables.items() if "$" not in value and len(value) <= MAX_VALUE}
-    )
+    Raises UsageError where a quote is left open, or where branches are nested over a hundred deep.
+    """
+    return _Reader(told).read(pieces(text, where))
 
 
 def split_assignments(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -127,44 +36,164 @@ def split_assignments(words: list[str]) -> tuple[dict[str, str], list[str]]:
     variables = {}
     for index, word in enumerate(words):
         match = ASSIGNMENT.fullmatch(word)
-        if match is None or word.startswith("-"):
+        if match is None:
             return variables, words[index:]
-        variables[match[1]] = match[2]
+        variables[match[1]] = match[4]
     return variables, []
 
 
-def _pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
-    """ "text", "quoted", "literal" (as it is), "space", "redirection", "list", "bracket" and "end" (of a command)."""
-    at, fresh, here = 0, True, ""
-    while at < len(text):
-        match = _COMMENT.match(text, at) if fresh else None
-        if match is None and (opening := _HERE.match(text, at)) is not None:
-            here, at, fresh = opening[2], opening.end(), False
-            continue
-        if match is not None:
-            at = match.end()
-            continue
-        match = _PIECE.match(text, at)
-        if match is None:
-            line = text.count("\n", 0, at) + 1
-            raise UsageError(f"a quote of line {line} is left open.", where=where, way_out="close the quote")
-        kind, piece = str(match.lastgroup), match[0]
-        fresh, at = kind in ("space", "end"), match.end()
-        if here and "\n" in piece and kind == "end":
-            at, here = _behind(text, match.start() + piece.index("\n"), here), ""
-        yield _as_piece(kind, piece)
-    yield "end", ""
+class _Reader:
+    def __init__(self, told: Collection[str]) -> None:
+        self.done: list[list[str]] = []
+        self.words: list[str] = []  # of the command that is read
+        self.parts: list[str] | None = None  # of the word that is read
+        self.bracket = False  # a bracket is open in this word
+        self.known = Variables()
+        self.told = told
+        self.open_list: str | None = None  # an array whose words are gathered
+        self.gathered: list[str] = []
+        self.skips = False  # the next word is a redirection's file
+        self.function = ""  # whose body comes next
 
+    def read(self, found: Iterator[tuple[str, str]]) -> list[list[str]]:
+        for kind, piece in found:
+            if kind == "list":
+                self.open_list, self.gathered = piece, []
+            elif kind in ("text", "quoted"):
+                self._put_in(piece, splits=kind == "text")
+            elif kind == "literal" or (kind == "bracket" and self._belongs(piece)):
+                self._add(piece)
+            elif kind == "function":
+                self._add("()")
+                self._end_word()
+            else:
+                self._end_word()
+                self.skips = self.skips or (kind == "redirection" and piece[-1:] not in "0123456789-")
+                if self.open_list is not None:
+                    self._end_list(piece)
+                elif kind == "bracket":
+                    self._bracket(piece)
+                elif kind == "end":
+                    self._end_command(piece)
+        return self.done
 
-def _behind(text: str, start: int, here: str) -> int:
-    """Where the here-document that begins at `start` is over."""
-    closing = re.compile(rf"\n\t*{re.escape(here)}[ \t\r]*(?=\n|\Z)").search(text, start)
-    return closing.end() if closing else len(text)
+    def _belongs(self, bracket: str) -> bool:
+        """Whether a bracket is part of a word; else it begins or ends a subshell, or a pattern of `case`."""
+        belongs = self.parts is not None and (bracket == "(" or self.bracket)
+        self.bracket = self.bracket or belongs
+        return belongs
 
+    def _add(self, text: str) -> None:
+        self.parts = self.parts or []
+        self.parts.append(text)
 
-def _as_piece(kind: str, piece: str) -> tuple[str, str]:
-    if kind == "double":
-        return "quoted", re.sub(r'\\([$`"\\])', r"\1", piece[1:-1].replace("\\\n", ""))
-    if kind in ("single", "escaped"):
-        return "literal", piece[1:-1] if kind == "single" else piece[1:]
-    return ("literal", "$(...)") if kind == "expression" else (kind, piece)
+    def _put_in(self, piece: str, *, splits: bool) -> None:
+        """Text with its variables; outside of quotes a variable's value is split at its blanks."""
+        words = self.known.words(piece)
+        text = self.known.text(piece) if words is None else ""
+        if words is None and (not splits or text == piece):
+            self._add(text)
+            return
+        if words is not None or text[:1].isspace():
+            self._end_word()
+        for index, word in enumerate(text.split() if words is None else words):
+            if index:
+                self._end_word()
+            self._add(word)
+        if text[-1:].isspace():
+            self._end_word()
+
+    def _end_word(self) -> None:
+        if self.parts is not None and self.skips:
+            self.skips = False
+        elif self.parts is not None:
+            (self.words if self.open_list is None else self.gathered).append("".join(self.parts))
+        self.parts, self.bracket = None, False
+
+    def _end_list(self, piece: str) -> None:
+        if piece == ")" and self.open_list is not None:
+            self.known.set_list(self.open_list.rstrip("+=("), self.gathered, more="+" in self.open_list)
+            self.open_list = None
+
+    def _bracket(self, bracket: str) -> None:
+        if bracket == ")" and self.known.inside() == "esac":  # behind a pattern
+            self.words, self.skips = [], False
+            return
+        self._end_command("")
+        if bracket == "(":
+            self.known.enter(")")
+        elif self.known.inside() != "esac":
+            self.known.leave(")")
+
+    def _end_command(self, end: str) -> None:
+        words, self.words, self.skips = self._structure(self.words), [], False
+        sets = self._set(words)
+        option = bool(words) and words[0].startswith("-")
+        if words and not sets and not (option and self.known.inside() == "esac"):
+            told = [f"{name}={self.known.value(name)}" for name in self.told if name in self.known.exported]
+            self.done.append(words if option else told + words)
+        if end.startswith(("&&", "||")):
+            self.known.enter_list(certain=sets and end.startswith("&&"))
+        elif not end.startswith("|"):
+            self.known.end_list()
+        if ";;" in end and self.known.inside() == "esac":
+            self._next_branch("esac")
+
+    def _next_branch(self, kind: str) -> None:
+        self.known.leave(kind)
+        self.known.enter(kind)
+
+    def _structure(self, words: list[str]) -> list[str]:
+        """The command behind `if`, `then`, `{` and the like, which open and close scopes."""
+        at = 0
+        while at < len(words):
+            word = words[at]
+            at += 1
+            if word in _OPENING:
+                self.known.enter(_OPENING[word], self.function if word == "{" else "")
+                self.function = "" if word == "{" else self.function
+                if word in ("for", "select", "case"):
+                    return self._header(words[at:] if word != "case" else [])
+            elif word in _CLOSING:
+                self.known.leave(word)
+            elif word in _NEXT_BRANCH:
+                self._next_branch("fi")
+            elif word == "function" or word.endswith("()"):
+                name = words[at] if word == "function" and at < len(words) else word
+                at += word == "function"
+                self.function = name.removesuffix("()")
+            elif word not in _BEFORE_A_COMMAND:
+                return words[at - 1 :]
+        return []
+
+    def _header(self, words: list[str]) -> list[str]:
+        """Nothing: a loop's variable is not known."""
+        for name in _NAME.findall(words[0]) if words else ():
+            self.known.set(name, None)
+        return []
+
+    def _set(self, words: list[str]) -> bool:
+        """Whether the command does nothing but set variables; those after it then know them."""
+        first = words[0] if words else ""
+        if first in _DECLARING:
+            self._declare(words)
+            return True
+        changing = first.startswith("((") and _CHANGING.search(first) is not None
+        if first in _SETTING or changing or (first == "printf" and "-v" in words):
+            for name in _NAME.findall(" ".join(word for word in words[not changing :] if not word.startswith("-"))):
+                self.known.set(name, None)
+            return False
+        self.known.call(first)
+        if not words or not all(map(ASSIGNMENT.fullmatch, words)):
+            return False
+        for word in words:
+            self.known.assign(word)
+        return True
+
+    def _declare(self, words: list[str]) -> None:
+        for word in words[1:]:
+            name = word.partition("=")[0].rstrip("+")
+            if words[0] == "export" or "-x" in words:
+                self.known.exported.add(name)
+            if not self.known.assign(word) and words[0] == "local":
+                self.known.set(name, None)

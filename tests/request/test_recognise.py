@@ -140,6 +140,13 @@ def test_what_only_the_run_knows_is_refused(tmp_path: Path, text: str) -> None:
         read_config_file(str(path))
 
 
+def test_the_torchrun_entry_of_llamafactory_has_its_default_targets(tmp_path: Path) -> None:
+    path = tmp_path / "a.sh"
+    options = "--finetuning_type lora --model_name_or_path a/b --do_train"
+    path.write_text(f"torchrun --nproc_per_node 2 src/llamafactory/launcher.py {options}\n")
+    assert read_config_file(str(path)).lora["target_modules"] == "all-linear"
+
+
 @pytest.mark.parametrize("line", ["output_dir: $OUT", "lora_output_dir: $OUT", "model_name_or_path: $MODEL"])
 def test_places_may_be_variables(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.yaml"

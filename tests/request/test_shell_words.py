@@ -25,12 +25,37 @@ from estimator.request.shell_words import commands
         pytest.param('A=(x)\nA=("${A[@]}" y)\na ${A[@]}', ["a", "x", "y"], id="an array of itself"),
         pytest.param("cat <<EOF\ndon't --x\nEOF\na --y", ["a", "--y"], id="a here-document"),
         pytest.param("cat <<-'E'\n\"\n\tE\na --y", ["a", "--y"], id="an indented one"),
-        pytest.param("R=8\nfor R in 4 8; do\na --x $R\ndone", ["a", "--x", "$R"], id="a loop's variable is open"),
-        pytest.param("if b; then\nR=4\nelse\nR=8\nfi\na --x $R", ["a", "--x", "$R"], id="branches that differ"),
-        pytest.param("R=4\nif b; then\nR=$1\nfi\na --x $R", ["a", "--x", "4"], id="a default"),
+        pytest.param("R=8\nfor R in 4 8; do\na --x $R\ndone", ["a", "--x", "${R}"], id="a loop's variable is open"),
+        pytest.param("if b; then\nR=4\nelse\nR=8\nfi\na --x $R", ["a", "--x", "${R}"], id="branches that differ"),
+        pytest.param("R=4\nif b; then\nR=$1\nfi\na --x $R", ["a", "--x", "${R}"], id="a branch"),
         pytest.param("(cd b; a --x 1)", ["a", "--x", "1"], id="a subshell"),
         pytest.param("R=${R:-'4'}\na --x \"${S:-5}\" $R", ["a", "--x", "5", "4"], id="defaults in quotes"),
         pytest.param("local R=4\na --x $R", ["a", "--x", "4"], id="a local variable"),
+        pytest.param("f(){ local R=4; a --x $R; }", ["a", "--x", "4"], id="in a function"),
+        pytest.param("f () {\nlocal -r R=4\na --x $R\n}", ["a", "--x", "4"], id="in one written out"),
+        pytest.param("if b; then R=4; a --x $R; fi", ["a", "--x", "4"], id="within its branch"),
+        pytest.param("export R=4 && a --x $R", ["a", "--x", "4"], id="behind what cannot fail"),
+        pytest.param("B=\na --x ${B:-4} ${R:-5}", ["a", "--x", "4", "5"], id="a default of what is empty"),
+        pytest.param("B=\na --x $B --y", ["a", "--x", "--y"], id="nothing is no word"),
+        pytest.param("B=' --y 1 '\na$B-z", ["a", "--y", "1", "-z"], id="blanks around a value"),
+        pytest.param('A="--x 1"\nA+=" --y"\na $A', ["a", "--x", "1", "--y"], id="a value grows"),
+        pytest.param('A="--x 1"\nif b; then A+=" --y"; fi\na $A', ["a", "--x", "1", "${A}"], id="it may have grown"),
+        pytest.param('A="--x 1"\nb && A="$A --y"\na $A', ["a", "--x", "1", "${A}"], id="so where it names itself"),
+        pytest.param('A+=" --y"\na $A', ["a", "${A}", "--y"], id="it grows from what a run knows"),
+        pytest.param('A="--x $1 --y"\na $A', ["a", "--x", "$1", "--y"], id="a part is open"),
+        pytest.param('A=(--x)\nif b; then A+=(y); fi\na "${A[@]}"', ["a", "--x", "${A[@]}"], id="an array may have"),
+        pytest.param('A=(--x)\nb && A=(y)\na "${A[@]}"', ["a", "${A[@]}"], id="another array"),
+        pytest.param('A=(--x)\nA[0]=y\na "${A[@]}"', ["a", "${A[@]}"], id="an element of it"),
+        pytest.param('A=(--x)\nmapfile -t A < f\na "${A[@]}"', ["a", "${A[@]}"], id="an array that is read"),
+        pytest.param('A=(--x)\na ${A[@]+"${A[@]}"}', ["a", "--x"], id="an array, if there is one"),
+        pytest.param("(( b << 2 ))\na --x 1", ["a", "--x", "1"], id="a shift is no here-document"),
+        pytest.param("cat<<'E-1'\na --x 9\nE-1\na --x 1", ["a", "--x", "1"], id="a here-document's odd name"),
+        pytest.param("B=$(echo ')')\na --x $B", ["a", "--x", "$(...)"], id="a bracket in quotes"),
+        pytest.param('a --x "$(b ")" "c d")e"', ["a", "--x", "$(...)e"], id="quotes in quotes"),
+        pytest.param("a --x <(b | c) --y", ["a", "--x", "<(...)", "--y"], id="a process for a file"),
+        pytest.param("a --x > >(tee b) --y", ["a", "--x", "--y"], id="a redirection to a process"),
+        pytest.param("a --x `b --c`", ["a", "--x", "$(...)"], id="backticks"),
+        pytest.param("a --x\ncase $1 in\n--y|--z) b;;\nesac", ["a", "--x"], id="a pattern is no command"),
         pytest.param("a --x <your model>", ["a", "--x", "<your model>"], id="a placeholder"),
         pytest.param("A=xx\n" + 'A="$A$A"\n' * 60 + "a --y", ["a", "--y"], id="a variable that doubles"),
         pytest.param("A=(x x)\n" + 'A=("${A[@]}" "${A[@]}")\n' * 60 + "a --y", ["a", "--y"], id="an array that doubles"),
@@ -39,6 +64,50 @@ from estimator.request.shell_words import commands
 def test_words(text: str, words: list[str]) -> None:
     found = [one for one in commands(text, "a.sh") if one and one[0] == "a"]
     assert found[-1][: len(words)] == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("R=$1", id="an argument"),
+        pytest.param("R=$((R*2))", id="arithmetic"),
+        pytest.param("R=$(cat f)", id="a command's output"),
+        pytest.param("R=`cat f`", id="in backticks"),
+        pytest.param("R+=$1", id="something behind it"),
+        pytest.param("R=" + 10_001 * "1", id="too long to keep"),
+        pytest.param("if [ $1 ]; then R=$1; fi", id="a branch"),
+        pytest.param("if b; then :; else R=4; fi", id="the other branch"),
+        pytest.param("while [ $1 ]; do case $1 in\n--rank|-r) R=$2; shift;;\n*) exit;;\nesac; done", id="options"),
+        pytest.param("case $1 in big) R=64;; esac", id="a case"),
+        pytest.param("read -r R", id="read"),
+        pytest.param("b | while read R; do :; done", id="read in a loop"),
+        pytest.param("getopts r: R", id="getopts"),
+        pytest.param("let R*=2", id="let"),
+        pytest.param("((R*=2))", id="arithmetic alone"),
+        pytest.param("for ((R=1; R<4; R++)); do :; done", id="a counting loop"),
+        pytest.param("printf -v R 16", id="printf"),
+        pytest.param("unset R", id="unset"),
+        pytest.param("eval R=$1", id="eval"),
+        pytest.param("R=(1 2)", id="an array"),
+        pytest.param("b && R=64", id="a condition"),
+        pytest.param("b || R=64", id="another"),
+        pytest.param("b && { c; R=64; }", id="a group behind one"),
+        pytest.param("(R=16)", id="a subshell"),
+        pytest.param("for i in 1 2; do R=16; done", id="a loop's body"),
+        pytest.param("f() { R=16; }", id="a function"),
+        pytest.param("f() { R=16; }\nR=8\nf", id="a function that is called"),
+    ],
+)
+def test_what_may_have_changed_is_open(text: str) -> None:
+    options = parse_command(f"R=8\n{text}\ntrl sft --use_peft --lora_r ${{R:-8}}", "a.sh")
+    assert "$" in str(options["lora_r"])
+
+
+@pytest.mark.parametrize(
+    "text", ["((R > 2)) && b", "if b; then R=8; fi", "S=$1", "echo R=4 | tee R", "f() { S=4; }\nf"]
+)
+def test_what_has_not_changed_is_known(text: str) -> None:
+    assert parse_command(f"R=8\n{text}\ntrl sft --use_peft --lora_r $R", "a.sh")["lora_r"] == "8"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +132,17 @@ def test_options_that_the_command_never_gets(text: str) -> None:
         ("swift sft $MORE --model a", True),
         ("torchrun $LAUNCH train.py --tuner_type lora --model a", False),
         ("M=b\nswift sft --model $M", False),
+        ("swift sft --model a --output_dir $OUT", False),
+        ("swift sft --model a --bf16 $MORE", True),
+        ('swift sft --model a --bf16 "${MORE[@]}"', True),
+        ("swift sft --model a --gradient_checkpointing $MORE --seed 1", True),
+        ('swift sft --model a --use_dora "${@:2}"', True),
+        ("swift sft --model a ${MORE:-}", True),
+        ("swift sft --model a ${E:+$E}", True),
+        ("swift sft --model a $(cat opts)", True),
+        ("swift sft --model a `cat opts`", True),
+        ("swift sft --model a $A$B", True),
+        ("A=(--lora_rank 4)\nif b; then A+=(--use_dora true); fi\nswift sft --model a ${A[@]}", True),
     ],
 )
 def test_what_may_hold_further_options_is_named(tmp_path: Path, text: str, hidden: bool) -> None:
@@ -76,12 +156,54 @@ def test_what_may_hold_further_options_is_named(tmp_path: Path, text: str, hidde
     [
         ("swift sft --model a\nswift sft --model b", True),
         ("swift sft --model a\nswift infer --model b", False),
+        ("swift sft --model a\nswift rlhf --model a --lora_rank 64", True),
+        ("python sft.py --use_peft --model_name_or_path a\npython dpo.py --use_peft --model_name_or_path a", True),
+        ("trl sft --use_peft --model_name_or_path a\npython eval.py --model a", False),
     ],
 )
 def test_several_trainings_of_one_script_are_named(tmp_path: Path, text: str, several: bool) -> None:
     path = tmp_path / "a.sh"
     path.write_text(text)
     assert ("several_commands" in {note.code for note in read_config_file(str(path)).notes}) == several
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("--do_train $MORE", {"do_train": True, "_hidden": ["$MORE"]}, id="a switch"),
+        pytest.param('--use_dora "$@"', {"use_dora": True, "_hidden": ["$@"]}, id="several words are no value"),
+        pytest.param("--use_dora $DORA", {"use_dora": "$DORA", "_hidden": []}, id="one may be yes or no"),
+        pytest.param("--lora_rank $R", {"lora_rank": "$R", "_hidden": []}, id="a key that takes a value"),
+        pytest.param("--lora_rank 4 $R", {"lora_rank": "4", "_hidden": ["$R"]}, id="behind a value"),
+    ],
+)
+def test_a_variable_behind_a_key(text: str, said: dict) -> None:
+    options = parse_command(f"swift sft {text}", "a.sh")
+    assert {name: options[name] for name in said} == said
+
+
+@pytest.mark.parametrize(
+    ("text", "world"),
+    [
+        ("", 1),
+        ("export NPROC_PER_NODE=4", 4),
+        ("NPROC_PER_NODE=4\nexport NPROC_PER_NODE", 4),
+        ("declare -x NPROC_PER_NODE=4", 4),
+        ("NPROC_PER_NODE=4", 1),
+        ("export NPROC_PER_NODE=$1", None),
+        ("export NPROC_PER_NODE", None),
+        ("if b; then export NPROC_PER_NODE=4; fi", None),
+        ("export NPROC_PER_NODE=4\nNPROC_PER_NODE=2 \\", 2),
+        ("export NPROC_PER_NODE=4\nenv NPROC_PER_NODE=2 \\", 2),
+    ],
+)
+def test_processes_of_this_machine(text: str, world: int | None) -> None:
+    assert parse_command(f"{text}\nswift sft --model a", "a.sh")["_world"] == world
+
+
+def test_the_training_is_read_and_not_what_follows() -> None:
+    text = "trl sft --use_peft --lora_r 4\npython eval.py --model a\n"
+    assert parse_command(text, "a.sh")["lora_r"] == "4"
 
 
 AUTOTRAIN = "autotrain llm --train --model a/b --peft --lora-r 4"

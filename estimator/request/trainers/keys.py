@@ -10,7 +10,7 @@ from estimator.errors import UnsupportedError, UsageError
 from estimator.notes import Note
 
 MAX_INTEGER = 2**31 - 1
-OPEN = re.compile(r"\$[\w({@*].*|\{\{.*|<[^<>]*>", re.DOTALL)  # a variable of the shell or of a template
+OPEN = re.compile(r".*\$[\w({@*].*|\{\{.*|<[^<>]*>", re.DOTALL)  # a variable of the shell or of a template
 _TRUE = ("true", "yes", "1", "on", "y", "t")
 _FALSE = ("false", "no", "0", "off", "n", "f", "", "none", "null")
 

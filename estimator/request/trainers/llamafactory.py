@@ -76,7 +76,8 @@ def _refuse(keys: Keys) -> None:
         what = "use_megatron_bridge builds modules of its own: not counted."
         raise UnsupportedError(what, where=f"use_megatron_bridge in {keys.where}", way_out="leave it out")
     program = str(keys.values.get("_program") or "")
-    if program.endswith(".py") and program != "train.py" and keys.values.get("lora_target") is None:
+    earlier = program.endswith(".py") and program not in ("train.py", "launcher.py")
+    if earlier and keys.values.get("lora_target") is None:
         what = f"{program[:80]} is of an earlier LLaMA-Factory, whose default targets were others."
         raise UnsupportedError(what, where=f"lora_target in {keys.where}", way_out="name --lora_target")
 
