@@ -115,7 +115,8 @@ def training_memory(
     steps = [step.beside(*more) for step, more in zip(steps, fetched, strict=True)]
     stays = [_stays(kept, training, upper=upper) for upper in (False, False, True)]
     slack = (0, 0, WORKSPACE_BYTES + kept.gathers_more)
-    update = kept.gradients.expected + step_bytes(training.optimizer, trained) // kept.shares
+    scratch = step_bytes(training.optimizer, trained) // kept.shares
+    update = kept.gradients.expected + scratch
     peaks = [max(step.forward, step.loss, step.backward, update) for step in steps]
     allocated = Bounds(*map(sum, zip(weights, stays, peaks, slack, strict=True)))
     cached = [0, _cached(steps[1]), peaks[2] + _LOADING_REST]
@@ -125,7 +126,7 @@ def training_memory(
     middle = steps[1]
     moments = {"forward": middle.forward, "loss": middle.loss, "backward": middle.backward, "optimizer step": update}
     return Memory(
-        components=_components(kept, weights, training, steps, fetched, cached, slack),
+        components=_components(kept, weights, training, steps, fetched, cached, slack, scratch),
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
@@ -241,7 +242,7 @@ def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:
 
 def _components(
     kept: Resident, weights: tuple[int, int, int], training: Training, steps: list[Step],
-    fetched: list[Moments], cached: list[int], slack: tuple[int, int, int],
+    fetched: list[Moments], cached: list[int], slack: tuple[int, int, int], scratch: int,
 ) -> tuple[Component, ...]:  # fmt: skip
     low, _, high = steps
     states = kept.states._replace(expected=0) if is_paged(training.optimizer) else kept.states
@@ -255,6 +256,7 @@ def _components(
         Component("activations kept", low.kept, high.kept, "modelled"),
         Component("backward through one layer", min(low.walk, high.walk), max(low.walk, high.walk), "modelled"),
         Component("logits and loss", low.head, high.head, "modelled"),
+        Component("optimizer step", scratch, scratch, "modelled"),
         Component("workspaces", slack[0], slack[2] - kept.gathers_more, "modelled"),
         Component("cached and fragmented", cached[0], cached[2], "modelled"),
         Component("CUDA context", CONTEXT_BYTES[0], CONTEXT_BYTES[2], "modelled"),

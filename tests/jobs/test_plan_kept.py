@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from estimator.jobs.plan import plan
@@ -45,3 +47,13 @@ def test_only_the_experts_weights_that_are_adapted_are_made_anew() -> None:
     peaks = [answer.memory.allocated.expected for answer in (up, down, both)]
     assert peaks[0] - peaks[1] == pytest.approx(32 * stack, rel=0.1)
     assert peaks[2] - peaks[0] == pytest.approx(32 * stack, rel=0.1)
+
+
+@pytest.mark.parametrize("length", [pytest.param(1, id="the optimizer's step is the peak"), 1024])
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "paged_adamw_8bit"])
+@pytest.mark.parametrize("strategy", [None, "fsdp"])
+def test_the_parts_reach_the_ceiling(length: int, optimizer: str, strategy: str | None) -> None:
+    run = Training(batch_size=1, sequence_length=length, optimizer=optimizer, gradient_checkpointing=True)
+    run = run if strategy is None else replace(run, gpus=4, strategy=strategy)
+    memory = plan(Request(model="openai-community/gpt2", r=256, targets="all-linear"), run).memory
+    assert sum(part.upper_bytes for part in memory.components) >= memory.device.upper
