@@ -72,7 +72,7 @@ def first(config: Mapping[str, Any], *names: str) -> Any:
 def heads(config: Mapping[str, Any]) -> int:
     """Of attention; 1 where nobody says."""
     said = first(config, *_HEADS, *_TOWERS_HEADS)
-    return said if isinstance(said, int) else _defaults(config).heads or 1
+    return said if type(said) is int else _defaults(config).heads or 1
 
 
 def activation(config: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ def is_windowed(config: Mapping[str, Any], number: int, layers: int) -> bool:
     if window_tokens(config) is None or not config.get("use_sliding_window", True):
         return False
     pattern = config.get("sliding_window_pattern")
-    if isinstance(pattern, int) and pattern > 0:  # Gemma 3's older way to say it
+    if type(pattern) is int and pattern > 0:  # Gemma 3's older way to say it
         return (number + 1) % pattern != 0
     rule = _facts().get(str(config.get("model_type")))
     if rule is None:
@@ -42,7 +42,7 @@ def window_tokens(config: Mapping[str, Any]) -> int | None:
     """None where there is no window: the config says so with null, or neither it nor the class names one."""
     named = [config[name] for name in FIELDS if name in config]
     if named:
-        return next((value for value in named if isinstance(value, int) and value > 0), None)
+        return next((value for value in named if type(value) is int and value > 0), None)
     rule = _facts().get(str(config.get("model_type")))
     return rule.window if rule else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.sizes.fields import longest
+from estimator.sizes.fields import heads, longest
 
 GEMMA_3 = {"max_position_embeddings": 131_072, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
 LLAMA_3 = {"rope_type": "llama3", "factor": 32.0, "original_max_position_embeddings": 8192}
@@ -42,3 +42,15 @@ def turned(positions: object, **rope: object) -> dict[str, object]:
 )  # fmt: skip
 def test_longest(config: dict[str, object], tokens: int | None) -> None:
     assert longest(config) == tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        pytest.param({"n_head": 12}, 12, id="GPT-2"),
+        pytest.param({"num_attention_heads": True}, 1, id="true is no number"),
+        pytest.param({"num_attention_heads": [8, 16]}, 1, id="one for each stage"),
+    ],
+)
+def test_heads(config: dict[str, object], number: int) -> None:
+    assert heads(config) == number

@@ -18,6 +18,7 @@ from estimator.sizes.windows import is_windowed, window_tokens
         pytest.param({"model_type": "gemma4_text"}, 25, 20, 512, id="the last one sees all"),
         pytest.param({"model_type": "mistral"}, 32, 32, 4096, id="all by default"),
         pytest.param({"model_type": "mistral", "sliding_window": None}, 32, 0, None, id="null is none"),
+        pytest.param({"model_type": "mistral", "sliding_window": True}, 32, 0, None, id="true is no number"),
         pytest.param({"model_type": "phi3", "sliding_window": 2047}, 32, 32, 2047, id="no default, and named"),
         pytest.param({"model_type": "phi3"}, 32, 0, None, id="no default, and not named"),
         pytest.param({"model_type": "qwen3_moe", "sliding_window": 4096, "use_sliding_window": False}, 8, 0, 4096,
