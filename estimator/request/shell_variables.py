@@ -1,12 +1,14 @@
 """What the variables of a shell script hold, as far as its text alone tells: itself (`${NAME}`) where it does not.
 
 A branch, a loop, a function and a subshell are scopes: what they set is known within, and behind them only where it
-is what it was before.
+is what it was before. A loop comes back to its start, and a function is run later than it is written: what changes
+until then is in the `History` of a first reading, and is not known to the second.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from estimator.errors import UsageError
@@ -22,14 +24,29 @@ _MAX_SCOPES = 100
 
 
 @dataclass(slots=True)
+class History:
+    loops: dict[int, frozenset[str]] = field(default_factory=dict)  # what each sets, by the number of its scope
+    last: dict[str, int] = field(default_factory=dict)  # when a variable is set for the last time
+    functions: bool = False
+
+    def counts(self) -> bool:
+        return self.functions or bool(self.loops)
+
+
+@dataclass(slots=True)
 class Scope:
     kind: str
-    function: str = ""
+    function: str
+    number: int
+    time: int
     before: dict[str, Held] = field(default_factory=dict)
 
 
 class Variables:
-    def __init__(self) -> None:
+    def __init__(self, first: History) -> None:
+        self.history = History()
+        self._first = first
+        self._entered = self._time = 0
         self._known: dict[str, str | list[str]] = {}
         self._scopes: list[Scope] = []
         self._functions: dict[str, frozenset[str]] = {}  # what each may set
@@ -47,18 +64,38 @@ class Variables:
     def words(self, piece: str) -> list[str] | None:
         """An array's words where the piece names one and nothing else."""
         match = _ARRAY.fullmatch(_IF_SET.sub(r"${\1\2}", piece)) if "[" in piece else None
-        held = self._known.get(match[1]) if match is not None else None
+        held = self._held(match[1]) if match is not None else None
         if not isinstance(held, list) or self._left < 0:
             return None
         self._left -= sum(map(len, held)) + len(held)
         return held
 
     def value(self, name: str) -> str | None:
-        held = self._known.get(name)
+        held = self._held(name)
         return _itself(name) if isinstance(held, list) else held
+
+    def _held(self, name: str) -> Held:
+        held = self._known.get(name)
+        return _itself(name) if held is not None and self._changes(name) else held
+
+    def _changes(self, name: str) -> bool:
+        """Whether a variable from outside of a loop or of a function is another one when it runs again, or at last."""
+        for scope in reversed(self._scopes if self._first.counts() else ()):
+            if name in scope.before:
+                return False
+            later = bool(scope.function) and self._first.last.get(name, 0) > scope.time
+            if later or name in self._first.loops.get(scope.number, ()):
+                return True
+        return False
+
+    def touch(self, name: str) -> None:
+        """The variable is set, be it for one command."""
+        self._time += 1
+        self.history.last[name] = self._time
 
     def set(self, name: str, value: Held) -> None:
         """Of what is too long, and of None, nothing is known any more."""
+        self.touch(name)
         known = value is not None and len(value) <= (MAX_VALUE if isinstance(value, str) else MAX_WORDS)
         if self._scopes:
             self._scopes[-1].before.setdefault(name, self._known.get(name))
@@ -67,6 +104,7 @@ class Variables:
     def set_list(self, name: str, words: list[str], *, more: bool) -> None:
         held = self._known.get(name, []) if more else []
         before = held if isinstance(held, list) else [held]
+        before = [*before, f"${{{name}[@]}}"] if more and self._changes(name) else before
         self._left -= len(before)
         self.set(name, None if self._left < 0 else [*before, *words])
 
@@ -80,10 +118,14 @@ class Variables:
             self.set(match[1], None)
         else:
             before = (_itself(match[1]) if held is None else str(held)) if match[3] else ""
+            before = f"{before} {_itself(match[1])}" if before and self._changes(match[1]) else before
             self.set(match[1], before + match[4])
         return True
 
-    def call(self, command: str) -> None:
+    def call(self, command: str, variables: Iterable[str]) -> None:
+        """A function may set what its body sets, and knows the variables in front of it."""
+        for name in variables:
+            self.touch(name)
         for name in self._functions.get(command, ()):
             self.set(name, None)
 
@@ -94,7 +136,8 @@ class Variables:
     def enter(self, kind: str, function: str = "") -> None:
         if len(self._scopes) == _MAX_SCOPES:
             raise UsageError("it is nested too deeply.", where="the script", way_out="give the line that trains")
-        self._scopes.append(Scope(kind, function))
+        self._entered += 1
+        self._scopes.append(Scope(kind, function, self._entered, self._time))
 
     def leave(self, kind: str) -> None:
         """Ends the innermost scope of the kind, and those within; nothing where there is none."""
@@ -121,7 +164,10 @@ class Variables:
                 self._scopes[-1].before.setdefault(name, before)
             self._left -= len(now)
             self.set(name, None if self._left < 0 else _either(name, before, now))
+        if scope.kind == "done":
+            self.history.loops[scope.number] = frozenset(scope.before)
         if scope.function:
+            self.history.functions = True
             self._functions[scope.function] = frozenset(scope.before)
 
     def _said(self, variable: re.Match[str]) -> str:

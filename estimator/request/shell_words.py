@@ -7,10 +7,10 @@ it is written (`$NAME`), an expression is `$(...)`. Redirections, comments and h
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 
 from estimator.request.shell_pieces import pieces
-from estimator.request.shell_variables import ASSIGNMENT, Variables
+from estimator.request.shell_variables import ASSIGNMENT, History, Variables
 
 _DECLARING = ("export", "local", "declare", "readonly", "typeset")
 # Commands that set variables to what the text does not say.
@@ -18,6 +18,7 @@ _SETTING = ("read", "mapfile", "readarray", "getopts", "let", "unset", "eval")
 _CHANGING = re.compile(r"\+\+|--|(?<![=<>!])=(?!=)|(?:<<|>>)=")
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _OPENING = {"if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}"}
+_HEADED = ("for", "select", "case")
 _CLOSING = frozenset(_OPENING.values())
 _BEFORE_A_COMMAND = ("then", "do", "!", "time", "env")
 _NEXT_BRANCH = ("else", "elif")
@@ -28,7 +29,13 @@ def commands(text: str, where: str, told: Collection[str] = ()) -> list[list[str
 
     Raises UsageError where a quote is left open, or where branches are nested over a hundred deep.
     """
-    return _Reader(told).read(pieces(text, where))
+    found = list(pieces(text, where))
+    reader = _Reader(told, History())
+    reader.read(found)
+    if reader.known.history.counts():
+        reader = _Reader(told, reader.known.history)
+        reader.read(found)
+    return reader.done
 
 
 def split_assignments(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -43,19 +50,21 @@ def split_assignments(words: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 class _Reader:
-    def __init__(self, told: Collection[str]) -> None:
+    def __init__(self, told: Collection[str], first: History) -> None:
         self.done: list[list[str]] = []
         self.words: list[str] = []  # of the command that is read
         self.parts: list[str] | None = None  # of the word that is read
         self.bracket = False  # a bracket is open in this word
-        self.known = Variables()
+        self.known = Variables(first)
         self.told = told
         self.open_list: str | None = None  # an array whose words are gathered
         self.gathered: list[str] = []
         self.skips = False  # the next word is a redirection's file
+        self.header = ""  # `for`, `select` or `case`, whose words are read
+        self.names = False  # the next word is a function's name
         self.function = ""  # whose body comes next
 
-    def read(self, found: Iterator[tuple[str, str]]) -> list[list[str]]:
+    def read(self, found: Iterable[tuple[str, str]]) -> None:
         for kind, piece in found:
             if kind == "list":
                 self.open_list, self.gathered = piece, []
@@ -75,7 +84,6 @@ class _Reader:
                     self._bracket(piece)
                 elif kind == "end":
                     self._end_command(piece)
-        return self.done
 
     def _belongs(self, bracket: str) -> bool:
         """Whether a bracket is part of a word; else it begins or ends a subshell, or a pattern of `case`."""
@@ -106,8 +114,12 @@ class _Reader:
     def _end_word(self) -> None:
         if self.parts is not None and self.skips:
             self.skips = False
+        elif self.parts is not None and self.open_list is not None:
+            self.gathered.append("".join(self.parts))
         elif self.parts is not None:
-            (self.words if self.open_list is None else self.gathered).append("".join(self.parts))
+            word = "".join(self.parts)
+            if self.words or self.header or not self._structure(word):
+                self.words.append(word)
         self.parts, self.bracket = None, False
 
     def _end_list(self, piece: str) -> None:
@@ -117,7 +129,7 @@ class _Reader:
 
     def _bracket(self, bracket: str) -> None:
         if bracket == ")" and self.known.inside() == "esac":  # behind a pattern
-            self.words, self.skips = [], False
+            self.words, self.header, self.skips = [], "", False
             return
         self._end_command("")
         if bracket == "(":
@@ -126,7 +138,10 @@ class _Reader:
             self.known.leave(")")
 
     def _end_command(self, end: str) -> None:
-        words, self.words, self.skips = self._structure(self.words), [], False
+        words, self.words, self.skips = self.words, [], False
+        if self.header:
+            self._loop(words)
+            words, self.header = [], ""
         sets = self._set(words)
         option = bool(words) and words[0].startswith("-")
         if words and not sets and not (option and self.known.inside() == "esac"):
@@ -143,34 +158,30 @@ class _Reader:
         self.known.leave(kind)
         self.known.enter(kind)
 
-    def _structure(self, words: list[str]) -> list[str]:
-        """The command behind `if`, `then`, `{` and the like, which open and close scopes."""
-        at = 0
-        while at < len(words):
-            word = words[at]
-            at += 1
-            if word in _OPENING:
-                self.known.enter(_OPENING[word], self.function if word == "{" else "")
-                self.function = "" if word == "{" else self.function
-                if word in ("for", "select", "case"):
-                    return self._header(words[at:] if word != "case" else [])
-            elif word in _CLOSING:
-                self.known.leave(word)
-            elif word in _NEXT_BRANCH:
-                self._next_branch("fi")
-            elif word == "function" or word.endswith("()"):
-                name = words[at] if word == "function" and at < len(words) else word
-                at += word == "function"
-                self.function = name.removesuffix("()")
-            elif word not in _BEFORE_A_COMMAND:
-                return words[at - 1 :]
-        return []
+    def _structure(self, word: str) -> bool:
+        """Whether the word is no command yet, but `if`, `then`, `{` and the like, which open and close scopes."""
+        if self.names:
+            self.function, self.names = word.removesuffix("()"), False
+        elif word in _OPENING:
+            self.known.enter(_OPENING[word], self.function if word == "{" else "")
+            self.function = "" if word == "{" else self.function
+            self.header = word if word in _HEADED else ""
+        elif word in _CLOSING:
+            self.known.leave(word)
+        elif word in _NEXT_BRANCH:
+            self._next_branch("fi")
+        elif word == "function":
+            self.names = True
+        elif word.endswith("()"):
+            self.function = word.removesuffix("()")
+        else:
+            return word in _BEFORE_A_COMMAND
+        return True
 
-    def _header(self, words: list[str]) -> list[str]:
-        """Nothing: a loop's variable is not known."""
-        for name in _NAME.findall(words[0]) if words else ():
+    def _loop(self, words: list[str]) -> None:
+        """A loop's variable is not known."""
+        for name in _NAME.findall(words[0]) if words and self.header != "case" else ():
             self.known.set(name, None)
-        return []
 
     def _set(self, words: list[str]) -> bool:
         """Whether the command does nothing but set variables; those after it then know them."""
@@ -183,12 +194,12 @@ class _Reader:
             for name in _NAME.findall(" ".join(word for word in words[not changing :] if not word.startswith("-"))):
                 self.known.set(name, None)
             return False
-        self.known.call(first)
-        if not words or not all(map(ASSIGNMENT.fullmatch, words)):
-            return False
-        for word in words:
+        variables, command = split_assignments(words)
+        for word in words if not command else ():
             self.known.assign(word)
-        return True
+        if command:
+            self.known.call(command[0], variables)
+        return not command and bool(words)
 
     def _declare(self, words: list[str]) -> None:
         for word in words[1:]:

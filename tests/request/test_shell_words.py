@@ -103,6 +103,33 @@ def test_what_may_have_changed_is_open(text: str) -> None:
     assert "$" in str(options["lora_r"])
 
 
+TRAIN = "trl sft --use_peft --lora_r $R"
+
+
+@pytest.mark.parametrize(
+    ("text", "rank"),
+    [
+        pytest.param(f"R=8\nwhile b; do {TRAIN}; R=$((R*2)); done", "${R}", id="a loop comes back"),
+        pytest.param(f"R=8\nfor i in 1 2; do {TRAIN}; if b; then R=4; fi; done", "${R}", id="a branch of it"),
+        pytest.param(f"R=8\nfor i in 1 2; do R=4; {TRAIN}; done", "4", id="it is set anew each time"),
+        pytest.param(f"R=8\nfor i in 1 2; do {TRAIN}; S=4; done", "8", id="a loop that leaves it"),
+        pytest.param(f"R=8\nf() {{ {TRAIN}; }}\nR=64\nf", "${R}", id="a function runs later"),
+        pytest.param(f"R=8\nf() {{ {TRAIN}; }}\nR=64 f", "${R}", id="with a value of its own"),
+        pytest.param(f"R=8\nf() {{ {TRAIN}; }}\nS=64\nf", "8", id="a function of what stays"),
+        pytest.param(f"R=8\nif b; then R=4; else {TRAIN}; fi", "${R}", id="in the other branch"),
+        pytest.param(f"R=8\nf() {{ b; }}\nR=64\n{TRAIN}", "64", id="another function"),
+    ],
+)
+def test_loops_and_functions_run_later_than_they_are_read(text: str, rank: str) -> None:
+    assert parse_command(text, "a.sh")["lora_r"] == rank
+
+
+def test_an_array_that_a_loop_lets_grow() -> None:
+    text = 'A=(--lora_r 4)\nfor i in a b; do A+=(--x $i); done\ntrl sft --use_peft "${A[@]}"'
+    options = parse_command(text, "a.sh")
+    assert (options["lora_r"], options["_hidden"]) == ("4", ["${A[@]}"])
+
+
 @pytest.mark.parametrize(
     "text", ["((R > 2)) && b", "if b; then R=8; fi", "S=$1", "echo R=4 | tee R", "f() { S=4; }\nf"]
 )
