@@ -75,8 +75,7 @@ class Variables:
         return _itself(name) if isinstance(held, list) else held
 
     def _held(self, name: str) -> Held:
-        held = self._known.get(name)
-        return _itself(name) if held is not None and self._changes(name) else held
+        return _itself(name) if self._changes(name) else self._known.get(name)
 
     def _changes(self, name: str) -> bool:
         """Whether a variable from outside of a loop or of a function is another one when it runs again, or at last."""
@@ -98,7 +97,8 @@ class Variables:
         self.touch(name)
         known = value is not None and len(value) <= (MAX_VALUE if isinstance(value, str) else MAX_WORDS)
         if self._scopes:
-            self._scopes[-1].before.setdefault(name, self._known.get(name))
+            later = any(scope.function for scope in self._scopes)
+            self._scopes[-1].before.setdefault(name, self._held(name) if later else self._known.get(name))
         self._known[name] = value if known and value is not None else _itself(name)
 
     def set_list(self, name: str, words: list[str], *, more: bool) -> None:

@@ -109,11 +109,13 @@ TRAIN = "trl sft --use_peft --lora_r $R"
 @pytest.mark.parametrize(
     ("text", "rank"),
     [
+        pytest.param("for i in 1 2; do trl sft --lora_r ${R:-8}; R=4; done", "${R}", id="set at the end of a loop"),
         pytest.param(f"R=8\nwhile b; do {TRAIN}; R=$((R*2)); done", "${R}", id="a loop comes back"),
         pytest.param(f"R=8\nfor i in 1 2; do {TRAIN}; if b; then R=4; fi; done", "${R}", id="a branch of it"),
         pytest.param(f"R=8\nfor i in 1 2; do R=4; {TRAIN}; done", "4", id="it is set anew each time"),
         pytest.param(f"R=8\nfor i in 1 2; do {TRAIN}; S=4; done", "8", id="a loop that leaves it"),
         pytest.param(f"R=8\nf() {{ {TRAIN}; }}\nR=64\nf", "${R}", id="a function runs later"),
+        pytest.param(f"R=8\nf() {{ b && R+=1; {TRAIN}; }}\nR=64\nf", "${R}", id="and adds to what it finds"),
         pytest.param(f"R=8\nf() {{ {TRAIN}; }}\nR=64 f", "${R}", id="with a value of its own"),
         pytest.param(f"R=8\nf() {{ {TRAIN}; }}\nS=64\nf", "8", id="a function of what stays"),
         pytest.param(f"R=8\nif b; then R=4; else {TRAIN}; fi", "${R}", id="in the other branch"),
