@@ -49,7 +49,7 @@ def pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
                 yield "literal", text[at:end] if arithmetic else f"{opening[0]}...)"
                 at, fresh = end, False
                 continue
-        if (document := _HERE.match(text, at)) is not None:
+        if text[at] == "<" and (document := _HERE.match(text, at)) is not None:
             here, at, fresh = document[1] or document[2] or document[3], document.end(), False
             continue
         match = _PIECE.match(text, at)

@@ -20,7 +20,7 @@ _IF_SET = re.compile(r'\$\{(\w+)(\[@\])?:?\+"?\$\{?\1(?:\[@\])?\}?"?\}', re.ASCI
 _ARRAY = re.compile(r"\$\{(\w+)\[[@*]\]\}", re.ASCII)
 MAX_VALUE, MAX_WORDS = 10_000, 10_000  # of a variable and of an array: what doubles itself is left as it is written
 _MAX_INSERTED = 20_000_000  # characters of all values that are put in
-_MAX_SCOPES = 100
+_MAX_SCOPES = 40
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Variables:
 
     def text(self, piece: str) -> str:
         """The piece with the values of its variables."""
-        if "$" not in piece or self._left < 0:
+        if self._left < 0:
             return piece
         text = _VARIABLE.sub(self._said, _IF_SET.sub(r"${\1\2}", piece))
         self._left -= len(text)
@@ -96,9 +96,9 @@ class Variables:
         """Of what is too long, and of None, nothing is known any more."""
         self.touch(name)
         known = value is not None and len(value) <= (MAX_VALUE if isinstance(value, str) else MAX_WORDS)
-        if self._scopes:
+        if self._scopes and name not in self._scopes[-1].before:
             later = any(scope.function for scope in self._scopes)
-            self._scopes[-1].before.setdefault(name, self._held(name) if later else self._known.get(name))
+            self._scopes[-1].before[name] = self._held(name) if later else self._known.get(name)
         self._known[name] = value if known and value is not None else _itself(name)
 
     def set_list(self, name: str, words: list[str], *, more: bool) -> None:

@@ -27,7 +27,7 @@ _NEXT_BRANCH = ("else", "elif")
 def commands(text: str, where: str, told: Collection[str] = ()) -> list[list[str]]:
     """Words of each command, in front of them what the script exported of `told`.
 
-    Raises UsageError where a quote is left open, or where branches are nested over a hundred deep.
+    Raises UsageError where a quote is left open, or where branches are nested over forty deep.
     """
     found = list(pieces(text, where))
     reader = _Reader(told, History())
@@ -97,6 +97,9 @@ class _Reader:
 
     def _put_in(self, piece: str, *, splits: bool) -> None:
         """Text with its variables; outside of quotes a variable's value is split at its blanks."""
+        if "$" not in piece:
+            self._add(piece)
+            return
         words = self.known.words(piece)
         text = self.known.text(piece) if words is None else ""
         if words is None and (not splits or text == piece):

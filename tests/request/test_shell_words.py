@@ -126,6 +126,11 @@ def test_loops_and_functions_run_later_than_they_are_read(text: str, rank: str) 
     assert parse_command(text, "a.sh")["lora_r"] == rank
 
 
+def test_what_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(UsageError, match="nested too deeply"):
+        parse_command("if a; then\n" * 100_000 + TRAIN, "a.sh")
+
+
 def test_an_array_that_a_loop_lets_grow() -> None:
     text = 'A=(--lora_r 4)\nfor i in a b; do A+=(--x $i); done\ntrl sft --use_peft "${A[@]}"'
     options = parse_command(text, "a.sh")
