@@ -180,7 +180,9 @@ def test_one_missing_path_does_not_hide_the_others(repository: tuple[Path, dict,
         pytest.param("data.safetensors", b"hello, hello", "failed", "malformed_header", id="no header"),
         pytest.param("data.safetensors", b"\x02\0\0\0\0\0\0\0{}more", "failed", "too_long", id="bytes behind the end"),
         pytest.param("values.yaml", b"replicas: 3", "skipped", "not_a_config", id="a config of others"),
-        pytest.param("train.yaml", b"base_model: gpt2\nmicro_batch_size: 2", "skipped", "no_lora", id="a full fine-tune"),
+        pytest.param(
+            "train.yaml", b"base_model: gpt2\nmicro_batch_size: 2", "skipped", "no_lora", id="a full fine-tune"
+        ),
         pytest.param("model.safetensors", b"x", "failed", "base_model_committed", id="a whole model"),
         pytest.param("optimizer.pt", b"x", "failed", "training_state_committed", id="training state"),
     ],

@@ -160,9 +160,7 @@ def test_modules_kept_in_float32(kept, precision, widened):
     [pytest.param(True, "F16", id="as stored"), pytest.param(False, "F32", id="made afresh")],
 )
 def test_weights_of_a_saved_4_bit_model_keep_their_dtype(persistent, dtype):
-    positions = Module(
-        "positions", "Positions", "other", (), (Parameter("weight", (8, 64), "F16", False, persistent),)
-    )
+    positions = Module("positions", "Positions", "other", (), (Parameter("weight", (8, 64), "F16", False, persistent),))
     config = {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}
     saved = ModuleTree(architecture=None, config=config, modules=(positions,), tied={})
     model = base_sizes(saved, None, LoadOptions(dtype="F32")).model
