@@ -20,8 +20,7 @@ _FUSED, _EXPERT, _LIST = "Llama4TextExperts", "Llama4TextMLP", "SequentialLlama4
 
 def with_experts_apart(facts: ClassFacts, config: Mapping[str, Any]) -> ClassFacts:
     """The facts with a list of experts in place of fused ones, where the checkpoint is one of these quantisers'."""
-    quantization = quantization_of(config)
-    if quantization is None or quantization.scheme not in _SCHEMES:
+    if _scheme(config) is None:
         return facts
     expert = next((one for one in _all(facts.root, set()) if one.cls == _EXPERT), None)
     if expert is None:
@@ -35,23 +34,29 @@ def check_experts(tree: ModuleTree) -> None:
 
     So it does for the class's own modules, which config.json alone tells.
     """
-    names = {module.name for module in tree.modules}
-    hollow = next((m.name for m in tree.modules if m.cls == _LIST and f"{m.name}.0" not in names), None)
-    quantization = quantization_of(tree.config)
-    if quantization is not None and quantization.scheme in _SCHEMES:
-        fused = next((m.name for m in tree.modules if m.cls == _FUSED), None)
-        if fused is not None:
-            raise UnsupportedError(
-                f"{fused} has its experts one by one under {quantization.scheme}: headers are needed to lay them out.",
-                where="config.json",
-                way_out="name a folder or repository with .safetensors files",
-            )
+    scheme = _scheme(tree.config)
+    fused = next((m.name for m in tree.modules if m.cls == _FUSED), None) if scheme is not None else None
+    if fused is not None:
+        raise UnsupportedError(
+            f"{fused} has its experts one by one under {scheme}: headers are needed to lay them out.",
+            where="config.json",
+            way_out="name a folder or repository with .safetensors files",
+        )
+    lists = [m.name for m in tree.modules if m.cls == _LIST]
+    names = {m.name for m in tree.modules} if lists else ()  # nearly no model has such lists
+    hollow = next((name for name in lists if f"{name}.0" not in names), None)
     if hollow is not None:
         raise UnsupportedError(
             f"{hollow} is stored fused, and transformers, which takes these quantisers' experts one by one, fails.",
             where="quantization_config in config.json",
             way_out="name the model that was quantised instead",
         )
+
+
+def _scheme(config: Mapping[str, Any]) -> str | None:
+    """The quantiser that wants experts one by one, where the checkpoint is one's."""
+    quantization = quantization_of(config)
+    return quantization.scheme if quantization is not None and quantization.scheme in _SCHEMES else None
 
 
 def _all(structure: Structure, seen: set[int]) -> Iterator[Structure]:

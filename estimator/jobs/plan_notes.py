@@ -7,7 +7,7 @@ from estimator.jobs.largest import positions
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.sizes.blocks import is_adapted, layer_of
-from estimator.sizes.shape import shape_of
+from estimator.sizes.shape import Shape, shape_of
 from estimator.sizes.training import Training
 
 
@@ -40,9 +40,10 @@ def notes_of(answer: Answer, training: Training, most: int | None) -> Iterator[N
             f"{len(unread)} adapted layers have no attention (convolutions): what they keep is not counted, and "
             "nothing surely fits.",
         )
-    yield from _tower_notes(answer)
+    yield from _tower_notes(answer, shape)
     yield from _sharding_notes(answer, training)
-    yield from _length_notes(answer, training, most)
+    if shape.pieces is None:  # some layer sees words
+        yield from _length_notes(answer, training, most)
     experts = expert_elements(answer)
     if experts and answer.base.model.quantised:
         yield Note(
@@ -53,8 +54,6 @@ def notes_of(answer: Answer, training: Training, most: int | None) -> Iterator[N
 
 
 def _length_notes(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:
-    if shape_of(answer.tree).pieces is not None:  # no layer sees words
-        return
     known = positions(answer)
     if known is None and most is not None:
         yield Note(
@@ -70,9 +69,8 @@ def _length_notes(answer: Answer, training: Training, most: int | None) -> Itera
         )
 
 
-def _tower_notes(answer: Answer) -> Iterator[Note]:
+def _tower_notes(answer: Answer, shape: Shape) -> Iterator[Note]:
     """Of images and sound, whose pieces are another number than the tokens."""
-    shape = shape_of(answer.tree)
     adapted = {m.name for m in answer.adaptation.modules}
     seeing = [block for block in shape.blocks if block.tower and is_adapted(block, adapted)]
     unknown = [block for block in seeing if block in shape.uncounted]
