@@ -2,12 +2,14 @@
 
 What comes back are the options of the last command that trains, and beside them `_program` (what is started),
 `_command` (its words before the options), `_world` (processes on this machine, where the line says it), `_hidden`
-(variables behind the options that may hold further ones) and `_others` (how many more commands train).
+(variables behind the options that may hold further ones) and `_others` (how many more commands train). A file of
+options that a trainer takes without a name for it is `config`, litgpt's base `checkpoint_dir`.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import Any
 
 from estimator.errors import UsageError
@@ -30,10 +32,13 @@ TRAINING = (
     " orpo",
     " cpo",
     " llm",
+    " finetune",
+    " finetune_lora",
 )
 # Programs whose next word says what they do, and the same started as a script or a module.
-_COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl", "autotrain")
-_SCRIPT = re.compile(r"(?:.*/)?(swift)/cli/(_megatron/)?(\w+)\.py|(swift)\.cli\.(_megatron\.)?(\w+)")
+_COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl", "autotrain", "axolotl", "litgpt")
+_SCRIPT = re.compile(r"(?:.*/)?(swift|axolotl)[/.]cli[/.](_megatron[/.])?(\w+)(?:\.py)?")
+_OPTION_FILES = (".yaml", ".yml", ".json")
 _PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
 # A word that is wholly an expansion, one that may be several words, and options that need no value behind them.
 _HIDDEN = re.compile(r"(?:\$(?:[@*]|\w+|\{.*\}|\(\.\.\.\)))+", re.DOTALL)
@@ -51,7 +56,7 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
     Raises UnknownTrainerError where no command with options is found, UsageError where a quote is left open or where
     the command ends before its options do.
     """
-    found = [words for words in commands(text, where, _PROCESSES) if any(word.startswith("--") for word in words)]
+    found = [words for words in commands(text, where, _PROCESSES) if _has_options(words)]
     if not found:
         raise UnknownTrainerError(
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
@@ -71,12 +76,18 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
     return {**read[at], "_others": len(both) - 1 if at in both else 0}
 
 
+def _has_options(words: list[str]) -> bool:
+    return any(word.startswith("--") for word in words) or bool(_unnamed(*_program(words)))
+
+
 def _read(command: list[str]) -> dict[str, Any]:
     variables, words = split_assignments(command)
     world = next((variables[name] for name in _PROCESSES if name in variables), "1")
+    program, behind = _program(words)
     return {
+        **_unnamed(program, behind),
         **_options(words),
-        "_program": _program(words),
+        "_program": program,
         "_command": " ".join(_before_options(words)),
         "_world": int(world) if world.isdigit() and len(world) < 7 else None,
     }
@@ -86,16 +97,29 @@ def _before_options(words: list[str]) -> list[str]:
     return words[: next((i for i, word in enumerate(words) if word.startswith("--")), len(words))]
 
 
-def _program(words: list[str]) -> str:
-    """`swift sft`, `megatron sft`, `llamafactory-cli train`, `trl sft`, or the script that is run."""
-    scripts = [word for word in words if word.endswith(".py")]  # the first one: others are options of it
-    for index, word in enumerate(words[: words.index(scripts[0]) + 1] if scripts else _before_options(words)):
+def _program(words: list[str]) -> tuple[str, list[str]]:
+    """`swift sft`, `megatron sft`, `llamafactory-cli train`, `trl sft`, or the script that is run; the words behind."""
+    scripts = [i for i, word in enumerate(words) if word.endswith(".py") or _SCRIPT.fullmatch(word)]  # others: options
+    for index, word in enumerate(words[: scripts[0] + 1] if scripts else _before_options(words)):
         leaf = word.rpartition("/")[2]
         if leaf in _COMMANDS:
-            return " ".join((leaf, *words[index + 1 : index + 2]))
+            return " ".join((leaf, *words[index + 1 : index + 2])), words[index + 2 :]
         if (match := _SCRIPT.fullmatch(word)) is not None:
-            return f"{'megatron' if match[2] or match[5] else 'swift'} {match[3] or match[6]}"
-    return scripts[0].rpartition("/")[2] if scripts else (words[0] if words else "")
+            return f"{'megatron' if match[2] else match[1]} {match[3]}", words[index + 1 :]
+    if scripts:
+        return words[scripts[0]].rpartition("/")[2], words[scripts[0] + 1 :]
+    return (words[0] if words else ""), words[1:]
+
+
+def _unnamed(program: str, behind: list[str]) -> dict[str, str]:
+    """What the program takes without the name of an option."""
+    trainer = program.partition(" ")[0]
+    words = list(takewhile(lambda word: not word.startswith("-"), behind))
+    if not words or trainer not in _COMMANDS:
+        return {}
+    if trainer == "litgpt":
+        return {"checkpoint_dir": words[-1]}
+    return {"config": words[0]} if trainer == "axolotl" or words[0].endswith(_OPTION_FILES) else {}
 
 
 def _options(words: list[str]) -> dict[str, Any]:

@@ -53,9 +53,9 @@ def read_config_file(path: str) -> TrainingConfig:
             where=path,
             way_out="known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt",
         )
-    if "_program" in values and str(values.get("config") or "").endswith((".yaml", ".yml", ".json")):
+    if "_program" in values and _is_file_of_options(values.get("config")):
         what = f"the command takes its options from {str(values['config'])[:200]}."
-        raise UnsupportedError(what, where=path, way_out="name that file")
+        raise UnsupportedError(what, where=path, way_out="name that file, with the command's other options in it")
     _refuse_open(values, path)
     module = importlib.import_module(f"estimator.request.trainers.{trainer}")
     keys = Keys(values, path, module.DEFAULTS)
@@ -70,6 +70,10 @@ def read_config_file(path: str) -> TrainingConfig:
         if value is not None and not isinstance(value, str):
             raise keys.odd(name, value, "its name")
     return config
+
+
+def _is_file_of_options(value: Any) -> bool:
+    return isinstance(value, str) and (value.endswith((".yaml", ".yml", ".json")) or OPEN.fullmatch(value) is not None)
 
 
 def _refuse_open(values: Mapping[str, Any], path: str) -> None:

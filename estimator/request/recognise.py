@@ -86,12 +86,14 @@ def _unsloth(values: Mapping[str, Any]) -> bool:
 
 def _litgpt(values: Mapping[str, Any]) -> bool:
     run = "checkpoint_dir" in values and ("lora_r" in values or bool(_section(values, "train")))
-    return not _LITGPT.isdisjoint(values) or (run and not _program(values))
+    started = _program(values).startswith("litgpt finetune")
+    return not _LITGPT.isdisjoint(values) or started or (run and not _program(values))
 
 
 def _axolotl(values: Mapping[str, Any]) -> bool:
     foreign = any(key in values for key in ("target_modules", "lora_rank", "lora", "peft_config", "use_peft"))
-    return "base_model" in values and not _program(values) and not foreign and any(key in values for key in _AXOLOTL)
+    file = "base_model" in values and not _program(values) and not foreign and any(key in values for key in _AXOLOTL)
+    return file or (_program(values).startswith("axolotl train") and "config" in values)
 
 
 def _trl(values: Mapping[str, Any]) -> bool:

@@ -71,6 +71,15 @@ def test_keys_tell_the_trainer(text: str, trainer: str | None) -> None:
         pytest.param("a.ipynb", b'{"cells": []}', UnknownTrainerError, id="a notebook"),
         pytest.param("a.sh", b"swift package resolve --verbose\n", UnknownTrainerError, id="Swift, the language"),
         pytest.param("a.sh", b"swift sft --config sft.yaml\n", UnsupportedError, id="options in another file"),
+        pytest.param("a.sh", b"trl sft --config $FILE\n", UnsupportedError, id="in a file that a variable names"),
+        pytest.param("a.sh", b"axolotl train a.yml --lora-r 8\n", UnsupportedError, id="in an unnamed file"),
+        pytest.param("a.sh", b"accelerate launch -m axolotl.cli.train a.yml\n", UnsupportedError, id="of a module"),
+        pytest.param("a.sh", b"llamafactory-cli train a.yaml\n", UnsupportedError, id="in an unnamed file alone"),
+        pytest.param("a.sh", b"axolotl train $1\n", UnsupportedError, id="in one that only the run knows"),
+        pytest.param("a.sh", b"axolotl fetch examples --dest a\n", UnknownTrainerError, id="Axolotl fetches"),
+        pytest.param("a.sh", b"litgpt download a/b --token c\n", UnknownTrainerError, id="litgpt downloads"),
+        pytest.param("a.sh", b"litgpt finetune_full a/b\n", NoLoraError, id="litgpt trains all"),
+        pytest.param("a.sh", b"litgpt finetune full a/b --epochs 1\n", NoLoraError, id="an older litgpt trains all"),
     ],
 )
 def test_what_cannot_be_read_is_a_fault_of_configs_alone(

@@ -258,3 +258,19 @@ def test_autotrain_on_the_command_line(tmp_path: Path, text: str, values: tuple)
     config = read_config_file(str(path))
     bits = config.quantization and config.quantization["bits"]
     assert (config.base, config.lora["r"], config.batch_size, config.gradient_accumulation, bits) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("litgpt finetune_lora a/b", ("a/b", 8, 1, 16)),
+        ("litgpt finetune checkpoints/a/b --lora_r 4", ("a/b", 4, 1, 16)),
+        ("litgpt finetune lora --checkpoint_dir a/b --lora_r 4", ("a/b", 4, 1, 16)),
+        ("litgpt finetune_lora a/b --train.micro_batch_size 2 --train.global_batch_size 8", ("a/b", 8, 2, 4)),
+    ],
+)
+def test_litgpt_on_the_command_line(tmp_path: Path, text: str, values: tuple) -> None:
+    path = tmp_path / "a.sh"
+    path.write_text(text)
+    config = read_config_file(str(path))
+    assert (config.base, config.lora["r"], config.batch_size, config.gradient_accumulation) == values

@@ -19,13 +19,15 @@ DEFAULTS = {
     "num_nodes": 1,
 }
 TRAIN_DEFAULTS = {"global_batch_size": 16, "micro_batch_size": 1}
+OTHERS = (["full"], ["adapter"], ["adapter_v2"])  # of `litgpt finetune` in releases before 0.5
 SWITCHES = ("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp", "lora_head")
 
 
 def read(keys: Keys) -> TrainingConfig:
-    if not any(key in keys.values for key in (*SWITCHES, "lora_r")):
+    if not any(key in keys.values for key in (*SWITCHES, "lora_r")) and not _starts_lora(keys):
         raise keys.no_lora("no lora_ key: this config trains no LoRA.", "use the keys of litgpt finetune_lora")
-    train = Keys(keys.section("train"), keys.where, TRAIN_DEFAULTS)
+    dotted = {key.removeprefix("train."): value for key, value in keys.values.items() if key.startswith("train.")}
+    train = Keys({**keys.section("train"), **dotted}, keys.where, TRAIN_DEFAULTS)
     own = {name: keys.flag(name) for name in SWITCHES}
     dtype = dtype_name(keys.get("precision"))
     micro, whole = train.integer("micro_batch_size"), train.integer("global_batch_size")
@@ -51,6 +53,13 @@ def read(keys: Keys) -> TrainingConfig:
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _starts_lora(keys: Keys) -> bool:
+    """`litgpt finetune_lora BASE`, and its short name `litgpt finetune`; older releases: `litgpt finetune lora`."""
+    words = str(keys.values.get("_command") or "").split()
+    behind = words[words.index("litgpt") + 1 :] if "litgpt" in words else []
+    return behind[:1] == ["finetune_lora"] or (behind[:1] == ["finetune"] and behind[1:2] not in OTHERS)
 
 
 def _base(keys: Keys) -> str | None:
