@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from estimator.architecture.structure import ACTIVATION
+
 _WORD = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*")
 _FUNCTIONS = {"ceil", "floor", "int", "round", "max", "min", "sum", "prod", "log2"}
 
@@ -74,8 +76,8 @@ def _sizes(value: Any) -> set[str]:
             if child.endswith("*"):
                 for size in when.values() if isinstance(when, dict) else (when,):
                     add(size)
-        if node[0].startswith("ACT2FN:"):
-            found.add(node[0].partition(":")[2])
+        if node[0].startswith(ACTIVATION):
+            found.add(node[0].removeprefix(ACTIVATION))
     for tie in value.get("ties", ()):
         add(tie[3] if len(tie) > 3 else 0)
     for rule in value.values() if "n" not in value else ():

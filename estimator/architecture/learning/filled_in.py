@@ -16,6 +16,7 @@ from estimator.architecture.learning.observing import observation_of
 from estimator.architecture.learning.remembering import Sized, how_of
 from estimator.architecture.learning.taken import Taken, last_of, renamed
 from estimator.architecture.learning.trace import Trace
+from estimator.architecture.structure import ACTIVATION
 from estimator.architecture.surveying import tiny
 
 _RULED, _LONGER, _LONG = 10, 4, 14
@@ -171,7 +172,7 @@ def _seen(
     """Texts, switches and nulls with the values that were tried; "#" stands for any number."""
     seen: dict[str, list[str]] = {}
     named = {json.loads(node)[0] for node in learner.nodes}
-    for path in sorted(path for path in paths if f"ACT2FN:{path}" not in named):
+    for path in sorted(path for path in paths if f"{ACTIVATION}{path}" not in named):
         values = [value for one in builds for value in _each(one.at.values.get(path))]
         values += [each for value in tried.get(path, ()) for each in _each(value)]
         if any(is_word(value) for value in values):

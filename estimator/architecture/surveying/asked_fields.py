@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from estimator.architecture import buffers
-from estimator.architecture.structure import Structure
+from estimator.architecture.structure import ACTIVATION, Structure
 from estimator.architecture.surveying import tiny
 
 
@@ -29,8 +29,8 @@ def conditions_of(structure: Structure) -> set[str]:
     """All conditions of the structure, and "?" before a field that it reads otherwise."""
     groups = structure.groups
     found = {f"?{groups}"} if groups and groups != "out" and not groups.isdigit() else set()
-    if structure.cls.startswith("ACT2FN:"):
-        found.add(f"?{structure.cls.partition(':')[2]}")
+    if structure.cls.startswith(ACTIVATION):
+        found.add(f"?{structure.cls.removeprefix(ACTIVATION)}")
     for child in structure.children:
         found.add(child.when or "")
         for condition, option in child.options:

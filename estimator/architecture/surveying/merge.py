@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from estimator.architecture.structure import Child, Slot, Structure
+from estimator.architecture.structure import ACTIVATION, Child, Slot, Structure
 from estimator.architecture.surveying.discover import Setting, find_condition
 from estimator.architecture.surveying.observe import Seen, SeenTensor
 
 _MOST_FORMS = 5
 _CHANCE = 6  # a list of more elements is as long as another one hardly by chance
-ACTIVATION = "ACT2FN:"  # a class written as this and a field's path is the activation that the field names
 
 
 class Sight(NamedTuple):
