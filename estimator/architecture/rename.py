@@ -167,6 +167,15 @@ def renamed_in_full(transforms: Iterable[Transform], name: str) -> str:
     return name
 
 
+def parts_of(transform: Transform, name: str) -> tuple[str, ...]:
+    """What the transform makes of the tensor whose first part is `name`; () where that is one parameter or none."""
+    scope, (first, *others) = _scope(transform, name), transform.targets
+    if scope is None or not others or first not in name[len(scope) :]:
+        return ()
+    before, _, after = name[len(scope) :].partition(first)
+    return tuple(f"{scope}{before}{target}{after}" for target in transform.targets)
+
+
 def _scope(transform: Transform, name: str) -> str | None:
     """What of the name lies before the part that the transform sees; None where it sees nothing."""
     if transform.scope is None:

@@ -8,7 +8,7 @@ from typing import Any
 from estimator.architecture.choose import choose, own_config, section_of
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import ModuleTree
-from estimator.architecture.rename import Renamer, Transform, read_transform, renamed_in_full
+from estimator.architecture.rename import Renamer, Transform, parts_of, read_transform, renamed_in_full
 from estimator.architecture.towers import with_towers
 
 
@@ -23,6 +23,24 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
     known = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
     rename = Renamer(_transforms(config, facts), facts.prefix, known.__contains__)
     return {name: rename(name).name for name in stored}
+
+
+def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[str, ...]]:
+    """Parameters that the class makes of one stored tensor, each time several, in the order of its converter.
+
+    stored: the file's names; None: all that the class would make so.
+    """
+    facts = choose(tree.config, None)
+    transforms = _transforms(tree.config, facts) if facts is not None else []
+    if not any(len(transform.targets) > 1 for transform in transforms):
+        return []
+    names = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
+    if stored is None:
+        found = [parts_of(transform, name) for name in names for transform in transforms]
+    else:
+        rename = Renamer(transforms, facts.prefix, names.__contains__)
+        found = [parts_of(one.converter, one.name) for one in map(rename, stored) if one.converter is not None]
+    return sorted({parts for parts in found if parts and names.issuperset(parts)})
 
 
 def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def held(index: TreeIndex, name: str) -> Held | None:
         return None
     if layer.refusal is not None:
         raise UnsupportedModuleError(
-            f"{name} is stored as {layer.cls}, which PEFT cannot wrap: {layer.refusal}.",
+            f"{name} is loaded as {layer.cls}, which PEFT cannot wrap: {layer.refusal}.",
             where="target_modules",
             way_out="load a base that is not quantised so, or leave this module out",
         )

@@ -28,7 +28,8 @@ def as_loaded(
     """The tree under these options: every dtype is the run-time one, converted layers are in `quantised`.
 
     casts: where the tree has been cast before, filled on the way; several precisions share one.
-    Raises UsageError where transformers would refuse the options (a --quant-storage that a weight's bytes do not fit).
+    Raises UsageError where transformers would refuse the options (a --quant-storage that a weight's bytes do not fit,
+    --skip-modules that part what lies in one tensor).
     """
     dtype = load_dtype(tree.config, checkpoint, load)
     packed = load.base_precision == "stored" and quantization_of(tree.config) is not None
@@ -41,7 +42,14 @@ def as_loaded(
         dtype_of = dtypes(tree, dtype, _stored_floats(checkpoint) if keeps_stored else None)
         loaded = tree._replace(modules=tuple(_cast(module, dtype_of) for module in tree.modules))
         casts[dtype, keeps_stored] = loaded
-    return quantise_as_stored(loaded, dtype, checkpoint) if packed else quantise(loaded, load)
+    if packed:
+        return quantise_as_stored(loaded, dtype, checkpoint)
+    quantised = quantise(loaded, load)
+    if load.skip_modules is None or not quantised.quantised:
+        return quantised
+    from estimator.sizes.split_weights import as_split  # few spare single modules
+
+    return as_split(quantised, checkpoint.tensors if checkpoint is not None else None)
 
 
 def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: LoadOptions) -> str:
