@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 from estimator.errors import LoraSizeError
 from estimator.jobs.estimate import estimate
-from estimator.jobs.plan import memory_of
+from estimator.jobs.memory import memory_of
 from estimator.request.request import Request
 from estimator.sizes.memory import Bounds
 from estimator.sizes.training import LITGPT as LITGPT_TODAY

@@ -1,7 +1,7 @@
 """The base of an estimate: found, read, and turned into modules; kept while many requests name the same one."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
@@ -15,6 +15,9 @@ from estimator.sizes.base import BaseSizes, base_sizes, parameters_of
 from estimator.sizes.cross_check import CrossCheck, cross_check
 from estimator.source.ahead import collect, waits
 from estimator.source.found import Found
+
+if TYPE_CHECKING:
+    from estimator.sizes.shape import Shape
 
 Progress = Callable[[str], None] | None
 
@@ -36,6 +39,7 @@ class BaseCache:
         self._bases: dict[str, Base | LoraSizeError] = {}
         self._sizes: dict[tuple[int, LoadOptions], BaseSizes] = {}
         self._checks: dict[int, tuple[CrossCheck, tuple[Note, ...]]] = {}
+        self._shapes: dict[int, tuple[ModuleTree, Shape]] = {}
 
     def base(self, request: Request, task: str | None, progress: Progress = None) -> Base:
         """Raises what load_base raises, the second time as well."""
@@ -56,6 +60,14 @@ class BaseCache:
         if key not in self._sizes:
             self._sizes[key] = base_sizes(base.tree, base.checkpoint, load)
         return self._sizes[key]
+
+    def shape(self, tree: ModuleTree) -> "Shape":
+        """What activations depend on."""
+        from estimator.sizes.shape import shape_of
+
+        if id(tree) not in self._shapes:  # with the tree, whose id would else be another's one day
+            self._shapes[id(tree)] = tree, shape_of(tree)
+        return self._shapes[id(tree)][1]
 
     def cross_check(self, base: Base) -> tuple[CrossCheck, tuple[Note, ...]]:
         """Headers, files and config.json held against each other, and what there is to say of how that went."""

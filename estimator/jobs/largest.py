@@ -11,7 +11,7 @@ from estimator.report.answer import Answer
 from estimator.request.request import Request
 from estimator.sizes.fields import longest, text_config
 from estimator.sizes.memory import Memory
-from estimator.sizes.shape import shape_of
+from estimator.sizes.shape import Shape
 
 MAX_BATCH, MAX_LENGTH, MAX_RANK = 1_000_000, 2**24, 2**17
 
@@ -48,7 +48,7 @@ def largest_value(holds: Callable[[int], bool], limit: int) -> int | None:
     return low
 
 
-def largest(answer: Answer, gpu_memory: int | None, ask: Ask) -> dict[str, int | None]:
+def largest(answer: Answer, shape: Shape, gpu_memory: int | None, ask: Ask) -> dict[str, int | None]:
     """The largest value that surely fits, the rest held; None where even the smallest does not, and for the length of
     sequences where no layer sees words: all of them fit, or none.
     """
@@ -58,7 +58,7 @@ def largest(answer: Answer, gpu_memory: int | None, ask: Ask) -> dict[str, int |
     def sure(memory: Memory | None) -> bool:
         return memory is not None and fits(memory, gpu_memory) == "yes"
 
-    lengths = (positions(answer) or MAX_LENGTH) if shape_of(answer.tree).pieces is None else 0
+    lengths = (positions(answer) or MAX_LENGTH) if shape.pieces is None else 0
     return {
         "batch_size": largest_value(lambda n: sure(ask(batch_size=n)), MAX_BATCH),
         "sequence_length": largest_value(lambda n: sure(ask(sequence_length=n)), lengths) if lengths else None,

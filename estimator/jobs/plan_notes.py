@@ -7,13 +7,12 @@ from estimator.jobs.largest import positions
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.sizes.blocks import is_adapted, layer_of
-from estimator.sizes.shape import Shape, shape_of
+from estimator.sizes.shape import Shape
 from estimator.sizes.training import Training
 
 
-def notes_of(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:
+def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None) -> Iterator[Note]:
     """most: the largest sequence_length that surely fits."""
-    shape = shape_of(answer.tree)
     if training.attention != "eager" and shape.support.eager_for(training.attention):
         falls = "falls back to" if training.attention == "sdpa" else "refuses to load; planned as"
         yield Note(

@@ -8,7 +8,8 @@ from estimator.dtypes import BITS
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.disk import disk
 from estimator.jobs.largest import MAX_BATCH, MAX_LENGTH, largest_value, positions
-from estimator.jobs.plan import sized, trained_of
+from estimator.jobs.memory import trained_of
+from estimator.jobs.plan import sized
 from estimator.jobs.serve_refusals import refusals
 from estimator.notes import Note
 from estimator.report.answer import Answer
@@ -23,7 +24,7 @@ from estimator.sizes.serving import (
     tokens_left,
     vllm_memory,
 )
-from estimator.sizes.shape import shape_of
+from estimator.sizes.shape import Shape
 from estimator.sizes.training import Training
 from estimator.sizes.vllm import DEFAULT_RANK, GPU_MEMORY_UTILIZATION, RANKS, stacked_elements
 
@@ -69,9 +70,9 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         what, way_out = f"vLLM takes no max_lora_rank {serving.max_lora_rank}.", f"one of {', '.join(map(str, RANKS))}"
         raise UsageError(what, where="--max-lora-rank", way_out=way_out)
     precision_asked = request.base_precision is not None
-    request, _, answer, assumed = sized(request)
+    request, bases, answer, assumed = sized(request)
     of_training = () if precision_asked else _precision_of_training(request)
-    cache, shape = kv_cache(answer.tree), shape_of(answer.tree)
+    cache, shape = kv_cache(answer.tree), bases.shape(answer.tree)
     held = _served(answer, serving)
     downcast = _downcasts(request, answer)
     served = _as_vllm_loads(answer, held) if downcast else held
@@ -81,10 +82,10 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         answer=answer,
         serving=serving,
         memory=memory,
-        peft=_in_peft(answer, replace(held, gpus=1), cache),
+        peft=_in_peft(answer, shape, replace(held, gpus=1), cache),
         gpu_memory=gpu_memory,
         fits=None if gpu_memory is None else _judged(memory, gpu_memory, cache),
-        largest=_largest(request, answer, serving, gpu_memory),
+        largest=_largest(request, answer, shape, cache, serving, gpu_memory),
         cache=cache,
         bytes_per_token=cache_bytes_per_token(cache, served),
         tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
@@ -105,7 +106,7 @@ def _precision_of_training(request: Request) -> tuple[Note, ...]:
     return (Note("base_precision_from_config", message),)
 
 
-def _in_peft(answer: Answer, served: Served, cache: KvCache | None) -> InPeft:
+def _in_peft(answer: Answer, shape: Shape, served: Served, cache: KvCache | None) -> InPeft:
     loaded = answer.base.loaded
     each = sum(prod(t.shape) * t.width for t in trained_of(answer))
     for_token = cache_bytes_per_token(cache, served)
@@ -114,7 +115,7 @@ def _in_peft(answer: Answer, served: Served, cache: KvCache | None) -> InPeft:
         bytes_each=each,
         bytes_per_token=for_token,
         cache_bytes=cached_bytes(cache, served, for_token)[1],
-        memory=peft_memory(shape_of(answer.tree), cache, served, base, each),
+        memory=peft_memory(shape, cache, served, base, each),
     )
 
 
@@ -170,11 +171,12 @@ def _lora_width(request: Request, served: Served) -> int:
     return {"bf16": 2, "fp16": 2, "fp32": 4}.get(request.adapter_dtype or "", served.width)
 
 
-def _largest(request: Request, answer: Answer, serving: Serving, gpu_memory: int | None) -> dict[str, int | None]:
-    """Sequences, tokens of each, and max_lora_rank that surely fit, the rest held."""
-    if gpu_memory is None:
+def _largest(
+    request: Request, answer: Answer, shape: Shape, cache: KvCache | None, serving: Serving, gpu_memory: int | None
+) -> dict[str, int | None]:
+    """Sequences, tokens of each, and max_lora_rank that surely fit, the rest held; None without a GPU or a cache."""
+    if gpu_memory is None or cache is None:
         return {"batch_size": None, "sequence_length": None, "r": None}
-    shape, cache = shape_of(answer.tree), kv_cache(answer.tree)
 
     def sure(**changes: Any) -> bool:
         try:
@@ -185,8 +187,6 @@ def _largest(request: Request, answer: Answer, serving: Serving, gpu_memory: int
             return False
         return fits_share(memory, gpu_memory) == "yes"
 
-    if cache is None:
-        return {"batch_size": None, "sequence_length": None, "r": None}
     ranks = [rank for rank in RANKS if sure(max_lora_rank=rank)]
     longest = positions(answer) or MAX_LENGTH
     return {

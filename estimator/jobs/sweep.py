@@ -11,7 +11,7 @@ from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.jobs.largest import fits
-from estimator.jobs.plan import memory_or_assumed
+from estimator.jobs.memory import memory_or_assumed
 from estimator.notes import Note
 from estimator.request.request import Request
 from estimator.sizes.training import Training

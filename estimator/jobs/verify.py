@@ -10,7 +10,7 @@ from typing import Any
 from estimator.errors import UnsupportedError, UsageError
 from estimator.jobs.estimate import load_options, vocab_size, with_config_file
 from estimator.jobs.largest import positions
-from estimator.jobs.plan import memory_of
+from estimator.jobs.memory import memory_of
 from estimator.jobs.training import training_from
 from estimator.jobs.verify_facts import compare, promised
 from estimator.report.answer import Answer

@@ -19,7 +19,7 @@ from hypothesis import strategies as st  # noqa: E402
 from estimator.jobs import largest as plan  # noqa: E402
 from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
-from estimator.jobs.plan import memory_of  # noqa: E402
+from estimator.jobs.memory import memory_of  # noqa: E402
 from estimator.jobs.plan import plan as plan_run  # noqa: E402
 from estimator.request.request import Request  # noqa: E402
 

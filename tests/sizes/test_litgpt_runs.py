@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from estimator.jobs.estimate import estimate
-from estimator.jobs.plan import memory_of
+from estimator.jobs.memory import memory_of
 from estimator.request.request import Request
 from estimator.sizes.training import LITGPT, Training
 

@@ -12,7 +12,7 @@ import pytest
 
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
-from estimator.jobs.plan import memory_of
+from estimator.jobs.memory import memory_of
 from estimator.report.answer import Answer
 from estimator.request.request import Request
 from estimator.sizes.training import Software, Training
