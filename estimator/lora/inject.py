@@ -191,7 +191,7 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
     if adalora:
         from estimator.lora.svd import svd_layers
     else:
-        for rank in set(chosen.values()):
+        for rank in {id(rank): rank for rank in chosen.values()}.values():
             check_rank(rank, "r" if rank == config.r else "rank_pattern")
     settings = Settings.of(config) if names else None
     layers: list[LoraLayer] = []

@@ -131,7 +131,7 @@ def layer_numbers(names: Iterable[str], pattern: Sequence[str] | str | None) -> 
     """The numbers of layers that layers_to_transform can name, in these modules."""
     if pattern is None or len(pattern) == 0:
         return {number for name in names if (number := first_layer_number(name)) is not None}
-    return {number for _, number in _numbers_behind(sorted(names), pattern)}
+    return {number for _, number in _numbers_behind(sorted(names), pattern) if number is not None}
 
 
 def first_layer_number(name: str) -> int | None:
@@ -140,16 +140,20 @@ def first_layer_number(name: str) -> int | None:
     return next((int(part) for part in parts[2:-1] if part.isdecimal()), None)
 
 
-def _numbers_behind(names: list[str], pattern: Sequence[str] | str) -> Iterable[tuple[str, int]]:
-    """Each name with the number behind the first pattern that it matches: `(?:^|.*?\\.)pattern\\.(?P<idx>\\d+)\\.`."""
+def _numbers_behind(names: list[str], pattern: Sequence[str] | str) -> Iterable[tuple[str, int | None]]:
+    """Each name with the number behind the first pattern that it matches: `(?:^|.*?\\.)pattern\\.(?P<idx>\\d+)\\.`.
+
+    None where a pattern such as `layers|h` matches by the half that the number does not stand behind.
+    """
     given = list(dict.fromkeys([pattern] if isinstance(pattern, str) else pattern))
     patterns = [Pattern(rf"(?:^|.*?\.){one}\.(?P<idx>\d+)\.", one) for one in given]
-    numbered: dict[str, int] = {}
+    numbered: dict[str, int | None] = {}
     for one, taken in zip(patterns, matching(patterns, names, where="layers_pattern"), strict=True):
         expression = compiled(one.whole, where="layers_pattern", said=one.said)
         for name in taken:
             if name not in numbered:
-                numbered[name] = int(expression.match(name)["idx"])
+                number = expression.match(name)["idx"]
+                numbered[name] = None if number is None else int(number)
     return numbered.items()
 
 

@@ -169,7 +169,7 @@ def _refuse_packed(
 def train_tokens(root: Node, index: TreeIndex, config: LoraConfig) -> None:
     """TrainableTokensWrapper around the embeddings that are named, and around what is tied to the input embedding."""
     where, given = "trainable_token_indices", config.trainable_token_indices
-    layers = given if isinstance(given, Mapping) else {_embedding_name(index, root): given}
+    layers = given if isinstance(given, Mapping) else {_embedding_name(index, root): list(given)}
     if len(layers) > MAX_PATTERNS:
         raise _refused(where, f"{len(layers):,} layers are named")
     both = next((name for name in layers if name in (config.modules_to_save or ())), None)
@@ -220,7 +220,7 @@ def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
     if not is_float(weight.dtype):
         raise _refused(where, f"{name} is packed in integers, of which no row can train")
     rows, width = weight.shape
-    if not isinstance(indices, (list, tuple)) or any(
+    if not isinstance(indices, list) or any(
         isinstance(i, bool) or not isinstance(i, int) or not -rows <= i < rows for i in indices
     ):
         raise _refused(where, f"the tokens of {name} are no list of numbers below its {rows:,} rows")
@@ -249,7 +249,7 @@ def _tied_layers(
     ]
     if len(keys) < 2:
         return False, set()
-    if any(list(layers[key]) != list(layers[keys[0]]) for key in keys[1:]):
+    if any(layers[key] != layers[keys[0]] for key in keys[1:]):
         if config.ensure_weight_tying:
             raise _refused("trainable_token_indices", f"{' and '.join(keys)[:200]} are tied but given different tokens")
         return True, set()

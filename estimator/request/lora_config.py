@@ -102,7 +102,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "init_lora_weights": (bool, str),
     "layers_to_transform": (int, *_NAMES),
     **dict.fromkeys(("rank_pattern", "alpha_pattern", "loftq_config", "auto_mapping"), (Mapping,)),
-    "trainable_token_indices": (*_NAMES, Mapping),
+    "trainable_token_indices": (list, Mapping),  # to torch a tuple is one place in a table, and no list of rows
     **dict.fromkeys(("layer_replication", "alora_invocation_tokens"), _NAMES),
 }
 # Where null stands for the default, and where PEFT ends in a TypeError or AttributeError of its own.
@@ -118,6 +118,8 @@ def _of_its_kind(name: str, value: Any) -> Any:
     if value is None:
         return _DEFAULT if name in _NULL_IS_DEFAULT else None
     kinds = _KINDS.get(name)
+    if kinds == (bool,) and isinstance(value, int):
+        return bool(value)  # 0 and 1; a text would be true to PEFT whatever it says
     fine = kinds is None or (isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds))
     if not fine:
         said = " or ".join(dict.fromkeys(SAID[kind] for kind in kinds))
@@ -128,7 +130,7 @@ def _of_its_kind(name: str, value: Any) -> Any:
         raise InvalidLoraError(f"{name} has a key that is no text.", where=name, way_out="give names of modules")
     if any(isinstance(number, float) and not isfinite(number) for number in _numbers(value)):
         raise InvalidLoraError(f"{name} holds no finite number.", where=name, way_out="give one that JSON can hold")
-    if kinds and set(_NAMES) <= set(kinds) and isinstance(value, _NAMES):
+    if kinds and list in kinds and isinstance(value, _NAMES):
         return _list(name, value)
     return value
 
