@@ -9,7 +9,7 @@ options that a trainer takes without a name for it is `config`, litgpt's base `c
 from __future__ import annotations
 
 import re
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 from estimator.errors import UsageError
@@ -84,9 +84,10 @@ def _read(command: list[str]) -> dict[str, Any]:
     variables, words = split_assignments(command)
     world = next((variables[name] for name in _PROCESSES if name in variables), "1")
     program, behind = _program(words)
+    unnamed = _unnamed(program, behind)
     return {
-        **_unnamed(program, behind),
-        **_options(words),
+        **unnamed,
+        **_options([word for word in words if word not in unnamed.values()]),
         "_program": program,
         "_command": " ".join(_before_options(words)),
         "_world": int(world) if world.isdigit() and len(world) < 7 else None,
@@ -114,11 +115,13 @@ def _program(words: list[str]) -> tuple[str, list[str]]:
 def _unnamed(program: str, behind: list[str]) -> dict[str, str]:
     """What the program takes without the name of an option."""
     trainer = program.partition(" ")[0]
+    if trainer == "litgpt":  # each of its options has one value
+        named = pairwise(["", *behind])
+        alone = [word for before, word in named if word[:1] != "-" and (before[:1] != "-" or "=" in before)]
+        return {"checkpoint_dir": alone[-1]} if alone else {}
     words = list(takewhile(lambda word: not word.startswith("-"), behind))
     if not words or trainer not in _COMMANDS:
         return {}
-    if trainer == "litgpt":
-        return {"checkpoint_dir": words[-1]}
     return {"config": words[0]} if trainer == "axolotl" or words[0].endswith(_OPTION_FILES) else {}
 
 
