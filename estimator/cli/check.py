@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from estimator.cli.options import named
+from estimator.cli.options import named, one_form
 
 
 @click.command("check")
@@ -16,8 +16,10 @@ from estimator.cli.options import named
 @click.option("--max-parameters", metavar="N", help="Trainable parameters.")
 @click.option("--max-percent", metavar="PERCENT", help="Trainable parameters in percent of all.")
 @click.option("--strict", is_flag=True, help="Fail where a base is neither bundled, cached nor local.")
-@click.option("--format", "format_", type=click.Choice(("text", "json", "github", "sarif")), default="text")
-@click.option("--json", "json_", is_flag=True, help="Short for --format json.")
+@click.option(
+    "--format", "format_", type=click.Choice(("text", "json", "github", "sarif")), callback=one_form, default="text"
+)
+@click.option("--json", "json_", is_flag=True, callback=one_form, help="Short for --format json.")
 def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **limits: Any) -> int:
     """Check adapters and training configs at PATHS; silent when all is well. Never asks the network.
 

@@ -76,22 +76,21 @@ LOADING = (
 )  # fmt: skip
 
 
-def one_form(context: click.Context, option: click.Parameter, chosen: bool) -> bool:
+def one_form(context: click.Context, option: click.Parameter, chosen: Any) -> Any:
     """Refuses flags that ask for two forms of the output at once, whatever their order."""
-    asked = context.meta.setdefault("lora-size.forms", {})
-    if chosen:
-        asked[option.opts[-1]] = None
-    format_ = context.params.get("format_")
-    if format_ and context.get_parameter_source("format_") is not ParameterSource.DEFAULT:
-        asked[f"--format {format_}"] = None
-    forms = sorted(asked.keys() - ({"--json"} if format_ == "json" else set()))
+    asked = context.meta.setdefault("lora-size.forms", set())
+    if chosen and context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT:
+        asked.add(f"--format {chosen}" if option.name == "format_" else option.opts[-1])
+    forms = sorted(asked - ({"--json"} if "--format json" in asked else set()))
     if len(forms) > 1:
         raise click.UsageError(f"{' and '.join(forms)} ask for two outputs; give one of them.", context)
     return chosen
 
 
 OUTPUT = (
-    click.option("--format", "format_", type=click.Choice(FORMATS), default="table", show_default=True),
+    click.option(
+        "--format", "format_", type=click.Choice(FORMATS), callback=one_form, default="table", show_default=True
+    ),
     click.option("--json", "json_", is_flag=True, callback=one_form, help="Short for --format json."),
     click.option(
         "-q", "--quiet", is_flag=True, callback=one_form, help="Only parameters and file bytes, a tab between."

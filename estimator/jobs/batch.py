@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -19,9 +20,10 @@ MAX_LINE_BYTES = 20_000_000
 def answers(lines: Iterable[bytes], *, offline: bool = False) -> Iterator[tuple[str, bool]]:
     """For each line that is not blank: the answer as a line of JSON, and whether it is a result."""
     bases = BaseCache()
-    for line in lines:
+    for number, line in enumerate(lines, 1):
+        line = line.removeprefix(BOM_UTF8) if number == 1 else line
         if line.strip():
-            answer = _answer(line, bases, offline)
+            answer = _answer(line, f"line {number:,}", bases, offline)
             yield json.dumps(answer), "result" in answer
 
 
@@ -34,10 +36,10 @@ def lines_of(stream: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _answer(line: bytes, bases: BaseCache, offline: bool) -> dict[str, Any]:
+def _answer(line: bytes, where: str, bases: BaseCache, offline: bool) -> dict[str, Any]:
     ident: Any = None
     try:
-        row = _parse(line)
+        row = _parse(line, where)
         ident = _identity(row.pop("id", None))
         request = to_request({"offline": offline, **row})
         return {"id": ident, "result": to_document(estimate(request, bases=bases))}
@@ -55,14 +57,12 @@ def _identity(value: Any) -> Any:
     return value
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = parse_json(line) if len(line) <= MAX_LINE_BYTES else "over the limit of a line"
     except NotUsable as error:
         what = f"the line can't be used: {error}."
-        raise UsageError(what, where="a line", way_out="write one object a line") from error
+        raise UsageError(what, where=where, way_out="write one object a line") from error
     if not isinstance(row, dict):
-        raise UsageError(
-            "the line is not a JSON object.", where="a line", way_out='write {"model": ..., "lora": {...}}'
-        )
+        raise UsageError("the line is not a JSON object.", where=where, way_out='write {"model": ..., "lora": {...}}')
     return row

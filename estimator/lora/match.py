@@ -23,7 +23,7 @@ MIN_TARGET_MODULES_FOR_OPTIMIZATION = 20
 
 
 class Matched(NamedTuple):
-    """What inject_adapter sorts the model's modules into, in the order of named_modules()."""
+    """What inject_adapter sorts the model's modules into, in the order of modules_named()."""
 
     targeted: tuple[str, ...]
     excluded: frozenset[str]
@@ -45,7 +45,7 @@ def _key(value: Any) -> Any:
 
 def _match_modules(index: TreeIndex, config: LoraConfig) -> Matched:
     excluded = excluded_modules(index, config)
-    found = _found(index, config) - excluded
+    found = modules_named(index, config) - excluded
     return Matched(
         targeted=tuple(index.in_order(found)),
         excluded=frozenset(excluded),
@@ -53,7 +53,7 @@ def _match_modules(index: TreeIndex, config: LoraConfig) -> Matched:
     )
 
 
-def _found(index: TreeIndex, config: LoraConfig) -> set[str]:
+def modules_named(index: TreeIndex, config: LoraConfig) -> set[str]:
     """check_target_module_exists, exclusions apart."""
     targets = config.target_modules
     if targets is None or targets == DUMMY_TARGET_MODULES:

@@ -8,7 +8,7 @@ from typing import NoReturn
 from estimator.errors import NoTargetModulesError
 from estimator.lora.closest import SHOWN, closest, last_parts, listed
 from estimator.lora.index import TreeIndex
-from estimator.lora.match import DUMMY_TARGET_MODULES, Matched
+from estimator.lora.match import DUMMY_TARGET_MODULES, Matched, modules_named
 from estimator.request.lora_config import LoraConfig
 
 
@@ -16,23 +16,34 @@ def refuse_nothing_matched(index: TreeIndex, config: LoraConfig, matched: Matche
     """Raises NoTargetModulesError that says what was targeted, and what there is instead."""
     if config.target_modules == DUMMY_TARGET_MODULES:
         return None
-    if matched.excluded and not matched.unmatched:
+    excluded = bool(matched.excluded) and (not matched.unmatched or bool(modules_named(index, config)))
+    if excluded and not matched.unmatched:
         what, where = "every module is excluded", "exclude_modules"
     elif config.target_parameters and not config.target_modules:
         what, where = f"no parameter is called {_or(config.target_parameters)}", "target_parameters"
     elif not config.target_modules and not matched.excluded:
         what, where = "no module and no parameter is targeted", "target_modules"
-    elif matched.excluded:
+    elif excluded:
         what, where = "what target_modules names is excluded, by exclude_modules or modules_to_save", "target_modules"
     else:
         what, where = f"no module matches {_said(config.target_modules)}", "target_modules"
-    if config.layers_to_transform is not None:
-        what += f" in layers {str(config.layers_to_transform)[:60]}"
+    layers = config.layers_to_transform
+    if layers is not None:
+        numbers = [layers] if isinstance(layers, int) else layers
+        what += f" in layer{'s' * (len(numbers) != 1)} {listed(map(str, numbers))} of"
+    else:
+        what += " in"
     raise NoTargetModulesError(
-        f"{what[0].upper()}{what[1:]} in {index.tree.architecture or 'this model'}, so PEFT would refuse.",
+        f"{what[0].upper()}{what[1:]} {index.tree.architecture or 'this model'}, so PEFT would refuse.",
         where=where,
-        way_out=_parameters(index, config) if where == "target_parameters" else _instead(index, config),
+        way_out=_way_out(index, config, where, excluded),
     )
+
+
+def _way_out(index: TreeIndex, config: LoraConfig, where: str, excluded: bool) -> str:
+    if excluded:
+        return "leave them out of exclude_modules and modules_to_save, or target others"
+    return _parameters(index, config) if where == "target_parameters" else _instead(index, config)
 
 
 def _said(targets) -> str:

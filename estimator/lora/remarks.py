@@ -148,10 +148,11 @@ def _embeddings(tensors: Sequence[SavedTensor]) -> list[Note]:
     if not kept:
         return []
     size = sum(prod(tensor.shape) * BITS[tensor.dtype] // 8 for tensor in kept)
+    number = "1 tensor" if len(kept) == 1 else f"{len(kept)} tensors"
     return [
         Note(
             "embeddings_saved",
-            f"PEFT saves the embeddings along: {len(kept)} tensors, {size:,} bytes of the file. It does so where "
+            f"PEFT saves the embeddings along: {number}, {size:,} bytes of the file. It does so where "
             f"{' or '.join(EMBEDDING_LAYER_NAMES)} is targeted by name or the vocabulary's size has changed; "
             "save_embedding_layers=no leaves them out.",
         )

@@ -53,9 +53,10 @@ def _head(document: Document) -> Iterator[str]:
     origin = f"{printable(model['architecture'] or 'unknown architecture')}, from {_SOURCES[model['source']]}"
     yield f"{printable(model['id'])}{printable(revision)}   ({origin})"
     count = len(document["adapter"]["modules"])
+    adapted = "1 module" if count == 1 else f"{count:,} modules"
     extras = [name for field, name in (("use_dora", "DoRA"), ("use_rslora", "rsLoRA")) if lora.get(field)]
     extras += [f"bias {lora['bias']}"] if lora.get("bias", "none") != "none" else []
-    yield f"LoRA r={lora['r']} on {describe_targets(lora)} ({', '.join([f'{count:,} modules', *extras])})"
+    yield f"LoRA r={lora['r']} on {describe_targets(lora)} ({', '.join([adapted, *extras])})"
     if model["basis"] == "inferred":
         yield "INFERRED: kinds of modules were concluded from names and shapes"
 

@@ -72,6 +72,9 @@ CASES = [
     pytest.param(["chek"], 2, "usage", "check", id="a typo in a command"),
     pytest.param([*LLAMA, "--json", "--format", "csv"], 2, "usage", "--format csv and --json", id="two forms"),
     pytest.param([*LLAMA, "-q", "--json"], 2, "usage", "--json and --quiet", id="two forms, one of them quiet"),
+    pytest.param(
+        ["check", ".", "--json", "--format", "sarif"], 2, "usage", "--format sarif", id="two forms of a check"
+    ),
     pytest.param(["plan", *LLAMA, "-q", "--format", "csv"], 2, "usage", "--quiet", id="two forms of a plan"),
     pytest.param(
         ["--model", "llama-3.1-8", "--offline"], 3, "not_found", "meta-llama/Llama-3.1-8B", id="a typo in the model"
@@ -191,6 +194,7 @@ def test_one_faulty_line_never_stops_a_batch(tmp_path: Path, capsys: pytest.Capt
     codes = [answer.get("error", {}).get("code") for answer in answers]
     assert end.value.code == 1
     assert codes == ["usage", "usage", "usage", "invalid_lora", None]
+    assert "(line 2)" in answers[1]["error"]["message"]
     assert answers[-1]["result"]["adapter"]["parameters"] == 294_912
 
 
@@ -202,6 +206,7 @@ def test_one_faulty_line_never_stops_a_batch(tmp_path: Path, capsys: pytest.Capt
         pytest.param(b'{"model": "gpt2", "lora": {"lora_alpha": 1e400}}', "invalid_lora", id="an endless alpha"),
         pytest.param(b'{"model": "gpt2", "lora": {"alpha_pattern": {"a": 1e400}}}', "invalid_lora", id="one of many"),
         pytest.param(b"[" * 100_000, "usage", id="nested"),
+        pytest.param(b'\xef\xbb\xbf{"model": "gpt2"}', None, id="a mark of the byte order"),
         pytest.param(b"x" * 101, "usage", id="over the limit"),
         pytest.param(b'{"model": "gpt2"}' + b" " * 1_000, "usage", id="over the limit by spaces"),
         pytest.param(b'{"model": "gpt2", "task": "seq_cls"}\r', None, id="a task in small letters, for Windows"),
