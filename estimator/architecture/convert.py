@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from estimator.architecture.rename import Transform
+from estimator.errors import MalformedHeaderError
 
 Shape = tuple[int, ...]
 Shapes = dict[str, list[Shape]]  # by source or target pattern
@@ -19,10 +20,21 @@ Shapes = dict[str, list[Shape]]  # by source or target pattern
 def converted(
     transform: Transform, name: str, collected: Shapes, config: Callable[[str], Any]
 ) -> dict[str, Shape] | None:
-    """Full parameter name -> shape, from the shapes that a converter gathered; None where shapes alone can't tell."""
+    """Full parameter name -> shape, from the shapes that a converter gathered; None where shapes alone can't tell.
+
+    Raises MalformedHeaderError for shapes that the converter can't take.
+    """
     shapes: Shapes | None = collected
     for operation, arguments in transform.operations:
-        shapes = _OPERATIONS.get(operation, _unknown)(shapes, transform, {**arguments, "config": config})
+        try:
+            shapes = _OPERATIONS.get(operation, _unknown)(shapes, transform, {**arguments, "config": config})
+        except (IndexError, ValueError) as error:
+            stored = ", ".join(str(list(found[0][:8])) for found in collected.values())
+            raise MalformedHeaderError(
+                f"{name} is stored with shapes of which transformers' {operation} cannot make it: {stored[:200]}.",
+                where=name,
+                way_out="check that config.json belongs to these weights",
+            ) from error
         if shapes is None:
             return None
     full = name.replace("*.", "0.")
@@ -48,7 +60,7 @@ def _merge(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -
 
 def _concatenate(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
     parts = [shape for found in shapes.values() for shape in found]
-    dim = arguments["dim"] % len(parts[0])
+    dim = range(len(parts[0]))[arguments["dim"]]
     total = sum(shape[dim] for shape in parts)
     return {transform.targets[0]: [(*parts[0][:dim], total, *parts[0][dim + 1 :])]}
 
@@ -60,10 +72,10 @@ def _chunk(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -
         if not isinstance(count, int):
             return None
         targets = [targets[0].replace("*", str(index)) for index in range(count)]
-    dim = arguments["dim"] % len(shape)
+    dim = range(len(shape))[arguments["dim"]]
     size = math.ceil(shape[dim] / len(targets))
-    sizes = [min(size, shape[dim] - at * size) for at in range(len(targets))]
-    return {target: [(*shape[:dim], size, *shape[dim + 1 :])] for target, size in zip(targets, sizes, strict=True)}
+    sizes = [min(size, shape[dim] - at * size) for at in range(len(targets))]  # torch.chunk gives no empty ones
+    return {t: [(*shape[:dim], size, *shape[dim + 1 :])] for t, size in zip(targets, sizes, strict=True) if size > 0}
 
 
 def _split_list(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.choose import choose, own_config, section_of
+from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.facts import ClassFacts
+from estimator.architecture.load import load
 from estimator.architecture.module import ModuleTree
 from estimator.architecture.rename import Renamer, Transform, parts_of, read_transform, renamed_in_full
 from estimator.architecture.towers import with_towers
+from estimator.checkpoint.checkpoint import Tensors
+from estimator.source.stack import Stack
 
 
 def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]:
@@ -23,6 +27,19 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
     known = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
     rename = Renamer(_transforms(config, facts), facts.prefix, known.__contains__)
     return {name: rename(name).name for name in stored}
+
+
+def loaded_shapes(tree: ModuleTree, stacks: Iterable[Stack]) -> dict[str, tuple[int, ...] | None]:
+    """What comes of stored tensors that are named as weights are: each parameter's shape, by its run-time name.
+
+    None where shapes alone can't tell. Raises MalformedHeaderError for shapes that a converter can't take.
+    """
+    facts = choose(tree.config, None)
+    if facts is None:
+        return {}
+    facts = _with_towers(tree.config, facts)
+    lookup = lookup_for(tree.config, facts, None)
+    return {name: found.shape for name, found in load(Tensors(stacks), facts, lookup).parameters.items()}
 
 
 def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[str, ...]]:
@@ -63,5 +80,9 @@ def by_module(tree: ModuleTree, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _transforms(config: Mapping[str, Any], facts: ClassFacts) -> list[Transform]:
-    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or "", facts.said.name))
-    return [read_transform(number, written) for number, written in enumerate(facts.transforms)]
+    written = _with_towers(config, facts).transforms
+    return [read_transform(number, one) for number, one in enumerate(written)]
+
+
+def _with_towers(config: Mapping[str, Any], facts: ClassFacts) -> ClassFacts:
+    return with_towers(facts, own_config(config, section_of(config, facts.said.name) or "", facts.said.name))[0]

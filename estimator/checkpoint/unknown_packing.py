@@ -16,7 +16,7 @@ from estimator.checkpoint.quantized import quantization_of
 _INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "F4")
 # What quantisers call the packed weights, and scales of weights that keep their shape.
 _PACKED = (
-    ".qweight", ".q_weight", ".dqweight", ".weight_packed", ".weight.absmax", "._weight_qdata", ".W_q", ".codes",
+    ".qweight", ".q_weight", ".dqweight", ".weight_packed", "weight.absmax", "._weight_qdata", ".W_q", ".codes",
     ".Qidxs", ".trellis", ".dense_weights", ".compressed",
 )  # fmt: skip
 _SCALES = (".SCB", ".weight_scale_2", ".weight._scale")

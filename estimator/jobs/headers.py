@@ -8,14 +8,16 @@ from typing import Any
 from estimator.architecture.build import build
 from estimator.architecture.dimensions import check_dimensions
 from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.stored_names import split_weights
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.checkpoint.packed_layouts import LAYOUTS
 from estimator.checkpoint.quantized import Unpacked, quantization_of, unpack
 from estimator.checkpoint.unknown_packing import packed_otherwise
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
-from estimator.errors import LoraSizeError, NoWeightsError
+from estimator.errors import LoraSizeError, NoWeightsError, UnsupportedError
 from estimator.jobs.by_config import by_config, features_of, with_sized
+from estimator.lora.closest import listed
 from estimator.notes import Note
 
 
@@ -26,7 +28,7 @@ def tree_of_headers(
     unpacked = unpack(config, checkpoint)
     odd = packed_otherwise(config, unpacked.checkpoint)
     if odd is not None:
-        return _of_config(config, odd, task, num_labels)
+        return _of_config(config, unpacked.checkpoint, odd, (task, num_labels))
     if unpacked.unknown:
         tree = _with_unknown_shapes(config, unpacked, task, num_labels)
     else:
@@ -73,21 +75,36 @@ def _packed_experts(scheme: str) -> Note:
     )
 
 
-def _of_config(config: Mapping[str, Any], odd: str, task: str | None, num_labels: int | None) -> ModuleTree:
+def _of_config(
+    config: Mapping[str, Any], checkpoint: Checkpoint, odd: str, asked: tuple[str | None, int | None]
+) -> ModuleTree:
     """Of weights that nobody here can unpack config.json alone tells the shapes. `odd`: one of their names."""
     quantization = quantization_of(config)
     how = f"by {quantization.scheme!r}" if quantization else "though config.json names no quantiser"
     try:
-        tree = by_config(config, task, num_labels)
+        tree = by_config(config, *asked)
     except LoraSizeError as error:
         what = f"{odd} is packed {how}, in a layout that is not known, and its shape does not follow from config.json."
         way_out = "name the model that was quantised instead"
         raise NoWeightsError(what, where="--model", way_out=way_out) from error
+    if quantization and quantization.scheme.startswith("bitsandbytes"):
+        _check_splitting(tree, checkpoint)
     message = (
         f"Weights are packed {how}, in a layout that is not known ({odd}): the shapes are those of config.json, "
         "the bytes in memory those of the plain model, and PEFT may refuse layers that are counted here."
     )
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("unknown_packing", message)))
+
+
+def _check_splitting(tree: ModuleTree, checkpoint: Checkpoint) -> None:
+    """Raises UnsupportedError where packed weights lie in a tensor that the class splits: their state does not."""
+    packed = [name for name, tensor in checkpoint.tensors.items() if tensor.dtype in ("I8", "U8")]
+    for parts in split_weights(tree, packed):
+        raise UnsupportedError(
+            f"{parts[0]} is packed in one tensor with {listed(parts[1:])}, and transformers fails to split it.",
+            where="quantization_config in config.json",
+            way_out="name the model that was quantised instead",
+        )
 
 
 def _other_layout(scheme: str) -> Note:

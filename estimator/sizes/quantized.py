@@ -17,6 +17,7 @@ from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import compressed_layers
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
+from estimator.sizes.schemes.fp8_scales import check_scales
 from estimator.sizes.schemes.others import (
     aqlm_layers,
     bitnet_layers,
@@ -49,6 +50,8 @@ def quantise_as_stored(tree: ModuleTree, dtype: str, checkpoint: Checkpoint | No
     converted = layers(tree, quantization, dtype)
     if quantization.scheme == "bitsandbytes_4bit":
         converted = _with_stored_state(converted, tree, checkpoint)
+    if quantization.scheme in ("fp8", "mxfp8") and checkpoint is not None:
+        check_scales(tree, converted, checkpoint)
     caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)
     notes = (*tree.notes, caution) if caution else tree.notes
     if quantization.scheme == "gptq" and quantization.fields.get("dynamic"):

@@ -6,8 +6,9 @@ import pytest
 
 from estimator.architecture.build import build
 from estimator.architecture.from_config import from_config
-from estimator.checkpoint.checkpoint import Checkpoint, Tensor
-from estimator.errors import UnsupportedModuleError, UsageError
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
+from estimator.errors import UnsupportedError, UnsupportedModuleError, UsageError
+from estimator.jobs.headers import tree_of_headers
 from estimator.lora.adapt import adapt
 from estimator.request.load_options import LoadOptions
 from estimator.request.lora_config import from_mapping
@@ -92,6 +93,20 @@ def test_peft_adapts_plain_weights_in_8_bits_alone():
     assert adapt(loaded("int8", "q_proj").model, config).trainable_parameters == 4 * (48 + 48)
     with pytest.raises(UnsupportedModuleError, match="compress_statistics"):
         adapt(loaded("nf4", "q_proj").model, config)
+
+
+def test_packed_weights_that_the_file_holds_in_one_tensor():
+    fused = {"encoder.layers.0.mixer.Wqkv.weight": Tensor("encoder.layers.0.mixer.Wqkv.weight", "I8", (144, 48), "one")}
+    scales = {name: Tensor(name, "F32", (48,), "one") for name in map("layers.0.self_attn.{}_proj.SCB".format, "qkv")}
+    tensors = {name: Tensor(name, "BF16", shape, "one") for name, shape in FUSED.items()} | fused | scales
+    files = (
+        CheckedFile(
+            path="one", expected_bytes=None, actual_bytes=None, dtypes={"I8": 1, "BF16": 17, "F32": 3}, metadata={}
+        ),
+    )
+    config = {**CONFIG, "quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    with pytest.raises(UnsupportedError, match="packed in one tensor"):
+        tree_of_headers(config, Checkpoint(tensors=tensors, files=files, bytes=0), None, None)
 
 
 @pytest.mark.judges

@@ -1,0 +1,103 @@
+"""Scales of FP8 files that go through a class's conversions: what transformers 5.23.0 loads of these files, and not."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import pytest
+
+from estimator.architecture.build import build
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.checkpoint.quantized import unpack
+from estimator.errors import UnsupportedError
+from estimator.request.load_options import LoadOptions
+from estimator.sizes.base import base_sizes
+
+SPLIT = {
+    "architectures": ["JinaEmbeddingsV3Model"],
+    "model_type": "jina_embeddings_v3",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "max_position_embeddings": 64,
+    "num_attention_heads": 6,
+    "num_hidden_layers": 1,
+    "type_vocab_size": 1,
+    "vocab_size": 101,
+    "dtype": "bfloat16",
+}
+SPLIT_LAYER = {
+    "encoder.layers.0.mixer.Wqkv.weight": (144, 48),
+    "encoder.layers.0.mixer.out_proj.weight": (48, 48),
+    "encoder.layers.0.mlp.fc1.weight": (80, 48),
+    "encoder.layers.0.mlp.fc2.weight": (48, 80),
+    "pooler.dense.weight": (48, 48),
+}
+MERGED = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "hidden_size": 64,
+    "intermediate_size": 80,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 1,
+    "num_local_experts": 2,
+    "vocab_size": 101,
+    "dtype": "bfloat16",
+}
+_PLAIN_OF = {
+    "JinaEmbeddingsV3Model": {
+        "embeddings.word_embeddings.weight": (101, 48),
+        "embeddings.token_type_embeddings.weight": (1, 48),
+    },
+    "MixtralForCausalLM": {"model.embed_tokens.weight": (101, 64), "lm_head.weight": (101, 64)},
+}
+MERGED_LAYER = {f"model.layers.0.self_attn.{part}_proj.weight": (64, 64) for part in "qkvo"} | {
+    f"model.layers.0.block_sparse_moe.experts.{at}.{name}.weight": (64, 80) if name == "w2" else (80, 64)
+    for at in range(2)
+    for name in ("w1", "w2", "w3")
+}
+
+
+def sizes_of(config, packed, block, single=(1, 1)):
+    """Of headers with a scale for each block; without one, each weight has a scale of the shape `single`."""
+    fields = {"quant_method": "fp8", "weight_block_size": block}
+    tensors = {name: ("BF16", shape) for name, shape in _PLAIN_OF[config["architectures"][0]].items()}
+    for name, shape in packed.items():
+        scale = tuple(ceil(size / step) for size, step in zip(shape, block, strict=True)) if block else single
+        tensors |= {name: ("F8_E4M3", shape), f"{name}_scale_inv": ("F32", scale)}
+    tensors = {name: Tensor(name, dtype, shape, "one") for name, (dtype, shape) in tensors.items()}
+    stored = Checkpoint(tensors=tensors, files=(), bytes=0)
+    config = {**config, "quantization_config": fields}
+    return base_sizes(build(config, unpack(config, stored).checkpoint), stored, LoadOptions())
+
+
+@pytest.mark.parametrize(
+    ("config", "packed", "block"),
+    [
+        pytest.param(SPLIT, SPLIT_LAYER, [16, 16], id="three rows of blocks for each part"),
+        pytest.param(
+            SPLIT, SPLIT_LAYER, [128, 128], id="two for three: the last part has none, and loads all the same"
+        ),
+        pytest.param(MERGED, MERGED_LAYER, [16, 16], id="five rows of blocks for gate and for up"),
+        pytest.param(MERGED, MERGED_LAYER, [128, 128], id="one for each"),
+    ],
+)
+def test_scales_that_fit(config, packed, block):
+    assert sizes_of(config, packed, block).model.quantised
+
+
+@pytest.mark.parametrize(
+    ("config", "packed", "block", "single", "what"),
+    [
+        pytest.param(
+            SPLIT, SPLIT_LAYER, [32, 32], None, r"become \[1, 2\].* has \[2, 2\]", id="blocks across two parts"
+        ),
+        pytest.param(SPLIT, SPLIT_LAYER, None, (), "Chunk", id="one number for three parts"),
+        pytest.param(MERGED, MERGED_LAYER, [32, 32], None, r"become \[2, 6, 2\].* has \[2, 5, 2\]", id="gate and up"),
+        pytest.param(MERGED, MERGED_LAYER, None, (), "Concatenate", id="a number an expert"),
+        pytest.param(MERGED, MERGED_LAYER, None, (1, 1), r"become \[1, 1\].* has \[\]", id="of another shape"),
+    ],
+)
+def test_scales_that_transformers_fails_to_load(config, packed, block, single, what):
+    with pytest.raises(UnsupportedError, match=what):
+        sizes_of(config, packed, block, single)
