@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from estimator.architecture.module import VARIES
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.adapter_layouts import in_another_layout
@@ -133,15 +134,18 @@ def _of_another_method(
     task = request.lora.get("task_type")
     tree = bases.base(request, task if isinstance(task, str) else None, progress).tree
     implied = other_method_parts(request.lora, tree)
-    if implied is None:
+    varies = implied is not None and any(part.shape == VARIES for part in implied.values())
+    if implied is None or (varies and checkpoint is None):
         held = f" {_counted(checkpoint.tensors)} are in the file." if checkpoint else ""
         message = f"This is an adapter of {method}, not of LoRA, and what that saves of this base is not known.{held}"
         cause = Cause("not_lora", message, len(checkpoint.tensors) if checkpoint else 0, 0)
         return _explanation(found, checkpoint, None, (cause,), None)
-    message = f"This is an adapter of {method}, not of LoRA, which saves {_counted(implied)} of this base."
+    counted = f"{len(implied):,} tensors" if varies else _counted(implied)
+    open_ = ", some of sizes that its config does not say" if varies else ""
+    message = f"This is an adapter of {method}, not of LoRA, which saves {counted} of this base{open_}."
     named = Cause("other_method", message, len(implied), 0)
     causes = compare(implied, found, checkpoint, tree)
-    return _explanation(found, checkpoint, None, causes, file_bytes(implied), before=(named,))
+    return _explanation(found, checkpoint, None, causes, None if varies else file_bytes(implied), before=(named,))
 
 
 def _counted(parts: Mapping[str, Any]) -> str:

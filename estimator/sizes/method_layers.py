@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import ceil
 from typing import Any
 
+from estimator.architecture.module import VARIES
 from estimator.sizes.adapted_layer import Adapted, Config, Shapes
 from estimator.sizes.adapter_causes import Part
 from estimator.sizes.lycoris_layers import loha, lokr
@@ -19,6 +20,18 @@ from estimator.sizes.lycoris_layers import loha, lokr
 def is_named(module: str, names: Any) -> bool:
     """Whether a module's name is one of these, or ends with one."""
     return f".{module}".endswith(tuple(f".{name}" for name in names))
+
+
+def _adamss(config: Config, layer: Adapted) -> Shapes:
+    """Directions of the input, the bias a column more, and two matrices for each cluster of the output's rows.
+
+    Which rows are one cluster, the weights decide; of a rank above 1, so does the cluster's.
+    """
+    rank = min(config["r"], layer.out, layer.into + layer.has_bias)
+    places = range(min(config["num_subspaces"], layer.out, _DEEPEST))
+    inner = (1, rank) if config["subspace_rank"] == 1 else VARIES
+    halves = {f"adamss_A.{at}": inner for at in places} | {f"adamss_B.{at}": VARIES for at in places}
+    return {**halves, "adamss_newB": (rank, layer.into + layer.has_bias)}
 
 
 def _beft(config: Config, layer: Adapted) -> Shapes:
@@ -274,7 +287,7 @@ _DEEPEST = 1_000  # what a config says is bounded; no adapter is as deep
 _INDICES = ((8, "U8"), (15, "I16"), (31, "I32"))
 # By peft_type; BONE is what MISS was called up to PEFT 0.17.
 OF_A_LAYER: Mapping[str, Callable[[Config, Adapted], Shapes]] = {
-    "BEFT": _beft, "BOFT": _boft, "BONE": _bone, "C3A": _c3a, "DEFT": _deft, "DELORA": _delora,
+    "ADAMSS": _adamss, "BEFT": _beft, "BOFT": _boft, "BONE": _bone, "C3A": _c3a, "DEFT": _deft, "DELORA": _delora,
     "FOURIERFT": _fourierft, "FROD": _frod, "GLORA": _glora, "GRALORA": _gralora, "HIRA": _hira, "HRA": _hra,
     "IA3": _ia3, "LILY": _lily, "LOHA": loha, "LOKR": lokr, "MISS": _miss, "OFT": _oft, "OSF": _osf, "PEANUT": _peanut,
     "POLY": _poly, "PSOFT": _psoft, "PVERA": _pvera, "RANDLORA": _randlora, "ROAD": _road, "SHIRA": _shira,

@@ -9,8 +9,9 @@
     LN_TUNING         the targeted norms themselves
     TRAINABLE_TOKENS  a row of each of `token_indices`
     SHADOW            what shadow_layers says
+    XLORA             what classifier_layers says; the LoRAs that it mixes lie in folders of their own
     VERA, PVERA, RANDLORA, VBLORA, UNILORA, TINYLORA, FROD   what all layers share, beside each layer's own
-    the others        of each targeted matrix what method_layers says
+    the others        of each targeted matrix what method_layers says; a shape that the weights decide is VARIES
 
 and the modules that modules_to_save or the task names, whole. peft 0.21.2, tuners/*/model.py and peft_model.py
 (get_prompt_embedding_to_save).
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 from typing import Any
 
-from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.module import VARIES, Module, ModuleTree
 from estimator.errors import LoraSizeError
 from estimator.lora.adapt import adapt
 from estimator.lora.index import TreeIndex, index_of
@@ -31,6 +32,7 @@ from estimator.lora.tensors import embeddings_are_targeted
 from estimator.request.lora_config import LoraConfig, from_mapping
 from estimator.sizes.adapted_layer import Adapted, Shapes
 from estimator.sizes.adapter_causes import PREFIX, Part, Parts
+from estimator.sizes.classifier_layers import xlora_parts
 from estimator.sizes.method_layers import NUMBERS, OF_A_LAYER, frod_values
 from estimator.sizes.shadow_layers import shadow_parts
 
@@ -43,16 +45,21 @@ _WHICH = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pa
 
 
 def other_method_parts(config: Config, tree: ModuleTree) -> Parts | None:
-    """The tensors of adapter_model.safetensors by name; None where no rule is known for the method or for a layer."""
-    make = _PARTS.get(str(config.get("peft_type")))
+    """The tensors of adapter_model.safetensors by name; None where no rule is known for the method or for a layer.
+
+    A shape that the base's weights decide is VARIES.
+    """
+    method = str(config.get("peft_type"))
+    make = _PARTS.get(method)
     try:
         named = dict(make(config, tree)) if make else {}
         saved = _saved_modules(config, tree) if named else {}
     except (LoraSizeError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None
     parts = {name: part if isinstance(part, Part) else Part("F32", part) for name, part in named.items()}
-    sizes = [size for part in parts.values() for size in part.shape]
-    return {**parts, **saved} if parts and all(type(size) is int and size >= 0 for size in sizes) else None
+    sizes = [size for part in parts.values() if part.shape != VARIES for size in part.shape]
+    is_known = bool(parts) or (method == "XLORA" and make is not None)
+    return {**parts, **saved} if is_known and all(type(size) is int and size >= 0 for size in sizes) else None
 
 
 def _saved_modules(config: Config, tree: ModuleTree) -> Parts:
@@ -182,6 +189,10 @@ def _shadow(config: Config, tree: ModuleTree) -> Named:
     yield from ((_ROOT + name, shape) for name, shape in shadow_parts(config, tree, wrapped))
 
 
+def _xlora(config: Config, tree: ModuleTree) -> Named:
+    yield from ((_ROOT + name, part) for name, part in xlora_parts(config, tree))
+
+
 def _tinylora(config: Config, layers: list[Adapted]) -> Shapes:
     """A vector for each group of layers that are next to one another (`_create_and_replace`)."""
     groups = max(1, round(len(layers) * (1.0 - config.get("weight_tying", 0.0))))
@@ -247,6 +258,7 @@ _PARTS: Mapping[str, Callable[[Config, ModuleTree], Named]] = {
     "LN_TUNING": _norms,
     "SHADOW": _shadow,
     "TRAINABLE_TOKENS": _rows,
+    "XLORA": _xlora,
     **_PROMPTS,
     **dict.fromkeys(OF_A_LAYER, _layer_by_layer),
 }
