@@ -70,6 +70,7 @@ def build(
         input_embedding=_present(facts.said.input_embedding, grown),
         output_embedding=_present(facts.said.output_embedding, grown),
         one_embedding=tuple(name for name in facts.said.one_embedding if _present(name, grown)),
+        beside_head=facts.said.beside_head,
         declares_ties=facts.said.declares_ties,
         declared_ties=_declared(facts, grown),
         tie_word_embeddings=facts.said.tie_word_embeddings

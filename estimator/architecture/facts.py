@@ -43,6 +43,7 @@ class ClassOutline(NamedTuple):
     declares_ties: bool = False
     declared_ties: tuple[tuple[str, str], ...] = ()  # parameter, source; `declared_ties` in module.py
     tie_word_embeddings: bool | None = None  # the class's default; None: no such field
+    beside_head: Mapping[str, str | None] = {}  # as in module.py
     is_composite: bool = False
     labels: int | None = None  # the only number of labels that the class takes; None: any
     towers: tuple[Tower, ...] = ()  # parts that an Auto class chooses by a section's model_type
@@ -117,6 +118,7 @@ def _outlined(name: str, said: Mapping[str, Any]) -> ClassOutline:
         declares_ties=said.get("declares", False),
         declared_ties=tuple(map(tuple, said.get("declared", _plain(said.get("ties", ()))))),
         tie_word_embeddings=said.get("tie"),
+        beside_head=said.get("beside", {}),
         is_composite=said.get("composite", False),
         labels=said.get("labels"),
         towers=tuple(Tower(*tower) for tower in said.get("towers", ())),

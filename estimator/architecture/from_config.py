@@ -104,6 +104,7 @@ def _tree(model: Model, grower: Grower) -> ModuleTree:
         input_embedding=_embedding("in", model, here),
         output_embedding=_embedding("out", model, here),
         one_embedding=tuple(name for name in said.one_embedding if name in here),
+        beside_head=said.beside_head,
         declares_ties=said.declares_ties,
         declared_ties=expanded(said.declared_ties, set(names)),
         tie_word_embeddings=tie,

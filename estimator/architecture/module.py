@@ -70,6 +70,9 @@ class ModuleTree(NamedTuple):
         None  # of the run-time config, class default included; None: no such field, or unknown
     )
     output_embedding: str | None = None  # module name behind get_output_embeddings()
+    # parameter beside the head, as long as the vocabulary and not tied to it -> what a resized vocabulary makes of it:
+    # "" it is kept, None it is dropped, else the parameter that takes its place
+    beside_head: Mapping[str, str | None] = {}
     keep_in_fp32: tuple[str, ...] = ()  # _keep_in_fp32_modules (under fp16 only)
     keep_in_fp32_strict: tuple[str, ...] = ()  # _keep_in_fp32_modules_strict (under bf16 too)
     transposed: tuple[str, ...] = ()  # parameters whose class keeps (experts, in, out): PEFT's is_transposed

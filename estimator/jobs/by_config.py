@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
@@ -69,19 +69,24 @@ def features_of(config: Mapping[str, Any], layers: Collection[str]) -> dict[str,
     return {layer: shapes[name] for layer, name in built.items() if name in shapes}
 
 
-def with_sized(tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> ModuleTree:
+def with_sized(
+    tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None, stored: Iterable[str] = ()
+) -> ModuleTree:
     """The tree with the parameters and buffers that no header holds and no rule sizes, where the class's formulas size
     them all: what a checkpoint fuses is split by the model's own sizes (transformers 5.23.0, Split), say. A task's
-    class that is not the checkpoint's has its parts whether they are stored or not.
+    class that is not the checkpoint's has its parts whether they are stored or not, in the class's own shapes; without
+    formulas they are inferred. `stored`: the file's names.
     """
     other_class = task is not None and tree.architecture not in (config.get("architectures") or ())
     if not other_class and not any(note.code in _LEFT_OPEN for note in tree.notes):
         return tree
     other, _ = second_opinion(tree, config, task, num_labels)
+    if other is None and other_class and tree.basis == "exact":
+        return tree._replace(basis="inferred", notes=(*tree.notes, _other_class(tree)))
     if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
         return tree
     if other_class:
-        tree = _with_parts(tree, other)
+        tree = _with_fresh_shapes(_with_parts(tree, other), other, config, stored)
     known = {module.name: module for module in other.modules}
     modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
     return tree._replace(modules=modules, notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN))
@@ -92,7 +97,11 @@ def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
     stored = {module.name: module for module in tree.modules}
     if not stored.keys() < {module.name for module in other.modules}:
         return tree
-    fresh = {name: source for name, source in other.tied.items() if name.rpartition(".")[0] not in stored}
+    fresh = {
+        name: source
+        for name, source in other.tied.items()
+        if not {name.rpartition(".")[0], source.rpartition(".")[0]} <= stored.keys()
+    }
     return tree._replace(
         modules=tuple(stored.get(module.name, module) for module in other.modules),
         tied={**fresh, **tree.tied},  # what is stored may hold values of its own
@@ -100,12 +109,42 @@ def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
         one_embedding=other.one_embedding,
         input_embedding=other.input_embedding,
         output_embedding=other.output_embedding,
+        beside_head=other.beside_head,
     )
 
 
+def _other_class(tree: ModuleTree) -> Note:
+    message = (
+        f"The checkpoint is another class's, and the shapes of {tree.architecture} can't be had from config.json: "
+        "what is not stored is concluded from the names and fields that are known."
+    )
+    return Note("class_not_confirmed", message)
+
+
+def _with_fresh_shapes(
+    tree: ModuleTree, other: ModuleTree, config: Mapping[str, Any], stored: Iterable[str]
+) -> ModuleTree:
+    """The tree with the class's own shapes for what no file holds: a head made fresh, say."""
+    from estimator.architecture.stored_names import run_time_names
+
+    shapes = {f"{m.name}.{p.name}": p.shape for m in other.modules for p in m.parameters}
+    found = {f"{m.name}.{p.name}": p.shape for m in tree.modules for p in m.parameters}
+    odd = {name for name, shape in found.items() if shapes.get(name, shape) != shape} - tree.tied.keys()
+    odd -= set(run_time_names(config, tree, stored).values()) if odd else set()
+    return tree._replace(modules=tuple(_reshaped(m, odd, shapes) for m in tree.modules)) if odd else tree
+
+
+def _reshaped(module: Module, odd: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> Module:
+    names = [(p, f"{module.name}.{p.name}") for p in module.parameters]
+    return module._replace(parameters=tuple(p._replace(shape=shapes[n]) if n in odd else p for p, n in names))
+
+
 def _filled(module: Module, known: Module | None) -> Module:
+    """The module with all that is known of it; its kind as well where nothing stored tells that of a fresh head."""
     if known is None:
         return module
+    if not module.parameters:
+        module = module._replace(kind=known.kind)
     buffers, parameters = {b.name for b in module.buffers}, {p.name: p for p in module.parameters}
     return module._replace(
         parameters=tuple(({p.name: p for p in known.parameters} | parameters).values()),

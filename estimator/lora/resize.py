@@ -38,6 +38,10 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
     tree = _with_one_embedding(index)
     index = index if tree is index.tree else TreeIndex(tree)
     embedding, others = index.root(f"{tree.input_embedding}.weight"), _head(index) | _tables_beside(index)
+    beside = _beside_the_head(index, {embedding} | others, old)
+    shared = {name: becomes for name, becomes in beside.items() if becomes}
+    dropped = {name for name, becomes in beside.items() if becomes is None}
+    others |= shared.keys()
 
     def changes(parameter: Parameter, root: str) -> bool:
         return root in others or (root == embedding and parameter.shape[:1] == (old,))
@@ -47,21 +51,20 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
         parameters = tuple(
             p._replace(shape=(rows, *p.shape[1:])) if changes(p, index.root(prefix + p.name)) else p
             for p in module.parameters
+            if prefix + p.name not in dropped
         )
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
-    modules = tuple(map(of, tree.modules))
-    _refuse_parts_of_a_head(index, {embedding} | others, old)
-    return tree._replace(modules=modules)
+    return tree._replace(modules=tuple(map(of, tree.modules)), tied={**tree.tied, **shared})
 
 
-def _refuse_parts_of_a_head(index: TreeIndex, renewed: Collection[str], old: int) -> None:
-    """Raises UnsupportedError where a bias or matrix beside the head is as long as the vocabulary and not tied to it.
+def _beside_the_head(index: TreeIndex, renewed: Collection[str], old: int) -> dict[str, str | None]:
+    """What becomes of each bias or matrix beside the head that is as long as the vocabulary and not tied to it.
 
-    What becomes of it is the class's own: LXMERT resizes it, Reformer drops it, ESM keeps it, BLIP's follows a tie.
-    The number of rows changes nothing of that: BERT's set_output_embeddings puts the head's own bias in its place even
-    where there are as many as before, RoBERTa's does not.
+    It is the class's own: RoBERTa and ESM keep it, Reformer drops it, BERT's set_output_embeddings puts the head's own
+    bias in its place, even where there are as many rows as before. Raises UnsupportedError where it is not known.
     """
+    found: dict[str, str | None] = {}
     modules = index.tree.modules
     heads = {m.name for m in modules if m.kind == "Linear" and index.root(f"{m.name}.weight") in renewed}
     around = {head.rpartition(".")[0] for head in heads} - {""}
@@ -70,11 +73,15 @@ def _refuse_parts_of_a_head(index: TreeIndex, renewed: Collection[str], old: int
             for parameter in module.parameters:
                 name = f"{module.name}.{parameter.name}"
                 if old in parameter.shape and index.root(name) not in renewed:
+                    if name in index.tree.beside_head:
+                        found[name] = index.tree.beside_head[name]
+                        continue
                     raise UnsupportedError(
                         f"{name} is as long as the vocabulary: what resizing makes of it is not known.",
                         where="--vocab-size",
                         way_out="leave it out",
                     )
+    return found
 
 
 def _head(index: TreeIndex) -> set[str]:

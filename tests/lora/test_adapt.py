@@ -265,23 +265,31 @@ def test_a_vocabulary_whose_resizing_is_not_known_is_refused(tree, error, named)
         adapt(tree, from_mapping({"target_modules": ["q_proj", "proj"]}), vocab_size=ROWS + 1)
 
 
+TWO_BIASES = HEAD_IN_A_PART._replace(
+    modules=(*HEAD_IN_A_PART.modules[:-1], linear("cls.decoder", ROWS, WIDTH, bias=True))
+)
+
+
+@pytest.mark.parametrize("more", [0, 3, -3])
 @pytest.mark.parametrize(
-    ("tied", "refused"),
+    ("beside", "tied", "gone", "resized"),
     [
-        pytest.param({}, True, id="BERT's set_output_embeddings makes one of two biases, RoBERTa's does not"),
-        pytest.param({"cls.bias": "cls.decoder.bias"}, False, id="one bias already"),
+        pytest.param({"cls.bias": ""}, {}, 0, 2 * WIDTH + 1, id="RoBERTa keeps it as it is"),
+        pytest.param({"cls.bias": "cls.decoder.bias"}, {}, ROWS, 2 * WIDTH + 1, id="BERT puts the head's in its place"),
+        pytest.param({"cls.bias": None}, {}, ROWS, 2 * WIDTH + 1, id="Reformer drops it"),
+        pytest.param({}, {"cls.bias": "cls.decoder.bias"}, 0, 2 * WIDTH + 1, id="one bias already"),
     ],
 )
-def test_as_many_rows_as_before_may_change_a_bias_beside_the_head(tied, refused):
-    tree = HEAD_IN_A_PART._replace(
-        modules=(*HEAD_IN_A_PART.modules[:-1], linear("cls.decoder", ROWS, WIDTH, bias=True)), tied=tied
-    )
+def test_a_bias_beside_the_head_becomes_what_its_class_makes_of_it(beside, tied, gone, resized, more):
+    tree = TWO_BIASES._replace(beside_head=beside, tied=tied)
     config = from_mapping({"target_modules": ["q_proj"]})
-    if refused:
-        with pytest.raises(UnsupportedError, match="cls.bias"):
-            adapt(tree, config, vocab_size=ROWS)
-    else:
-        assert adapt(tree, config, vocab_size=ROWS).added_parameters == adapt(tree, config).added_parameters
+    found = [adapt(tree, config, vocab_size=rows).added_parameters for rows in (None, ROWS + more)]
+    assert found[1] - found[0] == more * resized - gone
+
+
+def test_a_bias_beside_the_head_of_an_unknown_class_is_refused_at_as_many_rows_too():
+    with pytest.raises(UnsupportedError, match="cls.bias"):
+        adapt(TWO_BIASES, from_mapping({"target_modules": ["q_proj"]}), vocab_size=ROWS)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from estimator.architecture.surveying.observe import (
     ties_of,
 )
 from estimator.architecture.surveying.reads import recorded, with_aliases
+from estimator.architecture.surveying.resizing import beside_head
 from estimator.architecture.surveying.source_hints import Hints, hints_of
 from estimator.architecture.surveying.tie_patterns import agreed, tie_pairs, ties_hold
 from estimator.architecture.surveying.tower_swaps import towers_of
@@ -64,6 +65,7 @@ def survey(name: str) -> Surveyed:
     facts["transforms"], sizes = _told_by_size(facts["transforms"], built)
     facts["towers"] = towers_of(name, tiny.base_fields(name), model)
     facts["sets"] = one_embedding(model)
+    facts["beside"] = beside_head(name, tiny.base_fields(name))
     asked = conditions_of(structure) | {tie[2] for tie in ties} | {f"?{path}" for path in sizes}
     facts["defaults"], facts["aliases"] = defaults_of(name, built[0].config, asked)
     return Surveyed(structure, facts, merger.unresolved, frozenset(asked))

@@ -208,6 +208,17 @@ def _make(cls: type[PreTrainedConfig], fields: Mapping[str, Any]) -> PreTrainedC
     for key, value in vars(config).items():
         if isinstance(value, tuple):
             vars(config)[key] = list(value)
+    return _with_switches(config)
+
+
+def _with_switches(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config, and those in it, with the switches that are constants of the class: config.json may turn them too."""
+    for cls in type(config).__mro__[: type(config).__mro__.index(PreTrainedConfig)]:
+        for key, value in vars(cls).items():
+            if type(value) is bool and key not in vars(config) and not key.startswith("_"):
+                vars(config)[key] = value
+    for section in sub_configs(config).values():
+        _with_switches(section)
     return config
 
 
