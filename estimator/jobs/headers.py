@@ -39,7 +39,7 @@ def tree_of_headers(
     if quantized is not None and _packs_experts(quantized.scheme, checkpoint) and not _has_separate_experts(tree):
         tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
-    tree = with_sized(tree, config, task, num_labels)
+    tree = with_sized(tree, config, task, num_labels, checkpoint.tensors)
     if quantized is None or tree.basis != "exact":
         return tree._replace(basis="inferred") if any(n.code == "missing_tensors" for n in tree.notes) else tree
     if incomplete:

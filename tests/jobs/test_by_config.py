@@ -51,3 +51,47 @@ def test_parts_made_fresh_leave_the_ties_of_what_is_stored(apart):
         tied={name: root for name, root in whole.tied.items() if name.startswith("encoder") and name not in apart},
     )
     assert with_sized(stored, T5, "SEQ_2_SEQ_LM", None).tied.keys() == whole.tied.keys() - set(apart)
+
+
+TEXT_HEAD = {"model_type": "flaubert", "architectures": ["FlaubertModel"], "emb_dim": 48, "n_layers": 1, "n_heads": 4,
+             "n_words": 101, "summary_use_proj": True, "summary_proj_to_labels": True}  # fmt: skip
+DECODER = {"model_type": "marian", "architectures": ["MarianForCausalLM"], "d_model": 48, "encoder_layers": 1,
+           "decoder_layers": 1, "vocab_size": 101, "pad_token_id": 0}  # fmt: skip
+
+
+def test_a_fresh_head_is_of_its_class_kind_though_nothing_of_it_is_stored():
+    whole = from_config(TEXT_HEAD, task="SEQ_CLS")
+    blank = {"kind": "other", "parameters": ()}
+    stored = whole._replace(
+        modules=tuple(m._replace(**blank) if m.name == "sequence_summary.summary" else m for m in whole.modules)
+    )
+    assert with_sized(stored, TEXT_HEAD, "SEQ_CLS", None).modules == whole.modules
+
+
+def test_an_embedding_that_only_the_classs_own_source_holds_is_tied():
+    whole = from_config(DECODER, task="FEATURE_EXTRACTION")
+    stored = whole._replace(modules=tuple(m for m in whole.modules if m.name != "shared"), tied={})
+    assert with_sized(stored, DECODER, "FEATURE_EXTRACTION", None).tied == whole.tied
+
+
+@pytest.mark.parametrize(
+    ("stored", "width"),
+    [
+        pytest.param([], 48, id="made fresh: the class's own"),
+        pytest.param(["sequence_summary.summary.weight"], 50, id="stored: as the file has it"),
+    ],
+)
+def test_the_shape_of_a_head(stored, width):
+    whole = from_config(TEXT_HEAD, task="SEQ_CLS")
+    modules = {m.name: m for m in whole.modules}
+    head = modules["sequence_summary.summary"]
+    odd = tuple(p._replace(shape=(2, 50)) if p.name == "weight" else p for p in head.parameters)
+    guessed = whole._replace(modules=tuple({**modules, head.name: head._replace(parameters=odd)}.values()))
+    found = {m.name: m for m in with_sized(guessed, TEXT_HEAD, "SEQ_CLS", None, stored).modules}
+    assert found[head.name].parameters[0].shape == (2, width)
+
+
+def test_another_class_without_formulas_is_inferred():
+    tree = from_config(DECODER)._replace(architecture="Zamba2Model")
+    found = with_sized(tree, {"model_type": "zamba2", "architectures": ["X"]}, "FEATURE_EXTRACTION", None)
+    assert (found.basis, [note.code for note in found.notes][-1]) == ("inferred", "class_not_confirmed")
