@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
+from estimator.architecture.module import Module
 from estimator.dtypes import BITS
-from estimator.errors import UnsupportedError, UsageError
+from estimator.errors import UsageError
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.jobs.plan_notes import expert_elements
+from estimator.lora.outcome import Held
+from estimator.lora.tensors import PREFIX
 from estimator.report.answer import Answer
 from estimator.request.request import Request
 from estimator.sizes.blocks import is_repeated
@@ -18,6 +23,9 @@ from estimator.sizes.memory import BaseInMemory, Memory, training_memory
 from estimator.sizes.optimizers import Trained
 from estimator.sizes.shape import Shape
 from estimator.sizes.training import Adapter, Training
+
+_LORA = re.compile(r"\.(?:lora_|ranknum)\w*(?:\.\w+)*$")
+_INSIDE = re.compile(r"\.(?:base_layer|original_module|modules_to_save|token_adapter)(?=\.|$)")
 
 
 class Loaded(NamedTuple):
@@ -62,30 +70,80 @@ def memory_of(answer: Answer, training: Training, bases: BaseCache | None = None
 
 
 def loaded_of(answer: Answer, bases: BaseCache) -> Loaded:
-    """What this estimate says of a run's memory, whatever its settings.
-
-    Raises UsageError where they can't be said, UnsupportedError where a part of the adapter is frozen.
-    """
+    """What this estimate says of a run's memory, whatever its settings. Raises UsageError where it can't be said."""
     adaptation = answer.adaptation
     if not adaptation.trainable_parameters:
         what = "nothing trains in this run: its config freezes all of it."
         raise UsageError(what, where="--config", way_out="see the notes of an estimate with this config")
-    if adaptation.frozen_parameters or adaptation.trainable_parameters > sum(adaptation.parameters_by_part.values()):
-        what = "its config freezes a part of the adapter, or trains the base beside it: that memory is not known."
-        raise UnsupportedError(what, where="--config", way_out="ask for an estimate, or leave out what freezes")
-    trained = trained_of(answer)
-    config = adaptation.config or {}
-    adapter = Adapter(
+    base = _base_in_memory(answer)
+    return Loaded(bases.shape(answer.tree), base, _adapter(answer), trained_of(answer))
+
+
+def _adapter(answer: Answer) -> Adapter:
+    adaptation, config = answer.adaptation, answer.adaptation.config or {}
+    held = adaptation.held()
+    trained = [(tensor, _in_memory(tensor, answer)) for tensor in held if tensor.trains]
+    lora = next((tensor for tensor in held if _LORA.search(tensor.name)), None)
+    others = [tensor for tensor, _ in trained if not _LORA.search(tensor.name)]
+    rows = frozenset(m.name for m in adaptation.modules if m.what == "TrainableTokensWrapper")
+    opened = rows | {_module_of(tensor) for tensor in others if not tensor.name.endswith(".bias")}
+    head = answer.tree.output_embedding
+    if answer.tree.tied.get(f"{head}.weight", "").rpartition(".")[0] in {_module_of(t) for t in others if not t.added}:
+        opened |= {head}
+    return Adapter(
         ranks={m.name: m.rank for m in adaptation.modules if m.rank is not None},
         parameters=adaptation.trainable_parameters,
-        parameter_bytes=sum(prod(t.shape) * t.width for t in trained),
-        width=trained[0].width if trained else 4,
+        parameter_bytes=sum(_bytes(p) for _, p in trained),
+        base_bytes=sum(_bytes(p) for tensor, p in trained if not tensor.added),
+        frozen=tuple(_in_memory(tensor, answer) for tensor in held if not tensor.trains),
+        still_down=_still(held, "lora_A", "lora_embedding_A"),
+        still_up=_still(held, "lora_B", "lora_embedding_B"),
+        opened=opened,
+        biased=frozenset(_module_of(tensor) for tensor in others if tensor.name.endswith(".bias")),
+        open_norms=frozenset(_module_of(tensor).rpartition(".")[2] for tensor in others),
+        rows=rows,
+        width=BITS[lora.dtype] // 8 if lora else 4,
         dropout=float(config.get("lora_dropout") or 0),
         dora=bool(config.get("use_dora")),
         wrapped={m.name: m.in_features * m.out_features for m in adaptation.modules if m.what == "ParamWrapper"},
-        trains_before=_trains_before(answer),
+        trains_before=_trains_before(answer, others),
     )
-    return Loaded(bases.shape(answer.tree), _base_in_memory(answer), adapter, trained)
+
+
+def trained_of(answer: Answer) -> list[Trained]:
+    """What the optimizer holds."""
+    return [_in_memory(tensor, answer) for tensor in answer.adaptation.held() if tensor.trains]
+
+
+def added_bytes(answer: Answer) -> int:
+    """Of what the adapter adds to the base in memory, frozen parts included."""
+    return sum(_bytes(_in_memory(tensor, answer)) for tensor in answer.adaptation.held() if tensor.added)
+
+
+def _in_memory(tensor: Held, answer: Answer) -> Trained:
+    """prepare_model_for_kbit_training makes float32 of what is the base's own and not packed."""
+    width = BITS[tensor.dtype] // 8
+    return Trained(tuple(tensor.shape), 4 if not tensor.added and width == 2 and _is_prepared(answer) else width)
+
+
+def _bytes(parameter: Trained) -> int:
+    return prod(parameter.shape) * parameter.width
+
+
+def _module_of(tensor: Held) -> str:
+    """The base's name of the module that holds a tensor."""
+    return _INSIDE.sub("", tensor.name.removeprefix(PREFIX).rpartition(".")[0])
+
+
+def _still(held: Iterable[Held], *matrices: str) -> frozenset[str]:
+    """The adapted modules whose matrix of this name is frozen."""
+    parts = ((tensor.name.removeprefix(PREFIX).rpartition(".lora_"), tensor.trains) for tensor in held)
+    return frozenset(name for (name, _, last), trains in parts if not trains and f"lora_{last}".startswith(matrices))
+
+
+def _is_prepared(answer: Answer) -> bool:
+    loaded = answer.base.loaded
+    return (loaded.prepared_footprint_bytes or 0) > (loaded.footprint_bytes or 0)
 
 
 def _base_in_memory(answer: Answer) -> BaseInMemory:
@@ -103,19 +161,26 @@ def _base_in_memory(answer: Answer) -> BaseInMemory:
         outer_bytes=_outer_elements(answer) * BITS[loaded.dtype or "F32"] // 8,
         width=BITS[loaded.dtype or "F32"] // 8,
         packed=quantised,
-        kbit=prepared is not None and prepared > footprint,
+        kbit=_is_prepared(answer),
         expert_elements=expert_elements(answer) if quantised else 0,
         packed_bytes=_packed_bytes(answer),
         ties_head=f"{answer.tree.output_embedding}.weight" in answer.tree.tied,
     )
 
 
-def _trains_before(answer: Answer) -> bool:
-    """Whether anything but LoRA's matrices in the layers, and the head, needs gradients of what comes in."""
-    tree, adaptation = answer.tree, answer.adaptation
-    whole = {m.name for m in adaptation.modules if m.rank is None} - {tree.output_embedding}
-    embeds = any(m.name == tree.input_embedding for m in adaptation.modules)
-    return bool(whole) or embeds or (adaptation.config or {}).get("bias", "none") != "none"
+def _trains_before(answer: Answer, others: Iterable[Held]) -> bool:
+    """Whether anything trains but LoRA's matrices, the layers' own and their norms, and the head.
+
+    others: what trains beside LoRA's own.
+    """
+    tree = answer.tree
+    in_layers = {m.name for m in tree.modules if is_repeated(m.name) and _is_matrix_or_norm(m)}
+    embeds = any(m.name == tree.input_embedding and m.parameters for m in answer.adaptation.modules)
+    return embeds or bool({_module_of(tensor) for tensor in others} - in_layers - {tree.output_embedding})
+
+
+def _is_matrix_or_norm(module: Module) -> bool:
+    return module.kind in ("Linear", "Conv1D") or all(len(p.shape) == 1 for p in module.parameters)
 
 
 def _outer_elements(answer: Answer) -> int:
@@ -131,12 +196,3 @@ def _packed_bytes(answer: Answer) -> float:
     weights = (layer.parameters[0] for layer in quantised.values())
     held = sum(prod(p.shape) * BITS[p.dtype] // 8 for p in weights) + sum(q.state_bytes for q in quantised.values())
     return held / elements if elements else 0.0
-
-
-def trained_of(answer: Answer) -> list[Trained]:
-    """What the optimizer holds: what is saved, without the embeddings that are saved along and stay frozen."""
-    adaptation = answer.adaptation
-    saved = [t for t in adaptation.tensors if t.part != "embeddings"]
-    if not saved and adaptation.trainable_parameters:  # PEFT can train, and not save
-        return [Trained((adaptation.trainable_parameters,), 4)]
-    return [Trained(tuple(t.shape), BITS[t.dtype] // 8) for t in saved]

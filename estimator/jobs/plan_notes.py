@@ -70,7 +70,7 @@ def _length_notes(answer: Answer, training: Training, most: int | None) -> Itera
 
 def _tower_notes(answer: Answer, shape: Shape) -> Iterator[Note]:
     """Of images and sound, whose pieces are another number than the tokens."""
-    adapted = {m.name for m in answer.adaptation.modules}
+    adapted = {m.name for m in answer.adaptation.modules if m.parameters}
     seeing = [block for block in shape.blocks if block.tower and is_adapted(block, adapted)]
     unknown = [block for block in seeing if block in shape.uncounted]
     pieces = {tower.pieces for name, tower in shape.towers.items() if any(b.tower == name for b in seeing)} - {None}

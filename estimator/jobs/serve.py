@@ -1,14 +1,13 @@
 """Serving adapters beside a base: does it fit, how many tokens are left for the cache, what can't be served."""
 
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, NamedTuple
 
 from estimator.dtypes import BITS
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.disk import disk
 from estimator.jobs.largest import MAX_BATCH, MAX_LENGTH, largest_value, positions
-from estimator.jobs.memory import trained_of
+from estimator.jobs.memory import added_bytes, trained_of
 from estimator.jobs.plan import sized
 from estimator.jobs.serve_refusals import refusals
 from estimator.notes import Note
@@ -108,7 +107,7 @@ def _precision_of_training(request: Request) -> tuple[Note, ...]:
 
 def _in_peft(answer: Answer, shape: Shape, served: Served, cache: KvCache | None) -> InPeft:
     loaded = answer.base.loaded
-    each = sum(prod(t.shape) * t.width for t in trained_of(answer))
+    each = added_bytes(answer)
     for_token = cache_bytes_per_token(cache, served)
     base = (loaded.footprint_bytes or 0) + (loaded.state_bytes or 0)
     return InPeft(

@@ -5,13 +5,13 @@ peft 0.21.2: the order of inject_adapter, PeftModel.__init__ and PeftModelForSeq
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from estimator.lora.freezing import freeze
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
-from estimator.lora.outcome import AdaptedModule, Outcome
+from estimator.lora.outcome import BASE, AdaptedModule, Held, Outcome
 from estimator.lora.plain import described
 from estimator.lora.runtime import (
     ADAPTER,
@@ -28,6 +28,7 @@ from estimator.lora.runtime import (
     peft_model,
 )
 from estimator.lora.saving import SavingError, saved_tensors
+from estimator.lora.tensors import saved_name
 from estimator.lora.wrappers import save_modules, tie_saved_modules, train_tokens
 from estimator.request.training_config import Freezing
 
@@ -73,7 +74,20 @@ def with_all_beside(
         tensors=tensors,
         save_error=fault,
         frozen=frozen,
+        apart=tuple(_held(model)),
     )
+
+
+def _held(model: Node) -> Iterator[Held]:
+    """Each tensor once, under its first name."""
+    seen: set[int] = set()
+    for name, node in named_modules(model):
+        for own, leaf in node.leaves.items():
+            is_added = leaf.part not in ("bias", BASE)  # how base_model() marks the base's own, and what freezing opens
+            trains = leaf.trainable and leaf.parameter
+            if (is_added or trains) and id(leaf) not in seen:
+                seen.add(id(leaf))
+                yield Held(saved_name(f"{name}.{own}"), leaf.dtype, leaf.shape, trains, is_added)
 
 
 def _quantise_anew(base: Node, index: TreeIndex, layers: Sequence[LoraLayer]) -> None:

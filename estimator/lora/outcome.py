@@ -18,6 +18,16 @@ class AdaptedModule(NamedTuple):
     parameters: int  # trainable
 
 
+class Held(NamedTuple):
+    """A tensor in memory that PEFT adds to the base, or that trains; parameters that share it are one."""
+
+    name: str  # as in the file
+    dtype: str
+    shape: tuple[int, ...]
+    trains: bool = True
+    added: bool = True  # False: the base's own
+
+
 class Outcome(NamedTuple):
     modules: tuple[AdaptedModule, ...]
     trained: Mapping[str, int]  # trainable parameters by the part of the file
@@ -25,3 +35,10 @@ class Outcome(NamedTuple):
     tensors: tuple[SavedTensor, ...]
     save_error: str | None = None  # counting works, save_pretrained fails: why
     frozen: int = 0  # parameters of the adapter that a trainer froze once it was made
+    apart: tuple[Held, ...] | None = None  # what is held; None: what is saved, embeddings that go along apart
+
+    def held(self) -> tuple[Held, ...]:
+        """What PEFT holds beside the base, frozen tensors and buffers included, and what trains of the base."""
+        if self.apart is not None:
+            return self.apart
+        return tuple(Held(name, dtype, shape) for name, dtype, shape, part in self.tensors if part != "embeddings")

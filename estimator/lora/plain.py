@@ -7,15 +7,15 @@ biases and embeddings that are saved along; most requests are of that kind, and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
-from estimator.lora.dtypes import is_cast
+from estimator.lora.dtypes import adapter_dtype_of, is_cast
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
-from estimator.lora.outcome import AdaptedModule, Outcome
+from estimator.lora.outcome import AdaptedModule, Held, Outcome
 from estimator.lora.tensors import PREFIX, SavedTensor, lora_tensors, state_of
 from estimator.lora.weights import Weight
 
@@ -58,7 +58,17 @@ def with_layers_alone(
     tensors = lora_tensors(layers, adapter_dtype)
     if with_embeddings:
         tensors += embedding_tensors(index)
-    return Outcome(tuple(modules), trained, index.all_parameters() + added, tuple(tensors))
+    apart = None if all(one.is_plain for one in counted.values()) else tuple(_held(layers, adapter_dtype))
+    return Outcome(tuple(modules), trained, index.all_parameters() + added, tuple(tensors), apart=apart)
+
+
+def _held(layers: Sequence[LoraLayer], adapter_dtype: str | None) -> Iterator[Held]:
+    for layer in layers:
+        dtype = adapter_dtype_of(layer.dtype, adapter_dtype)
+        for weight in layer.weights:
+            name = f"{PREFIX}{layer.name}.{weight.suffix}"
+            own = dtype if weight.cast else layer.dtype
+            yield Held(name, own, weight.shape, trains(weight, layer, adapter_dtype))
 
 
 class _Counted(NamedTuple):
@@ -67,6 +77,7 @@ class _Counted(NamedTuple):
     trained: Mapping[str, int]  # by the part of the file
     own: int  # trainable
     added: int
+    is_plain: bool  # all of it trains and is saved
 
 
 def _counted(layer: LoraLayer, adapter_dtype: str | None) -> _Counted:
@@ -74,8 +85,9 @@ def _counted(layer: LoraLayer, adapter_dtype: str | None) -> _Counted:
     for weight in layer.weights:
         if trains(weight, layer, adapter_dtype):
             trained[weight.part] += prod(weight.shape)
+    is_plain = all(weight.saved and trains(weight, layer, adapter_dtype) for weight in layer.weights)
     added = sum(prod(weight.shape) for weight in layer.weights if weight.parameter)
-    return _Counted(trained, sum(trained.values()), added)
+    return _Counted(trained, sum(trained.values()), added, is_plain)
 
 
 def trains(weight: Weight, layer: LoraLayer, adapter_dtype: str | None) -> bool:

@@ -204,6 +204,12 @@ def _tokens_wrap(indices: Sequence[int]) -> Wrap:
 def _tokens(node: Node, rows: Node, *, tied: bool = False) -> Node:
     wrapper, layer = (Node(role, role=role, module=node.module) for role in (TOKENS, TOKENS_LAYER))
     layer.children.update(base_layer=node, trainable_tokens_delta=rows)
+    if not tied:
+        before = layer.children["trainable_tokens_original"] = Node("BufferDict")
+        before.leaves[ADAPTER] = Leaf(
+            rows.leaves[ADAPTER].shape, rows.leaves[ADAPTER].dtype, "trainable_tokens",
+            trainable=False, parameter=False, saved=False,
+        )  # fmt: skip
     wrapper.children["token_adapter"], wrapper.tied = layer, tied
     return wrapper
 

@@ -64,11 +64,11 @@ def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 
     """x behind a norm, or so many of its elements: step by step in float32, or as torch has LayerNorm."""
     elements = elements or x.elements
     rows = 4 * tape.tokens * (elements // norm.width)
-    out = 4 if setting.kbit else x.width
+    out, opens = 4 if setting.kbit else x.width, norm.name in setting.adapter.open_norms
     if setting.software.fused_norms:
-        return tape.run((x,), elements, out, saves=(x,), keeps=rows)
+        return tape.run((x,), elements, out, saves=(x,), keeps=rows, trains=opens)
     if norm.kind == "torch":
-        return tape.run((x,), elements, 4 if setting.autocast else out, saves=(x,), keeps=2 * rows)
+        return tape.run((x,), elements, 4 if setting.autocast else out, saves=(x,), keeps=2 * rows, trains=opens)
     wide = x if x.width == 4 else tape.run((x,), elements, 4)
     if norm.kind == "wide":
         even = tape.run((wide,), elements, 4, saves=(wide,), keeps=2 * rows)
@@ -82,11 +82,11 @@ def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 
     wide = x if squared else wide
     even = tape.run((wide,), elements, 4, saves=(wide,), keeps=rows, scratch=4 * tape.tokens * elements)
     even = even if x.width == 4 else tape.run((even,), elements, x.width)
-    return tape.run((even,), elements, out)
+    return tape.run((even,), elements, out, saves=(even,) * opens, trains=opens)
 
 
 def linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
-    """A frozen matrix keeps nothing of its input; what LoRA beside it keeps, `adapted` says."""
+    """A matrix that is frozen keeps nothing of its input; what LoRA beside it keeps, `adapted` says."""
     unpacked = 2 * item.inputs * item.outputs
     if item.name in setting.packed:
         fed = x if x.width == 2 else tape.run((x,), item.inputs, 2)
@@ -97,7 +97,9 @@ def linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
     else:
         width = 2 if setting.autocast else setting.base_width
         cast = unpacked if setting.autocast and setting.base_width == 4 else 0
-        out = tape.run((x,), item.outputs, width, keeps=cast, asks=True)
+        opens, moves = item.name in setting.adapter.opened, item.name in setting.adapter.biased
+        fed = tape.run((x,), item.inputs, 2) if opens and setting.autocast and x.width == 4 else x
+        out = tape.run((fed,), item.outputs, width, saves=(fed,) * opens, keeps=cast, trains=opens or moves, asks=True)
     return adapted(tape, x, out, item, setting) if item.name in setting.adapter.ranks else out
 
 
@@ -114,8 +116,9 @@ def adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting) 
         fed = fed if fed.width == 2 else tape.run((fed,), item.inputs, 2)
         width = 2
     cast = 2 * rank * (item.inputs + item.outputs) if setting.autocast and adapter.width == 4 else 0
-    between = tape.run((fed,), rank, width, saves=(fed,), keeps=cast, trains=True)
-    added = tape.run((between,), item.outputs, width, saves=(between,))
+    down, up = item.name not in adapter.still_down, item.name not in adapter.still_up
+    between = tape.run((fed,), rank, width, saves=(fed,) * down, keeps=cast, trains=down, asks=True)
+    added = tape.run((between,), item.outputs, width, saves=(between,) * up, trains=up, asks=True)
     added = tape.run((added,), item.outputs, width)
     tape.hold(x, cast_x)
     if adapter.dora:

@@ -132,7 +132,7 @@ def training_memory(
         device=device._replace(upper=device.upper + paged),
         unbounded=bool(shape.states)
         or shape.is_inferred
-        or any(is_adapted(b, adapter.ranks) for b in shape.uncounted)
+        or any(is_adapted(b, adapter.trained_modules) for b in shape.uncounted)
         or any(layer_of(name) in shape.unread for name in adapter.ranks),
         moment=max(moments, key=lambda name: moments[name]),
     )

@@ -68,14 +68,15 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
     strategy = training.strategy if training.gpus > 1 else ""
     cut = _SHARDED.get(strategy, ())
     states = state_bytes(training.optimizer, trained)
-    parameters = adapter.parameter_bytes
-    whole = {"weights": weight_bytes, "adapter": parameters, "gradients": parameters, "states": states}
+    parameters, beside = adapter.parameter_bytes, adapter.added_bytes
+    whole = {"weights": weight_bytes, "adapter": beside, "gradients": parameters, "states": states}
     parts = {name: -(-size // (training.gpus if name in cut else 1)) for name, size in whole.items()}
     copies = -(-4 * adapter.parameters // training.gpus) if strategy.startswith("zero") else 0
     uneven = _cut_along_rows(trained, training.gpus) / max(parameters, 1) if strategy == "fsdp" else 0.0
     uppers = {name: max(parts[name], int(uneven * whole[name])) for name in parts}
     if strategy == "zero3":
-        uppers["adapter"] += sum(prod(p.shape) * p.width for p in trained if prod(p.shape) < _PERSISTENT)
+        held = (*trained, *adapter.frozen)
+        uppers["adapter"] += sum(prod(p.shape) * p.width for p in held if prod(p.shape) < _PERSISTENT)
     return Resident(
         shares=training.gpus if "weights" in cut else 1,
         weights=parts["weights"],

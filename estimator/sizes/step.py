@@ -107,6 +107,7 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
     """
     known: dict[object, Played] = {}
     software = setting.software
+    trained, opened = setting.adapter.trained_modules, setting.adapter.open_norms
     made_to = software.wants_inputs or (software.renews_embeddings and bool(setting.packed))
     needs_grad = setting.training.gradient_checkpointing or setting.adapter.trains_before or made_to
     for block in _walked(setting):
@@ -117,7 +118,7 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
             x = tape.input(own.shape.hidden, own.residual, needs_grad=needs_grad)
             known[key] = tape.play(layer(tape, x, block, own))
         yield known[key], _wide(own)
-        needs_grad = needs_grad or is_adapted(block, setting.adapter.ranks)
+        needs_grad = needs_grad or is_adapted(block, trained) or any(norm.name in opened for norm in block.norms)
 
 
 def _walked(setting: Setting) -> list[Block]:
@@ -125,10 +126,10 @@ def _walked(setting: Setting) -> list[Block]:
 
     transformers 5.23, modeling_utils.py, enable_input_require_grads.
     """
-    blocks, ranks = setting.shape.blocks, setting.adapter.ranks
+    blocks, trained = setting.shape.blocks, setting.adapter.trained_modules
     if setting.training.gradient_checkpointing:
         return list(blocks)
-    return [block for block in blocks if not block.tower or is_adapted(block, ranks)]
+    return [block for block in blocks if not block.tower or is_adapted(block, trained)]
 
 
 def _cached(setting: Setting) -> int:
@@ -150,9 +151,10 @@ def _cached(setting: Setting) -> int:
 
 
 def _likeness(block: Block, setting: Setting) -> object:
-    ranks, packed = setting.adapter.ranks, setting.packed
+    ranks, packed, adapter = setting.adapter.ranks, setting.packed, setting.adapter
+    parts = (packed, adapter.still_down, adapter.still_up, adapter.opened, adapter.biased)
     matrices = tuple(
-        (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), i.name in packed)
+        (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), *(i.name in part for part in parts))
         for i in (*block.attention, *block.cross, *block.state, *block.mlp)
     )
     experts = block.fused is not None and setting.adapter.ranks.get(block.fused.name)
@@ -186,7 +188,11 @@ def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     cast = 2 * shape.hidden * shape.vocabulary if setting.autocast and setting.head_width == 4 else 0
     unpacked = 2 * x.elements * shape.vocabulary * (2 if setting.software.unpacks_as_half else 1)
     scratch = unpacked if setting.software.own_head and setting.packed else 0
-    logits = tape.run((x,), shape.vocabulary, width, keeps=cast, scratch=scratch)
+    rows = shape.vocabulary * shape.hidden * setting.head_width if shape.head in setting.adapter.rows else 0
+    opens = shape.head in setting.adapter.opened
+    logits = tape.run(
+        (x,), shape.vocabulary, width, saves=(x,) * opens, keeps=cast + rows, scratch=scratch + rows, trains=opens
+    )
     if shape.head in setting.adapter.ranks:
         logits = adapted(tape, x, logits, Linear(shape.head, shape.hidden, shape.vocabulary), setting)
     if shape.caps_logits:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
+
+from estimator.sizes.optimizers import Trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +87,26 @@ class Adapter:
     ranks: dict[str, int]  # module name -> rank
     parameters: int  # trainable
     parameter_bytes: int  # of the trainable parameters, as they train
+    base_bytes: int = 0  # of these, what is the base's own
+    frozen: tuple[Trained, ...] = ()  # what is added and does not train
+    still_down: frozenset[str] = frozenset()  # modules whose lora_A is frozen
+    still_up: frozenset[str] = frozenset()  # and whose lora_B is
+    opened: frozenset[str] = frozenset()  # modules whose own weight trains, or a copy's
+    biased: frozenset[str] = frozenset()  # modules whose bias does
+    open_norms: frozenset[str] = frozenset()  # the last part of the names of norms in layers that train
+    rows: frozenset[str] = frozenset()  # modules of which some rows train: each pass makes the weight anew
     width: int = 4  # bytes of an element of the LoRA weights
     dropout: float = 0.0
     dora: bool = False
     wrapped: Mapping[str, int] = field(default_factory=dict)  # module name -> elements of one expert's adapted weight
     trains_before: bool = False  # something before the first matrix of LoRA: embeddings, biases, modules_to_save
+
+    @property
+    def added_bytes(self) -> int:
+        """Of what lies beside the base, frozen parts included."""
+        return self.parameter_bytes - self.base_bytes + sum(prod(p.shape) * p.width for p in self.frozen)
+
+    @property
+    def trained_modules(self) -> frozenset[str]:
+        """Modules of which something trains."""
+        return (self.ranks.keys() - (self.still_down & self.still_up)) | self.opened | self.biased

@@ -10,7 +10,6 @@ from estimator.errors import InvalidLoraError, MalformedConfigError, Unsupported
 from estimator.jobs.check import check
 from estimator.jobs.estimate import estimate
 from estimator.jobs.plan import plan
-from estimator.jobs.sweep import sweep
 from estimator.report.document import to_document
 from estimator.request.request import Request
 from estimator.sizes.training import Training
@@ -25,6 +24,7 @@ AUTOTRAIN = (
     "task: vlm:captioning\nbase_model: google/gemma-3-4b-it\n"
     "params: {peft: true, lora_r: 8, quantization: null, target_modules: [q_proj]}\n"
 )
+WTE = 50_257 * 768
 GPT2 = "base_model: gpt2\nadapter: lora\nlora_r: 8\nlora_alpha: 8\nlora_target_modules: [c_attn]\n"
 
 
@@ -60,26 +60,32 @@ def test_what_trains_beside_what_is_saved(tmp_path: Path, text: str, trained: in
 
 
 @pytest.mark.parametrize(
-    ("text", "planned"),
+    ("text", "added", "gradients", "moments"),
     [
-        (AUTOTRAIN, False),
-        (NEMO + "freeze_config: {freeze_vision_tower: true}\n", False),
-        (GPT2 + "unfrozen_parameters: ['.+lora_A']\n", False),
-        (GPT2 + "unfrozen_parameters: ['.+wte', '.+lora_']\n", False),
-        (GPT2 + "unfrozen_parameters: ['.+lora_']\n", True),
-        (GPT2 + "freeze_mm_modules: true\n", True),
-        (NEMO.replace("'*q", "'*language*q") + "freeze_config: {freeze_vision_tower: true}\n", True),
+        (AUTOTRAIN, 4 * (TEXT + VISION), 4 * TEXT, 8 * TEXT + 68 * 4),
+        (NEMO + "freeze_config: {freeze_vision_tower: true}\n", 4 * (TEXT + VISION), 4 * TEXT, 8 * TEXT + 68 * 4),
+        (GPT2 + "unfrozen_parameters: ['.+lora_A']\n", 4 * 294_912, 4 * 73_728, 8 * 73_728 + 12 * 4),
+        (GPT2 + "unfrozen_parameters: ['.+wte']\n", 4 * 294_912, 2 * WTE, 4 * WTE + 4),
+        (GPT2 + "unfrozen_parameters: ['.+wte', '.+lora_']\n", 4 * 294_912, 2 * WTE + 4 * 294_912,
+         4 * WTE + 8 * 294_912 + 25 * 4),
+        (GPT2 + "unfrozen_parameters: ['.+lora_']\n", 4 * 294_912, 4 * 294_912, 8 * 294_912 + 24 * 4),
     ],
-)
-def test_the_memory_of_what_is_frozen_in_part_is_not_said(tmp_path: Path, text: str, planned: bool) -> None:
+)  # fmt: skip
+def test_the_memory_of_what_is_frozen_in_part(
+    tmp_path: Path, text: str, added: int, gradients: int, moments: int
+) -> None:
+    """Frozen parts stay in memory without gradient and moments; what trains of the base has both, in its own dtype."""
     request = Request(config=written(tmp_path, text), offline=True, dtype="bf16")
-    (case,) = sweep(request, models=[None], targets=[None], precisions=[None], ranks=[None], training=Training())
-    assert (case.parameters > 0, case.device_bytes is not None, case.error is None) == (True, planned, planned)
-    if planned:
-        plan(request, Training())
-        return
-    with pytest.raises(UnsupportedError, match="freezes a part"):
-        plan(request, Training())
+    parts = {part.name: part for part in plan(request, Training()).memory.components}
+    exact = (parts[name] for name in ("adapter weights", "gradients", "optimizer state"))
+    assert [(part.lower_bytes, part.basis) for part in exact] == [(n, "exact") for n in (added, gradients, moments)]
+
+
+@pytest.mark.parametrize("text", [NEMO, AUTOTRAIN])
+def test_a_tower_whose_lora_is_frozen_sees_no_pieces(tmp_path: Path, text: str) -> None:
+    """Nothing is kept of it: how many pieces it sees does not matter."""
+    notes = {note.code for note in plan(Request(config=written(tmp_path, text), offline=True), Training()).notes}
+    assert bool(notes & {"pieces_counted", "inputs_not_tokens"}) == (text is NEMO)
 
 
 @pytest.mark.parametrize(

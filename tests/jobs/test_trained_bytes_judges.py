@@ -1,0 +1,123 @@
+"""What lies in memory of adapters that train in part, or beside parts of the base: PEFT, torch's AdamW and autograd."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from estimator.jobs.base import BaseCache
+from estimator.jobs.estimate import estimate
+from estimator.jobs.memory import loaded_of
+from estimator.request.request import Request
+from estimator.request.training_config import Freezing
+from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.optimizers import state_bytes
+from estimator.sizes.step import training_step
+from estimator.sizes.training import Training
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+pytestmark = pytest.mark.judges
+
+LLAMA = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 64, "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16",
+}  # fmt: skip
+WITH_BIAS = LLAMA | {"attention_bias": True, "mlp_bias": True}
+TIED = LLAMA | {"tie_word_embeddings": True}
+GPT2 = {
+    "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 128, "n_positions": 64, "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"], "dtype": "bfloat16", "resid_pdrop": 0.0, "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}  # fmt: skip
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj", "up_proj"]}
+ON_GPT2 = {"r": 4, "target_modules": ["c_attn"], "fan_in_fan_out": True}
+BATCH, LENGTH = 2, 16
+
+CASES = [
+    pytest.param(LLAMA, LORA, None, id="all of LoRA"),
+    pytest.param(LLAMA, LORA, (".+lora_A",), id="A alone: what goes into B is not kept"),
+    pytest.param(LLAMA, LORA, (".+lora_B",), id="B alone: what goes into A is not kept"),
+    pytest.param(LLAMA, LORA, (".+layers.1.+lora_",), id="one layer"),
+    pytest.param(LLAMA, LORA, (".+lora_", ".+embed_tokens"), id="the embeddings beside it"),
+    pytest.param(TIED, LORA, (".+lora_", ".+embed_tokens"), id="embeddings that are the head"),
+    pytest.param(LLAMA, LORA, (".+lora_", ".+norm"), id="the norms beside it"),
+    pytest.param(LLAMA, LORA, (".+input_layernorm",), id="norms alone"),
+    pytest.param(LLAMA, LORA, (".+lora_", ".+k_proj"), id="a matrix of the base beside it"),
+    pytest.param(WITH_BIAS, LORA, (".+layers.2.+down_proj",), id="a matrix of the last layer, and its bias"),
+    pytest.param(LLAMA, LORA | {"modules_to_save": ["lm_head"]}, None, id="a copy of the head"),
+    pytest.param(LLAMA, LORA | {"modules_to_save": ["input_layernorm"]}, None, id="copies of norms"),
+    pytest.param(LLAMA, LORA | {"trainable_token_indices": [1, 2]}, None, id="rows of tokens"),
+    pytest.param(TIED, LORA | {"trainable_token_indices": [1, 2]}, None, id="rows of tokens and of the head"),
+    pytest.param(LLAMA, LORA | {"init_lora_weights": "mica"}, None, id="MiCA freezes B"),
+    pytest.param(WITH_BIAS, LORA | {"bias": "all"}, None, id="biases are the base's own"),
+    pytest.param(WITH_BIAS, LORA | {"bias": "lora_only"}, (".+bias",), id="biases alone"),
+    pytest.param(GPT2, ON_GPT2, (".+lora_A",), id="GPT-2, A alone"),
+    pytest.param(GPT2, ON_GPT2, (".+ln_.+bias",), id="GPT-2, biases of the norms"),
+]
+
+
+@pytest.mark.parametrize(("config", "lora", "unfrozen"), CASES)
+def test_added_gradients_and_moments_are_exact_and_activations_near(
+    tmp_path: Path, config: dict, lora: dict, unfrozen: tuple[str, ...] | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    freezing = Freezing(unfrozen=unfrozen) if unfrozen else None
+    bases = BaseCache()
+    request = Request(model=str(tmp_path), offline=True, lora=lora, freezing=freezing)
+    loaded = loaded_of(estimate(request, bases=bases), bases)
+    training = Training(batch_size=BATCH, sequence_length=LENGTH)
+    setting = Setting(shape=loaded.shape, training=training, adapter=loaded.adapter, base_width=2)
+
+    model, added = adapted(config, lora, unfrozen)
+    kept = step(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    optimizer.step()
+    state = [value for one in optimizer.state.values() for value in one.values() if torch.is_tensor(value)]
+
+    assert loaded.adapter.added_bytes == added
+    assert loaded.adapter.parameter_bytes == bytes_of(p.grad for p in trained)
+    assert state_bytes("adamw_torch", loaded.trained) == bytes_of(state)
+    assert training_step(setting, gradient_bytes=0).kept == pytest.approx(kept, rel=0.03)
+
+
+def adapted(config: dict, lora: dict, unfrozen: tuple[str, ...] | None):
+    """The model with its adapter, and what that adds in bytes."""
+    torch.manual_seed(0)
+    built = transformers.AutoConfig.for_model(**{k: v for k, v in config.items() if k != "architectures"})
+    base = transformers.AutoModelForCausalLM.from_config(built, dtype=torch.bfloat16)
+    before = bytes_of((*base.parameters(), *base.buffers()))
+    model = peft.get_peft_model(base, peft.LoraConfig(**lora))
+    for name, parameter in model.named_parameters():
+        if unfrozen:
+            parameter.requires_grad_(any(re.match(pattern, name) for pattern in unfrozen))
+    return model, bytes_of((*model.parameters(), *model.buffers())) - before
+
+
+def step(model) -> int:
+    """Bytes that autograd keeps between the passes, beside the weights."""
+    weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    tokens = torch.randint(0, 128, (BATCH, LENGTH))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(input_ids=tokens, labels=tokens, use_cache=True).loss
+    loss.backward()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def bytes_of(tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
