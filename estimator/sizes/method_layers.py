@@ -7,7 +7,6 @@ the rank, n_frequency or block_size, which a pattern may give to single layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -15,6 +14,7 @@ from estimator.architecture.module import VARIES
 from estimator.sizes.adapted_layer import Adapted, Config, Shapes
 from estimator.sizes.adapter_causes import Part
 from estimator.sizes.lycoris_layers import loha, lokr
+from estimator.sizes.orthogonal_layers import boft, oft
 
 
 def is_named(module: str, names: Any) -> bool:
@@ -36,13 +36,6 @@ def _adamss(config: Config, layer: Adapted) -> Shapes:
 
 def _beft(config: Config, layer: Adapted) -> Shapes:
     return {"beft_bias": (1, layer.out)}
-
-
-def _boft(config: Config, layer: Adapted) -> Shapes:
-    """Blocks are given by their size or by their number, the other being 0."""
-    size, number = config.get("boft_block_size", 4), config.get("boft_block_num", 0)
-    size, number = (size, layer.into // size) if size else (layer.into // number, number)
-    return {"boft_R": (config.get("boft_n_butterfly_factor", 1), number, size, size), "boft_s": (layer.out, 1)}
 
 
 def _bone(config: Config, layer: Adapted) -> Shapes:
@@ -151,37 +144,6 @@ def _lily(config: Config, layer: Adapted) -> Shapes:
     }
 
 
-def _oft(config: Config, layer: Adapted) -> Shapes:
-    """The triangle above the diagonal of each block; before PEFT 0.16 whole blocks, before 0.14 on the output.
-
-    `r` is the number of blocks where their size is 0; either is taken for the nearest that divides the input.
-    """
-    share = bool(config.get("block_share"))
-    if "oft_block_size" not in config:
-        block = ceil(layer.out / config["r"])
-        return {"oft_r": (1 if share else config["r"], block, block)}
-    size, blocks = config["oft_block_size"], config.get("r")
-    if size:
-        size = _divisor(layer.into, size)
-        blocks = layer.into // size
-    else:
-        blocks = _divisor(layer.into, blocks)
-        size = layer.into // blocks
-    if "use_cayley_neumann" not in config:
-        return {"oft_r": (1 if share else blocks, size, size), "oft_s": (layer.out, 1)}
-    return {"oft_R.weight": (1 if share else blocks, size * (size - 1) // 2)}
-
-
-@lru_cache(maxsize=4096)
-def _divisor(size: int, wanted: int) -> int:
-    """The divisor nearest to `wanted`, the smaller of two (`adjust_oft_parameters`)."""
-    if wanted >= size:
-        return size
-    larger = next(number for number in range(wanted, size + 1) if size % number == 0)
-    smaller = next(number for number in range(wanted, 0, -1) if size % number == 0)
-    return smaller if wanted - smaller <= larger - wanted else larger
-
-
 def _osf(config: Config, layer: Adapted) -> Shapes:
     """The directions below the rank that is kept."""
     most = min(layer.out, layer.into)
@@ -287,9 +249,9 @@ _DEEPEST = 1_000  # what a config says is bounded; no adapter is as deep
 _INDICES = ((8, "U8"), (15, "I16"), (31, "I32"))
 # By peft_type; BONE is what MISS was called up to PEFT 0.17.
 OF_A_LAYER: Mapping[str, Callable[[Config, Adapted], Shapes]] = {
-    "ADAMSS": _adamss, "BEFT": _beft, "BOFT": _boft, "BONE": _bone, "C3A": _c3a, "DEFT": _deft, "DELORA": _delora,
+    "ADAMSS": _adamss, "BEFT": _beft, "BOFT": boft, "BONE": _bone, "C3A": _c3a, "DEFT": _deft, "DELORA": _delora,
     "FOURIERFT": _fourierft, "FROD": _frod, "GLORA": _glora, "GRALORA": _gralora, "HIRA": _hira, "HRA": _hra,
-    "IA3": _ia3, "LILY": _lily, "LOHA": loha, "LOKR": lokr, "MISS": _miss, "OFT": _oft, "OSF": _osf, "PEANUT": _peanut,
+    "IA3": _ia3, "LILY": _lily, "LOHA": loha, "LOKR": lokr, "MISS": _miss, "OFT": oft, "OSF": _osf, "PEANUT": _peanut,
     "POLY": _poly, "PSOFT": _psoft, "PVERA": _pvera, "RANDLORA": _randlora, "ROAD": _road, "SHIRA": _shira,
     "SUPERTUNING": _supertuning, "TINYLORA": _tinylora, "UNILORA": _unilora, "VBLORA": _vblora, "VERA": _vera,
     "WAVEFT": _waveft,
