@@ -118,6 +118,15 @@ def _same(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) ->
     return shapes
 
 
+def _permuted(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    """Raises ValueError for rows that are not two halves of each head; which section's heads, no fact says."""
+    heads = [arguments["config"](f"{section}num_attention_heads") for section in ("", "vision_config.")]
+    rows = [shape[0] for found in shapes.values() for shape in found if shape]
+    if rows and all(min(rows) % (2 * many) for many in [many for many in heads if type(many) is int and many] or [1]):
+        raise ValueError("no halves")
+    return _same(shapes, transform, arguments)
+
+
 def _ernie(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
     """Experts of text and of vision lie in one list: equal parts for each target, gate and up joined."""
     parts, found = len(transform.targets), {}
@@ -146,7 +155,7 @@ _OPERATIONS: Mapping[str, Callable[[Shapes, Transform, Mapping[str, Any]], Shape
     "Conv3dToLinear": _flatten,
     "LinearToConv3d": _unflatten,
     "Interleave": _same,
-    "PermuteForRope": _same,
+    "PermuteForRope": _permuted,
     "VisionUnfuseAndPermuteForRope": _chunk,
     "VisionFuseAndPermuteForRope": _concatenate,
     "ErnieFuseAndSplitTextVisionExperts": _ernie,

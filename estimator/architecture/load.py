@@ -39,6 +39,22 @@ def load(tensors: Mapping[str, Tensor], facts: ClassFacts, lookup: Lookup) -> Lo
     transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
     rename = Renamer(transforms, facts.prefix, known)
     counted = not rename.minds_indices and leaves is not None and not _has_numbered(facts.root)
+    return placed(tensors, rename, known, lookup, leaves=leaves, counted=counted)
+
+
+def placed(
+    tensors: Mapping[str, Tensor],
+    rename: Renamer,
+    known: Callable[[str], bool],
+    lookup: Lookup,
+    *,
+    leaves: Collection[str] | None = None,
+    counted: bool = False,
+) -> Load:
+    """Every tensor by what `rename` makes of its name, where that is `known`.
+
+    leaves: every name that a parameter may have, where they are known. counted: an index is known if a higher one is.
+    """
     simple: dict[str, Loaded] = {}
     gathered: dict[str, list[tuple[Renamed, Sequence[Stack]]]] = {}
     unexpected = []

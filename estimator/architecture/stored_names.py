@@ -6,14 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.choose import choose, own_config, section_of
-from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.facts import ClassFacts
-from estimator.architecture.load import load
 from estimator.architecture.module import ModuleTree
 from estimator.architecture.rename import Renamer, Transform, parts_of, read_transform, renamed_in_full
 from estimator.architecture.towers import with_towers
-from estimator.checkpoint.checkpoint import Tensors
-from estimator.source.stack import Stack
 
 
 def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]:
@@ -25,21 +21,8 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
     if facts is None:
         return {name: name for name in stored}
     known = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
-    rename = Renamer(_transforms(config, facts), facts.prefix, known.__contains__)
+    rename = Renamer(transforms_of(config, facts), facts.prefix, known.__contains__)
     return {name: rename(name).name for name in stored}
-
-
-def loaded_shapes(tree: ModuleTree, stacks: Iterable[Stack]) -> dict[str, tuple[int, ...] | None]:
-    """What comes of stored tensors that are named as weights are: each parameter's shape, by its run-time name.
-
-    None where shapes alone can't tell. Raises MalformedHeaderError for shapes that a converter can't take.
-    """
-    facts = choose(tree.config, None)
-    if facts is None:
-        return {}
-    facts = _with_towers(tree.config, facts)
-    lookup = lookup_for(tree.config, facts, None)
-    return {name: found.shape for name, found in load(Tensors(stacks), facts, lookup).parameters.items()}
 
 
 def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[str, ...]]:
@@ -48,7 +31,7 @@ def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[
     stored: the file's names; None: all that the class would make so.
     """
     facts = choose(tree.config, None)
-    transforms = _transforms(tree.config, facts) if facts is not None else []
+    transforms = transforms_of(tree.config, facts) if facts is not None else []
     if not any(len(transform.targets) > 1 for transform in transforms):
         return []
     names = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
@@ -68,7 +51,7 @@ def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[s
     facts = choose(config, None)
     if facts is None:
         return tuple(stored)
-    return tuple(renamed_in_full(_transforms(config, facts), f"{name}.").removesuffix(".") for name in stored)
+    return tuple(renamed_in_full(transforms_of(config, facts), f"{name}.").removesuffix(".") for name in stored)
 
 
 def by_module(tree: ModuleTree, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,10 +62,7 @@ def by_module(tree: ModuleTree, said: Mapping[str, Any]) -> dict[str, Any]:
     return {renamed[name] if renamed.get(name) in known else name: value for name, value in said.items()}
 
 
-def _transforms(config: Mapping[str, Any], facts: ClassFacts) -> list[Transform]:
-    written = _with_towers(config, facts).transforms
-    return [read_transform(number, one) for number, one in enumerate(written)]
-
-
-def _with_towers(config: Mapping[str, Any], facts: ClassFacts) -> ClassFacts:
-    return with_towers(facts, own_config(config, section_of(config, facts.said.name) or "", facts.said.name))[0]
+def transforms_of(config: Mapping[str, Any], facts: ClassFacts) -> list[Transform]:
+    """What becomes of the class's stored names, those of its towers included."""
+    facts, _ = with_towers(facts, own_config(config, section_of(config, facts.said.name) or "", facts.said.name))
+    return [read_transform(number, one) for number, one in enumerate(facts.transforms)]

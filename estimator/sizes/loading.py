@@ -43,7 +43,7 @@ def as_loaded(
         loaded = tree._replace(modules=tuple(_cast(module, dtype_of) for module in tree.modules))
         casts[dtype, keeps_stored] = loaded
     if packed:
-        return quantise_as_stored(loaded, dtype, checkpoint)
+        return quantise_as_stored(loaded, dtype, checkpoint, tree)
     quantised = quantise(loaded, load)
     if load.skip_modules is None or not quantised.quantised:
         return quantised

@@ -17,7 +17,6 @@ from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import compressed_layers
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
-from estimator.sizes.schemes.fp8_scales import check_scales
 from estimator.sizes.schemes.others import (
     aqlm_layers,
     bitnet_layers,
@@ -28,15 +27,18 @@ from estimator.sizes.schemes.others import (
     unchanged_layers,
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
+from estimator.sizes.schemes.scales import SCALES, check_scales, with_stored_dtypes
 from estimator.sizes.skipping import CONFIG
 
 Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
 
 
-def quantise_as_stored(tree: ModuleTree, dtype: str, checkpoint: Checkpoint | None) -> ModuleTree:
+def quantise_as_stored(
+    tree: ModuleTree, dtype: str, checkpoint: Checkpoint | None, stored: ModuleTree | None = None
+) -> ModuleTree:
     """The tree with the layers that its quantization_config converts in `quantised`; a note where no rule is known.
 
-    dtype: what is not quantised takes it, safetensors' name. checkpoint: as stored.
+    dtype: what is not quantised takes it, safetensors' name. checkpoint: as stored. stored: the tree before it took it.
     """
     quantization = quantization_of(tree.config)
     if quantization is None:
@@ -50,8 +52,10 @@ def quantise_as_stored(tree: ModuleTree, dtype: str, checkpoint: Checkpoint | No
     converted = layers(tree, quantization, dtype)
     if quantization.scheme == "bitsandbytes_4bit":
         converted = _with_stored_state(converted, tree, checkpoint)
-    if quantization.scheme in ("fp8", "mxfp8") and checkpoint is not None:
-        check_scales(tree, converted, checkpoint)
+    if suffix := SCALES.get(quantization.scheme):
+        check_scales(tree, converted, checkpoint, suffix)
+        if stored is not None and checkpoint is not None:
+            tree = with_stored_dtypes(tree, stored, converted, checkpoint, suffix)
     caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)
     notes = (*tree.notes, caution) if caution else tree.notes
     if quantization.scheme == "gptq" and quantization.fields.get("dynamic"):

@@ -7,6 +7,8 @@ from math import ceil
 import pytest
 
 from estimator.architecture.build import build
+from estimator.architecture.from_config import from_config
+from estimator.architecture.scales import kept_as_stored
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
 from estimator.errors import UnsupportedError
@@ -90,14 +92,54 @@ def test_scales_that_fit(config, packed, block):
     ("config", "packed", "block", "single", "what"),
     [
         pytest.param(
-            SPLIT, SPLIT_LAYER, [32, 32], None, r"become \[1, 2\].* has \[2, 2\]", id="blocks across two parts"
+            SPLIT, SPLIT_LAYER, [32, 32], None, r"make .* \[1, 2\].* has \[2, 2\]", id="blocks across two parts"
         ),
         pytest.param(SPLIT, SPLIT_LAYER, None, (), "Chunk", id="one number for three parts"),
-        pytest.param(MERGED, MERGED_LAYER, [32, 32], None, r"become \[2, 6, 2\].* has \[2, 5, 2\]", id="gate and up"),
+        pytest.param(MERGED, MERGED_LAYER, [32, 32], None, r"make .* \[2, 6, 2\].* has \[2, 5, 2\]", id="gate and up"),
         pytest.param(MERGED, MERGED_LAYER, None, (), "Concatenate", id="a number an expert"),
-        pytest.param(MERGED, MERGED_LAYER, None, (1, 1), r"become \[1, 1\].* has \[\]", id="of another shape"),
+        pytest.param(MERGED, MERGED_LAYER, None, (1, 1), r"make .* \[1, 1\].* has \[\]", id="of another shape"),
     ],
 )
 def test_scales_that_transformers_fails_to_load(config, packed, block, single, what):
     with pytest.raises(UnsupportedError, match=what):
         sizes_of(config, packed, block, single)
+
+
+DINO = {
+    "architectures": ["Dinov2Model"], "model_type": "dinov2", "hidden_size": 64, "num_hidden_layers": 1,
+    "num_attention_heads": 4, "image_size": 28, "patch_size": 14, "mlp_ratio": 2, "dtype": "bfloat16",
+}  # fmt: skip
+GROUP = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"quant_method": "fp8"}, id="fp8"),
+        pytest.param({"quant_method": "compressed-tensors", "config_groups": {"0": GROUP}}, id="compressed-tensors"),
+    ],
+)
+def test_a_class_that_splits_what_is_not_quantised_reads_no_file(fields):
+    """The gated layers that DINOv2's converters split off are not built: ValueError, "one to many" of several names."""
+    with pytest.raises(UnsupportedError, match=r"would split mlp\.gate_proj\.weight off"):
+        base_sizes(from_config({**DINO, "quantization_config": fields}), None, LoadOptions())
+
+
+HYBRID = {
+    "architectures": ["OlmoHybridForCausalLM"], "model_type": "olmo_hybrid", "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64, "vocab_size": 64,
+    "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4,
+}  # fmt: skip
+CONVOLUTION = "model.layers.0.linear_attn.conv1d.weight"
+
+
+@pytest.mark.parametrize(
+    ("quantised", "kept"),
+    [
+        pytest.param([], {CONVOLUTION}, id="merged of three floats"),
+        pytest.param(["model.layers.0.linear_attn.q_conv1d.weight"], set(), id="of which one has scales"),
+    ],
+)
+def test_what_is_taken_in_before_it_is_merged_keeps_its_dtype(quantised, kept):
+    assert kept_as_stored(from_config(HYBRID), {}, "_scale_inv", quantised) == kept

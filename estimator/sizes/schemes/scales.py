@@ -1,0 +1,81 @@
+"""Whether a file's scales become those of the layers that transformers makes for them.
+
+Scales go through the class's conversions as their weights do: merged expert by expert, split with a fused tensor. What
+comes of that has to have the shape of the layer's own scales, or loading ends (transformers 5.23.0,
+core_model_loading.py, `set_param_for_module`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
+from estimator.architecture.scales import kept_as_stored, loaded_scales, unsplittable
+from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
+from estimator.errors import MalformedHeaderError, UnsupportedError
+
+# What the names of scales add to their weights': the first of `serialized_names` that do, of quantisers that unpack.
+SCALES: Mapping[str, str] = {"fp8": "_scale_inv", "mxfp8": "_scale_inv", "compressed-tensors": "_scale"}
+
+
+def check_scales(
+    tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint | None, suffix: str
+) -> None:
+    """Raises UnsupportedError where the scales of a converted layer come out in another shape than it has them."""
+    own = _scales(layers, suffix)
+    unread = unsplittable(tree, own, suffix)
+    if unread is not None:
+        raise _refusal(f"{tree.architecture} would split {unread} off a tensor, and keeps no scales for it")
+    if checkpoint is None or suffix != SCALES["fp8"]:
+        return
+    scales = (stack for stack in stacks_of(checkpoint.tensors) if "scale" in stack.after)
+    try:
+        found = loaded_scales(tree, scales, own, suffix)
+    except MalformedHeaderError as error:
+        raise _refusal(error.what.removesuffix(".")) from error
+    for name, shape in found.items():
+        if shape is not None and shape != own[name]:
+            raise _refusal(f"the file's scales make {name} {list(shape)}, and its FP8 layer has {list(own[name])}")
+
+
+def with_stored_dtypes(
+    tree: ModuleTree, stored: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint, suffix: str
+) -> ModuleTree:
+    """The tree where what would be unpacked before its conversion, and is not packed, keeps the dtype of the file."""
+    quantised = [
+        f"{name}.weight"
+        for name, _, last in (stack.first.rpartition(".") for stack in stacks_of(checkpoint.tensors))
+        if last.startswith("weight_")
+    ]
+    names = kept_as_stored(tree, _scales(layers, suffix), suffix, quantised)
+    if not names:
+        return tree
+    modules = zip(tree.modules, stored.modules, strict=True)
+    return tree._replace(modules=tuple(_as_stored(now, before, names) for now, before in modules))
+
+
+def _as_stored(now: Module, before: Module, names: frozenset[str]) -> Module:
+    parameters = zip(now.parameters, before.parameters, strict=True)
+    return now._replace(
+        parameters=tuple(
+            own._replace(dtype=was.dtype) if f"{now.name}.{own.name}" in names else own for own, was in parameters
+        )
+    )
+
+
+def _scales(layers: Mapping[str, QuantisedLayer], suffix: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of the layers' scales by their full names."""
+    return {
+        f"{name}.{parameter.name}": parameter.shape
+        for name, layer in layers.items()
+        for parameter in layer.parameters
+        if parameter.name.endswith(suffix)
+    }
+
+
+def _refusal(what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{what}: transformers fails to load it.",
+        where="quantization_config in config.json",
+        way_out="name the model that was quantised instead",
+    )
