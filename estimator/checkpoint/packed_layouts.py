@@ -108,10 +108,10 @@ def _bnb_4bit(parts: Parts, _: Fields, checkpoint: Checkpoint) -> Shape | None:
 
 
 def _is_whole_4bit(parts: Parts) -> bool:
-    """bitsandbytes 0.50.2, `QuantState.from_dict`: one text, and both tensors of double quantisation or neither."""
+    """bitsandbytes 0.50.2, `QuantState.from_dict`: one text, and the codes of double quantisation beside its sizes."""
     texts = sum(part.startswith(".weight.quant_state.") for part in parts)
-    nested = sum(part.startswith(".weight.nested_") for part in parts)
-    return ".weight.quant_map" in parts and texts == 1 and nested in (0, 2)
+    is_nested = ".weight.nested_absmax" in parts
+    return ".weight.quant_map" in parts and texts == 1 and (not is_nested or ".weight.nested_quant_map" in parts)
 
 
 def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:

@@ -88,7 +88,7 @@ def _of_config(
         way_out = "name the model that was quantised instead"
         raise NoWeightsError(what, where="--model", way_out=way_out) from error
     if quantization and quantization.scheme.startswith("bitsandbytes"):
-        _check_splitting(tree, checkpoint)
+        raise _incomplete(tree, checkpoint, odd)
     message = (
         f"Weights are packed {how}, in a layout that is not known ({odd}): the shapes are those of config.json, "
         "the bytes in memory those of the plain model, and PEFT may refuse layers that are counted here."
@@ -96,15 +96,14 @@ def _of_config(
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("unknown_packing", message)))
 
 
-def _check_splitting(tree: ModuleTree, checkpoint: Checkpoint) -> None:
-    """Raises UnsupportedError where packed weights lie in a tensor that the class splits: their state does not."""
+def _incomplete(tree: ModuleTree, checkpoint: Checkpoint, odd: str) -> UnsupportedError:
+    """bitsandbytes packs in one way: where that is not what lies there, no weights come of it that could run."""
     packed = [name for name, tensor in checkpoint.tensors.items() if tensor.dtype in ("I8", "U8")]
-    for parts in split_weights(tree, packed):
-        raise UnsupportedError(
-            f"{parts[0]} is packed in one tensor with {listed(parts[1:])}, and transformers fails to split it.",
-            where="quantization_config in config.json",
-            way_out="name the model that was quantised instead",
-        )
+    what = f"{odd} lacks a part of what bitsandbytes needs beside it, and transformers cannot load it, or not run it."
+    for parts in split_weights(tree, packed)[:1]:
+        what = f"{parts[0]} is packed in one tensor with {listed(parts[1:])}, and transformers fails to split it."
+    way_out = "name the model that was quantised instead"
+    return UnsupportedError(what, where="quantization_config in config.json", way_out=way_out)
 
 
 def _other_layout(scheme: str) -> Note:

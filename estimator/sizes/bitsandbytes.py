@@ -25,6 +25,7 @@ NESTED_BLOCK = 256  # absmax bytes that share one of their own
 CODE_BYTES = 16 * 4
 NESTED_CODE_BYTES = 256 * 4
 OFFSET_BYTES = 4
+NO_STATISTICS = "its weight is a plain one, without the `compress_statistics` that PEFT asks a 4-bit layer for"
 STATE_TEXT = "weight.quant_state.bitsandbytes__"
 
 
@@ -123,4 +124,17 @@ def eight_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
         parameters=(Parameter("weight", out_first, "I8", True), *module.parameters[1:]),
         state_bytes=4 * out_first[0],
         saved_beside=(Parameter("SCB", out_first[:1], "F32"), Parameter("weight_format", (), "U8")),
+    )
+
+
+def unquantised(layer: QuantisedLayer, parameters: tuple[Parameter, ...]) -> QuantisedLayer:
+    """The class that was to hold packed weights, around plain ones: bitsandbytes cannot run it."""
+    return QuantisedLayer(
+        scheme=layer.scheme,
+        cls=layer.cls,
+        parameters=parameters,
+        saved_beside=(),
+        saved_anew=(),
+        refusal=NO_STATISTICS if layer.cls == "Linear4bit" else None,
+        compute_dtype=layer.compute_dtype,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
@@ -12,6 +12,7 @@ from estimator.checkpoint.packed_layouts import LAYOUTS
 from estimator.checkpoint.quantized import Quantization, quantization_of
 from estimator.dtypes import from_torch
 from estimator.errors import MalformedConfigError
+from estimator.lora.closest import listed
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
@@ -50,8 +51,10 @@ def quantise_as_stored(
         return tree._replace(notes=(*tree.notes, _unknown(quantization.scheme)))
     tree = tree._replace(modules=tuple(_upright(module) for module in tree.modules))
     converted = layers(tree, quantization, dtype)
+    if quantization.scheme in REASSEMBLED and converted and checkpoint is not None:
+        return _as_the_file_has_them(converted, tree, checkpoint)
     if quantization.scheme == "bitsandbytes_4bit":
-        converted = _with_stored_state(converted, tree, checkpoint)
+        converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
     if suffix := SCALES.get(quantization.scheme):
         check_scales(tree, converted, checkpoint, suffix)
         if stored is not None and checkpoint is not None:
@@ -77,24 +80,44 @@ def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
     return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised)
 
 
-def _with_stored_state(
-    layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: Checkpoint | None
-) -> dict[str, QuantisedLayer]:
-    """4-bit layers with what the file has beside their weights: `Params4bit.from_prequantized` keeps it as it is.
+def _as_the_file_has_them(layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: Checkpoint) -> ModuleTree:
+    """The tree with layers of bitsandbytes as its file fills them.
 
-    Its text names the dtype from which the weights were quantised, and an offset in so many digits: how long that is
-    only headers tell, and it is None where they are not at hand.
+    What the file has beside 4-bit weights, `Params4bit.from_prequantized` keeps as it is: its text names the dtype from
+    which they were quantised, and an offset in so many digits. A weight that lies there by itself stays plain, in a
+    layer that cannot run (`Bnb4bitDeserialize`, `Bnb8bitDeserialize`).
     """
+    scheme = next(iter(layers.values())).scheme
+    parts = [part for part in LAYOUTS[scheme].parts if part != ".weight"]
     beside: dict[str, tuple[Parameter, ...]] = {}
-    for name, tensor in checkpoint.tensors.items() if checkpoint is not None else ():
-        module, state, part = name.partition(".weight.")
-        if state + part in LAYOUTS["bitsandbytes_4bit"].parts:
-            weight, own = f"{module}.weight", Parameter(f"weight.{part}", tensor.shape, tensor.dtype)
-            beside[weight] = (*beside.get(weight, ()), own)
+    for name, tensor in checkpoint.tensors.items():
+        for part in parts:
+            if name.endswith(part):
+                weight = name.removesuffix(part) + ".weight"
+                beside[weight] = (*beside.get(weight, ()), Parameter(part[1:], tensor.shape, tensor.dtype))
+    alone: set[str] = set()
     if any(f"{name}.weight" not in beside for name in layers):
-        names = run_time_names(tree.config, tree, beside)
-        beside = {names[stored]: state for stored, state in beside.items()}
-    return {name: layer._replace(saved_beside=beside.get(f"{name}.weight")) for name, layer in layers.items()}
+        weights = [name for name in checkpoint.tensors if name.endswith(".weight") and name not in beside]
+        names = run_time_names(tree.config, tree, [*beside, *weights])
+        beside, alone = {names[name]: state for name, state in beside.items()}, {names[name] for name in weights}
+    plain = [name for name in layers if f"{name}.weight" in alone and f"{name}.weight" not in beside]
+    own = {module.name: module.parameters for module in tree.modules} if plain else {}
+    filled = {
+        name: layer._replace(saved_beside=beside.get(f"{name}.weight")) if scheme == "bitsandbytes_4bit" else layer
+        for name, layer in layers.items()
+    }
+    filled |= {name: bitsandbytes.unquantised(layers[name], own[name]) for name in plain}
+    return tree._replace(quantised=filled, notes=(*tree.notes, *_stored_plain(plain)))
+
+
+def _stored_plain(names: Sequence[str]) -> tuple[Note, ...]:
+    if not names:
+        return ()
+    message = (
+        f"{listed(names)} are to be quantised by config.json, and the file has their weights plain: from_pretrained "
+        "leaves them so, in layers of bitsandbytes that cannot run. llm_int8_skip_modules has to name them."
+    )
+    return (Note("stored_plain", message),)
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:

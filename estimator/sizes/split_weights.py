@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.module import ModuleTree
 from estimator.architecture.stored_names import split_weights
 from estimator.errors import UsageError
 from estimator.lora.closest import listed
 from estimator.notes import Note
+from estimator.sizes.bitsandbytes import unquantised
 from estimator.sizes.skipping import OPTION
-
-NO_STATISTICS = "its weight is a plain one, without the `compress_statistics` that PEFT asks a 4-bit layer for"
 
 
 def as_split(tree: ModuleTree, stored: Iterable[str] | None) -> ModuleTree:
@@ -41,24 +40,11 @@ def as_split(tree: ModuleTree, stored: Iterable[str] | None) -> ModuleTree:
     if not plain:
         return tree
     own = {module.name: module.parameters for module in tree.modules}
-    unquantised = {name: _unquantised(layers[name], own[name]) for name in plain}
+    spared = {name: unquantised(layers[name], own[name]) for name in plain}
     how = "taken to be " if stored is None else ""
     message = (
         f"{listed(plain)} stay unquantised: each is {how}stored in one tensor with a part that is spared. transformers "
         "makes layers of bitsandbytes of them, which cannot run: spare all parts of that tensor, or none."
     )
     note = Note("split_weights_spared", message)
-    return tree._replace(quantised={**layers, **unquantised}, notes=(*tree.notes, note))
-
-
-def _unquantised(layer: QuantisedLayer, parameters: tuple[Parameter, ...]) -> QuantisedLayer:
-    """The class that was to hold packed weights, around plain ones."""
-    return QuantisedLayer(
-        scheme=layer.scheme,
-        cls=layer.cls,
-        parameters=parameters,
-        saved_beside=(),
-        saved_anew=(),
-        refusal=NO_STATISTICS if layer.cls == "Linear4bit" else None,
-        compute_dtype=layer.compute_dtype,
-    )
+    return tree._replace(quantised={**layers, **spared}, notes=(*tree.notes, note))

@@ -9,7 +9,7 @@ from math import prod
 import pytest
 
 from estimator.dtypes import BITS
-from estimator.errors import NoWeightsError
+from estimator.errors import NoWeightsError, UnsupportedError, UnsupportedModuleError
 from estimator.jobs.estimate import estimate
 from estimator.request.request import Request
 
@@ -61,10 +61,6 @@ def bnb(out, into):
             ".weight.quant_map": ("F32", 16), ".weight.quant_state.bitsandbytes__nf4": ("U8", 80)}  # fmt: skip
 
 
-def bnb_without_text(out, into):
-    return {part: kind for part, kind in bnb(out, into).items() if ".quant_state." not in part}
-
-
 def bnb_with_a_stranger(out, into):
     return bnb(out, into) | {".weight.xyz": ("U8", 3)}
 
@@ -111,9 +107,6 @@ SPARSE = {
         pytest.param(None, bnb, "inferred", {"unknown_packing"}, id="bitsandbytes that config.json does not name"),
         pytest.param(BNB, bnb, "exact", set(), id="bitsandbytes"),
         pytest.param(BNB, bnb_with_a_stranger, "exact", {"unused_tensors"}, id="bitsandbytes, and what nobody reads"),
-        pytest.param(
-            BNB, bnb_without_text, "inferred", {"unknown_packing"}, id="bitsandbytes without its state's text"
-        ),
         pytest.param(None, nvfp4, "inferred", {"unknown_packing"}, id="ModelOpt's config in a file of its own"),
         pytest.param(
             {"quant_method": "modelopt"}, nvfp4, "inferred", {"unknown_quantisation"}, id="ModelOpt, which nobody loads"
@@ -132,6 +125,46 @@ def test_packed(fields, pack, basis, codes, tmp_path):
     assert (answer.tree.basis, {note.code for note in answer.notes}) == (basis, codes)
     if fields is None:
         assert answer.base.loaded.footprint_bytes == AS_PLAIN
+
+
+def bnb_without(part):
+    return lambda out, into: {name: stored for name, stored in bnb(out, into).items() if part not in name}
+
+
+INT8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pack"),
+    [
+        pytest.param(BNB, bnb_without("quant_state"), id="no text"),
+        pytest.param(BNB, bnb_without("absmax"), id="no sizes of blocks"),
+        pytest.param(BNB, bnb_without("quant_map"), id="no codes"),
+        pytest.param(INT8, lambda out, into: {".weight": ("I8", out, into), ".weight_format": ("U8",)}, id="no scales"),
+    ],
+)
+def test_bitsandbytes_without_a_part_of_its_state_is_refused(fields, pack, tmp_path):
+    """KeyError and ValueError of `QuantState.from_dict` and `Bnb8bitDeserialize`, which from_pretrained reports."""
+    write(tmp_path, fields, pack, CONFIG)
+    with pytest.raises(UnsupportedError, match="lacks a part of what bitsandbytes needs"):
+        estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [pytest.param(BNB, "compress_statistics", id="4 bits"), pytest.param(INT8, None, id="8 bits")],
+)
+def test_weights_that_lie_there_plain_stay_so(fields, refusal, tmp_path):
+    """from_pretrained: 755,072 bytes of such a Llama of two layers, as without a quantiser."""
+    write(tmp_path, fields, lambda out, into: {".weight": ("BF16", out, into)}, CONFIG)
+    request = Request(model=str(tmp_path), lora={"r": RANK, "target_modules": ["q_proj", "down_proj"]})
+    if refusal is not None:
+        with pytest.raises(UnsupportedModuleError, match=refusal):
+            estimate(request)
+        request = request._replace(lora={"target_modules": ["embed_tokens"]})
+    answer = estimate(request)
+    assert (answer.base.loaded.footprint_bytes, answer.base.all_parameters) == (AS_PLAIN, PARAMETERS)
+    assert [note.code for note in answer.notes if note.code == "stored_plain"]
 
 
 def test_a_packing_that_nobody_knows_on_a_class_that_nobody_knows(tmp_path):
