@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from estimator.architecture.choose import choose
 from estimator.architecture.class_lookup import lookup_for
-from estimator.architecture.load import placed
+from estimator.architecture.load import Loaded, placed
 from estimator.architecture.module import ModuleTree
 from estimator.architecture.rename import Renamer, Transform, read_transform
 from estimator.architecture.stored_names import transforms_of
@@ -34,10 +34,10 @@ _CALLED = (
 
 def loaded_scales(
     tree: ModuleTree, stacks: Iterable[Stack], own: Mapping[str, Shape], suffix: str
-) -> dict[str, Shape | None]:
-    """The shape in which each of a tree's scales comes out of the file's, by its run-time name.
+) -> dict[str, Loaded]:
+    """What each of a tree's scales is as it comes out of the file's, by its run-time name.
 
-    own: the scales that the tree has. suffix: what they add to a weight's name. None where shapes alone can't tell.
+    own: the scales that the tree has. suffix: what they add to a weight's name.
     Raises MalformedHeaderError for shapes that a converter can't take.
     """
     facts = choose(tree.config, None)
@@ -52,7 +52,7 @@ def loaded_scales(
             transforms.append(read_transform(transform.number, written))
     rename = Renamer(transforms, facts.prefix, own.__contains__)
     found = placed(Tensors(stacks), rename, own.__contains__, lookup_for(tree.config, facts, None)).parameters
-    return {name: scale.shape for name, scale in found.items() if name in own}
+    return {name: scale for name, scale in found.items() if name in own}
 
 
 def unsplittable(tree: ModuleTree, own: Mapping[str, Shape], suffix: str) -> str | None:

@@ -9,8 +9,8 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
     bnb 4-bit   weight [bytes, 1]            weight.absmax, weight.quant_map, weight.quant_state.* (JSON text as U8)
     fp8         weight F8 [out, in]          weight_scale_inv [out/block, in/block], or one scale a tensor or row
                 weight I8 [out, in/2]        the same: experts of four bits (`expert_dtype`)
-    compressed  weight I8 or F8 [out, in], or weight_packed I32 [out, in b/32] with weight_shape I64 [2] (nvfp4, mxfp4:
-                U8 [out, in/2])              weight_scale [out, groups]
+    compressed  weight I8 or F8 [out, in], or weight_packed I32 [out, in b/32] with weight_shape I64 [2] (floats of 4
+                and 6 bits: U8 [out, in b/8])                   weight_scale [out, groups]
     torchao     _weight_qdata [out, in]      _weight_scale ...
     bitnet      weight U8 [out/4, in]        weight_scale [1]
     mxfp4       X_blocks U8 [experts, out, in/32, 16]                       X_scales U8 [experts, out, in/32]
@@ -122,7 +122,7 @@ def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     packed, scale = parts[".weight_packed"], parts.get(".weight_scale")
     out, columns = packed.shape[-2:]
     if packed.dtype == "U8":
-        return *packed.shape[:-1], columns * 2
+        return *packed.shape[:-1], columns * 8 // int(fields.get("num_bits") or 4)
     group = fields.get("group_size") or 0
     if group > 0 and scale is not None and scale.shape[-1] > 1:
         return *packed.shape[:-1], scale.shape[-1] * group

@@ -39,15 +39,18 @@ class Unpacked(NamedTuple):
 def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
     """How config.json says the weights are stored; None for plain ones.
 
-    The text model's section counts as well (transformers 5.23.0, `get_hf_quantizer`), and older compressed-tensors
-    files call it `compression_config`. MLX writes `quantization` and gives no method.
+    The text model's section counts as well (transformers 5.23.0, `get_hf_quantizer`), the `compression_config` of older
+    files does not. MLX writes `quantization` and gives no method. compressed-tensors has had its fields in a section of
+    its own (`CompressedTensorsConfig.from_dict`).
 
     Raises MalformedConfigError for fields that no quantiser could read.
     """
     for section in (config, config.get("text_config") or {}):
-        for key in ("quantization_config", "compression_config", "quantization"):
+        for key in ("quantization_config", "quantization"):
             fields = section.get(key) if isinstance(section, Mapping) else None
             if isinstance(fields, Mapping):
+                inner = fields.get("quantization_config")
+                fields = {**fields, **inner} if isinstance(inner, Mapping) else fields
                 scheme = _scheme(fields)
                 if scheme in LAYOUTS:  # of others no field is read
                     check_fields(fields)

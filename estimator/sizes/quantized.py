@@ -28,7 +28,7 @@ from estimator.sizes.schemes.others import (
     unchanged_layers,
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
-from estimator.sizes.schemes.scales import SCALES, check_scales, with_stored_dtypes
+from estimator.sizes.schemes.scales import SCALES, with_scales, with_stored_dtypes
 from estimator.sizes.skipping import CONFIG
 
 Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
@@ -56,7 +56,7 @@ def quantise_as_stored(
     if quantization.scheme == "bitsandbytes_4bit":
         converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
     if suffix := SCALES.get(quantization.scheme):
-        check_scales(tree, converted, checkpoint, suffix)
+        converted = with_scales(tree, converted, checkpoint, suffix)
         if stored is not None and checkpoint is not None:
             tree = with_stored_dtypes(tree, stored, converted, checkpoint, suffix)
     caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)

@@ -42,7 +42,12 @@ def checkpoint(headers):
         pytest.param({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq", id="gptq"),
         pytest.param({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8", id="in the text model"),
         pytest.param(
-            {"compression_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors", id="older section"
+            {"compression_config": {"quant_method": "compressed-tensors"}}, None, id="a section that is read no more"
+        ),
+        pytest.param(
+            {"quantization_config": {"quantization_config": {"quant_method": "compressed-tensors"}}},
+            "compressed-tensors",
+            id="a section in the section",
         ),
         pytest.param({"quantization": {"group_size": 64, "bits": 4}}, "mlx", id="MLX names no method"),
         pytest.param({"quantization_config": {"wbits": 4}}, "unnamed", id="no method at all"),

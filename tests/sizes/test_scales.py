@@ -92,12 +92,12 @@ def test_scales_that_fit(config, packed, block):
     ("config", "packed", "block", "single", "what"),
     [
         pytest.param(
-            SPLIT, SPLIT_LAYER, [32, 32], None, r"make .* \[1, 2\].* has \[2, 2\]", id="blocks across two parts"
+            SPLIT, SPLIT_LAYER, [32, 32], None, r"makes .* \[1, 2\].* has \[2, 2\]", id="blocks across two parts"
         ),
         pytest.param(SPLIT, SPLIT_LAYER, None, (), "Chunk", id="one number for three parts"),
-        pytest.param(MERGED, MERGED_LAYER, [32, 32], None, r"make .* \[2, 6, 2\].* has \[2, 5, 2\]", id="gate and up"),
+        pytest.param(MERGED, MERGED_LAYER, [32, 32], None, r"makes .* \[2, 6, 2\].* has \[2, 5, 2\]", id="gate and up"),
         pytest.param(MERGED, MERGED_LAYER, None, (), "Concatenate", id="a number an expert"),
-        pytest.param(MERGED, MERGED_LAYER, None, (1, 1), r"make .* \[1, 1\].* has \[\]", id="of another shape"),
+        pytest.param(MERGED, MERGED_LAYER, None, (1, 1), r"makes .* \[1, 1\].* has \[\]", id="of another shape"),
     ],
 )
 def test_scales_that_transformers_fails_to_load(config, packed, block, single, what):

@@ -17,25 +17,38 @@ from estimator.errors import MalformedHeaderError, UnsupportedError
 # What the names of scales add to their weights': the first of `serialized_names` that do, of quantisers that unpack.
 SCALES: Mapping[str, str] = {"fp8": "_scale_inv", "mxfp8": "_scale_inv", "compressed-tensors": "_scale"}
 
+_ENDS = ("scale", "_scale_inv", "_zero_point", "_packed", ".qscale_weight")
 
-def check_scales(
+
+def with_scales(
     tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint | None, suffix: str
-) -> None:
-    """Raises UnsupportedError where the scales of a converted layer come out in another shape than it has them."""
+) -> dict[str, QuantisedLayer]:
+    """The layers with scales of bytes where the file has them so: only floats are cast (`HfQuantizer.get_new_dtype`).
+
+    Raises UnsupportedError where the scales of a converted layer come out in another shape than it has them.
+    """
     own = _scales(layers, suffix)
     unread = unsplittable(tree, own, suffix)
     if unread is not None:
         raise _refusal(f"{tree.architecture} would split {unread} off a tensor, and keeps no scales for it")
-    if checkpoint is None or suffix != SCALES["fp8"]:
-        return
-    scales = (stack for stack in stacks_of(checkpoint.tensors) if "scale" in stack.after)
+    if checkpoint is None:
+        return dict(layers)
+    own = _beside_weights(layers)
+    scales = (stack for stack in stacks_of(checkpoint.tensors) if stack.after.endswith(_ENDS))
     try:
         found = loaded_scales(tree, scales, own, suffix)
     except MalformedHeaderError as error:
         raise _refusal(error.what.removesuffix(".")) from error
-    for name, shape in found.items():
+    for name, (shape, *_) in found.items():
         if shape is not None and shape != own[name]:
-            raise _refusal(f"the file's scales make {name} {list(shape)}, and its FP8 layer has {list(own[name])}")
+            raise _refusal(f"the file makes {name} {list(shape)}, and the layer that is built has {list(own[name])}")
+    of_bytes = {name for name, scale in found.items() if scale.dtype == "U8" and name.endswith(suffix)}
+    return {name: _with_bytes(name, layer, of_bytes) for name, layer in layers.items()} if of_bytes else dict(layers)
+
+
+def _with_bytes(name: str, layer: QuantisedLayer, of_bytes: set[str]) -> QuantisedLayer:
+    parameters = (p._replace(dtype="U8") if f"{name}.{p.name}" in of_bytes else p for p in layer.parameters)
+    return layer._replace(parameters=tuple(parameters))
 
 
 def with_stored_dtypes(
@@ -70,6 +83,16 @@ def _scales(layers: Mapping[str, QuantisedLayer], suffix: str) -> dict[str, tupl
         for name, layer in layers.items()
         for parameter in layer.parameters
         if parameter.name.endswith(suffix)
+    }
+
+
+def _beside_weights(layers: Mapping[str, QuantisedLayer]) -> dict[str, tuple[int, ...]]:
+    """The same of all that a quantiser has beside weights, or in place of them."""
+    return {
+        f"{name}.{parameter.name}": parameter.shape
+        for name, layer in layers.items()
+        for parameter in layer.parameters
+        if parameter.name.endswith(_ENDS)
     }
 
 
