@@ -41,6 +41,7 @@ class Layout(NamedTuple):
     logical: str = ".weight"
     needs: tuple[str, ...] = ()  # parts without which it is no packed layer
     is_whole: Callable[[Parts], bool] | None = None  # whether these parts are all that the quantiser needs
+    called: tuple[str, ...] = ()  # other names of the marker, beside a weight of eight bits
     two_a_byte: tuple[str, ...] = ()  # dtypes of weights in which an element is two values
     fields_by_layer: Callable[[Fields, Sequence[str]], Mapping[str, Fields | None]] | None = None  # of single layers
 
@@ -218,7 +219,14 @@ LAYOUTS: Mapping[str, Layout] = {
     "bitsandbytes_8bit": Layout(".SCB", (".weight", ".SCB", ".weight_format"), _as_stored, needs=(".weight",)),
     **dict.fromkeys(
         ("fp8", "mxfp8"),
-        Layout(".weight_scale_inv", _FP8_PARTS, _as_stored, needs=(".weight",), two_a_byte=("I8", "U8")),
+        Layout(
+            ".weight_scale_inv",
+            _FP8_PARTS,
+            _as_stored,
+            needs=(".weight",),
+            called=(".scale", ".qscale_weight"),
+            two_a_byte=("I8", "U8"),
+        ),
     ),
     "fbgemm_fp8": Layout(".weight_scale", (".weight", ".weight_scale"), _as_stored, needs=(".weight",)),
     "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed, fields_by_layer=compressed_by_layer),

@@ -14,7 +14,7 @@ from estimator.checkpoint.checkpoint import Checkpoint, Tensor, Tensors, stacks_
 from estimator.checkpoint.packed_layouts import LAYOUTS, Layout
 from estimator.checkpoint.quantization_fields import check_fields
 from estimator.dtypes import stated_dtype
-from estimator.errors import MalformedHeaderError
+from estimator.errors import MalformedConfigError, MalformedHeaderError
 from estimator.source.stack import Kind, Stack
 
 
@@ -48,6 +48,8 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
     for section in (config, config.get("text_config") or {}):
         for key in ("quantization_config", "quantization"):
             fields = section.get(key) if isinstance(section, Mapping) else None
+            if key == "quantization_config":
+                _check_object(fields)
             if isinstance(fields, Mapping):
                 inner = fields.get("quantization_config")
                 fields = {**fields, **inner} if isinstance(inner, Mapping) else fields
@@ -66,7 +68,8 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
         return Unpacked(checkpoint=checkpoint)
     stored, dtype = checkpoint.tensors, stated_dtype(config) or "BF16"
     if layout.in_place:
-        return Unpacked(checkpoint=checkpoint._replace(tensors=Tensors(_recast(stacks_of(stored), layout, dtype))))
+        stacks = _under_one_name(stacks_of(stored), layout)
+        return Unpacked(checkpoint=checkpoint._replace(tensors=Tensors(_recast(stacks, layout, dtype))))
     tensors, layers = dict(stored.items()), packed_layers(config, checkpoint)
     for stem, layer in layers.items():
         for tensor in layer.tensors:
@@ -117,6 +120,23 @@ def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
     return stems
 
 
+def _under_one_name(stacks: Sequence[Stack], layout: Layout) -> Sequence[Stack]:
+    """The stacks with scales that go by another name called as the layout calls them."""
+    if not any(stack.after.endswith(layout.called) for stack in stacks):
+        return stacks
+    weight = layout.logical
+    packed = {
+        (stack.before, stack.after.removesuffix(weight))
+        for stack in stacks
+        if stack.after.endswith(weight) and stack.kind.dtype in _OF_A_BYTE
+    }
+    stems = [next((s.after.removesuffix(one) for one in layout.called if s.after.endswith(one)), None) for s in stacks]
+    return [
+        stack._replace(after=stem + layout.marker) if stem is not None and (stack.before, stem) in packed else stack
+        for stack, stem in zip(stacks, stems, strict=True)
+    ]
+
+
 def _recast(stacks: Sequence[Stack], layout: Layout, dtype: str) -> Iterator[Stack]:
     """Weights that have scales, in their logical shape under their own name; the scales left out."""
     marker, weight = layout.marker, layout.logical
@@ -158,6 +178,16 @@ def _parted(stack: Stack, indices: set[str]) -> tuple[list[Stack], list[Stack]]:
     return [stack.part(inside)] if inside else [], [stack.part(outside)]
 
 
+def _check_object(fields: Any) -> None:
+    """Raises MalformedConfigError for a section that transformers cannot read (`supports_quant_method`)."""
+    if fields is not None and not isinstance(fields, Mapping):
+        what, way_out = (
+            f"quantization_config is {repr(fields)[:60]}, not an object",
+            "mend it, or fetch config.json again",
+        )
+        raise MalformedConfigError(f"{what}.", where="config.json", way_out=way_out)
+
+
 def _scheme(fields: Mapping[str, Any]) -> str:
     if fields.get("load_in_4bit") or fields.get("_load_in_4bit"):
         return "bitsandbytes_4bit"
@@ -166,4 +196,16 @@ def _scheme(fields: Mapping[str, Any]) -> str:
     method = fields.get("quant_method")
     if method is None:
         return "mlx" if "group_size" in fields and "bits" in fields else "unnamed"
+    if method == "auto-round" and not _packs_integers(fields):
+        return f"auto-round ({str(fields.get('data_type') or fields.get('packing_format'))[:30]})"
     return str(method)
+
+
+def _packs_integers(fields: Mapping[str, Any]) -> bool:
+    """Whether AutoRound packed as GPTQ or AWQ does; it writes other formats, and floats, under the same name."""
+    form = str(fields.get("packing_format") or fields.get("backend") or "auto")
+    return fields.get("data_type") in (None, "int") and not any(other in form for other in _NOT_INTEGERS)
+
+
+_NOT_INTEGERS = ("llm_compressor", "fp8", "mx_fp", "nv_fp", "mlx", "gguf", "fake")
+_OF_A_BYTE = ("F8_E4M3", "F8_E5M2", "I8", "U8")

@@ -12,6 +12,7 @@ from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.checkpoint.quantized import packed_layers, quantization_of, unpack
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 from estimator.dtypes import BITS
+from estimator.errors import MalformedConfigError
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "quantized"
 
@@ -50,6 +51,17 @@ def checkpoint(headers):
             id="a section in the section",
         ),
         pytest.param({"quantization": {"group_size": 64, "bits": 4}}, "mlx", id="MLX names no method"),
+        pytest.param(
+            {"quantization_config": {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq"}},
+            "auto-round",
+            id="AutoRound's integers",
+        ),
+        pytest.param(
+            {"quantization_config": {"quant_method": "auto-round", "data_type": "nv_fp"}},
+            "auto-round (nv_fp)",
+            id="AutoRound's floats, which nobody knows",
+        ),
+        pytest.param({"quantization_config": None}, None, id="null is none"),
         pytest.param({"quantization_config": {"wbits": 4}}, "unnamed", id="no method at all"),
         pytest.param({"quantization_config": {"quant_method": "novel"}}, "novel", id="an unknown one keeps its name"),
     ],
@@ -57,6 +69,32 @@ def checkpoint(headers):
 def test_scheme(config, scheme):
     found = quantization_of(config)
     assert (found and found.scheme) == scheme
+
+
+@pytest.mark.parametrize("section", ["gptq", [{"quant_method": "gptq"}], 4])
+def test_a_section_that_is_no_object(section):
+    with pytest.raises(MalformedConfigError, match="not an object"):
+        quantization_of({"quantization_config": section})
+
+
+@pytest.mark.parametrize("scale", ["weight_scale_inv", "scale", "qscale_weight"])
+def test_scales_of_fp8_under_any_of_their_names(scale):
+    tensors = {
+        "a.weight": Tensor("a.weight", "F8_E4M3", (256, 128), "one"),
+        f"a.{scale}": Tensor(f"a.{scale}", "F32", (2, 1), "one"),
+        "experts.0.w1.weight": Tensor("experts.0.w1.weight", "I8", (256, 64), "one"),
+        f"experts.0.w1.{scale}": Tensor(f"experts.0.w1.{scale}", "F8_E8M0", (256, 4), "one"),
+        "norm.weight": Tensor("norm.weight", "BF16", (128,), "one"),
+        "norm.scale": Tensor("norm.scale", "BF16", (128,), "one"),
+    }
+    config = {"quantization_config": {"quant_method": "fp8"}, "dtype": "bfloat16"}
+    found = unpack(config, Checkpoint(tensors=tensors, files=(), bytes=0)).checkpoint.tensors
+    assert {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()} == {
+        "a.weight": ("BF16", (256, 128)),
+        "experts.0.w1.weight": ("BF16", (256, 128)),
+        "norm.weight": ("BF16", (128,)),
+        "norm.scale": ("BF16", (128,)),
+    }
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in rows("layouts.jsonl")])

@@ -88,6 +88,9 @@ def packed(bits):
             HEAD + 128 * 24 * 4 + 2 * 24 * 4 + 2 * 192 * 2,
             id="awq: qweight, qzeros, scales",
         ),
+        pytest.param(
+            {"quant_method": "awq", "bits": 4}, HEAD + 128 * 24 * 4 + 24 * 4 + 192 * 2, id="awq: groups of 128 unsaid"
+        ),
         pytest.param({"quant_method": "eetq"}, HEAD + 128 * 192 + 192 * 2, id="eetq: bytes and a scale a row"),
         pytest.param(
             {

@@ -22,6 +22,8 @@ from estimator.sizes.skipping import skips
 # optimum 2.3.0, gptq/constants.py: where blocks are looked for when the config does not say.
 BLOCK_PATTERNS = ("transformer.h", "model.decoder.layers", "gpt_neox.layers", "model.layers")
 
+_GROUP = 128  # where nothing is said: GPTQConfig, AwqConfig, AutoRoundConfig
+
 
 def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
     """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`)."""
@@ -75,7 +77,7 @@ def _blocks(tree: ModuleTree, said: str | Sequence[str] | None) -> tuple[str, ..
 
 def _gptq_layer(module: Module, fields) -> QuantisedLayer:
     (rows, columns), bits = _in_out(module), int(fields.get("bits") or 4)
-    groups = _groups(rows, fields.get("group_size"))
+    groups = _groups(rows, fields.get("group_size", _GROUP))
     return QuantisedLayer(
         scheme="gptq",
         cls="QuantLinear",
@@ -108,7 +110,7 @@ def awq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
 
 def _awq_layer(module: Module, fields) -> QuantisedLayer:
     (rows, columns), bits = _in_out(module), int(fields.get("bits") or fields.get("w_bit") or 4)
-    groups = _groups(rows, fields.get("group_size") or fields.get("q_group_size"))
+    groups = _groups(rows, fields.get("group_size") or fields.get("q_group_size", _GROUP))
     return QuantisedLayer(
         scheme="awq",
         cls="AwqQuantLinear",
