@@ -39,6 +39,13 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None)
             f"{len(unread)} adapted layers have no attention (convolutions): what they keep is not counted, and "
             "nothing surely fits.",
         )
+    if scans := sum(block.scan is not None and block.scan.kind != "conv" for block in shape.blocks):
+        yield Note(
+            "scans_in_torch",
+            f"{scans} layers have a state (Mamba, linear attention): it is counted as transformers computes it where "
+            "mamba-ssm or flash-linear-attention are not installed; with their kernels it takes less, which the floor "
+            "allows for.",
+        )
     yield from _tower_notes(answer, shape)
     yield from _sharding_notes(answer, training)
     if shape.pieces is None:  # some layer sees words

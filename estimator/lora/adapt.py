@@ -4,7 +4,7 @@ peft 0.21.2, transformers 5.23.0. The steps are inject_adapter's (peft/tuners/tu
 has its own file in this folder.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.loaded import how_to_spare
-from estimator.lora.outcome import BASE, AdaptedModule, Held, Outcome
+from estimator.lora.outcome import BASE, AdaptedModule, Held, Outcome, held_of
 from estimator.lora.plain import needs_run_time, with_layers_alone
 from estimator.lora.remarks import remarks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
@@ -40,8 +40,12 @@ class Adaptation(NamedTuple):
     config: Mapping[str, Any]  # the effective LoraConfig, as adapter_config.json has it
     save_error: str | None = None  # counting works, save_pretrained fails: why
     has_size: bool = True  # the file is written, and as long whatever the weights' values are
-    held: Callable[[], tuple[Held, ...]] = tuple  # what PEFT holds in memory beside the base, and what trains of it
+    apart: tuple[Held, ...] | None = None  # what is held in memory; None: what is saved, embeddings along apart
     notes: tuple[Note, ...] = ()
+
+    def held(self) -> tuple[Held, ...]:
+        """As `held_of` has it."""
+        return held_of(self.apart, self.tensors)
 
 
 def adapt(
@@ -98,7 +102,7 @@ def adapt(
         config=_as_saved(request.config),
         save_error=save_error,
         has_size=save_error is None and not varying,
-        held=done.held,
+        apart=done.apart if tensors is done.tensors else held_of(done.apart, done.tensors),
         notes=(
             *remarks(config, request, injection, trained, sized, save_error),
             *_varying(varying, sized),

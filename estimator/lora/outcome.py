@@ -1,6 +1,6 @@
 """What a config makes of a model: the modules, what trains, what is added, what is saved."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from estimator.lora.tensors import SavedTensor
@@ -37,8 +37,9 @@ class Outcome(NamedTuple):
     frozen: int = 0  # parameters of the adapter that a trainer froze once it was made
     apart: tuple[Held, ...] | None = None  # what is held; None: what is saved, embeddings that go along apart
 
-    def held(self) -> tuple[Held, ...]:
-        """What PEFT holds beside the base, frozen tensors and buffers included, and what trains of the base."""
-        if self.apart is not None:
-            return self.apart
-        return tuple(Held(name, dtype, shape) for name, dtype, shape, part in self.tensors if part != "embeddings")
+
+def held_of(apart: tuple[Held, ...] | None, tensors: Iterable[SavedTensor]) -> tuple[Held, ...]:
+    """What PEFT holds beside the base, frozen tensors and buffers included, and what trains of the base."""
+    if apart is not None:
+        return apart
+    return tuple(Held(name, dtype, shape) for name, dtype, shape, part in tensors if part != "embeddings")

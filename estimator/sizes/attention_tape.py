@@ -39,20 +39,6 @@ def cross_attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Te
     return linear(tape, mixed, last, setting)
 
 
-def scan(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
-    """Mamba in place of attention: its kernels keep at least what goes in and comes out.
-
-    mamba-ssm 2 (ops/selective_scan_interface.py, MambaInnerFn; ops/triton/ssd_combined.py,
-    MambaSplitConv1dScanCombinedFn): save_for_backward of `xz` or `zxbcdt`, and of `out`.
-    """
-    last = next(item for item in reversed(block.state) if item.outputs == x.elements)
-    made = [linear(tape, x, item, setting) for item in block.state if item is not last and item.inputs == x.elements]
-    tape.hold(x)
-    width = made[0].width if made else x.width
-    scanned = tape.run(made or (x,), last.inputs, width, saves=made, saves_output=True)
-    return linear(tape, scanned, last, setting)
-
-
 def _matrices(items: tuple[Linear, ...], x: Tensor) -> tuple[Linear, list[Linear]]:
     """The matrix behind attention, and those before it that read x."""
     last = next((i for i in items if _OUTPUT.match(i.name.rpartition(".")[2])), items[-1])

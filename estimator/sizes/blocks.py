@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module
 from estimator.sizes.fields import first, heads
+from estimator.sizes.scans import Scan, read_scan
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
 _CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?att", re.IGNORECASE)  # a decoder's, on what the encoder made
+_MLP = re.compile(
+    r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)"
+)  # where each layer is one thing, a mixer (Nemotron-H)
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
@@ -62,13 +66,21 @@ class Block:
     experts_per_token: int = 1
     fused: Fused | None = None
     cross: tuple[Linear, ...] = ()  # attention on the encoder's output
-    state: tuple[Linear, ...] = ()  # around a scan along the sequence, in place of attention
+    state: tuple[Linear, ...] = ()  # around a scan along the sequence, in place of attention or beside it
+    scan: Scan | None = None  # None where there is none, and where it is not known
     tower: str = ""  # of images or sound, whose pieces it sees: what stands before its number
 
 
 def has_state(members: Iterable[Module]) -> bool:
-    """Mamba and linear attention shift a convolution along the sequence, and keep the state behind it."""
-    return any(module.kind == "Conv1d" or _STATE.search(module.name) for module in members)
+    """Mamba and linear attention shift a convolution along the sequence, and keep the state behind it; MiniMax's
+    lightning attention has rates of decay for it."""
+    members = tuple(members)
+    return any(module.kind == "Conv1d" or _STATE.search(module.name) for module in members) or decays(members)
+
+
+def decays(members: Iterable[Module]) -> bool:
+    """Attention that is a state which decays (modeling_minimax.py, MiniMaxLightningAttention)."""
+    return any(buffer.name == "slope_rate" for module in members for buffer in module.buffers)
 
 
 def scans(members: list[Module]) -> bool:
@@ -112,30 +124,34 @@ def stack(layer: str) -> str:
 
 def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Block | None:
     linears = [_linear(m) for m in members if m.kind in ("Linear", "Conv1D") and m.parameters]
-    attention = tuple(item for item in linears if _ATTENTION.search(_tail(item.name)))
-    mlp = tuple(item for item in linears if item not in attention)
-    state: tuple[Linear, ...] = ()
-    if not attention and scans(members):
+    mixing = [item for item in linears if _ATTENTION.search(_tail(item.name))]
+    scan = read_scan(members, config)
+    state = tuple(item for item in linears if scan and item.name.startswith(f"{scan.mixer}."))
+    attention = tuple(item for item in mixing if item not in state and not _MLP.search(_tail(item.name)))
+    mlp = tuple(item for item in linears if item not in attention and item not in state)
+    if scan is None and not attention and scans(members):
         state = tuple(item for item in mlp if _STATE.search(_tail(item.name)))
         mlp = tuple(item for item in mlp if item not in state)
-    if not attention and not any(item.outputs == hidden for item in state):
+    if not attention and not any(item.outputs == hidden for item in (*state, *mixing)):
         return None
     cross = tuple(item for item in attention if _CROSS.search(_tail(item.name)))
     own = tuple(item for item in attention if item not in cross)
     attention, cross = (own, cross) if own else (attention, ())
     latent = _latent(attention)
     query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
-    if state:
+    if not attention:
         query = key_value = 0
     holder = next((m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)), None)
     fused = [p for p in holder.parameters if len(p.shape) == 3] if holder else []
     sizes = [prod(p.shape) for p in fused]
     inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
-    norms = tuple(norm for norm in norms_of(members, hidden) if not state or norm.width == hidden)
+    outside = [m for m in members if scan is None or not m.name.startswith(f"{scan.mixer}.")]
+    norms = tuple(norm for norm in norms_of(outside, hidden) if attention or norm.width == hidden)
     return Block(
         attention=attention,
         cross=cross,
         state=state,
+        scan=scan,
         mlp=mlp,
         norms=norms,
         query=query,
@@ -145,7 +161,7 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
         inner=inner,
         is_gated=is_gated,
         scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
-        is_parallel=_is_parallel(norms, config),
+        is_parallel=bool(attention or state) and bool(mlp or fused) and _is_parallel(norms, config),
         experts=experts,
         experts_per_token=int(first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
         if experts

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.sizes.blocks import has_state
+from estimator.sizes.blocks import decays, has_state
 from estimator.sizes.fields import text_config
 from estimator.sizes.windows import is_windowed, window_tokens
 
@@ -70,7 +70,7 @@ def _layers(tree: ModuleTree) -> dict[int, list[Module]]:
     stacks: dict[str, dict[int, list[Module]]] = {}
     for module in tree.modules:
         match = _LAYER.match(module.name)
-        if match and module.parameters and not _OTHER_TOWER.search(match[1]):
+        if match and (module.parameters or module.buffers) and not _OTHER_TOWER.search(match[1]):
             stacks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(module)
     return max(stacks.values(), key=len, default={})
 
@@ -79,12 +79,19 @@ def _width(members: list[Module], config: Mapping[str, Any]) -> int | None:
     """Elements of key and value for a token; None where the layer has neither."""
     if config.get("kv_lora_rank") and any(module.name.endswith("kv_b_proj") for module in members):
         return int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0)
-    outputs = {name: size for module in members for name, size in _outputs(module)}
+    holders = _state_holders(members)
+    outputs = {n: size for m in members if m.name.rpartition(".")[0] not in holders for n, size in _outputs(m)}
     key = next((outputs[name] for name in _KEYS if name in outputs), None)
     if key is not None:
         return key + next((outputs[name] for name in _VALUES if name in outputs), key)
     fused = next((outputs[name] for name in _FUSED if name in outputs), None)
     return None if fused is None else fused - _query(config, fused)
+
+
+def _state_holders(members: list[Module]) -> set[str]:
+    """Modules that keep a state of keys and values, and not themselves (Kimi Delta Attention, lightning attention)."""
+    shifted = {module.name.rpartition(".")[0] for module in members if module.kind == "Conv1d"}
+    return shifted | {module.name for module in members if decays([module])}
 
 
 def _outputs(module: Module) -> Iterator[tuple[str, int]]:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from estimator.sizes.attention_tape import attention, cross_attention, scan
+from estimator.sizes.attention_tape import attention, cross_attention
 from estimator.sizes.blocks import Block, Norm
 from estimator.sizes.matrix_tape import Setting, linear, normed
+from estimator.sizes.scan_tape import scan
 from estimator.sizes.tape import Tape, Tensor
 
 # Tensors kept by those written in Python; of xIELU half of one is a mask
@@ -27,17 +28,26 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if block.is_parallel:
         first = normed(tape, x, norms[0], setting) if norms else x
         second = normed(tape, x, norms[1], setting) if len(norms) > 1 else first
-        attended = _dropped(tape, attention(tape, first, block, setting), setting)
+        attended = _dropped(tape, _mixed(tape, first, block, setting), setting)
         tape.hold(first, second)
         mixed = _dropped(tape, _mlp(tape, second, block, setting), setting)
         tape.hold(attended, x)
         return _add(tape, x, _add(tape, attended, mixed))
     places = _places(norms)
-    x = _branch(tape, x, places[:2], scan if block.state else attention, block, setting)
+    if block.attention or block.state:
+        x = _branch(tape, x, places[:2], _mixed, block, setting)
     if block.cross:
         before = norms[1] if len(norms) == 3 else None
         x = _branch(tape, x, [before, None], cross_attention, block, setting)
-    return _branch(tape, x, places[2:], _mlp, block, setting)
+    return _branch(tape, x, places[2:], _mlp, block, setting) if block.mlp or block.experts else x
+
+
+def _mixed(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
+    """Of attention, of a scan, or of the two side by side."""
+    if not block.state:
+        return attention(tape, x, block, setting)
+    scanned = scan(tape, x, block, setting)
+    return _add(tape, scanned, attention(tape, x, block, setting)) if block.attention else scanned
 
 
 def _places(norms: list[Norm]) -> list[Norm | None]:
@@ -63,7 +73,7 @@ def _branch(
         out = tape.run((out,), out.elements, out.width, asks=True)
     if after is not None:
         out = normed(tape, out, after, setting)
-    out = _add(tape, x, out)
+    out = tape.run((x, out), x.elements, max(x.width, out.width, setting.residual), passes=True)
     return normed(tape, out, behind, setting) if behind else out
 
 
@@ -77,8 +87,6 @@ def _add(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
-    if not block.mlp and not block.experts:
-        return x
     if block.experts:
         one_by_one = setting.software.loops_experts
         routed = (_experts_one_by_one if one_by_one else _experts)(tape, x, block, setting)

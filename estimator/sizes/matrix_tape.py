@@ -55,9 +55,14 @@ class Setting:
         return self.seeing(towers[0]).training.sequence_length if len(towers) == 1 else self.training.sequence_length
 
     @property
+    def embedded(self) -> int:
+        """Bytes of an element before the first layer."""
+        return 4 if self.kbit else self.base_width
+
+    @property
     def residual(self) -> int:
         """Bytes of an element between layers."""
-        return 4 if self.kbit else self.base_width
+        return 4 if self.shape.wide_sums else self.embedded
 
 
 def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 0) -> Tensor:

@@ -40,6 +40,7 @@ _LEAST = Software(
     fused_norms=True,
     fused_mlp=True,
     fused_activation=True,
+    fused_scans=True,
     in_place_loss=True,
     narrow_loss=True,
     drops_logits=True,

@@ -31,13 +31,15 @@ class Shape:
     clamps_gate: bool = False  # swiglu_limit: experts' gate and up are clamped (modeling_gpt_oss.py)
     outer_norms: tuple[int, int] = (0, 1)  # behind embeddings, and behind the last layers
     norms_sums: bool = False  # a layer's norms stand behind its additions (BERT), so that the first is the embeddings'
+    wide_sums: bool = False  # what goes from layer to layer is float32
     drops_states: bool = False  # the model's own dropout, behind attention and MLP
     drops_scores: bool = False  # and that of attention's scores
     biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
     narrow_loss: bool = False  # cross-entropy in the logits' own dtype
     support: Support = Support()  # kinds of attention that its classes have
     is_inferred: bool = False  # what a class nobody knows computes is a guess
-    states: int = 0  # layers with a scan along the sequence (Mamba, linear attention), which no block describes
+    scans: int = 0  # layers with a scan along the sequence (Mamba, linear attention)
+    states: int = 0  # of these, those of a kind that no block describes
     unread: frozenset[str] = frozenset()  # layers without attention (convolutions), which no block describes either
     pieces: int | None = None  # of one image or sound, that its layers see; None for tokens, and where nothing says it
     embedded: int = 0  # tensors as wide as a layer's input that embeddings keep under checkpointing, norms apart
@@ -79,6 +81,7 @@ def shape_of(tree: ModuleTree) -> Shape:
                 towers[tower.stack] = replace(known, pieces=None)
     alone = next(iter(towers.values())) if len(towers) == 1 and all(b.tower for b in blocks) else None
     head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
+    scanned = sum(scans(members) for members in repeated.values())
     return Shape(
         blocks=tuple(blocks),
         hidden=alone.hidden if alone else hidden,
@@ -98,7 +101,9 @@ def shape_of(tree: ModuleTree) -> Shape:
         narrow_loss=takes_loss_as_is(tree.architecture),
         support=support_of(config.get("model_type")),
         is_inferred=tree.basis == "inferred",
-        states=sum(scans(members) for members in repeated.values()),
+        scans=scanned,
+        states=scanned - sum(block.scan is not None for block in blocks),
+        wide_sums=config.get("residual_in_fp32") is True,
         unread=frozenset(repeated) - described,
         pieces=alone.pieces if alone else None,
         embedded=0 if alone else int(_adds_to(words, outside)),

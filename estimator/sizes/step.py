@@ -110,14 +110,15 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
     trained, opened = setting.adapter.trained_modules, setting.adapter.open_norms
     made_to = software.wants_inputs or (software.renews_embeddings and bool(setting.packed))
     needs_grad = setting.training.gradient_checkpointing or setting.adapter.trains_before or made_to
-    for block in _walked(setting):
-        key = (needs_grad, block.tower, _likeness(block, setting))
+    for index, block in enumerate(_walked(setting)):
         own = setting.of(block.tower)
+        width = own.residual if index else own.embedded
+        key = (needs_grad, width, block.tower, _likeness(block, setting))
         if key not in known:
             tape = Tape(own.training.tokens)
-            x = tape.input(own.shape.hidden, own.residual, needs_grad=needs_grad)
+            x = tape.input(own.shape.hidden, width, needs_grad=needs_grad)
             known[key] = tape.play(layer(tape, x, block, own))
-        yield known[key], _wide(own)
+        yield known[key], own.training.tokens * own.shape.hidden * width
         needs_grad = needs_grad or is_adapted(block, trained) or any(norm.name in opened for norm in block.norms)
 
 

@@ -17,6 +17,7 @@ class Software:
     fused_mlp: bool = False  # the same of the gated product
     # One of torch's in place of those that transformers writes in Python (litgpt/model.py, GptNeoxMLP)
     fused_activation: bool = False
+    fused_scans: bool = False  # mamba-ssm's and flash-linear-attention's, in place of torch
     in_place_loss: bool = False  # a standard loss whose kernel writes the gradient over the logits
     narrow_loss: bool = False  # log-softmax in the dtype of the logits
     # Logits are copied to float32, and named until the next step's (lightning 2, fabric's Precision.convert_output)

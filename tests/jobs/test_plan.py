@@ -162,14 +162,34 @@ def test_without_a_file_the_librarys_defaults_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "targets"),
-    [pytest.param("ai21labs/Jamba-v0.1", "qv", id="Mamba"), pytest.param("Qwen/Qwen3-Coder-Next", "qv", id="linear")],
+    ("architecture", "targets"),
+    [("RwkvForCausalLM", "key,value"), ("MiniMaxForCausalLM", "out_proj"), ("KimiLinearForCausalLM", "q_proj")],
 )
-def test_layers_without_a_ceiling_never_surely_fit(model: str, targets: str) -> None:
-    answer = plan(Request(model=model, targets=targets, offline=True), Training(), 10**13)
+def test_layers_without_a_ceiling_never_surely_fit(tmp_path, architecture: str, targets: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture], "dtype": "bfloat16"}))
+    answer = plan(Request(model=str(tmp_path), targets=targets, offline=True), Training(), 10**13)
     assert answer.fits == "maybe"
     assert set(answer.largest.values()) == {None}
     assert "states_not_modelled" in {note.code for note in answer.notes}
+
+
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [
+        ("ai21labs/Jamba-v0.1", "all-linear"),
+        ("Qwen/Qwen3-Coder-Next", "all-linear"),
+        ("Qwen/Qwen3.5-27B", "qkvogud"),
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "in_proj,q_proj,v_proj"),
+        ("state-spaces/mamba-2.8b-hf", "in_proj,x_proj"),
+    ],
+)
+def test_scans_have_a_ceiling_in_torch_and_a_floor_in_kernels(model: str, targets: str) -> None:
+    run = Training(gradient_checkpointing=True, packing=True)
+    answer = plan(Request(model=model, targets=targets, offline=True, dtype="bf16"), run, 10**13)
+    assert answer.fits == "yes"
+    assert "scans_in_torch" in {note.code for note in answer.notes}
+    assert answer.largest["sequence_length"] or answer.largest["batch_size"]
+    assert answer.memory.device.lower < answer.memory.device.expected
 
 
 def test_a_class_that_nobody_knows_never_surely_fits(tmp_path) -> None:
