@@ -29,16 +29,19 @@ _PARTS = (("text_model", "text_config", "head_dim"), ("backbone", "backbone_conf
 # Classes whose buffers of these names follow no field of config.json that could be named, or constants.
 _OF_THEIR_OWN = (
     "RelPositionalEncoding", "DINOv3", "Sapiens2", "SeamlessM4TSin", "SeamlessM4Tv2Sin", "Speech2Text", "Tipsv2",
-    "TimeEmbedding", "CsmRotary", "PPDoc", "Lfm3", "EmbeddingGemma2", "Nemotron3_5", "SpeechT5",
-    "FalconMamba",
+    "TimeEmbedding", "CsmRotary", "PPDoc", "SpeechT5", "FalconMamba",
 )  # fmt: skip
 _IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT")  # rows and columns take half of the head each
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
-_WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma")  # heads of global_head_dim, rotated whole
+_WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
 _DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
+_ROTATED_WHOLE = ("Lfm3RotaryEmbedding",)  # whatever share is said: the frequencies beyond it are noughts
+_ROTATED_ALONE = ("MiniMaxM2RotaryEmbedding",)  # rotary_dim is the config's word for the share of a head
+_OF_THE_WHOLE = ("MusicFlamingoRotaryEmbedding",)  # which reads the model's own fields, and no tower's
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
           "encoder_num_attention_heads")  # fmt: skip
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
+_MOST_POSITIONS = 2**31
 # Two names of one field: the one without a default among the facts is there only where config.json says it.
 _POSITIONS = ("n_positions", "max_position_embeddings")
 _TEXTS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
@@ -59,7 +62,7 @@ def buffer_shape(wanted: Wanted, shapes: Mapping[str, Shape], read: Read) -> Sha
         return ()
     if any(word in wanted.cls for word in _OF_THEIR_OWN):
         return None
-    config = _section(wanted.module, read)
+    config = read if wanted.cls in _OF_THE_WHOLE else _section(wanted.module, read)
     if wanted.cls == "Sam3ViTLayer":
         return _places_of_a_window(wanted, shapes, config)
     if wanted.name.endswith("inv_freq"):
@@ -133,8 +136,11 @@ def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
     rope = rope.get(kind, rope) if isinstance(rope, Mapping) else {}
     factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
     stated = ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
-    factor = next((f for f in (factor, *map(config, stated)) if f is not None), 1.0)
     head = _divided(config) if wanted.cls in _DERIVED_HEADS else _head_dim(config)
+    rotated = _first(config, "rotary_dim") if wanted.cls in _ROTATED_ALONE else None
+    unsaid = rotated / head if rotated and head else 1.0
+    factor = next((f for f in (factor, *map(config, stated)) if f is not None), unsaid)
+    factor = 1.0 if wanted.cls in _ROTATED_WHOLE else factor
     return (_pairs(int(head * factor)),) if head and isinstance(factor, (int, float)) else None
 
 
@@ -239,6 +245,14 @@ def _like_frequencies(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> S
     return _inverse_frequencies(wanted, config)
 
 
+def _angles_of_positions(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    """MusicFlamingo: each frequency twice, at as many positions as the config's rope_theta is."""
+    frequencies, rope = _inverse_frequencies(wanted, config), config("rope_parameters")
+    positions = rope.get("rope_theta") if isinstance(rope, Mapping) else None
+    is_number = isinstance(positions, (int, float)) and 0 < positions < _MOST_POSITIONS
+    return (int(positions), 2 * frequencies[0]) if frequencies and is_number else None
+
+
 def _every_code(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
     """Finite scalar quantisation: all combinations of the levels."""
     levels = config("quantization_levels")
@@ -262,5 +276,6 @@ _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], R
     ("box_bias", 2): _boxes_of_patches,
     ("freqs_ci", 3): _rotations_of_patches,
     ("alpha", 1): _like_frequencies,
+    ("position_angles", 2): _angles_of_positions,
     ("codebook", 2): _every_code,
 }

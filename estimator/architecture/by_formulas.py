@@ -9,7 +9,7 @@ from typing import Any
 from estimator.architecture.choose import check_labels
 from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
-from estimator.architecture.facts import ClassOutline, Tower, class_for, class_outline, line
+from estimator.architecture.facts import ClassOutline, Tower, class_outline, line
 from estimator.architecture.formula import Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.shapes import shapes_of
@@ -36,7 +36,7 @@ class Model:
         self._inner = {tower.section: model for tower, model in self.towers.values()}
         self._lookup = lookup_for(config, facts, num_labels)
         check_labels(self.said, self._lookup("num_labels"))
-        check_nesting(facts, config)
+        check_nesting(facts, config, self.lookup)
         check_region(facts, self.lookup, tuple(self._inner))
 
     def lookup(self, path: str) -> Any:
@@ -48,7 +48,7 @@ class Model:
 
 
 def _tower(tower: Tower, section: Mapping[str, Any]) -> Model:
-    name = class_for(section["model_type"], tower.task)
+    name = tower.class_for(section["model_type"])
     facts = shapes_of(name) if name else None
     if name is None or facts is None:
         raise Unfit(f"{tower.section}.model_type is {section['model_type']!r}")

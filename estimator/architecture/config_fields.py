@@ -15,7 +15,7 @@ OVERRIDES = "per_layer_config"  # transformers 5.23.0, integrations/heterogeneit
 
 def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:
     """Reads a field as the config class would set it. Raises Unfit where it is missing and no default is known."""
-    config = without_overrides(gathered(config, facts), facts)
+    said, config = _replaced(config, facts), without_overrides(gathered(config, facts), facts)
     known: dict[str, Any] = {}
     aliases, rules, seen = facts["aliases"], facts["rules"], facts["seen"]
     real = {alias: path for path, names in aliases.items() for alias in names}
@@ -42,8 +42,8 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
             value = other if value is MISSING else value
         if (value is False and _turns(known)) or (value == [] and "empty" in known):
             value = MISSING
-        if isinstance(value, str) and "split" in known:
-            value = value.split(known["split"])
+        if isinstance(value, str) and known.keys() & {"split", "upper"}:
+            value = value.split(known["split"]) if "split" in known else value.upper()
         if value is not MISSING and value is not None:
             if isinstance(value, list) and known.keys() & {"renamed", "last"}:
                 words = known.get("renamed", {})
@@ -51,8 +51,8 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
                 return [*value[:-1], known.get("last", value[-1])] if value else value
             return True if isinstance(value, Mapping) else value
         rule = known.get("null" if value is None else "absent")
-        if "alone" in known and get(config, path.partition(".")[0]) in (MISSING, None):
-            rule = known["alone"]
+        if "alone" in known and (section := _left_out(said, path)):
+            rule = known["alone"] if "." not in section else None
         if rule is None or "unknown" in rule:
             if value is None and "null" in seen.get(path, ()):
                 return None
@@ -123,9 +123,7 @@ def gathered(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str
     One that an older config leaves out is made of the fields that the class takes from the top. `text_config_dict`
     stands in the place of `text_config` where CLIP's kin have both (`CLIPConfig.__post_init__`: its defaults too).
     """
-    for section in facts.get("replaced", ()):
-        said = config.get(f"{section}_dict")
-        config = {**config, section: said} if isinstance(said, Mapping) else config
+    config = _replaced(config, facts)
     for section, leaves in facts.get("outside", {}).items():
         held = {leaf: config[leaf] for leaf in leaves if leaf in config}
         if held and config.get(section) is None:
@@ -133,7 +131,21 @@ def gathered(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str
     return config
 
 
-def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _replaced(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    for section in facts.get("replaced", ()):
+        said = config.get(f"{section}_dict")
+        config = {**config, section: said} if isinstance(said, Mapping) else config
+    return config
+
+
+def _left_out(config: Mapping[str, Any], path: str) -> str:
+    """The outermost section on the way to a field that config.json leaves out; "" where all are there."""
+    sections = path.split(".")[:-1]
+    ways = (".".join(sections[: end + 1]) for end in range(len(sections)))
+    return next((way for way in ways if get(config, way) in (MISSING, None)), "")
+
+
+def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: Lookup) -> None:
     """Raises Unfit where a field is there whose effect is not known: an older one that no formula explains, a list of
     objects, or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
@@ -151,8 +163,16 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for path in facts["rules"]:
         parent, _, leaf = path.rpartition(".")
         is_tried = leaf == "model_type" or parent in facts.get("outside", ())
-        if parent and leaf in config and not is_tried and get(config, parent) is MISSING:
+        if parent and leaf in config and not is_tried and get(config, parent) is MISSING and _is_there(parent, lookup):
             raise Unfit(f"{parent} is missing, {leaf} stands outside it")
+
+
+def _is_there(section: str, lookup: Lookup) -> bool:
+    """Whether the class has a section that config.json leaves out: DPT has a backbone_config where it is a hybrid."""
+    try:
+        return lookup(section) is not None
+    except Unfit:
+        return True
 
 
 def without_overrides(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:

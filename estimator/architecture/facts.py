@@ -28,7 +28,12 @@ class Tower(NamedTuple):
     module: str  # its path
     section: str  # the config field that holds its config
     model_type: str  # the default
-    task: str  # whose class is built: "FEATURE_EXTRACTION", "CAUSAL_LM", "BACKBONE", ...
+    task: str  # whose class is built: "BACKBONE", "CAUSAL_LM|SEQ_2_SEQ_LM" (the first that has one), ...
+
+    def class_for(self, model_type: str) -> str | None:
+        """The class that is built for this model type; None where there is none."""
+        names = (class_for(model_type, task) for task in self.task.split("|"))
+        return next((name for name in names if name), None)
 
 
 class ClassOutline(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from estimator.architecture.conditions import under
-from estimator.architecture.facts import ClassFacts, Tower, class_facts, class_for
+from estimator.architecture.facts import ClassFacts, Tower, class_facts
 from estimator.architecture.structure import ACTIVATION, Child, Structure
 
 
@@ -25,7 +25,7 @@ def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFact
         model_type = section.get("model_type") if isinstance(section, Mapping) else None
         if model_type in (None, tower.model_type):
             continue
-        name = class_for(model_type, tower.task)
+        name = tower.class_for(model_type)
         part = class_facts(name) if name else None
         if part is None:
             unknown.append(tower.module)

@@ -16,6 +16,12 @@ FACTS = {
         "every": {"absent": {"is": 4}},
         "filled": {"absent": {"is": [1, 0]}, "empty": True},
         "words": {"absent": {"is": None}, "split": "|"},
+        "padding": {"absent": {"is": "SAME"}, "upper": True},
+        "inner_config.depth": {"absent": {"is": 12}, "alone": {"is": 27}},
+        "outer.inner.depth": {"absent": {"is": 12}, "alone": {"is": 27}},
+        "outer.inner": {"absent": {"is": True}},
+        "backbone": {"absent": {"choice": [["?shares", True], ["", None]]}},
+        "backbone.every": {"absent": {"is": 2}},
         "inner_config.width": {"absent": {"is": 2}},
         "text_config.width": {"absent": {"is": 7}},
         "shares": {"absent": {"choice": [["?part.shares", True], ["", False]]}},
@@ -42,6 +48,12 @@ FACTS = {
         pytest.param(
             {"ends": ["linear", "linear"]}, "ends", ["linear", "full"], id="a last element that the class sets"
         ),
+        pytest.param({"padding": "same"}, "padding", "SAME", id="in small letters"),
+        pytest.param({"inner_config": {}}, "inner_config.depth", 12, id="a section that says nothing of the field"),
+        pytest.param({}, "inner_config.depth", 27, id="a section that is left out"),
+        pytest.param(
+            {"width": 3}, "inner_config.depth", 27, id="a section that is left out but for a field at the top"
+        ),
         pytest.param({"every": 3}, "every", 3, id="what is taken and not kept"),
         pytest.param({"head": 9}, "head", 4, id="what the class computes in any case"),
         pytest.param({"part": {"shares": True}}, "shares", True, id="what a section says where the whole is silent"),
@@ -67,6 +79,11 @@ def test_fields(config, path, value):
     assert lookup_for(config, FACTS)(path) == value
 
 
+def test_a_section_in_a_section_that_is_left_out_alone_is_refused():
+    with pytest.raises(Unfit, match=r"outer\.inner\.depth is missing"):
+        lookup_for({"outer": {}}, FACTS)("outer.inner.depth")
+
+
 def test_two_names_of_a_field_that_disagree_are_refused():
     with pytest.raises(Unfit, match="n_embd"):
         lookup_for({"hidden_size": 8, "n_embd": 6}, FACTS)("hidden_size")
@@ -84,11 +101,14 @@ def test_two_names_of_a_field_that_disagree_are_refused():
             {"part_config": {"size": 3}, "part_config_dict": {}}, "_dict", id="said once, overruled by defaults"
         ),
         pytest.param({"part_config_dict": {"size": 4}}, "_dict", id="said in the older place alone"),
+        pytest.param(
+            {"every": 3, "part": {"shares": True}}, "backbone is missing", id="a section that the class fills in"
+        ),
     ],
 )
 def test_a_field_of_unknown_effect_is_refused(config, named):
     with pytest.raises(Unfit, match=named):
-        check_nesting(FACTS, config)
+        check_nesting(FACTS, config, lookup_for(config, FACTS))
 
 
 @pytest.mark.parametrize(
@@ -96,10 +116,11 @@ def test_a_field_of_unknown_effect_is_refused(config, named):
     [
         pytest.param({"layout": None, "limits": [0.0, {"__float__": "Infinity"}]}, id="numbers that JSON lacks"),
         pytest.param({"part_config": {"size": 3}, "part_config_dict": {"size": 3}}, id="said twice, alike"),
+        pytest.param({"every": 3}, id="a name of its own and of a section that the class does without"),
     ],
 )
 def test_what_decides_nothing_is_let_through(config):
-    check_nesting(FACTS, config)
+    check_nesting(FACTS, config, lookup_for(config, FACTS))
 
 
 TWO_KINDS = {"hidden_size": 8, "kinds": ["linear", "full", "linear", "full"]}

@@ -187,3 +187,7 @@ def turned(name: str, base: Mapping[str, Any], path: tuple[str, ...]) -> dict[st
     for key in path:
         config = getattr(config, key, None)
     return tiny.changed(base, path, list(config or ())[::-1])
+
+
+def is_word(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str))

@@ -9,12 +9,15 @@ from estimator.architecture.learning.changing import NEVER
 from estimator.architecture.surveying import tiny
 
 _LARGE, _SMALL = 100, 8  # a default that is too large for a tiny model, and what fits
+_COPIES = 3  # of all kinds of layers: some of each before the ones that share, some that do
 
 
 def company(
     name: str, base: Mapping[str, Any], path: tuple[str, ...], value: int, reads: Collection[str]
 ) -> Iterator[dict[str, Any]]:
-    """The base with other fields set as well: a switch wants numbers, or another switch; a number, smaller ones."""
+    """The base with other fields set as well: a switch wants numbers, or another switch; a number, smaller ones, or
+    more layers of the same kinds.
+    """
     section = tiny.make(name, base)
     for key in path[:-1]:
         section = getattr(section, key)
@@ -22,6 +25,10 @@ def company(
         for key, other in vars(section).items():
             if type(other) is int and other > _LARGE and not key.endswith(NEVER):
                 yield tiny.changed(base, (*path[:-1], key), _SMALL)
+            elif isinstance(other, list) and len(set(map(str, other))) > 1:
+                for count in (one for one, number in vars(section).items() if "layers" in one and number == len(other)):
+                    layers = other * _COPIES
+                    yield tiny.changed(tiny.changed(base, (*path[:-1], count), len(layers)), (*path[:-1], key), layers)
         return
     if value:
         fields = dict(base)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from estimator.architecture.learning.changing import (
@@ -13,18 +13,19 @@ from estimator.architecture.learning.changing import (
     changed_numbers,
     compared,
     hidden,
+    is_word,
     lists,
     literals,
     missing,
     moved,
     numbers,
     shortened,
-    turned,
     with_new,
 )
 from estimator.architecture.learning.company import company
 from estimator.architecture.learning.fields_used import given, without
 from estimator.architecture.learning.observing import observation_of, sized
+from estimator.architecture.learning.pairs import kept, two_at_once
 from estimator.architecture.learning.published import published
 from estimator.architecture.learning.remembering import How
 from estimator.architecture.learning.taken import Taken
@@ -76,28 +77,7 @@ class Experiments:
         for fields in (*(() if base == bare else (bare,)), *self._without_a_tower(base)):
             if (one := self.build(fields)) is not None:
                 self.builds.append(one)
-        effective = []
-        changes = self.changes(base)
-        for path, values in changes.items():
-            if values[:1] == [_PROBE]:
-                self._probe(base, path, first)
-                values = [*values[1:], *(text for known, text in self.known if known == ".".join(path))]
-            tried = ((value, self._switched(base, path, value)) for value in values)
-            built = [(value, one) for value, one in tried if one]
-            if ".".join(path) in self.taken.beside:
-                self.builds += [one for value, _ in built if (one := self.build(tiny.changed(base, path, value)))]
-            self.tried.setdefault(".".join(path), []).extend(value for value, _ in built)
-            shown = [(value, one) for value, one in built if _differ(one, first)]
-            for value, one in _kept(shown):
-                self.builds.append(one)
-                effective.append((path, value, one.fields))
-                self.free.discard(".".join(path))
-            if shown:  # what does nothing tells what it is that does
-                self.builds += [
-                    one
-                    for value, one in built
-                    if isinstance(value, (bool, str, type(None))) and not _differ(one, first)
-                ]
+        effective = self._effective(base, first)
         self.builds += [*self.beside, *self._decided(base, effective)]
         for fields in shortened(self.name, base):
             if (one := self.build(fields)) is not None:
@@ -112,6 +92,36 @@ class Experiments:
             self.fresh.append(one)
         self.fresh += self._real(random.Random(self.name))
         self.fresh += self._pairs(base, effective)
+
+    def _effective(self, base: Mapping[str, Any], first: Build, asked: set[str] | None = None) -> list[Any]:
+        """(path, value, keyword arguments) of the changes that show, each built; where `asked`, of these fields alone.
+
+        What the class reads only beside a change is tried beside it.
+        """
+        effective = []
+        for path, values in self.changes(base).items():
+            if asked is not None and ".".join(path) not in asked:
+                continue
+            known = set(self.reads)
+            if values[:1] == [_PROBE]:
+                self._probe(base, path, first)
+                values = [*values[1:], *(text for field, text in self.known if field == ".".join(path))]
+            tried = ((value, self._switched(base, path, value)) for value in values)
+            built = [(value, one) for value, one in tried if one]
+            if ".".join(path) in self.taken.beside:
+                self.builds += [one for value, _ in built if (one := self.build(tiny.changed(base, path, value)))]
+            self.tried.setdefault(".".join(path), []).extend(value for value, _ in built)
+            shown = list(kept([(value, one) for value, one in built if _differ(one, first)]))
+            for value, one in shown:
+                self.builds.append(one)
+                effective.append((path, value, one.fields))
+                self.free.discard(".".join(path))
+            if shown:  # what does nothing tells what it is that does
+                self.builds += [one for value, one in built if is_word(value) and not _differ(one, first)]
+            new = set(self.reads) - known
+            if shown and new and asked is None:
+                effective += self._effective(shown[-1][1].fields, shown[-1][1], new)
+        return effective
 
     def build(self, fields: Mapping[str, Any], mixed: bool = False) -> Build | None:
         """None where the class refuses."""
@@ -200,6 +210,8 @@ class Experiments:
         ]
         changes = [*literals(config), *hidden(config), *tiny.changes(config), *missing(self.reads, before)]
         changes += compared(self.comparisons, before)
+        some = [tuple(path.split(".")) for path in self.reads if before.get(path) == 0 and "layers" in path]
+        changes += [(path, number) for path in some for number in (2, 4)]
         for path, value in [*probes, *changes]:
             values = found.setdefault(path, [])
             if value in values and type(value) is not bool:
@@ -229,15 +241,10 @@ class Experiments:
                 yield one
 
     def _pairs(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
-        """Switches turned where layers are of other kinds, or in turned order, or another field is: which decides."""
-        lists_ = dict.fromkeys(path for path, value, _ in effective if isinstance(value, list))
-        kinds = [(path, turned(self.name, base, path)) for path in lists_]
-        kinds += [(path, fields) for path, value, fields in effective[::-1] if isinstance(value, (list, str))]
-        kinds += [(path, fields) for path, value, fields in effective if isinstance(value, bool)]
-        switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
-        both = [(switch, kind) for kind in kinds for switch in switches if switch[0][:-1] == kind[0][:-1]]
-        for (path, value), (_, fields) in both[:_PAIRS]:
-            if (one := self.build(tiny.changed(fields, path, value))) is not None:
+        """Two changes at once, each built."""
+        before = observation_of(tiny.make(self.name, base), 0).values
+        for fields in two_at_once(self.name, base, before, effective, self.tried):
+            if (one := self.build(fields)) is not None:
                 yield one
 
     def _decided(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
@@ -282,14 +289,6 @@ class Experiments:
             found += [] if (one := self.build(fields, mixed=True)) is None else [one]
         chance.shuffle(found)
         return found
-
-
-def _kept(shown: Sequence[tuple[Any, Build]]) -> Iterator[tuple[Any, Build]]:
-    """Where a number and True both show, a field is a switch if they do the same, and a number else."""
-    by_value = {repr(value): one for value, one in shown}
-    number, switch = by_value.get("2"), by_value.get("True")
-    left_out = {"2"} if number and switch and number.seen == switch.seen else {"True", "False"} if number else set()
-    yield from ((value, one) for value, one in shown if repr(value) not in left_out)
 
 
 def _differ(one: Build, other: Build) -> bool:

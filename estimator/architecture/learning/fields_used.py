@@ -102,3 +102,12 @@ def without(fields: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
         return {name: value for name, value in fields.items() if name != key}
     inner = fields.get(key)
     return {**fields, key: without(inner, rest)} if isinstance(inner, Mapping) else dict(fields)
+
+
+def only_types(base: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The sections on the way to a field, with no more than their model types."""
+    found: dict[str, Any] = {}
+    for at in range(len(path) - 1, 0, -1):
+        model_type = given(base, (*path[:at], "model_type"))
+        found = {path[at - 1]: {**({"model_type": model_type} if model_type else {}), **found}}
+    return found

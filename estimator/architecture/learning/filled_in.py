@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.conditions import written
+from estimator.architecture.learning.changing import is_word
 from estimator.architecture.learning.experiments import Build, Experiments
-from estimator.architecture.learning.fields_used import given, paths_of, without
+from estimator.architecture.learning.fields_used import given, only_types, paths_of, without
 from estimator.architecture.learning.fit import default_rule, layer_counts
 from estimator.architecture.learning.fit_class import Learner
 from estimator.architecture.learning.observing import observation_of
@@ -78,7 +79,7 @@ def _rules(seen: Experiments, path: str, builds: Sequence[Any], learner: Any) ->
                 values.append(found[1])
         if len(values) >= 3 and (rule := default_rule(learner.fitter, observed, values)) is not None:
             rules[key] = rule
-        elif key == "absent" and len(values) < 3 and (plain := plain_default(seen.name, path)) is not None:
+        elif key != "null" and len(values) < 3 and (plain := plain_default(seen.name, path, key)) is not None:
             rules[key] = {"is": plain}
     if rules.get("alone") == rules.get("absent"):
         rules.pop("alone", None)
@@ -146,11 +147,13 @@ def _filled_in(seen: Experiments, fields: Mapping[str, Any], path: str, teller: 
     return at, Sized(value, how) if type(value) is int and how is not holder else value
 
 
-def plain_default(name: str, path: str) -> Any:
-    """The class's own default, where a config without the field is refused beside small numbers."""
-
+def plain_default(name: str, path: str, key: str = "alone") -> Any:
+    """The class's own default, where a config without the field is refused beside small numbers: of a section that has
+    no more than its model type, or is left out itself.
+    """
     try:
-        return observation_of(tiny.config_class(name)(), 0).values.get(path)
+        fields = {} if key == "alone" else only_types(tiny.base_fields(name), path.split("."))
+        return observation_of(tiny.make(name, fields), 0).values.get(path)
     except Exception:
         return None
 
@@ -182,7 +185,3 @@ def _seen(
 
 def _each(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def is_word(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, str))

@@ -11,12 +11,13 @@ import torch
 from transformers import AutoConfig
 
 from estimator.architecture.config_fields import OVERRIDES
+from estimator.architecture.learning.changing import is_word
 from estimator.architecture.learning.experiments import Build, Experiments
 from estimator.architecture.learning.fields_used import paths_of
-from estimator.architecture.learning.filled_in import is_word, of_fields, plain_default
+from estimator.architecture.learning.filled_in import of_fields, plain_default
 from estimator.architecture.learning.fit_class import UNKNOWN, Glimpse, Learner, Unresolved
 from estimator.architecture.learning.idle import untried_sizes, widened
-from estimator.architecture.learning.older import empty, outside, replaced, split
+from estimator.architecture.learning.older import empty, outside, replaced, split, upper
 from estimator.architecture.learning.taken import NOTHING, Taken, taken_by
 from estimator.architecture.learning.tell import Teller, is_told
 from estimator.architecture.learning.trial import difference
@@ -26,7 +27,7 @@ from estimator.architecture.surveying.observe import BUILD_DTYPE
 from estimator.architecture.surveying.survey import activations
 from estimator.architecture.surveying.tie_patterns import agreed, tie_pairs, ties_hold
 
-_ROUNDS, _ADDED, _FEW = 4, 3, (1, 2, 3, 4)
+_ROUNDS, _ADDED, _FEW = 6, 4, (1, 2, 3, 4)
 _NEVER = ("_token_id", "_token_index", "_ids", "pretraining_tp", "problem_type", "_attn_implementation")  # size nothing
 
 
@@ -55,6 +56,8 @@ def further(name: str, facts: dict[str, Any]) -> None:
         facts["rules"][path]["empty"] = True
     for path in split(name, facts):
         facts["rules"].setdefault(path, {})["split"] = "|"
+    for path in upper(name, facts):
+        facts["rules"].setdefault(path, {})["upper"] = True
     facts |= {key: found for key, found in (("outside", outside(name, facts)), ("replaced", replaced(name))) if found}
     unknown = set(facts.pop("unknown", ())) - {f"{section}_dict" for section in facts.get("replaced", ())}
     unknown |= untried_sizes(name) - facts["rules"].keys() - facts["seen"].keys()
@@ -89,7 +92,8 @@ def _learnt(name: str, taken: Taken) -> tuple[dict[str, Any] | None, str]:
         if not wrong and any(not why for _, why in found):
             return facts, ""
         reason = (wrong or found)[0][1]
-        added = [one for one, _ in wrong or found if one not in known][:_ADDED]
+        by_fault = {why: one for one, why in reversed(wrong or found) if one not in known}
+        added = list(by_fault.values())[-_ADDED:]
         if not added:
             break
         known += added

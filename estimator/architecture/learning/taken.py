@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from transformers.configuration_utils import _LEGACY_LAYER_TYPE_REMAP as OLD_ELEMENTS
 
 from estimator.architecture.config_fields import OVERRIDES
-from estimator.architecture.learning.fields_used import given, without
+from estimator.architecture.learning.fields_used import given, only_types, without
 from estimator.architecture.learning.fit import values_of
 from estimator.architecture.surveying import tiny
 from estimator.source.snapshot import known_models
@@ -58,13 +58,7 @@ def taken_by(name: str) -> Taken:
 
 def _bases(base: Mapping[str, Any], path: Sequence[str]) -> list[Mapping[str, Any]]:
     """The small config, and the class's own defaults beside it, where a section is no more than its model type."""
-    plain: Mapping[str, Any] = {}
-    for key in reversed(path[:-1]):
-        plain = {key: plain}
-    for at in range(1, len(path)):
-        model_type = given(base, (*path[:at], "model_type"))
-        plain = tiny.changed(plain, (*path[:at], "model_type"), model_type) if model_type else plain
-    return [base, plain]
+    return [base, only_types(base, path)]
 
 
 def _try(
@@ -198,7 +192,8 @@ def _candidates(config: PreTrainedConfig, prefix: tuple[str, ...]) -> Iterator[t
     constants = list(_constants_of(type(config)))
     fields = {*vars(config), *(getattr(config, "attribute_map", None) or {}), *_NEVER}
     alphabets = ["".join(one) for one in constants if isinstance(one, (tuple, frozenset)) and _are_letters(one)]
-    names = [one for one in dict.fromkeys(constants) if isinstance(one, str) and _is_name(one, config, fields)]
+    texts = [*constants, *_settable(type(config))]
+    names = [one for one in dict.fromkeys(texts) if isinstance(one, str) and _is_name(one, config, fields)]
     for text in names:
         yield (*prefix, text), alphabets
         if text.endswith("_config") and text[0] != "_" and text not in _NO_FIELDS:
@@ -209,6 +204,13 @@ def _candidates(config: PreTrainedConfig, prefix: tuple[str, ...]) -> Iterator[t
             yield from (((*prefix, text, one), alphabets) for one in inner)
     for key, value in tiny.sub_configs(config).items():
         yield from _candidates(value, (*prefix, key))
+
+
+def _settable(cls: type) -> Iterator[str]:
+    """What is computed when read, and sets other fields when given: LongCat-Flash's num_hidden_layers."""
+    for one in cls.__mro__:
+        held = vars(one).items() if one.__module__.startswith("transformers.models.") else ()
+        yield from (key for key, value in held if isinstance(value, property) and value.fset is not None)
 
 
 def _is_name(text: str, config: PreTrainedConfig, fields: Collection[str]) -> bool:

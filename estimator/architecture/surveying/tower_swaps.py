@@ -43,8 +43,14 @@ def towers_of(name: str, base: Mapping[str, Any], model: Any) -> list[list[str]]
             continue
         part = swapped.get_submodule(there)
         task = task or _task_of(other.model_type, type(part).__name__)
-        found.append([there, section, config.model_type, task if task and not _is_changed(part, other) else ""])
+        tasks = _tasks(task, name, base, section) if task and not _is_changed(part, other) else ""
+        found.append([there, section, config.model_type, tasks])
     return found
+
+
+def _tasks(task: str, name: str, base: Mapping[str, Any], section: str) -> str:
+    """The task, and that of models with an encoder where one can stand in a causal model's place: BLIP-2's."""
+    return "CAUSAL_LM|SEQ_2_SEQ_LM" if task == "CAUSAL_LM" and _with(name, base, section, "t5") is not None else task
 
 
 def _is_changed(part: Any, config: PreTrainedConfig) -> bool:
@@ -55,11 +61,17 @@ def _is_changed(part: Any, config: PreTrainedConfig) -> bool:
 def _with_another(name: str, base: Mapping[str, Any], section: str, model_type: str) -> Any:
     """The model with the first donor that can stand there; None where none can."""
     for donor in (donor for donor in _DONORS if donor != model_type):
-        try:
-            return tiny.build(name, tiny.make(name, tiny.changed(base, section.split("."), tiny.small_fields(donor))))
-        except Exception:  # noqa: S112 - not every model stands everywhere
-            continue
+        if (model := _with(name, base, section, donor)) is not None:
+            return model
     return None
+
+
+def _with(name: str, base: Mapping[str, Any], section: str, donor: str) -> Any:
+    """The model with a small donor there; None where it can't stand there."""
+    try:
+        return tiny.build(name, tiny.make(name, tiny.changed(base, section.split("."), tiny.small_fields(donor))))
+    except Exception:  # not every model stands everywhere
+        return None
 
 
 def _chosen_sections(config: PreTrainedConfig, before: str = "") -> list[tuple[str, PreTrainedConfig]]:

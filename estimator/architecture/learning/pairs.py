@@ -1,0 +1,44 @@
+"""Two changes of a config at once, which of both decides; two values of one that do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from estimator.architecture.learning.changing import turned
+from estimator.architecture.surveying import tiny
+
+_MOST, _MOST_NEW = 48, 160
+
+
+def two_at_once(
+    name: str, base: Mapping[str, Any], before: Mapping[str, Any], effective: Any, tried: Mapping[str, Sequence[Any]]
+) -> Iterator[dict[str, Any]]:
+    """Switches turned where a number is given of which the class has none (its head_dim is the size of what a switch
+    adds, too), where layers are of other kinds or in turned order, and where another switch or text is set.
+
+    before: the base as its class fills it in. effective: (path, value, keyword arguments) of what shows. tried: values
+    that the class takes, by path, whether they show or not.
+    """
+    new = [(path, fields) for path, value, fields in effective if type(value) is int and not before.get(".".join(path))]
+    lists = dict.fromkeys(path for path, value, _ in effective if isinstance(value, list))
+    kinds = [(path, turned(name, base, path)) for path in lists]
+    kinds += [(path, fields) for path, value, fields in effective[::-1] if isinstance(value, (list, str))]
+    kinds += [(path, fields) for path, value, fields in effective if isinstance(value, bool)]
+    all_switches = [(tuple(path.split(".")), one) for path, some in tried.items() for one in some if type(one) is bool]
+    switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
+    yield from _both(new, all_switches, _MOST_NEW)
+    yield from _both(kinds, switches, _MOST)
+
+
+def _both(kinds: Sequence[Any], switches: Sequence[Any], most: int) -> Iterator[dict[str, Any]]:
+    both = [(switch, kind) for kind in kinds for switch in switches if switch[0][:-1] == kind[0][:-1]]
+    yield from (tiny.changed(fields, path, value) for (path, value), (_, fields) in both[:most])
+
+
+def kept(shown: Sequence[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Where a number and True both show, a field is a switch if they do the same, and a number else."""
+    by_value = {repr(value): one for value, one in shown}
+    number, switch = by_value.get("2"), by_value.get("True")
+    left_out = {"2"} if number and switch and number.seen == switch.seen else {"True", "False"} if number else set()
+    yield from ((value, one) for value, one in shown if repr(value) not in left_out)
