@@ -13,7 +13,7 @@ from estimator.sizes.fields import activation, drops_scores, drops_states, first
 from estimator.sizes.towers import Tower, seeing_tokens, tower_of
 
 _EMBEDDED_NORM = re.compile(
-    r"embed\w*[._]?(?:layer_?)?norm|(?:layer)?norm_embed|pre_la?ye?rnorm|(?:^|\.)ln_pre$", re.IGNORECASE
+    r"embed\w*[._]?(?:layer_?|rms_?)?norm|(?:layer)?norm_embed|pre_la?ye?rnorm|(?:^|\.)ln_pre$", re.IGNORECASE
 )
 
 
@@ -80,11 +80,12 @@ def shape_of(tree: ModuleTree) -> Shape:
             if known.hidden != tower.width:  # layers that see fewer and fewer pieces
                 towers[tower.stack] = replace(known, pieces=None)
     alone = next(iter(towers.values())) if len(towers) == 1 and all(b.tower for b in blocks) else None
+    width = alone.hidden if alone else hidden
     head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
     scanned = sum(scans(members) for members in repeated.values())
     return Shape(
         blocks=tuple(blocks),
-        hidden=alone.hidden if alone else hidden,
+        hidden=width,
         vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
         heads=heads(config),
         activation=activation(config),
@@ -93,8 +94,8 @@ def shape_of(tree: ModuleTree) -> Shape:
         caps_scores=config.get("attn_logit_softcapping") is not None,
         caps_logits=config.get("final_logit_softcapping") is not None,
         clamps_gate=config.get("swiglu_limit") is not None,
-        outer_norms=_outer_norms(outside, hidden),
-        norms_sums=_norms_sums(outside, repeated, hidden),
+        outer_norms=_outer_norms(outside, width),
+        norms_sums=_norms_sums(outside, repeated, width),
         biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
         drops_states=drops_states(config),
         drops_scores=drops_scores(config),
