@@ -4,6 +4,7 @@ They weigh little, but `get_memory_footprint()` counts them. Each rule holds for
 have a buffer of that name; where none does, the buffer is left out and the tree says so.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from math import isqrt, prod
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_atte
           "encoder_num_attention_heads")  # fmt: skip
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
 _MOST_POSITIONS = 2**31
+_STAGE = re.compile(r"(?:^|\.)layers\.(\d+)\.blocks\.")
 # Two names of one field: the one without a default among the facts is there only where config.json says it.
 _POSITIONS = ("n_positions", "max_position_embeddings")
 _TEXTS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
@@ -187,13 +189,22 @@ def _position_list(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) ->
 def _window_pairs(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     """Swin: an index for each pair of places in a window, whose distances have a bias each where there is a table."""
     table = shapes.get(f"{wanted.module}.relative_position_bias_table")
-    window = (isqrt(table[0]) + 1) // 2 if table else _first(config, "window_size")
+    window = (isqrt(table[0]) + 1) // 2 if table else _window(wanted, config)
     places = window * window if window else 0
     return ((places,) * 2 if wanted.dimensions == 2 else (places * places,)) if window else None
 
 
-def _window_offsets(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
-    window = _first(config, "window_size")
+def _window(wanted: Wanted, config: Read) -> int | None:
+    """Swin v2's ends with the image, whose side halves from stage to stage."""
+    window, stage = _first(config, "window_size"), _STAGE.search(wanted.module)
+    if not wanted.cls.startswith("Swinv2") or stage is None:
+        return window
+    image, patch = _first(config, "image_size"), _first(config, "patch_size")
+    return min(window, image // patch >> min(int(stage[1]), 64)) if window and image and patch else None
+
+
+def _window_offsets(wanted: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    window = _window(wanted, config)
     return (1, 2 * window - 1, 2 * window - 1, 2) if window else None
 
 
