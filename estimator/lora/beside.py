@@ -5,7 +5,7 @@ peft 0.21.2: the order of inject_adapter, PeftModel.__init__ and PeftModelForSeq
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from estimator.lora.freezing import freeze
 from estimator.lora.index import TreeIndex
@@ -28,7 +28,7 @@ from estimator.lora.runtime import (
     peft_model,
 )
 from estimator.lora.saving import SavingError, saved_tensors
-from estimator.lora.tensors import saved_name
+from estimator.lora.tensors import PREFIX, saved_name
 from estimator.lora.wrappers import save_modules, tie_saved_modules, train_tokens
 from estimator.request.training_config import Freezing
 
@@ -67,21 +67,22 @@ def with_all_beside(
     for leaf in leaves(model):
         if leaf.trainable:
             trained[leaf.part] = trained.get(leaf.part, 0) + leaf.elements
+    named = named_modules(model)
     return Outcome(
-        modules=tuple(_described(model)),
+        modules=tuple(_described(named)),
         trained=trained,
         all_parameters=index.all_parameters() + sum(leaf.elements for leaf in leaves(model)) - before,
         tensors=tensors,
         save_error=fault,
         frozen=frozen,
-        apart=tuple(_held(model)),
+        apart=tuple(_held(named)),
     )
 
 
-def _held(model: Node) -> Iterator[Held]:
+def _held(named: Iterable[tuple[str, Node]]) -> Iterator[Held]:
     """Each tensor once, under its first name."""
     seen: set[int] = set()
-    for name, node in named_modules(model):
+    for name, node in named:
         for own, leaf in node.leaves.items():
             is_added = leaf.part not in ("bias", BASE)  # how base_model() marks the base's own, and what freezing opens
             trains = leaf.trainable and leaf.parameter
@@ -110,11 +111,12 @@ def _train_biases(base: Node, bias: str) -> None:
                 inner.leaves["bias"].trainable = True
 
 
-def _described(model: Node) -> list[AdaptedModule]:
+def _described(named: Iterable[tuple[str, Node]]) -> list[AdaptedModule]:
     """Every layer and wrapper of PEFT's below base_model.model, with what trains on it alone."""
     found = []
-    for name, node in named_modules(get_submodule(model, "base_model.model")):
+    for full, node in named:
         if node.is_tuner_layer or node.is_wrapper:
+            name = full.removeprefix(PREFIX)
             own = sum(leaf.elements for leaf in _own(node) if leaf.trainable)
             if node.layer is not None:
                 found.append(described(name, node.layer, own))
