@@ -25,6 +25,12 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
     return {name: rename(name).name for name in stored}
 
 
+def splits_weights(tree: ModuleTree) -> bool:
+    """Whether the class makes several parameters of any one stored tensor."""
+    facts = choose(tree.config, None)
+    return facts is not None and any(len(one.targets) > 1 for one in transforms_of(tree.config, facts))
+
+
 def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[str, ...]]:
     """Parameters that the class makes of one stored tensor, each time several, in the order of its converter.
 
@@ -41,6 +47,18 @@ def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[
         rename = Renamer(transforms, facts.prefix, names.__contains__)
         found = [parts_of(one.converter, one.name) for one in map(rename, stored) if one.converter is not None]
     return sorted({parts for parts in found if parts and names.issuperset(parts)})
+
+
+def converted_weights(tree: ModuleTree, stored: Iterable[str]) -> frozenset[str]:
+    """Parameters that the class's converters make of these tensors, whatever else becomes of them."""
+    facts = choose(tree.config, None)
+    transforms = transforms_of(tree.config, facts) if facts is not None else []
+    if not any(transform.kind == "convert" for transform in transforms):
+        return frozenset()
+    names = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
+    rename = Renamer(transforms, facts.prefix, names.__contains__)
+    made = [one for one in map(rename, stored) if one.converter is not None]
+    return frozenset(name for one in made for name in parts_of(one.converter, one.name) or (one.name,))
 
 
 def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[str, ...]:

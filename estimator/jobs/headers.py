@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from estimator.architecture.build import build
 from estimator.architecture.dimensions import check_dimensions
 from estimator.architecture.module import Module, ModuleTree
-from estimator.architecture.stored_names import split_weights
+from estimator.architecture.stored_names import run_time_names, split_weights, splits_weights
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.checkpoint.packed_layouts import LAYOUTS
-from estimator.checkpoint.quantized import Unpacked, quantization_of, unpack
+from estimator.checkpoint.quantized import Unpacked, packed_layers, quantization_of, unpack
 from estimator.checkpoint.unknown_packing import packed_otherwise
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 from estimator.errors import LoraSizeError, NoWeightsError, UnsupportedError
@@ -36,6 +36,9 @@ def tree_of_headers(
     check_dimensions(tree)
     check_experts(tree)
     quantized = quantization_of(config)
+    if quantized is not None and quantized.scheme not in _SPLIT_WITH_THEIR_SCALES and splits_weights(tree):
+        packed = [f"{stem}.weight" for stem in packed_layers(config, checkpoint)]
+        _check_splitting(tree, packed, unpacked.checkpoint.tensors)
     if quantized is not None and _packs_experts(quantized.scheme, checkpoint) and not _has_separate_experts(tree):
         tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
@@ -64,6 +67,7 @@ def _has_separate_experts(tree: ModuleTree) -> bool:
     return any(".experts." in module.name and module.kind == "Linear" for module in tree.modules)
 
 
+_SPLIT_WITH_THEIR_SCALES = ("fp8", "mxfp8", "compressed-tensors")
 _KNOW_FUSED_EXPERTS = ("fp8", "mxfp8", "mxfp4")
 
 
@@ -98,10 +102,29 @@ def _of_config(
 
 def _incomplete(tree: ModuleTree, checkpoint: Checkpoint, odd: str) -> UnsupportedError:
     """bitsandbytes packs in one way: where that is not what lies there, no weights come of it that could run."""
-    packed = [name for name, tensor in checkpoint.tensors.items() if tensor.dtype in ("I8", "U8")]
-    what = f"{odd} lacks a part of what bitsandbytes needs beside it, and transformers cannot load it, or not run it."
-    for parts in split_weights(tree, packed)[:1]:
-        what = f"{parts[0]} is packed in one tensor with {listed(parts[1:])}, and transformers fails to split it."
+    _check_splitting(tree, [name for name, tensor in checkpoint.tensors.items() if tensor.dtype in ("I8", "U8")], ())
+    return _refusal(
+        f"{odd} lacks a part of what bitsandbytes needs beside it, and transformers cannot load it, or not run it."
+    )
+
+
+def _check_splitting(tree: ModuleTree, packed: Collection[str], plain: Iterable[str]) -> None:
+    """Raises UnsupportedError where packed weights lie in a tensor that the class splits: what they need is not split.
+
+    Nor is what is packed beside the tensor that it was a part of, as save_pretrained leaves torchao's. Floats of eight
+    bits and their scales are split, and judged by these.
+    """
+    whole = split_weights(tree, packed)
+    if not whole and (parted := split_weights(tree, plain)):
+        apart = set(run_time_names(tree.config, tree, packed).values())
+        whole = [parts for parts in parted if not apart.isdisjoint(parts)]
+    for parts in whole:
+        raise _refusal(
+            f"{parts[0]} is packed in one tensor with {listed(parts[1:])}, which transformers cannot split to run it."
+        )
+
+
+def _refusal(what: str) -> UnsupportedError:
     way_out = "name the model that was quantised instead"
     return UnsupportedError(what, where="quantization_config in config.json", way_out=way_out)
 

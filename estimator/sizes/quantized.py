@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
-from estimator.architecture.stored_names import run_time_names
+from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.checkpoint.packed_layouts import LAYOUTS
 from estimator.checkpoint.quantized import Quantization, quantization_of
 from estimator.dtypes import from_torch
 from estimator.errors import MalformedConfigError
-from estimator.lora.closest import listed
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
@@ -29,6 +26,7 @@ from estimator.sizes.schemes.others import (
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.schemes.scales import SCALES, with_scales, with_stored_dtypes
+from estimator.sizes.schemes.stored_bitsandbytes import as_the_file_has_them
 from estimator.sizes.skipping import CONFIG
 
 Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
@@ -52,7 +50,8 @@ def quantise_as_stored(
     tree = tree._replace(modules=tuple(_upright(module) for module in tree.modules))
     converted = layers(tree, quantization, dtype)
     if quantization.scheme in REASSEMBLED and converted and checkpoint is not None:
-        return _as_the_file_has_them(converted, tree, checkpoint)
+        converted, notes = as_the_file_has_them(converted, tree, checkpoint)
+        return tree._replace(quantised=converted, notes=(*tree.notes, *notes))
     if quantization.scheme == "bitsandbytes_4bit":
         converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
     if suffix := SCALES.get(quantization.scheme):
@@ -78,46 +77,6 @@ def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
 
 def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
     return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised)
-
-
-def _as_the_file_has_them(layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: Checkpoint) -> ModuleTree:
-    """The tree with layers of bitsandbytes as its file fills them.
-
-    What the file has beside 4-bit weights, `Params4bit.from_prequantized` keeps as it is: its text names the dtype from
-    which they were quantised, and an offset in so many digits. A weight that lies there by itself stays plain, in a
-    layer that cannot run (`Bnb4bitDeserialize`, `Bnb8bitDeserialize`).
-    """
-    scheme = next(iter(layers.values())).scheme
-    parts = [part for part in LAYOUTS[scheme].parts if part != ".weight"]
-    beside: dict[str, tuple[Parameter, ...]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        for part in parts:
-            if name.endswith(part):
-                weight = name.removesuffix(part) + ".weight"
-                beside[weight] = (*beside.get(weight, ()), Parameter(part[1:], tensor.shape, tensor.dtype))
-    alone: set[str] = set()
-    if any(f"{name}.weight" not in beside for name in layers):
-        weights = [name for name in checkpoint.tensors if name.endswith(".weight") and name not in beside]
-        names = run_time_names(tree.config, tree, [*beside, *weights])
-        beside, alone = {names[name]: state for name, state in beside.items()}, {names[name] for name in weights}
-    plain = [name for name in layers if f"{name}.weight" in alone and f"{name}.weight" not in beside]
-    own = {module.name: module.parameters for module in tree.modules} if plain else {}
-    filled = {
-        name: layer._replace(saved_beside=beside.get(f"{name}.weight")) if scheme == "bitsandbytes_4bit" else layer
-        for name, layer in layers.items()
-    }
-    filled |= {name: bitsandbytes.unquantised(layers[name], own[name]) for name in plain}
-    return tree._replace(quantised=filled, notes=(*tree.notes, *_stored_plain(plain)))
-
-
-def _stored_plain(names: Sequence[str]) -> tuple[Note, ...]:
-    if not names:
-        return ()
-    message = (
-        f"{listed(names)} are to be quantised by config.json, and the file has their weights plain: from_pretrained "
-        "leaves them so, in layers of bitsandbytes that cannot run. llm_int8_skip_modules has to name them."
-    )
-    return (Note("stored_plain", message),)
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:

@@ -12,7 +12,8 @@ from estimator.jobs.check import check
 from tests.jobs.test_check import Tensors, write
 from tests.sizes.test_other_methods import RECORDED, ROWS
 
-KNOWN = [row for row in ROWS if row["tensors"] is not None]
+KNOWN = [row for row in ROWS if row["tensors"]]
+(EMPTY,) = (row for row in ROWS if row["tensors"] == {})
 BASES = BaseCache()
 
 
@@ -34,6 +35,11 @@ def problems(folder: Path, base: Path | str, row: dict, tensors: Tensors) -> tup
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in KNOWN])
 def test_what_peft_saved_has_no_fault(tmp_path: Path, base: Path, row: dict) -> None:
     assert problems(tmp_path / "adapter", base, row, row["tensors"]) == ("ok", set())
+
+
+def test_a_file_that_peft_saved_without_a_tensor_has_one(tmp_path: Path, base: Path) -> None:
+    status, found = problems(tmp_path / "adapter", base, EMPTY, EMPTY["tensors"])
+    assert (status, found) == ("failed", {"no_tensors"})
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in KNOWN if row["id"] in ("shira", "frod")])

@@ -109,6 +109,39 @@ def test_packed_weights_that_the_file_holds_in_one_tensor():
         tree_of_headers(config, Checkpoint(tensors=tensors, files=files, bytes=0), None, None)
 
 
+@pytest.mark.parametrize("field", ["load_in_8bit", "load_in_4bit"])
+def test_plain_weights_that_are_split_are_cast_to_bytes(field):
+    """from_pretrained: 99,456 bytes of such a model of three layers, whose plain one has three squares more a layer."""
+    plain = loaded("bf16", headers=FUSED)
+    tensors = {name: Tensor(name, "BF16", shape, "one") for name, shape in FUSED.items()}
+    stored = Checkpoint(tensors=tensors, files=(), bytes=0)
+    config = {**CONFIG, "quantization_config": {"quant_method": "bitsandbytes", field: True}}
+    sizes = base_sizes(build(config, stored), stored, LoadOptions())
+    assert sizes.loaded.footprint_bytes == plain.loaded.footprint_bytes - 3 * SQUARE
+    assert [note.code for note in sizes.notes] == ["stored_plain"]
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        pytest.param({"encoder.layers.0.mixer.Wqkv._weight_qdata": ("I8", (144, 48))}, id="all in one"),
+        pytest.param(
+            {
+                "encoder.layers.0.mixer.Wqkv.weight": ("BF16", (96, 48)),
+                "layers.0.self_attn.q_proj._weight_qdata": ("I8", (48, 48)),
+            },
+            id="the first apart from the others, as save_pretrained leaves it",
+        ),
+    ],
+)
+def test_weights_that_torchao_packed_are_not_split(packed):
+    held = {name: ("BF16", shape) for name, shape in FUSED.items() if not name.endswith("Wqkv.weight")} | packed
+    tensors = {name: Tensor(name, dtype, shape, "one") for name, (dtype, shape) in held.items()}
+    config = {**CONFIG, "quantization_config": {"quant_method": "torchao"}}
+    with pytest.raises(UnsupportedError, match="packed in one tensor"):
+        tree_of_headers(config, Checkpoint(tensors=tensors, files=(), bytes=0), None, None)
+
+
 @pytest.mark.judges
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
 @pytest.mark.parametrize("spared", ["q_proj", "k_proj", "mlp"])

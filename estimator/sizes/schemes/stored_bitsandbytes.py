@@ -1,0 +1,83 @@
+"""Layers of bitsandbytes as their file fills them (transformers 5.23.0, integrations/bitsandbytes.py).
+
+weight and its state    deserialised; what lies beside 4-bit weights is kept as it is: its text names the dtype from
+                        which they were quantised, and an offset in so many digits
+a weight by itself      taken as it is, into a layer that cannot run; what the class's own converters make is cast to
+                        the dtype that the layer was to hold
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.stored_names import converted_weights, run_time_names
+from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.checkpoint.packed_layouts import LAYOUTS
+from estimator.lora.closest import listed
+from estimator.notes import Note
+from estimator.sizes.bitsandbytes import unquantised
+
+State = Mapping[str, tuple[Parameter, ...]]  # what lies beside a weight, by the weight's name
+
+
+class _Stored(NamedTuple):
+    state: State
+    alone: frozenset[str] = frozenset()  # weights without any
+    made: frozenset[str] = frozenset()  # of these, what the class's converters make
+
+
+def as_the_file_has_them(
+    layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: Checkpoint
+) -> tuple[dict[str, QuantisedLayer], tuple[Note, ...]]:
+    """The layers that are filled so, and a note where weights are plain; `layers`: one scheme's, at least one."""
+    scheme = next(iter(layers.values())).scheme
+    stored = _stored(layers, tree, checkpoint, scheme)
+    own = {module.name: module.parameters for module in tree.modules} if stored.alone else {}
+    filled, plain = {}, []
+    for name, layer in layers.items():
+        weight = f"{name}.weight"
+        if weight in stored.alone and weight not in stored.state:
+            plain.append(name)
+            filled[name] = unquantised(layer, _plain(own[name], layer, weight in stored.made))
+        elif scheme == "bitsandbytes_4bit":
+            filled[name] = layer._replace(saved_beside=stored.state.get(weight))
+        else:
+            filled[name] = layer
+    return filled, tuple(_notes(plain))
+
+
+def _stored(layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: Checkpoint, scheme: str) -> _Stored:
+    """By run-time names; weights are looked at only where one of the layers has no state."""
+    state: dict[str, tuple[Parameter, ...]] = {}
+    parts = [part for part in LAYOUTS[scheme].parts if part != ".weight"]
+    for name, tensor in checkpoint.tensors.items():
+        for part in parts:
+            if name.endswith(part):
+                weight = name.removesuffix(part) + ".weight"
+                state[weight] = (*state.get(weight, ()), Parameter(part[1:], tensor.shape, tensor.dtype))
+    if all(f"{name}.weight" in state for name in layers):
+        return _Stored(state)
+    weights = [name for name in checkpoint.tensors if name.endswith("weight") and name not in state]
+    names, made = run_time_names(tree.config, tree, [*state, *weights]), converted_weights(tree, weights)
+    return _Stored(
+        state={names[name]: own for name, own in state.items()},
+        alone=frozenset(names[name] for name in weights) | made,
+        made=made,
+    )
+
+
+def _plain(parameters: tuple[Parameter, ...], layer: QuantisedLayer, is_made: bool) -> tuple[Parameter, ...]:
+    weight, *rest = parameters
+    return (weight._replace(dtype=layer.parameters[0].dtype, fixed=True) if is_made else weight, *rest)
+
+
+def _notes(plain: Sequence[str]) -> Iterator[Note]:
+    if plain:
+        message = (
+            f"{listed(plain)} are to be quantised by config.json, and the file has their weights plain: "
+            "from_pretrained puts them into layers of bitsandbytes that cannot run. llm_int8_skip_modules has to name "
+            "them."
+        )
+        yield Note("stored_plain", message)
