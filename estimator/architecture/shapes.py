@@ -3,8 +3,8 @@
 A line is a class's name and JSON: {"n": [node, ...] (the last is the root), "ties": [[target, source, condition], ...],
 "in", "out": the embeddings' names, as options, "types": the model types whose config it was tried with,
 "rules": {path: {"absent": rule, "null": rule, "alone": rule where its section is left out too}}, "aliases",
-"seen": {path: [values]}, "outside": {section: [fields that may stand at the top in its place]}, "replaced": [sections
-whose `_dict` stands in their place]}, a node
+"seen": {path: [values; "#" for any number]}, "outside": {section: [fields that may stand at the top in its place]},
+"replaced": [sections whose `_dict` stands in their place]}, a node
 
     [cls, kind, [[name, when, [size, ...], dtype], ...], [[name, when, [size, ...], dtype, saved], ...], groups,
      transposed, [[child, when or how many, [[condition, number of a node], ...]], ...]]

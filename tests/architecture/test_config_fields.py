@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.config_fields import check_nesting, lookup_for, unties, without_overrides
+from estimator.architecture.config_fields import check_nesting, check_region, lookup_for, unties, without_overrides
 from estimator.architecture.formula import Unfit
 
 FACTS = {
@@ -175,3 +175,23 @@ TWO_TIES = {
 )  # fmt: skip
 def test_nothing_is_tied_where_every_switch_is_off(config, facts, untied):
     assert unties(config, facts) is untied
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "is_known"),
+    [
+        pytest.param(["#", "null"], 7, True, id="any number"),
+        pytest.param(["0"], 0, True, id="the only number that was seen"),
+        pytest.param(["0"], 7, False, id="another number than that"),
+        pytest.param(["false"], 0, False, id="a number for a switch"),
+        pytest.param(["full", "sliding"], ["full", "sliding"], True, id="a list of known words"),
+        pytest.param(["full"], ["full", "sliding"], False, id="a list with another word"),
+    ],
+)
+def test_values_that_were_never_tried_are_refused(values, value, is_known):
+    facts = {**FACTS, "seen": {"every": values}}
+    if is_known:
+        check_region(facts, lookup_for({"every": value}, facts))
+    else:
+        with pytest.raises(Unfit, match="not among the values that were tried"):
+            check_region(facts, lookup_for({"every": value}, facts))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from estimator.architecture.learning.changing import SIZE, missing
 from estimator.architecture.learning.experiments import Experiments
 from estimator.architecture.learning.fields_used import paths_of
+from estimator.architecture.learning.filled_in import plain_default
 from estimator.architecture.learning.taken import taken_by
 from estimator.architecture.learning.trial import difference
 from estimator.architecture.surveying import tiny
@@ -80,6 +81,26 @@ def _is_right(name: str, facts: Mapping[str, Any], path: str, value: Any, fields
     build = Experiments(name, taken_by(name)).build(tiny.changed(fields, tuple(path.split(".")), value))
     wrong = None if build is None else difference(name, facts, build)
     return None if wrong is None or wrong.startswith("Unfit") else not wrong
+
+
+def fixed(name: str, facts: Mapping[str, Any]) -> dict[str, int]:
+    """The whole numbers that a model asks for, that no formula reads and of which the class refuses all but its own
+    default: what another does is not known.
+    """
+    learning = Experiments(name, taken_by(name))
+    base = tiny.base_fields(name)
+    first = learning.build(base)
+    found = {}
+    for path, values in ({} if first is None else learning.changes(base)).items():
+        key = ".".join(path)
+        now = first.at.values.get(key)
+        others = [value for value in values if type(value) is int and value != now]
+        known = key in facts["rules"] or key in facts["seen"] or key not in learning.reads
+        if type(now) is not int or known or not others or plain_default(name, key) != now:
+            continue
+        if all(learning.build(tiny.changed(base, path, value)) is None for value in others):
+            found[key] = now
+    return found
 
 
 def untried_sizes(name: str) -> set[str]:

@@ -16,7 +16,7 @@ from estimator.architecture.learning.experiments import Build, Experiments
 from estimator.architecture.learning.fields_used import paths_of
 from estimator.architecture.learning.filled_in import of_fields, plain_default
 from estimator.architecture.learning.fit_class import UNKNOWN, Glimpse, Learner, Unresolved
-from estimator.architecture.learning.idle import untried_sizes, widened
+from estimator.architecture.learning.idle import fixed, untried_sizes, widened
 from estimator.architecture.learning.older import empty, outside, replaced, split, upper
 from estimator.architecture.learning.taken import NOTHING, Taken, taken_by
 from estimator.architecture.learning.tell import Teller, is_told
@@ -52,6 +52,8 @@ def further(name: str, facts: dict[str, Any]) -> None:
     """Puts in what needs no formulas: values under which they hold, older spellings that the class takes."""
     facts["seen"] = widened(name, facts)
     _forget_constants(facts)
+    for path, number in fixed(name, facts).items():
+        facts["rules"][path], facts["seen"][path] = {"absent": {"is": number}}, [str(number)]
     for path in empty(name, facts):
         facts["rules"][path]["empty"] = True
     for path in split(name, facts):

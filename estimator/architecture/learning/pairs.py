@@ -25,7 +25,8 @@ def two_at_once(
     kinds = [(path, turned(name, base, path)) for path in lists]
     kinds += [(path, fields) for path, value, fields in effective[::-1] if isinstance(value, (list, str))]
     kinds += [(path, fields) for path, value, fields in effective if isinstance(value, bool)]
-    all_switches = [(tuple(path.split(".")), one) for path, some in tried.items() for one in some if type(one) is bool]
+    bools = [path for path in tried if type(before.get(path)) is bool]
+    all_switches = [(tuple(path.split(".")), one) for path in bools for one in tried[path]]
     switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
     yield from _both(new, all_switches, _MOST_NEW)
     yield from _both(kinds, switches, _MOST)
