@@ -60,7 +60,7 @@ def _failed(unit: Unit, *problems: Problem) -> CheckedPath:
 
 def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath | None:
     """None for a file that was not named itself and that is no config of a trainer."""
-    from estimator.request.files import read_config_file
+    from estimator.request.files import named_base, read_config_file
     from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
 
     try:
@@ -73,8 +73,8 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
         return _failed(unit, _problem(error)) if unit.named else None
     except UnsupportedError as error:
         return _not_judged(unit, strict, error)
-    base = config.base or ""
-    if not base:
+    base = named_base(config)
+    if base is None:
         message = "Not judged: the config names no base model. Name it by its id on the Hub."
         return CheckedPath(unit.path, "failed" if strict else "skipped", (Problem("base_unknown", message),))
     if base.startswith(("/", "~")) and not os.path.exists(os.path.expanduser(base)):

@@ -23,7 +23,7 @@ MIN_TARGET_MODULES_FOR_OPTIMIZATION = 20
 
 
 class Matched(NamedTuple):
-    """What inject_adapter sorts the model's modules into, in the order of modules_named()."""
+    """What inject_adapter sorts the model's modules into, in the order of named_modules()."""
 
     targeted: tuple[str, ...]
     excluded: frozenset[str]

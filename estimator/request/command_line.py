@@ -9,7 +9,7 @@ options that a trainer takes without a name for it is `config`, litgpt's base `c
 from __future__ import annotations
 
 import re
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Any
 
 from estimator.errors import UsageError
@@ -77,7 +77,7 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
 
 
 def _has_options(words: list[str]) -> bool:
-    return any(word.startswith("--") for word in words) or bool(_unnamed(*_program(words)))
+    return any(word.startswith("--") for word in words) or _unnamed(*_program(words)) is not None
 
 
 def _read(command: list[str]) -> dict[str, Any]:
@@ -85,9 +85,12 @@ def _read(command: list[str]) -> dict[str, Any]:
     world = next((variables[name] for name in _PROCESSES if name in variables), "1")
     program, behind = _program(words)
     unnamed = _unnamed(program, behind)
+    named = list(words)
+    if unnamed is not None:
+        del named[len(words) - len(behind) + unnamed[1]]
     return {
-        **unnamed,
-        **_options([word for word in words if word not in unnamed.values()]),
+        **({} if unnamed is None else {unnamed[0]: behind[unnamed[1]]}),
+        **_options(named),
         "_program": program,
         "_command": " ".join(_before_options(words)),
         "_world": int(world) if world.isdigit() and len(world) < 7 else None,
@@ -112,17 +115,26 @@ def _program(words: list[str]) -> tuple[str, list[str]]:
     return (words[0] if words else ""), words[1:]
 
 
-def _unnamed(program: str, behind: list[str]) -> dict[str, str]:
-    """What the program takes without the name of an option."""
+def _unnamed(program: str, behind: list[str]) -> tuple[str, int] | None:
+    """The option that a program takes without its name, and which word behind the program it is."""
     trainer = program.partition(" ")[0]
-    if trainer == "litgpt":  # each of its options has one value
-        named = pairwise(["", *behind])
-        alone = [word for before, word in named if word[:1] != "-" and (before[:1] != "-" or "=" in before)]
-        return {"checkpoint_dir": alone[-1]} if alone else {}
-    words = list(takewhile(lambda word: not word.startswith("-"), behind))
-    if not words or trainer not in _COMMANDS:
-        return {}
-    return {"config": words[0]} if trainer == "axolotl" or words[0].endswith(_OPTION_FILES) else {}
+    if trainer == "litgpt":
+        base = _base_of_litgpt(behind)
+        return None if base is None else ("checkpoint_dir", base)
+    first = behind[0] if behind and trainer in _COMMANDS else "-"
+    is_file = first[:1] != "-" and (trainer == "axolotl" or first.endswith(_OPTION_FILES))
+    return ("config", 0) if is_file else None
+
+
+def _base_of_litgpt(behind: list[str]) -> int | None:
+    """The first word that is neither an option nor its one value; releases before 0.5 name the method before it."""
+    method = behind[:1] in (["lora"], ["full"], ["adapter"], ["adapter_v2"])
+    alone = (
+        index
+        for index, (before, word) in enumerate(pairwise(["", *behind]))
+        if index >= method and not word.startswith("--") and (not before.startswith("--") or "=" in before)
+    )
+    return next(alone, None)
 
 
 def _options(words: list[str]) -> dict[str, Any]:

@@ -87,6 +87,11 @@ def _refuse_open(values: Mapping[str, Any], path: str) -> None:
             raise known_when_run(key, said, path)
 
 
+def named_base(config: TrainingConfig) -> str | None:
+    """The base model; None where the config names none, or leaves it to a variable."""
+    return None if OPEN.fullmatch(config.base or "") else config.base or None
+
+
 def to_request(config: TrainingConfig) -> dict[str, Any]:
     """Option names of an estimate, with underscores, and their values; what the config leaves open is left out."""
     quantization = config.quantization or {}
@@ -94,7 +99,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
     precision = {8: "int8", 4: quantization.get("quant_type", "nf4")}.get(bits) if bits else None
     dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(config.base_precision or "")
     options = {
-        "model": config.base or None,
+        "model": named_base(config),
         "revision": None if config.revision in (None, "main") else str(config.revision),
         "lora": {name: value for name, value in config.lora.items() if value is not None and value != "lora-ga"},
         "target_rule": config.target_rule,

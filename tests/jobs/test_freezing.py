@@ -142,6 +142,7 @@ def test_layers_whose_keys_nemo_freezes(tmp_path: Path, targets: str, fields: di
         (GPT2.replace("lora_r: 8", "lora_r: {{ rank }}"), "skipped", "unsupported"),
         (GPT2.replace("lora_r: 8", 'lora_r: "{{ rank }}"'), "skipped", "unsupported"),
         (GPT2.replace("gpt2", "nobody/has-such-a-model"), "skipped", "base_unknown"),
+        (GPT2.replace("gpt2", "$BASE"), "skipped", "base_unknown"),
         (GPT2 + 'peft_use_dora: "yes please"\n', "failed", "usage"),
         (NEMO + "freeze_config: {freeze_modules: ['*visual*']}\n", "skipped", "unsupported"),
         (GPT2 + "unfrozen_parameters: [lora_]\n", "failed", "nothing_trains"),

@@ -267,6 +267,8 @@ def test_autotrain_on_the_command_line(tmp_path: Path, text: str, values: tuple)
         ("litgpt finetune checkpoints/a/b --lora_r 4", ("a/b", 4, 1, 16)),
         ("litgpt finetune_lora --data JSON --lora_r 4 checkpoints/a/b", ("a/b", 4, 1, 16)),
         ("litgpt finetune_lora --lora_r=4 a/b --data JSON", ("a/b", 4, 1, 16)),
+        ("litgpt finetune_lora a/b --lora_r 4 --out_dir a/b c", ("a/b", 4, 1, 16)),
+        ("litgpt finetune_lora --seed -1 a/b --lora_r 4", ("a/b", 4, 1, 16)),
         ("litgpt finetune lora --checkpoint_dir a/b --lora_r 4", ("a/b", 4, 1, 16)),
         ("litgpt finetune_lora a/b --train.micro_batch_size 2 --train.global_batch_size 8", ("a/b", 8, 2, 4)),
     ],
