@@ -202,8 +202,8 @@ def _notes(cache: KvCache | None) -> tuple[Note, ...]:
     if cache.windowed_layers:
         message = f"{cache.windowed_layers} of {cache.layers} layers keep {cache.window:,} tokens at most."
         notes.append(Note("sliding_window", message if cache.window else message.replace(" None", " few")))
-    if cache.states:
-        message = f"{cache.states} layers keep a state for each sequence in place of keys and values: not counted."
+    if cache.uncounted:
+        message = f"{cache.uncounted} layers keep a state for each sequence in place of keys and values: not counted."
         notes.append(Note("states_not_counted", message))
     if cache.has_indexer:
         message = "The keys that sparse attention chooses by (its indexer's) are not counted in the cache."

@@ -2,7 +2,7 @@
 
 Latent attention (MLA) is kept compressed by vLLM (0.33.0, v1/kv_cache_interface.py, MLAAttentionSpec) and by
 transformers (5.23.0, DeepseekV3Attention passes the latents to the cache). Layers that keep a state for a sequence
-instead (Mamba, linear attention) have none of the projections below and count nothing here.
+(Mamba, linear attention) keep what their scan leaves behind, and the last tokens that their convolution sees.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.blocks import decays, has_state
 from estimator.sizes.fields import text_config
+from estimator.sizes.scans import read_scan
 from estimator.sizes.windows import is_windowed, window_tokens
 
 _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
@@ -31,7 +32,10 @@ class KvCache:
     is_latent: bool = False  # what is kept is one latent for all heads
     windowed_layers: int = 0  # of `layers`: keep no more than `window` tokens
     window: int | None = None
-    states: int = 0  # layers with a state for each sequence in place of keys and values
+    states: int = 0  # layers with a state for each sequence, in place of keys and values or beside them
+    uncounted: int = 0  # of `states`: of a kind whose size is not known
+    state_elements: int = 0  # for a sequence, of the layers that are counted
+    shifted_elements: int = 0  # what their convolutions see, with the token at hand
     has_indexer: bool = False  # sparse attention keeps keys of its own to choose by, which are not counted
 
 
@@ -47,6 +51,8 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
     if not widths:
         return None
     kept = sorted(widths)[: len(widths) - int(config.get("num_kv_shared_layers") or 0)]
+    scans = {number: scan for number, members in layers.items() if (scan := read_scan(members, config)) is not None}
+    unknown = [n for n, members in layers.items() if n not in widths and n not in scans and has_state(members)]
     windowed = [number for number in kept if is_windowed(config, number, len(layers))]
     return KvCache(
         layers=len(kept),
@@ -54,7 +60,10 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
         is_latent=bool(config.get("kv_lora_rank")),
         windowed_layers=len(windowed),
         window=window_tokens(config) if windowed else None,
-        states=sum(number not in widths and has_state(members) for number, members in layers.items()),
+        states=len(scans) + len(unknown),
+        uncounted=len(unknown),
+        state_elements=sum(scan.inner * scan.state for scan in scans.values()),
+        shifted_elements=sum(scan.convolved * scan.kernel for scan in scans.values()),
         has_indexer=config.get("index_head_dim") is not None,
     )
 

@@ -27,6 +27,7 @@ class Scan(NamedTuple):
     heads: int
     state: int  # of a channel, or of each of a head's channels
     chunk: int  # tokens
+    kernel: int  # tokens that the convolution sees
     norms: bool = False  # what comes out is normed with its gate
 
 
@@ -39,7 +40,8 @@ def read_scan(members: list[Module], config: Mapping[str, Any]) -> Scan | None:
     held = {p.name: tuple(p.shape) for m in members if m.name == mixer for p in m.parameters}
     if not mixer or out is None or any(m.name != mixer and _has_decay(m) for m in members):
         return None
-    scan = Scan("conv", mixer, out[1], convolutions[0].parameters[0].shape[0], 0, 0, 1)
+    channels, *_, kernel = convolutions[0].parameters[0].shape
+    scan = Scan("conv", mixer, out[1], channels, 0, 0, 1, kernel)
     decay = held.get("A_log")
     if decay is None:
         return scan if into is not None and into[0] == 3 * out[1] == 3 * scan.convolved else None

@@ -46,6 +46,20 @@ def cached_bytes(cache: KvCache | None, served: Served, each: int) -> tuple[int,
     return int(whole * (1 - windowed) + windowed * served.batch_size * kept * each), whole
 
 
+def state_bytes(cache: KvCache | None, served: Served) -> tuple[int, int]:
+    """Of all sequences, whatever their length: in the model's dtype without what convolutions see; in float32 with it.
+
+    vllm 0.33 (mamba_ssm_cache_dtype) takes the model's dtype where its config names no other; transformers what the
+    scan gives.
+    """
+    if cache is None:
+        return 0, 0
+    most = 4 * cache.state_elements + served.width * cache.shifted_elements
+    whole = served.width * cache.state_elements, most
+    lower, upper = (-(-served.batch_size * size // served.gpus) for size in whole)
+    return lower, upper
+
+
 def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width: int) -> Memory:
     """What has to be there for these sequences; vLLM then takes its whole share of the GPU for more of the cache."""
     weights = -(-served.weight_bytes // served.gpus)
@@ -58,6 +72,7 @@ def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width:
         Component("base weights", *weights, "exact" if served.gpus == 1 else "modelled"),
         Component("LoRA stacks", *stacks, "exact" if stacks[0] == stacks[1] else "modelled"),
         Component("KV cache of these sequences", *tokens, "modelled"),
+        Component("states of these sequences", *state_bytes(cache, served), "modelled"),
         Component("one step", *step, "modelled"),
         Component("CUDA graphs", _GRAPHS[0], _GRAPHS[2], "modelled"),
     ]
@@ -75,6 +90,7 @@ def peft_memory(shape: Shape, cache: KvCache | None, served: Served, footprint: 
         Component("base weights", footprint, footprint, "exact"),
         Component("adapters", served.adapters * adapter_bytes, served.adapters * adapter_bytes, "exact"),
         Component("KV cache of these sequences", *tokens, "modelled"),
+        Component("states of these sequences", *state_bytes(cache, served), "modelled"),
         Component("one step", *step, "modelled"),
         Component("workspaces", 0, WORKSPACE_BYTES, "modelled"),
     ]

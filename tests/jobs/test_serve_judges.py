@@ -42,6 +42,12 @@ FAMILIES = {
         "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "linear_num_key_heads": 2,
         "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
         "layer_types": ["linear_attention"] * 3 + ["full_attention"]}),
+    "bamba, scans": ("BambaForCausalLM", {
+        **GROUPED, "mamba_d_state": 12, "mamba_expand": 2, "mamba_n_heads": 4, "mamba_d_head": 24, "mamba_n_groups": 2,
+        "mamba_chunk_size": 32, "attn_layer_indices": [1]}),
+    "jamba, scans": ("JambaForCausalLM", {
+        **GROUPED, "mamba_d_state": 12, "mamba_dt_rank": 5, "attn_layer_period": 3, "attn_layer_offset": 1,
+        "expert_layer_period": 8, "expert_layer_offset": 5, "num_experts": 1, "num_experts_per_tok": 1}),
 }  # fmt: skip
 TOKENS = 7
 
@@ -66,6 +72,11 @@ def test_the_cache_of_a_real_forward_pass(saved) -> None:
     plan = serve(Request(model=path, r=2, targets="all-linear"), Serving())
     assert plan.cache.elements * TOKENS == elements
     assert plan.peft.bytes_per_token == 4 * plan.cache.elements  # saved in float32
+    states, shifted = (
+        sum(s.numel() for layer in cache.layers for s in getattr(layer, name, {}).values() if torch.is_tensor(s))
+        for name in ("recurrent_states", "conv_states")
+    )
+    assert (plan.cache.state_elements, plan.cache.shifted_elements) == (states, shifted)
 
 
 def test_adapters_side_by_side_in_peft(saved) -> None:
