@@ -20,6 +20,7 @@ from estimator.sizes.schemes.others import (
     bitnet_layers,
     eetq_layers,
     hqq_layers,
+    is_first_version,
     mlx_layers,
     mxfp4_layers,
     unchanged_layers,
@@ -62,6 +63,8 @@ def quantise_as_stored(
     notes = (*tree.notes, caution) if caution else tree.notes
     if quantization.scheme == "gptq" and quantization.fields.get("dynamic"):
         notes = (*notes, _DYNAMIC)
+    if quantization.scheme == "torchao" and is_first_version(quantization.fields):
+        notes = (*notes, _FIRST_VERSION)
     return tree._replace(quantised=converted, notes=notes)
 
 
@@ -153,6 +156,9 @@ _DYNAMIC = Note(
     "Layers differ in bits or are left out (`dynamic`), which gptqmodel's own loader reads; from_pretrained, through "
     "optimum 2.3.0, does not.",
 )
+_FIRST_VERSION = Note(
+    "older_torchao", "torchao 0.18 reads the second version of this format alone; these weights need an older one."
+)
 CAUTIONS: Mapping[str, Note] = {
     "gptq": _GPTQ,
     "auto-round": _GPTQ,
@@ -171,7 +177,8 @@ CAUTIONS: Mapping[str, Note] = {
     ),
     "quanto": Note(
         "logical_footprint",
-        "quanto's weights report their logical size: the footprint is the plain model's, the memory held is less.",
+        "quanto's weights report their logical size: the footprint is the plain model's, the memory held is less. "
+        "transformers 5.23 quantises so on loading, and leaves weights out that are stored so.",
     ),
     "hqq": Note("not_loadable", "transformers 5.23 does not load HQQ checkpoints; the figures are hqq's own."),
     "mlx": Note("not_loadable", "MLX's layout: transformers cannot load it, so PEFT adapts none of it."),

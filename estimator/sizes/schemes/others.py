@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil, prod
+from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import mlx_by_layer
 from estimator.checkpoint.quantized import Quantization
+from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import skips
 
 NOT_LOADABLE = "MLX wrote this checkpoint, and transformers cannot load its packed weights"
@@ -75,14 +77,44 @@ def _mxfp4_experts(module: Module) -> QuantisedLayer:
 
 
 def unchanged_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """torchao and quanto: a weight reports its logical shape in the load dtype, so counts and footprint stay."""
+    """torchao and quanto: a weight reports its logical shape in the load dtype, so counts and footprint stay.
+
+    Raises UnsupportedError for a quant_type that transformers cannot read.
+    """
     scheme = quantization.scheme
+    if scheme == "torchao":
+        _check_torchao(quantization.fields)
     scales = tuple(Parameter(name, (), "F32", True) for name in ("input_scale", "output_scale"))
     buffers, cls = (scales, "QLinear") if scheme == "quanto" else ((), "Linear")
     return {
         m.name: QuantisedLayer(scheme=scheme, cls=cls, parameters=m.parameters, buffers=buffers)
         for m in _linears(tree, quantization.fields)
     }
+
+
+def _check_torchao(fields: Mapping[str, Any]) -> None:
+    """Raises UnsupportedError for what `TorchAoConfig.from_dict` cannot read."""
+    config = _torchao_config(fields)
+    if not isinstance(config, Mapping) or "_type" not in config or "_data" not in config:
+        raise UnsupportedError(
+            "transformers 5.23.0 reads torchao's quant_type as {'default': {'_type': ..., '_data': ...}} alone.",
+            where="quant_type of quantization_config in config.json",
+            way_out="name the model that was quantised instead",
+        )
+
+
+def is_first_version(fields: Mapping[str, Any]) -> bool:
+    """Whether it is a kind of which torchao 0.18.0 reads the second version alone, in its first (`quant_api.py`)."""
+    config = _torchao_config(fields)
+    return config.get("_type") in _WITHOUT_VERSION_1 and config.get("_version", 1) == 1
+
+
+def _torchao_config(fields: Mapping[str, Any]) -> Any:
+    said = fields.get("quant_type")
+    return said.get("default") if isinstance(said, Mapping) and len(said) == 1 else None
+
+
+_WITHOUT_VERSION_1 = ("Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig")
 
 
 def eetq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:

@@ -1,0 +1,39 @@
+"""What torchao's quant_type may be: transformers 5.23.0, `TorchAoConfig.from_dict`, with torchao 0.18.0."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.errors import UnsupportedError
+from estimator.request.load_options import LoadOptions
+from estimator.sizes.base import base_sizes
+from tests.sizes.test_quantized import one_linear
+
+INT8 = {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {"group_size": None}}
+
+
+@pytest.mark.parametrize(
+    ("quant_type", "codes"),
+    [
+        pytest.param({"default": INT8}, ["logical_footprint"], id="what torchao 0.18 writes"),
+        pytest.param({"default": {**INT8, "_version": 1}}, ["logical_footprint", "older_torchao"], id="and reads not"),
+        pytest.param({"default": {**INT8, "_type": "FqnToConfig", "_version": 1}}, ["logical_footprint"], id="another"),
+    ],
+)
+def test_versions_of_torchao(quant_type, codes):
+    sizes = base_sizes(
+        one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": quant_type}}), None, LoadOptions()
+    )
+    assert [note.code for note in sizes.notes] == codes
+
+
+@pytest.mark.parametrize(
+    "quant_type", [None, "int4_weight_only", {}, {"default": "int8"}, {"default": INT8, "a": INT8}]
+)
+def test_a_quant_type_that_transformers_cannot_read(quant_type):
+    with pytest.raises(UnsupportedError, match="quant_type"):
+        base_sizes(
+            one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": quant_type}}),
+            None,
+            LoadOptions(),
+        )
