@@ -10,6 +10,12 @@ from estimator.sizes.blocks import is_adapted, layer_of
 from estimator.sizes.shape import Shape
 from estimator.sizes.training import Training
 
+POSITIONS_UNKNOWN = Note(
+    "positions_unknown",
+    "The largest sequence_length is what memory alone allows: how many positions the model is made for, the config at "
+    "hand does not say.",
+)
+
 
 def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None) -> Iterator[Note]:
     """most: the largest sequence_length that surely fits."""
@@ -62,11 +68,7 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None)
 def _length_notes(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:
     known = positions(answer)
     if known is None and most is not None:
-        yield Note(
-            "positions_unknown",
-            "The largest sequence_length is what memory alone allows: how many positions the model is made for, the "
-            "config at hand does not say.",
-        )
+        yield POSITIONS_UNKNOWN
     if known is not None and training.sequence_length > known:
         yield Note(
             "beyond_positions",

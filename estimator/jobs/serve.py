@@ -9,6 +9,7 @@ from estimator.jobs.disk import disk
 from estimator.jobs.largest import MAX_BATCH, MAX_LENGTH, largest_value, positions
 from estimator.jobs.memory import added_bytes, trained_of
 from estimator.jobs.plan import sized
+from estimator.jobs.plan_notes import POSITIONS_UNKNOWN
 from estimator.jobs.serve_refusals import refusals
 from estimator.notes import Note
 from estimator.report.answer import Answer
@@ -90,7 +91,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
         refused=refusals(answer, serving.max_lora_rank),
         disk=disk(answer, Training(), trained, None) | {"checkpoint_bytes": None},
-        notes=(*assumed, *of_training, *([_DOWNCAST] if downcast else ()), *_notes(cache)),
+        notes=(*assumed, *of_training, *([_DOWNCAST] if downcast else ()), *_notes(answer, cache, gpu_memory)),
     )
 
 
@@ -195,10 +196,10 @@ def _largest(
     }
 
 
-def _notes(cache: KvCache | None) -> tuple[Note, ...]:
+def _notes(answer: Answer, cache: KvCache | None, gpu_memory: int | None) -> tuple[Note, ...]:
     if cache is None:
         return (Note("no_kv_cache", "How this model caches keys and values is not known; no cache is counted here."),)
-    notes = []
+    notes = [POSITIONS_UNKNOWN] if gpu_memory is not None and positions(answer) is None else []
     if cache.windowed_layers:
         message = f"{cache.windowed_layers} of {cache.layers} layers keep {cache.window:,} tokens at most."
         notes.append(Note("sliding_window", message if cache.window else message.replace(" None", " few")))

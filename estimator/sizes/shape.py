@@ -104,13 +104,19 @@ def shape_of(tree: ModuleTree) -> Shape:
         is_inferred=tree.basis == "inferred",
         scans=scanned,
         states=scanned - sum(block.scan is not None for block in blocks),
-        wide_sums=config.get("residual_in_fp32") is True,
+        wide_sums=_widens_sums(config, blocks),
         unread=frozenset(repeated) - described,
         pieces=alone.pieces if alone else None,
         embedded=0 if alone else int(_adds_to(words, outside)),
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
     )
+
+
+def _widens_sums(config: Mapping[str, object], blocks: list[Block]) -> bool:
+    """As config.json says, else as the classes do that are scans throughout (MambaConfig, Mamba2Config: True)."""
+    said = config.get("residual_in_fp32")
+    return said is True if said is not None else bool(blocks) and all(b.scan and not b.mlp for b in blocks)
 
 
 def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:

@@ -45,6 +45,22 @@ def test_what_is_read_of_a_scan(architecture: str, fields: dict, found: tuple | 
     )
 
 
+@pytest.mark.parametrize(
+    ("architecture", "fields", "wide"),
+    [
+        ("MambaForCausalLM", {}, True),
+        ("MambaForCausalLM", {"residual_in_fp32": False}, False),
+        ("Mamba2ForCausalLM", {"state_size": 128}, True),
+        ("JambaForCausalLM", {}, False),
+        ("Qwen3NextForCausalLM", {"linear_key_head_dim": 128}, False),
+    ],
+)
+def test_what_lies_between_layers_is_float32(architecture: str, fields: dict, wide: bool) -> None:
+    """residual_in_fp32, which only classes that are scans throughout turn on by themselves."""
+    tree = from_config({"architectures": [architecture]})
+    assert shape_of(tree._replace(config={**tree.config, **fields})).wide_sums is wide
+
+
 SMALL = {"hidden_size": 48, "vocab_size": 64, "intermediate_size": 40, "num_attention_heads": 2, "head_dim": 16}
 GROUPED = SMALL | {"num_key_value_heads": 1}
 OF_BAMBA = {"mamba_d_state": 12, "mamba_expand": 2, "mamba_n_heads": 4, "mamba_d_head": 24, "mamba_n_groups": 2,
