@@ -7,6 +7,7 @@ itself names them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from estimator.architecture.module import ModuleTree
 from estimator.errors import NoTargetModulesError
@@ -18,12 +19,12 @@ from estimator.request.targets import parse_targets
 # Names of each role, the most particular first; a name with dots says where a bare one would catch more.
 ROLES = {
     "q": ("q_proj", "query", "q", "query_proj", "q_lin", "wq", "to_q", "q_a_proj", "q_b_proj"),
-    "k": ("k_proj", "key", "k", "key_proj", "k_lin", "wk", "to_k", "kv_a_proj_with_mqa", "kv_b_proj"),
-    "v": ("v_proj", "value", "v", "value_proj", "v_lin", "wv", "to_v", "kv_a_proj_with_mqa", "kv_b_proj"),
+    "k": ("k_proj", "key", "k", "key_proj", "k_lin", "to_k", "kv_a_proj_with_mqa", "kv_b_proj", "wk"),
+    "v": ("v_proj", "value", "v", "value_proj", "v_lin", "to_v", "kv_a_proj_with_mqa", "kv_b_proj", "wv"),
     "o": (
         "o_proj", "self_attn.out_proj", "attn.out_proj", "attention.out_proj", "encoder_attn.out_proj", "attn.c_proj",
         "attention.output.dense", "self_attn.dense", "self_attention.dense", "attention.dense", "out_lin",
-        "SelfAttention.o", "EncDecAttention.o", "wo", "to_out.0", "out_proj",
+        "SelfAttention.o", "EncDecAttention.o", "attn.Wo", "wo", "to_out.0", "out_proj",
     ),
     "g": ("gate_proj", "wi_0", "w1"),
     "u": (
@@ -32,13 +33,15 @@ ROLES = {
     ),
     "d": (
         "down_proj", "w2", "fc2", "fc_out", "mlp.c_proj", "dense_4h_to_h", "DenseReluDense.wo", "lin2", "output.dense",
+        "mlp.Wo",
     ),
 }  # fmt: skip
 FUSED = {
     "qkv": ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "in_proj", "att_proj", "W_pack"),
-    "gu": ("gate_up_proj", "gate_and_up_proj", "w12"),
+    "gu": ("gate_up_proj", "gate_and_up_proj", "w12", "mlp.Wi"),
 }
-_OTHER_TOWERS = re.compile("vision|visual|audio|image_encoder|speech")
+_OTHER_TOWERS = re.compile("vision|visual|video_|audio|image_encoder|speech|qformer|protein_encoder")
+_NUMBER = re.compile(r"\.\d+\.")
 
 
 def resolve_targets(text: str, tree: ModuleTree) -> tuple[list[str] | str | None, tuple[Note, ...]]:
@@ -129,11 +132,38 @@ def _mlp_output(index: TreeIndex) -> bool:
 def _of_text(index: TreeIndex, suffix: str) -> list[str]:
     """Wrappable modules with this suffix, of the text model where there are several towers."""
     names = [name for name in index.with_suffix(suffix) if index.modules[name].kind in ("Linear", "Conv1D")]
+    if suffix in ("in_proj", "out_proj"):
+        names = [name for name in names if not _scans(index, name)]
     if suffix == "output.dense":
         names = [name for name in names if not name.endswith("attention.output.dense")]
-    if index.tree.is_composite or any(_tower(name) for name in names):
-        return [name for name in names if not _tower(name)]
-    return names
+    if suffix in ("key", "value"):
+        names = [name for name in names if not name.endswith(f"feed_forward.{suffix}")]
+    other = index.remembered("other towers", lambda: _other_towers(index))
+    return [name for name in names if name not in other]
+
+
+def _other_towers(index: TreeIndex) -> frozenset[str]:
+    """The wrappable modules of towers that are no text model's; none where the model has no layers but theirs."""
+    linear = [name for name, module in index.modules.items() if module.kind in ("Linear", "Conv1D")]
+    if text := {name for name in linear if "language_model" in name.split(".")}:
+        return frozenset(linear) - text
+    sides = _sides_without_tokens(index)
+    other = frozenset(name for name in linear if _tower(name) or name.partition(".")[0] in sides)
+    return other if any(_NUMBER.search(name) for name in linear if name not in other) else frozenset()
+
+
+def _sides_without_tokens(index: TreeIndex) -> set[str]:
+    """`encoder` or `decoder` where each is a model of its own, as config.json nests them, and one embeds no tokens."""
+    if not all(isinstance(index.tree.config.get(side), Mapping) for side in ("encoder", "decoder")):
+        return set()
+    embeds = {name.partition(".")[0] for name, module in index.modules.items() if module.kind == "Embedding"}
+    return {"encoder", "decoder"} - embeds
+
+
+def _scans(index: TreeIndex, name: str) -> bool:
+    """Whether a convolution stands beside the module: it belongs to a mixer such as Mamba's, and to no attention."""
+    beside = index.modules.get(f"{name.rpartition('.')[0]}.conv1d")
+    return beside is not None and beside.kind == "Conv1d"
 
 
 def _tower(name: str) -> bool:

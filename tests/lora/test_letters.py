@@ -17,6 +17,11 @@ def tree(*names: str, model_type: str = "x", kind: str = "Linear") -> ModuleTree
 
 GPT2 = tree("h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj", kind="Conv1D")
 BERT = tree("l.0.attention.self.query", "l.0.attention.self.key", "l.0.attention.output.dense", "l.0.output.dense")
+SCAN = tree("l.0.mixer.in_proj", "l.0.mixer.out_proj")._replace(
+    modules=(*tree("l.0.mixer.in_proj", "l.0.mixer.out_proj").modules, Module("l.0.mixer.conv1d", "Conv1d", "Conv1d"))
+)
+BRIDGED = tree("text.l.0.q_proj", "qformer.l.0.query", "video_model.l.0.q_proj")
+VISION = tree("data2vec_vision.l.0.attention.query", "classifier")
 MOE = tree("l.0.self_attn.q_proj", "l.0.self_attn.o_proj", model_type="qwen3_moe")
 
 
@@ -32,6 +37,23 @@ MOE = tree("l.0.self_attn.q_proj", "l.0.self_attn.o_proj", model_type="qwen3_moe
         pytest.param(MOE, "all-linear", "all-linear", id="all-linear"),
         pytest.param(MOE, "default", None, id="default"),
         pytest.param(MOE, "re:.*q_proj", ".*q_proj", id="an expression"),
+        pytest.param(BRIDGED, "q", ["text.l.0.q_proj"], id="of several towers the text model"),
+        pytest.param(VISION, "q", ["query"], id="a tower that is all there is"),
+        pytest.param(
+            tree("l.0.attention.key", "l.0.feed_forward.key"), "k", ["l.0.attention.key"], id="attention's key"
+        ),
+        pytest.param(
+            tree("l.0.kv_a_proj_with_mqa", "l.0.kv_b_proj", "l.0.indexer.wk"),
+            "k",
+            ["kv_a_proj_with_mqa", "kv_b_proj"],
+            id="no key of an indexer",
+        ),
+        pytest.param(
+            tree("l.0.attn.Wo", "l.0.mlp.Wo", "l.0.mlp.Wi"),
+            "oud",
+            ["attn.Wo", "mlp.Wi", "mlp.Wo"],
+            id="two outputs of one name",
+        ),
         pytest.param(tree("q", "v"), "q,v", ["q", "v"], id="modules of those very names"),
     ],
 )
@@ -43,6 +65,12 @@ def test_a_letter_that_the_model_lacks():
     with pytest.raises(NoTargetModulesError) as refusal:
         resolve_targets("g", BERT)
     assert "qko" in refusal.value.way_out
+
+
+@pytest.mark.parametrize("letter", "qkvo")
+def test_a_mixer_of_scans_is_no_attention(letter):
+    with pytest.raises(NoTargetModulesError, match="has nothing for"):
+        resolve_targets(letter, SCAN)
 
 
 @pytest.mark.parametrize("text", ["qkx", "q,k,x"])
