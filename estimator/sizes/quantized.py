@@ -15,6 +15,7 @@ from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import compressed_layers
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
+from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_otherwise
 from estimator.sizes.schemes.others import (
     aqlm_layers,
     bitnet_layers,
@@ -65,6 +66,8 @@ def quantise_as_stored(
         notes = (*notes, _DYNAMIC)
     if quantization.scheme == "torchao" and is_first_version(quantization.fields):
         notes = (*notes, _FIRST_VERSION)
+    if quantization.scheme in KEEP_THEIR_SHAPES and checkpoint is not None:
+        notes = (*notes, *held_otherwise(tree, converted, checkpoint))
     return tree._replace(quantised=converted, notes=notes)
 
 
