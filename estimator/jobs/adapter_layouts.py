@@ -60,7 +60,8 @@ def _rows(
     rows = {t.shape[0] for t in stored if len(t.shape) == 2 and ".lora_" not in t.name and _holds(t.name, embeddings)}
     yield from ((count, "auto") for count in sorted(rows - {had}) if count)
     indices = config.get("trainable_token_indices")
-    tokens = [one for some in indices.values() for one in some] if isinstance(indices, Mapping) else indices or ()
+    lists = indices.values() if isinstance(indices, Mapping) else (indices,)
+    tokens = (token for some in lists if isinstance(some, list) for token in some)
     last = max((token for token in tokens if type(token) is int), default=0)
     if last >= had:
         yield last + 1, "no"

@@ -229,7 +229,8 @@ def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
     if not isinstance(indices, list) or any(
         isinstance(i, bool) or not isinstance(i, int) or not -rows <= i < rows for i in indices
     ):
-        raise _refused(where, f"the tokens of {name} are no list of numbers below its {rows:,} rows")
+        why = f"the tokens of {name} are {str(indices)[:40]!r}, no list of numbers below its {rows:,} rows"
+        raise _refused(where, f"{why}, on which PEFT fails, at the latest in the first forward pass")
     return Leaf((len(indices), width), weight.dtype, "trainable_tokens", trainable=True)
 
 

@@ -102,9 +102,11 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "init_lora_weights": (bool, str),
     "layers_to_transform": (int, *_NAMES),
     **dict.fromkeys(("rank_pattern", "alpha_pattern", "loftq_config", "auto_mapping"), (Mapping,)),
-    "trainable_token_indices": (list, Mapping),  # to torch a tuple is one place in a table, and no list of rows
+    "trainable_token_indices": (list, Mapping),
     **dict.fromkeys(("layer_replication", "alora_invocation_tokens"), _NAMES),
 }
+# To torch a tuple is one place in a table, and no list of rows.
+_WHY = {"trainable_token_indices": ", on which PEFT fails, at the latest in the first forward pass"}
 # Where null stands for the default, and where PEFT ends in a TypeError or AttributeError of its own.
 _NULL_IS_DEFAULT = frozenset(
     {"loftq_config", "peft_type"} | {name for name, kinds in _KINDS.items() if kinds == (bool,)}
@@ -118,13 +120,15 @@ def _of_its_kind(name: str, value: Any) -> Any:
     if value is None:
         return _DEFAULT if name in _NULL_IS_DEFAULT else None
     kinds = _KINDS.get(name)
-    if kinds == (bool,) and isinstance(value, int):
-        return bool(value)  # 0 and 1; a text would be true to PEFT whatever it says
+    if kinds and bool in kinds and isinstance(value, _NUMBER) and (str not in kinds or not value):
+        return bool(value)  # PEFT asks whether it is true; what is true but not True, init_lora_weights reads as a text
     fine = kinds is None or (isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds))
     if not fine:
         said = " or ".join(dict.fromkeys(SAID[kind] for kind in kinds))
         raise InvalidLoraError(
-            f"{name} is {str(value)[:_MAX_TEXT]!r}, which is {_said(value)}.", where=name, way_out=f"give {said}"
+            f"{name} is {str(value)[:_MAX_TEXT]!r}, which is {_said(value)}{_WHY.get(name, '')}.",
+            where=name,
+            way_out=f"give {said}",
         )
     if name in ("rank_pattern", "alpha_pattern") and not all(isinstance(key, str) for key in value):
         raise InvalidLoraError(f"{name} has a key that is no text.", where=name, way_out="give names of modules")
@@ -144,11 +148,13 @@ SAID: Mapping[type, str] = {
     dict: "an object", **dict.fromkeys(_NAMES, "a list"),
 }  # fmt: skip
 
+_ONLY_PYTHON = {tuple: "a tuple", set: "a set", frozenset: "a set"}
+
 
 def _said(value: Any) -> str:
+    kinds = (*_ONLY_PYTHON.items(), *SAID.items())
     return next(
-        (said for kind, said in SAID.items() if type(value) is kind or kind is Mapping and isinstance(value, kind)),
-        "neither",
+        (said for kind, said in kinds if type(value) is kind or kind is Mapping and isinstance(value, kind)), "neither"
     )
 
 

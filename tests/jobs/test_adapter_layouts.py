@@ -116,3 +116,12 @@ def test_layouts(base, config, tensors, causes, tmp_path):
 def explained(folder):
     found = explain_adapter(str(folder), Request(offline=True))
     return found.status, found.actual_bytes, [cause.code for cause in found.causes]
+
+
+@pytest.mark.parametrize("tokens", [5, {"embed_tokens": None}, {"embed_tokens": 5}])
+def test_rows_of_tokens_that_are_no_list_are_refused_today(tokens, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(BASES["llama"]))
+    said = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path), "trainable_token_indices": tokens}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+    size = write(tmp_path / "adapter_model.safetensors", ATTENTION | TOKENS)
+    assert explained(tmp_path) == ("unexplained", size, ["refused_today"])

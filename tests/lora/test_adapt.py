@@ -35,6 +35,8 @@ from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, linear, model
         pytest.param({"rank_pattern": {"q_proj": 3}, "r": 1}, 3 * 2 * Q + 2 * V, id="rank by name"),
         pytest.param({"rank_pattern": {r".*\.0\..*": 5, "q_proj": 3}, "r": 1}, 5 * (Q + V) + 3 * Q + V, id="first key wins"),
         pytest.param({"use_dora": 1, "r": 1}, 2 * (Q + V + 48 + 16), id="1 is true"),
+        pytest.param({"use_dora": 0.5, "r": 1}, 2 * (Q + V + 48 + 16), id="so is any number but 0"),
+        pytest.param({"init_lora_weights": 0, "r": 1}, 2 * (Q + V), id="0 is false where a text may stand"),
         pytest.param({"use_dora": True, "r": 1}, 2 * (Q + V + 48 + 16), id="DoRA's magnitudes are as long as the output"),
         pytest.param({"lora_bias": True, "r": 1}, 2 * (Q + V + 48 + 16), id="lora_B gets a bias"),
         pytest.param({"bias": "all", "r": 1}, 2 * (Q + V + 16), id="the base's biases train as well"),

@@ -82,6 +82,7 @@ def test_an_endless_name_of_a_tied_module_is_one_message():
         pytest.param("trainable_token_indices", {"embed_tokens": None}, id="nothing where tokens belong"),
         pytest.param("trainable_token_indices", (0, 1), id="a tuple, which is one place to torch"),
         pytest.param("use_dora", "false", id="a text where true or false belongs"),
+        pytest.param("init_lora_weights", 1, id="a number that is read as a text"),
         pytest.param("trainable_token_indices", {f"x{n}": [0] for n in range(50_000)}, id="fifty thousand embeddings"),
         pytest.param("use_bdlora", {"target_modules_bd_a": ["q"] * 50_000}, id="fifty thousand block-diagonal names"),
         pytest.param("use_bdlora", {"nblocks": 0}, id="no blocks"),
@@ -109,6 +110,20 @@ def test_a_bad_value_is_one_message(field, value):
     error = refusal.value
     assert error.code in ("invalid_lora", "unsupported")
     assert len(error.what) + len(error.where) + len(error.way_out) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kind"),
+    [
+        pytest.param((0, 1), "which is a tuple", id="one place"),
+        pytest.param({0, 1}, "which is a set", id="a set"),
+        pytest.param({"embed_tokens": (0, 1)}, r"are '\(0, 1\)', no list", id="one place of a named table"),
+        pytest.param({"embed_tokens": None}, "are 'None', no list", id="the whole table in a third dimension"),
+    ],
+)
+def test_tokens_that_no_forward_pass_takes_are_refused_for_that(tokens, kind):
+    with pytest.raises(LoraSizeError, match=f"{kind}.*, on which PEFT fails, at the latest in the first forward pass"):
+        adapt(TREE, from_mapping({"trainable_token_indices": tokens}))
 
 
 @pytest.mark.parametrize(
