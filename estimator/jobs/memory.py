@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
-from estimator.architecture.module import Module
+from estimator.architecture.module import Module, QuantisedLayer
 from estimator.dtypes import BITS
 from estimator.errors import UsageError
 from estimator.jobs.base import BaseCache
@@ -148,7 +148,7 @@ def _is_prepared(answer: Answer) -> bool:
 
 def _base_in_memory(answer: Answer) -> BaseInMemory:
     """Raises UsageError where the base's bytes are not known."""
-    loaded, quantised = answer.base.loaded, frozenset(answer.base.model.quantised)
+    loaded, packed = answer.base.loaded, _packed(answer)
     footprint, prepared = loaded.footprint_bytes, loaded.prepared_footprint_bytes
     if footprint is None:
         what, way_out = (
@@ -160,10 +160,10 @@ def _base_in_memory(answer: Answer) -> BaseInMemory:
         weight_bytes=(footprint if prepared is None else prepared) + (loaded.state_bytes or 0),
         outer_bytes=_outer_elements(answer) * BITS[loaded.dtype or "F32"] // 8,
         width=BITS[loaded.dtype or "F32"] // 8,
-        packed=quantised,
+        packed=frozenset(module.name for module in packed),
         kbit=_is_prepared(answer),
-        expert_elements=expert_elements(answer) if quantised else 0,
-        packed_bytes=_packed_bytes(answer),
+        expert_elements=expert_elements(answer) if packed else 0,
+        packed_bytes=_packed_bytes(packed, answer.base.model.quantised),
         ties_head=f"{answer.tree.output_embedding}.weight" in answer.tree.tied,
     )
 
@@ -189,10 +189,19 @@ def _outer_elements(answer: Answer) -> int:
     return sum(prod(p.shape) for m in modules for p in m.parameters if f"{m.name}.{p.name}" not in answer.tree.tied)
 
 
-def _packed_bytes(answer: Answer) -> float:
-    """Bytes of an element of the packed matrices, quantisation state included; 0 where there are none."""
+def _packed(answer: Answer) -> list[Module]:
+    """The matrices that are quantised; attention whose cache has scales, embeddings and fused experts are others."""
     quantised = answer.base.model.quantised
-    elements = sum(prod(m.parameters[0].shape) for m in answer.tree.modules if m.name in quantised)
-    weights = (layer.parameters[0] for layer in quantised.values())
-    held = sum(prod(p.shape) * BITS[p.dtype] // 8 for p in weights) + sum(q.state_bytes for q in quantised.values())
+    return [m for m in answer.tree.modules if m.name in quantised and m.kind in ("Linear", "Conv1D") and m.parameters]
+
+
+def _packed_bytes(packed: Iterable[Module], quantised: Mapping[str, QuantisedLayer]) -> float:
+    """Bytes of an element of these matrices: all that stands in a weight's place; 0 where there are none."""
+    elements = held = 0
+    for module in packed:
+        weight, *rest = module.parameters
+        layer, beside = quantised[module.name], {parameter.name for parameter in rest}
+        parts = [part for part in (*layer.parameters, *layer.buffers) if part.name not in beside]
+        elements += prod(weight.shape)
+        held += sum(prod(part.shape) * BITS[part.dtype] // 8 for part in parts) + layer.state_bytes
     return held / elements if elements else 0.0

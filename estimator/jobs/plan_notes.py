@@ -118,6 +118,5 @@ def _sharding_notes(answer: Answer, training: Training) -> Iterator[Note]:
 
 def expert_elements(answer: Answer) -> int:
     """Elements of fused experts, which bitsandbytes leaves alone today and packed when they stood one by one."""
-    return sum(
-        prod(p.shape) for m in answer.tree.modules if m.kind == "other" for p in m.parameters if len(p.shape) == 3
-    )
+    plain = (m for m in answer.tree.modules if m.kind == "other" and m.name not in answer.base.model.quantised)
+    return sum(prod(p.shape) for m in plain for p in m.parameters if len(p.shape) == 3)

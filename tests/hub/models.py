@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 COMMIT, OLDER = "a" * 40, "c" * 40
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "I64": 8}
+WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "I64": 8, "I32": 4}
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
 
 
