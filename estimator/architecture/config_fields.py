@@ -42,8 +42,8 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
             value = other if value is MISSING else value
         if (value is False and _turns(known)) or (value == [] and "empty" in known):
             value = MISSING
-        if isinstance(value, str) and known.keys() & {"split", "upper"}:
-            value = value.split(known["split"]) if "split" in known else value.upper()
+        if isinstance(value, str) and "split" in known:
+            value = value.split(known["split"])
         if value is not MISSING and value is not None:
             if isinstance(value, list) and known.keys() & {"renamed", "last"}:
                 words = known.get("renamed", {})

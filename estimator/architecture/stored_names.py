@@ -36,29 +36,39 @@ def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[
 
     stored: the file's names; None: all that the class would make so.
     """
-    facts = choose(tree.config, None)
-    transforms = transforms_of(tree.config, facts) if facts is not None else []
-    if not any(len(transform.targets) > 1 for transform in transforms):
+    if stored is not None:
+        return sorted(set(parts_by_source(tree, stored).values()))
+    if not splits_weights(tree):
         return []
-    names = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
-    if stored is None:
-        found = [parts_of(transform, name) for name in names for transform in transforms]
-    else:
-        rename = Renamer(transforms, facts.prefix, names.__contains__)
-        found = [parts_of(one.converter, one.name) for one in map(rename, stored) if one.converter is not None]
-    return sorted({parts for parts in found if parts and names.issuperset(parts)})
+    names, transforms = _parameters(tree), transforms_of(tree.config, choose(tree.config, None))
+    found = {parts_of(transform, name) for name in names for transform in transforms}
+    return sorted(parts for parts in found if parts and names.issuperset(parts))
 
 
-def converted_weights(tree: ModuleTree, stored: Iterable[str]) -> frozenset[str]:
-    """Parameters that the class's converters make of these tensors, whatever else becomes of them."""
+def parts_by_source(tree: ModuleTree, stored: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The same by the name of the stored tensor; `stored` is not looked at where the class splits none."""
+    if not splits_weights(tree):
+        return {}
+    facts, names = choose(tree.config, None), _parameters(tree)
+    rename = Renamer(transforms_of(tree.config, facts), facts.prefix, names.__contains__)
+    made = ((name, rename(name)) for name in stored)
+    found = {name: parts_of(one.converter, one.name) for name, one in made if one.converter is not None}
+    return {name: parts for name, parts in found.items() if parts and names.issuperset(parts)}
+
+
+def _parameters(tree: ModuleTree) -> set[str]:
+    return {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
+
+
+def converted_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]:
+    """Parameters that the class's converters make of these tensors, each with the first that is made along with it."""
     facts = choose(tree.config, None)
     transforms = transforms_of(tree.config, facts) if facts is not None else []
     if not any(transform.kind == "convert" for transform in transforms):
-        return frozenset()
-    names = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
-    rename = Renamer(transforms, facts.prefix, names.__contains__)
+        return {}
+    rename = Renamer(transforms, facts.prefix, _parameters(tree).__contains__)
     made = [one for one in map(rename, stored) if one.converter is not None]
-    return frozenset(name for one in made for name in parts_of(one.converter, one.name) or (one.name,))
+    return {name: one.name for one in made for name in parts_of(one.converter, one.name) or (one.name,)}
 
 
 def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[str, ...]:

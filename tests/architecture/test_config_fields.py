@@ -16,7 +16,6 @@ FACTS = {
         "every": {"absent": {"is": 4}},
         "filled": {"absent": {"is": [1, 0]}, "empty": True},
         "words": {"absent": {"is": None}, "split": "|"},
-        "padding": {"absent": {"is": "SAME"}, "upper": True},
         "inner_config.depth": {"absent": {"is": 12}, "alone": {"is": 27}},
         "outer.inner.depth": {"absent": {"is": 12}, "alone": {"is": 27}},
         "outer.inner": {"absent": {"is": True}},
@@ -48,7 +47,6 @@ FACTS = {
         pytest.param(
             {"ends": ["linear", "linear"]}, "ends", ["linear", "full"], id="a last element that the class sets"
         ),
-        pytest.param({"padding": "same"}, "padding", "SAME", id="in small letters"),
         pytest.param({"inner_config": {}}, "inner_config.depth", 12, id="a section that says nothing of the field"),
         pytest.param({}, "inner_config.depth", 27, id="a section that is left out"),
         pytest.param(

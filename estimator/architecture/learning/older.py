@@ -85,17 +85,6 @@ def split(name: str, facts: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def upper(name: str, facts: Mapping[str, Any]) -> list[str]:
-    """The texts that the class takes in small letters as well."""
-    base, found = tiny.base_fields(name), []
-    for path, seen in facts["seen"].items():
-        words = [text for text in seen if text not in _WORDS and text == text.upper() != text.lower()]
-        filled = _filled(name, tiny.changed(base, tuple(path.split(".")), words[0].lower())) if words else None
-        if filled is not None and filled.get(path) == words[0]:
-            found.append(path)
-    return found
-
-
 def replaced(name: str) -> list[str]:
     """The sections in whose place another stands, called as it and `_dict`, where config.json has that too."""
     base = tiny.base_fields(name)
