@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.cli.options import request_fields
-from estimator.errors import UsageError
+from estimator.errors import NotFoundError, UsageError
 from estimator.jobs.explain_adapter import explain_adapter
 from estimator.report.explanation import explanation_document, explanation_text
 from estimator.request.request import Request
@@ -19,7 +19,13 @@ def run(options: dict[str, Any]) -> int:
     if options["format_"] not in ("table", "json"):
         what = f"--format {options['format_']} is no form of a published adapter's explanation."
         raise UsageError(what, where="--format", way_out="table or json")
-    explanation = explain_adapter(options["adapter"], Request(**request_fields(options)))
+    try:
+        explanation = explain_adapter(options["adapter"], Request(**request_fields(options)))
+    except NotFoundError as error:
+        if options["model"] or error.where != "--model":
+            raise
+        where, way_out = "base_model_name_or_path of its adapter_config.json", "name the base with --model"
+        raise NotFoundError(error.what, where=where, way_out=way_out) from error
     document = explanation_document(explanation)
     if options["json_"] or options["format_"] == "json":
         from estimator.report.as_json import as_json

@@ -101,13 +101,18 @@ def _strangers(folder: str) -> list[Problem]:
 def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
     base = config.get("base_model_name_or_path")
     found = []
+    if not config.get("peft_type"):
+        message = (
+            "adapter_config.json has no peft_type, without which PEFT loads nothing. Name the method, such as LORA."
+        )
+        found.append(Problem("no_peft_type", message))
     if isinstance(base, str) and _LOCAL.match(base) and not base.startswith("./") and not os.path.isdir(base):
         message = (
             f"base_model_name_or_path is {base[:200]!r}, a path of one machine. Set it to the base's id on the Hub."
         )
         found.append(Problem("base_is_local_path", message))
     pattern = config.get("rank_pattern") or {}
-    if isinstance(pattern, Mapping):
+    if isinstance(pattern, Mapping) and config.get("peft_type") != "ADALORA":  # whose training leaves true and false
         odd = [
             key for key, value in pattern.items() if isinstance(value, bool) or not isinstance(value, int) or value < 1
         ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator.architecture.module import VARIES
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.errors import LoraSizeError, UsageError
+from estimator.errors import LoraSizeError, MalformedConfigError, UsageError
 from estimator.jobs.adapter_layouts import in_another_layout
 from estimator.jobs.base import BaseCache, Progress, checkpoint_of
 from estimator.jobs.compare_adapter import EXPLAINED, compare, file_bytes, parts_of, with_fused_names
@@ -155,6 +155,9 @@ def _counted(parts: Mapping[str, Any]) -> str:
 def _on_its_base(found: Found, request: Request) -> Request:
     config = dict(found.config or {})
     model = request.model or config.get("base_model_name_or_path")
+    if not request.model and not model and not config.get("peft_type"):
+        what = "adapter_config.json has neither a peft_type nor a base_model_name_or_path: it is none of PEFT's."
+        raise MalformedConfigError(what, where="--adapter", way_out="name an adapter that PEFT has saved")
     if not isinstance(model, str) or not model:
         raise UsageError(
             "adapter_config.json names no base model.", where="base_model_name_or_path", way_out="name it with --model"

@@ -82,3 +82,22 @@ def test_options_without_a_meaning_are_refused(run: Callable, options: list[str]
     assert (code, out) == (2, "")
     assert f"where  {options[0]}\n" in err
     assert "code   usage" in err
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "words"),
+    [
+        pytest.param(
+            {**CONFIG, "base_model_name_or_path": "/home/me/base"}, 3, "--model", id="a base on another machine"
+        ),
+        pytest.param({"config": {"ln_after": False}}, 2, "none of PEFT's", id="another library's adapter_config.json"),
+    ],
+)
+def test_what_has_no_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict, code: int, words: str
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit) as end:
+        main(["--adapter", str(tmp_path), "--offline"])
+    assert end.value.code == code
+    assert words in capsys.readouterr().err

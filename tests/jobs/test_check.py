@@ -62,6 +62,15 @@ def hollow() -> Tensors:
     return {name: ("F32", [0]) for name in tensors()}
 
 
+ADALORA = {"peft_type": "ADALORA", "init_r": 4, "total_step": 9, "target_modules": ["q_proj", "v_proj"], "rank_pattern": {
+    f"model.layers.{layer}.self_attn.{name}.lora_E": [True] * 4 for layer in range(24) for name in SHAPES}}  # fmt: skip
+
+
+def trained_adalora() -> Tensors:
+    found = {name.removesuffix(".weight"): value for name, value in tensors().items()}
+    return {**found, **{name[:-1] + "E": ("F32", [4, 1]) for name in found if name.endswith("lora_A")}}
+
+
 def without_last() -> Tensors:
     return dict(list(tensors().items())[:-2])
 
@@ -104,6 +113,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("a whole model beside", "base_model_committed", lambda f: bare(f, "model-00001-of-00002.safetensors")),
     ("optimizer state beside", "training_state_committed", lambda f: bare(f, "optimizer.pt")),
     ("a path of one machine", "base_is_local_path", lambda f: write(f, {"base_model_name_or_path": "/home/me/base"})),
+    ("no method", "no_peft_type", lambda f: write(f, {"peft_type": None})),
     ("a rank of nothing", "rank_pattern", lambda f: write(f, {"rank_pattern": {"q_proj": 0}})),
 ]  # fmt: skip
 
@@ -123,6 +133,7 @@ HEALTHY: list[tuple[str, Callable[[Path], Path]]] = [
     ("another alpha", lambda f: write(f, {"lora_alpha": 64})),
     ("names as a regular expression", lambda f: write(f, {"target_modules": r".*\.(q|v)_proj"})),
     ("default targets", lambda f: write(f, {"target_modules": None})),
+    ("AdaLoRA after its training", lambda f: write(f, ADALORA, held=trained_adalora())),
     ("with dropout", lambda f: write(f, {"lora_dropout": 0.1})),
 ]
 
