@@ -109,15 +109,17 @@ def test_packed_weights_that_the_file_holds_in_one_tensor():
         tree_of_headers(config, Checkpoint(tensors=tensors, files=files, bytes=0), None, None)
 
 
+@pytest.mark.parametrize(("spared", "squares"), [(None, 3), ("k_proj", 3), ("q_proj", 0)])
 @pytest.mark.parametrize("field", ["load_in_8bit", "load_in_4bit"])
-def test_plain_weights_that_are_split_are_cast_to_bytes(field):
+def test_plain_weights_that_are_split_are_cast_as_the_first(field, spared, squares):
     """from_pretrained: 99,456 bytes of such a model of three layers, whose plain one has three squares more a layer."""
     plain = loaded("bf16", headers=FUSED)
     tensors = {name: Tensor(name, "BF16", shape, "one") for name, shape in FUSED.items()}
     stored = Checkpoint(tensors=tensors, files=(), bytes=0)
     config = {**CONFIG, "quantization_config": {"quant_method": "bitsandbytes", field: True}}
+    config["quantization_config"]["llm_int8_skip_modules"] = [spared] if spared else None
     sizes = base_sizes(build(config, stored), stored, LoadOptions())
-    assert sizes.loaded.footprint_bytes == plain.loaded.footprint_bytes - 3 * SQUARE
+    assert sizes.loaded.footprint_bytes == plain.loaded.footprint_bytes - squares * SQUARE
     assert [note.code for note in sizes.notes] == ["stored_plain"]
 
 

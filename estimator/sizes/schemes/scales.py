@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.scales import kept_as_stored, loaded_scales, unsplittable
+from estimator.architecture.stored_names import parts_by_source
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.errors import MalformedHeaderError, UnsupportedError
 
@@ -42,8 +43,42 @@ def with_scales(
     for name, (shape, *_) in found.items():
         if shape is not None and shape != own[name]:
             raise _refusal(f"the file makes {name} {list(shape)}, and the layer that is built has {list(own[name])}")
+    layers = _as_their_first_part(tree, layers, checkpoint, suffix)
     of_bytes = {name for name, scale in found.items() if scale.dtype == "U8" and name.endswith(suffix)}
     return {name: _with_bytes(name, layer, of_bytes) for name, layer in layers.items()} if of_bytes else dict(layers)
+
+
+def _as_their_first_part(
+    tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint, suffix: str
+) -> Mapping[str, QuantisedLayer]:
+    """Weights of one stored tensor take the dtype that its first part has (`convert_and_load_state_dict_in_model`).
+
+    Raises UnsupportedError for scales of a part that keeps none: transformers looks for them in a plain layer.
+    """
+    weights = (name for name in checkpoint.tensors if name.endswith("weight"))
+    own = {module.name: module.parameters for module in tree.modules}
+    after = dict(layers)
+    for stored, parts in parts_by_source(tree, weights).items():
+        first, *others = (name.removesuffix(".weight") for name in parts)
+        if first not in layers:
+            after |= {name: _with_weight(layers[name], own[name][0]) for name in others if name in layers}
+            continue
+        plain = [name for name in others if name not in layers]
+        scales = (stored + suffix, stored.removesuffix("weight") + "scale")
+        if plain and any(name in checkpoint.tensors for name in scales):
+            raise _refusal(f"{plain[0]} keeps no scales, and the file has them in one tensor with those of {first}")
+        quantised = next(p for p in layers[first].parameters if p.name.startswith("weight"))
+        for name in plain:
+            weight, *rest = own[name]
+            weight = weight._replace(dtype=quantised.dtype, fixed=True)
+            after[name] = QuantisedLayer(
+                scheme=layers[first].scheme, cls="Linear", parameters=(weight, *rest), saved_beside=()
+            )
+    return after
+
+
+def _with_weight(layer: QuantisedLayer, weight: Parameter) -> QuantisedLayer:
+    return layer._replace(parameters=tuple(weight if p.name == "weight" else p for p in layer.parameters))
 
 
 def _with_bytes(name: str, layer: QuantisedLayer, of_bytes: set[str]) -> QuantisedLayer:

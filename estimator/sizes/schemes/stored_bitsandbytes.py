@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import converted_weights, run_time_names
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.packed_layouts import LAYOUTS
@@ -25,7 +25,7 @@ State = Mapping[str, tuple[Parameter, ...]]  # what lies beside a weight, by the
 class _Stored(NamedTuple):
     state: State
     alone: frozenset[str] = frozenset()  # weights without any
-    made: frozenset[str] = frozenset()  # of these, what the class's converters make
+    made: Mapping[str, str] = {}  # of these, what the class's converters make, and the first that is made along with it
 
 
 def as_the_file_has_them(
@@ -34,18 +34,18 @@ def as_the_file_has_them(
     """The layers that are filled so, and a note where weights are plain; `layers`: one scheme's, at least one."""
     scheme = next(iter(layers.values())).scheme
     stored = _stored(layers, tree, checkpoint, scheme)
-    own = {module.name: module.parameters for module in tree.modules} if stored.alone else {}
+    modules = {module.name: module for module in tree.modules} if stored.alone else {}
     filled, plain = {}, []
     for name, layer in layers.items():
         weight = f"{name}.weight"
         if weight in stored.alone and weight not in stored.state:
             plain.append(name)
-            filled[name] = unquantised(layer, _plain(own[name], layer, weight in stored.made))
+            filled[name] = unquantised(layer, _plain(modules[name], layers, stored))
         elif scheme == "bitsandbytes_4bit":
             filled[name] = layer._replace(saved_beside=stored.state.get(weight))
         else:
             filled[name] = layer
-    return filled, tuple(_notes(plain))
+    return {**filled, **dict(_cast_along(modules, layers, stored))}, tuple(_notes(plain))
 
 
 def _stored(layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: Checkpoint, scheme: str) -> _Stored:
@@ -63,14 +63,28 @@ def _stored(layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: 
     names, made = run_time_names(tree.config, tree, [*state, *weights]), converted_weights(tree, weights)
     return _Stored(
         state={names[name]: own for name, own in state.items()},
-        alone=frozenset(names[name] for name in weights) | made,
+        alone=frozenset(made).union(names[name] for name in weights),
         made=made,
     )
 
 
-def _plain(parameters: tuple[Parameter, ...], layer: QuantisedLayer, is_made: bool) -> tuple[Parameter, ...]:
-    weight, *rest = parameters
-    return (weight._replace(dtype=layer.parameters[0].dtype, fixed=True) if is_made else weight, *rest)
+def _plain(module: Module, layers: Mapping[str, QuantisedLayer], stored: _Stored) -> tuple[Parameter, ...]:
+    """As it is, or in the dtype that the first weight which is made along with it was to hold."""
+    weight, *rest = module.parameters
+    first = layers.get(stored.made.get(f"{module.name}.weight", "").removesuffix(".weight"))
+    return (weight._replace(dtype=first.parameters[0].dtype, fixed=True) if first else weight, *rest)
+
+
+def _cast_along(
+    modules: Mapping[str, Module], layers: Mapping[str, QuantisedLayer], stored: _Stored
+) -> Iterator[tuple[str, QuantisedLayer]]:
+    """Layers that are spared, and made along with one that is not."""
+    for weight, first in stored.made.items():
+        name, quantised = weight.removesuffix(".weight"), layers.get(first.removesuffix(".weight"))
+        if quantised is not None and name in modules and name not in layers and first not in stored.state:
+            parameters = _plain(modules[name], layers, stored)
+            cls = modules[name].cls
+            yield name, QuantisedLayer(scheme=quantised.scheme, cls=cls, parameters=parameters, saved_beside=())
 
 
 def _notes(plain: Sequence[str]) -> Iterator[Note]:
