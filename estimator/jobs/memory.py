@@ -96,8 +96,9 @@ def _adapter(answer: Answer) -> Adapter:
         parameter_bytes=sum(_bytes(p) for _, p in trained),
         base_bytes=sum(_bytes(p) for tensor, p in trained if not tensor.added),
         frozen=tuple(_in_memory(tensor, answer) for tensor in held if not tensor.trains),
-        still_down=_still(held, "lora_A", "lora_embedding_A"),
-        still_up=_still(held, "lora_B", "lora_embedding_B"),
+        still_down=_with(held, "A", trains=False),
+        still_up=_with(held, "B", trains=False),
+        biased_up=_with(held, "B.bias", trains=True),
         opened=opened,
         biased=frozenset(_module_of(tensor) for tensor in others if tensor.name.endswith(".bias")),
         open_norms=frozenset(_module_of(tensor).rpartition(".")[2] for tensor in others),
@@ -135,10 +136,11 @@ def _module_of(tensor: Held) -> str:
     return _INSIDE.sub("", tensor.name.removeprefix(PREFIX).rpartition(".")[0])
 
 
-def _still(held: Iterable[Held], *matrices: str) -> frozenset[str]:
-    """The adapted modules whose matrix of this name is frozen."""
-    parts = ((tensor.name.removeprefix(PREFIX).rpartition(".lora_"), tensor.trains) for tensor in held)
-    return frozenset(name for (name, _, last), trains in parts if not trains and f"lora_{last}".startswith(matrices))
+def _with(held: Iterable[Held], part: str, *, trains: bool) -> frozenset[str]:
+    """The adapted modules whose lora_A, lora_B or lora_B.bias trains, or is frozen; an embedding's matrices as well."""
+    parts = ((t.name.removeprefix(PREFIX).rpartition(".lora_"), t.trains) for t in held)
+    named = ((name, last.removeprefix("embedding_").removesuffix(".weight"), does) for (name, _, last), does in parts)
+    return frozenset(name for name, last, does in named if last == part and does is trains)
 
 
 def _is_prepared(answer: Answer) -> bool:

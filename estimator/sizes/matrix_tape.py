@@ -123,7 +123,8 @@ def adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting) 
     cast = 2 * rank * (item.inputs + item.outputs) if setting.autocast and adapter.width == 4 else 0
     down, up = item.name not in adapter.still_down, item.name not in adapter.still_up
     between = tape.run((fed,), rank, width, saves=(fed,) * down, keeps=cast, trains=down, asks=True)
-    added = tape.run((between,), item.outputs, width, saves=(between,) * up, trains=up, asks=True)
+    moves = up or item.name in adapter.biased_up
+    added = tape.run((between,), item.outputs, width, saves=(between,) * up, trains=moves, asks=True)
     added = tape.run((added,), item.outputs, width)
     tape.hold(x, cast_x)
     if adapter.dora:

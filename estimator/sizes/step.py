@@ -153,7 +153,7 @@ def _cached(setting: Setting) -> int:
 
 def _likeness(block: Block, setting: Setting) -> object:
     ranks, packed, adapter = setting.adapter.ranks, setting.packed, setting.adapter
-    parts = (packed, adapter.still_down, adapter.still_up, adapter.opened, adapter.biased)
+    parts = (packed, adapter.still_down, adapter.still_up, adapter.biased_up, adapter.opened, adapter.biased)
     matrices = tuple(
         (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), *(i.name in part for part in parts))
         for i in (*block.attention, *block.cross, *block.state, *block.mlp)

@@ -92,6 +92,7 @@ class Adapter:
     frozen: tuple[Trained, ...] = ()  # what is added and does not train
     still_down: frozenset[str] = frozenset()  # modules whose lora_A is frozen
     still_up: frozenset[str] = frozenset()  # and whose lora_B is
+    biased_up: frozenset[str] = frozenset()  # and whose lora_B has a bias that trains
     opened: frozenset[str] = frozenset()  # modules whose own weight trains, or a copy's
     biased: frozenset[str] = frozenset()  # modules whose bias does
     open_norms: frozenset[str] = frozenset()  # the last part of the names of norms in layers that train
@@ -110,4 +111,5 @@ class Adapter:
     @property
     def trained_modules(self) -> frozenset[str]:
         """Modules of which something trains."""
-        return (self.ranks.keys() - (self.still_down & self.still_up)) | self.opened | self.biased
+        still = (self.still_down & self.still_up) - self.biased_up
+        return (self.ranks.keys() - still) | self.opened | self.biased

@@ -37,6 +37,7 @@ GPT2 = {
     "attn_pdrop": 0.0,
 }  # fmt: skip
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj", "up_proj"]}
+LORA_BIAS = LORA | {"lora_bias": True}
 ON_GPT2 = {"r": 4, "target_modules": ["c_attn"], "fan_in_fan_out": True}
 BATCH, LENGTH = 2, 16
 
@@ -58,6 +59,9 @@ CASES = [
     pytest.param(LLAMA, LORA | {"init_lora_weights": "mica"}, None, id="MiCA freezes B"),
     pytest.param(WITH_BIAS, LORA | {"bias": "all"}, None, id="biases are the base's own"),
     pytest.param(WITH_BIAS, LORA | {"bias": "lora_only"}, (".+bias",), id="biases alone"),
+    pytest.param(LLAMA, LORA_BIAS, None, id="B has a bias"),
+    pytest.param(LLAMA, LORA_BIAS, (".+lora_B.+weight",), id="B without its bias"),
+    pytest.param(LLAMA, LORA_BIAS, (".+bias",), id="the biases of B alone"),
     pytest.param(GPT2, ON_GPT2, (".+lora_A",), id="GPT-2, A alone"),
     pytest.param(GPT2, ON_GPT2, (".+ln_.+bias",), id="GPT-2, biases of the norms"),
 ]
