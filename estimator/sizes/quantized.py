@@ -29,6 +29,7 @@ from estimator.sizes.schemes.others import (
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.schemes.scales import SCALES, with_scales, with_stored_dtypes
 from estimator.sizes.schemes.stored_bitsandbytes import as_the_file_has_them
+from estimator.sizes.schemes.unloadable_bitsandbytes import check_against_file
 from estimator.sizes.skipping import CONFIG
 
 Layers = Callable[[ModuleTree, Quantization, str], dict[str, QuantisedLayer]]
@@ -52,6 +53,7 @@ def quantise_as_stored(
     tree = tree._replace(modules=tuple(_upright(module) for module in tree.modules))
     converted = layers(tree, quantization, dtype)
     if quantization.scheme in REASSEMBLED and converted and checkpoint is not None:
+        check_against_file(converted, tree, checkpoint)
         converted, notes = as_the_file_has_them(converted, tree, checkpoint)
         return tree._replace(quantised=converted, notes=(*tree.notes, *notes))
     if quantization.scheme == "bitsandbytes_4bit":

@@ -174,6 +174,28 @@ def test_weights_that_lie_there_plain_stay_so(fields, refusal, tmp_path):
     assert [note.code for note in answer.notes if note.code == "stored_plain"]
 
 
+def int8(out, into):
+    return {".weight": ("I8", out, into), ".SCB": ("F32", out), ".weight_format": ("U8",)}
+
+
+@pytest.mark.parametrize(("fields", "pack"), [pytest.param(BNB, bnb, id="4 bits"), pytest.param(INT8, int8, id="8")])
+@pytest.mark.parametrize(
+    ("spared", "missing", "why"),
+    [
+        pytest.param(["q_proj"], None, "q_proj is packed in the file, and config.json spares it", id="packed, spared"),
+        pytest.param(None, "mlp.down_proj", "the file has no weight of model.layers.0.mlp.down_proj", id="not there"),
+    ],
+)
+def test_what_the_config_has_packed_is_packed_in_the_file_and_nothing_else(
+    fields, pack, spared, missing, why, tmp_path
+):
+    """from_pretrained: sizes that differ, "normal_kernel_cpu" that draws no bytes; in 8 bits forward finds integers."""
+    linears = {name: sides for name, sides in LINEARS.items() if name != missing}
+    write(tmp_path, {**fields, "llm_int8_skip_modules": spared}, pack, CONFIG, linears)
+    with pytest.raises(UnsupportedError, match=why):
+        estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
+
+
 def test_a_packing_that_nobody_knows_on_a_class_that_nobody_knows(tmp_path):
     write(tmp_path, {"quant_method": "quark"}, quark, {"architectures": ["NovelForCausalLM"], "model_type": "novel"})
     with pytest.raises(NoWeightsError, match=r"q_proj.weight is packed by 'quark'|weight is packed by 'quark'"):
