@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from estimator.errors import LoraSizeError
 from estimator.sizes.blocks import Block, Linear, Norm
 from estimator.sizes.memory import BaseInMemory, training_memory
 from estimator.sizes.optimizers import Trained
@@ -21,6 +22,7 @@ from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
 from estimator.jobs.memory import memory_of  # noqa: E402
 from estimator.jobs.plan import plan as plan_run  # noqa: E402
+from estimator.jobs.serve import Serving, serve  # noqa: E402
 from estimator.request.request import Request  # noqa: E402
 
 BLOCK = Block(
@@ -102,12 +104,19 @@ BASES = BaseCache()
     attention=st.sampled_from(("eager", "sdpa", "flash_attention_2")),
     targets=st.sampled_from((("qv", "20-23"), ("qkvo", None), ("all-linear", None))),
     packing=st.booleans(),
-)
+    lora=st.sampled_from(
+        ({}, {"use_dora": True}, {"bias": "all"}, {"trainable_token_indices": [1, 2]},
+         {"modules_to_save": ["input_layernorm"]}, {"rank_pattern": {"v_proj": 64}}, {"lora_dropout": 0.1})
+    ),
+    positions=st.sampled_from((1, 300, 32_768)),
+)  # fmt: skip
 def test_what_largest_says_plan_says(
-    gpu, batch, length, checkpointing, rank, optimizer, share, precision, mixed, loss, attention, targets, packing
-) -> None:
-    request = Request(model="qwen2.5-0.5b", r=rank, targets=targets[0], layers=targets[1],
-                      base_precision=precision[0], prepare_kbit=precision[1])  # fmt: skip
+    gpu, batch, length, checkpointing, rank, optimizer, share, precision, mixed, loss, attention, targets, packing,
+    lora, positions,
+) -> None:  # fmt: skip
+    request = Request(model="qwen2.5-0.5b", r=rank, targets=targets[0], layers=targets[1], lora=lora, dtype="bf16",
+                      base_precision=precision[0], prepare_kbit=precision[1],
+                      set={"max_position_embeddings": positions})  # fmt: skip
     run = Training(
         batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, optimizer=optimizer,
         gpus=share[0], strategy=share[1], mixed_precision=mixed, loss=loss, attention=attention, packing=packing,
@@ -115,14 +124,39 @@ def test_what_largest_says_plan_says(
     found = plan_run(request, run, gpu).largest
 
     def fits(name: str, value: int) -> bool:
-        """What `plan` judges, without the rest of a plan."""
+        """What `plan` judges, without the rest of a plan; what is refused does not fit."""
         asked, changed = (request._replace(r=value), run) if name == "r" else (request, replace(run, **{name: value}))
-        return plan.fits(memory_of(estimate(asked, bases=BASES), changed), gpu) == "yes"
+        try:
+            return plan.fits(memory_of(estimate(asked, bases=BASES), changed, BASES), gpu) == "yes"
+        except LoraSizeError:
+            return False
 
     for name, value in found.items():
         assert value is None or fits(name, value)
-        if value != LIMITS[name]:
+        if value != {"batch_size": plan.MAX_BATCH, "sequence_length": positions, "r": plan.MAX_RANK}[name]:
             assert not fits(name, (value or 0) + 1)
 
 
-LIMITS = {"batch_size": plan.MAX_BATCH, "sequence_length": 32_768, "r": plan.MAX_RANK}  # the model's own positions
+@settings(max_examples=5, deadline=None)
+@given(
+    gpu=st.integers(10**9, 60 * 10**9),
+    model=st.sampled_from(("qwen2.5-0.5b", "Qwen/Qwen3.5-27B", "gpt2")),
+    adapters=st.integers(1, 64),
+    rank=st.sampled_from((8, 16, 256)),
+    batch=st.integers(1, 64),
+    length=st.integers(1, 4096),
+    gpus=st.sampled_from((1, 2, 8)),
+)
+def test_what_serving_calls_the_largest_fits_and_one_more_does_not(
+    gpu, model, adapters, rank, batch, length, gpus
+) -> None:
+    request = Request(
+        model=model, targets="default" if model == "gpt2" else "q_proj,v_proj", dtype="bf16", offline=True
+    )
+    asked = Serving(adapters=adapters, max_lora_rank=rank, batch_size=batch, sequence_length=length, gpus=gpus)
+    found = serve(request, asked, gpu)
+    for name in ("batch_size", "sequence_length"):
+        value = found.largest[name]
+        assert value is None or serve(request, replace(asked, **{name: value}), gpu).fits == "yes"
+        if value is None or (name == "batch_size" and value < plan.MAX_BATCH):
+            assert serve(request, replace(asked, **{name: (value or 0) + 1}), gpu).fits != "yes"
