@@ -22,8 +22,8 @@ _PACKED = (
 _SCALES = (".SCB", ".weight_scale_2", ".weight._scale")
 
 
-def packed_otherwise(config: Mapping[str, Any], checkpoint: Checkpoint) -> str | None:
-    """The name of a tensor that is packed, in a checkpoint whose known layouts are unpacked; None where none is.
+def packed_otherwise(config: Mapping[str, Any], checkpoint: Checkpoint) -> list[str]:
+    """The names of tensors that are packed, in a checkpoint whose known layouts are unpacked.
 
     A scheme of config.json that is not known counts by itself, as soon as any tensor is not of a plain dtype.
     """
@@ -31,13 +31,14 @@ def packed_otherwise(config: Mapping[str, Any], checkpoint: Checkpoint) -> str |
     dtypes = {dtype for file in checkpoint.files for dtype in file.dtypes}
     odd = dtypes.intersection((*_INTEGERS, "F8_E4M3", "F8_E5M2"))
     if not odd:
-        return None
+        return []
     unknown = quantization is not None and quantization.scheme not in LAYOUTS
     if not unknown and not dtypes.intersection(_INTEGERS):
-        return None  # floats of 8 bits keep their shape, and a known scheme's are recast
-    for name, tensor in checkpoint.tensors.items():
-        if tensor.dtype in _INTEGERS and name.endswith(".weight"):
-            return name
-        if name.endswith((*_PACKED, *_SCALES)):
-            return name
-    return next((name for name, tensor in checkpoint.tensors.items() if tensor.dtype in odd), None) if unknown else None
+        return []  # floats of 8 bits keep their shape, and a known scheme's are recast
+    packed = [
+        name
+        for name, tensor in checkpoint.tensors.items()
+        if (tensor.dtype in _INTEGERS and name.endswith(".weight")) or name.endswith((*_PACKED, *_SCALES))
+    ]
+    others = (name for name, tensor in checkpoint.tensors.items() if tensor.dtype in odd)
+    return packed or (list(others) if unknown else [])

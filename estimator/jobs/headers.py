@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -26,9 +27,11 @@ def tree_of_headers(
 ) -> ModuleTree:
     """Raises NoWeightsError where the features of packed layers can be told from neither headers nor config.json."""
     unpacked = unpack(config, checkpoint)
-    odd = packed_otherwise(config, unpacked.checkpoint)
-    if odd is not None:
-        return _of_config(config, unpacked.checkpoint, odd, (task, num_labels))
+    if odd := packed_otherwise(config, unpacked.checkpoint):
+        tree = _of_config(config, odd[0], (task, num_labels))
+        if not _is_of_bitsandbytes(config):
+            return tree
+        _check_states(tree, unpacked.checkpoint, odd)
     if unpacked.unknown:
         tree = _with_unknown_shapes(config, unpacked, task, num_labels)
     else:
@@ -79,9 +82,7 @@ def _packed_experts(scheme: str) -> Note:
     )
 
 
-def _of_config(
-    config: Mapping[str, Any], checkpoint: Checkpoint, odd: str, asked: tuple[str | None, int | None]
-) -> ModuleTree:
+def _of_config(config: Mapping[str, Any], odd: str, asked: tuple[str | None, int | None]) -> ModuleTree:
     """Of weights that nobody here can unpack config.json alone tells the shapes. `odd`: one of their names."""
     quantization = quantization_of(config)
     how = f"by {quantization.scheme!r}" if quantization else "though config.json names no quantiser"
@@ -91,8 +92,6 @@ def _of_config(
         what = f"{odd} is packed {how}, in a layout that is not known, and its shape does not follow from config.json."
         way_out = "name the model that was quantised instead"
         raise NoWeightsError(what, where="--model", way_out=way_out) from error
-    if quantization and quantization.scheme.startswith("bitsandbytes"):
-        raise _incomplete(tree, checkpoint, odd)
     message = (
         f"Weights are packed {how}, in a layout that is not known ({odd}): the shapes are those of config.json, "
         "the bytes in memory those of the plain model, and PEFT may refuse layers that are counted here."
@@ -100,12 +99,28 @@ def _of_config(
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("unknown_packing", message)))
 
 
-def _incomplete(tree: ModuleTree, checkpoint: Checkpoint, odd: str) -> UnsupportedError:
-    """bitsandbytes packs in one way: where that is not what lies there, no weights come of it that could run."""
+def _is_of_bitsandbytes(config: Mapping[str, Any]) -> bool:
+    quantization = quantization_of(config)
+    return quantization is not None and quantization.scheme.startswith("bitsandbytes")
+
+
+def _check_states(tree: ModuleTree, checkpoint: Checkpoint, odd: Collection[str]) -> None:
+    """Raises UnsupportedError where one of the tensors `odd` belongs to a matrix, or has another shape than its layer.
+
+    bitsandbytes packs in one way: where that is not what lies there, no weights come of it that could run. What the
+    class has no place for stays unread, and integers in an embedding or a norm are taken as they are.
+    """
     _check_splitting(tree, [name for name, tensor in checkpoint.tensors.items() if tensor.dtype in ("I8", "U8")], ())
-    return _refusal(
-        f"{odd} lacks a part of what bitsandbytes needs beside it, and transformers cannot load it, or not run it."
-    )
+    known = {f"{module.name}.{p.name}": (module.kind, p.shape) for module in tree.modules for p in module.parameters}
+    weights = {name: re.sub(r"(\.weight\.absmax|\.SCB)$", ".weight", name) for name in odd}
+    names = run_time_names(tree.config, tree, weights.values())
+    for name, weight in weights.items():
+        kind, shape = known.get(names[weight], ("other", checkpoint.tensors[name].shape))
+        if kind in ("Linear", "Conv1D") or shape != checkpoint.tensors[name].shape:
+            raise _refusal(
+                f"{name} lacks a part of what bitsandbytes needs beside it, and transformers cannot load it, or not "
+                "run it."
+            )
 
 
 def _check_splitting(tree: ModuleTree, packed: Collection[str], plain: Iterable[str]) -> None:
