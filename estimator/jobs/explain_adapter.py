@@ -194,4 +194,5 @@ def _damage(checkpoint: Checkpoint) -> tuple[Cause, ...]:
 
 def _refused_today(checkpoint: Checkpoint | None, error: LoraSizeError) -> Cause:
     tensors = len(checkpoint.tensors) if checkpoint else 0
-    return Cause("refused_today", f"PEFT would refuse this config today: {error.what}", tensors, 0)
+    why = error.what.replace(", so PEFT would refuse", "")
+    return Cause("refused_today", f"PEFT would refuse this config today: {why}", tensors, 0)
