@@ -122,6 +122,94 @@ def count(tree: ModuleTree) -> int:
     return sum(size for name, size in sizes.items() if name not in tree.tied)
 
 
+GLM_45 = {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "model_type": "glm4_moe",
+    "attention_bias": True,
+    "head_dim": 128,
+    "hidden_size": 5120,
+    "intermediate_size": 12288,
+    "moe_intermediate_size": 1536,
+    "num_attention_heads": 96,
+    "n_routed_experts": 160,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 3,
+    "num_hidden_layers": 92,
+    "num_key_value_heads": 8,
+    "use_qk_norm": True,
+    "vocab_size": 151552,
+}
+GEMMA_4_THAT_SHARES = {
+    "architectures": ["Gemma4ForCausalLM"],
+    "model_type": "gemma4_text",
+    "hidden_size": 128,
+    "num_hidden_layers": 10,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "vocab_size": 1000,
+    "vocab_size_per_layer_input": 1000,
+    "num_key_value_heads": 1,
+    "num_kv_shared_layers": 4,
+    "hidden_size_per_layer_input": 32,
+    "use_double_wide_mlp": True,
+    "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 2,
+}
+MMS_1B = {
+    "architectures": ["Wav2Vec2ForCTC"],
+    "model_type": "wav2vec2",
+    "adapter_attn_dim": 16,
+    "hidden_size": 1280,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "intermediate_size": 5120,
+    "do_stable_layer_norm": True,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "vocab_size": 154,
+}
+FLAN_T5_XL = {
+    "model_type": "t5",
+    "d_model": 2048,
+    "d_ff": 5120,
+    "num_layers": 24,
+    "num_decoder_layers": 24,
+    "num_heads": 32,
+    "vocab_size": 32128,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+BLIP_2_T5 = {
+    "architectures": ["Blip2ForConditionalGeneration"],
+    "model_type": "blip-2",
+    "text_config": FLAN_T5_XL,
+    "vision_config": {},
+    "qformer_config": {},
+    "tie_word_embeddings": False,
+}
+DPT_LARGE = {
+    "architectures": ["DPTForDepthEstimation"],
+    "model_type": "dpt",
+    "hidden_size": 1024,
+    "hidden_act": "gelu",
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "backbone_out_indices": [5, 11, 17, 23],
+    "neck_hidden_sizes": [256, 512, 1024, 1024],
+}
+NOMIC = {
+    "architectures": ["NomicBertForMaskedLM"],
+    "model_type": "nomic_bert",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 101,
+}
+
+
 @pytest.mark.parametrize(
     ("config", "parameters"),
     [
@@ -160,6 +248,13 @@ def count(tree: ModuleTree) -> int:
         pytest.param(DEBERTA_V3_LARGE, 435_191_908, id="several words in one text"),
         pytest.param(VIT_GPT2, 239_195_904, id="a tower whose class has another name for its width"),
         pytest.param(WAV2VEC2_LV60, 315_471_520, id="a text of which the class takes no other values"),
+        pytest.param(GLM_45, 352_797_814_784, id="norms that a switch adds follow a head_dim that is given"),
+        pytest.param(GEMMA_4_THAT_SHARES, 1_716_736, id="layers that share keys and values have none of their own"),
+        pytest.param(MMS_1B, 964_845_850, id="a field that is read beside a switch alone"),
+        pytest.param(BLIP_2_T5, 3_876_648_448, id="a tower with an encoder where others are causal models"),
+        pytest.param(DPT_LARGE, 343_030_465, id="a section that the class does without"),
+        pytest.param(NOMIC, 25_317, id="a switch that is a constant of the class"),
+        pytest.param(NOMIC | {"tie_word_embeddings": False}, 28_650, id="and that config.json turns"),
     ],
 )
 def test_parameters_are_the_published_count(config, parameters):

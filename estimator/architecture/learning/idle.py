@@ -84,8 +84,8 @@ def _is_right(name: str, facts: Mapping[str, Any], path: str, value: Any, fields
 
 
 def fixed(name: str, facts: Mapping[str, Any]) -> dict[str, int]:
-    """The whole numbers that a model asks for, that no formula reads and of which the class refuses all but its own
-    default: what another does is not known.
+    """The numbers that a model asks for, that no formula reads, that are 0 by default and of which the class refuses
+    each other one that is tried: what another does is not known.
     """
     learning = Experiments(name, taken_by(name))
     base = tiny.base_fields(name)
@@ -93,14 +93,16 @@ def fixed(name: str, facts: Mapping[str, Any]) -> dict[str, int]:
     found = {}
     for path, values in ({} if first is None else learning.changes(base)).items():
         key = ".".join(path)
-        now = first.at.values.get(key)
-        others = [value for value in values if type(value) is int and value != now]
+        others = [value for value in values if type(value) is int and value]
         known = key in facts["rules"] or key in facts["seen"] or key not in learning.reads
-        if type(now) is not int or known or not others or plain_default(name, key) != now:
-            continue
-        if all(learning.build(tiny.changed(base, path, value)) is None for value in others):
-            found[key] = now
+        off = [first.at.values.get(key), plain_default(name, key)] == [0, 0] and type(first.at.values[key]) is int
+        if off and others and not known and all(_refused(learning, base, path, value) for value in others):
+            found[key] = 0
     return found
+
+
+def _refused(learning: Experiments, base: Mapping[str, Any], path: tuple[str, ...], value: int) -> bool:
+    return learning.build(tiny.changed(base, path, value)) is None
 
 
 def untried_sizes(name: str) -> set[str]:
