@@ -25,7 +25,7 @@ from estimator.sizes.shape import Shape
 from estimator.sizes.training import Adapter, Training
 
 _LORA = re.compile(r"\.(?:lora_|ranknum)\w*(?:\.\w+)*$")
-_INSIDE = re.compile(r"\.(?:base_layer|original_module|modules_to_save|token_adapter)(?=\.|$)")
+_INSIDE = re.compile(r"\.(?:base_layer|original_module|modules_to_save(?:\.default)?|token_adapter)(?=\.|$)")
 
 
 class Loaded(NamedTuple):
@@ -176,13 +176,15 @@ def _trains_before(answer: Answer, others: Iterable[Held]) -> bool:
     others: what trains beside LoRA's own.
     """
     tree = answer.tree
-    in_layers = {m.name for m in tree.modules if is_repeated(m.name) and _is_matrix_or_norm(m)}
+    in_layers = {m.name for m in tree.modules if is_repeated(m.name) and _is_on_the_tape(m)}
     embeds = any(m.name == tree.input_embedding and m.parameters for m in answer.adaptation.modules)
     return embeds or bool({_module_of(tensor) for tensor in others} - in_layers - {tree.output_embedding})
 
 
-def _is_matrix_or_norm(module: Module) -> bool:
-    return module.kind in ("Linear", "Conv1D") or all(len(p.shape) == 1 for p in module.parameters)
+def _is_on_the_tape(module: Module) -> bool:
+    """A matrix, a norm, or fused experts: what a layer's tape trains where it stands."""
+    dimensions = {len(p.shape) for p in module.parameters}
+    return module.kind in ("Linear", "Conv1D") or dimensions <= {1} or (module.kind == "other" and 3 in dimensions)
 
 
 def _outer_elements(answer: Answer) -> int:

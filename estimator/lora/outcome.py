@@ -21,7 +21,7 @@ class AdaptedModule(NamedTuple):
 class Held(NamedTuple):
     """A tensor in memory that PEFT adds to the base, or that trains; parameters that share it are one."""
 
-    name: str  # as in the file
+    name: str  # at run time, but for the adapter's own behind the last or last but one part: see saved_name
     dtype: str
     shape: tuple[int, ...]
     trains: bool = True

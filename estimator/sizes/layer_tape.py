@@ -136,15 +136,16 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     routed = tape.run((x,), block.experts, 4, saves_output=True, keeps=rows)
     chosen = tape.run((x,), each * x.elements, width)
     up, down = (setting.base_width * elements for elements in _changed(block, setting))
+    opens, closes = _trained(block, setting)
     wide = each * block.inner * (2 if block.is_gated else 1)
     both = tape.run(
         (chosen,),
         wide,
         width,
-        saves=(chosen,) * bool(up),
+        saves=(chosen,) * opens,
         keeps=up if chosen.needs_grad else 0,
         scratch=up,
-        trains=bool(up),
+        trains=opens,
     )
     acted = tape.run((both,), each * block.inner, width, saves=(both,))
     clamped = 3 * tape.tokens * each * block.inner * width if setting.shape.clamps_gate else 0
@@ -154,7 +155,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         else acted
     )
     made = tape.run(
-        (inner,), each * x.elements, width, saves=(inner,) * bool(down), keeps=down, scratch=down, trains=bool(down)
+        (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
     )
     weighted = tape.run((made, routed), each * x.elements, width, saves=(made,) * routed.needs_grad)
     return tape.run((tape.run((weighted,), each * x.elements, width),), x.elements, width)
@@ -172,6 +173,16 @@ def _changed(block: Block, setting: Setting) -> tuple[int, int]:
         return fused.up_elements, fused.down_elements
     is_down = wrapped[fused.name] * block.experts == fused.down_elements < fused.up_elements
     return (0, fused.down_elements) if is_down else (fused.up_elements, 0)
+
+
+def _trained(block: Block, setting: Setting) -> tuple[bool, bool]:
+    """Whether the experts' weights that lead up, and those that lead down, want a gradient: their own or LoRA's."""
+    fused, adapter = block.fused, setting.adapter
+    if fused is None or fused.name in adapter.opened:
+        return (fused is not None,) * 2
+    is_up, is_down = map(bool, _changed(block, setting))
+    inner = adapter.trains_lora(f"{fused.name}.base_layer" if is_up and is_down else fused.name)
+    return is_up and inner, is_down and adapter.trains_lora(fused.name)
 
 
 def _experts_one_by_one(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:

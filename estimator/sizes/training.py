@@ -113,3 +113,8 @@ class Adapter:
         """Modules of which something trains."""
         still = (self.still_down & self.still_up) - self.biased_up
         return (self.ranks.keys() - still) | self.opened | self.biased
+
+    def trains_lora(self, name: str) -> bool:
+        """Whether something of LoRA's on this module trains."""
+        still = name in self.still_down and name in self.still_up and name not in self.biased_up
+        return name in self.ranks and not still

@@ -31,12 +31,17 @@ LLAMA = {
 }  # fmt: skip
 WITH_BIAS = LLAMA | {"attention_bias": True, "mlp_bias": True}
 TIED = LLAMA | {"tie_word_embeddings": True}
+MIXTRAL = LLAMA | {
+    "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2,
+}  # fmt: skip
 GPT2 = {
     "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 128, "n_positions": 64, "model_type": "gpt2",
     "architectures": ["GPT2LMHeadModel"], "dtype": "bfloat16", "resid_pdrop": 0.0, "embd_pdrop": 0.0,
     "attn_pdrop": 0.0,
 }  # fmt: skip
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj", "up_proj"]}
+Q_ALONE = {"r": 4, "target_modules": ["q_proj"]}
+ON_EXPERTS = Q_ALONE | {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
 LORA_BIAS = LORA | {"lora_bias": True}
 ON_GPT2 = {"r": 4, "target_modules": ["c_attn"], "fan_in_fan_out": True}
 BATCH, LENGTH = 2, 16
@@ -62,6 +67,12 @@ CASES = [
     pytest.param(LLAMA, LORA_BIAS, None, id="B has a bias"),
     pytest.param(LLAMA, LORA_BIAS, (".+lora_B.+weight",), id="B without its bias"),
     pytest.param(LLAMA, LORA_BIAS, (".+bias",), id="the biases of B alone"),
+    pytest.param(LLAMA, Q_ALONE | {"modules_to_save": ["mlp"]}, None, id="copies of modules that hold others"),
+    pytest.param(LLAMA, Q_ALONE | {"modules_to_save": ["self_attn.k_proj", "mlp"]}, None, id="beside another"),
+    pytest.param(LLAMA, LORA | {"target_modules": ["up_proj"], "modules_to_save": ["self_attn"]}, None, id="attention"),
+    pytest.param(GPT2, ON_GPT2 | {"modules_to_save": ["mlp"]}, None, id="GPT-2, copies of the MLP"),
+    pytest.param(MIXTRAL, ON_EXPERTS, (".+self_attn.+lora_",), id="fused experts whose LoRA is frozen"),
+    pytest.param(MIXTRAL, Q_ALONE, (".+mlp.experts",), id="fused experts themselves"),
     pytest.param(GPT2, ON_GPT2, (".+lora_A",), id="GPT-2, A alone"),
     pytest.param(GPT2, ON_GPT2, (".+ln_.+bias",), id="GPT-2, biases of the norms"),
 ]
