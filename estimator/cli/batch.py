@@ -15,8 +15,11 @@ from estimator.cli.options import named
 def command(file: str, offline: bool) -> int:
     """Answer FILE (or - for standard input): one request a line, in order.
 
+    A line is {"id": ..., "result": ...} or {"id": ..., "error": ...}; the exit code is 1 where any is an error. Beside
+    `lora`, with the fields of adapter_config.json, go the options of an estimate: vocab_size, base_precision, ...
+
     \b
-      {"id": 1, "model": "llama-3.1-8b", "lora": {"r": 32, "target_modules": ["q_proj", "v_proj"]}}
+      {"id": 1, "model": "gpt2", "lora": {"r": 32, "target_modules": ["c_attn"]}}
     """
     from estimator.errors import NotFoundError
     from estimator.jobs.batch import answers, lines_of

@@ -23,6 +23,8 @@ from estimator.cli.options import named, one_form
 def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **limits: Any) -> int:
     """Check adapters and training configs at PATHS; silent when all is well. Never asks the network.
 
+    The exit code is 1 where one does not hold, and 3 where PATHS are not there and nothing else is wrong.
+
     Limits may stand in [tool.lora-size] of pyproject.toml or setup.cfg, or in .lora-size.toml.
     """
     from estimator.jobs.check import MISSING, check

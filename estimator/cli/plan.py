@@ -53,7 +53,7 @@ def command(**options: Any) -> int:
     --config says. The exit code is 0 whether it fits or not, and 1 where the base's files contradict each other.
 
     \b
-      lora-size plan -m llama-3.1-8b -r 16 -t all-linear --base-precision nf4 --gpu rtx4090
+      lora-size plan -m llama-3.1-8b -r 16 --base-precision nf4 --gpu rtx4090
       lora-size plan --config axolotl.yaml --gpu-memory 24GB
       lora-size plan -m llama-3.1-8b -t qkvo --max-file-size 100MB
       lora-size plan -m llama-3.1-8b -r 16 --infer --adapters 8 --gpu l40s

@@ -54,8 +54,8 @@ def command(**options: Any) -> int:
 
     \b
       lora-size sweep -m llama-3.1-8b --r 8,16,32 -t qv -t all-linear
-      lora-size sweep -m llama-3.1-8b --r 8,16,64 --base-precision bf16,nf4 --batch-size 1 --gpu rtx4090
-      lora-size sweep -m llama-3.1-8b -m qwen2.5-7b --r 4,8,16,32 -t qkvo --plot ranks.svg
+      lora-size sweep -m llama-3.1-8b --base-precision bf16,nf4 --gpu rtx4090
+      lora-size sweep -m llama-3.1-8b -m qwen2.5-7b --r 4,8,16 --plot ranks.svg
     """
     from estimator.jobs.sweep import frontier, sweep
     from estimator.report.sweep_forms import FORMS, quiet, terminal

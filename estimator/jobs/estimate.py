@@ -85,11 +85,14 @@ def load_options(request: Request) -> LoadOptions:
     )
 
 
+_BESIDE = {"dtype": "auto", "adapter_dtype": "base"}  # words that stand for no dtype of their own
+
+
 def _dtype(name: str, option: str, known: Sequence[str] = DTYPES) -> str:
     """safetensors' name of a dtype that may stand there, in torch's spelling or the command line's."""
     dtype = from_torch(name)
     if dtype not in map(from_torch, known):
-        way_out = "one of " + ", ".join(known)
+        way_out = "one of " + ", ".join((*known, *filter(None, [_BESIDE.get(option)])))
         raise UsageError(f"{option} is {name[:60]!r}.", where=flag(option), way_out=way_out)
     return str(dtype)
 
