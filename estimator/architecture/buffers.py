@@ -4,10 +4,12 @@ They weigh little, but `get_memory_footprint()` counts them. Each rule holds for
 have a buffer of that name; where none does, the buffer is left out and the tree says so.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from math import isqrt, prod
 from typing import Any, NamedTuple
+
+from estimator.architecture.image_windows import window_side
+from estimator.errors import MalformedConfigError
 
 Shape = tuple[int, ...]
 Read = Callable[[str], Any]  # a config field's value, the class's default included; None where there is none
@@ -43,7 +45,6 @@ _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_atte
           "encoder_num_attention_heads")  # fmt: skip
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
 _MOST_POSITIONS = 2**31
-_STAGE = re.compile(r"(?:^|\.)layers\.(\d+)\.blocks\.")
 # Two names of one field: the one without a default among the facts is there only where config.json says it.
 _POSITIONS = ("n_positions", "max_position_embeddings")
 _TEXTS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
@@ -134,16 +135,30 @@ def _inverse_frequencies(wanted: Wanted, config: Read) -> Shape | None:
     if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
         head = _first(config, "global_head_dim")
         return (_pairs(head),) if head else None
+    head = _divided(config) if wanted.cls in _DERIVED_HEADS else _head_dim(config)
+    if not head:
+        return None
+    share = 1.0 if wanted.cls in _ROTATED_WHOLE else _share(wanted, kind, head, config)
+    if not isinstance(share, (int, float)) or share < 0:
+        raise MalformedConfigError(
+            f"{repr(share)[:60]} of each head is to be rotated, which is no share of it.",
+            where="partial_rotary_factor in config.json",
+            way_out="correct the field, in config.json or in --set",
+        )
+    return (_pairs(int(head * share)),)
+
+
+def _share(wanted: Wanted, kind: str, head: int, config: Read) -> Any:
+    """Of a head that is rotated: as the kind of layer has it, the config, or the dimensions that MiniMax M2 states."""
     rope = config("rope_parameters") or config("rope_scaling") or {}
     rope = rope.get(kind, rope) if isinstance(rope, Mapping) else {}
     factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
     stated = ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
-    head = _divided(config) if wanted.cls in _DERIVED_HEADS else _head_dim(config)
-    rotated = _first(config, "rotary_dim") if wanted.cls in _ROTATED_ALONE else None
-    unsaid = rotated / head if rotated and head else 1.0
-    factor = next((f for f in (factor, *map(config, stated)) if f is not None), unsaid)
-    factor = 1.0 if wanted.cls in _ROTATED_WHOLE else factor
-    return (_pairs(int(head * factor)),) if head and isinstance(factor, (int, float)) else None
+    rotated = config("rotary_dim") if wanted.cls in _ROTATED_ALONE else None
+    if rotated is not None and not isinstance(rotated, (int, float)):
+        return rotated
+    unsaid = 1.0 if rotated is None else rotated / head
+    return next((f for f in (factor, *map(config, stated)) if f is not None), unsaid)
 
 
 def _of_a_vision_tower(wanted: Wanted, config: Read) -> Shape | None:
@@ -189,22 +204,14 @@ def _position_list(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) ->
 def _window_pairs(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     """Swin: an index for each pair of places in a window, whose distances have a bias each where there is a table."""
     table = shapes.get(f"{wanted.module}.relative_position_bias_table")
-    window = (isqrt(table[0]) + 1) // 2 if table else _window(wanted, config)
+    said = window_side(wanted.cls, wanted.module, config)
+    window = (isqrt(table[0]) + 1) // 2 if table else said
     places = window * window if window else 0
     return ((places,) * 2 if wanted.dimensions == 2 else (places * places,)) if window else None
 
 
-def _window(wanted: Wanted, config: Read) -> int | None:
-    """Swin v2's ends with the image, whose side halves from stage to stage."""
-    window, stage = _first(config, "window_size"), _STAGE.search(wanted.module)
-    if not wanted.cls.startswith("Swinv2") or stage is None:
-        return window
-    image, patch = _first(config, "image_size"), _first(config, "patch_size")
-    return min(window, image // patch >> min(int(stage[1]), 64)) if window and image and patch else None
-
-
 def _window_offsets(wanted: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
-    window = _window(wanted, config)
+    window = window_side(wanted.cls, wanted.module, config)
     return (1, 2 * window - 1, 2 * window - 1, 2) if window else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
+from estimator.errors import MalformedConfigError
 
 LLAMA = {"hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 131_072}
 CLIP = {"vision_config": {"hidden_size": 1280, "num_heads": 16}}
@@ -61,6 +62,10 @@ def reader(config):
             (32,),
             id="a share of the head in dimensions",
         ),
+        pytest.param("r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": 0}, (0,), id="none of it"),
+        pytest.param(
+            "r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": True}, (1,), id="true is 1"
+        ),
         pytest.param(
             "model.rotary_emb",
             "Lfm3RotaryEmbedding",
@@ -115,9 +120,18 @@ def reader(config):
             "Swinv2SelfAttention",
             "relative_position_index",
             2,
-            {"window_size": 16, "image_size": [256, 128], "patch_size": 4},
-            None,
-            id="no square",
+            {"window_size": 16, "image_size": [256, 1024], "patch_size": [4, 4]},
+            (64, 64),
+            id="the height of what is no square",
+        ),
+        pytest.param(
+            "encoder.stages.3.layers.1.attention.self",
+            "Swin2SRSelfAttention",
+            "relative_coords_table",
+            4,
+            {"window_size": 8, "image_size": 4, "patch_size": 1},
+            (1, 7, 7, 2),
+            id="Swin2SR's image has one side throughout",
         ),
         pytest.param(
             "model.visual.rotary_pos_emb",
@@ -229,6 +243,35 @@ def reader(config):
 )
 def test_shape(module, cls, name, dimensions, config, shape):
     assert buffer_shape(Wanted(module, cls, name, dimensions), POSITIONS, reader(config)) == shape
+
+
+M2, V2 = "MiniMaxM2RotaryEmbedding", "Swinv2SelfAttention"
+IMAGE = {"window_size": 16, "image_size": 256, "patch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "dimensions", "config", "said"),
+    [
+        pytest.param(M2, "inv_freq", 1, {**LLAMA, "rotary_dim": -3}, "of each head", id="less than none of a head"),
+        pytest.param(M2, "inv_freq", 1, {**LLAMA, "rotary_dim": "64"}, "'64' of each head", id="a text"),
+        pytest.param(M2, "inv_freq", 1, {**LLAMA, "rotary_dim": [64]}, r"\[64\] of each head", id="a list"),
+        pytest.param("X", "inv_freq", 1, {**LLAMA, "rotary_pct": "x"}, "'x' of each head", id="a share that is text"),
+        pytest.param("X", "inv_freq", 1, {**LLAMA, "rotary_pct": -0.5}, "-0.5 of each head", id="less than nothing"),
+        pytest.param(V2, "relative_coords_table", 4, {**IMAGE, "window_size": -1}, "window_size is -1", id="no window"),
+        pytest.param(
+            V2, "relative_coords_table", 4, {**IMAGE, "window_size": [7, 7]}, "window_size is", id="two sides"
+        ),
+        pytest.param(V2, "relative_coords_table", 4, {**IMAGE, "image_size": -64}, "image_size is -64", id="no image"),
+        pytest.param(V2, "relative_coords_table", 4, {**IMAGE, "image_size": "64"}, "image_size is '64'", id="no size"),
+        pytest.param(V2, "relative_coords_table", 4, {**IMAGE, "image_size": 16}, "no patch is left", id="used up"),
+        pytest.param("SwinAttention", "relative_position_index", 2, {"window_size": -1}, "is -1", id="Swin's own"),
+    ],
+)
+def test_what_the_class_fails_on_is_refused(cls, name, dimensions, config, said):
+    """TypeError, RuntimeError of torch.arange, or the config class's own check, as the model is built."""
+    module = "swin" if cls == "SwinAttention" else "encoder.layers.3.blocks.1.attention.self"
+    with pytest.raises(MalformedConfigError, match=said):
+        buffer_shape(Wanted(module, cls, name, dimensions), POSITIONS, reader(config))
 
 
 @pytest.mark.parametrize(
