@@ -32,11 +32,7 @@ def as_split(tree: ModuleTree, stored: Iterable[str] | None) -> ModuleTree:
         if first not in layers:
             plain += [name for name in others if name in layers]
         elif spared := next((name for name in others if name not in layers), None):
-            raise UsageError(
-                f"{spared} is spared and {first} is not, and the file holds both in one tensor: transformers fails.",
-                where=OPTION,
-                way_out="spare all parts of that tensor, or none",
-            )
+            raise _refusal(spared, first, is_read=stored is not None)
     if not plain:
         return tree
     own = {module.name: module.parameters for module in tree.modules}
@@ -48,3 +44,13 @@ def as_split(tree: ModuleTree, stored: Iterable[str] | None) -> ModuleTree:
     )
     note = Note("split_weights_spared", message)
     return tree._replace(quantised={**layers, **spared}, notes=(*tree.notes, note))
+
+
+def _refusal(spared: str, first: str, *, is_read: bool) -> UsageError:
+    if is_read:
+        how, or_else = "the file holds both in one tensor: transformers fails", ""
+    else:
+        how = "no headers were read: as transformers saves them, one tensor holds both, and it fails"
+        or_else = ", or have the file's headers read: --online, or its folder as --model"
+    what = f"{spared} is spared and {first} is not, and {how}."
+    return UsageError(what, where=OPTION, way_out=f"spare all parts of that tensor, or none{or_else}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from estimator.architecture.build import build
@@ -76,10 +78,17 @@ def test_all_parts_stay_as_the_first(precision, headers):
 
 
 @pytest.mark.parametrize("spared", ["k_proj", "v_proj", "layers.0.self_attn.k_proj"])
-@pytest.mark.parametrize("headers", [pytest.param(FUSED, id="headers"), pytest.param(None, id="config.json alone")])
-def test_a_part_that_is_spared_beside_a_first_one_that_is_not(spared, headers):
-    with pytest.raises(UsageError, match="the file holds both in one tensor"):
+@pytest.mark.parametrize(
+    ("headers", "why", "way_out"),
+    [
+        pytest.param(FUSED, "the file holds both in one tensor", "or none$", id="headers"),
+        pytest.param(None, "no headers were read", "--online", id="config.json alone"),
+    ],
+)
+def test_a_part_that_is_spared_beside_a_first_one_that_is_not(spared, headers, why, way_out):
+    with pytest.raises(UsageError, match=why) as refused:
         loaded("nf4", spared, headers=headers)
+    assert re.search(way_out, refused.value.way_out)
 
 
 def test_parts_that_the_file_holds_by_themselves():
