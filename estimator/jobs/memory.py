@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
+from itertools import takewhile
 from math import prod
 from typing import NamedTuple
 
-from estimator.architecture.module import Module, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.dtypes import BITS
 from estimator.errors import UsageError
 from estimator.jobs.base import BaseCache
@@ -18,7 +19,7 @@ from estimator.lora.outcome import Held
 from estimator.lora.tensors import PREFIX
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.blocks import is_repeated
+from estimator.sizes.blocks import is_repeated, on_the_tape
 from estimator.sizes.memory import BaseInMemory, Memory, training_memory
 from estimator.sizes.optimizers import Trained
 from estimator.sizes.shape import Shape
@@ -75,15 +76,16 @@ def loaded_of(answer: Answer, bases: BaseCache) -> Loaded:
     if not adaptation.trainable_parameters:
         what = "nothing trains in this run: its config freezes all of it."
         raise UsageError(what, where="--config", way_out="see the notes of an estimate with this config")
-    base = _base_in_memory(answer)
-    return Loaded(bases.shape(answer.tree), base, _adapter(answer), trained_of(answer))
+    base, shape = _base_in_memory(answer), bases.shape(answer.tree)
+    return Loaded(shape, base, _adapter(answer, shape), trained_of(answer))
 
 
-def _adapter(answer: Answer) -> Adapter:
+def _adapter(answer: Answer, shape: Shape) -> Adapter:
     adaptation, config = answer.adaptation, answer.adaptation.config or {}
-    held = adaptation.held()
+    held, ranks = adaptation.held(), {m.name: m.rank for m in adaptation.modules if m.rank is not None}
     trained = [(tensor, _in_memory(tensor, answer)) for tensor in held if tensor.trains]
-    lora = next((tensor for tensor in held if _LORA.search(tensor.name)), None)
+    first = next((tensor for tensor in held if _LORA.search(tensor.name)), None)
+    adapted = {_lora_of(tensor)[0] for tensor in held if tensor.trains} & ranks.keys()
     others = [tensor for tensor, _ in trained if not _LORA.search(tensor.name)]
     rows = frozenset(m.name for m in adaptation.modules if m.what == "TrainableTokensWrapper")
     opened = rows | {_module_of(tensor) for tensor in others if not tensor.name.endswith(".bias")}
@@ -91,23 +93,26 @@ def _adapter(answer: Answer) -> Adapter:
     if answer.tree.tied.get(f"{head}.weight", "").rpartition(".")[0] in {_module_of(t) for t in others if not t.added}:
         opened |= {head}
     return Adapter(
-        ranks={m.name: m.rank for m in adaptation.modules if m.rank is not None},
+        ranks=ranks,
         parameters=adaptation.trainable_parameters,
         parameter_bytes=sum(_bytes(p) for _, p in trained),
         base_bytes=sum(_bytes(p) for tensor, p in trained if not tensor.added),
         frozen=tuple(_in_memory(tensor, answer) for tensor in held if not tensor.trains),
+        still=frozenset(ranks) - adapted,
         still_down=_with(held, "A", trains=False),
         still_up=_with(held, "B", trains=False),
         biased_up=_with(held, "B.bias", trains=True),
         opened=opened,
         biased=frozenset(_module_of(tensor) for tensor in others if tensor.name.endswith(".bias")),
-        open_norms=frozenset(_module_of(tensor).rpartition(".")[2] for tensor in others),
+        open_norms=frozenset(_module_of(tensor) for tensor in others),
         rows=rows,
-        width=BITS[lora.dtype] // 8 if lora else 4,
+        width=BITS[first.dtype] // 8 if first else 4,
         dropout=float(config.get("lora_dropout") or 0),
         dora=bool(config.get("use_dora")),
         wrapped={m.name: m.in_features * m.out_features for m in adaptation.modules if m.what == "ParamWrapper"},
-        trains_before=_trains_before(answer, others),
+        trains_before=_trains_before(
+            answer, shape, {_module_of(t) for t in others} | {_INSIDE.sub("", n) for n in adapted}
+        ),
     )
 
 
@@ -138,9 +143,14 @@ def _module_of(tensor: Held) -> str:
 
 def _with(held: Iterable[Held], part: str, *, trains: bool) -> frozenset[str]:
     """The adapted modules whose lora_A, lora_B or lora_B.bias trains, or is frozen; an embedding's matrices as well."""
-    parts = ((t.name.removeprefix(PREFIX).rpartition(".lora_"), t.trains) for t in held)
-    named = ((name, last.removeprefix("embedding_").removesuffix(".weight"), does) for (name, _, last), does in parts)
-    return frozenset(name for name, last, does in named if last == part and does is trains)
+    named = (_lora_of(tensor) for tensor in held if tensor.trains is trains)
+    return frozenset(name for name, last in named if last.removeprefix("embedding_").removesuffix(".weight") == part)
+
+
+def _lora_of(tensor: Held) -> tuple[str, str]:
+    """The adapted module that a tensor of LoRA's is on, and which one it is: "A.weight"."""
+    name, _, last = tensor.name.removeprefix(PREFIX).rpartition(".lora_")
+    return name, last
 
 
 def _is_prepared(answer: Answer) -> bool:
@@ -170,21 +180,18 @@ def _base_in_memory(answer: Answer) -> BaseInMemory:
     )
 
 
-def _trains_before(answer: Answer, others: Iterable[Held]) -> bool:
-    """Whether anything trains but LoRA's matrices, the layers' own and their norms, and the head.
-
-    others: what trains beside LoRA's own.
-    """
+def _trains_before(answer: Answer, shape: Shape, trained: Set[str]) -> bool:
+    """Whether anything trains but what stands in the layers, or behind them."""
     tree = answer.tree
-    in_layers = {m.name for m in tree.modules if is_repeated(m.name) and _is_on_the_tape(m)}
     embeds = any(m.name == tree.input_embedding and m.parameters for m in answer.adaptation.modules)
-    return embeds or bool({_module_of(tensor) for tensor in others} - in_layers - {tree.output_embedding})
+    inside = set().union(*map(on_the_tape, shape.blocks))
+    return embeds or not trained <= {*inside, tree.output_embedding, shape.final_norm, *_classifiers(tree)}
 
 
-def _is_on_the_tape(module: Module) -> bool:
-    """A matrix, a norm, or fused experts: what a layer's tape trains where it stands."""
-    dimensions = {len(p.shape) for p in module.parameters}
-    return module.kind in ("Linear", "Conv1D") or dimensions <= {1} or (module.kind == "other" and 3 in dimensions)
+def _classifiers(tree: ModuleTree) -> Iterator[str]:
+    """Matrices of the class's own behind all layers: what a task puts on the model."""
+    behind = takewhile(lambda module: not is_repeated(module.name), reversed(tree.modules))
+    return (module.name for module in behind if module.kind == "Linear" and "." not in module.name)
 
 
 def _outer_elements(answer: Answer) -> int:

@@ -82,15 +82,16 @@ def _latent_heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list
     """MLA: queries and keys are put together of a turned part and the rest; value is a view of what kv_b_proj made."""
     named = {item.name.rpartition(".")[2]: item for item in block.attention}
     down, up = named["kv_a_proj_with_mqa"], named["kv_b_proj"]
+    norms = {norm.name.rpartition(".")[2].partition("_")[0]: norm.name for norm in block.norms if norm.role == "a"}
     query = x
     if "q_a_proj" in named:
         query = linear(tape, x, named["q_a_proj"], setting)
-        query = normed(tape, query, Norm(query.elements, "rms"), setting)
+        query = normed(tape, query, Norm(query.elements, "rms", name=norms.get("q", "")), setting)
     query = linear(tape, query, named["q_b_proj" if "q_b_proj" in named else "q_proj"], setting)
     turned = down.outputs - block.latent
     both = linear(tape, x, down, setting)
     query_turned = _turned(tape, query, turned * setting.shape.heads)
-    latent = normed(tape, both, Norm(block.latent, "rms"), setting, block.latent)
+    latent = normed(tape, both, Norm(block.latent, "rms", name=norms.get("kv", "")), setting, block.latent)
     key_turned = _turned(tape, both, turned)
     tape.hold(query, both)
     query = tape.run((query, query_turned), block.query, query.width)

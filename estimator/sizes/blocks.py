@@ -36,7 +36,7 @@ class Norm(NamedTuple):
     width: int
     kind: str  # "torch" (its own layer_norm), "wide" (the same on float32), "rms", "t5" or "centred" (steps in float32)
     role: str = ""  # inside attention: "q" or "k" of query or key, "a" of a latent
-    name: str = ""  # the last part
+    name: str = ""  # full; "" where it is told from others
 
 
 class Fused(NamedTuple):
@@ -95,6 +95,11 @@ def is_adapted(block: Block, names: Container[str]) -> bool:
 
 def _parts(block: Block) -> tuple[Linear | Fused | None, ...]:
     return (*block.attention, *block.cross, *block.state, *block.mlp, block.fused)
+
+
+def on_the_tape(block: Block) -> set[str]:
+    """Names of the matrices, experts and norms that a layer's tape trains where they stand."""
+    return {item.name for item in (*_parts(block), *block.norms) if item}
 
 
 def is_repeated(name: str) -> bool:
@@ -234,11 +239,11 @@ def norms_of(members: list[Module], hidden: int) -> Iterable[Norm]:
         last = module.name.rpartition(".")[2]
         is_norm = _NORM.search(module.cls) or _NORM.search(last)
         if is_norm and not module.parameters and module.cls in _WIDE_NORMS:
-            yield Norm(hidden, "wide", "", last)
+            yield Norm(hidden, "wide", "", module.name)
         if is_norm and module.parameters and len(module.parameters[0].shape) == 1:
             role = re.match(r"(q|k)(?:uery|ey)?_?(?:layer)?_?norm", last)
             inside = "a" if _LATENT_NORM.match(last) else role[1] if role else ""
-            yield Norm(module.parameters[0].shape[0], _norm_kind(module), inside, last)
+            yield Norm(module.parameters[0].shape[0], _norm_kind(module), inside, module.name)
 
 
 def _norm_kind(module: Module) -> str:

@@ -56,7 +56,7 @@ def _places(norms: list[Norm]) -> list[Norm | None]:
         return list(norms[:4])
     if not norms:
         return [None] * 4
-    if _BEHIND_MLP.match(norms[-1].name):  # both branches are normed at their end
+    if _BEHIND_MLP.match(norms[-1].name.rpartition(".")[2]):  # both branches are normed at their end
         return [None, norms[0], None, norms[-1]]
     return [norms[0], None, norms[-1], None]
 
@@ -181,8 +181,8 @@ def _trained(block: Block, setting: Setting) -> tuple[bool, bool]:
     if fused is None or fused.name in adapter.opened:
         return (fused is not None,) * 2
     is_up, is_down = map(bool, _changed(block, setting))
-    inner = adapter.trains_lora(f"{fused.name}.base_layer" if is_up and is_down else fused.name)
-    return is_up and inner, is_down and adapter.trains_lora(fused.name)
+    inner = f"{fused.name}.base_layer" if is_up and is_down else fused.name
+    return is_up and inner not in adapter.still, is_down and fused.name not in adapter.still
 
 
 def _experts_one_by_one(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:

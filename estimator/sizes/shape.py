@@ -30,6 +30,7 @@ class Shape:
     caps_logits: bool = False  # final_logit_softcapping
     clamps_gate: bool = False  # swiglu_limit: experts' gate and up are clamped (modeling_gpt_oss.py)
     outer_norms: tuple[int, int] = (0, 1)  # behind embeddings, and behind the last layers
+    final_norm: str = ""  # module name of the last of these
     norms_sums: bool = False  # a layer's norms stand behind its additions (BERT), so that the first is the embeddings'
     wide_sums: bool = False  # what goes from layer to layer is float32
     drops_states: bool = False  # the model's own dropout, behind attention and MLP
@@ -95,6 +96,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         caps_logits=config.get("final_logit_softcapping") is not None,
         clamps_gate=config.get("swiglu_limit") is not None,
         outer_norms=_outer_norms(outside, width),
+        final_norm=_final_norm(outside, width, next((n for n in reversed(repeated) if alone or n in seeing), "")),
         norms_sums=_norms_sums(outside, repeated, width),
         biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
         drops_states=drops_states(config),
@@ -159,6 +161,16 @@ def _norms_sums(outside: Iterable[Module], repeated: Iterable[str], hidden: int)
 
 
 def _outer_norms(outside: Iterable[Module], hidden: int) -> tuple[int, int]:
-    names = [m.name for m in outside if any(norm.width == hidden for norm in norms_of([m], hidden))]
+    names = _norms_outside(outside, hidden)
     embedded = sum(_EMBEDDED_NORM.search(name) is not None for name in names)
     return embedded, len(names) - embedded
+
+
+def _norms_outside(outside: Iterable[Module], hidden: int) -> list[str]:
+    return [m.name for m in outside if any(norm.width == hidden for norm in norms_of([m], hidden))]
+
+
+def _final_norm(outside: Iterable[Module], hidden: int, layer: str) -> str:
+    """The norm behind this layer, the last: beside the layers, or beside what holds them."""
+    behind = (name for name in _norms_outside(outside, hidden) if not _EMBEDDED_NORM.search(name))
+    return next((n for n in reversed([*behind]) if layer.startswith(n[: n.rfind(".") + 1])), "")

@@ -10,7 +10,7 @@ from math import ceil
 from typing import NamedTuple, Self
 
 from estimator.errors import UnsupportedError
-from estimator.sizes.blocks import Block, Linear, Norm, is_adapted
+from estimator.sizes.blocks import Block, Linear, Norm, is_adapted, on_the_tape
 from estimator.sizes.layer_tape import layer
 from estimator.sizes.matrix_tape import Setting, adapted, normed
 from estimator.sizes.tape import Played, Tape, Tensor
@@ -52,7 +52,7 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
         running = part.forward - part.kept if checkpointed else part.forward
         forward = max(forward, kept + wide + running)
         kept += own
-    head = _head(setting, sum(part.named for part in played))
+    head = _head(setting, sum(part.named for part in played), needs_grad=_reaches_the_head(setting))
     kept_by_head = head.kept + (x_bytes if head.keeps_input else 0)
     gradients = gradient_bytes if setting.training.gradient_accumulation > 1 else 0
     in_loss = max(head.forward + x_bytes + _cached(setting), head.backward + (kept_by_head - head.kept)) + gradients
@@ -88,7 +88,8 @@ def _between_layers(setting: Setting) -> int:
         kept += shape.heads * rows * training.sequence_length * setting.base_width
     if is_two and last > 1:
         tape = Tape(encoder.training.tokens)
-        end = tape.play(normed(tape, tape.input(shape.hidden, setting.residual), _final(setting), encoder))
+        norm = _final(setting)._replace(name="")
+        end = tape.play(normed(tape, tape.input(shape.hidden, setting.residual), norm, encoder))
         kept += end.kept + (_wide(encoder) if end.keeps_input else 0)
     return kept
 
@@ -106,10 +107,7 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
     Nothing before the first adapted matrix needs a gradient.
     """
     known: dict[object, Played] = {}
-    software = setting.software
-    trained, opened = setting.adapter.trained_modules, setting.adapter.open_norms
-    made_to = software.wants_inputs or (software.renews_embeddings and bool(setting.packed))
-    needs_grad = setting.training.gradient_checkpointing or setting.adapter.trains_before or made_to
+    trained, needs_grad = _trained(setting), _reaches_the_layers(setting)
     for index, block in enumerate(_walked(setting)):
         own = setting.of(block.tower)
         width = own.residual if index else own.embedded
@@ -119,7 +117,24 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
             x = tape.input(own.shape.hidden, width, needs_grad=needs_grad)
             known[key] = tape.play(layer(tape, x, block, own))
         yield known[key], own.training.tokens * own.shape.hidden * width
-        needs_grad = needs_grad or is_adapted(block, trained) or any(norm.name in opened for norm in block.norms)
+        needs_grad = needs_grad or not trained.isdisjoint(on_the_tape(block))
+
+
+def _trained(setting: Setting) -> frozenset[str]:
+    return setting.adapter.trained_modules | setting.adapter.open_norms
+
+
+def _reaches_the_layers(setting: Setting) -> bool:
+    """Whether what goes into the first layer needs a gradient."""
+    software = setting.software
+    made_to = software.wants_inputs or (software.renews_embeddings and bool(setting.packed))
+    return setting.training.gradient_checkpointing or setting.adapter.trains_before or made_to
+
+
+def _reaches_the_head(setting: Setting) -> bool:
+    """Whether what comes out of the last layer needs one."""
+    trained = _trained(setting)
+    return _reaches_the_layers(setting) or any(not trained.isdisjoint(on_the_tape(b)) for b in _walked(setting))
 
 
 def _walked(setting: Setting) -> list[Block]:
@@ -159,14 +174,18 @@ def _likeness(block: Block, setting: Setting) -> object:
         for i in (*block.attention, *block.cross, *block.state, *block.mlp)
     )
     experts = block.fused is not None and setting.adapter.ranks.get(block.fused.name)
-    return matrices, block.norms, block.query, block.key_value, block.inner, block.experts, experts
+    norms = tuple((*norm[:3], norm.name.rpartition(".")[2], norm.name in adapter.open_norms) for norm in block.norms)
+    return matrices, norms, block.query, block.key_value, block.inner, block.experts, experts
 
 
-def _head(setting: Setting, named: int) -> Played:
-    """Final norm, logits and loss; named: bytes that a graph keeps by hand while the step before's is named."""
+def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
+    """Final norm, logits and loss of what needs a gradient or not.
+
+    named: bytes that a graph keeps by hand while the step before's is named.
+    """
     tape = Tape(setting.training.tokens)
     graph = tape.run((), named // tape.tokens, 1) if setting.software.names_last_step else None
-    x = tape.input(setting.shape.hidden, setting.residual)
+    x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
     last = normed(tape, x, _final(setting), setting) if setting.shape.outer_norms[1] else x
     if not setting.shape.vocabulary:
         return tape.play(last)
@@ -181,7 +200,7 @@ def _head(setting: Setting, named: int) -> Played:
 def _final(setting: Setting) -> Norm:
     """A norm like those of the layers."""
     norms = [norm for block in setting.shape.blocks[-1:] for norm in block.norms if not norm.role]
-    return Norm(setting.shape.hidden, "rms" if not norms else norms[0].kind)
+    return Norm(setting.shape.hidden, "rms" if not norms else norms[0].kind, name=setting.shape.final_norm)
 
 
 def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:

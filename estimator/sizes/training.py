@@ -90,18 +90,19 @@ class Adapter:
     parameter_bytes: int  # of the trainable parameters, as they train
     base_bytes: int = 0  # of these, what is the base's own
     frozen: tuple[Trained, ...] = ()  # what is added and does not train
+    still: frozenset[str] = frozenset()  # adapted modules of which nothing of LoRA's trains
     still_down: frozenset[str] = frozenset()  # modules whose lora_A is frozen
     still_up: frozenset[str] = frozenset()  # and whose lora_B is
     biased_up: frozenset[str] = frozenset()  # and whose lora_B has a bias that trains
     opened: frozenset[str] = frozenset()  # modules whose own weight trains, or a copy's
     biased: frozenset[str] = frozenset()  # modules whose bias does
-    open_norms: frozenset[str] = frozenset()  # the last part of the names of norms in layers that train
+    open_norms: frozenset[str] = frozenset()  # norms that train
     rows: frozenset[str] = frozenset()  # modules of which some rows train: each pass makes the weight anew
     width: int = 4  # bytes of an element of the LoRA weights
     dropout: float = 0.0
     dora: bool = False
     wrapped: Mapping[str, int] = field(default_factory=dict)  # module name -> elements of one expert's adapted weight
-    trains_before: bool = False  # something before the first matrix of LoRA: embeddings, biases, modules_to_save
+    trains_before: bool = False  # something before the layers, or of which nobody knows where it stands
 
     @property
     def added_bytes(self) -> int:
@@ -111,10 +112,4 @@ class Adapter:
     @property
     def trained_modules(self) -> frozenset[str]:
         """Modules of which something trains."""
-        still = (self.still_down & self.still_up) - self.biased_up
-        return (self.ranks.keys() - still) | self.opened | self.biased
-
-    def trains_lora(self, name: str) -> bool:
-        """Whether something of LoRA's on this module trains."""
-        still = name in self.still_down and name in self.still_up and name not in self.biased_up
-        return name in self.ranks and not still
+        return (self.ranks.keys() - self.still) | self.opened | self.biased

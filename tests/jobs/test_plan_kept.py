@@ -27,8 +27,10 @@ LAST = Request(model="llama-3.1-8b", targets="qkvo", layers="28-31")
         ({"trainable_tokens": "0"}, True),
         ({"modules_to_save": "embed_tokens"}, True),
         ({"modules_to_save": "lm_head"}, False),
+        ({"modules_to_save": "model.norm"}, False),
+        ({"task": "SEQ_CLS"}, False),
     ],
-    ids=["all layers", "token rows", "embeddings", "the head"],
+    ids=["all layers", "token rows", "embeddings", "the head", "the last norm", "a task's head"],
 )
 def test_layers_before_the_first_that_trains_keep_nothing(changed: dict, less: bool) -> None:
     assert (3 * kept(LAST) < kept(LAST._replace(**changed))) == less

@@ -29,6 +29,7 @@ LLAMA = {
     "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 64, "model_type": "llama",
     "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16",
 }  # fmt: skip
+DEEP = LLAMA | {"num_hidden_layers": 8}
 WITH_BIAS = LLAMA | {"attention_bias": True, "mlp_bias": True}
 TIED = LLAMA | {"tie_word_embeddings": True}
 MIXTRAL = LLAMA | {
@@ -64,6 +65,12 @@ CASES = [
     pytest.param(LLAMA, LORA | {"init_lora_weights": "mica"}, None, id="MiCA freezes B"),
     pytest.param(WITH_BIAS, LORA | {"bias": "all"}, None, id="biases are the base's own"),
     pytest.param(WITH_BIAS, LORA | {"bias": "lora_only"}, (".+bias",), id="biases alone"),
+    pytest.param(DEEP, LORA, (".+model.norm",), id="the last norm alone"),
+    pytest.param(DEEP, LORA, (".+lm_head",), id="the head alone"),
+    pytest.param(DEEP, LORA, (".+layers.4.input_layernorm",), id="a norm of one layer"),
+    pytest.param(DEEP, LORA, (".+layers.7.+norm", ".+layers.7.+lora_"), id="the last layer's norms and LoRA"),
+    pytest.param(DEEP, LORA | {"modules_to_save": ["layers.7.input_layernorm"]}, None, id="a copy of one norm"),
+    pytest.param(GPT2, ON_GPT2, (".+ln_f",), id="GPT-2, the last norm alone"),
     pytest.param(LLAMA, LORA_BIAS, None, id="B has a bias"),
     pytest.param(LLAMA, LORA_BIAS, (".+lora_B.+weight",), id="B without its bias"),
     pytest.param(LLAMA, LORA_BIAS, (".+bias",), id="the biases of B alone"),

@@ -15,7 +15,7 @@ TOKENS, ENTRIES, HIDDEN = 1000, 1_000_000, 8
 def head_bytes(loss: str, software: Software, ranks: dict[str, int] | None = None) -> float:
     shape = Shape(blocks=(), hidden=HIDDEN, vocabulary=ENTRIES, heads=1, activation="silu", head="lm_head")
     training = Training(batch_size=1, sequence_length=TOKENS, loss=loss)
-    adapter = Adapter(ranks=ranks or {}, parameters=0, parameter_bytes=0)
+    adapter = Adapter(ranks=ranks or {}, parameters=0, parameter_bytes=0, trains_before=True)
     setting = Setting(shape=shape, training=training, adapter=adapter, base_width=2, software=software)
     return training_step(setting, 0).head / (TOKENS * ENTRIES)
 
