@@ -59,3 +59,12 @@ def test_the_parts_reach_the_ceiling(length: int, optimizer: str, strategy: str 
     run = run if strategy is None else replace(run, gpus=4, strategy=strategy)
     memory = plan(Request(model="openai-community/gpt2", r=256, targets="all-linear"), run).memory
     assert sum(part.upper_bytes for part in memory.components) >= memory.device.upper
+
+
+def test_lora_before_the_layers_alone_walks_all_of_them_back() -> None:
+    """A projector of images stands before the language model's 32 layers, of which no one is adapted."""
+    before, behind = (
+        kept(Request(model="llava-1.5-7b", targets=f"re:.*{name}", offline=True))
+        for name in ("multi_modal_projector.linear_1", "layers.31.mlp.down_proj")
+    )
+    assert before > 16 * behind
