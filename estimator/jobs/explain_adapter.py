@@ -9,14 +9,18 @@ from typing import Any
 
 from estimator.architecture.module import VARIES
 from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.dtypes import stated_dtype
 from estimator.errors import LoraSizeError, MalformedConfigError, UsageError
 from estimator.jobs.adapter_layouts import in_another_layout
-from estimator.jobs.base import BaseCache, Progress, checkpoint_of
+from estimator.jobs.base import Base, BaseCache, Progress, checkpoint_of
 from estimator.jobs.compare_adapter import EXPLAINED, compare, file_bytes, parts_of, with_fused_names
 from estimator.jobs.estimate import estimate
+from estimator.lora.closest import listed
 from estimator.report.answer import Answer
+from estimator.report.units import tensors
 from estimator.request.request import Request
-from estimator.sizes.adapter_causes import Cause
+from estimator.sizes.adapter_causes import Cause, Parts
+from estimator.sizes.classifier_layers import left_out
 from estimator.sizes.other_methods import other_method_parts
 from estimator.source.adapter import PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
@@ -132,24 +136,41 @@ def _of_another_method(
 ) -> AdapterExplanation:
     method = str((found.config or {}).get("peft_type"))[:40]
     task = request.lora.get("task_type")
-    tree = bases.base(request, task if isinstance(task, str) else None, progress).tree
-    implied = other_method_parts(request.lora, tree)
+    base = bases.base(request, task if isinstance(task, str) else None, progress)
+    implied = other_method_parts(request.lora, base.tree)
     varies = implied is not None and any(part.shape == VARIES for part in implied.values())
     if implied is None or (varies and checkpoint is None):
         held = f" {_counted(checkpoint.tensors)} are in the file." if checkpoint else ""
         message = f"This is an adapter of {method}, not of LoRA, and what that saves of this base is not known.{held}"
         cause = Cause("not_lora", message, len(checkpoint.tensors) if checkpoint else 0, 0)
         return _explanation(found, checkpoint, None, (cause,), None)
-    counted = f"{len(implied):,} tensors" if varies else _counted(implied)
+    counted = tensors(len(implied)) if varies else _counted(implied)
     open_ = ", some of sizes that its config does not say" if varies else ""
     message = f"This is an adapter of {method}, not of LoRA, which saves {counted} of this base{open_}."
-    named = Cause("other_method", message, len(implied), 0)
-    causes = compare(implied, found, checkpoint, tree)
+    named = Cause("other_method", message + _remarks(request.lora, base, implied), len(implied), 0)
+    causes = compare(implied, found, checkpoint, base.tree)
     return _explanation(found, checkpoint, None, causes, None if varies else file_bytes(implied), before=(named,))
 
 
+def _remarks(config: Mapping[str, Any], base: Base, implied: Parts) -> str:
+    """What PEFT leaves out of an X-LoRA's file, and where the base's dtype, which nothing says, is the file's."""
+    lost = [str(place) for place in left_out(config)] if config.get("peft_type") == "XLORA" else []
+    remarks = ""
+    if lost:
+        layers = f"{'layer' if len(lost) == 1 else 'layers'} {listed(lost)}"
+        remarks = f" PEFT 0.20 and later leave out what bears the number of a LoRA: {layers} of the classifier."
+    if base.checkpoint is None and stated_dtype(base.config) is None:
+        narrow = tuple(
+            module._replace(parameters=tuple(p._replace(dtype="BF16") for p in module.parameters))
+            for module in base.tree.modules
+        )
+        if other_method_parts(config, base.tree._replace(modules=narrow)) != implied:
+            remarks += " Some have the base's dtype, which is not known without its headers: float32 is assumed."
+    return remarks
+
+
 def _counted(parts: Mapping[str, Any]) -> str:
-    return f"{sum(prod(part.shape) for part in parts.values()):,} elements in {len(parts):,} tensors"
+    return f"{sum(prod(part.shape) for part in parts.values()):,} elements in {tensors(len(parts))}"
 
 
 def _on_its_base(found: Found, request: Request) -> Request:

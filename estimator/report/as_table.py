@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from estimator.report.units import decimal_size, exact_size, percent, printable
+from estimator.report.units import decimal_size, exact_size, percent, printable, tensors
 
 Document = Mapping[str, Any]
 _SOURCES = {"snapshot": "bundled snapshot", "local": "local files", "hub": "the Hub", "cache": "the Hub's cache"}
@@ -68,7 +68,7 @@ def _adapter(document: Document) -> Iterator[str]:
     file = adapter["file"]
     if file["bytes"] is not None:
         dtypes = ", ".join(file["dtypes"])
-        remark = f"{decimal_size(file['bytes'])}, {file['tensors']:,} tensors, {dtypes}"
+        remark = f"{decimal_size(file['bytes'])}, {tensors(file['tensors'])}, {dtypes}"
         rows.append(("adapter file", exact_size(file["bytes"]), remark))
     if len(adapter["parts"]) > 1:
         for part in adapter["parts"]:

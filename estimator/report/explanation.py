@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.report.units import exact_size, printable
+from estimator.report.units import exact_size, printable, tensors
 
 _SAID = {
     "exact": "the file is what adapter_config.json implies, to the byte",
@@ -52,4 +52,4 @@ def explanation_text(document: Mapping[str, Any]) -> str:
 
 def _size(side: Mapping[str, Any]) -> str:
     known = exact_size(side["bytes"]) if side["bytes"] is not None else "not known"
-    return known if side["tensors"] is None else f"{known} in {side['tensors']:,} tensors"
+    return known if side["tensors"] is None else f"{known} in {tensors(side['tensors'])}"

@@ -21,6 +21,10 @@ def exact_size(size: int) -> str:
     return f"{size:,} bytes"
 
 
+def tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count:,} tensors"
+
+
 def percent(value: float) -> str:
     """Three digits that count: 0.3395 -> "0.340 %"."""
     return f"{value:.3g} %" if value < 100 else f"{value:,.0f} %"

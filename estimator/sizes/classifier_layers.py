@@ -12,35 +12,43 @@ at place 0 with one LoRA, those at 0 and 3 with four. peft 0.21.2, tuners/xlora/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from estimator.architecture.module import VARIES, ModuleTree
 from estimator.sizes.adapted_layer import Config
 from estimator.sizes.adapter_causes import Part
-
-_DEEPEST = 1_000  # what a config says is bounded; no classifier is as deep
+from estimator.sizes.method_layers import places
 
 
 def xlora_parts(config: Config, tree: ModuleTree) -> Iterator[tuple[str, Part]]:
     """The tensors by the name behind `base_model.`, in the dtype of the base's first parameter.
 
-    Raises ValueError for a classifier without layers.
+    Raises ValueError for a classifier without layers, TypeError for LoRAs that no name leads to.
     """
-    depth, width = min(config.get("xlora_depth", 1), _DEEPEST), config.get("xlora_size", 2048)
-    if depth < 1:
-        raise ValueError("no layer")
-    step = 3 if config.get("xlora_dropout_p", 0.2) > 0 else 2
-    experts = len(config["adapters"])
-    lost = experts if _leaves_numbers_out(config) else 0
-    dtype = next(p.dtype for module in tree.modules for p in module.parameters)
-    for at in range(depth):
-        into = width if at else config["hidden_size"]
-        out = width if at < depth - 1 else experts
+    layers, width = _layers(config), config.get("xlora_size", 2048)
+    lost, dtype = left_out(config), next(p.dtype for module in tree.modules for p in module.parameters)
+    for place in layers:
+        into = width if place else config["hidden_size"]
+        out = width if place < layers[-1] else len(config["adapters"])
         shapes = {"weight": (out, into), "bias": (out,)}
-        if at == depth - 1 and config.get("layerwise_scalings"):
+        if place == layers[-1] and config.get("layerwise_scalings"):
             shapes = dict.fromkeys(shapes, VARIES)
-        for name, shape in shapes.items() if at * step >= lost else ():
-            yield f"internal_xlora_classifier.layers.{at * step}.{name}", Part(dtype, shape)
+        for name, shape in shapes.items() if place not in lost else ():
+            yield f"internal_xlora_classifier.layers.{place}.{name}", Part(dtype, shape)
+
+
+def left_out(config: Config) -> range:
+    """The places of the layers that PEFT leaves out of the file. Raises as `xlora_parts`."""
+    if not isinstance(config["adapters"], Mapping):
+        raise TypeError("no LoRAs by name")
+    layers = _layers(config)
+    return range(0, min(len(config["adapters"]), layers.stop) if _leaves_numbers_out(config) else 0, layers.step)
+
+
+def _layers(config: Config) -> range:
+    """The places of the classifier's layers."""
+    step = 3 if config.get("xlora_dropout_p", 0.2) > 0 else 2
+    return range(0, step * len(places(config.get("xlora_depth", 1), least=1)), step)
 
 
 def _leaves_numbers_out(config: Config) -> bool:

@@ -22,15 +22,22 @@ def is_named(module: str, names: Any) -> bool:
     return f".{module}".endswith(tuple(f".{name}" for name in names))
 
 
+def places(number: int, *, least: int = 0) -> range:
+    """So many of a thing. Raises ValueError for fewer than the method takes, and for more than any adapter has."""
+    if not least <= number <= _MOST:
+        raise ValueError("no such number")
+    return range(number)
+
+
 def _adamss(config: Config, layer: Adapted) -> Shapes:
     """Directions of the input, the bias a column more, and two matrices for each cluster of the output's rows.
 
     Which rows are one cluster, the weights decide; of a rank above 1, so does the cluster's.
     """
     rank = min(config["r"], layer.out, layer.into + layer.has_bias)
-    places = range(min(config["num_subspaces"], layer.out, _DEEPEST))
+    clusters = places(min(config["num_subspaces"], layer.out), least=1)
     inner = (1, rank) if config["subspace_rank"] == 1 else VARIES
-    halves = {f"adamss_A.{at}": inner for at in places} | {f"adamss_B.{at}": VARIES for at in places}
+    halves = {f"adamss_A.{at}": inner for at in clusters} | {f"adamss_B.{at}": VARIES for at in clusters}
     return {**halves, "adamss_newB": (rank, layer.into + layer.has_bias)}
 
 
@@ -155,10 +162,8 @@ def _osf(config: Config, layer: Adapted) -> Shapes:
 
 
 def _peanut(config: Config, layer: Adapted) -> Shapes:
-    rank, depth = config["r"], min(config.get("depth", 0), _DEEPEST)
-    within = {
-        f"peanut_{part}.{place}.weight": (rank, rank) for part in ("encoders", "decoders") for place in range(depth)
-    }
+    rank, within = config["r"], places(config.get("depth", 0))
+    within = {f"peanut_{part}.{place}.weight": (rank, rank) for part in ("encoders", "decoders") for place in within}
     return {"peanut_A.weight": (rank, layer.out), "peanut_B.weight": (layer.out, rank), **within}
 
 
@@ -245,7 +250,7 @@ def _pvera(config: Config, layer: Adapted) -> Shapes:
     return {"pvera_lambda_b": (layer.out,), "pvera_lambda_d": (2 * config["r"],)}
 
 
-_DEEPEST = 1_000  # what a config says is bounded; no adapter is as deep
+_MOST = 1_000  # what a config says is bounded
 _INDICES = ((8, "U8"), (15, "I16"), (31, "I32"))
 # By peft_type; BONE is what MISS was called up to PEFT 0.17.
 OF_A_LAYER: Mapping[str, Callable[[Config, Adapted], Shapes]] = {

@@ -205,6 +205,8 @@ def _adaption_prompts(config: Config, tree: ModuleTree) -> Named:
     width = (text if isinstance(text, Mapping) else tree.config)["hidden_size"]
     name = config.get("target_modules") or "self_attn"
     attentions = [module.name for module in tree.modules if module.name.endswith(f".{name}")]
+    if len(attentions) < config["adapter_layers"]:
+        raise ValueError("fewer layers")
     for attention in attentions[-config["adapter_layers"] :]:
         yield f"{PREFIX}{attention}.adaption_prompt", (1, config["adapter_len"], width)
         yield f"{PREFIX}{attention}.adaption_gate", (1,)

@@ -38,3 +38,36 @@ def test_a_file_too_short_for_any_tensor(tmp_path):
     (tmp_path / "adapter_model.safetensors").write_text(pointer)
     explained = explain_adapter(str(tmp_path), Request(offline=True), bases=BASES)
     assert (explained.status, [cause.code for cause in explained.causes]) == ("damaged", ["no_tensors"])
+
+
+XLORA = {"peft_type": "XLORA", "hidden_size": 64, "adapters": {"0": "a", "1": "b", "2": "c", "3": "d"}}
+TINY = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128}  # fmt: skip
+UNKNOWN = "float32 is assumed"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "base", "said", "unsaid"),
+    [
+        pytest.param({"peft_version": "0.21.2"}, {"dtype": "bfloat16"}, "a LoRA: layer 0 of the", UNKNOWN, id="a layer"),
+        pytest.param(
+            {"peft_version": "0.21.2", "xlora_depth": 3}, {}, "a LoRA: layers 0, 3 of the classifier", "", id="two layers"
+        ),
+        pytest.param({"peft_version": "0.19.1"}, {"dtype": "bfloat16"}, "260 elements in 2 tensors", UNKNOWN, id="none"),
+        pytest.param({"peft_version": "0.19.1"}, {}, UNKNOWN, "leave out", id="a dtype that nothing says"),
+        pytest.param(
+            {"peft_type": "HRA", "target_modules": ["q_proj"], "r": 4}, {}, "256 elements in 1 tensor of", UNKNOWN,
+            id="a dtype of its own, and one tensor",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_other_methods(adapter, base, said, unsaid, tmp_path):
+    """What PEFT 0.21.2 saves of an X-LoRA with four LoRAs, and 0.19.1 did."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**TINY, **base}))
+    config = {**XLORA, **adapter, "base_model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    explained = explain_adapter(str(tmp_path), Request(offline=True))
+    (named,) = explained.causes
+    assert said in named.message
+    assert not unsaid or unsaid not in named.message

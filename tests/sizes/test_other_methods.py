@@ -56,6 +56,20 @@ def test_as_peft_saved_it(row):
         pytest.param({"peft_type": "OSF", **Q, "effective_rank": INFINITE}, id="more directions than any matrix has"),
         pytest.param({"peft_type": "XLORA", "hidden_size": 64, "adapters": {}, "xlora_depth": 0}, id="of no layers"),
         pytest.param({"peft_type": "XLORA", "hidden_size": 64, "adapters": None}, id="a mixture of nothing"),
+        pytest.param({"peft_type": "XLORA", "hidden_size": 64, "adapters": "abc"}, id="LoRAs without names"),
+        pytest.param(
+            {"peft_type": "XLORA", "hidden_size": 64, "adapters": {"0": "a"}, "xlora_depth": 10**9},
+            id="no end of layers",
+        ),
+        pytest.param(
+            {"peft_type": "ADAMSS", **Q, "r": 8, "num_subspaces": -3, "subspace_rank": 1}, id="fewer clusters than none"
+        ),
+        pytest.param(
+            {"peft_type": "ADAMSS", **Q, "r": 8, "num_subspaces": 0, "subspace_rank": 1}, id="no cluster at all"
+        ),
+        pytest.param({"peft_type": "PEANUT", **Q, "r": 8, "depth": -1}, id="less than no encoder"),
+        pytest.param({"peft_type": "PEANUT", **Q, "r": 8, "depth": 10**9}, id="no end of encoders"),
+        pytest.param({"peft_type": "ADAPTION_PROMPT", "adapter_layers": 99, "adapter_len": 4}, id="too many layers"),
         pytest.param({"peft_type": "SHADOW", "r": 4, "shadow_num_hidden_layers": -1}, id="a shadow of no layers"),
         pytest.param({"peft_type": "SHADOW", "r": 4, "shadow_num_hidden_layers": 99}, id="deeper than the base"),
         pytest.param({"peft_type": "SHADOW", "r": 4, "shadow_num_hidden_layers": 1.5}, id="a shadow of half a layer"),
