@@ -201,9 +201,8 @@ def _steps(
         software=_MOST,
     )
     steps = [_step(setting, kept) for setting in (low, middle, high)]
-    if training.loss == "chunked":
-        steps[2] = Step(*map(max, zip(steps[2], _step(replace(high, software=_MOST_OF_LITGPT), kept), strict=True)))
-    return steps
+    most = [_step(replace(high, software=_MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []
+    return [*steps[:2], Step(*map(max, zip(*steps[1:], *most, strict=True)))]
 
 
 def _step(setting: Setting, kept: Resident) -> Step:
