@@ -167,15 +167,18 @@ def _cached(setting: Setting) -> int:
 
 
 def _likeness(block: Block, setting: Setting) -> object:
-    ranks, packed, adapter = setting.adapter.ranks, setting.packed, setting.adapter
-    parts = (packed, adapter.still_down, adapter.still_up, adapter.biased_up, adapter.opened, adapter.biased)
+    adapter, ranks = setting.adapter, setting.adapter.ranks
+    every = (setting.packed, adapter.still, adapter.still_down, adapter.still_up, adapter.biased_up, adapter.opened,
+             adapter.biased)  # fmt: skip
+    parts = [part for part in every if part]
     matrices = tuple(
-        (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), *(i.name in part for part in parts))
+        (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), *[i.name in part for part in parts])
         for i in (*block.attention, *block.cross, *block.state, *block.mlp)
     )
-    experts = block.fused is not None and setting.adapter.ranks.get(block.fused.name)
-    norms = tuple((*norm[:3], norm.name.rpartition(".")[2], norm.name in adapter.open_norms) for norm in block.norms)
-    return matrices, norms, block.query, block.key_value, block.inner, block.experts, experts
+    fused = block.fused and (block.fused.name, f"{block.fused.name}.base_layer")
+    experts = [(ranks.get(name), adapter.wrapped.get(name), *[name in part for part in parts]) for name in fused or ()]
+    norms = [(*norm[:3], norm.name.rpartition(".")[2], norm.name in adapter.open_norms) for norm in block.norms]
+    return matrices, tuple(norms), block.query, block.key_value, block.inner, block.experts, tuple(experts)
 
 
 def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:

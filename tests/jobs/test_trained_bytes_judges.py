@@ -79,6 +79,7 @@ CASES = [
     pytest.param(LLAMA, LORA | {"target_modules": ["up_proj"], "modules_to_save": ["self_attn"]}, None, id="attention"),
     pytest.param(GPT2, ON_GPT2 | {"modules_to_save": ["mlp"]}, None, id="GPT-2, copies of the MLP"),
     pytest.param(MIXTRAL, ON_EXPERTS, (".+self_attn.+lora_",), id="fused experts whose LoRA is frozen"),
+    pytest.param(MIXTRAL, ON_EXPERTS, (".+2.mlp.experts.+lora_", ".+self_attn.+lora_"), id="but for the last layer's"),
     pytest.param(MIXTRAL, Q_ALONE, (".+mlp.experts",), id="fused experts themselves"),
     pytest.param(GPT2, ON_GPT2, (".+lora_A",), id="GPT-2, A alone"),
     pytest.param(GPT2, ON_GPT2, (".+ln_.+bias",), id="GPT-2, biases of the norms"),
