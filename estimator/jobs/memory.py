@@ -15,7 +15,7 @@ from estimator.errors import UsageError
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.jobs.plan_notes import expert_elements
-from estimator.lora.outcome import Held
+from estimator.lora.outcome import HeldTensor
 from estimator.lora.tensors import PREFIX
 from estimator.report.answer import Answer
 from estimator.request.request import Request
@@ -126,7 +126,7 @@ def added_bytes(answer: Answer) -> int:
     return sum(_bytes(_in_memory(tensor, answer)) for tensor in answer.adaptation.held() if tensor.added)
 
 
-def _in_memory(tensor: Held, answer: Answer) -> Trained:
+def _in_memory(tensor: HeldTensor, answer: Answer) -> Trained:
     """prepare_model_for_kbit_training makes float32 of what is the base's own and not packed."""
     width = BITS[tensor.dtype] // 8
     return Trained(tuple(tensor.shape), 4 if not tensor.added and width == 2 and _is_prepared(answer) else width)
@@ -136,18 +136,18 @@ def _bytes(parameter: Trained) -> int:
     return prod(parameter.shape) * parameter.width
 
 
-def _module_of(tensor: Held) -> str:
+def _module_of(tensor: HeldTensor) -> str:
     """The base's name of the module that holds a tensor."""
     return _INSIDE.sub("", tensor.name.removeprefix(PREFIX).rpartition(".")[0])
 
 
-def _with(held: Iterable[Held], part: str, *, trains: bool) -> frozenset[str]:
+def _with(held: Iterable[HeldTensor], part: str, *, trains: bool) -> frozenset[str]:
     """The adapted modules whose lora_A, lora_B or lora_B.bias trains, or is frozen; an embedding's matrices as well."""
     named = (_lora_of(tensor) for tensor in held if tensor.trains is trains)
     return frozenset(name for name, last in named if last.removeprefix("embedding_").removesuffix(".weight") == part)
 
 
-def _lora_of(tensor: Held) -> tuple[str, str]:
+def _lora_of(tensor: HeldTensor) -> tuple[str, str]:
     """The adapted module that a tensor of LoRA's is on, and which one it is: "A.weight"."""
     name, _, last = tensor.name.removeprefix(PREFIX).rpartition(".lora_")
     return name, last

@@ -15,7 +15,7 @@ from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Prepared, injected, prepared
 from estimator.lora.loaded import how_to_spare
-from estimator.lora.outcome import BASE, AdaptedModule, Held, Outcome, held_of
+from estimator.lora.outcome import BASE, AdaptedModule, HeldTensor, Outcome, held_of
 from estimator.lora.plain import needs_run_time, with_layers_alone
 from estimator.lora.remarks import remarks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
@@ -40,10 +40,10 @@ class Adaptation(NamedTuple):
     config: Mapping[str, Any]  # the effective LoraConfig, as adapter_config.json has it
     save_error: str | None = None  # counting works, save_pretrained fails: why
     has_size: bool = True  # the file is written, and as long whatever the weights' values are
-    apart: tuple[Held, ...] | None = None  # what is held in memory; None: what is saved, embeddings along apart
+    apart: tuple[HeldTensor, ...] | None = None  # what is held in memory; None: what is saved, embeddings along apart
     notes: tuple[Note, ...] = ()
 
-    def held(self) -> tuple[Held, ...]:
+    def held(self) -> tuple[HeldTensor, ...]:
         """As `held_of` has it."""
         return held_of(self.apart, self.tensors)
 

@@ -11,7 +11,7 @@ from estimator.lora.freezing import freeze
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
-from estimator.lora.outcome import BASE, AdaptedModule, Held, Outcome
+from estimator.lora.outcome import BASE, AdaptedModule, HeldTensor, Outcome
 from estimator.lora.plain import described
 from estimator.lora.runtime import (
     ADAPTER,
@@ -79,7 +79,7 @@ def with_all_beside(
     )
 
 
-def _held(named: Iterable[tuple[str, Node]]) -> Iterator[Held]:
+def _held(named: Iterable[tuple[str, Node]]) -> Iterator[HeldTensor]:
     """Each tensor once, under its first name."""
     seen: set[int] = set()
     for name, node in named:
@@ -88,7 +88,7 @@ def _held(named: Iterable[tuple[str, Node]]) -> Iterator[Held]:
             trains = leaf.trainable and leaf.parameter
             if (is_added or trains) and id(leaf) not in seen:
                 seen.add(id(leaf))
-                yield Held(saved_name(f"{name}.{own}"), leaf.dtype, leaf.shape, trains, is_added)
+                yield HeldTensor(saved_name(f"{name}.{own}"), leaf.dtype, leaf.shape, trains, is_added)
 
 
 def _quantise_anew(base: Node, index: TreeIndex, layers: Sequence[LoraLayer]) -> None:

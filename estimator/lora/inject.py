@@ -199,11 +199,11 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
         check_alphas(config, chosen)
     for name in names:
         module = index.modules[name]
-        weight, held = loaded(index, name)
+        weight, packing = loaded(index, name)
         if adalora:
-            layers += svd_layers(module, chosen[name], weight, held.scheme if held is not None else None)
+            layers += svd_layers(module, chosen[name], weight, packing.scheme if packing is not None else None)
             continue
-        layers += lora_layers(module, chosen[name], settings, weight, held)
+        layers += lora_layers(module, chosen[name], settings, weight, packing)
         if module.kind == "MultiheadAttention":
             layers += _attention_output(index, module, chosen[name], settings, chosen)
     return layers

@@ -22,7 +22,7 @@ from estimator.lora.variants import (
     PACKED,
     WITHOUT_LORA_BIAS,
     BlockDiagonal,
-    Held,
+    Packing,
     Variant,
     asked_variants,
     refuse_in_8_bit_floats,
@@ -60,11 +60,11 @@ class Settings(NamedTuple):
 
 
 def lora_layers(
-    module: Module, rank: int, settings: Settings, weight: Parameter | None, held: Held | None
+    module: Module, rank: int, settings: Settings, weight: Parameter | None, packing: Packing | None
 ) -> list[LoraLayer]:
     """The layers that replace `module`: one, or two for MultiheadAttention.
 
-    `weight` is the module's own weight; `held` says how a quantised one is. Raises UnsupportedModuleError and
+    `weight` is the module's own weight; `packing` says how a quantised one is. Raises UnsupportedModuleError and
     InvalidLoraError where PEFT would refuse, UnsupportedError where the module's shape is not known.
     """
     build = _BUILDERS.get(module.kind)
@@ -76,7 +76,7 @@ def lora_layers(
             where="target_modules",
             way_out="target Linear, Conv1D, Embedding, Conv1d/2d/3d or MultiheadAttention modules, or exclude this one",
         )
-    return build(module, rank, settings, weight, held)
+    return build(module, rank, settings, weight, packing)
 
 
 def check_shape_is_known(module: Module, weight: Parameter | None) -> None:
@@ -89,11 +89,13 @@ def check_shape_is_known(module: Module, weight: Parameter | None) -> None:
         )
 
 
-def _linear(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
+def _linear(
+    module: Module, rank: int, settings: Settings, weight: Parameter, packing: Packing | None
+) -> list[LoraLayer]:
     transposed = module.kind == "Conv1D"
     in_features, out_features = weight.shape if transposed else reversed(weight.shape)
-    stored = held.dtype if held is not None and held.scheme in PACKED else weight.dtype
-    scheme = held.scheme if held is not None else None
+    stored = packing.dtype if packing is not None and packing.scheme in PACKED else weight.dtype
+    scheme = packing.scheme if packing is not None else None
     weights = _linear_weights(module.name, in_features, out_features, rank, settings, transposed, stored, scheme)
     return [
         LoraLayer(
@@ -151,7 +153,9 @@ def _plain_linear(
     return tuple(vary_linear(weights, variant, in_features, out_features, rank, transposed, scheme))
 
 
-def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
+def _embedding(
+    module: Module, rank: int, settings: Settings, weight: Parameter, packing: Packing | None
+) -> list[LoraLayer]:
     rows, width = weight.shape
     if settings.lora_bias:
         raise InvalidLoraError(
@@ -173,7 +177,7 @@ def _embedding(module: Module, rank: int, settings: Settings, weight: Parameter,
     ]
 
 
-def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
+def _conv(module: Module, rank: int, settings: Settings, weight: Parameter, packing: Packing | None) -> list[LoraLayer]:
     out_channels, in_channels = weight.shape[0], weight.shape[1] * module.groups
     kernel = weight.shape[2:]
     if rank % module.groups:
@@ -219,7 +223,9 @@ def _check_conv_class(module: Module) -> None:
         )
 
 
-def _attention(module: Module, rank: int, settings: Settings, weight: Parameter, held: Held | None) -> list[LoraLayer]:
+def _attention(
+    module: Module, rank: int, settings: Settings, weight: Parameter, packing: Packing | None
+) -> list[LoraLayer]:
     """in_proj is wrapped here; out_proj is wrapped within, see `attention_output`."""
     width = weight.shape[1]
     variant_for(settings.asked, None, ("none",))
@@ -238,7 +244,7 @@ def _attention(module: Module, rank: int, settings: Settings, weight: Parameter,
     ]
 
 
-Builder = Callable[[Module, int, Settings, Parameter, "Held | None"], "list[LoraLayer]"]
+Builder = Callable[[Module, int, Settings, Parameter, "Packing | None"], "list[LoraLayer]"]
 _BUILDERS: Mapping[str, Builder] = {
     "Linear": _linear,
     "Conv1D": _linear,

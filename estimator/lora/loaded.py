@@ -8,7 +8,7 @@ from estimator.errors import UnsupportedModuleError
 from estimator.lora.dtypes import is_float
 from estimator.lora.facts import mamba_types
 from estimator.lora.index import TreeIndex
-from estimator.lora.variants import Held
+from estimator.lora.variants import Packing
 
 
 def weight_of(index: TreeIndex, module: Module) -> Parameter | None:
@@ -39,7 +39,7 @@ def _weight_at_run_time(index: TreeIndex, name: str) -> Parameter | None:
     return own.get("weight") or own.get("qweight")
 
 
-def held(index: TreeIndex, name: str) -> Held | None:
+def packing_of(index: TreeIndex, name: str) -> Packing | None:
     """How a quantised layer holds its weight; None for one that is not. Raises UnsupportedModuleError."""
     layer = index.tree.quantised.get(name)
     if layer is None:
@@ -59,7 +59,7 @@ def held(index: TreeIndex, name: str) -> Held | None:
         )
     weight = _weight_at_run_time(index, name)
     packed_as_float = layer.packed_factor > 1 and weight is not None and is_float(weight.dtype)
-    return Held(layer.scheme, "F4" if packed_as_float else weight.dtype if weight is not None else "I32")
+    return Packing(layer.scheme, "F4" if packed_as_float else weight.dtype if weight is not None else "I32")
 
 
 def how_to_spare(index: TreeIndex, name: str) -> str:
@@ -69,15 +69,15 @@ def how_to_spare(index: TreeIndex, name: str) -> str:
     return "name the model that was quantised instead"
 
 
-def loaded(index: TreeIndex, name: str) -> tuple[Parameter | None, Held | None]:
+def loaded(index: TreeIndex, name: str) -> tuple[Parameter | None, Packing | None]:
     """The logical weight of a module that is to be adapted, and how it is held, worked out once per tree and name.
 
     Raises UnsupportedModuleError where PEFT refuses the module whatever the config says.
     """
-    kept: dict[str, tuple[Parameter | None, Held | None]] = index.remembered("loaded", dict)
+    kept: dict[str, tuple[Parameter | None, Packing | None]] = index.remembered("loaded", dict)
     if name not in kept:
         check_compatible(index, name)
-        kept[name] = as_loaded(index, name, weight_of(index, index.modules[name])), held(index, name)
+        kept[name] = as_loaded(index, name, weight_of(index, index.modules[name])), packing_of(index, name)
     return kept[name]
 
 

@@ -18,10 +18,10 @@ class AdaptedModule(NamedTuple):
     parameters: int  # trainable
 
 
-class Held(NamedTuple):
+class HeldTensor(NamedTuple):
     """A tensor in memory that PEFT adds to the base, or that trains; parameters that share it are one."""
 
-    name: str  # at run time, but for the adapter's own behind the last or last but one part: see saved_name
+    name: str  # at run time, as `saved_name` leaves it: inside a saved module its adapter's name stays
     dtype: str
     shape: tuple[int, ...]
     trains: bool = True
@@ -35,11 +35,11 @@ class Outcome(NamedTuple):
     tensors: tuple[SavedTensor, ...]
     save_error: str | None = None  # counting works, save_pretrained fails: why
     frozen: int = 0  # parameters of the adapter that a trainer froze once it was made
-    apart: tuple[Held, ...] | None = None  # what is held; None: what is saved, embeddings that go along apart
+    apart: tuple[HeldTensor, ...] | None = None  # what is held; None: what is saved, embeddings that go along apart
 
 
-def held_of(apart: tuple[Held, ...] | None, tensors: Iterable[SavedTensor]) -> tuple[Held, ...]:
+def held_of(apart: tuple[HeldTensor, ...] | None, tensors: Iterable[SavedTensor]) -> tuple[HeldTensor, ...]:
     """What PEFT holds beside the base, frozen tensors and buffers included, and what trains of the base."""
     if apart is not None:
         return apart
-    return tuple(Held(name, dtype, shape) for name, dtype, shape, part in tensors if part != "embeddings")
+    return tuple(HeldTensor(name, dtype, shape) for name, dtype, shape, part in tensors if part != "embeddings")

@@ -56,9 +56,9 @@ def parameter_layers(
     for key, module, parameter in parameters:
         _refuse_place(module, wrapped)
         left[module.name] -= 1  # the first parameter's wrapper is the innermost
-        weight, held = loaded(index, module.name)
-        if held is not None and held.scheme in PACKED:  # its own kind of layer goes before ParamWrapper
-            layers += lora_layers(module, chosen[key], Settings.of(config), weight, held)
+        weight, packing = loaded(index, module.name)
+        if packing is not None and packing.scheme in PACKED:  # its own kind of layer goes before ParamWrapper
+            layers += lora_layers(module, chosen[key], Settings.of(config), weight, packing)
             continue
         _check_parameter_settings(config, before)
         name = module.name + ".base_layer" * left[module.name]

@@ -15,7 +15,7 @@ from estimator.lora.dtypes import adapter_dtype_of, is_cast
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
-from estimator.lora.outcome import AdaptedModule, Held, Outcome
+from estimator.lora.outcome import AdaptedModule, HeldTensor, Outcome
 from estimator.lora.tensors import PREFIX, SavedTensor, lora_tensors, state_of
 from estimator.lora.weights import Weight
 
@@ -62,13 +62,13 @@ def with_layers_alone(
     return Outcome(tuple(modules), trained, index.all_parameters() + added, tuple(tensors), apart=apart)
 
 
-def _held(layers: Sequence[LoraLayer], adapter_dtype: str | None) -> Iterator[Held]:
+def _held(layers: Sequence[LoraLayer], adapter_dtype: str | None) -> Iterator[HeldTensor]:
     for layer in layers:
         dtype = adapter_dtype_of(layer.dtype, adapter_dtype)
         for weight in layer.weights:
             name = f"{PREFIX}{layer.name}.{weight.suffix}"
             own = dtype if weight.cast else layer.dtype
-            yield Held(name, own, weight.shape, trains(weight, layer, adapter_dtype))
+            yield HeldTensor(name, own, weight.shape, trains(weight, layer, adapter_dtype))
 
 
 class _Counted(NamedTuple):

@@ -19,7 +19,7 @@ VARIANTS = (
 )  # fmt: skip
 
 
-class Held(NamedTuple):
+class Packing(NamedTuple):
     """How a quantised layer holds its weight."""
 
     scheme: str
