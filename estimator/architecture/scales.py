@@ -55,10 +55,18 @@ def loaded_scales(
     return {name: scale for name, scale in found.items() if name in own}
 
 
-def unsplittable(tree: ModuleTree, own: Mapping[str, Shape], suffix: str) -> str | None:
-    """A weight that the class splits off, keeping no scales of its own, so that no file can be read; None: none."""
+def unsplittable(tree: ModuleTree, own: Mapping[str, Shape], suffix: str) -> list[str] | None:
+    """What the class splits off of parameters that keep no scales, so that no file can be read; None: nothing.
+
+    Empty where this model has no such parameters: transformers prepares to split them all the same, and fails.
+    """
     splits = (transform for transform in _taken_in(tree, own, suffix) if len(transform.targets) > 1)
-    return next((one.targets[0] for one in splits if _MANY_TO_MANY not in (name for name, _ in one.operations)), None)
+    first = next((one for one in splits if _MANY_TO_MANY not in (name for name, _ in one.operations)), None)
+    if first is None:
+        return None
+    made = [re.compile(f"{target}$") for target in first.targets]
+    names = (f"{module.name}.{p.name}" for module in tree.modules for p in module.parameters)
+    return [name for name in names if any(one.search(name) for one in made)]
 
 
 def kept_as_stored(tree: ModuleTree, own: Mapping[str, Shape], suffix: str, quantised: Iterable[str]) -> frozenset[str]:

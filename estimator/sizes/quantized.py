@@ -27,7 +27,7 @@ from estimator.sizes.schemes.others import (
     unchanged_layers,
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
-from estimator.sizes.schemes.scales import SCALES, with_scales, with_stored_dtypes
+from estimator.sizes.schemes.scales import KEPT_BY_NONE, SCALES, check_splitting, with_scales, with_stored_dtypes
 from estimator.sizes.schemes.stored_bitsandbytes import as_the_file_has_them
 from estimator.sizes.schemes.unloadable_bitsandbytes import check_against_file
 from estimator.sizes.skipping import CONFIG
@@ -46,6 +46,8 @@ def quantise_as_stored(
     if quantization is None:
         return tree
     layers = SCHEMES.get(quantization.scheme)
+    if quantization.scheme in KEPT_BY_NONE:
+        check_splitting(tree, {}, "")
     if any(note.code == "unknown_packing" for note in tree.notes):
         return tree
     if layers is None:

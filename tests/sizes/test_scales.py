@@ -126,12 +126,19 @@ GROUP = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "str
     [
         pytest.param({"quant_method": "fp8"}, id="fp8"),
         pytest.param({"quant_method": "compressed-tensors", "config_groups": {"0": GROUP}}, id="compressed-tensors"),
+        pytest.param({"quant_method": "metal", "bits": 4}, id="metal, whose scales no layer keeps"),
     ],
 )
 def test_a_class_that_splits_what_is_not_quantised_reads_no_file(fields):
     """The gated layers that DINOv2's converters split off are not built: ValueError, "one to many" of several names."""
-    with pytest.raises(UnsupportedError, match=r"would split mlp\.gate_proj\.weight off"):
+    with pytest.raises(UnsupportedError, match="every Dinov2Model is read as if it had a tensor to split"):
         base_sizes(from_config({**DINO, "quantization_config": fields}), None, LoadOptions())
+
+
+def test_weights_that_a_class_splits_without_scales_are_named():
+    gated = {**DINO, "use_swiglu_ffn": True, "quantization_config": {"quant_method": "metal", "bits": 4}}
+    with pytest.raises(UnsupportedError, match=r"into encoder\.layer\.0\.mlp\.gate_proj\.weight, "):
+        base_sizes(from_config(gated), None, LoadOptions())
 
 
 HYBRID = {

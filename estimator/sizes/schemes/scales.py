@@ -14,11 +14,22 @@ from estimator.architecture.scales import kept_as_stored, loaded_scales, unsplit
 from estimator.architecture.stored_names import parts_by_source
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.errors import MalformedHeaderError, UnsupportedError
+from estimator.lora.closest import listed
 
 # What the names of scales add to their weights': the first of `serialized_names` that do, of quantisers that unpack.
 SCALES: Mapping[str, str] = {"fp8": "_scale_inv", "mxfp8": "_scale_inv", "compressed-tensors": "_scale"}
+KEPT_BY_NONE = ("metal",)  # quantisers that unpack, and call scales by no name of their weights'
 
 _ENDS = ("scale", "_scale_inv", "_zero_point", "_packed", ".qscale_weight")
+
+
+def check_splitting(tree: ModuleTree, own: Mapping[str, tuple[int, ...]], suffix: str) -> None:
+    """Raises UnsupportedError where the class splits weights that keep none of the scales `own`."""
+    parts = unsplittable(tree, own, suffix)
+    if parts:
+        raise _refusal(f"{tree.architecture} would split a tensor into {listed(parts)}, and keeps no scales for them")
+    if parts is not None:
+        raise _refusal(f"every {tree.architecture} is read as if it had a tensor to split, and keeps no scales for it")
 
 
 def with_scales(
@@ -29,9 +40,7 @@ def with_scales(
     Raises UnsupportedError where the scales of a converted layer come out in another shape than it has them.
     """
     own = _scales(layers, suffix)
-    unread = unsplittable(tree, own, suffix)
-    if unread is not None:
-        raise _refusal(f"{tree.architecture} would split {unread} off a tensor, and keeps no scales for it")
+    check_splitting(tree, own, suffix)
     if checkpoint is None:
         return dict(layers)
     own = _beside_weights(layers)
