@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -152,3 +153,24 @@ def test_every_text_says_which_dtype_is_assumed(form: str) -> None:
 
 def test_what_is_named_twice_is_answered_once() -> None:
     assert run("--r", "8,8", "--targets", "qv", "--targets", "qv", "-q").stdout == "3407872\t13648432\n"
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "json"])
+def test_a_sweep_crosses_what_it_is_given(form: str) -> None:
+    options = ["--model", "llama-3.1-8b", "--r", "4,8", "--targets", "qv", "--targets", "qkvo", "--format", form]
+    text = CliRunner().invoke(command, options, catch_exceptions=False).stdout
+    rows = [(row["targets"], row["r"], row["parameters"]) for row in sweep_rows(form, text)]
+    # by hand: 32 layers, r x (4,096 + 4,096) of q and o, r x (4,096 + 1,024) of k and v
+    wanted = [("qv", "4", 1_703_936), ("qv", "8", 3_407_872), ("qkvo", "4", 3_407_872), ("qkvo", "8", 6_815_744)]
+    assert rows == [(targets, r, str(parameters)) for targets, r, parameters in wanted]
+
+
+def sweep_rows(form: str, text: str) -> list[dict[str, str]]:
+    """The cases by the names of their columns, numbers without separators."""
+    if form == "json":
+        return [{name: str(value) for name, value in case.items()} for case in json.loads(text)["sweep"]]
+    if form == "csv":
+        return list(csv.DictReader(io.StringIO(text)))
+    lines = [line for line in text.split("\n\n")[0].splitlines() if "---" not in line]
+    split = [re.split(r" *\| *|  +", line.strip("| ")) for line in lines]
+    return [dict(zip(split[0], [cell.replace(",", "") for cell in row], strict=False)) for row in split[1:]]

@@ -1,0 +1,96 @@
+"""Floors and ceilings of a plan: layers that have none never surely fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from estimator.jobs.plan import plan
+from estimator.request.request import Request
+from estimator.sizes.training import Training
+from tests.hub.models import header_of, weights_file
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [("RwkvForCausalLM", "key,value"), ("MiniMaxForCausalLM", "out_proj"), ("KimiLinearForCausalLM", "q_proj")],
+)
+def test_layers_without_a_ceiling_never_surely_fit(tmp_path, architecture: str, targets: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture], "dtype": "bfloat16"}))
+    answer = plan(Request(model=str(tmp_path), targets=targets, offline=True), Training(), 10**13)
+    assert answer.fits == "maybe"
+    assert set(answer.largest.values()) == {None}
+    assert "states_not_modelled" in {note.code for note in answer.notes}
+
+
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [
+        ("ai21labs/Jamba-v0.1", "all-linear"),
+        ("Qwen/Qwen3-Coder-Next", "all-linear"),
+        ("Qwen/Qwen3.5-27B", "qkvogud"),
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "in_proj,q_proj,v_proj"),
+        ("state-spaces/mamba-2.8b-hf", "in_proj,x_proj"),
+    ],
+)
+def test_scans_have_a_ceiling_in_torch_and_a_floor_in_kernels(model: str, targets: str) -> None:
+    run = Training(gradient_checkpointing=True, packing=True)
+    answer = plan(Request(model=model, targets=targets, offline=True, dtype="bf16"), run, 10**13)
+    assert answer.fits == "yes"
+    assert "scans_in_torch" in {note.code for note in answer.notes}
+    assert answer.largest["sequence_length"] or answer.largest["batch_size"]
+    assert answer.memory.device.lower < answer.memory.device.expected
+
+
+def test_the_ceiling_of_packed_scans_is_no_lower_than_the_middle() -> None:
+    """What older bitsandbytes keep of packed matrices' inputs moves where a checkpoint runs again."""
+    run = Training(
+        batch_size=2, sequence_length=9000, gradient_checkpointing=True, mixed_precision="bf16", loss="fused"
+    )
+    model = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"
+    request = Request(model=model, targets="in_proj", base_precision="nf4", dtype="bf16", offline=True)
+    peak = plan(request, run).memory.allocated
+    assert peak.lower <= peak.expected <= peak.upper
+
+
+def test_a_class_that_nobody_knows_never_surely_fits(tmp_path) -> None:
+    config = {"architectures": ["OddForCausalLM"], "model_type": "odd", "hidden_size": 64, "vocab_size": 101}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    matrices = {"net.embed.weight": (101, 64), "net.mix.query.weight": (64, 64), "net.mix.value.weight": (64, 64)}
+    file = weights_file(header_of({name: ("F32", shape) for name, shape in matrices.items()}))
+    (tmp_path / "model.safetensors").write_bytes(file.part(0, file.size))
+    answer = plan(Request(model=str(tmp_path), targets="query,value"), Training(batch_size=1), 10**13)
+    assert (answer.fits, set(answer.largest.values())) == ("maybe", {None})
+    assert "activations_inferred" in {note.code for note in answer.notes}
+
+
+def test_the_floor_of_eager_attention_keeps_its_own_softmax() -> None:
+    run = Training(batch_size=1, sequence_length=8192, packing=True, attention="eager", mixed_precision="fp16")
+    run = replace(run, gradient_checkpointing=True)
+    memory = plan(Request(model="BAAI/bge-small-en-v1.5", targets="all-linear", offline=True), run).memory
+    for peak in (memory.allocated, memory.device):
+        assert peak.lower <= peak.expected <= peak.upper
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_with_a_state_keep_what_goes_in_and_out_of_their_kernels(checkpointing: bool) -> None:
+    """In and out of Jamba's mixers: 16,384 + 8,192 elements in bf16; its layers' inputs alone under checkpointing."""
+    request = Request(model="ai21labs/Jamba-v0.1", targets="qv", offline=True)
+    run = Training(batch_size=1, sequence_length=1000, gradient_checkpointing=checkpointing, packing=True, loss="fused")
+    runs = (run, replace(run, sequence_length=2000))
+    kept = [
+        next(p.lower_bytes for p in plan(request, run).memory.components if p.name == "activations kept")
+        for run in runs
+    ]
+    each = 2 * 4096 * 32 if checkpointing else 2 * (16_384 + 8_192) * 20
+    assert kept[1] - kept[0] > 1000 * each
+
+
+def test_layers_of_convolutions_never_surely_fit(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["ConvNextModel"], "model_type": "convnext"}')
+    request = Request(model=str(tmp_path), targets="all-linear", set={"hidden_size": 96})
+    answer = plan(request, Training(batch_size=1), 10**13)
+    assert (answer.fits, set(answer.largest.values())) == ("maybe", {None})
+    assert "layers_not_modelled" in {note.code for note in answer.notes}

@@ -1,0 +1,55 @@
+"""How a run trains: what a trainer's file says of it, and what the options beside it do."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.jobs.training import _optimizer, training_from
+from estimator.sizes.training import Training
+
+AXOLOTL = """base_model: NousResearch/Llama-3.2-1B
+adapter: lora
+lora_r: 16
+lora_alpha: 32
+lora_target_linear: true
+sequence_len: 2048
+micro_batch_size: 3
+gradient_accumulation_steps: 2
+gradient_checkpointing: true
+optimizer: adamw_bnb_8bit
+datasets: []
+"""
+
+
+def test_a_trainers_file_says_how_it_trains(tmp_path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(AXOLOTL)
+    training, notes = training_from(str(path), {"batch_size": 5})
+    assert training.batch_size == 5  # what is given beside it wins
+    assert (training.sequence_length, training.optimizer) == (2048, "adamw_bnb_8bit")
+    assert training.gradient_checkpointing
+    assert [note.code for note in notes] == ["training_from_config"]
+
+
+def test_a_file_that_limits_no_sequence_says_what_is_taken(tmp_path) -> None:
+    path = tmp_path / "torchtune.yaml"
+    path.write_text("model:\n  _component_: torchtune.models.llama3_1.lora_llama3_1_8b\n  lora_rank: 8\n"
+                    "  lora_attn_modules: [q_proj]\ntokenizer:\n  max_seq_len: null\nbatch_size: 2\n")  # fmt: skip
+    codes = [[note.code for note in training_from(str(path), given)[1]] for given in ({}, {"sequence_length": 512})]
+    assert codes == [["training_from_config", "length_assumed"], ["training_from_config"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "optim"),
+    [
+        pytest.param("torch.optim.AdamW", "adamw_torch", id="torchtune"),
+        pytest.param("bitsandbytes.optim.PagedAdamW8bit", "paged_adamw_8bit", id="bitsandbytes"),
+        pytest.param("adamw_bnb_8bit", "adamw_bnb_8bit", id="transformers' own name"),
+    ],
+)
+def test_optimizers_that_are_named_by_their_class(name: str, optim: str) -> None:
+    assert _optimizer(name) == optim
+
+
+def test_without_a_file_the_librarys_defaults_hold() -> None:
+    assert training_from(None, {"batch_size": None}) == (Training(), ())
