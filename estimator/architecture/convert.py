@@ -119,10 +119,14 @@ def _same(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) ->
 
 
 def _permuted(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
-    """Raises ValueError for rows that are not two halves of each head; which section's heads, no fact says."""
-    heads = [arguments["config"](f"{section}num_attention_heads") for section in ("", "vision_config.")]
-    rows = [shape[0] for found in shapes.values() for shape in found if shape]
-    if rows and all(min(rows) % (2 * many) for many in [many for many in heads if type(many) is int and many] or [1]):
+    """Raises ValueError for rows of queries or keys that are not two halves of each head.
+
+    All heads that are permuted are the vision section's where there is one (conversion_mapping.py names no other).
+    """
+    section = "vision_config." if arguments["config"]("vision_config") else ""
+    heads = arguments["config"](f"{section}num_attention_heads")
+    rows = [shape[0] for found in list(shapes.values())[:2] for shape in found if shape]  # the third are the values
+    if type(heads) is int and heads > 0 and any(many % (2 * heads) for many in rows):
         raise ValueError("no halves")
     return _same(shapes, transform, arguments)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
 from estimator.architecture.convert import converted
 from estimator.architecture.rename import read_transform
+from estimator.errors import MalformedHeaderError
 
 
 def transform(sources, targets, *operations):
@@ -85,3 +89,39 @@ TOLD_BY_SIZE = transform(
 def test_a_transposition_that_only_sizes_can_tell(stored, hidden_size, expected):
     """`Transpose(check_dims=True)` asks the model; its shape is known by the field that one axis follows."""
     assert converted(TOLD_BY_SIZE, "e.up", {"up": [stored]}, {"hidden_size": hidden_size}.get) == expected
+
+
+PERMUTED = transform(["qkv"], ["q_proj", "k_proj", "v_proj"], ["Chunk", {"dim": 0}], ["PermuteForRope", {}])
+BOTH = {"vision_config": {"num_attention_heads": 5}, "num_attention_heads": 3}
+TEXT_ALONE, UNSAID = {"num_attention_heads": 3}, {"vision_config": {"hidden_size": 64}, "num_attention_heads": 3}
+OF_HEADS = [
+    pytest.param(BOTH, 20, True, id="two halves of each of the vision section's heads"),
+    pytest.param(BOTH, 12, False, id="of the text's heads alone"),
+    pytest.param(TEXT_ALONE, 12, True, id="a model without such a section"),
+    pytest.param(TEXT_ALONE, 20, False, id="no halves of its heads"),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "rows", "fits"), [*OF_HEADS, pytest.param(UNSAID, 20, True, id="heads that the config does not say")]
+)
+def test_rows_that_are_permuted(config, rows, fits):
+    def read(path):
+        section, _, field = path.rpartition(".")
+        return config.get(section, {}).get(field) if section else config.get(path)
+
+    with nullcontext() if fits else pytest.raises(MalformedHeaderError, match="PermuteForRope cannot make it"):
+        assert converted(PERMUTED, "a.q_proj", {"qkv": [(3 * rows, 4)]}, read)["a.v_proj"] == (rows, 4)
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize(("config", "rows", "fits"), OF_HEADS)
+def test_transformers_permutes_the_same(config, rows, fits):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from transformers.core_model_loading import PermuteForRope
+
+    said = SimpleNamespace(**{key: SimpleNamespace(**v) if isinstance(v, dict) else v for key, v in config.items()})
+    permute = PermuteForRope(subconfig_key="vision_config")
+    with nullcontext() if fits else pytest.raises(RuntimeError, match="invalid for input of size"):
+        permute.convert({"wq": torch.zeros(rows, 4)}, ["wq"], ["q_proj"], said)
