@@ -52,8 +52,8 @@ def memory_or_assumed(
 def with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) -> Memory:
     """Weights whose dtype is assumed are not exact: the ceilings are those of float32."""
     as_assumed, as_float32 = (
-        estimate(request._replace(dtype=dtype), bases=bases).base.loaded.footprint_bytes or 0
-        for dtype in ("bf16", "fp32")
+        (answer.base.loaded.footprint_bytes or 0) + _bytes_of_rows(answer)
+        for answer in (estimate(request._replace(dtype=dtype), bases=bases) for dtype in ("bf16", "fp32"))
     )
     more = as_float32 - as_assumed
     components = tuple(
@@ -77,6 +77,8 @@ def loaded_of(answer: Answer, bases: BaseCache) -> Loaded:
         what = "nothing trains in this run: its config freezes all of it."
         raise UsageError(what, where="--config", way_out="see the notes of an estimate with this config")
     base, shape = _base_in_memory(answer), bases.shape(answer.tree)
+    if adaptation.vocabulary and shape.vocabulary:
+        shape = replace(shape, vocabulary=adaptation.vocabulary)
     return Loaded(shape, base, _adapter(answer, shape), trained_of(answer))
 
 
@@ -169,8 +171,8 @@ def _base_in_memory(answer: Answer) -> BaseInMemory:
         )
         raise UsageError(what, where="--base-precision", way_out=way_out)
     return BaseInMemory(
-        weight_bytes=(footprint if prepared is None else prepared) + (loaded.state_bytes or 0),
-        outer_bytes=_outer_elements(answer) * BITS[loaded.dtype or "F32"] // 8,
+        weight_bytes=(footprint if prepared is None else prepared) + (loaded.state_bytes or 0) + _bytes_of_rows(answer),
+        outer_bytes=(_outer_elements(answer) + answer.adaptation.rows_parameters) * BITS[loaded.dtype or "F32"] // 8,
         width=BITS[loaded.dtype or "F32"] // 8,
         packed=frozenset(module.name for module in packed),
         kbit=_is_prepared(answer),
@@ -178,6 +180,12 @@ def _base_in_memory(answer: Answer) -> BaseInMemory:
         packed_bytes=_packed_bytes(packed, answer.base.model.quantised),
         ties_head=f"{answer.tree.output_embedding}.weight" in answer.tree.tied,
     )
+
+
+def _bytes_of_rows(answer: Answer) -> int:
+    """Bytes that a vocabulary of another size adds to the base, in its own dtype; negative where rows fall away."""
+    width = 4 if _is_prepared(answer) else BITS[answer.base.loaded.dtype or "F32"] // 8
+    return answer.adaptation.rows_parameters * width
 
 
 def _trains_before(answer: Answer, shape: Shape, trained: Set[str]) -> bool:

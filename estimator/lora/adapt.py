@@ -41,6 +41,8 @@ class Adaptation(NamedTuple):
     save_error: str | None = None  # counting works, save_pretrained fails: why
     has_size: bool = True  # the file is written, and as long whatever the weights' values are
     apart: tuple[HeldTensor, ...] | None = None  # what is held in memory; None: what is saved, embeddings along apart
+    vocabulary: int | None = None  # rows of the embeddings where they are resized
+    rows_parameters: int = 0  # of `added_parameters`, what that adds to the base
     notes: tuple[Note, ...] = ()
 
     def held(self) -> tuple[HeldTensor, ...]:
@@ -103,6 +105,8 @@ def adapt(
         save_error=save_error,
         has_size=save_error is None and not varying,
         apart=done.apart if tensors is done.tensors else held_of(done.apart, done.tensors),
+        vocabulary=vocab_size,
+        rows_parameters=index.all_parameters() - base.all_parameters(),
         notes=(
             *remarks(config, request, injection, trained, sized, save_error),
             *_varying(varying, sized),

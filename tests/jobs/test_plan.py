@@ -86,6 +86,29 @@ def test_k_bit_preparation_makes_the_embeddings_float32() -> None:
     assert weights[1] - weights[0] == 2 * halves
 
 
+@pytest.mark.parametrize(
+    ("rows", "options", "bytes_more"),
+    [
+        pytest.param(128_000, {}, 2 * 96_000 * 4096 * 2, id="bf16, embeddings and head"),
+        pytest.param(128_000, {"base_precision": "nf4"}, 2 * 96_000 * 4096 * 2, id="never packed"),
+        pytest.param(
+            128_000, {"base_precision": "nf4", "prepare_kbit": True}, 2 * 96_000 * 4096 * 4, id="float32 once prepared"
+        ),
+        pytest.param(16_000, {}, -2 * 16_000 * 4096 * 2, id="fewer"),
+    ],
+)
+def test_another_vocabulary_weighs_and_makes_other_logits(rows: int, options: dict, bytes_more: int) -> None:
+    request = Request(model="llama-2-7b", targets="qv", save_embedding_layers="no", dtype="bf16", **options)
+    run = Training(gradient_checkpointing=True, packing=True)
+    own, other = (
+        {part.name: part.lower_bytes for part in plan(asked, run).memory.components}
+        for asked in (request, request._replace(vocab_size=rows))
+    )
+    less = 2 * 2 * (rows - 32_000) * 4096 if options.get("prepare_kbit") else 0  # a floor that trl casts back
+    assert other["base weights"] - own["base weights"] == bytes_more - less
+    assert other["logits and loss"] / own["logits and loss"] == pytest.approx(rows / 32_000, rel=0.15)
+
+
 def test_changes_say_which_of_them_suffice() -> None:
     answer = plan(REQUEST._replace(base_precision="bf16"), replace(TRAINING, gradient_checkpointing=False), 24 * 10**9)
     assert answer.fits != "yes"
