@@ -114,6 +114,9 @@ _NULL_IS_DEFAULT = frozenset(
 _NULL_FAILS = frozenset({"rank_pattern", "alpha_pattern", "bias", "r", "lora_alpha", "lora_dropout"})
 
 
+_BY_NAME = ("rank_pattern", "alpha_pattern", "trainable_token_indices")  # keys are names of modules
+
+
 def _of_its_kind(name: str, value: Any) -> Any:
     if value is None and name in _NULL_FAILS:
         raise InvalidLoraError(f"{name} is null, which PEFT cannot work with.", where=name, way_out="leave it out")
@@ -130,7 +133,7 @@ def _of_its_kind(name: str, value: Any) -> Any:
             where=name,
             way_out=f"give {said}",
         )
-    if name in ("rank_pattern", "alpha_pattern") and not all(isinstance(key, str) for key in value):
+    if name in _BY_NAME and isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
         raise InvalidLoraError(f"{name} has a key that is no text.", where=name, way_out="give names of modules")
     if any(isinstance(number, float) and not isfinite(number) for number in _numbers(value)):
         raise InvalidLoraError(f"{name} holds no finite number.", where=name, way_out="give one that JSON can hold")

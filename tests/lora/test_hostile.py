@@ -101,6 +101,7 @@ def test_an_endless_name_of_a_tied_module_is_one_message():
         pytest.param("target_modules", ".*" * 30_000, id="an expression of sixty thousand letters"),
         pytest.param("rank_pattern", {f"a.{n}": 1 for n in range(3_000)}, id="three thousand expressions"),
         pytest.param("alpha_pattern", {5: 4}, id="a number where a name belongs"),
+        pytest.param("trainable_token_indices", {5: [4]}, id="a number where an embedding belongs"),
         pytest.param("kasa_config", "yes", id="a text where an object belongs"),
     ],
 )  # fmt: skip
