@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from estimator.sizes.shape import Shape
 
 Progress = Callable[[str], None] | None
+MAX_KEPT = 200
 
 
 class Base(NamedTuple):
@@ -33,50 +34,62 @@ class Base(NamedTuple):
 
 
 class BaseCache:
-    """What was read of each base, and its sizes for each way of loading; a fault is remembered as well."""
+    """What was read of each base, and its sizes for each way of loading; a fault is remembered as well.
+
+    The last MAX_KEPT of each are kept: a batch may name any number of them.
+    """
 
     def __init__(self) -> None:
         self._bases: dict[str, Base | LoraSizeError] = {}
-        self._sizes: dict[tuple[int, LoadOptions], BaseSizes] = {}
-        self._checks: dict[int, tuple[CrossCheck, tuple[Note, ...]]] = {}
+        # each with what its key is the id of, which would else be another's one day
+        self._sizes: dict[tuple[int, LoadOptions], tuple[Base, BaseSizes]] = {}
+        self._checks: dict[int, tuple[Base, tuple[CrossCheck, tuple[Note, ...]]]] = {}
         self._shapes: dict[int, tuple[ModuleTree, Shape]] = {}
 
     def base(self, request: Request, task: str | None, progress: Progress = None) -> Base:
         """Raises what load_base raises, the second time as well."""
         key = repr((request.model, request.set, request.revision, request.subfolder, request.offline, request.online,
                     task, request.num_labels))  # fmt: skip
-        if key not in self._bases:
+
+        def load() -> Base | LoraSizeError:
             try:
-                self._bases[key] = load_base(request, task, progress)
+                return load_base(request, task, progress)
             except LoraSizeError as error:
-                self._bases[key] = error
-        base = self._bases[key]
+                return error
+
+        base = _kept(self._bases, key, load)
         if isinstance(base, LoraSizeError):
             raise base
         return base
 
     def sizes(self, base: Base, load: LoadOptions) -> BaseSizes:
-        key = (id(base), load)  # a base in the cache lives as long as the cache
-        if key not in self._sizes:
-            self._sizes[key] = base_sizes(base.tree, base.checkpoint, load)
-        return self._sizes[key]
+        return _kept(self._sizes, (id(base), load), lambda: (base, base_sizes(base.tree, base.checkpoint, load)))[1]
 
     def shape(self, tree: ModuleTree) -> "Shape":
         """What activations depend on."""
         from estimator.sizes.shape import shape_of
 
-        if id(tree) not in self._shapes:  # with the tree, whose id would else be another's one day
-            self._shapes[id(tree)] = tree, shape_of(tree)
-        return self._shapes[id(tree)][1]
+        return _kept(self._shapes, id(tree), lambda: (tree, shape_of(tree)))[1]
 
     def cross_check(self, base: Base) -> tuple[CrossCheck, tuple[Note, ...]]:
         """Headers, files and config.json held against each other, and what there is to say of how that went."""
-        if id(base) not in self._checks:
-            by_config, notes = None, ()
-            if base.checkpoint is not None:
-                by_config, notes = second_opinion(base.tree, base.config, base.task, base.num_labels)
-            self._checks[id(base)] = cross_check(base.checkpoint, base.config, base.tree, by_config), notes
-        return self._checks[id(base)]
+        return _kept(self._checks, id(base), lambda: (base, _cross_checked(base)))[1]
+
+
+def _kept(store: dict[Any, Any], key: object, make: Callable[[], Any]) -> Any:
+    """What stands there, made where it does not; the one that was asked for longest ago makes room."""
+    value = store.pop(key) if key in store else make()
+    if len(store) >= MAX_KEPT:
+        store.pop(next(iter(store)))
+    store[key] = value
+    return value
+
+
+def _cross_checked(base: Base) -> tuple[CrossCheck, tuple[Note, ...]]:
+    by_config, notes = None, ()
+    if base.checkpoint is not None:
+        by_config, notes = second_opinion(base.tree, base.config, base.task, base.num_labels)
+    return cross_check(base.checkpoint, base.config, base.tree, by_config), notes
 
 
 def _import_rooms() -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.errors import LoraSizeError
+from estimator.jobs.base import Base, BaseCache
 from estimator.jobs.by_config import with_sized
 from estimator.jobs.estimate import estimate
 from estimator.notes import Note
 from estimator.report.document import to_document
+from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
 from tests.hub.models import CONFIG, TINY, header_of, weights_file
 
@@ -96,3 +98,24 @@ def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
     assert whole.architecture == "MBartModel"
     assert with_sized(decoder, config, "FEATURE_EXTRACTION", None).modules == whole.modules
     assert with_sized(decoder, {**config, "architectures": ["MBartModel"]}, "FEATURE_EXTRACTION", None) == decoder
+
+
+def test_a_batch_of_many_bases_keeps_the_last_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("estimator.jobs.base.MAX_KEPT", 3)
+    bases = BaseCache()
+    request = Request(model="openai-community/gpt2", offline=True)
+
+    def kept(rows: int) -> Base:
+        base = bases.base(request._replace(set={"vocab_size": rows}), None)
+        bases.sizes(base, LoadOptions())
+        bases.cross_check(base)
+        bases.shape(base.tree)
+        return base
+
+    first, second = kept(101), kept(102)
+    assert kept(101) is first
+    for rows in (103, 104):
+        kept(rows)
+    assert kept(101) is first
+    assert kept(102) is not second
+    assert {len(store) for store in vars(bases).values()} == {3}
