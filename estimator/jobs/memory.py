@@ -106,7 +106,7 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
         biased_up=_with(held, "B.bias", trains=True),
         opened=opened,
         biased=frozenset(_module_of(tensor) for tensor in others if tensor.name.endswith(".bias")),
-        open_norms=frozenset(_module_of(tensor) for tensor in others),
+        open_norms=frozenset(map(_module_of, others)) - {""},
         rows=rows,
         width=BITS[first.dtype] // 8 if first else 4,
         dropout=float(config.get("lora_dropout") or 0),
