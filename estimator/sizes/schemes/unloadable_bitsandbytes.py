@@ -31,14 +31,15 @@ def check_against_file(layers: Mapping[str, QuantisedLayer], tree: ModuleTree, c
     for module in tree.modules:
         weight = f"{module.name}.weight"
         if weight in packed and module.name not in layers and weight not in tree.tied:
-            raise _refusal(f"{module.name} is packed in the file, and config.json spares it: a plain layer is built")
+            what = f"{module.name} is packed in the file, and config.json spares it: a plain layer is built"
+            raise _refusal(what, "take it off llm_int8_skip_modules in config.json")
     held = {*names.values(), *converted_weights(tree, weights), *tree.tied}
     missing = next((name for name in layers if f"{name}.weight" not in held), None)
     if missing is not None:
-        raise _refusal(f"the file has no weight of {missing}, which config.json has packed: none can be made anew")
+        what = f"the file has no weight of {missing}, which config.json has packed: none can be made anew"
+        raise _refusal(what, "let llm_int8_skip_modules in config.json name it, to have it made anew unpacked")
 
 
-def _refusal(what: str) -> UnsupportedError:
+def _refusal(what: str, way_out: str) -> UnsupportedError:
     what = f"{what}, and transformers cannot load it, or not run it."
-    way_out = "let llm_int8_skip_modules name the layers that the file has plain, or name the model that was quantised"
-    return UnsupportedError(what, where=CONFIG, way_out=way_out)
+    return UnsupportedError(what, where=CONFIG, way_out=f"{way_out}, or name the model that was quantised")
