@@ -45,6 +45,7 @@ class Fused(NamedTuple):
     name: str  # of the module that holds them
     up_elements: int
     down_elements: int
+    router: str = ""  # the module that chooses among them, where it is none of the matrices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,8 @@ def _parts(block: Block) -> tuple[Linear | Fused | None, ...]:
 
 def on_the_tape(block: Block) -> set[str]:
     """Names of the matrices, experts and norms that a layer's tape trains where they stand."""
-    return {item.name for item in (*_parts(block), *block.norms) if item}
+    routers = {block.fused.router} if block.fused else set()
+    return {item.name for item in (*_parts(block), *block.norms) if item} | routers
 
 
 def is_repeated(name: str) -> bool:
@@ -171,7 +173,7 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
         experts_per_token=int(first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
         if experts
         else 1,
-        fused=Fused(holder.name, sum(sizes[:-1]), sizes[-1]) if holder else None,
+        fused=Fused(holder.name, sum(sizes[:-1]), sizes[-1], _router(members, holder, experts)) if holder else None,
     )
 
 
@@ -183,6 +185,13 @@ def _tail(name: str) -> str:
 def _linear(module: Module) -> Linear:
     first, second = module.parameters[0].shape[:2]
     return Linear(module.name, *((first, second) if module.kind == "Conv1D" else (second, first)))
+
+
+def _router(members: Iterable[Module], holder: Module, experts: int) -> str:
+    """The module beside the experts that has a row for each."""
+    beside = holder.name[: holder.name.rfind(".") + 1]
+    others = (m for m in members if m.kind == "other" and m is not holder and m.name.startswith(beside))
+    return next((m.name for m in others for p in m.parameters if len(p.shape) == 2 and p.shape[0] == experts), "")
 
 
 def _latent(attention: Iterable[Linear]) -> tuple[int, int, int, int] | None:

@@ -133,7 +133,8 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     """Each token goes through some of the experts, sorted by expert; weights of experts need no input kept."""
     each, width = block.experts_per_token, 2 if setting.autocast else setting.base_width
     rows = 4 * tape.tokens * block.experts
-    routed = tape.run((x,), block.experts, 4, saves_output=True, keeps=rows)
+    chooses = block.fused is not None and setting.adapter.trains(block.fused.router)
+    routed = tape.run((x,), block.experts, 4, saves=(x,) * chooses, saves_output=True, keeps=rows, trains=chooses)
     chosen = tape.run((x,), each * x.elements, width)
     up, down = (setting.base_width * elements for elements in _changed(block, setting))
     opens, closes = _trained(block, setting)

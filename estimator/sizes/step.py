@@ -175,7 +175,7 @@ def _likeness(block: Block, setting: Setting) -> object:
         (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), *[i.name in part for part in parts])
         for i in (*block.attention, *block.cross, *block.state, *block.mlp)
     )
-    fused = block.fused and (block.fused.name, f"{block.fused.name}.base_layer")
+    fused = block.fused and (block.fused.name, f"{block.fused.name}.base_layer", block.fused.router)
     experts = [(ranks.get(name), adapter.wrapped.get(name), *[name in part for part in parts]) for name in fused or ()]
     norms = [(*norm[:3], norm.name.rpartition(".")[2], norm.name in adapter.open_norms) for norm in block.norms]
     return matrices, tuple(norms), block.query, block.key_value, block.inner, block.experts, tuple(experts)

@@ -113,3 +113,7 @@ class Adapter:
     def trained_modules(self) -> frozenset[str]:
         """Modules of which something trains."""
         return (self.ranks.keys() - self.still) | self.opened | self.biased
+
+    def trains(self, name: str) -> bool:
+        """Whether something of this module's, or of LoRA's on it, trains."""
+        return name in self.opened or name in self.biased or (name in self.ranks and name not in self.still)

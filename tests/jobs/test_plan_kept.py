@@ -8,6 +8,7 @@ import pytest
 
 from estimator.jobs.plan import plan
 from estimator.request.request import Request
+from estimator.request.training_config import Freezing
 from estimator.sizes.training import Training
 
 
@@ -68,3 +69,10 @@ def test_lora_before_the_layers_alone_walks_all_of_them_back() -> None:
         for name in ("multi_modal_projector.linear_1", "layers.31.mlp.down_proj")
     )
     assert before > 16 * behind
+
+
+def test_a_router_trains_where_it_stands() -> None:
+    """all-linear adapts the routers of a mixture: where those of the last layers train, the first keep nothing."""
+    request = Request(model="qwen3-30b-a3b", targets="all-linear", offline=True)
+    last = Freezing(unfrozen=(".+layers.4[4-7].+lora_",))
+    assert 4 * kept(request._replace(freezing=last)) < kept(request)
