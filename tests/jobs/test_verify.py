@@ -73,9 +73,11 @@ def test_a_peak_outside_the_plan_differs() -> None:
     assert list(job._peak(answer, run, {})) == []
 
 
+# Python leaves an interrupt ignored where the tests run in the background of a shell.
 HOLDS_A_FOLDER = """
-import sys, time
+import signal, time
 from estimator.jobs.verify_folder import temporary_folder
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with temporary_folder() as folder:
     print(folder, flush=True)
     time.sleep(60)
