@@ -20,8 +20,7 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
     facts = choose(config, None)
     if facts is None:
         return {name: name for name in stored}
-    known = {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
-    rename = Renamer(transforms_of(config, facts), facts.prefix, known.__contains__)
+    rename = Renamer(transforms_of(config, facts), facts.prefix, _parameters(tree).__contains__)
     return {name: rename(name).name for name in stored}
 
 

@@ -14,19 +14,8 @@ from estimator.checkpoint.quantized import unpack
 from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
+from tests.sizes.splitting import CONFIG as SPLIT
 
-SPLIT = {
-    "architectures": ["JinaEmbeddingsV3Model"],
-    "model_type": "jina_embeddings_v3",
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "max_position_embeddings": 64,
-    "num_attention_heads": 6,
-    "num_hidden_layers": 1,
-    "type_vocab_size": 1,
-    "vocab_size": 101,
-    "dtype": "bfloat16",
-}
 SPLIT_LAYER = {
     "encoder.layers.0.mixer.Wqkv.weight": (144, 48),
     "encoder.layers.0.mixer.out_proj.weight": (48, 48),

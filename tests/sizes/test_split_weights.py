@@ -15,19 +15,8 @@ from estimator.lora.adapt import adapt
 from estimator.request.load_options import LoadOptions
 from estimator.request.lora_config import from_mapping
 from estimator.sizes.base import base_sizes
+from tests.sizes.splitting import CONFIG
 
-CONFIG = {
-    "architectures": ["JinaEmbeddingsV3Model"],
-    "model_type": "jina_embeddings_v3",
-    "dtype": "bfloat16",
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "max_position_embeddings": 64,
-    "num_attention_heads": 6,
-    "num_hidden_layers": 1,
-    "type_vocab_size": 1,
-    "vocab_size": 101,
-}
 FUSED = {
     "emb_ln.bias": (48,),
     "emb_ln.weight": (48,),
