@@ -13,13 +13,13 @@ from estimator.errors import (
 )
 from estimator.source.found import Found
 from estimator.source.hub import find_on_hub
+from tests.hub.handler import Fault
 from tests.hub.models import (
     TINY,
     config_file,
     llama,
     tiny_sharded,
 )
-from tests.hub.standin import Fault
 
 TIMEOUT = 8.0  # seconds given to the Hub
 SHORT = 1.0  # seconds, where it never answers

@@ -8,8 +8,8 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 
+from tests.hub.handler import Fault, Handler
 from tests.hub.models import File
-from tests.hub.standin import Fault, Handler
 
 JSON = {"Content-Type": "application/json"}
 Right = Callable[[], None]

@@ -30,7 +30,8 @@ from tests.hub.faults import (
     silence,
     times,
 )
-from tests.hub.standin import Fault, StandIn
+from tests.hub.handler import Fault
+from tests.hub.standin import StandIn
 
 # config.json names the commit and holds the architecture: without it there is no answer.
 CONFIG_ROWS = [

@@ -28,11 +28,12 @@ from tests.hub.faults import (
     say,
     silence,
 )
+from tests.hub.handler import Fault
 from tests.hub.models import (
     Repo,
     tiny_sharded,
 )
-from tests.hub.standin import Fault, StandIn
+from tests.hub.standin import StandIn
 
 _HEADERS = b'{"headers":{"a.safetensors":{'
 

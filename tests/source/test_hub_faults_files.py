@@ -32,11 +32,12 @@ from tests.hub.faults import (
     silence,
     times,
 )
+from tests.hub.handler import Fault
 from tests.hub.models import (
     tiny_sharded,
     weights_file,
 )
-from tests.hub.standin import Fault, StandIn
+from tests.hub.standin import StandIn
 
 INDEX_TEXT = tiny_sharded().files["model.safetensors.index.json"].head
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -13,8 +13,9 @@ import pytest
 from estimator.errors import GatedError, LoraSizeError, MalformedConfigError, NetworkError, NotFoundError
 from tests.hub.checks import CONFIG_TEXT, RIGHT, check, row
 from tests.hub.faults import JSON, changed, go_to, header, raw, refuse, say
+from tests.hub.handler import Fault, Handler
 from tests.hub.models import COMMIT
-from tests.hub.standin import Fault, Handler, StandIn
+from tests.hub.standin import StandIn
 
 
 def packed(body: bytes, coding: str = "gzip") -> Fault:

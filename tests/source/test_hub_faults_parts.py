@@ -15,8 +15,9 @@ from estimator.errors import GatedError, LoraSizeError, MalformedHeaderError, Ne
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import METADATA, OTHER_COMMIT, RIGHT, check, on, outcome, row
 from tests.hub.faults import changed, go_to, header, raw, refuse, say
+from tests.hub.handler import Fault, Handler
 from tests.hub.models import CONFIG, tiny_sharded, tiny_single
-from tests.hub.standin import TOKEN, Fault, Handler, StandIn
+from tests.hub.standin import TOKEN, StandIn
 
 INDEX = json.loads(tiny_sharded().files["model.safetensors.index.json"].head)
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -18,12 +18,13 @@ from estimator.errors import (
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
 from tests.hub.faults import go_to, header, refuse, say
+from tests.hub.handler import Fault, Handler
 from tests.hub.models import (
     TINY,
     tiny_sharded,
     tiny_single,
 )
-from tests.hub.standin import TOKEN, Fault, Handler, StandIn
+from tests.hub.standin import TOKEN, StandIn
 
 
 def everything_kept(folder: Path) -> bytes:

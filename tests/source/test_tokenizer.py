@@ -14,8 +14,9 @@ from estimator.errors import LoraSizeError
 from estimator.source.cache import settle
 from estimator.source.tokenizer import vocabulary_size
 from tests.hub.faults import bomb, cut, endless, go_to, header, refuse, say, silence, times
+from tests.hub.handler import Fault
 from tests.hub.models import COMMIT, OLDER, Repo, text_file
-from tests.hub.standin import TOKEN, Fault, StandIn
+from tests.hub.standin import TOKEN, StandIn
 
 
 def put(folder: Path, files: dict[str, Any]) -> str:
