@@ -85,40 +85,42 @@ def mlx_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields | Non
 
 def compressed_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields]:
     """What each layer's group says of weights."""
-    return {name: group["weights"] for name, group in compressed_groups(fields, names).items()}
+    groups = compressed_groups(fields, dict.fromkeys(names, ("Linear",)))
+    return {name: group["weights"] for name, group in groups.items() if isinstance(group.get("weights"), Mapping)}
 
 
 def _over(fields: Fields, own: Fields) -> Fields:
     return {**fields, **{name: value for name, value in own.items() if value is not None}}
 
 
-def compressed_groups(fields: Fields, names: Sequence[str]) -> dict[str, Fields]:
-    """compressed-tensors' config group of each Linear whose weights one quantises.
+def compressed_groups(fields: Fields, classes: Mapping[str, Sequence[str]]) -> dict[str, Fields]:
+    """compressed-tensors' config group of each module that one targets.
 
-    A target that is the name goes before patterns, these, in alphabetical order, before the class; of two groups with
-    one target the last counts (compressed-tensors 0.20, `apply_quantization_config` and `match_targets`).
+    classes: each module's own class and those that it is derived from, by the module's name. A target that is the name
+    goes before patterns, these, in alphabetical order, before classes, in that order too; of two groups with one target
+    the last counts (compressed-tensors 0.20, `apply_quantization_config` and `match_targets`).
     Raises MalformedConfigError for a pattern that is none, or that is endless.
     """
     groups = [group for group in (fields.get("config_groups") or {}).values() if isinstance(group, Mapping)]
     of_target = {target: group for group in groups for target in group.get("targets") or ()}
-    found = dict.fromkeys(names, of_target["Linear"]) if "Linear" in of_target else {}
+    found = {}
+    for cls in sorted(of_target.keys() & {cls for own in classes.values() for cls in own}, reverse=True):
+        found |= dict.fromkeys((name for name, own in classes.items() if cls in own), of_target[cls])
     expressions = sorted((one for one in of_target if one.startswith("re:")), reverse=True)
-    for one, matched in zip(expressions, _matches(expressions, names), strict=True):
+    for one, matched in zip(expressions, _matches(expressions, tuple(classes)), strict=True):
         found |= dict.fromkeys(matched, of_target[one])
-    found |= {name: of_target[name] for name in names if name in of_target}
-    return {name: group for name, group in found.items() if isinstance(group.get("weights"), Mapping)}
+    return found | {name: of_target[name] for name in classes if name in of_target}
 
 
-def named(targets: Sequence[str], names: Sequence[str], cls: str) -> set[str]:
+def named(targets: Sequence[str], classes: Mapping[str, Sequence[str]]) -> set[str]:
     """The names that compressed-tensors' `is_match` takes: `re:` and a pattern from the name's start, a full name, or
-    all where the class is a target.
+    all of a class. classes: as of `compressed_groups`.
 
     Raises MalformedConfigError for a pattern that is none, or that is endless.
     """
-    if cls in targets:
-        return set(names)
     expressions = [one for one in dict.fromkeys(targets) if one.startswith("re:")]
-    return set(targets).intersection(names).union(*_matches(expressions, names))
+    of_class = (name for name, own in classes.items() if not set(targets).isdisjoint(own))
+    return {*of_class, *(set(targets) & classes.keys())}.union(*_matches(expressions, tuple(classes)))
 
 
 def _matches(expressions: Sequence[str], names: Sequence[str]) -> list[list[str]]:

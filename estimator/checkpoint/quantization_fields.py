@@ -61,6 +61,12 @@ _TOP: Rules = {
     "config_groups": (_objects, "an object of objects"),
     "quant_config": _OBJECT,
 }
+_STRATEGIES = ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head")
+_IN_A_PART: Rules = {
+    **_ANYWHERE,
+    "strategy": (lambda value: value in _STRATEGIES, f"one of {', '.join(_STRATEGIES)}"),
+    "type": (lambda value: value in ("int", "float"), "int or float"),
+}
 _IN_A_GROUP: Rules = {
     "targets": _NAMES,
     **dict.fromkeys(("weights", "input_activations", "output_activations"), _OBJECT),
@@ -74,7 +80,7 @@ def check_fields(fields: Mapping[str, Any]) -> None:
         _check(group, _IN_A_GROUP, f"config_groups.{str(name)[:40]}.")
         for part in ("weights", "input_activations", "output_activations"):
             inner = group.get(part) or {}
-            _check(inner, _ANYWHERE, f"config_groups.{str(name)[:40]}.{part}.", never_null=("num_bits",))
+            _check(inner, _IN_A_PART, f"config_groups.{str(name)[:40]}.{part}.", never_null=("num_bits",))
     params = (fields.get("quant_config") or {}).get("weight_quant_params")
     for by_layer in (fields, fields.get("dynamic") or {}, fields.get("extra_config") or {}):  # the first: MLX's
         for name, own in by_layer.items():

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor, Tensors, stacks_of
+from estimator.checkpoint.compressed_presets import spelt_out
 from estimator.checkpoint.packed_layouts import LAYOUTS, Layout
 from estimator.checkpoint.quantization_fields import check_fields
 from estimator.dtypes import stated_dtype
@@ -54,6 +55,8 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
                 inner = fields.get("quantization_config")
                 fields = {**fields, **inner} if isinstance(inner, Mapping) else fields
                 scheme = _scheme(fields)
+                if scheme == "compressed-tensors" and isinstance(fields.get("config_groups"), Mapping):
+                    fields = {**fields, "config_groups": spelt_out(fields["config_groups"])}
                 if scheme in LAYOUTS:  # of others no field is read
                     check_fields(fields)
                 return Quantization(scheme=scheme, fields=fields)

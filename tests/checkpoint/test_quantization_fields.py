@@ -64,6 +64,10 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
             for part in ("weights", "input_activations")
             for bits in (None, 0, -4, True, 4.0, "4", [4], {}, 2**80, float("nan"), float("inf"))
         ),
+        pytest.param(
+            {"config_groups": {"g": {"weights": {"strategy": "rows"}}}}, "weights.strategy", id="a new strategy"
+        ),
+        pytest.param({"config_groups": {"g": {"weights": {"type": "fp"}}}}, "weights.type", id="a new type"),
         pytest.param({"quant_config": 4}, "quant_config", id="HQQ's settings as a number"),
         pytest.param({"quant_config": {"weight_quant_params": []}}, "weight_quant_params", id="HQQ's as a list"),
         pytest.param({"model.layers.0.q_proj": {"bits": -4}}, "model.layers.0.q_proj.bits", id="one of MLX's layers"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.from_config import from_config
-from estimator.errors import UnsupportedError
+from estimator.errors import MalformedConfigError, UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
 
@@ -18,14 +18,19 @@ FP8 = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel"}
 TENSOR = {"num_bits": 8, "type": "int", "symmetric": False, "strategy": "tensor"}
 TOKENS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
 INT8 = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
+STATIC = {"num_bits": 8, "type": "float", "strategy": "tensor"}
 BYTES = {"type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
 PLAIN = 755_072
 
 
 def loaded(weights, inputs=None, **fields):
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
+    return loaded_by({"group_0": group}, **fields)
+
+
+def loaded_by(groups, **fields):
     section = {"quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": ["lm_head"]}
-    section |= {"config_groups": {"group_0": group}, **fields}
+    section |= {"config_groups": groups, **fields}
     return base_sizes(from_config({**CONFIG, "quantization_config": section}), None, LoadOptions()).loaded
 
 
@@ -52,6 +57,74 @@ def loaded(weights, inputs=None, **fields):
 )  # fmt: skip
 def test_footprint(weights, inputs, fields, footprint_bytes):
     assert loaded(weights, inputs, **fields).footprint_bytes == footprint_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "footprint_bytes"),
+    [
+        ("FP8_DYNAMIC", 464_256),
+        ("fp8", 460_216),
+        ("FP8_BLOCK", 460_200),
+        ("W8A8", 464_256),
+        ("W4A8", 464_768),
+        ("W4A16", 317_536),
+        ("NVFP4", 331_248),
+        ("MXFP8", 469_376),
+        ("UNQUANTIZED", PLAIN),
+    ],
+)
+def test_presets(name, footprint_bytes):
+    assert loaded_by({name: ["Linear"]}).footprint_bytes == footprint_bytes
+
+
+@pytest.mark.parametrize("name", ["group_0", "W8A4", "W9A16"])
+def test_a_name_that_is_no_preset(name):
+    with pytest.raises(MalformedConfigError, match="no preset"):
+        loaded_by({name: ["Linear"]})
+
+
+@pytest.mark.parametrize(
+    ("group", "fields", "footprint_bytes"),
+    [
+        pytest.param({"targets": ["Linear", "Embedding"], "weights": INT8, "input_activations": TOKENS}, {}, 423_936,
+                     id="embeddings of integers"),
+        pytest.param({"targets": ["Embedding"], "weights": INT8}, {"quantization_status": "frozen"}, 756_032,
+                     id="a frozen embedding"),
+        pytest.param({"targets": ["LlamaAttention"], "input_activations": STATIC}, {}, 755_084, id="attention"),
+        pytest.param({"targets": ["LlamaAttention"], "input_activations": {**STATIC, "strategy": "attn_head"}}, {},
+                     755_104, id="attention, head by head"),
+        pytest.param({"targets": ["re:.*self_attn.*"], "input_activations": STATIC}, {}, PLAIN + 8 * 2,
+                     id="attention with all that is in it: its projections alone"),
+        pytest.param({"targets": ["Linear"], "input_activations": STATIC}, {"ignore": []}, 755_102, id="inputs alone"),
+        pytest.param({"targets": ["LlamaMLP"], "weights": INT8}, {}, PLAIN, id="what holds layers"),
+    ],
+)  # fmt: skip
+def test_what_else_a_group_may_target(group, fields, footprint_bytes):
+    assert loaded_by({"g": group}, **fields).footprint_bytes == footprint_bytes
+
+
+def test_classes_count_by_alphabet():
+    groups = {"a": {"targets": ["Module"], "weights": INT8}, "b": {"targets": ["Linear"], "weights": FP8}}
+    ignored = {"ignore": ["model.embed_tokens", "lm_head", "LlamaAttention"]}
+    assert loaded_by(groups, **ignored).footprint_bytes == 464_256
+
+
+@pytest.mark.parametrize(
+    ("group", "words"),
+    [
+        pytest.param({"targets": ["LlamaAttention"], "weights": INT8}, "is attention", id="weights of attention"),
+        pytest.param({"targets": ["re:.*self_attn$"], "weights": INT8}, "is attention", id="by a pattern"),
+        pytest.param({"targets": ["LlamaAttention"], "input_activations": STATIC, "output_activations": STATIC},
+                     "is attention", id="outputs of attention"),
+        pytest.param({"targets": ["LlamaAttention"], "input_activations": {**STATIC, "strategy": "channel"}},
+                     "no static scales", id="rows of attention"),
+        pytest.param({"targets": ["Embedding"], "weights": INT8}, "packed", id="an embedding packed"),
+        pytest.param({"targets": ["Linear"], "weights": INT8, "format": "marlin-24"}, "marlin-24", id="marlin"),
+    ],
+)  # fmt: skip
+def test_what_the_library_does_not_load(group, words):
+    with pytest.raises(UnsupportedError, match=words):
+        loaded_by({"g": group})
 
 
 @pytest.mark.parametrize("order", ["group", "dynamic", True])

@@ -2,14 +2,14 @@
 
 Everything is a parameter at run time, as in the file: weight (I8, F8) or weight_packed (I32 with weight_shape; U8 for
 floats of 4 and 6 bits), weight_scale, weight_zero_point where asymmetric, scales of static activations.
-A packed module has no `weight`, and PEFT 0.21.2 fails on it. Where config.json does not say "compressed", weights stay
-as they are, every scale with its zero point beside it (`CompressedTensorsConfig.is_quantization_compressed`).
+A packed module has no `weight`: PEFT 0.21.2 fails on it, and transformers on an embedding of that kind. Where
+config.json does not say "compressed", weights stay as they are, every scale with its zero point beside it
+(`CompressedTensorsConfig.is_quantization_compressed`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any
 
@@ -18,29 +18,47 @@ from estimator.checkpoint.layer_fields import compressed_groups, named
 from estimator.checkpoint.quantized import Quantization
 from estimator.dtypes import from_torch
 from estimator.errors import UnsupportedError
+from estimator.sizes.schemes.compressed_attention import (
+    attention_layer,
+    cached_attention,
+    caches,
+    classes_of,
+    is_narrow,
+)
 
 NO_WEIGHT = "compressed-tensors keeps it packed, without the `weight` that PEFT's LoRA layer reads"
 _REMOVED_ORDERS = ("group", "dynamic", True)  # `QuantizationArgs`: each weight had the number of its group
-_KEYS_AND_VALUES = ("k_proj", "v_proj", "qkv_proj", "kv_b_proj")
-_TOWER = re.compile(r"vision|visual|image|audio")  # whose attention caches nothing
+_REMOVED_FORMATS = ("marlin-24", "sparse-bitmask", "sparse-24-bitmask")  # named still, and read no more
+_KINDS = ("Linear", "Embedding")
+_PARTS = ("weights", "input_activations", "output_activations")
 
 Weights = Mapping[str, Any]
 
 
 def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
-    """Every module that a group targets and `ignore` does not name, and attention whose cache has scales.
+    """Every Linear, Embedding and cached attention that a group targets and `ignore` does not name, and attention whose
+    cache has scales.
 
-    `apply_quantization_config`. Raises UnsupportedError for what the library does not load any more.
+    `apply_quantization_config`. Raises UnsupportedError for what the library does not load, or not any more.
     """
     fields = quantization.fields
     if fields.get("dequantize") or fields.get("run_compressed") is False:
         return {}
-    linears = {module.name: module for module in tree.modules if module.kind == "Linear" and module.parameters}
-    ignored = named(fields.get("ignore") or (), tuple(linears), "Linear")
-    groups = compressed_groups(fields, tuple(linears.keys() - ignored))
+    attention = cached_attention(tree)
+    targetable = {m.name: m for m in tree.modules if m.name in attention or (m.kind in _KINDS and m.parameters)}
+    classes = {name: classes_of(module) for name, module in targetable.items()}
+    groups = compressed_groups(fields, classes)
+    ignored = named(fields.get("ignore") or (), classes)
     make = _layer if is_compressed(fields) else _plain_layer
-    layers = {name: make(module, groups[name], dtype) for name, module in linears.items() if name in groups}
-    return {**layers, **dict(_caches(tree, fields.get("kv_cache_scheme"), dtype))}
+    layers = dict(caches(tree, attention, fields.get("kv_cache_scheme"), dtype))
+    for name, group in groups.items():
+        if name in ignored or not any(isinstance(group.get(part), Mapping) for part in _PARTS):
+            continue
+        if name not in attention:
+            layers[name] = make(targetable[name], group, dtype)
+        elif is_narrow(tree, name, group.get("targets") or ()):
+            layers[name] = attention_layer(tree, targetable[name], group, dtype, zeros=not is_compressed(fields))
+    return layers
 
 
 def is_compressed(fields: Mapping[str, Any]) -> bool:
@@ -49,42 +67,57 @@ def is_compressed(fields: Mapping[str, Any]) -> bool:
 
 def _layer(module: Module, group: Mapping[str, Any], dtype: str) -> QuantisedLayer:
     weight, *rest = module.parameters
-    weights, style = group["weights"], str(group.get("format") or _style(group))
-    packed = "pack" in style
+    weights, style = group.get("weights"), str(group.get("format") or _style(group))
+    if style in _REMOVED_FORMATS:
+        raise _not_read(f"the format {style!r}", "format")
+    if not isinstance(weights, Mapping) or style == "dense":
+        return _layer_of(module, (*module.parameters, *_activations(group, dtype)))
     if weights.get("actorder") in _REMOVED_ORDERS:
-        raise UnsupportedError(
-            f"compressed-tensors 0.20 loads no weights that are ordered by activations ({weights['actorder']!r}).",
-            where="actorder of quantization_config in config.json",
-            way_out="name the model that was quantised instead",
-        )
+        raise _not_read(f"weights that are ordered by activations ({weights['actorder']!r})", "actorder")
+    packed = "pack" in style
+    if packed and module.kind == "Embedding":
+        raise _not_read(f"{module.name}, an embedding whose weight is packed", "config_groups")
     values = _packed(weight, weights, style) if packed else (weight._replace(dtype=_plain(weights), fixed=True),)
+    parameters = (*rest, *_scales(weight, weights, style, dtype), *values, *_activations(group, dtype))
+    return _layer_of(module, parameters, refusal=NO_WEIGHT if packed else None)
+
+
+def _layer_of(module: Module, parameters: Iterable[Parameter], *, refusal: str | None = None) -> QuantisedLayer:
     return QuantisedLayer(
         scheme="compressed-tensors",
-        cls="Linear",
-        parameters=(*rest, *_scales(weight, weights, style, dtype), *values, *_activations(group, dtype)),
+        cls=module.cls,
+        parameters=tuple(parameters),
         saved_beside=(),
-        refusal=NO_WEIGHT if packed else None,
+        is_linear=module.kind == "Linear",
+        refusal=refusal,
+    )
+
+
+def _not_read(what: str, field: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"transformers 5.23 with compressed-tensors 0.20 does not load {what}.",
+        where=f"{field} of quantization_config in config.json",
+        way_out="name the model that was quantised instead",
     )
 
 
 def _plain_layer(module: Module, group: Mapping[str, Any], dtype: str) -> QuantisedLayer:
     """A weight that nothing compresses, with scales and zero points."""
     weight, *rest = module.parameters
-    scales = (*_scales(weight, group["weights"], "", dtype), *_activations(group, dtype))
+    weights = group.get("weights")
+    scales = (*(_scales(weight, weights, "", dtype) if weights else ()), *_activations(group, dtype))
     zeros = (
         scale._replace(name=scale.name.replace("_scale", "_zero_point"), dtype="I8", fixed=True)
         for scale in scales
         if scale.name in ("weight_scale", "input_scale", "output_scale")
     )
     parameters = {parameter.name: parameter for parameter in (*rest, *zeros, *scales, weight)}
-    return QuantisedLayer(
-        scheme="compressed-tensors", cls="Linear", parameters=tuple(parameters.values()), saved_beside=()
-    )
+    return _layer_of(module, parameters.values())
 
 
 def _style(group: Mapping[str, Any]) -> str:
     """The format that the library gives a group which names none (`infer_module_format`); the config's is not read."""
-    weights, inputs = group["weights"], group.get("input_activations")
+    weights, inputs = group.get("weights") or {}, group.get("input_activations")
     size = weights.get("group_size")
     if weights.get("type") == "float":
         sized = {(4, 32): "mxfp4-pack-quantized", (6, 32): "mxfp6-pack-quantized", (4, 16): "nvfp4-pack-quantized"}
@@ -162,21 +195,3 @@ def _activations(group: Mapping[str, Any], dtype: str) -> tuple[Parameter, ...]:
         if activations.get("strategy") == "tensor_group" and activations.get("dynamic") == "local":
             parts.append(Parameter(f"{side}_global_scale", (1,), "F32", True))
     return tuple(parts)
-
-
-def _caches(tree: ModuleTree, scheme: Any, dtype: str) -> Iterator[tuple[str, QuantisedLayer]]:
-    """Scales of keys and values, in every attention that caches them (`is_cached_attention_module`)."""
-    if not isinstance(scheme, Mapping) or scheme.get("dynamic", False) is not False:
-        return
-    names = {module.name for module in tree.modules}
-    scales = tuple(Parameter(f"{side}_scale", (1,), dtype) for side in ("k", "v"))
-    for module in tree.modules:
-        holds = any(f"{module.name}.{name}" in names for name in _KEYS_AND_VALUES)
-        if holds and "attention" in module.cls.lower() and not _TOWER.search(module.name):
-            parameters = (*module.parameters, *scales)
-            yield (
-                module.name,
-                QuantisedLayer(
-                    scheme="compressed-tensors", cls=module.cls, parameters=parameters, is_linear=False, saved_beside=()
-                ),
-            )
