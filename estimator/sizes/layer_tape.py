@@ -96,23 +96,22 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         always = replace(block, experts=0, mlp=shared, inner=shared[-1].inputs, is_gated=len(shared) > 2)
         return _add(tape, routed, _mlp(tape, x, always, setting))
     down = next((item for item in reversed(block.mlp) if item.inputs == block.inner), None)
-    ups = [item for item in block.mlp if item is not down]
-    made = [linear(tape, x, item, setting) for item in ups]
-    inner = _activated(tape, made, block, setting)
+    first, *others = [item for item in block.mlp if item is not down]
+    gate = linear(tape, x, first, setting)
+    fused = block.is_gated and setting.software.fused_mlp
+    acted = gate if fused else _activated(tape, gate, block, setting)  # before the next matrix is asked
+    up = [gate, *(linear(tape, x, item, setting) for item in others)][-1]
+    inner = tape.run((acted, up), block.inner, gate.width, saves=(acted, up)) if block.is_gated else acted
     return linear(tape, inner, down, setting) if down is not None else inner
 
 
-def _activated(tape: Tape, made: list[Tensor], block: Block, setting: Setting) -> Tensor:
-    """act(gate) * up, or act(up)."""
-    inner, gate, up, width = block.inner, made[0], made[-1], made[0].width
+def _activated(tape: Tape, gate: Tensor, block: Block, setting: Setting) -> Tensor:
+    inner, width = block.inner, gate.width
     activation = "gelu" if setting.software.fused_activation else setting.shape.activation
-    if block.is_gated and setting.software.fused_mlp:
-        return tape.run((gate, up), inner, width, saves=(gate, up))
     if activation == "quick_gelu":
-        acted = _sigmoid_linear(tape, gate, inner)
-        return tape.run((acted, up), inner, width, saves=(acted, up)) if block.is_gated else acted
+        return _sigmoid_linear(tape, gate, inner)
     extra = _STEPS.get(activation, 1) - 1
-    acted = tape.run(
+    return tape.run(
         (gate,),
         inner,
         width,
@@ -120,7 +119,6 @@ def _activated(tape: Tape, made: list[Tensor], block: Block, setting: Setting) -
         saves_output=activation in _KEEPS_OUTPUT,
         keeps=int(extra * tape.tokens * inner * width),
     )
-    return tape.run((acted, up), inner, width, saves=(acted, up)) if block.is_gated else acted
 
 
 def _sigmoid_linear(tape: Tape, x: Tensor, inner: int) -> Tensor:

@@ -13,7 +13,7 @@ from estimator.errors import MalformedConfigError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
-from estimator.sizes.schemes.compressed import compressed_layers
+from estimator.sizes.schemes.compressed import check_formats, compressed_layers
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
 from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_otherwise
 from estimator.sizes.schemes.others import (
@@ -48,6 +48,8 @@ def quantise_as_stored(
     layers = SCHEMES.get(quantization.scheme)
     if quantization.scheme in KEPT_BY_NONE:
         check_splitting(tree, {}, "")
+    if quantization.scheme == "compressed-tensors":
+        check_formats(quantization.fields)
     if any(note.code == "unknown_packing" for note in tree.notes):
         return tree
     if layers is None:

@@ -127,6 +127,11 @@ def test_what_the_library_does_not_load(group, words):
         loaded_by({"g": group})
 
 
+def test_a_file_in_a_format_that_the_library_has_removed():
+    with pytest.raises(UnsupportedError, match="marlin-24"):
+        loaded(INT8, format="marlin-24")
+
+
 @pytest.mark.parametrize("order", ["group", "dynamic", True])
 def test_orders_that_the_library_has_removed(order):
     with pytest.raises(UnsupportedError, match="ordered by activations"):

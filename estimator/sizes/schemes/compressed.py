@@ -61,6 +61,14 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
     return layers
 
 
+def check_formats(fields: Mapping[str, Any]) -> None:
+    """Raises UnsupportedError for files in a format that the library has removed: their tensors are no layer's."""
+    groups = (group for group in (fields.get("config_groups") or {}).values() if isinstance(group, Mapping))
+    said = {str(part.get("format")) for part in (fields, *groups)}
+    if is_compressed(fields) and (removed := said.intersection(_REMOVED_FORMATS)):
+        raise _not_read(f"the format {min(removed)!r}", "format")
+
+
 def is_compressed(fields: Mapping[str, Any]) -> bool:
     return fields.get("quantization_status") == "compressed"
 
@@ -68,8 +76,6 @@ def is_compressed(fields: Mapping[str, Any]) -> bool:
 def _layer(module: Module, group: Mapping[str, Any], dtype: str) -> QuantisedLayer:
     weight, *rest = module.parameters
     weights, style = group.get("weights"), str(group.get("format") or _style(group))
-    if style in _REMOVED_FORMATS:
-        raise _not_read(f"the format {style!r}", "format")
     if not isinstance(weights, Mapping) or style == "dense":
         return _layer_of(module, (*module.parameters, *_activations(group, dtype)))
     if weights.get("actorder") in _REMOVED_ORDERS:
