@@ -56,11 +56,13 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
     fused = len(made) == 1
     query, key, value = made * 3 if fused else (*made, *made[-1:] * 2)[:3]
     width = query.width
-    roles = {norm.role: norm for norm in block.norms if norm.role}
+    roles = {part: norm for norm in block.norms for part in norm.role}
     if "q" in roles:
         query = normed(tape, query, roles["q"], setting, block.query)
     if "k" in roles:
         key = normed(tape, key, roles["k"], setting, block.key_value)
+    if "v" in roles:
+        value = normed(tape, value, roles["v"], setting, block.key_value)
     if setting.shape.is_rotary:
         query = _turned(tape, query, block.query)
         key = _turned(tape, key, block.key_value)

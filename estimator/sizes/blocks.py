@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module
-from estimator.sizes.fields import first, heads
+from estimator.sizes.fields import experts_per_token, first, heads
 from estimator.sizes.scans import Scan, read_scan
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
@@ -21,6 +21,11 @@ _MLP = re.compile(
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
+_PLAIN_NORM = re.compile(
+    r"(?:RMS|L2)Norm$"
+)  # classes that may have no weight (modeling_nanochat.py, modeling_llama4.py)
+_INSIDE_ATTENTION = re.compile(r"(qk|q|k|v)(?:uery|ey|alue)?_?(?:layer)?_?norm")
+_FULL_SCORES = "e_score_correction_bias"  # a router that has it casts its input to float32 (modeling_deepseek_v3.py)
 _CENTRED_NORM = re.compile(r"(?:Cohere|Deberta)\w*LayerNorm$")  # LayerNorm written in Python (modeling_cohere.py)
 _SCALE = re.compile(r"layer_?scale|(?:^|\.)(?:ls|lambda_|gamma_)\d?(?:\.|$)", re.IGNORECASE)
 _NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
@@ -35,7 +40,7 @@ class Linear(NamedTuple):
 class Norm(NamedTuple):
     width: int
     kind: str  # "torch" (its own layer_norm), "wide" (the same on float32), "rms", "t5" or "centred" (steps in float32)
-    role: str = ""  # inside attention: "q" or "k" of query or key, "a" of a latent
+    role: str = ""  # inside attention: "q", "k" or "v" of query, key or value, "qk" of both, "a" of a latent
     name: str = ""  # full; "" where it is told from others
 
 
@@ -46,6 +51,7 @@ class Fused(NamedTuple):
     up_elements: int
     down_elements: int
     router: str = ""  # the module that chooses among them, where it is none of the matrices
+    chooses_in_float32: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +176,12 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
         scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
         is_parallel=bool(attention or state) and bool(mlp or fused) and _is_parallel(norms, config),
         experts=experts,
-        experts_per_token=int(first(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk") or 1)
-        if experts
-        else 1,
-        fused=Fused(holder.name, sum(sizes[:-1]), sizes[-1], _router(members, holder, experts)) if holder else None,
+        experts_per_token=experts_per_token(config) if experts else 1,
+        fused=Fused(
+            holder.name, sum(sizes[:-1]), sizes[-1], _router(members, holder, experts), _chooses_in_float32(members)
+        )
+        if holder
+        else None,
     )
 
 
@@ -192,6 +200,10 @@ def _router(members: Iterable[Module], holder: Module, experts: int) -> str:
     beside = holder.name[: holder.name.rfind(".") + 1]
     others = (m for m in members if m.kind == "other" and m is not holder and m.name.startswith(beside))
     return next((m.name for m in others for p in m.parameters if len(p.shape) == 2 and p.shape[0] == experts), "")
+
+
+def _chooses_in_float32(members: Iterable[Module]) -> bool:
+    return any(p.name == _FULL_SCORES for m in members for p in (*m.parameters, *m.buffers))
 
 
 def _latent(attention: Iterable[Linear]) -> tuple[int, int, int, int] | None:
@@ -244,14 +256,17 @@ def _mlp(mlp: tuple[Linear, ...], hidden: int) -> tuple[int, bool, int]:
 
 
 def norms_of(members: list[Module], hidden: int) -> Iterable[Norm]:
+    holders = {module.name.rpartition(".")[0] for module in members}
     for module in members:
         last = module.name.rpartition(".")[2]
         is_norm = _NORM.search(module.cls) or _NORM.search(last)
+        role = _INSIDE_ATTENTION.match(last)
+        inside = "a" if _LATENT_NORM.match(last) else role[1] if role else ""
         if is_norm and not module.parameters and module.cls in _WIDE_NORMS:
             yield Norm(hidden, "wide", "", module.name)
+        elif not module.parameters and _PLAIN_NORM.search(module.cls) and module.name not in holders:
+            yield Norm(hidden, "rms", inside, module.name)
         if is_norm and module.parameters and len(module.parameters[0].shape) == 1:
-            role = re.match(r"(q|k)(?:uery|ey)?_?(?:layer)?_?norm", last)
-            inside = "a" if _LATENT_NORM.match(last) else role[1] if role else ""
             yield Norm(module.parameters[0].shape[0], _norm_kind(module), inside, module.name)
 
 

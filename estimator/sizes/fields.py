@@ -23,6 +23,10 @@ _DROPS_STATES = (
     *("dropout_rate", "dropout"),
 )
 _DROPS_SCORES = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout", "attn_dropout", "dropout_rate")
+_EXPERTS_PER_TOKEN = (
+    *("num_experts_per_tok", "num_experts_per_token"),
+    *("moe_topk", "moe_k", "moe_top_k", "top_k_experts"),
+)
 _SENSES = {"Conv1d": ("audio", "speech", "sound"), "Conv2d": ("vision", "image"), "Conv3d": ("vision", "image")}
 
 
@@ -81,6 +85,14 @@ def activation(config: Mapping[str, Any]) -> str:
     if named is None and isinstance(config.get("feed_forward_proj"), str):  # configuration_t5.py
         named = {"gated-gelu": "gelu_new"}.get(config["feed_forward_proj"], config["feed_forward_proj"].split("-")[-1])
     return str(named or _defaults(config).activation or "silu")
+
+
+def experts_per_token(config: Mapping[str, Any]) -> int:
+    """Of a layer of experts, the most where layers differ; 1 where nobody says."""
+    parts = (config, config.get("ffn_config"))  # DBRX's stand in a part of their own
+    said = next((n for part in parts if isinstance(part, Mapping) and (n := first(part, *_EXPERTS_PER_TOKEN))), None)
+    many = [n for n in (said if isinstance(said, list) else [said]) if type(n) is int and n > 0]
+    return max(many, default=1)
 
 
 def drops_states(config: Mapping[str, Any]) -> bool:

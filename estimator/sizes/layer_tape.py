@@ -132,7 +132,12 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     each, width = block.experts_per_token, 2 if setting.autocast else setting.base_width
     rows = 4 * tape.tokens * block.experts
     chooses = block.fused is not None and setting.adapter.trains(block.fused.router)
-    routed = tape.run((x,), block.experts, 4, saves=(x,) * chooses, saves_output=True, keeps=rows, trains=chooses)
+    asked = x
+    if block.fused is not None and block.fused.chooses_in_float32:
+        asked, rows = tape.run((x,), x.elements, 4), rows + 4 * x.elements * block.experts  # and the router's weight
+    routed = tape.run(
+        (asked,), block.experts, 4, saves=(asked,) * chooses, saves_output=True, keeps=rows, trains=chooses
+    )
     chosen = tape.run((x,), each * x.elements, width)
     up, down = (setting.base_width * elements for elements in _changed(block, setting))
     opens, closes = _trained(block, setting)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import Quantization, quantization_of
-from estimator.dtypes import from_torch
+from estimator.dtypes import FROM_TORCH
 from estimator.errors import MalformedConfigError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
@@ -92,24 +92,32 @@ def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:
-    """A saved BitsAndBytesConfig as options of loading. Raises MalformedConfigError for a storage that is no dtype."""
+    """A saved BitsAndBytesConfig as options of loading. Raises MalformedConfigError for what its constructor refuses."""
     fields = quantization.fields
-    storage = from_torch(fields.get("bnb_4bit_quant_storage") or "uint8")
-    if storage is None:
-        raise MalformedConfigError(
-            f"bnb_4bit_quant_storage is {str(fields['bnb_4bit_quant_storage'])[:60]!r}, which is no dtype.",
-            where=CONFIG,
-            way_out="one of uint8, int8, float16, bfloat16, float32, float64",
-        )
-    skipped = fields.get("llm_int8_skip_modules")
     four_bit = quantization.scheme == "bitsandbytes_4bit"
+    if fields.get("load_in_4bit") and fields.get("load_in_8bit"):
+        raise _no_config("load_in_4bit and load_in_8bit are both true", "one of them")
+    skipped = fields.get("llm_int8_skip_modules")
     return LoadOptions(
         base_precision=str(fields.get("bnb_4bit_quant_type") or "fp4") if four_bit else "int8",
         double_quant=bool(fields.get("bnb_4bit_use_double_quant")),
-        quant_storage=storage,
-        compute_dtype=from_torch(fields.get("bnb_4bit_compute_dtype")),
+        quant_storage=_dtype(fields, "bnb_4bit_quant_storage", _STORAGES, "uint8"),
+        compute_dtype=_dtype(fields, "bnb_4bit_compute_dtype", _COMPUTE, "float32"),
         skip_modules=tuple(skipped) if skipped is not None else None,
     )
+
+
+def _dtype(fields: Mapping[str, Any], field: str, known: Sequence[str], default: str) -> str:
+    """safetensors' name of a dtype that torch has by that very name."""
+    said = fields.get(field)
+    name = default if said is None else said
+    if name not in known:
+        raise _no_config(f"{field} is {str(said)[:60]!r}, which is no dtype of torch's", f"one of {', '.join(known)}")
+    return FROM_TORCH[name]
+
+
+def _no_config(what: str, way_out: str) -> MalformedConfigError:
+    return MalformedConfigError(f"{what}.", where=CONFIG, way_out=way_out)
 
 
 def _upright(module: Module) -> Module:
@@ -137,6 +145,8 @@ def _unknown(scheme: str) -> Note:
     )
 
 
+_STORAGES = ("uint8", "int8", "float16", "bfloat16", "float32", "float64")
+_COMPUTE = ("float32", "float16", "bfloat16", "float64", "float", "half", "double", *_STORAGES[:2])
 REASSEMBLED = ("bitsandbytes_4bit", "bitsandbytes_8bit")
 
 SCHEMES: Mapping[str, Layers] = {
