@@ -92,7 +92,7 @@ def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
 
 
 def bitsandbytes_options(quantization: Quantization) -> LoadOptions:
-    """A saved BitsAndBytesConfig as options of loading. Raises MalformedConfigError for what its constructor refuses."""
+    """A saved BitsAndBytesConfig as options of loading. Raises MalformedConfigError where its constructor refuses."""
     fields = quantization.fields
     four_bit = quantization.scheme == "bitsandbytes_4bit"
     if fields.get("load_in_4bit") and fields.get("load_in_8bit"):

@@ -193,9 +193,18 @@ def test_gptq_by_layer_says_who_loads_it():
     assert "dynamic_gptq" in [note.code for note in notes]
 
 
-def test_a_storage_that_is_no_dtype_is_refused():
-    fields = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_storage": "uint9"}
-    with pytest.raises(MalformedConfigError, match="uint9"):
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"bnb_4bit_quant_storage": "uint9"}, "uint9"),
+        ({"bnb_4bit_compute_dtype": "torch.bfloat16"}, "torch.bfloat16"),
+        ({"bnb_4bit_compute_dtype": "bf16"}, "bf16"),
+        ({"load_in_8bit": True}, "both true"),
+    ],
+)
+def test_what_bitsandbytes_config_refuses(fields, words):
+    fields = {"quant_method": "bitsandbytes", "load_in_4bit": True, **fields}
+    with pytest.raises(MalformedConfigError, match=words):
         base_sizes(one_linear({"quantization_config": fields}), None, LoadOptions())
 
 
