@@ -44,17 +44,17 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
     files does not. MLX writes `quantization` and gives no method. compressed-tensors has had its fields in a section of
     its own (`CompressedTensorsConfig.from_dict`).
 
-    Raises MalformedConfigError for fields that no quantiser could read.
+    Raises MalformedConfigError for a section without a method, and for fields that no quantiser could read.
     """
     for section in (config, config.get("text_config") or {}):
         for key in ("quantization_config", "quantization"):
             fields = section.get(key) if isinstance(section, Mapping) else None
             if key == "quantization_config":
-                _check_object(fields)
-            if isinstance(fields, Mapping):
+                _check_section(fields)
+            if isinstance(fields, Mapping) and _scheme(fields) is not None:
                 inner = fields.get("quantization_config")
                 fields = {**fields, **inner} if isinstance(inner, Mapping) else fields
-                scheme = _scheme(fields)
+                scheme = str(_scheme(fields))
                 if scheme == "compressed-tensors" and isinstance(fields.get("config_groups"), Mapping):
                     fields = {**fields, "config_groups": spelt_out(fields["config_groups"])}
                 if scheme in LAYOUTS:  # of others no field is read
@@ -181,24 +181,26 @@ def _parted(stack: Stack, indices: set[str]) -> tuple[list[Stack], list[Stack]]:
     return [stack.part(inside)] if inside else [], [stack.part(outside)]
 
 
-def _check_object(fields: Any) -> None:
+def _check_section(fields: Any) -> None:
     """Raises MalformedConfigError for a section that transformers cannot read (`supports_quant_method`)."""
-    if fields is not None and not isinstance(fields, Mapping):
-        what, way_out = (
-            f"quantization_config is {repr(fields)[:60]}, not an object",
-            "mend it, or fetch config.json again",
-        )
-        raise MalformedConfigError(f"{what}.", where="config.json", way_out=way_out)
+    if fields is None or (isinstance(fields, Mapping) and _scheme(fields) is not None):
+        return
+    fault = "names no quant_method" if isinstance(fields, Mapping) else f"is {repr(fields)[:60]}, not an object"
+    raise MalformedConfigError(
+        f"quantization_config {fault}, and transformers fails to load it.",
+        where="config.json",
+        way_out="mend it, or fetch config.json again; take it out where the weights are plain",
+    )
 
 
-def _scheme(fields: Mapping[str, Any]) -> str:
+def _scheme(fields: Mapping[str, Any]) -> str | None:
     if fields.get("load_in_4bit") or fields.get("_load_in_4bit"):
         return "bitsandbytes_4bit"
     if fields.get("load_in_8bit") or fields.get("_load_in_8bit"):
         return "bitsandbytes_8bit"
     method = fields.get("quant_method")
     if method is None:
-        return "mlx" if "group_size" in fields and "bits" in fields else "unnamed"
+        return "mlx" if "group_size" in fields and "bits" in fields else None
     if method == "auto-round" and not _packs_integers(fields):
         return f"auto-round ({str(fields.get('data_type') or fields.get('packing_format'))[:30]})"
     return str(method)

@@ -138,6 +138,11 @@ def _unconverted(scheme: str) -> Note:
 
 
 def _unknown(scheme: str) -> Note:
+    if not scheme.startswith(_OTHERS):
+        what = (
+            f"transformers 5.23 knows no quantiser {scheme[:60]!r} and loads this model as if its weights were plain."
+        )
+        return Note("unknown_quantisation", what)
     return Note(
         "unknown_quantisation",
         f"No rule is known for weights stored by {scheme!r}: the base's bytes in memory are those of the plain model, "
@@ -168,6 +173,12 @@ SCHEMES: Mapping[str, Layers] = {
     "hqq": hqq_layers,
     "mlx": mlx_layers,
 }
+
+# Of transformers' quantisers (AUTO_QUANTIZATION_CONFIG_MAPPING) those that are not among the schemes.
+_OTHERS = (
+    "auto-round", "fouroversix", "fp_quant", "gemma", "gguf", "higgs", "metal", "nvfp4", "quark", "sinq", "spqr",
+    "vptq",
+)  # fmt: skip
 
 _GPTQ = Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers.")
 _DYNAMIC = Note(

@@ -46,7 +46,7 @@ def checkpoint(headers):
             {"compression_config": {"quant_method": "compressed-tensors"}}, None, id="a section that is read no more"
         ),
         pytest.param(
-            {"quantization_config": {"quantization_config": {"quant_method": "compressed-tensors"}}},
+            {"quantization_config": {"quant_method": "compressed-tensors", "quantization_config": {"format": "dense"}}},
             "compressed-tensors",
             id="a section in the section",
         ),
@@ -62,13 +62,22 @@ def checkpoint(headers):
             id="AutoRound's floats, which nobody knows",
         ),
         pytest.param({"quantization_config": None}, None, id="null is none"),
-        pytest.param({"quantization_config": {"wbits": 4}}, "unnamed", id="no method at all"),
+        pytest.param({"quantization": {"wbits": 4}}, None, id="neither transformers' section nor MLX's"),
+        pytest.param({"quantization_config": {"quant_method": ""}}, "", id="an empty name"),
         pytest.param({"quantization_config": {"quant_method": "novel"}}, "novel", id="an unknown one keeps its name"),
     ],
 )
 def test_scheme(config, scheme):
     found = quantization_of(config)
     assert (found and found.scheme) == scheme
+
+
+@pytest.mark.parametrize(
+    "section", [{}, {"bits": 4}, {"quant_method": None}, {"quantization_config": {"quant_method": "gptq"}}]
+)
+def test_a_section_without_a_method(section):
+    with pytest.raises(MalformedConfigError, match="names no quant_method"):
+        quantization_of({"quantization_config": section})
 
 
 @pytest.mark.parametrize("section", ["gptq", [{"quant_method": "gptq"}], 4])
