@@ -68,11 +68,16 @@ def _awq(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     rows, columns = parts[".qweight"].shape
     if parts[".qweight"].dtype == "I16":  # four rows in one, four values to a word
         return rows * 4, columns
-    bits = int(fields.get("bits") or fields.get("w_bit") or 4)
-    version = str(fields.get("version") or fields.get("format") or "gemm").lower()
-    if version == "gemm":
+    bits, form = int(fields.get("bits") or fields.get("w_bit") or 4), awq_format(fields)
+    if form == "gemm":
         return columns * 32 // bits, rows
-    return (rows, columns * 32 // bits) if version == "gemv" else None
+    return (rows, columns * 32 // bits) if form == "gemv" else None
+
+
+def awq_format(fields: Fields) -> str:
+    """gemm, gemv, gemv_fast or llm-awq (transformers 5.23.0, `AwqConfig`)."""
+    form = "llm-awq" if fields.get("backend") == "llm-awq" else fields.get("version") or fields.get("format")
+    return str(form or "gemm").lower()
 
 
 def _auto_round(parts: Parts, fields: Fields, checkpoint: Checkpoint) -> Shape | None:
@@ -213,7 +218,7 @@ _QUANTO_PARTS = (
 
 LAYOUTS: Mapping[str, Layout] = {
     "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq, fields_by_layer=gptq_by_layer),
-    "awq": Layout(".qweight", _GPTQ_PARTS, _awq),
+    "awq": Layout(".qweight", (".qweight", ".qzeros", ".scaled_zeros", ".scales"), _awq),
     "auto-round": Layout(".qweight", _GPTQ_PARTS, _auto_round, fields_by_layer=auto_round_by_layer),
     "bitsandbytes_4bit": Layout(".weight.absmax", _BNB_PARTS, _bnb_4bit, needs=(".weight",), is_whole=_is_whole_4bit),
     "bitsandbytes_8bit": Layout(".SCB", (".weight", ".SCB", ".weight_format"), _as_stored, needs=(".weight",)),

@@ -13,7 +13,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
 from estimator.checkpoint.unknown_shapes import infer_unknown
-from estimator.errors import MalformedConfigError
+from estimator.errors import MalformedConfigError, UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
 from tests.sizes.trees import tree_of_row
@@ -89,6 +89,16 @@ def packed(bits):
         ),
         pytest.param(
             {"quant_method": "awq", "bits": 4}, HEAD + 128 * 24 * 4 + 24 * 4 + 192 * 2, id="awq: groups of 128 unsaid"
+        ),
+        pytest.param(
+            {"quant_method": "awq", "bits": 4, "group_size": 64, "version": "GEMV"},
+            HEAD + 192 * 16 * 4 + 192 * 2 * 4 + 192 * 16 * 2,
+            id="awq gemv: two words of zeros a row",
+        ),
+        pytest.param(
+            {"quant_method": "awq", "bits": 4, "version": "gemv_fast"},
+            HEAD + 48 * 128 * 2 + 2 * 8 * 192 * 2,
+            id="awq gemv_fast: words of 16 bits, zeros as floats",
         ),
         pytest.param({"quant_method": "eetq"}, HEAD + 128 * 192 + 192 * 2, id="eetq: bytes and a scale a row"),
         pytest.param(
@@ -185,6 +195,12 @@ def test_an_embedding_in_8_bit_floats_has_one_scale():
     fields = {"quant_method": "fp8", "modules_to_convert": ["ngram"]}
     tree = ModuleTree(architecture=None, config={"quantization_config": fields}, modules=modules, tied={})
     assert base_sizes(tree, None, LoadOptions(dtype="BF16")).loaded.footprint_bytes == 100 * 64 + 4 + 10 * 64 * 2
+
+
+@pytest.mark.parametrize("fields", [{"version": "novel"}, {"version": "gemv", "group_size": 48}])
+def test_awq_that_no_kernel_reads(fields):
+    with pytest.raises(UnsupportedError, match="AWQ"):
+        base_sizes(one_linear({"quantization_config": {"quant_method": "awq", **fields}}), None, LoadOptions())
 
 
 def test_gptq_by_layer_says_who_loads_it():

@@ -1,7 +1,10 @@
 """GPTQ and AWQ: integers packed into int32 words, all of them buffers (gptqmodel 7.7.0, optimum 2.3.0).
 
-gptq   qweight I32 [in bits/32, out]   qzeros I32 [groups, out bits/32]   scales F16 [groups, out]   g_idx I32 [in]
-awq    qweight I32 [in, out bits/32]   qzeros I32 [groups, out bits/32]   scales F16 [groups, out]
+gptq        qweight I32 [in bits/32, out]   qzeros I32 [groups, out bits/32]   scales F16 [groups, out]   g_idx I32 [in]
+awq gemm    qweight I32 [in, out bits/32]   qzeros I32 [groups, out bits/32]   scales F16 [groups, out]
+gemv        qweight I32 [out, in bits/32]   qzeros I32 [out, width]            scales F16 [out, 8 width]
+gemv_fast   qweight I16 [out/4, in]         qzeros F16 [8 width, out]          scales F16 [8 width, out]
+llm-awq     the same, with scaled_zeros for qzeros
 
 gptqmodel's PyTorch kernels hold two more buffers of shifts; its CUDA kernels (Marlin, ExLlama) hold workspaces of
 their own. None of these classes is a torch.nn.Linear, so PEFT's all-linear passes them by; named targets are adapted.
@@ -15,8 +18,9 @@ from math import ceil
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import Fields, auto_round_by_layer, gptq_by_layer
-from estimator.checkpoint.packed_layouts import packs_as_awq
+from estimator.checkpoint.packed_layouts import awq_format, packs_as_awq
 from estimator.checkpoint.quantized import Quantization
+from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import skips
 
 # optimum 2.3.0, gptq/constants.py: where blocks are looked for when the config does not say.
@@ -108,20 +112,57 @@ def awq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     return {module.name: _awq_layer(module, fields) for module in linears}
 
 
-def _awq_layer(module: Module, fields) -> QuantisedLayer:
-    (rows, columns), bits = _in_out(module), int(fields.get("bits") or fields.get("w_bit") or 4)
-    groups = _groups(rows, fields.get("group_size") or fields.get("q_group_size", _GROUP))
+def _awq_layer(module: Module, fields: Fields) -> QuantisedLayer:
+    bias = tuple(bias._replace(dtype="F16", fixed=True) for bias in module.parameters[1:])
     return QuantisedLayer(
         scheme="awq",
         cls="AwqQuantLinear",
         parameters=(),
-        buffers=(
-            Parameter("qweight", (rows, columns * bits // 32), "I32", True),
-            Parameter("qzeros", (groups, columns * bits // 32), "I32", True),
-            Parameter("scales", (groups, columns), "F16", True),
-            *(bias._replace(dtype="F16", fixed=True) for bias in module.parameters[1:]),
-        ),
+        buffers=(*_awq_tensors(*_in_out(module), fields), *bias),
         is_linear=False,
+    )
+
+
+def _awq_tensors(rows: int, columns: int, fields: Fields) -> tuple[Parameter, ...]:
+    """rows, columns: in and out features. Raises UnsupportedError for what no kernel reads."""
+    bits, form = int(fields.get("bits") or fields.get("w_bit") or 4), awq_format(fields)
+    size = fields.get("group_size") or fields.get("q_group_size", _GROUP)
+    groups, values = _groups(rows, size), 32 // bits
+    if form == "gemm":
+        return (
+            Parameter("qweight", (rows, columns // values), "I32", True),
+            Parameter("qzeros", (groups, columns // values), "I32", True),
+            Parameter("scales", (groups, columns), "F16", True),
+        )
+    width = _zeros_width(groups, rows if size == -1 else size)
+    if form == "gemv":
+        return (
+            Parameter("qweight", (columns, rows // values), "I32", True),
+            Parameter("qzeros", (columns, width), "I32", True),
+            Parameter("scales", (columns, width * values), "F16", True),
+        )
+    if form not in ("gemv_fast", "llm-awq"):
+        raise _no_awq(f"the format {form[:40]!r}")
+    return (
+        Parameter("qweight", (columns // 4, rows * 4 // (16 // bits)), "I16", True),
+        Parameter("scaled_zeros" if form == "llm-awq" else "qzeros", (width * values, columns), "F16", True),
+        Parameter("scales", (width * values, columns), "F16", True),
+    )
+
+
+def _zeros_width(groups: int, size: int) -> int:
+    """Words of a row's zeros, in steps that the kernels read (gptqmodel, `calculate_zeros_width`)."""
+    step = 1 if size >= _GROUP else {64: 2, 32: 4, 16: 8}.get(size)
+    if step is None:
+        raise _no_awq(f"groups of {size}")
+    return ceil(ceil(groups / 8) / step) * step
+
+
+def _no_awq(what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"transformers 5.23 with gptqmodel 7.7 loads no AWQ weights in {what}.",
+        where="quantization_config in config.json",
+        way_out="name the model that was quantised instead",
     )
 
 
