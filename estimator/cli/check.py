@@ -38,7 +38,8 @@ def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **l
     strict = strict or str(table.get("strict", "")).lower() == "true"
     checked = check(paths, limits=to_limits({**table, **given}), strict=strict)
     if not checked:
-        print(f"nothing to check at {', '.join(printable(path) for path in paths[:3])}.", file=sys.stderr)
+        places = ", ".join(printable(path) for path in paths[:3])
+        print(f"nothing to check: no adapter and no training config at {places}", file=sys.stderr)
     shown = FORMATS["json" if json_ else format_](checked)
     if shown:
         print(shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,22 @@ class Limits:
     max_file_size: int | None = None  # bytes
     max_parameters: int | None = None
     max_percent: float | None = None  # of all parameters
+
+
+def _known(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The table of a project file; raises UsageError for a key that is none, which would guard nothing."""
+    for name in table:
+        if name not in (*NAMES, "strict"):
+            from difflib import get_close_matches
+
+            known = [known.replace("_", "-") for known in (*NAMES, "strict")]
+            close = get_close_matches(name.replace("_", "-"), known, n=1)
+            way_out = f"did you mean {close[0]}?" if close else f"one of {', '.join(known)}"
+            raise UsageError(f"there is no limit {name[:60]!r}.", where=where, way_out=way_out)
+    if str(table.get("strict", "false")).lower() not in ("true", "false"):
+        what = f"strict is {str(table['strict'])[:60]!r}."
+        raise UsageError(what, where=where, way_out="give true or false")
+    return dict(table)
 
 
 def to_limits(given: Mapping[str, Any], where: str = "") -> Limits:
@@ -62,18 +78,27 @@ def _number(value: Any, where: str) -> float:
 def configured(folder: str) -> tuple[dict[str, Any], str]:
     """The table of the nearest project file at or above the folder, and its path; {} where none has one.
 
-    `.lora-size.toml`, then [tool.lora-size] of pyproject.toml, then of setup.cfg. Raises UsageError for broken TOML.
+    `.lora-size.toml`, then [tool.lora-size] of pyproject.toml, then of setup.cfg. Raises UsageError for broken TOML,
+    for a key that is no limit, and for a file that can't be opened.
     """
     place = os.path.abspath(folder)
     while True:
         for name, read in ((".lora-size.toml", _whole_toml), ("pyproject.toml", _pyproject), ("setup.cfg", _setup_cfg)):
             path = os.path.join(place, name)
-            if os.path.isfile(path) and (table := read(path)):
-                return {key.replace("-", "_"): value for key, value in table.items()}, path
+            if os.path.isfile(path) and (table := _read(read, path)):
+                return _known({key.replace("-", "_"): value for key, value in table.items()}, path), path
         above = os.path.dirname(place)
         if above == place:
             return {}, ""
         place = above
+
+
+def _read(read: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any]:
+    try:
+        return read(path)
+    except OSError as error:
+        why = (error.strerror or "unreadable").lower()
+        raise UsageError(f"it can't be read: {why}.", where=path, way_out="check its permissions") from error
 
 
 def _whole_toml(path: str) -> dict[str, Any]:
@@ -82,7 +107,7 @@ def _whole_toml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"broken TOML: {error}.", where=path, way_out="mend its syntax") from error
 
 
@@ -98,7 +123,7 @@ def _pyproject(path: str) -> dict[str, Any]:
 def _setup_cfg(path: str) -> dict[str, Any]:
     import configparser
 
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
     try:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, ValueError) as error:

@@ -45,6 +45,8 @@ def _of_file(path: str) -> Unit:
     name = os.path.basename(path)
     if name in ADAPTER_FILES:
         return Unit("adapter", os.path.dirname(path) or ".", True)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return Unit("weights", path, True)  # a pipe or a device, which nobody waits for
     if name.endswith(CONFIG_ENDINGS) and not name.endswith(".index.json"):
         return Unit("config", path, True)
     return Unit("weights", path, True)
@@ -58,7 +60,7 @@ def _in_folder(top: str) -> Iterator[Unit]:
             continue
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if name.endswith(IN_FOLDERS) or (name.endswith(".json") and _is_short(path)):
+            if os.path.isfile(path) and (name.endswith(IN_FOLDERS) or (name.endswith(".json") and _is_short(path))):
                 yield Unit("config", path, False)
 
 

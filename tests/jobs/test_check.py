@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from math import prod
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from estimator.errors import UsageError
 from estimator.jobs.check import check
 from estimator.jobs.check_limits import configured, to_limits
 from estimator.report.findings import FORMATS, CheckedPath, Problem
@@ -178,6 +180,30 @@ def test_limits_of_a_project(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     table, where = configured(str(tmp_path))
     assert to_limits(table, where).max_file_size == 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param('max-file-siz = "5MB"', "did you mean max-file-size", id="a typo"),
+        pytest.param("[lora-size]\nmax-parameters = 5", "one of max-file-size, max-parameters", id="a table too many"),
+        pytest.param('strict = "yes"', "give true or false", id="a switch that is none"),
+        pytest.param("[", "mend its syntax", id="broken TOML"),
+    ],
+)
+def test_limits_that_would_guard_nothing_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / ".lora-size.toml").write_text(text)
+    with pytest.raises(UsageError) as refused:
+        configured(str(tmp_path))
+    assert said in refused.value.way_out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.yaml")
+    assert check([str(tmp_path)]) == []
+    (row,) = check([str(tmp_path / "train.yaml")])
+    assert (row.status, row.problems[0].code) == ("skipped", "not_an_adapter")
 
 
 def test_files_that_are_skipped_are_summed_up() -> None:
