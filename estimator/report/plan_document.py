@@ -14,6 +14,7 @@ def plan_object(plan: Any) -> dict[str, Any]:
         "components": [component._asdict() for component in memory.components],
         "peak": peaks(memory),
         "peak_moment": memory.moment,
+        "unbounded": memory.unbounded,  # a part has no ceiling: upper_bytes hold without it, and `fits` is never "yes"
         "fits": plan.fits,
         "largest": dict(plan.largest),
         "changes": [

@@ -14,6 +14,7 @@ def serve_object(plan: Any) -> dict[str, Any]:
         "gpu_memory": plan.gpu_memory,
         "components": [component._asdict() for component in plan.memory.components],
         "peak": peaks(plan.memory),
+        "unbounded": plan.cache is None,  # how the model caches is not known: no cache is in the peak
         "fits": plan.fits,
         "largest": dict(plan.largest),
         "disk": dict(plan.disk),

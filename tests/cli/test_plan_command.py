@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from estimator.cli.plan import command
 from estimator.cli.sweep import command as sweep_command
 from estimator.errors import UsageError
+from estimator.report.plan_forms import _judgement
 
 MODEL = ("--model", "llama-3.1-8b", "--r", "16", "--targets", "qkvo")
 
@@ -86,6 +87,36 @@ def test_bounds_of_time_and_money_are_ordered() -> None:
     matrices = 8_030_261_248 - 128_256 * 4096 - 65 * 4096
     scores = 4 * 32 * 4096 * 1024 // 2 * 3
     assert cost["bounds"]["flops"]["lower"] == 1_000_000 * (4 * matrices + 6 * 13_631_488 + scores)
+
+
+@pytest.mark.parametrize(
+    ("fits", "expected", "unbounded", "serving", "said"),
+    [
+        pytest.param("yes", 8, False, False, "fits 10 bytes: yes", id="surely"),
+        pytest.param("maybe", 10, False, False, "maybe (the likely peak, 10 bytes, does)", id="the middle fits"),
+        pytest.param("maybe", 11, False, False, "maybe (the likely peak, 11 bytes, does not)", id="it does not"),
+        pytest.param("maybe", 8, True, False, "fits 10 bytes: maybe", id="what has no ceiling is not in the middle"),
+        pytest.param("maybe", 11, True, False, "11 bytes, does not)", id="too large without it"),
+        pytest.param("maybe", 10, False, True, "10 bytes, does not in 92% of it)", id="vLLM takes a share"),
+        pytest.param("no", 20, False, False, "fits 10 bytes: no", id="surely not"),
+    ],
+)
+def test_an_open_verdict_says_where_the_middle_lies(fits, expected, unbounded, serving, said) -> None:
+    plan = {
+        "gpu_memory": 10,
+        "fits": fits,
+        "unbounded": unbounded,
+        "peak": {"device": {"expected_bytes": expected}},
+        "largest": {},
+    }
+    plan |= {"serving": {"gpu_memory_utilization": 0.92}} if serving else {}
+    assert next(_judgement(plan)).endswith(said)
+
+
+def test_a_change_says_where_the_middle_would_lie() -> None:
+    shown = run("--gpu-memory", "40GB").output
+    assert re.search(r"--batch-size 1 .*GB  likely fits\n", shown)
+    assert re.search(r"--optimizer adamw_bnb_8bit .*MB  likely not\n", shown)
 
 
 @pytest.mark.parametrize(

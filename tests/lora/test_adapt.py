@@ -75,6 +75,7 @@ def test_trainable_parameters(config, parameters):
         pytest.param({"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["head"]}, InvalidLoraError,
                      id="modules_to_save matches the end of a word"),
         pytest.param({"trainable_token_indices": [500]}, InvalidLoraError, id="a token that is not there"),
+        pytest.param({"trainable_token_indices": [0, -1]}, InvalidLoraError, id="a token counted from the end"),
         pytest.param({"arrow_config": {}}, InvalidLoraError, id="Arrow needs finished adapters"),
         pytest.param({"alpha_pattern": {"q_proj": "8"}}, InvalidLoraError, id="an alpha that can't be divided by r"),
         pytest.param({"alpha_pattern": {"(?i)X": 8}}, InvalidLoraError, id="PEFT puts alpha's keys inside an expression"),
