@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -59,3 +60,21 @@ def test_an_error_says_what_is_wrong_where_and_the_way_out(model, options, code,
 )
 def test_options_have_the_names_that_a_program_gives_them(where, named):
     assert str(estimator.LoraSizeError("no.", where=where, way_out="yes")) == f"no. ({named}) yes"
+
+
+def test_the_types_are_shipped():
+    """PEP 561: without the file a user's type checker sees Any."""
+    package = Path(estimator.__file__).parent
+    assert (package / "py.typed").exists()
+    assert "py.typed" in (package.parent / "setup.cfg").read_text()
+
+
+def test_others_names_lead_to_options_that_are_there():
+    from estimator.cli.plan import command
+    from estimator.request.other_names import OTHER_NAMES
+
+    options = {param.name.rstrip("_"): param for param in command.params}
+    assert not set(OTHER_NAMES) & set(options)
+    for ours, value in OTHER_NAMES.values():
+        assert ours in options
+        assert value is None or value in options[ours].type.choices

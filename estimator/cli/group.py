@@ -50,7 +50,11 @@ class _Group(click.Group):
             from difflib import get_close_matches
 
             close = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"a model is given as --model {args[0]}"
+            hint = (
+                f"did you mean {close[0]!r}?"
+                if close
+                else f"an estimate needs none, and a model is given as --model {args[0]}"
+            )
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 

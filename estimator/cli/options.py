@@ -8,12 +8,21 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from estimator.dtypes import from_torch
 from estimator.request.load_options import DTYPES, PRECISIONS, STORAGES
 from estimator.request.lora_config import TASK_TYPES
 from estimator.request.request import MOST
 
 FORMATS = ("table", "json", "markdown", "csv")
-_STORAGE = (*STORAGES, "bfloat16", "float16", "float32")
+
+
+class _Dtype(click.Choice):
+    """torch's names count as well: bfloat16 and torch.bfloat16 are bf16."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        named = from_torch(value)
+        short = next((name for name in self.choices if named and from_torch(name) == named), value)
+        return super().convert(short, param, ctx)
 
 
 def named(context: click.Context, option: click.Parameter, value: Any) -> Any:
@@ -61,16 +70,16 @@ LORA = (
     click.option("--tokenizer", metavar="PATH|ID", callback=named, help="Count those rows from a tokenizer's files."),
     click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")),
                  help="As in save_pretrained. [default: auto]"),
-    click.option("--adapter-dtype", type=click.Choice((*DTYPES, "base")), help="The adapter's. [default: PEFT's]"),
+    click.option("--adapter-dtype", type=_Dtype((*DTYPES, "base")), help="The adapter's. [default: PEFT's]"),
 )  # fmt: skip
 LOADING = (
-    click.option("--base-precision", type=click.Choice(PRECISIONS),
+    click.option("--base-precision", type=_Dtype(PRECISIONS),
                  help="How the base is loaded. [default: stored]"),
-    click.option("--dtype", type=click.Choice(("auto", *DTYPES)),
+    click.option("--dtype", type=_Dtype(("auto", *DTYPES)),
                  help="from_pretrained's dtype, for what is not quantised. [default: auto]"),
     click.option("--double-quant/--no-double-quant", default=None, help="bnb_4bit_use_double_quant."),
-    click.option("--quant-storage", type=click.Choice(_STORAGE), help="bnb_4bit_quant_storage."),
-    click.option("--compute-dtype", type=click.Choice(DTYPES), help="bnb_4bit_compute_dtype."),
+    click.option("--quant-storage", type=_Dtype(STORAGES), help="bnb_4bit_quant_storage."),
+    click.option("--compute-dtype", type=_Dtype(DTYPES), help="bnb_4bit_compute_dtype."),
     click.option("--skip-modules", metavar="NAMES", help="llm_int8_skip_modules."),
     click.option("--prepare-kbit/--no-prepare-kbit", default=None, help="prepare_model_for_kbit_training was called."),
 )  # fmt: skip

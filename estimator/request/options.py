@@ -8,6 +8,7 @@ from typing import Any
 from estimator.errors import UsageError
 from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import SAID, LoraConfig
+from estimator.request.other_names import OTHER_NAMES
 from estimator.request.request import MOST, NAMING, Request, check_timeout
 
 _FIELDS = frozenset(Request._fields) - {"target_rule", "config_notes", "freezing"}  # of --config alone
@@ -27,18 +28,27 @@ def to_request(row: dict[str, Any]) -> Request:
 
 
 def _written(name: str, value: Any) -> Any:
-    """Lists and paths as the command line would have them."""
-    if name in _AS_TEXT and isinstance(value, (list, tuple)) and all(isinstance(one, (str, int)) for one in value):
+    """What programs have at hand, as JSON would have it: paths, tuples, sets, ranges, a LoraConfig, a torch.dtype."""
+    if isinstance(value, (tuple, set, frozenset, range)):
+        value = list(value) if isinstance(value, (tuple, range)) else sorted(value, key=str)
+    if name in _AS_TEXT and isinstance(value, list) and all(isinstance(one, (str, int)) for one in value):
         return ",".join(map(str, value))
+    if name == "lora" and hasattr(value, "to_dict"):
+        return value.to_dict()
+    if name in _DTYPES and type(value).__module__ == "torch":
+        return str(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _unknown(name: str) -> UsageError:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, _FIELDS, n=1)
+    close = get_close_matches(name, _FIELDS, n=1, cutoff=0.75)
+    ours, value = OTHER_NAMES.get(name.lower(), (name, None))
     if name in LORA_FIELDS:
         way_out = "fields of adapter_config.json belong in `lora`"
+    elif ours in _FIELDS:
+        way_out = f"it is called {ours} here" + (f": give {value}" if value else "")
     else:
         way_out = f"did you mean {close[0]}?" if close else "`lora-size --help` lists the options"
     return UsageError(f"there is no option {name!r}.", where=name, way_out=way_out)
@@ -52,6 +62,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("modules_to_save", "target_parameters", "skip_modules"), (list, str)),
     "trainable_tokens": (list, dict, str),
 }
+_DTYPES = ("dtype", "adapter_dtype", "compute_dtype", "quant_storage")
 _AS_TEXT = ("targets", "exclude", "layers")
 _CHOICES = {
     "base_precision": PRECISIONS,

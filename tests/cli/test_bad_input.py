@@ -48,6 +48,22 @@ CASES = [
     pytest.param(["--r", "8"], 2, "usage", "no model", id="no model"),
     pytest.param(["--modle", "x"], 2, "usage", "--model", id="a typo in an option"),
     *(
+        pytest.param([*command, option, "4"], 2, "usage", f"try    {said}\n", id=f"{' '.join(command)} {option}")
+        for command, option, said in (
+            ([], "--rank", "--r"),
+            ([], "--lora_r", "--r"),
+            ([], "--target-modules", "--targets"),
+            ([], "--load-in-4bit", "--base-precision nf4"),
+            ([], "--batch-size", "lora-size plan --batch-size"),
+            ([], "--lora-alpha", "it has no option: give it as lora_alpha in an adapter_config.json, with --config"),
+            (["plan"], "--per_device_train_batch_size", "--batch-size"),
+            (["plan"], "--bf16", "--mixed-precision bf16"),
+            (["batch"], "--base-precision", "lora-size --base-precision"),
+            ([], "--nonsense", "lora-size --help"),
+        )
+    ),
+    pytest.param(["estimate", *LLAMA], 2, "usage", "an estimate needs none", id="an estimate by name"),
+    *(
         pytest.param([*LLAMA, "--timeout", value], 2, "usage", "--timeout", id=f"a time of {value}")
         for value in ("nan", "inf", "-inf", "-1", "0", "1e999", "soon")
     ),

@@ -77,3 +77,10 @@ def test_files_that_contradict_each_other_end_in_1(
         main([*command, "--model", contradicting, "--json"])
     assert end.value.code == 1
     assert '"mismatch"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["bf16", "bfloat16", "torch.bfloat16"])
+def test_torchs_names_of_dtypes_are_taken(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    document = json.loads(run(capsys, "-m", "gpt2", "--adapter-dtype", name, "--base-precision", name, "--json"))
+    assert set(document["adapter"]["file"]["dtypes"]) == {"BF16"}
+    assert document["base"]["loaded"]["precision"] == "bf16"

@@ -115,8 +115,8 @@ def test_an_open_verdict_says_where_the_middle_lies(fits, expected, unbounded, s
 
 def test_a_change_says_where_the_middle_would_lie() -> None:
     shown = run("--gpu-memory", "40GB").output
-    assert re.search(r"--batch-size 1 .*GB  likely fits\n", shown)
-    assert re.search(r"--optimizer adamw_bnb_8bit .*MB  likely not\n", shown)
+    assert re.search(r"--gradient-checkpointing .*GB  likely fits\n", shown)
+    assert re.search(r"--r 8 .*MB  likely not\n", shown)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,12 +17,40 @@ from estimator.request.options import to_request
         pytest.param("targets", ["q_proj", "v_proj"], "q_proj,v_proj", id="a list of names"),
         pytest.param("layers", [0, 1, 5], "0,1,5", id="a list of layers"),
         pytest.param("exclude", ("lm_head",), "lm_head", id="a tuple"),
+        pytest.param("layers", range(2), "0,1", id="a range"),
+        pytest.param("targets", {"v_proj", "q_proj"}, "q_proj,v_proj", id="a set"),
+        pytest.param("modules_to_save", ("lm_head",), ["lm_head"], id="a tuple of modules"),
+        pytest.param("trainable_tokens", range(3), [0, 1, 2], id="a range of tokens"),
+        pytest.param("lora", SimpleNamespace(to_dict=lambda: {"r": 4}), {"r": 4}, id="a LoraConfig"),
         pytest.param("model", Path("some") / "folder", "some/folder", id="a path"),
         pytest.param("targets", r".*\.q_proj", r".*\.q_proj", id="a regex as it is"),
     ],
 )
 def test_python_values_become_what_the_command_line_takes(name, value, kept):
     assert getattr(to_request({name: value}), name) == kept
+
+
+@pytest.mark.judges
+def test_values_of_torch_and_peft_are_taken():
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    taken = to_request({"dtype": torch.bfloat16, "lora": peft.LoraConfig(r=4)})
+    assert (taken.dtype, taken.lora["r"]) == ("torch.bfloat16", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        pytest.param("rank", "it is called r here", id="another's name"),
+        pytest.param("load_in_4bit", "it is called base_precision here: give nf4", id="another's switch"),
+        pytest.param("target_modules", "belong in `lora`", id="a field of the adapter's config"),
+        pytest.param("base-precision", "did you mean base_precision?", id="a hyphen"),
+        pytest.param("format", "`lora-size --help` lists the options", id="what is no part of a request"),
+    ],
+)
+def test_an_unknown_name_shows_the_way_out(name, way_out):
+    with pytest.raises(UsageError) as caught:
+        to_request({name: 1})
+    assert way_out in caught.value.way_out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,32 @@
+"""The way out where an option is not there: another's name for it, another command's, or a field of LoraConfig."""
+
+from __future__ import annotations
+
+import click
+
+from estimator.request.other_names import OTHER_NAMES
+from estimator.request.request import flag
+
+
+def way_out(written: str, ctx: click.Context) -> str | None:
+    """For an option as it was written, `--lora_r`; None where only its neighbours can be named."""
+    from estimator.request.options import LORA_FIELDS
+
+    theirs = written.lstrip("-").replace("-", "_").lower()
+    ours, value = OTHER_NAMES.get(theirs, (theirs, None))
+    shown = flag(ours) + (f" {value}" if value else "")
+    if flag(ours) in _options(ctx.command, ctx):
+        return shown
+    if flag(ours) in _options(ctx.find_root().command, ctx):
+        return f"lora-size {shown}"
+    from estimator.cli.plan import command as plan
+
+    if flag(ours) in _options(plan, ctx):
+        return f"lora-size plan {shown}"
+    if theirs in LORA_FIELDS:
+        return f"it has no option: give it as {theirs} in an adapter_config.json, with --config"
+    return None
+
+
+def _options(command: click.Command, ctx: click.Context) -> set[str]:
+    return {name for param in command.get_params(ctx) for name in (*param.opts, *param.secondary_opts)}

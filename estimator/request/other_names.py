@@ -1,0 +1,35 @@
+"""What PEFT, transformers and trainers call an option of ours; only for a word to whoever writes it so."""
+
+# their name, with underscores -> ours, and the value that it stands for
+OTHER_NAMES: dict[str, tuple[str, str | None]] = {
+    **dict.fromkeys(("rank", "lora_r", "lora_rank", "lora_dim"), ("r", None)),
+    **dict.fromkeys(("target_modules", "lora_target", "lora_target_modules"), ("targets", None)),
+    "exclude_modules": ("exclude", None),
+    "layers_to_transform": ("layers", None),
+    "use_dora": ("dora", None),
+    "trainable_token_indices": ("trainable_tokens", None),
+    "task_type": ("task", None),
+    "torch_dtype": ("dtype", None),
+    **dict.fromkeys(("load_in_4bit", "4bit", "qlora"), ("base_precision", "nf4")),
+    **dict.fromkeys(("load_in_8bit", "8bit"), ("base_precision", "int8")),
+    **dict.fromkeys(("quantization", "precision"), ("base_precision", None)),
+    "bnb_4bit_use_double_quant": ("double_quant", None),
+    "bnb_4bit_quant_storage": ("quant_storage", None),
+    "bnb_4bit_compute_dtype": ("compute_dtype", None),
+    "llm_int8_skip_modules": ("skip_modules", None),
+    "local_files_only": ("offline", None),
+    "hf_token": ("token", None),
+    **dict.fromkeys(("model_name_or_path", "base_model", "repo_id"), ("model", None)),
+    **dict.fromkeys(("per_device_train_batch_size", "micro_batch_size"), ("batch_size", None)),
+    "gradient_accumulation_steps": ("gradient_accumulation", None),
+    **dict.fromkeys(
+        ("max_length", "max_seq_length", "max_seq_len", "seq_length", "seq_len", "cutoff_len"),
+        ("sequence_length", None),
+    ),
+    "bf16": ("mixed_precision", "bf16"),
+    "fp16": ("mixed_precision", "fp16"),
+    "optim": ("optimizer", None),
+    "attn_implementation": ("attention", None),
+    **dict.fromkeys(("num_gpus", "num_processes", "nproc_per_node", "devices"), ("gpus", None)),
+    "vram": ("gpu_memory", None),
+}
