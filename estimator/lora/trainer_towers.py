@@ -144,18 +144,47 @@ def swift(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
         raise uncounted("lora_llm trains whole towers beside the LoRA", "give --tuner_type lora")
     if settings.get("megatron"):
         return megatron(tree, lora)
-    kind, also = str(tree.config.get("model_type")), set(settings.get("and") or ())
-    kinds = ("Linear", "Embedding") if "all-embedding" in also else ("Linear",)
-    names = [m.name for m in tree.modules if m.kind in kinds and not has_part(m.name, _SWIFT_SKIPS)]
-    if not tree.is_composite:
-        found = {leaf(name) for name in names} | also - {"all-embedding"}
-        lora["target_modules"] = sorted(found - (_MAMBA_SKIPS if kind in _MAMBAS else frozenset()))
+    lora["modules_to_save"] = _saved(tree, lora.get("modules_to_save"))
+    given = lora.get("target_modules")
+    targets = [given] if given == "all-linear" else given
+    if not isinstance(targets, list):  # a regular expression
+        return Resolved(tree, lora)
+    kind = str(tree.config.get("model_type"))
+    if not (tree.is_composite and "all-linear" in targets):
+        skips = _MAMBA_SKIPS if kind in _MAMBAS else frozenset()
+        lora["target_modules"] = sorted({name for given in targets for name in _meant(tree, given)} - skips)
         return Resolved(tree, lora)
     towers = SWIFT.get(kind)
     if towers is None:
         raise uncounted(f"ms-swift's towers of {kind} are not known here", "give target_modules or target_regex")
+    kinds = ("Linear", "Embedding") if "all-embedding" in targets else ("Linear",)
+    names = [m.name for m in tree.modules if m.kind in kinds and not has_part(m.name, _SWIFT_SKIPS)]
     lora["target_modules"] = [name for name in names if _trains(name, towers, settings)]
     return Resolved(tree, lora)
+
+
+def _saved(tree: ModuleTree, given: Sequence[str] | None) -> list[str] | None:
+    """get_modules_to_save, which knows of embeddings and norms alone."""
+    names = [name for one in given or () for name in ([one] if one == "all-linear" else _meant(tree, one))]
+    return list(dict.fromkeys(names)) or None
+
+
+def _meant(tree: ModuleTree, given: str) -> list[str]:
+    """Last parts of the names that a word of ms-swift stands for; any other word is a name itself."""
+    if given == "all-linear":
+        return [leaf(module.name) for module in linear(tree) if not has_part(module.name, _SWIFT_SKIPS)]
+    if given == "all-embedding":
+        return [leaf(module.name) for module in tree.modules if module.kind == "Embedding"]
+    if given == "all-norm":
+        return [leaf(module.name) for module in tree.modules if _is_norm(module.cls)]
+    return [given]
+
+
+def _is_norm(cls: str) -> bool:
+    """find_norm: torch's LayerNorm and what is called RMSNorm. Raises UnsupportedError where a class may be either."""
+    if "LayerNorm" in cls and cls != "LayerNorm" and "rmsnorm" not in cls.lower():
+        raise uncounted(f"whether ms-swift takes {cls} for a norm is not known here", "name the norms")
+    return cls == "LayerNorm" or "rmsnorm" in cls.lower()
 
 
 def _trains(name: str, towers: Towers, settings: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from estimator.errors import LoraSizeError, UsageError
+from estimator.errors import LoraSizeError, UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.request.command_line import parse_command
 from estimator.request.files import read_config_file, to_request
@@ -54,6 +54,12 @@ def test_trainer_settings(row: dict) -> None:
             "a.yaml", "base_model: gpt2\nadapter: qlora\n", UsageError, id="axolotl refuses qlora without load_in_4bit"
         ),
         pytest.param("a.yaml", "base_model: gpt2\nadapter: lora\nlora_r: many\n", UsageError, id="r is no number"),
+        pytest.param(
+            "a.yaml",
+            "model: {_target_: nemo_automodel.NeMoAutoModelBiEncoder.from_pretrained}\npeft: {dim: 8}\n",
+            UnsupportedError,
+            id="an encoder of NeMo's own",
+        ),
         pytest.param("a.yaml", "a: [1\n", UsageError, id="broken YAML"),
         pytest.param("a.yaml", "- 1\n", UsageError, id="a list"),
         pytest.param("a.yaml", "a: " + "[" * 5000, UsageError, id="nested without end"),
@@ -241,3 +247,9 @@ def test_commands_that_train_nothing(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(NoLoraError):
         read_config_file(str(path))
+
+
+def test_llamafactory_says_how_four_bits_are_packed(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("model_name_or_path: gpt2\nfinetuning_type: lora\nquantization_bit: 4\nquantization_type: fp4\n")
+    assert to_request(read_config_file(str(path)))["base_precision"] == "fp4"

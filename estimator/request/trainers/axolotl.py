@@ -68,6 +68,7 @@ def read(keys: Keys) -> TrainingConfig:
         attention=_attention(keys),
         loss=_loss(keys),
         strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp") or keys.values.get("fsdp_config")),
+        num_labels=_labels(keys),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
@@ -160,11 +161,24 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "layer_replication": keys.values.get("peft_layer_replication"),
         "trainable_token_indices": keys.values.get("peft_trainable_token_indices"),
         "ensure_weight_tying": keys.flag("peft_ensure_weight_tying"),
-        "task_type": "SEQ_CLS" if keys.flag("reward_model") or keys.flag("process_reward_model") else "CAUSAL_LM",
+        "task_type": _task(keys),
     }
     if loftq:
         lora["loftq_config"] = {"loftq_bits": 4, "loftq_iter": 1, **loftq}  # a LoftQConfig with its defaults
     return lora
+
+
+def _task(keys: Keys) -> str:
+    """loaders/adapter.py, _get_peft_task_type: the name of the class decides."""
+    named = str(keys.values.get("type_of_model") or keys.values.get("model_type"))
+    kinds = (("SequenceClassification", "SEQ_CLS"), ("TokenClassification", "TOKEN_CLS"))
+    return next((task for kind, task in kinds if kind in named), "CAUSAL_LM")
+
+
+def _labels(keys: Keys) -> int | None:
+    """utils/schemas/validation.py, set_reward_model_defaults."""
+    rewards = (("reward_model", 1), ("process_reward_model", 2))
+    return keys.integer("num_labels") or next((count for key, count in rewards if keys.flag(key)), None)
 
 
 def _target_rule(keys: Keys) -> TargetRule:

@@ -24,6 +24,7 @@ DEFAULTS = {
     "pissa_iter": 16,
     "freeze_trainable_layers": 2,
     "quantization_method": "bnb",
+    "quantization_type": "nf4",
     "finetuning_type": "lora",
 }
 V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": "all"}
@@ -149,7 +150,7 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
     if method in ("bnb", "bitsandbytes", "BNB"):
         if bits == 8:
             return {"method": "bnb", "bits": 8}
-        return bnb4(dtype, keys.flag("double_quantization"), storage=dtype)
+        return bnb4(dtype, keys.flag("double_quantization"), keys.get("quantization_type"), storage=dtype)
     return {"method": method, "bits": bits}
 
 

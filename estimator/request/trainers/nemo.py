@@ -10,13 +10,17 @@ from estimator.request.trainers.launch import attention_of
 from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
 SOURCE = "NeMo Automodel of August 2026, components/_peft/lora.py"
+# recipes/llm/train_seq_cls.py opens what has `classifier` in its name; PEFT's SEQ_CLS would open this as well.
+HEADS_LEFT_FROZEN = ("score",)
 DEFAULTS = {"dim": 8, "alpha": 32, "dropout": 0.0, "target_modules": "*_proj"}
 
 
 def read(keys: Keys) -> TrainingConfig:
     if not keys.section("peft"):
         raise keys.no_lora("there is no section peft: this config trains no LoRA.", "add peft with dim and alpha")
+    _refuse_encoders(keys)
     peft = Keys(keys.section("peft"), keys.where, DEFAULTS)
+    classifies = "SequenceClassification" in _class(keys)
     steps = Keys(keys.section("step_scheduler"), keys.where, {})
     dtype = dtype_name(_model(keys).get("torch_dtype"))
     quantization = _quantization(keys)
@@ -35,10 +39,11 @@ def read(keys: Keys) -> TrainingConfig:
             "bias": "none",
             "use_dora": peft.flag("use_dora"),
             "use_rslora": False,
-            "modules_to_save": None,
+            "modules_to_save": ["classifier"] if classifies else None,
+            "task_type": "SEQ_CLS" if classifies else None,
         },
         own={**own, "moe_rank_scaling": peft.flag("moe_rank_scaling")},
-        freezing=_freezing(keys),
+        freezing=_freezing(keys, HEADS_LEFT_FROZEN if classifies else ()),
         target_rule=TargetRule(name="nemo", settings=own),
         base=_base(keys),
         base_precision=dtype,
@@ -54,11 +59,23 @@ def read(keys: Keys) -> TrainingConfig:
         ),
         optimizer=keys.section("optimizer").get("_target_"),
         mixed_precision="no",
+        num_labels=Keys(_model(keys), keys.where, {}).integer("num_labels"),
         attention=attention_of(_model(keys).get("attn_implementation")),
         defaulted=(*keys.defaulted, *peft.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _class(keys: Keys) -> str:
+    return str(_model(keys).get("_target_"))
+
+
+def _refuse_encoders(keys: Keys) -> None:
+    """Raises UnsupportedError for the retrieval recipes' models, which are classes of NeMo's own."""
+    if "Encoder" in _class(keys):
+        what = f"{_class(keys)[:200]} builds a model of modules of its own: not counted."
+        raise UnsupportedError(what, where=f"model in {keys.where}", way_out="name the modules with --targets")
 
 
 def _model(keys: Keys) -> dict[str, Any]:
@@ -93,7 +110,7 @@ _FREEZES = (
 )
 
 
-def _freezing(keys: Keys) -> Freezing | None:
+def _freezing(keys: Keys, heads: tuple[str, ...]) -> Freezing | None:
     """Raises UnsupportedError for selectors of modules, which only later releases have."""
     given = keys.section("freeze_config")
     if selector := next((key for key in ("freeze_modules", "unfreeze_modules") if given.get(key)), None):
@@ -101,7 +118,7 @@ def _freezing(keys: Keys) -> Freezing | None:
         raise UnsupportedError(what, where=f"{selector} in {keys.where}", way_out="give the freeze_ switches alone")
     switches = Keys({key: given.get(key, default) for key, default, _ in _FREEZES}, keys.where, {})
     within = [name for key, _, names in _FREEZES if given and switches.flag(key) for name in names]
-    return Freezing(within=tuple(within)) if within else None
+    return Freezing(within=(*within, *heads)) if within or heads else None
 
 
 def _quantization(keys: Keys) -> dict[str, Any] | None:

@@ -49,12 +49,11 @@ def read(keys: Keys) -> TrainingConfig:
     keys.continues(keys.values.get("resume_from_checkpoint") or keys.values.get("adapters"))
     keys.may_grow("new_special_tokens")
     dtype = _dtype(keys)
-    lora = _lora(keys)
     return TrainingConfig(
         trainer="ms-swift",
-        lora=lora,
+        lora=_lora(keys),
         own={"megatron": True} if megatron else {},
-        target_rule=_rule(keys, lora, kind, megatron),
+        target_rule=_rule(keys, kind, megatron),
         base=keys.values.get("model"),
         revision=keys.values.get("model_revision"),
         base_precision=dtype,
@@ -124,24 +123,15 @@ def _heads(keys: Keys, classifies: bool) -> list[str] | None:
     return ["v_head"] if keys.values.get("task_type") == "seq_cls" else ["v_head", "classifier", "score"]
 
 
-def _rule(keys: Keys, lora: dict[str, Any], kind: str, megatron: bool) -> TargetRule | None:
-    if "all-linear" not in (lora["target_modules"] or ()) and not megatron:
-        return None
+def _rule(keys: Keys, kind: str, megatron: bool) -> TargetRule:
     settings = {
         "freeze_vit": keys.flag("freeze_vit"),
         "freeze_aligner": keys.flag("freeze_aligner"),
         "freeze_llm": keys.flag("freeze_llm"),
-        "and": _beside_all_linear(lora),
         "whole_towers": kind == "lora_llm",
         "megatron": megatron,
     }
     return TargetRule(name="swift_all_linear", settings=settings)
-
-
-def _beside_all_linear(lora: dict[str, Any]) -> list[str]:
-    """`--target_modules all-linear embed_tokens lm_head` adds names to those found."""
-    targets = lora["target_modules"]
-    return [name for name in targets if name != "all-linear"] if isinstance(targets, list) else []
 
 
 def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
