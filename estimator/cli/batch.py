@@ -9,7 +9,7 @@ import click
 from estimator.cli.options import named
 
 
-@click.command("batch")
+@click.command("batch", short_help="JSON Lines in, JSON Lines out: one request a line.")
 @click.argument("file", type=click.Path(), callback=named)
 @click.option("--offline", is_flag=True, help="Never ask the network.")
 def command(file: str, offline: bool) -> int:

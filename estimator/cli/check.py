@@ -10,14 +10,20 @@ import click
 from estimator.cli.options import named, one_form
 
 
-@click.command("check")
+@click.command("check", short_help="Hold adapters and training configs against what they promise.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(), callback=named)
 @click.option("--max-file-size", metavar="SIZE", help="Of an adapter file: 50MB, 48MiB or bytes.")
 @click.option("--max-parameters", metavar="N", help="Trainable parameters.")
 @click.option("--max-percent", metavar="PERCENT", help="Trainable parameters in percent of all.")
 @click.option("--strict", is_flag=True, help="Fail where a base is neither bundled, cached nor local.")
 @click.option(
-    "--format", "format_", type=click.Choice(("text", "json", "github", "sarif")), callback=one_form, default="text"
+    "--format",
+    "format_",
+    type=click.Choice(("text", "json", "github", "sarif")),
+    callback=one_form,
+    default="text",
+    show_default=True,
+    help="github: annotations of a workflow; sarif: for code scanning.",
 )
 @click.option("--json", "json_", is_flag=True, callback=one_form, help="Short for --format json.")
 def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **limits: Any) -> int:
@@ -26,6 +32,10 @@ def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **l
     The exit code is 1 where one does not hold, and 3 where PATHS are not there and nothing else is wrong.
 
     Limits may stand in [tool.lora-size] of pyproject.toml or setup.cfg, or in .lora-size.toml.
+
+    \b
+      lora-size check adapters/ configs/ --max-file-size 100MB
+      lora-size check . --max-percent 1 --strict --format github
     """
     from estimator.jobs.check import MISSING, check
     from estimator.jobs.check_limits import configured, to_limits

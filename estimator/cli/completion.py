@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-@click.command("completion")
+@click.command("completion", short_help="The script that makes a shell complete options and models.")
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def command(shell: str) -> int:
     """Print a completion script: add `eval "$(lora-size completion bash)"` to your shell's start-up file."""

@@ -35,6 +35,13 @@ class _Group(click.Group):
             raise PipeClosed from error
         return result
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from estimator.cli.options import SECTIONS
+        from estimator.cli.sections import write_options
+
+        write_options(self, SECTIONS, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -50,13 +57,13 @@ class _Group(click.Group):
             from difflib import get_close_matches
 
             close = get_close_matches(args[0], COMMANDS, n=1)
-            hint = (
-                f"did you mean {close[0]!r}?"
-                if close
-                else f"an estimate needs none, and a model is given as --model {args[0]}"
-            )
+            hint = f"did you mean {close[0]!r}?" if close else _no_command(args[0])
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _no_command(word: str) -> str:
+    return f"an estimate needs none, and a model is given as --model {word}"
 
 
 @click.group(
@@ -72,12 +79,15 @@ def cli(ctx: click.Context, **options: Any) -> None:
     """Exact sizes of LoRA adapters, before a weight is downloaded.
 
     From config.json and safetensors headers alone: how many parameters PEFT would train, how large the adapter file
-    would be, and the base model at each precision.
+    would be, and the base model at each precision. The exit code is 0 when done, 1 where the base's files contradict
+    each other or --verify finds a difference, 2 where the request or the data is wrong, 3 where the metadata could not
+    be had.
 
     \b
       lora-size --model llama-3.1-8b --r 32 --targets qkvo
       lora-size --model ./my-model --targets all-linear --dora --explain
       lora-size --model gpt2 --config adapter_config.json --json
+      lora-size plan --model llama-3.1-8b --base-precision nf4 --gpu rtx4090
     """
     if ctx.invoked_subcommand is not None:
         given = [name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]

@@ -7,7 +7,7 @@ import fnmatch
 import click
 
 
-@click.command("models")
+@click.command("models", short_help="List the models that are known without a network.")
 @click.argument("pattern", default="")
 @click.option("--json", "json_", is_flag=True, help="A list of objects.")
 def command(pattern: str, json_: bool) -> int:

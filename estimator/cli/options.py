@@ -46,24 +46,30 @@ MODEL = (
     click.option("--offline", is_flag=True, help="Never ask the network; HF_HUB_OFFLINE does the same."),
     click.option("--online", is_flag=True, help="Ask the Hub even for a model that is known without it."),
     click.option(
-        "--timeout", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="Seconds for the Hub."
+        "--timeout",
+        type=click.FloatRange(0.1, 3600),
+        metavar="SECONDS",
+        default=60.0,
+        show_default=True,
+        help="For all of the Hub's answers together.",
     ),
 )
 LORA = (
     click.option("-r", "--r", type=int, help="Rank. [default: 8]"),
-    click.option("-t", "--targets", help="Letters (qkvo), names (q_proj,v_proj), all-linear, default, re:REGEX."),
+    click.option("-t", "--targets", help="Letters (qkvo), names (q_proj,v_proj), all-linear, default, re:REGEX. [default: PEFT's for the model]"),
     click.option("--exclude", metavar="NAMES|re:REGEX", help="Modules that are not adapted."),
     click.option("--layers", metavar="0-15,31", help="Only these layers (layers_to_transform)."),
-    click.option("--rank-pattern", metavar="NAME=RANK", multiple=True, help="Another rank for some modules."),
+    click.option("--rank-pattern", metavar="NAME=RANK", multiple=True, help="Another rank for some modules. Repeatable."),
     click.option("--dora/--no-dora", default=None, help="DoRA (use_dora)."),
     click.option("--bias", type=click.Choice(("none", "all", "lora_only")), help="Which biases train. [default: none]"),
     click.option("--lora-bias/--no-lora-bias", default=None, help="A bias in lora_B."),
-    click.option("--modules-to-save", metavar="NAMES", help="Modules that are trained and saved whole."),
+    click.option("--modules-to-save", metavar="NAMES", help="Modules that are trained and saved whole: lm_head,embed_tokens."),
     click.option("--target-parameters", metavar="NAMES", help="Parameters to adapt, such as mlp.experts.gate_up_proj."),
     click.option("--trainable-tokens", metavar="IDS", help="Embedding rows to train: 0,1,2 or embed_tokens=0,1."),
     click.option("-c", "--config", type=click.Path(), callback=named,
                  help="An adapter_config.json or a trainer's config file."),
-    click.option("--task", type=click.Choice(TASK_TYPES, case_sensitive=False), help="PEFT's task_type."),
+    click.option("--task", type=click.Choice(TASK_TYPES, case_sensitive=False), metavar="TYPE",
+                 help="PEFT's task_type: " + ", ".join(TASK_TYPES).lower() + "."),
     click.option("--num-labels", type=click.IntRange(1, MOST["num_labels"]), help="Labels of the fresh head."),
     click.option("--vocab-size", type=click.IntRange(1, MOST["vocab_size"]),
                  help="Rows of the embedding after resizing."),
@@ -133,7 +139,15 @@ def together(*groups: tuple[Decorator, ...]) -> Decorator:
     return add
 
 
-estimate_options = together(MODEL, LORA, LOADING, OUTPUT, SHOW, VERIFY)
+SECTIONS = {
+    "The model": MODEL,
+    "The adapter": LORA,
+    "How the base is loaded": LOADING,
+    "Output": OUTPUT,
+    "A closer look": SHOW,
+    "Held against PEFT": VERIFY,
+}
+estimate_options = together(*SECTIONS.values())
 
 
 def request_fields(options: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ _SECTIONS = {
 }
 
 
-@click.command("plan", cls=SectionedCommand, sections=_SECTIONS)
+@click.command(
+    "plan", short_help="Will it fit: the memory and disk of a run.", cls=SectionedCommand, sections=_SECTIONS
+)
 @together(*_SECTIONS.values())
 def command(**options: Any) -> int:
     """Will it fit: memory and disk of a training run, and the largest batch, sequence and rank that do.

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+Sections = Mapping[str, Sequence[Any]]  # heading -> decorators of click.option
+
 
 def option_name(decorator: Any) -> str:
     """The parameter's name that a click.option decorator declares."""
@@ -16,19 +18,22 @@ def option_name(decorator: Any) -> str:
     return decorator(probe).__click_params__[-1].name
 
 
-class SectionedCommand(click.Command):
-    """`sections`: heading -> decorators of click.option; options in none of them come last."""
+def write_options(command: click.Command, sections: Sections, ctx: click.Context, formatter: Any) -> None:
+    """The options of the command under their headings; those in none of them come last."""
+    left = {param.name: record for param in command.get_params(ctx) if (record := param.get_help_record(ctx))}
+    for heading, options in sections.items():
+        records = [left.pop(name) for name in map(option_name, options) if name in left]
+        if records:
+            with formatter.section(heading):
+                formatter.write_dl(records)
+    with formatter.section("Options"):
+        formatter.write_dl(list(left.values()))
 
-    def __init__(self, *args: Any, sections: Mapping[str, Sequence[Any]] | None = None, **kwargs: Any) -> None:
+
+class SectionedCommand(click.Command):
+    def __init__(self, *args: Any, sections: Sections | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sections = {heading: list(map(option_name, options)) for heading, options in (sections or {}).items()}
+        self.sections = sections or {}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        left = {param.name: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
-        for heading, names in self.sections.items():
-            records = [left.pop(name) for name in names if name in left]
-            if records:
-                with formatter.section(heading):
-                    formatter.write_dl(records)
-        with formatter.section("Options"):
-            formatter.write_dl(list(left.values()))
+        write_options(self, self.sections, ctx, formatter)

@@ -43,7 +43,12 @@ _SECTIONS = {
 }
 
 
-@click.command("sweep", cls=SectionedCommand, sections=_SECTIONS)
+@click.command(
+    "sweep",
+    short_help="Ranks, targets, precisions and models, each with each.",
+    cls=SectionedCommand,
+    sections=_SECTIONS,
+)
 @together(*_SECTIONS.values())
 def command(**options: Any) -> int:
     """Ranks, target sets, precisions and models, each with each.

@@ -10,6 +10,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from estimator.cli.group import cli
 from estimator.cli.plan import command
 from estimator.cli.sweep import command as sweep_command
 from estimator.errors import UsageError
@@ -156,12 +157,15 @@ def test_a_precision_of_training_is_said_where_it_is_served(tmp_path) -> None:
     assert said["nf4",] == said["stored",] == []
 
 
-@pytest.mark.parametrize("shown", [command, sweep_command], ids=["plan", "sweep"])
+@pytest.mark.parametrize("shown", [cli, command, sweep_command], ids=["estimate", "plan", "sweep"])
 def test_help_shows_every_option_once_and_under_a_heading(shown) -> None:
     text = CliRunner().invoke(shown, ["--help"]).stdout
-    head, _, rest = text[re.search(r"^What .*:$", text, re.MULTILINE).end() :].rpartition("\nOptions:\n")
-    assert rest.split()[0] in ("-h,", "--help")
-    for name in (name for param in shown.params for name in param.opts if name.startswith("--")):
+    head, _, rest = text[re.search(r"^[A-Z].*:$", text, re.MULTILINE).end() :].rpartition("\nOptions:\n")
+    assert rest.split()[0] in ("-h,", "--help", "--version")
+    assert max(map(len, text.splitlines())) <= 80
+    for name in (
+        name for param in shown.params for name in param.opts if name.startswith("--") and name != "--version"
+    ):
         assert len(re.findall(rf"^  (?:-\w, )?{name}\b(?!-)", head, re.MULTILINE)) == 1, name
 
 
