@@ -56,14 +56,18 @@ MODEL = (
 )
 LORA = (
     click.option("-r", "--r", type=int, help="Rank. [default: 8]"),
-    click.option("-t", "--targets", help="Letters (qkvo), names (q_proj,v_proj), all-linear, default, re:REGEX. [default: PEFT's for the model]"),
+    click.option("-t", "--targets",
+                 help="Letters (qkvo), names (q_proj,v_proj), all-linear, default, re:REGEX. "
+                 "[default: PEFT's for the model]"),
     click.option("--exclude", metavar="NAMES|re:REGEX", help="Modules that are not adapted."),
     click.option("--layers", metavar="0-15,31", help="Only these layers (layers_to_transform)."),
-    click.option("--rank-pattern", metavar="NAME=RANK", multiple=True, help="Another rank for some modules. Repeatable."),
+    click.option("--rank-pattern", metavar="NAME=RANK", multiple=True,
+                 help="Another rank for some modules. Repeatable."),
     click.option("--dora/--no-dora", default=None, help="DoRA (use_dora)."),
     click.option("--bias", type=click.Choice(("none", "all", "lora_only")), help="Which biases train. [default: none]"),
     click.option("--lora-bias/--no-lora-bias", default=None, help="A bias in lora_B."),
-    click.option("--modules-to-save", metavar="NAMES", help="Modules that are trained and saved whole: lm_head,embed_tokens."),
+    click.option("--modules-to-save", metavar="NAMES",
+                 help="Modules that are trained and saved whole: lm_head,embed_tokens."),
     click.option("--target-parameters", metavar="NAMES", help="Parameters to adapt, such as mlp.experts.gate_up_proj."),
     click.option("--trainable-tokens", metavar="IDS", help="Embedding rows to train: 0,1,2 or embed_tokens=0,1."),
     click.option("-c", "--config", type=click.Path(), callback=named,
