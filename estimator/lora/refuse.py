@@ -21,7 +21,7 @@ def refuse_nothing_matched(index: TreeIndex, config: LoraConfig, matched: Matche
         what, where = "every module is excluded", "exclude_modules"
     elif config.target_parameters and not config.target_modules:
         what, where = f"no parameter is called {_or(config.target_parameters)}", "target_parameters"
-    elif not config.target_modules and not matched.excluded:
+    elif not config.target_modules:
         what, where = "no module and no parameter is targeted", "target_modules"
     elif excluded:
         what, where = "what target_modules names is excluded, by exclude_modules or modules_to_save", "target_modules"

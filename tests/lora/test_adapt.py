@@ -214,3 +214,10 @@ def test_dtype_of_the_adapter(asked, dtype):
 def test_a_name_that_matches_nothing_is_noted():
     notes = adapt(TREE, from_mapping({"target_modules": ["q_proj", "gate_proj"]})).notes
     assert [note.code for note in notes] == ["targets_not_found"]
+
+
+@pytest.mark.parametrize("beside", [{}, {"modules_to_save": ["lm_head"]}, {"exclude_modules": ".*lm_head"}])
+def test_no_target_at_all_is_said_so(beside):
+    with pytest.raises(NoTargetModulesError) as refused:
+        adapt(TREE, from_mapping({"target_modules": [], **beside}))
+    assert refused.value.what.startswith("No module and no parameter is targeted in ")
