@@ -237,7 +237,10 @@ def checkpoint_of(found: Found) -> Checkpoint:
 
 
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config with each dotted field set. Raises UsageError where a field lies inside what is no object."""
+    """The config with each dotted field set.
+
+    Raises UsageError where a field lies inside what is no object, MalformedConfigError for a field of a wrong type.
+    """
     changed = dict(config or {})
     for path, value in changes.items():
         *outer, last = path.split(".")
@@ -250,4 +253,8 @@ def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Ma
             place[name] = dict(inner)
             place = place[name]
         place[last] = value
+    if changes:
+        from estimator.source.config import check_config
+
+        check_config(changed, where="config.json or --set")
     return changed

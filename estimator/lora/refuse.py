@@ -71,7 +71,7 @@ def _instead(index: TreeIndex, config: LoraConfig) -> str:
             return (
                 "the names are there, but in none of these layers: layers count from 0, where the first number stands"
             )
-    close = closest(asked, there)
+    close = closest(asked, [*there, "all-linear"] if there else [])
     if close:
         return f"did you mean {listed(close)}?"
     return f"target {listed(there)}, or all-linear" if there else "this model has no Linear modules"

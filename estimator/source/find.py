@@ -37,6 +37,9 @@ def find(
         raise UsageError("--offline and --online contradict each other.", where="--online", way_out=way_out)
     is_local = _is_local(model)
     name, _, at_revision = model.partition("@")
+    if revision and at_revision and revision != at_revision and not is_local:
+        what = f"the model says revision {at_revision[:80]!r}, and --revision {revision[:80]!r}."
+        raise UsageError(what, where="--model and --revision", way_out="give one of the two")
     revision = revision or at_revision or None
     bundled = not (is_local or online or revision or subfolder)
     if bundled and (found := find_in_snapshot(name)) is not None:

@@ -30,6 +30,8 @@ def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
     if os.path.isfile(path):
         return _find_by_file(path)
     folder = os.path.join(path, *_inside(subfolder)) if subfolder else path
+    if not subfolder and not os.path.isdir(folder):
+        raise NotFoundError(f"{path} is neither a file nor a folder.", where="--model", way_out="check what it is")
     if not os.path.isdir(folder):
         way_out = "name one of: " + ", ".join(_subfolders(path)) if _subfolders(path) else "check the spelling"
         raise NotFoundError(f"there is no folder {subfolder!r} in {path}.", where="--subfolder", way_out=way_out)

@@ -36,7 +36,17 @@ def test_a_field_without_effect_is_said(field, value, hint):
     assert hint is None or notes[0].endswith(hint)
 
 
-def test_a_text_where_a_number_belongs_is_refused():
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        pytest.param("num_hidden_layers", "many", id="a text where a number belongs"),
+        pytest.param("architectures", 5, id="a number where classes belong"),
+        pytest.param("architectures", "LlamaForCausalLM", id="a class that stands in no list"),
+        pytest.param("model_type", 5, id="a number where a name belongs"),
+        pytest.param("tie_word_embeddings", "perhaps", id="a switch that is none"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(field, value):
     with pytest.raises(LoraSizeError) as caught:
-        answer(num_hidden_layers="many")
-    assert (caught.value.code, "num_hidden_layers is 'many'" in caught.value.what) == ("malformed_config", True)
+        answer(**{field: value})
+    assert (caught.value.code, f"{field} is '{value}'" in caught.value.what) == ("malformed_config", True)

@@ -216,6 +216,12 @@ def test_a_name_that_matches_nothing_is_noted():
     assert [note.code for note in notes] == ["targets_not_found"]
 
 
+def test_a_mistyped_all_linear_is_known():
+    with pytest.raises(NoTargetModulesError) as refused:
+        adapt(TREE, from_mapping({"target_modules": ["all_linear"]}))
+    assert refused.value.way_out == "did you mean all-linear?"
+
+
 @pytest.mark.parametrize("beside", [{}, {"modules_to_save": ["lm_head"]}, {"exclude_modules": ".*lm_head"}])
 def test_no_target_at_all_is_said_so(beside):
     with pytest.raises(NoTargetModulesError) as refused:

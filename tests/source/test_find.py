@@ -78,6 +78,16 @@ def test_offline_and_online_contradict() -> None:
         find("gpt2", offline=True, online=True)
 
 
+def test_two_revisions_contradict() -> None:
+    with pytest.raises(LoraSizeError, match="'v1', and --revision 'v2'"):
+        find("org/name@v1", revision="v2", offline=True)
+
+
+def test_what_is_neither_a_file_nor_a_folder() -> None:
+    with pytest.raises(LoraSizeError, match="/dev/null is neither a file nor a folder"):
+        find("/dev/null")
+
+
 @pytest.mark.parametrize("name", ["model.gguf", "org/name"])
 def test_a_local_file_is_not_asked_of_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
