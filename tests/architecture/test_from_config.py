@@ -210,6 +210,26 @@ NOMIC = {
 }
 
 
+MAMBA = {
+    "architectures": ["MambaForCausalLM"],
+    "model_type": "mamba",
+    "hidden_size": 768,
+    "num_hidden_layers": 24,
+}
+FALCON = {
+    "architectures": ["FalconForCausalLM"],
+    "model_type": "falcon",
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_kv_heads": 2,
+    "vocab_size": 64,
+    "new_decoder_architecture": True,
+    "parallel_attn": False,
+    "multi_query": False,
+}
+
+
 @pytest.mark.parametrize(
     ("config", "parameters"),
     [
@@ -255,6 +275,8 @@ NOMIC = {
         pytest.param(DPT_LARGE, 343_030_465, id="a section that the class does without"),
         pytest.param(NOMIC, 25_317, id="a switch that is a constant of the class"),
         pytest.param(NOMIC | {"tie_word_embeddings": False}, 28_650, id="and that config.json turns"),
+        pytest.param(MAMBA | {"expand": 3}, 174_385_920, id="a width made of a factor that no model reads"),
+        pytest.param(FALCON, 369_920, id="a switch that another overrules"),
     ],
 )
 def test_parameters_are_the_published_count(config, parameters):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +16,13 @@ from estimator.architecture.learning.fit import default_rule, layer_counts
 from estimator.architecture.learning.fit_class import Learner
 from estimator.architecture.learning.observing import observation_of
 from estimator.architecture.learning.remembering import Sized, how_of
-from estimator.architecture.learning.taken import Taken, last_of, renamed
+from estimator.architecture.learning.taken import Taken, by_function, last_of, renamed
 from estimator.architecture.learning.trace import Trace
 from estimator.architecture.structure import ACTIVATION
 from estimator.architecture.surveying import tiny
 
 _RULED, _LONGER, _LONG = 10, 4, 14
+_REFUSED = "refused"
 
 
 def of_fields(
@@ -69,7 +71,7 @@ def _rules(seen: Experiments, path: str, builds: Sequence[Any], learner: Any) ->
     if any(value is not None and type(value) is int and value != kept for value, kept in pairs):
         rules["ignored"] = True  # the class computes the field whatever config.json says
     telling = _telling(builds, path, seen.taken)
-    configs = [*(one.fields for one in telling), *_longer(telling, path)]
+    configs = [*(one.fields for one in telling), *_longer(telling, path), *_made_otherwise(seen.name, telling, path)]
     for key in ("absent", "null", "alone") if len(parts) > 1 else ("absent", "null"):
         observed, values = [], []
         for fields in configs:
@@ -121,6 +123,45 @@ def _longer(builds: Sequence[Any], path: str) -> Iterator[Mapping[str, Any]]:
         for count in layer_counts([one.at]) if isinstance(one.at.values.get(path), list) else ():
             if count.rpartition(".")[0] == section:
                 yield tiny.changed(one.fields, tuple(count.split(".")), _LONG)
+
+
+def _made_otherwise(name: str, builds: Sequence[Any], path: str) -> Iterator[Mapping[str, Any]]:
+    """Other values of fields that no model reads, and of which the class makes one that config.json leaves out.
+
+    `expand` of Mamba: its `intermediate_size`, which the builds give.
+    """
+    parts = tuple(path.split("."))
+    plain = without(builds[0].fields, parts) if builds else {}
+    for maker, values in _numbers_beside(name, plain, parts):
+        made = {repr(_set_to(name, tiny.changed(plain, maker, value), parts)) for value in values}
+        if len({*made, repr(_set_to(name, plain, parts)), repr(_REFUSED)}) > 2:
+            yield from (tiny.changed(one.fields, maker, value) for one in builds[:_LONGER] for value in values)
+
+
+def _numbers_beside(
+    name: str, fields: Mapping[str, Any], path: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """The numbers of a field's section that are not given and that its class's own code names, with others for each."""
+    holder = _holder(name, fields, path)
+    named = {one for _, names in by_function(type(holder)) for one in names}
+    for key, value in vars(holder).items() if named else ():
+        beside = (*path[:-1], key)
+        if key in named and key != path[-1] and type(value) in (int, float) and given(fields, beside) is None:
+            yield beside, [value * 2, value + 1]
+
+
+def _holder(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """The config that holds a field; None where the class refuses."""
+    try:
+        return functools.reduce(getattr, path[:-1], tiny.make(name, fields))
+    except Exception:
+        return None
+
+
+def _set_to(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """What the class sets a field to."""
+    holder = _holder(name, fields, path)
+    return _REFUSED if holder is None else getattr(holder, path[-1], None)
 
 
 _numbers = itertools.count(1 << 20)

@@ -46,10 +46,10 @@ class Learner:
             raise Unresolved(f"{where}: of another package")
         parameters = self._slots([(one.at, one.seen.parameters) for one in glimpses], where)
         groups: Any = 1
-        if all(one.seen.parameters and one.seen.parameters[0].shape[:1] == (one.seen.groups,) for one in glimpses):
-            groups = parameters[0][2][0]  # each channel is a group of its own
-        elif any(one.seen.groups != 1 for one in glimpses):
-            groups = self._size([(one.at, one.seen.groups) for one in glimpses], f"{where} groups")
+        if any(one.seen.groups != 1 for one in glimpses):
+            each = [one.seen.parameters and one.seen.parameters[0].shape[:1] == (one.seen.groups,) for one in glimpses]
+            observed = [(one.at, one.seen.groups) for one in glimpses]
+            groups = parameters[0][2][0] if all(each) else self._size(observed, f"{where} groups")  # one for a channel
         lost = list(self.lost)
         buffers = self._slots([(one.at, one.seen.buffers) for one in glimpses], where)
         self.lost = lost  # buffers may be of unknown size

@@ -105,8 +105,8 @@ def _by_layer(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> list
 
 def _switches(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """The switches that the code looks at where it takes the field, each the other way about."""
-    by_function = _by_function(_section(name, fields, path))
-    beside = {one for held, names in by_function if path[-1] in held for one in (*held, *names)}
+    functions = by_function(_section(name, fields, path))
+    beside = {one for held, names in functions if path[-1] in held for one in (*held, *names)}
     for key, value in (_filled(name, fields) or {}).items():
         section, _, leaf = key.rpartition(".")
         if type(value) is bool and section == ".".join(path[:-1]) and leaf in beside:
@@ -197,7 +197,7 @@ def _candidates(config: PreTrainedConfig, prefix: tuple[str, ...]) -> Iterator[t
     for text in names:
         yield (*prefix, text), alphabets
         if text.endswith("_config") and text[0] != "_" and text not in _NO_FIELDS:
-            beside = [one for held, _ in _by_function(type(config)) if text in held for one in held]
+            beside = [one for held, _ in by_function(type(config)) if text in held for one in held]
             inner = [
                 one for one in dict.fromkeys(beside) if isinstance(one, str) and one.isidentifier() and one != text
             ]
@@ -224,10 +224,10 @@ def _are_letters(values: Collection[Any]) -> bool:
 
 def _constants_of(cls: type) -> Iterator[Any]:
     """What the code of its own functions holds: texts and tuples, those in tuples too."""
-    return itertools.chain.from_iterable(constants for constants, _ in _by_function(cls))
+    return itertools.chain.from_iterable(constants for constants, _ in by_function(cls))
 
 
-def _by_function(cls: type) -> Iterator[tuple[list[Any], tuple[str, ...]]]:
+def by_function(cls: type) -> Iterator[tuple[list[Any], tuple[str, ...]]]:
     """The constants of each of its own functions, and the names of what it asks objects for."""
     for one in cls.__mro__:
         if not one.__module__.startswith("transformers.models."):

@@ -265,7 +265,7 @@ def _element(one: Observation, path: str, up: str) -> str | None:
 def is_told(path: str) -> bool:
     """Whether a field may tell builds apart."""
     skipped = ("transformers_version", "id2label", "label2id", "dtype")
-    return path.rpartition(".")[2] not in skipped and not path.startswith("_") and "._" not in path
+    return path.rpartition(".")[2] not in skipped
 
 
 def _is_number(text: str) -> bool:

@@ -32,6 +32,7 @@ from estimator.architecture.learning.remembering import (
     plain,
     remember,
 )
+from estimator.architecture.surveying.variations import is_field
 
 _LONGEST_LOOP = 4096
 _LITERAL = 3  # a larger plain number may be one that was lost on the way
@@ -151,7 +152,7 @@ class Trace:
 
     def _reading(self, getter: Any) -> Any:
         def read(config: Any, key: str) -> Any:
-            if not key.startswith("_") and (prefix := config.__dict__.get("_traced")) is not None:
+            if is_field(config, key) and (prefix := config.__dict__.get("_traced")) is not None:
                 real = type(config).attribute_map.get(key, key)
                 if real in config.__dict__ or key == "num_labels" or not hasattr(type(config), real):
                     self.reads.setdefault(f"{prefix}{real}")

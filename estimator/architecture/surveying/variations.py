@@ -13,7 +13,7 @@ from estimator.architecture.surveying.source_hints import Hints
 
 _IGNORED = re.compile(
     r"use_cache|output_.*|return_dict|.*_token(_id|_index)?|torchscript|.*dtype|initializer.*|.*_eps|.*epsilon|transformers_version"
-    r"|architectures|_.*|.*dropout(_rate|_prob)?|pretraining_tp|problem_type|.*_loss.*|.*_ids|.*scale.*|rope_.*|id2label|label2id"
+    r"|architectures|.*dropout(_rate|_prob)?|pretraining_tp|problem_type|.*_loss.*|.*_ids|.*scale.*|rope_.*|id2label|label2id"
 )
 _OTHER_NUMBERS = {0: (1,), 1: (0, 2), 2: (1, 3), 3: (2, 4), 4: (2,)}
 _MOST_TEXTS = 5
@@ -24,14 +24,22 @@ Change = tuple[tuple[str, ...], Any]  # path of a field, another value
 def changes(config: PreTrainedConfig, prefix: tuple[str, ...] = (), hints: Hints = _NOTHING) -> Iterator[Change]:
     """Switches turned, small counts moved, activations, layer kinds and texts exchanged; fields that code names."""
     for key in sorted(hints.asked - set(vars(config))):
-        if not _IGNORED.fullmatch(key):
+        if not _IGNORED.fullmatch(key) and is_field(config, key):
             yield from (((*prefix, key), other) for other in (True, *hints.texts.get(key, ())))
     for key, value in sorted(vars(config).items()):
         path = (*prefix, key)
         if isinstance(value, PreTrainedConfig):
             yield from changes(value, path, hints)
-        elif not _IGNORED.fullmatch(key):
+        elif not _IGNORED.fullmatch(key) and is_field(config, key):
             yield from ((path, other) for other in _others(key, value, hints))
+
+
+def is_field(config: PreTrainedConfig, key: str) -> bool:
+    """Whether config.json has a say in it: names that begin with a stroke are a class's own affair, but for switches
+    that it declares (OPT's `_remove_final_layer_norm`).
+    """
+    classes = type(config).__mro__ if key.startswith("_") else ()
+    return not classes or any(vars(cls).get("__annotations__", {}).get(key) is bool for cls in classes)
 
 
 def _others(key: str, value: Any, hints: Hints) -> tuple[Any, ...]:
