@@ -71,6 +71,8 @@ def _branch(
     tape.hold(x, y)
     if block.scales_branches:
         out = tape.run((out,), out.elements, out.width, asks=True)
+    if setting.shape.scales_branches:
+        out = tape.run((out,), out.elements, out.width)
     if after is not None:
         out = normed(tape, out, after, setting)
     out = tape.run((x, out), x.elements, max(x.width, out.width, setting.residual), passes=True)
@@ -93,7 +95,9 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         shared = tuple(item for item in block.mlp if "shared" in item.name and min(item.inputs, item.outputs) > 1)
         if not shared:
             return routed
-        always = replace(block, experts=0, mlp=shared, inner=shared[-1].inputs, is_gated=len(shared) > 2)
+        inner = shared[-1].inputs
+        is_gated = sum(item.outputs for item in shared[:-1]) >= 2 * inner
+        always = replace(block, experts=0, mlp=shared, inner=inner, is_gated=is_gated)
         return _add(tape, routed, _mlp(tape, x, always, setting))
     down = next((item for item in reversed(block.mlp) if item.inputs == block.inner), None)
     first, *others = [item for item in block.mlp if item is not down]
@@ -161,8 +165,12 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     made = tape.run(
         (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
     )
-    weighted = tape.run((made, routed), each * x.elements, width, saves=(made,) * routed.needs_grad)
-    return tape.run((tape.run((weighted,), each * x.elements, width),), x.elements, width)
+    wide = 4 if asked is not x else width  # of the router's weights, and of what they are multiplied with
+    weighted = tape.run((made, routed), each * x.elements, wide, saves=(made,) * routed.needs_grad)
+    ordered = tape.run((weighted,), each * x.elements, wide, asks=True)
+    tape.hold(chosen)
+    summed = tape.run((ordered,), x.elements, wide)
+    return summed if wide == width else tape.run((summed,), x.elements, width)
 
 
 def _changed(block: Block, setting: Setting) -> tuple[int, int]:

@@ -78,14 +78,12 @@ def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 
     if norm.kind == "wide":
         even = tape.run((wide,), elements, 4, saves=(wide,), keeps=2 * rows)
         return tape.run((even,), elements, out)
+    source, whole = wide, 4 * tape.tokens * elements
     if norm.kind == "centred":  # the mean is taken off twice: for the variance, and for what is divided by it
-        apart = tape.run((wide,), elements, 4)
-        tape.run((apart,), elements, 4, saves=(apart,))
-        wide = tape.run((wide,), elements, 4)
-    squared = (wide,) if norm.kind == "t5" else ()  # its product is with x as it came, which is kept beside
-    tape.run((wide,), elements, 4, saves=squared)  # pow, whose mean is all that remains
-    wide = x if squared else wide
-    even = tape.run((wide,), elements, 4, saves=(wide,), keeps=rows, scratch=4 * tape.tokens * elements)
+        source, wide = (tape.run((wide,), elements, 4) for _ in range(2))
+    tape.run((source,), elements, 4, saves=(source,), unwinds=4 * whole)  # pow, whose mean is all that remains
+    wide = x if norm.kind == "t5" else wide  # its product is with x as it came, which is kept beside
+    even = tape.run((wide,), elements, 4, saves=(wide,), keeps=rows, scratch=whole)
     even = even if x.width == 4 else tape.run((even,), elements, x.width)
     return tape.run((even,), elements, out, saves=(even,) * opens, trains=opens)
 

@@ -33,6 +33,7 @@ class Shape:
     final_norm: str = ""  # module name of the last of these
     norms_sums: bool = False  # a layer's norms stand behind its additions (BERT), so that the first is the embeddings'
     wide_sums: bool = False  # what goes from layer to layer is float32
+    scales_branches: bool = False  # each by one number (residual_multiplier)
     drops_states: bool = False  # the model's own dropout, behind attention and MLP
     drops_scores: bool = False  # and that of attention's scores
     biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
@@ -98,6 +99,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         outer_norms=_outer_norms(outside, width),
         final_norm=_final_norm(outside, width, next((n for n in reversed(repeated) if alone or n in seeing), "")),
         norms_sums=_norms_sums(outside, repeated, width),
+        scales_branches=first(config, "residual_multiplier", "scale_depth") is not None,
         biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
         drops_states=drops_states(config),
         drops_scores=drops_scores(config),
@@ -109,7 +111,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         wide_sums=_widens_sums(config, blocks),
         unread=frozenset(repeated) - described,
         pieces=alone.pieces if alone else None,
-        embedded=0 if alone else int(_adds_to(words, outside)),
+        embedded=0 if alone else _adds_to(words, outside) + (config.get("embedding_multiplier") is not None),
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
     )

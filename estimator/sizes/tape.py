@@ -35,7 +35,8 @@ class Operation(NamedTuple):
     scratch: int  # bytes that live only while it runs, forward or back
     passes: bool  # the gradient of the output is that of each input: an addition, a view
     overwrites: bool  # the gradient of the input is written over the input, which was saved
-    asks: bool  # its derivative needs a weight
+    asks: bool  # its derivative needs a weight, or where elements went
+    unwinds: int  # bytes that live only while it is walked back
 
 
 class Played(NamedTuple):
@@ -82,15 +83,16 @@ class Tape:
         overwrites: bool = False,
         trains: bool = False,
         asks: bool = False,
+        unwinds: int = 0,
     ) -> Tensor:
-        """The output of an operation. keeps, scratch: bytes in all; trains: it has a weight that trains; asks: or one
-        that its derivative needs."""
+        """The output of an operation. keeps, scratch, unwinds: bytes in all; trains: it has a weight that trains; asks:
+        or one that its derivative needs."""
         inputs = tuple(inputs)
         needs_grad = trains or any(tensor.needs_grad for tensor in inputs)
         output = Tensor(elements, width, self.tokens * elements * width, needs_grad)
         saved = (*saves, *((output,) if saves_output else ())) if needs_grad else ()
         self.operations.append(
-            Operation(inputs, output, saved, keeps if needs_grad else 0, scratch, passes, overwrites, asks)
+            Operation(inputs, output, saved, keeps if needs_grad else 0, scratch, passes, overwrites, asks, unwinds)
         )
         self.hold(output, *inputs)
         return output
@@ -157,7 +159,7 @@ class Tape:
             done = {id(tensor) for tensor in operation.saved if first_use[id(tensor)] == index}
             if operation.overwrites:  # what was saved lives on as the gradient
                 done, made = set(), 0
-            most = max(most, now + made + operation.scratch)
+            most = max(most, now + made + operation.scratch + operation.unwinds)
             now += made - freed - operation.keeps - sum(kept.get(key, 0) for key in done)
         return most, pending
 
