@@ -59,7 +59,7 @@ def _identity(value: Any) -> Any:
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = parse_json(line) if len(line) <= MAX_LINE_BYTES else "over the limit of a line"
+        row = parse_json(line.rstrip(b"\r\n")) if len(line) <= MAX_LINE_BYTES else "over the limit of a line"
     except NotUsable as error:
         what = f"the line can't be used: {error}."
         raise UsageError(what, where=where, way_out="write one object a line") from error

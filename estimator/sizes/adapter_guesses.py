@@ -130,9 +130,12 @@ def _embedding_causes(names: tuple[str, ...], dtype: str, rows: int, first: int,
 
 
 def _longer_names(implied: Parts, actual_bytes: int, size_of: SizeOf) -> tuple[Cause, ...] | None:
-    """Where the data fits and the header alone differs: other names of as many tensors."""
+    """Where the data fits and the header alone differs: other names of as many tensors.
+
+    Any header is padded to a multiple of 8 bytes (safetensors 0.8.0, `prepare` in safetensors/src/tensor.rs).
+    """
     difference, names = actual_bytes - size_of(implied), sum(map(len, implied))
-    if not implied or abs(difference) > names:
+    if not implied or abs(difference) > names or difference % 8:
         return None
     each = difference / len(implied)
     how = "longer" if each > 0 else "shorter"

@@ -52,6 +52,11 @@ def write(folder: Path, config: dict | None = None, held: Tensors | None = None,
     return folder
 
 
+def _whole(folder: Path) -> int:
+    """Bytes of the healthy file."""
+    return (write(folder) / "adapter_model.safetensors").stat().st_size
+
+
 def pointer(size: int) -> str:
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize {size}\n"
 
@@ -109,6 +114,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("weights of no bytes", "empty_file", lambda f: bare(f, "adapter_model.safetensors", "")),
     ("weights are text", "malformed_header", lambda f: bare(f, "adapter_model.safetensors", "hello, hello")),
     ("pointer of another size", "size_differs", lambda f: bare(f, "adapter_model.safetensors", pointer(777_777))),
+    ("pointer one byte off", "size_differs", lambda f: bare(f, "adapter_model.safetensors", pointer(_whole(f) + 1))),
     ("no weights", "no_weights", lambda f: without(f, "adapter_model.safetensors")),
     ("no config", "not_found", lambda f: without(f, "adapter_config.json")),
     ("a pickle beside", "pickle", lambda f: bare(f, "adapter_model.bin")),

@@ -22,8 +22,9 @@ EMBEDDINGS = {
 
 
 def size_of(parts):
-    """A stand-in for the file: each tensor's data, its name and dtype, and 60 bytes of punctuation."""
-    return 64 + sum(part.bytes + len(name) + len(part.dtype) + 60 for name, part in parts.items())
+    """A stand-in for the file: each tensor's data, its name and dtype, and 60 bytes of punctuation, padded to 8."""
+    header = sum(len(name) + len(part.dtype) + 60 for name, part in parts.items())
+    return 64 + header + -header % 8 + sum(part.bytes for part in parts.values())
 
 
 def labels(count):
