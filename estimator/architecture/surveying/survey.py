@@ -181,7 +181,7 @@ def _varying(settings: Sequence[Setting]) -> list[str]:
     return sorted(
         path
         for path in paths
-        if not path.startswith(("transformers_version", "id2label", "label2id")) and "._" not in path
+        if not path.startswith(("transformers_version", "id2label", "label2id")) and not path.endswith("._name_or_path")
         and len({setting.fields.get(path, "null") for setting in settings}) > 1
     )  # fmt: skip
 
