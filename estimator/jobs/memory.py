@@ -86,8 +86,9 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
     adaptation, config = answer.adaptation, answer.adaptation.config or {}
     held, ranks = adaptation.held(), {m.name: m.rank for m in adaptation.modules if m.rank is not None}
     trained = [(tensor, _in_memory(tensor, answer)) for tensor in held if tensor.trains]
+    frozen = [tensor for tensor in held if not tensor.trains]
     first = next((tensor for tensor in held if _LORA.search(tensor.name)), None)
-    adapted = {_lora_of(tensor)[0] for tensor in held if tensor.trains} & ranks.keys()
+    adapted = {_lora_of(tensor)[0] for tensor, _ in trained} & ranks.keys() if frozen else ranks.keys()
     others = [tensor for tensor, _ in trained if not _LORA.search(tensor.name)]
     rows = frozenset(m.name for m in adaptation.modules if m.what == "TrainableTokensWrapper")
     opened = rows | {_module_of(tensor) for tensor in others if not tensor.name.endswith(".bias")}
@@ -99,11 +100,11 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
         parameters=adaptation.trainable_parameters,
         parameter_bytes=sum(_bytes(p) for _, p in trained),
         base_bytes=sum(_bytes(p) for tensor, p in trained if not tensor.added),
-        frozen=tuple(_in_memory(tensor, answer) for tensor in held if not tensor.trains),
+        frozen=tuple(_in_memory(tensor, answer) for tensor in frozen),
         still=frozenset(ranks) - adapted,
-        still_down=_with(held, "A", trains=False),
-        still_up=_with(held, "B", trains=False),
-        biased_up=_with(held, "B.bias", trains=True),
+        still_down=_with(frozen, "A"),
+        still_up=_with(frozen, "B"),
+        biased_up=_with((t for t, _ in trained), "B.bias") if config.get("lora_bias") else frozenset(),
         opened=opened,
         biased=frozenset(_module_of(tensor) for tensor in others if tensor.name.endswith(".bias")),
         open_norms=frozenset(map(_module_of, others)) - {""},
@@ -143,9 +144,9 @@ def _module_of(tensor: HeldTensor) -> str:
     return _INSIDE.sub("", tensor.name.removeprefix(PREFIX).rpartition(".")[0])
 
 
-def _with(held: Iterable[HeldTensor], part: str, *, trains: bool) -> frozenset[str]:
-    """The adapted modules whose lora_A, lora_B or lora_B.bias trains, or is frozen; an embedding's matrices as well."""
-    named = (_lora_of(tensor) for tensor in held if tensor.trains is trains)
+def _with(tensors: Iterable[HeldTensor], part: str) -> frozenset[str]:
+    """The adapted modules whose lora_A, lora_B or lora_B.bias is among these; an embedding's matrices as well."""
+    named = map(_lora_of, tensors)
     return frozenset(name for name, last in named if last.removeprefix("embedding_").removesuffix(".weight") == part)
 
 

@@ -21,7 +21,11 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     query, key, value, *rest = (_latent_heads if block.latent else _heads)(tape, x, block, setting)
     tape.hold(x)
     mixed = (_eager if setting.eager else _flash)(tape, (query, key, value), block, setting)
-    return linear(tape, mixed, rest[0], setting) if rest else mixed
+    last, *gates = rest or [None]
+    if gates:  # mixed * sigmoid(gate) (modeling_afmoe.py)
+        share = tape.run(gates, block.mixed, gates[0].width, saves_output=True)
+        mixed = tape.run((mixed, share), block.mixed, mixed.width, saves=(mixed, share))
+    return linear(tape, mixed, last, setting) if last is not None else mixed
 
 
 def cross_attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
@@ -55,6 +59,7 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
         made, last = [linear(tape, x, last, setting)], None
     fused = len(made) == 1
     query, key, value = made * 3 if fused else (*made, *made[-1:] * 2)[:3]
+    gates = [gate for item, gate in zip(matrices[3:], made[3:], strict=True) if _is_gate(item, block)][:1]
     width = query.width
     roles = {part: norm for norm in block.norms for part in norm.role}
     if "q" in roles:
@@ -69,7 +74,11 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
     if not setting.training.gradient_checkpointing:  # the cache that a training forward pass fills as well
         key = tape.run((key,), block.key_value, key.width)
         value = tape.run((value,), block.key_value, width)
-    return [query, key, value, *([last] if last is not None else [])]
+    return [query, key, value, *([last, *gates] if last is not None else [])]
+
+
+def _is_gate(item: Linear, block: Block) -> bool:
+    return "gate" in item.name.rpartition(".")[2] and item.outputs == block.mixed
 
 
 def _fused(tape: Tape, x: Tensor, matrices: list[Linear], setting: Setting) -> Linear:

@@ -202,7 +202,8 @@ def _steps(
     )
     steps = [_step(setting, kept) for setting in (low, middle, high)]
     most = [_step(replace(high, software=_MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []
-    return [*steps[:2], Step(*map(max, zip(*steps[1:], *most, strict=True)))]
+    least, expected = Step(*map(min, zip(*steps[:2], strict=True))), steps[1]
+    return [least, expected, Step(*map(max, zip(*steps[1:], *most, strict=True)))]
 
 
 def _step(setting: Setting, kept: Resident) -> Step:
