@@ -134,6 +134,7 @@ def megatron(tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     known = {name for names in _MEGATRON.values() for name in names}
     if tree.is_composite or has_experts(tree) or not known <= leaves <= known | {"lm_head"}:
         raise uncounted("Megatron builds this model of modules of its own", "use swift sft in place of megatron sft")
+    lora["target_modules"] = _megatron_targets(lora)
     rows: dict[str, int] = {}
     for module in linear(tree):
         fused = _fused_name(module)
@@ -146,11 +147,24 @@ def megatron(tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
             modules.append(module)
         elif fused in rows:
             modules.append(_piece(module, leaf(fused), rows.pop(fused)))
-    lora["target_modules"] = sorted(_MEGATRON)
     message = (
         "One adapter serves the fused q, k, v and one the fused gate, up: PEFT on the published class trains more."
     )
     return Resolved(tree._replace(modules=tuple(modules)), lora, (Note("trainer_modules", message),))
+
+
+def _megatron_targets(lora: Mapping[str, Any]) -> list[str]:
+    """ms-swift 4.6.0.dev0, megatron/utils/utils.py, get_target_modules; a dense model has no router to find.
+
+    Raises UnsupportedError for regular expressions, for names beside the four, and for modules that train whole.
+    """
+    given = lora.get("target_modules")
+    targets = [given] if given == "all-linear" else given
+    known = {*_MEGATRON, "all-linear", "all-router"}
+    if not isinstance(targets, list) or not known.issuperset(targets) or lora.get("modules_to_save"):
+        way_out = "target all-linear, or some of " + ", ".join(sorted(_MEGATRON)) + ", and save no module whole"
+        raise uncounted("Megatron names its modules in its own way", way_out)
+    return sorted(_MEGATRON) if "all-linear" in targets else sorted({*targets} & {*_MEGATRON})
 
 
 def _fused_name(module: Module) -> str | None:
