@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from estimator.architecture.from_config import from_config
 from estimator.jobs.plan import plan
 from estimator.request.request import Request
+from estimator.sizes.shape import shape_of
 from estimator.sizes.training import Training
 from tests.hub.models import header_of, weights_file
 
@@ -94,3 +96,14 @@ def test_layers_of_convolutions_never_surely_fit(tmp_path) -> None:
     answer = plan(request, Training(batch_size=1), 10**13)
     assert (answer.fits, set(answer.largest.values())) == ("maybe", {None})
     assert "layers_not_modelled" in {note.code for note in answer.notes}
+
+
+def test_the_floor_of_an_ungated_mlp_is_never_above_the_middle() -> None:
+    run = Training(batch_size=3, sequence_length=64, packing=True, loss="in_place")
+    peak = plan(Request(model="bigscience/bloom-560m", r=16, dtype="bf16", offline=True), run).memory.allocated
+    assert peak.lower <= peak.expected <= peak.upper
+
+
+def test_norms_without_a_weight_are_norms() -> None:
+    block = shape_of(from_config({"architectures": ["NanoChatForCausalLM"]})).blocks[0]
+    assert sorted(norm.role for norm in block.norms) == ["", "", "k", "q"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.sizes.fields import heads, longest
+from estimator.sizes.fields import experts_per_token, heads, longest
 
 GEMMA_3 = {"max_position_embeddings": 131_072, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
 LLAMA_3 = {"rope_type": "llama3", "factor": 32.0, "original_max_position_embeddings": 8192}
@@ -54,3 +54,19 @@ def test_longest(config: dict[str, object], tokens: int | None) -> None:
 )
 def test_heads(config: dict[str, object], number: int) -> None:
     assert heads(config) == number
+
+
+@pytest.mark.parametrize(
+    ("config", "experts"),
+    [
+        pytest.param({"num_experts_per_tok": 2}, 2, id="Mixtral"),
+        pytest.param({"num_experts_per_token": 8}, 8, id="Kimi Linear"),
+        pytest.param({"moe_k": 6}, 6, id="ERNIE 4.5"),
+        pytest.param({"moe_topk": [1, 8, 8]}, 8, id="Hunyuan: layer by layer"),
+        pytest.param({"ffn_config": {"moe_top_k": 4}}, 4, id="DBRX: a part of its own"),
+        pytest.param({"top_k": 50}, 1, id="a setting of generation"),
+        pytest.param({}, 1, id="nothing says it"),
+    ],
+)
+def test_experts_of_a_token(config: dict[str, object], experts: int) -> None:
+    assert experts_per_token(config) == experts
