@@ -107,3 +107,8 @@ def test_the_floor_of_an_ungated_mlp_is_never_above_the_middle() -> None:
 def test_norms_without_a_weight_are_norms() -> None:
     block = shape_of(from_config({"architectures": ["NanoChatForCausalLM"]})).blocks[0]
     assert sorted(norm.role for norm in block.norms) == ["", "", "k", "q"]
+
+
+def test_layers_that_share_their_weights_each_keep_their_own() -> None:
+    config = {"architectures": ["AlbertModel"], "num_hidden_layers": 12, "num_hidden_groups": 1}
+    assert len(shape_of(from_config(config)).blocks) == 12
