@@ -31,7 +31,7 @@ def tree_of_headers(
         tree = _of_config(config, odd[0], (task, num_labels))
         if not _is_of_bitsandbytes(config):
             return tree
-        _check_states(tree, unpacked.checkpoint, odd)
+        check_states(tree, unpacked.checkpoint, odd)
     if unpacked.unknown:
         tree = _with_unknown_shapes(config, unpacked, task, num_labels)
     else:
@@ -104,7 +104,7 @@ def _is_of_bitsandbytes(config: Mapping[str, Any]) -> bool:
     return quantization is not None and quantization.scheme.startswith("bitsandbytes")
 
 
-def _check_states(tree: ModuleTree, checkpoint: Checkpoint, odd: Collection[str]) -> None:
+def check_states(tree: ModuleTree, checkpoint: Checkpoint, odd: Collection[str]) -> None:
     """Raises UnsupportedError where one of the tensors `odd` belongs to a matrix, or has another shape than its layer.
 
     bitsandbytes packs in one way: where that is not what lies there, no weights come of it that could run. What the
@@ -114,7 +114,10 @@ def _check_states(tree: ModuleTree, checkpoint: Checkpoint, odd: Collection[str]
     known = {f"{module.name}.{p.name}": (module.kind, p.shape) for module in tree.modules for p in module.parameters}
     weights = {name: re.sub(r"(\.weight\.absmax|\.SCB)$", ".weight", name) for name in odd}
     names = run_time_names(tree.config, tree, weights.values())
+    scaled, packed = ({names[w] for n, w in weights.items() if n.endswith(end)} for end in (".SCB", ".weight"))
     for name, weight in weights.items():
+        if names[weight] in scaled & packed:
+            continue  # the class renames weights alone: both come together where they are read
         kind, shape = known.get(names[weight], ("other", checkpoint.tensors[name].shape))
         if kind in ("Linear", "Conv1D") or shape != checkpoint.tensors[name].shape:
             raise _refusal(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import nullcontext
 from math import prod
 
 import pytest
 
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.dtypes import BITS
 from estimator.errors import NoWeightsError, UnsupportedError, UnsupportedModuleError
 from estimator.jobs.estimate import estimate
+from estimator.jobs.headers import check_states
 from estimator.request.request import Request
 
 WIDTH, INNER, KEYS, ROWS, RANK = 128, 256, 64, 320, 8
@@ -191,6 +195,20 @@ def test_bitsandbytes_packs_matrices_alone(stranger, codes, tmp_path):
     held = sum(prod(tensors[name][1:]) * BITS[tensors[name][0]] // 8 for name in PLAIN)
     assert answer.base.loaded.footprint_bytes == held + sum(map(prod, LINEARS.values())) // 2 + 2 * 4 * 16
     assert (answer.tree.basis, {note.code for note in answer.notes}) == ("exact", codes)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_weights_that_the_class_renames_without_their_scales(whole):
+    """save_pretrained names a projector's weight as published and its SCB as it runs; from_pretrained reads both."""
+    weight, scales = "model.projector.layers.weight", "model.multi_modal_projector.SCB"
+    stored = {weight: ("I8", (4, 6))} | ({scales: ("F32", (4,))} if whole else {})
+    tensors = {name: Tensor(name, *kind, "one") for name, kind in stored.items()}
+    projector = Module("model.multi_modal_projector", "Linear", "Linear", (Parameter("weight", (4, 6), "BF16"),))
+    architecture = "UnlimitedOcrForConditionalGeneration"
+    config = {"model_type": "unlimited_ocr", "architectures": [architecture], "quantization_config": INT8}
+    tree = ModuleTree(architecture=architecture, config=config, modules=(projector,), tied={})
+    with nullcontext() if whole else pytest.raises(UnsupportedError, match="lacks a part"):
+        check_states(tree, Checkpoint(tensors=tensors, files=(), bytes=0), list(tensors))
 
 
 def int8(out, into):
