@@ -45,6 +45,7 @@ def remarks(
         *_embeddings(tensors),
         *_initialisation(asked),
         *_too_wide_for_gradients(asked, injection),
+        *_tokens_from_the_end(asked),
         *_inference(asked),
         *_qalora(asked, request, injection),
         *_unknown(asked),
@@ -181,6 +182,17 @@ def _too_wide_for_gradients(asked: LoraConfig, injection: Injection) -> list[Not
         then = "lora_ga_init fails there"
     message = f"2 r is above a side of {len(narrow):,} weights ({listed(narrow, 3)}): with gradients, {then}."
     return [Note("lora_ga_too_wide", message)]
+
+
+def _tokens_from_the_end(asked: LoraConfig) -> list[Note]:
+    """PEFT 0.21.2 reads a row from the end, and TrainableTokensLayer's index_copy does not write one there."""
+    given = asked.trainable_token_indices
+    lists = given.values() if isinstance(given, Mapping) else [given or ()]
+    negative = list(dict.fromkeys(str(token) for tokens in lists for token in tokens if token < 0))
+    if not negative:
+        return []
+    message = f"token ids below 0 ({listed(negative, 3)}): PEFT counts and saves them, its first forward pass fails."
+    return [Note("negative_tokens", message)]
 
 
 def _inference(asked: LoraConfig) -> list[Note]:

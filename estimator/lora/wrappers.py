@@ -227,9 +227,9 @@ def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
         raise _refused(where, f"{name} is packed in integers, of which no row can train")
     rows, width = weight.shape
     if not isinstance(indices, list) or any(
-        isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < rows for i in indices
+        isinstance(i, bool) or not isinstance(i, int) or not -rows <= i < rows for i in indices
     ):
-        why = f"the tokens of {name} are {str(indices)[:40]!r}, no list of numbers from 0 to {rows - 1:,}"
+        why = f"the tokens of {name} are {str(indices)[:40]!r}, no list of numbers below its {rows:,} rows"
         raise _refused(where, f"{why}, on which PEFT fails, at the latest in the first forward pass")
     return Leaf((len(indices), width), weight.dtype, "trainable_tokens", trainable=True)
 

@@ -35,6 +35,7 @@ def notes(tree, config) -> dict[str, str]:
         pytest.param({"init_lora_weights": "lora_ga", "r": 9}, "lora_ga_too_wide", "fails there", id="LoRA-GA's directions"),
         pytest.param({"init_lora_weights": "lora_ga", "r": 9, "lora_ga_config": {"direction": "ArBr"}},
                      "lora_ga_too_wide", "half of that side's rows", id="LoRA-GA takes every other direction"),
+        pytest.param({"trainable_token_indices": {"embed_tokens": [0, -1]}}, "negative_tokens", "(-1)", id="a row from the end"),
         pytest.param({"inference_mode": True}, "inference_mode", "trains nothing", id="a saved config is for inference"),
         pytest.param({"use_qalora": True}, "qalora_ignored", "plain LoRA", id="QA-LoRA without GPTQ"),
         pytest.param({"target_modules": ["q_proj", "embed_tokens"]}, "embeddings_saved", "9,696 bytes", id="embeddings in the file"),
