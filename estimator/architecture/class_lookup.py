@@ -32,9 +32,12 @@ def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | N
 def _worked_out(
     config: Mapping[str, Any], shapes: Mapping[str, Any] | None, defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Defaults that the config class works out from other fields: Llama's head_dim is 128 for its own sizes alone."""
-    rules = shapes["rules"] if shapes else {}
-    sized = [path for path in defaults if "size" in (rules.get(path, {}).get("absent") or {})]
+    """Defaults that the config class works out from other fields: Llama's head_dim is 128 for its own sizes alone, GLM
+    4.7 Flash's is another name of qk_rope_head_dim (`attribute_map`).
+    """
+    rules, aliases = (shapes["rules"], shapes["aliases"]) if shapes else ({}, {})
+    names = {alias for path in aliases for alias in aliases[path]}
+    sized = [path for path in defaults if path in names or "size" in (rules.get(path, {}).get("absent") or {})]
     found: dict[str, Any] = {}
     with contextlib.suppress(Unfit):
         lookup = lookup_of_config(config, shapes) if shapes and sized else None

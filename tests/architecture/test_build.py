@@ -179,6 +179,7 @@ def test_code_of_a_repository_keeps_its_experts_apart():
         pytest.param("LlamaForCausalLM", {"head_dim": 8}, 8, id="stated"),
         pytest.param("Qwen3ForCausalLM", {}, 128, id="a default of its own"),
         pytest.param("GemmaForCausalLM", {}, 256, id="another"),
+        pytest.param("Glm4MoeLiteForCausalLM", {"qk_rope_head_dim": 4}, 4, id="another name of a field that is stated"),
     ],
 )
 def test_a_default_that_the_class_works_out_follows_the_config(

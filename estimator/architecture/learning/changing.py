@@ -191,3 +191,8 @@ def turned(name: str, base: Mapping[str, Any], path: tuple[str, ...]) -> dict[st
 
 def is_word(value: Any) -> bool:
     return value is None or isinstance(value, (bool, str))
+
+
+def are_words(value: Any) -> bool:
+    """Whether it is a word, or a list of words: a kind for each layer."""
+    return is_word(value) or (isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value))

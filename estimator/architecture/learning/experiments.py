@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from estimator.architecture.learning.changing import (
+    are_words,
     changed_lists,
     changed_numbers,
     compared,
     hidden,
-    is_word,
     lists,
     literals,
     missing,
@@ -117,7 +117,7 @@ class Experiments:
                 effective.append((path, value, one.fields))
                 self.free.discard(".".join(path))
             if shown:  # what does nothing tells what it is that does
-                self.builds += [one for value, one in built if is_word(value) and not _differ(one, first)]
+                self.builds += [one for value, one in built if are_words(value) and not _differ(one, first)]
             new = set(self.reads) - known
             if shown and new and asked is None:
                 effective += self._effective(shown[-1][1].fields, shown[-1][1], new)

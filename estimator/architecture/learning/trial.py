@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.formula import Unfit
@@ -17,7 +17,7 @@ def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
         return f"{type(error).__name__}: {error}"
     ours = [_row(m) for m in tree.modules]
     left_out = {f"{module}.{slot.name}".lstrip(".") for module, slot in unsized}
-    theirs = [_without_buffers(row, left_out) for row in _rows("", build.seen)]
+    theirs = _as_tied([_without_buffers(row, left_out) for row in _rows("", build.seen)], build.ties)
     for one, two in zip(ours, theirs, strict=False):
         if one != two:
             return f"{one} is {two}"
@@ -27,6 +27,17 @@ def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
         return f"ties {tree.tied} are {build.ties}"
     named = (tree.input_embedding, tree.output_embedding)
     return "" if named == tuple(build.embeddings) else f"{named} are {build.embeddings}"
+
+
+def _as_tied(rows: Sequence[Any], ties: Mapping[str, str]) -> list[Any]:
+    """The rows with tied parameters of their sources' shapes: what is built without initialisation is not tied."""
+    shapes = {f"{row[0]}.{name}".lstrip("."): shape for row in rows for name, shape, _ in row[3]}
+
+    def of(module: str, name: str) -> Any:
+        full = f"{module}.{name}".lstrip(".")
+        return shapes.get(ties.get(full, full), shapes[full])
+
+    return [(*row[:3], [(name, of(row[0], name), dtype) for name, _, dtype in row[3]], *row[4:]) for row in rows]
 
 
 def _without_buffers(row: Any, unsized: set[str]) -> Any:
