@@ -10,11 +10,12 @@ from estimator.architecture.choose import check_labels
 from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
 from estimator.architecture.facts import ClassOutline, Tower, class_outline, line
-from estimator.architecture.formula import Unfit, choose, evaluate, met
+from estimator.architecture.formula import NoModel, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import ACTIVATION, Slot
 
+_MOST_LAYERS = 10_000
 _OF_PLACE = re.compile(r"[#^@<>]|\b(in|out) ")  # what looks at an index, in formulas and conditions
 
 
@@ -71,7 +72,7 @@ class Grower:
         cls, kind, parameters, buffers, groups, transposed, children = self.nodes[number]
         kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
         if kind != "other" and any(0 in parameter.shape for parameter in kept):
-            raise Unfit(f"{name} has a parameter of no size")
+            raise NoModel(f"{name} would have a parameter of no size")
         if kind == "Linear" and len(kept) == 2:  # a bias is as long as the output, whatever was seen beside it
             kept = kept[0], kept[1]._replace(shape=kept[0].shape[:1])
         held = self._buffers(name, buffers, place)
@@ -146,8 +147,8 @@ class Grower:
 
     def _turns(self, child: str, size: Any, place: Place) -> list[Place]:
         count = self._size(size, place)
-        if count > 10_000:
-            raise Unfit(f"{child} {count} times")
+        if count > _MOST_LAYERS:
+            raise NoModel(f"{count:,} modules in one list are more than the {_MOST_LAYERS:,} that are laid out")
         return [place.inner(index, count) for index in range(count)]
 
     def _class(self, cls: str) -> str:

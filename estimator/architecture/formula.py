@@ -34,6 +34,10 @@ class NoNumber(Unfit):
     """A text, list, object or switch stands in config.json where a number belongs."""
 
 
+class NoModel(Unfit):
+    """Nothing is built of such numbers, whatever the class: a division by zero, a layer of no size, too many layers."""
+
+
 Value = Callable[[Lookup, Place], Any]
 _TOKEN = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z_][\w.]*(?:\[[^\]]*\])*|#|\^+)|(\*\*|//|[<>=!]=|[-+*/%(),<>])")
 _LEVELS = ({"==", "!=", "<", "<=", ">", ">="}, {"+", "-"}, {"*", "/", "//", "%"})
@@ -69,6 +73,8 @@ def calculate(text: str, lookup: Lookup, place: Place) -> Any:
     """The expression's value. Raises Unfit."""
     try:
         return compiled(text)(lookup, place)
+    except ZeroDivisionError:
+        raise NoModel(f"{text} divides by zero") from None
     except (ArithmeticError, TypeError) as error:
         raise Unfit(f"{text}: {error}") from None
 

@@ -11,7 +11,7 @@ from estimator.architecture.choose import candidates, own_config, section_of
 from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import fields_of, unties
 from estimator.architecture.facts import line
-from estimator.architecture.formula import NoNumber, Unfit, choose, evaluate, met
+from estimator.architecture.formula import NoModel, NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import Slot
@@ -30,7 +30,7 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     try:
         tree, unsized = grown(name, facts, own, num_labels)
         return _with_buffers(tree, unsized, num_labels) if unsized else tree
-    except NoNumber as error:
+    except (NoNumber, NoModel) as error:
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
     except (Unfit, RecursionError, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:

@@ -322,6 +322,28 @@ def test_what_is_no_number_is_named(value, said):
     assert f"hidden_size is {said}, which is no number." in caught.value.what
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(
+            {"num_hidden_layers": 1_000_000},
+            "1,000,000 modules in one list are more than the 10,000 that are laid out.",
+            id="layers without end",
+        ),
+        pytest.param(
+            {"num_attention_heads": 0, "head_dim": None},
+            "hidden_size//num_attention_heads divides by zero.",
+            id="heads",
+        ),
+        pytest.param({"vocab_size": 0}, "model.embed_tokens would have a parameter of no size.", id="no vocabulary"),
+    ],
+)
+def test_numbers_of_which_no_model_is_built_ask_for_no_headers(change, said):
+    with pytest.raises(MalformedConfigError) as caught:
+        from_config(LLAMA_1B | change)
+    assert caught.value.what == said
+
+
 def test_what_is_no_list_is_named():
     blocks = {"model_type": "pp_lcnet_v3", "block_configs": "x"}
     with pytest.raises(MalformedConfigError) as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.formula import Unfit
+from estimator.architecture.formula import NoModel, Unfit
 from estimator.architecture.from_config import grown
 
 
@@ -13,6 +13,8 @@ def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
     """ "" where the formulas make the very tree of the build, else the first difference."""
     try:
         tree, unsized = grown(name, facts, dict(build.fields))
+    except NoModel as error:
+        return f"Unfit: {error}"
     except (Unfit, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     ours = [_row(m) for m in tree.modules]
