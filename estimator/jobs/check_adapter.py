@@ -25,8 +25,9 @@ FINE = frozenset(
         "sixteen_bit",
         "other_dtype",
         "doubled_prefix",
-        "no_prefix",
         "older_peft_names",
+        "magnitude_names",
+        "embeddings_left_out",
         "base_layer_names",
         "older_names",
         "number_of_labels",
@@ -40,6 +41,8 @@ FINE = frozenset(
 )
 MENDS = {
     "embeddings_saved": "They do not train: save with save_embedding_layers=False, or drop the two tensors.",
+    "adapter_names": "Save the adapter again with save_pretrained.",
+    "no_prefix": "Name them with the prefix, or save the adapter again with save_pretrained.",
     "wrapper_names": "Unwrap the model and save the adapter again.",
     "extra_tensors": "Save the adapter again without them.",
     "saved_modules": "Name them in modules_to_save, or save the adapter again without them.",

@@ -20,7 +20,7 @@ EXPLAINED = frozenset({
     "sixteen_bit", "other_dtype", "doubled_prefix", "no_prefix", "wrapper_names", "older_peft_names",
     "base_layer_names", "older_names", "number_of_labels", "embeddings_saved", "resized_vocabulary",
     "older_peft_bias", "experts_one_by_one", "bin_file", "names_not_in_class", "saved_modules", "other_rank",
-    "other_method", "extra_tensors",
+    "other_method", "extra_tensors", "adapter_names", "magnitude_names", "embeddings_left_out",
 })  # fmt: skip
 EMPTY_BYTES = 128  # a header that names one lora_A and one lora_B is longer
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))

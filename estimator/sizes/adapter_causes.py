@@ -18,6 +18,10 @@ HALVES = ("F16", "BF16")
 FLOATS = (*HALVES, "F32", "F64", "F8_E4M3", "F8_E5M2")
 EXPERT = re.compile(r"\.experts\.\d+\.")
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+SAVED_ALONG = ".base_layer.weight"  # of an embedding or a head that is itself a target
+EMBEDDINGS_LEFT_OUT = (
+    "The base's own rows of adapted embeddings are not in the file, as with save_embedding_layers=False."
+)
 
 
 class Cause(NamedTuple):
@@ -88,8 +92,13 @@ def _with_prefix(name: str) -> str:
     return name if name.startswith(PREFIX) else PREFIX + name
 
 
+def _without_default(name: str) -> str:
+    return re.sub(r"(\.lora_\w+)\.default(?=\.|$)", r"\1", name)
+
+
 def _without_adapter_name(name: str) -> str:
-    return re.sub(r"(\.lora_\w+|\.modules_to_save)\.default(?=\.|$)", r"\1", name).replace(".modules_to_save.", ".")
+    plain = re.sub(r"(\.lora_(?:[AB]|magnitude_vector))\.[^.]+(?=\.(?:weight|bias)$)", r"\1", name)
+    return re.sub(r"(\.lora_embedding_[AB])\.[^.]+$|\.modules_to_save(?:\.[^.]+)?(?=\.[^.]+$)", r"\1", plain)
 
 
 _WRAPPERS = re.compile(r"(?:^module|(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module))\.")
@@ -102,11 +111,16 @@ _SPELLINGS = (
     ),
     (
         "doubled_prefix",
-        f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one. Counts are the same.",
+        f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, as the base has to be again.",
         _without_doubled_prefix,
     ),
     ("no_prefix", f"The names lack {PREFIX}, which PEFT puts before them.", _with_prefix),
-    ("older_peft_names", "The names hold the adapter's own name, as PEFT up to 0.2 wrote them.", _without_adapter_name),
+    ("older_peft_names", "The names hold the adapter's own name, default; PEFT reads them all the same.",
+     _without_default),
+    ("adapter_names", "The names hold the adapter's own name; PEFT would not find these tensors again.",
+     _without_adapter_name),
+    ("magnitude_names", "DoRA's magnitudes are called weights, as inside PEFT, which reads them all the same.",
+     lambda name: name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")),
     ("base_layer_names", "The names hold base_layer, as an adapter saved by hand has them.",
      lambda name: name.replace(".base_layer.", ".")),
 )  # fmt: skip
@@ -232,7 +246,10 @@ def _missing(lost: Parts) -> list[Cause]:
     if biases:
         message = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
         causes.append(Cause("older_peft_bias", message, len(biases), -_total(biases)))
-    rest = {name: part for name, part in lost.items() if name not in biases}
+    along = {name: part for name, part in lost.items() if name.endswith(SAVED_ALONG)}
+    if along:
+        causes.append(Cause("embeddings_left_out", EMBEDDINGS_LEFT_OUT, len(along), -_total(along)))
+    rest = {name: part for name, part in lost.items() if name not in biases and name not in along}
     if rest:
         message = f"Implied, but not in the file: {_summary(rest)}."
         causes.append(Cause("missing_modules", message, len(rest), -_total(rest)))
@@ -269,7 +286,9 @@ def _kind_of_extra(name: str, embeddings: Parts) -> str:
 
 
 def _summary(parts: Parts) -> str:
-    """The modules' names with their indices folded, at most four."""
-    names = dict.fromkeys(_INDEX.sub("*", name.removeprefix(PREFIX)) for name in parts)
-    shown = ", ".join(list(names)[:4])
+    """The modules' names with their indices folded where there are several, at most four."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in parts:
+        names[_INDEX.sub("*", name.removeprefix(PREFIX))].append(name.removeprefix(PREFIX))
+    shown = ", ".join(folded if len(of) > 1 else of[0] for folded, of in list(names.items())[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more kinds"

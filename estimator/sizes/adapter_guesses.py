@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from estimator.sizes.adapter_causes import HALVES, PREFIX, Cause, Part, Parts
+from estimator.sizes.adapter_causes import EMBEDDINGS_LEFT_OUT, HALVES, PREFIX, SAVED_ALONG, Cause, Part, Parts
 
 SizeOf = Callable[[Parts], int]  # bytes of the safetensors file that holds these tensors
 
@@ -62,13 +62,25 @@ def _changed_throughout(implied: Parts) -> Iterator[tuple[tuple[Cause, ...], Par
         message = f"The tensors are {dtype}; PEFT's own default would have saved F32."
         yield (Cause("sixteen_bit", message, len(halved), smaller),), halved
     doubled = {PREFIX + name: part for name, part in implied.items()}
-    message = f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one. Counts are the same."
+    message = (
+        f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, as the base has to be again."
+    )
     yield (Cause("doubled_prefix", message, len(doubled), 0),), doubled
-    kept = {name: part for name, part in implied.items() if ".lora_" in name or not name.endswith(".bias")}
-    if len(kept) < len(implied):
-        lost = sum(part.bytes for part in implied.values()) - sum(part.bytes for part in kept.values())
-        message = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
-        yield (Cause("older_peft_bias", message, len(implied) - len(kept), -lost),), kept
+    for code, message, end in _LEFT_OUT:
+        kept = {name: part for name, part in implied.items() if ".lora_" in name or not name.endswith(end)}
+        if len(kept) < len(implied):
+            lost = sum(part.bytes for part in implied.values()) - sum(part.bytes for part in kept.values())
+            yield (Cause(code, message, len(implied) - len(kept), -lost),), kept
+
+
+_LEFT_OUT = (
+    (
+        "older_peft_bias",
+        "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias.",
+        ".bias",
+    ),
+    ("embeddings_left_out", EMBEDDINGS_LEFT_OUT, SAVED_ALONG),
+)
 
 
 def _solved(

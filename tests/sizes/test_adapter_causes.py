@@ -10,6 +10,9 @@ LAYER = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
 HEAD = "base_model.model.score.weight"
 EMBEDDING = "base_model.model.model.embed_tokens.weight"
 ALPHA = "base_model.model.model.layers.0.self_attn.q_proj.alpha"
+MAGNITUDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
+TOKENS = "base_model.model.model.embed_tokens.lora_embedding_"
+TOKENS_OWN = "base_model.model.model.embed_tokens.base_layer.weight"
 BIAS = "base_model.model.model.layers.0.self_attn.q_proj.bias"
 
 
@@ -53,6 +56,37 @@ def renamed(parts, change):
             renamed(IMPLIED, lambda name: name.replace(".weight", ".default.weight")),
             [("older_peft_names", 8, 0)],
             id="the adapter's own name inside",
+        ),
+        pytest.param(
+            {**IMPLIED, HEAD: Part("F32", (2, 64)), TOKENS + "A": Part("F32", (8, 300))},
+            {
+                **renamed(IMPLIED, lambda name: name.replace(".weight", ".mine.weight")),
+                HEAD.replace(".weight", ".modules_to_save.mine.weight"): Part("F32", (2, 64)),
+                TOKENS + "A.mine": Part("F32", (8, 300)),
+            },
+            [("adapter_names", 10, 0)],
+            id="another name of the adapter's",
+        ),
+        pytest.param(
+            {**IMPLIED, MAGNITUDE: Part("F32", (32,))},
+            {
+                **renamed(IMPLIED, lambda name: name.replace(".weight", ".default.weight")),
+                MAGNITUDE + ".default.weight": Part("F32", (32,)),
+            },
+            [("older_peft_names", 9, 0), ("magnitude_names", 1, 0)],
+            id="DoRA's magnitude as a state dict has it",
+        ),
+        pytest.param(
+            {**IMPLIED, MAGNITUDE: Part("F32", (32,))},
+            {**IMPLIED, MAGNITUDE + ".weight": Part("F32", (32,))},
+            [("magnitude_names", 1, 0)],
+            id="DoRA's magnitude as a weight",
+        ),
+        pytest.param(
+            {**IMPLIED, TOKENS + "A": Part("F32", (8, 300)), TOKENS_OWN: Part("F32", (300, 64))},
+            {**IMPLIED, TOKENS + "A": Part("F32", (8, 300))},
+            [("embeddings_left_out", 1, -GROWN)],
+            id="save_embedding_layers=False",
         ),
         pytest.param(
             IMPLIED,
@@ -145,3 +179,15 @@ def test_causes(implied, real, causes):
     assert [(cause.code, cause.tensors, cause.bytes) for cause in found] == causes
     implied_bytes, real_bytes = (sum(part.bytes for part in parts.values()) for parts in (implied, real))
     assert implied_bytes + sum(cause.bytes for cause in found) == real_bytes
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        pytest.param((0, 1), "layers.2.self_attn.q_proj.lora_A", id="one layer by its number"),
+        pytest.param((0,), "layers.*.self_attn.q_proj.lora_A", id="several folded"),
+    ],
+)
+def test_what_is_missing_is_named(layers, said):
+    (cause,) = causes_of(lora(layers=(0, 1, 2)), lora(layers=layers), {})
+    assert said in cause.message

@@ -94,3 +94,9 @@ def test_of_several_vocabularies_that_fit_the_nearest_is_taken():
     real = along(303, "BF16", tuple(EMBEDDINGS))
     causes = guess_causes(IMPLIED, size_of(real), size_of, EMBEDDINGS)
     assert [cause.tensors for cause in causes if cause.code == "embeddings_saved"] == [2]
+
+
+def test_rows_of_an_adapted_embedding_may_be_left_out():
+    own = {"base_model.model.model.embed_tokens.base_layer.weight": Part("F32", (300, 64))}
+    (cause,) = guess_causes({**IMPLIED, **own}, size_of(IMPLIED), size_of, {})
+    assert (cause.code, cause.tensors, cause.bytes) == ("embeddings_left_out", 1, -4 * 300 * 64)
