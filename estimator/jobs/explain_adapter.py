@@ -26,6 +26,7 @@ from estimator.source.adapter import PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
 
 DAMAGED = frozenset({"cut_short", "too_long", "no_tensors", "empty_tensors"})
+_DOUBTFUL = frozenset({"saved_modules", "other_rank"})  # another layout may say better where they come from
 _REFUSALS = ("invalid_lora", "no_target_modules", "unsupported_module")
 _TODAY = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}  # ViT and its kin, transformers 5
 # How names of modules began before transformers 4.52 put the towers into one model.
@@ -71,7 +72,7 @@ def explain_adapter(
         explained = _explanation(found, checkpoint, answer, causes, answer.file_bytes)
     else:
         explained = _explanation(found, checkpoint, None, (_refused_today(checkpoint, answer),), None)
-    if explained.status != "unexplained" and all(cause.code != "saved_modules" for cause in explained.causes):
+    if explained.status != "unexplained" and all(cause.code not in _DOUBTFUL for cause in explained.causes):
         return explained
     causes = in_another_layout(request, found, checkpoint, bases)
     if causes is None:

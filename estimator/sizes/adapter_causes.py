@@ -58,7 +58,7 @@ def causes_of(implied: Parts, real: Parts, embeddings: Parts) -> tuple[Cause, ..
     causes += renamed
     causes += _dtypes(implied, real, shared)
     causes += _shapes(implied, real, shared, embeddings)
-    causes += _missing({name: implied[name] for name in implied if name not in real})
+    causes += _missing(implied, {name: implied[name] for name in implied if name not in real})
     causes += _extra({name: real[name] for name in real if name not in implied}, embeddings)
     return tuple(causes)
 
@@ -213,13 +213,15 @@ def _why_shape(name: str, was: tuple[int, ...], is_: tuple[int, ...], embeddings
     rows_alone = len(was) == len(is_) and was[1:] == is_[1:]
     if 0 in is_:
         return "empty_tensors", "Tensors have no elements, as ZeRO-3 and FSDP leave what was not gathered."
-    if ".lora_" in name and len(was) == len(is_):
-        rank = is_[0] if ".lora_A" in name or ".lora_embedding_A" in name else is_[-1]
-        return "other_rank", f"Some matrices have rank {rank}, which is not what adapter_config.json says."
-    if rows_alone and is_embedding(name, embeddings):
+    if ".lora_" in name:
+        at = 0 if ".lora_A" in name or ".lora_embedding_A" in name else 1
+        if 1 < len(was) == len(is_) and was[:at] + was[at + 1 :] == is_[:at] + is_[at + 1 :]:
+            return "other_rank", f"Some matrices have rank {is_[at]}, which is not what adapter_config.json says."
+    elif rows_alone and is_embedding(name, embeddings):
         return "resized_vocabulary", _resized(was[0], is_[0])
-    if rows_alone:
-        return "number_of_labels", f"The head has {is_[0]:,} labels, which adapter_config.json does not say."
+    elif rows_alone and not name.endswith(".trainable_tokens_delta"):
+        labels = "1 label" if is_[0] == 1 else f"{is_[0]:,} labels"
+        return "number_of_labels", f"The head has {labels}, which adapter_config.json does not say."
     return "other_shape", f"Tensors are {list(is_)}, not {list(was)}: another base or another class."
 
 
@@ -240,9 +242,10 @@ def is_embedding(name: str, embeddings: Iterable[str]) -> bool:
     return any(module == one or one.endswith("." + module.rpartition(".")[2]) for one in known)
 
 
-def _missing(lost: Parts) -> list[Cause]:
+def _missing(implied: Parts, lost: Parts) -> list[Cause]:
     causes = []
-    biases = {name: part for name, part in lost.items() if name.endswith(".bias") and ".lora_" not in name}
+    frozen = {name for name in lost if name.endswith(".bias") and name.removesuffix("bias") + "weight" not in implied}
+    biases = {name: part for name, part in lost.items() if name in frozen and ".lora_" not in name}
     if biases:
         message = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
         causes.append(Cause("older_peft_bias", message, len(biases), -_total(biases)))

@@ -67,6 +67,12 @@ TOKENS = {  # as PEFT 0.21.2 saved two trained tokens behind the base's rows
     for at in (TABLE, HEAD)
     for part, rows in (("base_layer.weight", ROWS + 3), ("trainable_tokens_delta", 2))
 }
+AT = "base_model.model.model.embed_tokens."
+ADAPTED_TABLE = {  # as PEFT 0.21.2 saved it
+    f"{AT}base_layer.weight": (ROWS + 3, WIDTH),
+    f"{AT}lora_embedding_A": (RANK, ROWS + 3),
+    f"{AT}lora_embedding_B": (WIDTH, RANK),
+}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,10 @@ TOKENS = {  # as PEFT 0.21.2 saved two trained tokens behind the base's rows
             ATTENTION | TOKENS, ["resized_vocabulary"], id="trained tokens behind the base's rows",
         ),
         pytest.param(
+            "llama", {"target_modules": [*PROJECTIONS, "embed_tokens"]}, ATTENTION | ADAPTED_TABLE,
+            ["resized_vocabulary"], id="an adapted embedding of more rows",
+        ),
+        pytest.param(
             "llava", {"target_modules": [LLAVA + name for name in PROJECTIONS]},
             lora(f"base_model.model.{LLAVA}", PROJECTIONS), ["older_names"], id="the towers were not in one model",
         ),
@@ -109,7 +119,9 @@ def test_layouts(base, config, tensors, causes, tmp_path):
     assert explained(tmp_path / "adapter") == expected
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize {size}\n"
     (tmp_path / "adapter" / "adapter_model.safetensors").write_text(pointer)
-    if "older_names" not in causes and TOKENS.keys().isdisjoint(tensors):  # a size tells neither names nor rows
+    if (
+        "older_names" not in causes and not (TOKENS | ADAPTED_TABLE).keys() & tensors.keys()
+    ):  # a size tells neither names nor rows
         assert explained(tmp_path / "adapter") == expected
 
 

@@ -10,6 +10,10 @@ LAYER = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
 HEAD = "base_model.model.score.weight"
 EMBEDDING = "base_model.model.model.embed_tokens.weight"
 ALPHA = "base_model.model.model.layers.0.self_attn.q_proj.alpha"
+HEAD_BIAS = "base_model.model.score.bias"
+Q_B = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+CONV = "base_model.model.vision.patch_embedding.lora_"
+TOKENS_ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
 MAGNITUDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
 TOKENS = "base_model.model.model.embed_tokens.lora_embedding_"
 TOKENS_OWN = "base_model.model.model.embed_tokens.base_layer.weight"
@@ -156,6 +160,33 @@ def renamed(parts, change):
             id="one more module a layer",
         ),
         pytest.param(IMPLIED, lora(r=16), [("other_rank", 8, 4 * 4 * 8 * 96)], id="another rank"),
+        pytest.param(
+            {CONV + "A.weight": Part("F32", (8, 3, 4, 4)), CONV + "B.weight": Part("F32", (64, 8, 1, 1))},
+            {CONV + "A.weight": Part("F32", (2, 3, 4, 4)), CONV + "B.weight": Part("F32", (64, 2, 1, 1))},
+            [("other_rank", 2, -4 * 6 * (48 + 64))],
+            id="another rank of a convolution",
+        ),
+        pytest.param(
+            {Q_B: Part("F32", (64, 8))},
+            {Q_B: Part("F32", (32, 8))},
+            [("other_shape", 1, -4 * 32 * 8)],
+            id="the rank of another base",
+        ),
+        pytest.param(
+            {Q_B: Part("F32", (64, 8))}, {Q_B: Part("F32", (8, 64))}, [("other_shape", 1, 0)], id="transposed"
+        ),
+        pytest.param(
+            {TOKENS_ROWS: Part("F32", (3, 64))},
+            {TOKENS_ROWS: Part("F32", (4, 64))},
+            [("other_shape", 1, 256)],
+            id="tokens are no labels",
+        ),
+        pytest.param(
+            {**IMPLIED, HEAD: Part("F32", (2, 64)), HEAD_BIAS: Part("F32", (2,))},
+            IMPLIED,
+            [("missing_modules", 2, -4 * (2 * 64 + 2))],
+            id="the bias of a head that is missing",
+        ),
         pytest.param(
             IMPLIED,
             {**IMPLIED, **lora(template="base_model.model.model.layers.{}.mlp.experts.3.{}.lora_{}.weight")},
