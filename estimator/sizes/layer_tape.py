@@ -98,7 +98,7 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         inner = shared[-1].inputs
         is_gated = sum(item.outputs for item in shared[:-1]) >= 2 * inner
         always = replace(block, experts=0, mlp=shared, inner=inner, is_gated=is_gated)
-        return _add(tape, routed, _mlp(tape, x, always, setting))
+        return _add(tape, routed, _weighted(tape, x, _mlp(tape, x, always, setting), block, setting))
     down = next((item for item in reversed(block.mlp) if item.inputs == block.inner), None)
     first, *others = [item for item in block.mlp if item is not down]
     gate = linear(tape, x, first, setting)
@@ -107,6 +107,16 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     up = [gate, *(linear(tape, x, item, setting) for item in others)][-1]
     inner = tape.run((acted, up), block.inner, gate.width, saves=(acted, up)) if block.is_gated else acted
     return linear(tape, inner, down, setting) if down is not None else inner
+
+
+def _weighted(tape: Tape, x: Tensor, shared: Tensor, block: Block, setting: Setting) -> Tensor:
+    """What the shared expert gives, by its own gate's share where it has one (modeling_qwen2_moe.py)."""
+    gate = next((item for item in block.mlp if "shared" in item.name and item.outputs == 1), None)
+    if gate is None:
+        return shared
+    made = linear(tape, x, gate, setting)
+    share = tape.run((made,), 1, made.width, saves_output=True)
+    return tape.run((share, shared), shared.elements, shared.width, saves=(share, shared), unwinds=shared.size)
 
 
 def _activated(tape: Tape, gate: Tensor, block: Block, setting: Setting) -> Tensor:
@@ -139,8 +149,10 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     asked = x
     if block.fused is not None and block.fused.chooses_in_float32:
         asked, rows = tape.run((x,), x.elements, 4), rows + 4 * x.elements * block.experts  # and the router's weight
+    router = next((item for item in block.mlp if item.outputs == block.experts and item.inputs == x.elements), None)
+    told = linear(tape, asked, router, setting) if router is not None and not chooses else asked
     routed = tape.run(
-        (asked,), block.experts, 4, saves=(asked,) * chooses, saves_output=True, keeps=rows, trains=chooses
+        (told,), block.experts, 4, saves=(asked,) * chooses, saves_output=True, keeps=rows, trains=chooses
     )
     chosen = tape.run((x,), each * x.elements, width)
     up, down = (setting.base_width * elements for elements in _changed(block, setting))
@@ -166,7 +178,9 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
     )
     wide = 4 if asked is not x else width  # of the router's weights, and of what they are multiplied with
-    weighted = tape.run((made, routed), each * x.elements, wide, saves=(made,) * routed.needs_grad)
+    whole = tape.tokens * each * x.elements
+    products = whole * (2 * wide - width) if routed.needs_grad else whole * (wide - width)  # before sums and casts
+    weighted = tape.run((made, routed), each * x.elements, wide, saves=(made,) * routed.needs_grad, unwinds=products)
     ordered = tape.run((weighted,), each * x.elements, wide, asks=True)
     tape.hold(chosen)
     summed = tape.run((ordered,), x.elements, wide)

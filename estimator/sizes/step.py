@@ -64,12 +64,20 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
         grown = gradients or gradient_bytes * (len(played) - index) // len(played)
         if before + here + grown > backward:
             backward, walk = before + here + grown, here - own
-    return Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss)
+    step = Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss)
+    mask = _mask(setting)
+    return step.beside(mask, mask * checkpointed, mask * checkpointed)
 
 
 def _wide(setting: Setting) -> int:
     """Bytes of what goes from layer to layer."""
     return setting.training.tokens * setting.shape.hidden * setting.residual
+
+
+def _mask(setting: Setting) -> int:
+    """Bytes of the mask that eager attention adds to its scores; checkpointed layers are given it again."""
+    sees_words = setting.eager and any(not block.tower for block in setting.shape.blocks)
+    return setting.training.tokens * setting.training.sequence_length * setting.base_width if sees_words else 0
 
 
 def _between_layers(setting: Setting) -> int:
