@@ -169,16 +169,22 @@ def _lora(keys: Keys) -> dict[str, Any]:
 
 
 def _task(keys: Keys) -> str:
-    """loaders/adapter.py, _get_peft_task_type: the name of the class decides."""
-    named = str(keys.values.get("type_of_model") or keys.values.get("model_type"))
+    """loaders/adapter.py, _get_peft_task_type: the name of the class decides; set_reward_model_defaults fills it in."""
+    filled = next((named for key, (named, _) in _REWARDS.items() if keys.flag(key)), "")
+    named = str(keys.values.get("type_of_model") or keys.values.get("model_type") or filled)
     kinds = (("SequenceClassification", "SEQ_CLS"), ("TokenClassification", "TOKEN_CLS"))
     return next((task for kind, task in kinds if kind in named), "CAUSAL_LM")
 
 
 def _labels(keys: Keys) -> int | None:
-    """utils/schemas/validation.py, set_reward_model_defaults."""
-    rewards = (("reward_model", 1), ("process_reward_model", 2))
-    return keys.integer("num_labels") or next((count for key, count in rewards if keys.flag(key)), None)
+    return keys.integer("num_labels") or next((count for key, (_, count) in _REWARDS.items() if keys.flag(key)), None)
+
+
+# utils/schemas/validation.py, set_reward_model_defaults: the class and the labels, where the file names none.
+_REWARDS = {
+    "reward_model": ("AutoModelForSequenceClassification", 1),
+    "process_reward_model": ("AutoModelForTokenClassification", 2),
+}
 
 
 def _target_rule(keys: Keys) -> TargetRule:
