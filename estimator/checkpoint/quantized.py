@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor, Tensors, stacks_of
-from estimator.checkpoint.compressed_presets import spelt_out
 from estimator.checkpoint.packed_layouts import LAYOUTS, Layout
 from estimator.checkpoint.quantization_fields import check_fields
 from estimator.dtypes import stated_dtype
@@ -56,6 +55,8 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
                 fields = {**fields, **inner} if isinstance(inner, Mapping) else fields
                 scheme = str(_scheme(fields))
                 if scheme == "compressed-tensors" and isinstance(fields.get("config_groups"), Mapping):
+                    from estimator.checkpoint.compressed_presets import spelt_out
+
                     fields = {**fields, "config_groups": spelt_out(fields["config_groups"])}
                 if scheme in LAYOUTS:  # of others no field is read
                     check_fields(fields)
@@ -194,9 +195,9 @@ def _check_section(fields: Any) -> None:
 
 
 def _scheme(fields: Mapping[str, Any]) -> str | None:
-    if fields.get("load_in_4bit") or fields.get("_load_in_4bit"):
+    if fields.get("load_in_4bit"):
         return "bitsandbytes_4bit"
-    if fields.get("load_in_8bit") or fields.get("_load_in_8bit"):
+    if fields.get("load_in_8bit"):
         return "bitsandbytes_8bit"
     method = fields.get("quant_method")
     if method is None:

@@ -116,10 +116,12 @@ def check_states(tree: ModuleTree, checkpoint: Checkpoint, odd: Collection[str])
     names = run_time_names(tree.config, tree, weights.values())
     scaled, packed = ({names[w] for n, w in weights.items() if n.endswith(end)} for end in (".SCB", ".weight"))
     for name, weight in weights.items():
-        if names[weight] in scaled & packed:
+        tensor = checkpoint.tensors[name]
+        kind, shape = known.get(names[weight], ("other", tensor.shape))
+        fits = tensor.shape == shape if name == weight else (tensor.dtype, tensor.shape) == ("F32", shape[:1])
+        if fits and names[weight] in scaled & packed:
             continue  # the class renames weights alone: both come together where they are read
-        kind, shape = known.get(names[weight], ("other", checkpoint.tensors[name].shape))
-        if kind in ("Linear", "Conv1D") or shape != checkpoint.tensors[name].shape:
+        if kind in ("Linear", "Conv1D") or shape != tensor.shape:
             raise _refusal(
                 f"{name} lacks a part of what bitsandbytes needs beside it, and transformers cannot load it, or not "
                 "run it."

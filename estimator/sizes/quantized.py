@@ -108,11 +108,13 @@ def bitsandbytes_options(quantization: Quantization) -> LoadOptions:
 
 
 def _dtype(fields: Mapping[str, Any], field: str, known: Sequence[str], default: str) -> str:
-    """safetensors' name of a dtype that torch has by that very name."""
+    """safetensors' name of a dtype, of those by torch's own names that the field takes and a layer can compute in."""
     said = fields.get(field)
     name = default if said is None else said
     if name not in known:
-        raise _no_config(f"{field} is {str(said)[:60]!r}, which is no dtype of torch's", f"one of {', '.join(known)}")
+        raise _no_config(
+            f"{field} is {str(said)[:60]!r}, which it cannot run in", f"one of {', '.join(known)}"
+        )
     return FROM_TORCH[name]
 
 
@@ -151,7 +153,7 @@ def _unknown(scheme: str) -> Note:
 
 
 _STORAGES = ("uint8", "int8", "float16", "bfloat16", "float32", "float64")
-_COMPUTE = ("float32", "float16", "bfloat16", "float64", "float", "half", "double", *_STORAGES[:2])
+_COMPUTE = ("float32", "float16", "bfloat16", "float64", "float", "half", "double")
 REASSEMBLED = ("bitsandbytes_4bit", "bitsandbytes_8bit")
 
 SCHEMES: Mapping[str, Layers] = {

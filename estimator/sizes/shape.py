@@ -81,7 +81,7 @@ def shape_of(tree: ModuleTree) -> Shape:
             known = towers.setdefault(tower.stack, _tower_shape(tower, part))
             if known.hidden != tower.width:  # layers that see fewer and fewer pieces
                 towers[tower.stack] = replace(known, pieces=None)
-    blocks *= _passes(config)
+    blocks = _run(blocks, config)
     alone = next(iter(towers.values())) if len(towers) == 1 and all(b.tower for b in blocks) else None
     width = alone.hidden if alone else hidden
     head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
@@ -124,10 +124,12 @@ def _widens_sums(config: Mapping[str, object], blocks: list[Block]) -> bool:
     return said is True if said is not None else bool(blocks) and all(b.scan and not b.mlp for b in blocks)
 
 
-def _passes(config: Mapping[str, object]) -> int:
-    """How often each group of layers runs (modeling_albert.py: layers share the weights of their group)."""
-    layers, groups = config.get("num_hidden_layers"), config.get("num_hidden_groups")
-    return max(layers // groups, 1) if type(layers) is int and type(groups) is int and groups > 0 else 1
+def _run(groups: list[Block], config: Mapping[str, object]) -> list[Block]:
+    """The layers that run, where they share the weights of their group (modeling_albert.py, AlbertTransformer)."""
+    layers = config.get("num_hidden_layers")
+    if type(layers) is not int or config.get("num_hidden_groups") != len(groups):
+        return groups
+    return [groups[at * len(groups) // layers] for at in range(layers)]
 
 
 def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:

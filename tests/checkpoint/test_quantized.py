@@ -36,7 +36,7 @@ def checkpoint(headers):
             {"quantization_config": {"load_in_4bit": True}}, "bitsandbytes_4bit", id="old bnb without a method"
         ),
         pytest.param(
-            {"quantization_config": {"quant_method": "bitsandbytes", "_load_in_8bit": True}},
+            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
             "bitsandbytes_8bit",
             id="bnb 8",
         ),

@@ -197,11 +197,21 @@ def test_bitsandbytes_packs_matrices_alone(stranger, codes, tmp_path):
     assert (answer.tree.basis, {note.code for note in answer.notes}) == ("exact", codes)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_weights_that_the_class_renames_without_their_scales(whole):
+@pytest.mark.parametrize(
+    ("packed", "scales", "whole"),
+    [
+        ((4, 6), ("F32", (4,)), True),
+        ((4, 6), None, False),
+        ((4, 6), ("F32", (7,)), False),
+        ((4, 6), ("I64", (4,)), False),
+        ((9, 9), ("F32", (4,)), False),
+    ],
+)
+def test_weights_that_the_class_renames_without_their_scales(packed, scales, whole):
     """save_pretrained names a projector's weight as published and its SCB as it runs; from_pretrained reads both."""
-    weight, scales = "model.projector.layers.weight", "model.multi_modal_projector.SCB"
-    stored = {weight: ("I8", (4, 6))} | ({scales: ("F32", (4,))} if whole else {})
+    stored = {"model.projector.layers.weight": ("I8", packed)}
+    if scales:
+        stored["model.multi_modal_projector.SCB"] = scales
     tensors = {name: Tensor(name, *kind, "one") for name, kind in stored.items()}
     projector = Module("model.multi_modal_projector", "Linear", "Linear", (Parameter("weight", (4, 6), "BF16"),))
     architecture = "UnlimitedOcrForConditionalGeneration"

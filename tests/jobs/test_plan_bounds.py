@@ -109,6 +109,7 @@ def test_norms_without_a_weight_are_norms() -> None:
     assert sorted(norm.role for norm in block.norms) == ["", "", "k", "q"]
 
 
-def test_layers_that_share_their_weights_each_keep_their_own() -> None:
-    config = {"architectures": ["AlbertModel"], "num_hidden_layers": 12, "num_hidden_groups": 1}
+@pytest.mark.parametrize("groups", [1, 5, 12, 13])
+def test_layers_that_share_their_weights_each_keep_their_own(groups: int) -> None:
+    config = {"architectures": ["AlbertModel"], "num_hidden_layers": 12, "num_hidden_groups": groups}
     assert len(shape_of(from_config(config)).blocks) == 12

@@ -13,10 +13,10 @@ from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
 from estimator.checkpoint.unknown_shapes import infer_unknown
-from estimator.errors import MalformedConfigError, UnsupportedError
+from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
-from tests.sizes.trees import tree_of_row
+from tests.sizes.trees import one_linear, tree_of_row
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "quantized" / "recorded.jsonl"
 ROWS = [row for row in map(json.loads, FIXTURE.read_text().splitlines()) if "note" not in row["truth"]]
@@ -59,15 +59,6 @@ def test_what_peft_can_adapt(row):
             assert all(not layer.is_linear for layer in linear) == finds_nothing
         else:
             assert any(layer.refusal for layer in linear) == (lora["error"] is not None)
-
-
-def one_linear(config):
-    modules = (
-        Module("", "LlamaForCausalLM", "other"),
-        Module("layers.0.q_proj", "Linear", "Linear", (Parameter("weight", (192, 128), "BF16"),)),
-        Module("lm_head", "Linear", "Linear", (Parameter("weight", (320, 128), "BF16"),)),
-    )
-    return ModuleTree(architecture=None, config=config, modules=modules, tied={}, output_embedding="lm_head")
 
 
 HEAD = 320 * 128 * 2
@@ -209,21 +200,6 @@ def test_gptq_by_layer_says_who_loads_it():
     assert "dynamic_gptq" in [note.code for note in notes]
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"bnb_4bit_quant_storage": "uint9"}, "uint9"),
-        ({"bnb_4bit_compute_dtype": "torch.bfloat16"}, "torch.bfloat16"),
-        ({"bnb_4bit_compute_dtype": "bf16"}, "bf16"),
-        ({"load_in_8bit": True}, "both true"),
-    ],
-)
-def test_what_bitsandbytes_config_refuses(fields, words):
-    fields = {"quant_method": "bitsandbytes", "load_in_4bit": True, **fields}
-    with pytest.raises(MalformedConfigError, match=words):
-        base_sizes(one_linear({"quantization_config": fields}), None, LoadOptions())
-
-
 def test_an_unknown_scheme_says_so():
     notes = base_sizes(one_linear({"quantization_config": {"quant_method": "novel"}}), None, LoadOptions()).notes
     assert [note.code for note in notes] == ["unknown_quantisation"]
@@ -241,23 +217,6 @@ def test_a_scheme_that_converts_nothing_says_so():
     tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "gptq", "bits": 4}})
     sizes = base_sizes(tree, None, LoadOptions())  # its Linear lies in none of the blocks that optimum looks for
     assert [note.code for note in sizes.notes] == ["nothing_quantised"]
-
-
-def test_what_a_saved_4_bit_model_does_not_hold_takes_the_dtype_asked():
-    """Marian's positions are in no file: from_pretrained(dtype=float32) of transformers 5.23.0 makes them in float32."""
-    modules = (
-        Module("", "TinyForCausalLM", "other"),
-        Module("embed", "Embedding", "Embedding", (Parameter("weight", (100, 64), "BF16"),)),
-        Module("positions", "Sinusoids", "Embedding", (Parameter("weight", (16, 64), "BF16"),)),
-        Module("norm", "LayerNorm", "other", (Parameter("weight", (64,), "BF16"), Parameter("bias", (64,), "BF16"))),
-    )
-    config = {"dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    tree = ModuleTree(architecture="TinyForCausalLM", config=config, modules=modules, tied={})
-    held = {"old_name.weight": (100, 64), "norm.weight": (64,), "norm.bias": (64,)}
-    tensors = {name: Tensor(name, "BF16", shape, "one") for name, shape in held.items()}
-    stored = Checkpoint(tensors=tensors, files=(), bytes=0)
-    sizes = base_sizes(tree, stored, LoadOptions(dtype="F32", skip_modules=()))
-    assert sizes.loaded.footprint_bytes == 2 * 100 * 64 + 4 * 16 * 64 + 2 * 64 + 4 * 64
 
 
 LLAVA = {
@@ -290,20 +249,3 @@ def test_names_of_the_file_stand_for_modules(layers):
 
 def converted_of(config):
     return base_sizes(from_config(config), None, LoadOptions()).model.quantised
-
-
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [
-        pytest.param("weight", "BF16", id="as stored"),
-        pytest.param("in_proj_weight", "BF16", id="the word at the end"),
-        pytest.param("weight_g", "F32", id="part of a word"),
-        pytest.param("output_weights", "F32", id="several: TAPAS"),
-    ],
-)
-def test_what_a_saved_4_bit_model_reassembles_keeps_its_dtype(name, dtype):
-    config = {"dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    module = Module("head", "Head", "other", (Parameter(name, (64,), "BF16"),))
-    tree = ModuleTree(architecture="TinyForCausalLM", config=config, modules=(module,), tied={})
-    stored = Checkpoint(tensors={f"head.{name}": Tensor(f"head.{name}", "BF16", (64,), "one")}, files=(), bytes=0)
-    assert base_sizes(tree, stored, LoadOptions(dtype="F32")).model.modules[0].parameters[0].dtype == dtype

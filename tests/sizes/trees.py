@@ -25,3 +25,13 @@ def tree_of_row(row, dtype):
         output_embedding=row["output_embedding"],
         keep_in_fp32=tuple(row["keep_in_fp32"]),
     )
+
+
+def one_linear(config):
+    """A Linear of 192 x 128 and a head of 320 x 128."""
+    modules = (
+        Module("", "LlamaForCausalLM", "other"),
+        Module("layers.0.q_proj", "Linear", "Linear", (Parameter("weight", (192, 128), "BF16"),)),
+        Module("lm_head", "Linear", "Linear", (Parameter("weight", (320, 128), "BF16"),)),
+    )
+    return ModuleTree(architecture=None, config=config, modules=modules, tied={}, output_embedding="lm_head")

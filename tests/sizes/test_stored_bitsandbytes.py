@@ -1,0 +1,61 @@
+"""Saved bitsandbytes models: what their config may say, and the dtypes of what is not packed."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.errors import MalformedConfigError
+from estimator.request.load_options import LoadOptions
+from estimator.sizes.base import base_sizes
+from tests.sizes.trees import one_linear
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"bnb_4bit_quant_storage": "uint9"}, "uint9"),
+        ({"bnb_4bit_compute_dtype": "torch.bfloat16"}, "torch.bfloat16"),
+        ({"bnb_4bit_compute_dtype": "bf16"}, "bf16"),
+        ({"load_in_8bit": True}, "both true"),
+    ],
+)
+def test_what_bitsandbytes_config_refuses(fields, words):
+    fields = {"quant_method": "bitsandbytes", "load_in_4bit": True, **fields}
+    with pytest.raises(MalformedConfigError, match=words):
+        base_sizes(one_linear({"quantization_config": fields}), None, LoadOptions())
+
+
+def test_what_a_saved_4_bit_model_does_not_hold_takes_the_dtype_asked():
+    """Marian's positions are in no file: from_pretrained(dtype=float32) of transformers 5.23.0 makes them in float32."""
+    modules = (
+        Module("", "TinyForCausalLM", "other"),
+        Module("embed", "Embedding", "Embedding", (Parameter("weight", (100, 64), "BF16"),)),
+        Module("positions", "Sinusoids", "Embedding", (Parameter("weight", (16, 64), "BF16"),)),
+        Module("norm", "LayerNorm", "other", (Parameter("weight", (64,), "BF16"), Parameter("bias", (64,), "BF16"))),
+    )
+    config = {"dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    tree = ModuleTree(architecture="TinyForCausalLM", config=config, modules=modules, tied={})
+    held = {"old_name.weight": (100, 64), "norm.weight": (64,), "norm.bias": (64,)}
+    tensors = {name: Tensor(name, "BF16", shape, "one") for name, shape in held.items()}
+    stored = Checkpoint(tensors=tensors, files=(), bytes=0)
+    sizes = base_sizes(tree, stored, LoadOptions(dtype="F32", skip_modules=()))
+    assert sizes.loaded.footprint_bytes == 2 * 100 * 64 + 4 * 16 * 64 + 2 * 64 + 4 * 64
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param("weight", "BF16", id="as stored"),
+        pytest.param("in_proj_weight", "BF16", id="the word at the end"),
+        pytest.param("weight_g", "F32", id="part of a word"),
+        pytest.param("output_weights", "F32", id="several: TAPAS"),
+    ],
+)
+def test_what_a_saved_4_bit_model_reassembles_keeps_its_dtype(name, dtype):
+    config = {"dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    module = Module("head", "Head", "other", (Parameter(name, (64,), "BF16"),))
+    tree = ModuleTree(architecture="TinyForCausalLM", config=config, modules=(module,), tied={})
+    stored = Checkpoint(tensors={f"head.{name}": Tensor(f"head.{name}", "BF16", (64,), "one")}, files=(), bytes=0)
+    assert base_sizes(tree, stored, LoadOptions(dtype="F32")).model.modules[0].parameters[0].dtype == dtype
