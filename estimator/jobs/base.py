@@ -256,5 +256,5 @@ def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Ma
     if changes:
         from estimator.source.config import check_config
 
-        check_config(changed, where="config.json or --set")
+        check_config(changed, where="config.json or --set", way_out="give --set a value as transformers saves it there")
     return changed

@@ -44,34 +44,34 @@ def _name(where: str) -> str:
     return os.path.basename(where) if where.endswith(".json") else "config.json"
 
 
-def check_config(config: Any, *, where: str) -> None:
+def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
     """Raises MalformedConfigError where the fields that name the model have the wrong type."""
     if not isinstance(config, dict):
         what = f"{_name(where)} holds a {type(config).__name__}, not an object."
-        raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
+        raise MalformedConfigError(what, where=where, way_out=way_out)
     architectures = config.get("architectures")
     if architectures is not None and not (
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
         what = f"architectures is {str(architectures)[:60]!r}, not a list of class names."
-        raise MalformedConfigError(what, where=f"architectures in {where}", way_out=_WAY_OUT)
+        raise MalformedConfigError(what, where=f"architectures in {where}", way_out=way_out)
     model_type = config.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         what = f"model_type is {str(model_type)[:60]!r}, not a name."
-        raise MalformedConfigError(what, where=f"model_type in {where}", way_out=_WAY_OUT)
+        raise MalformedConfigError(what, where=f"model_type in {where}", way_out=way_out)
     tied = config.get("tie_word_embeddings")
     if not isinstance(tied, bool | None):
         what = f"tie_word_embeddings is {plain(tied, 60)!r}, neither true nor false."
-        raise MalformedConfigError(what, where=f"tie_word_embeddings in {where}", way_out=_WAY_OUT)
+        raise MalformedConfigError(what, where=f"tie_word_embeddings in {where}", way_out=way_out)
     for name, value in config.items():
         if isinstance(value, (int, float)) and not abs(value) < _LARGEST and _COUNT.search(name):
             what = f"{plain(name, 60)} is {plain(value, 60)}, not a size."
-            raise MalformedConfigError(what, where=f"{plain(name, 60)} in {where}", way_out=_WAY_OUT)
+            raise MalformedConfigError(what, where=f"{plain(name, 60)} in {where}", way_out=way_out)
     for name in _SIZES:
         value = config.get(name)
         if isinstance(value, (str, bool, float)) or (isinstance(value, int) and not 0 <= value < _LARGEST):
             what = f"{name} is {str(value)[:60]!r}, not a size."
-            raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
+            raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
 
 
 def _is_deep(config: Any) -> bool:
