@@ -161,7 +161,10 @@ def _holder(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> Any:
 def _set_to(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> Any:
     """What the class sets a field to."""
     holder = _holder(name, fields, path)
-    return _REFUSED if holder is None else getattr(holder, path[-1], None)
+    try:
+        return _REFUSED if holder is None else getattr(holder, path[-1], None)
+    except Exception:  # each layer has one of its own: AmbiguousGlobalPerLayerAttributeError
+        return _REFUSED
 
 
 _numbers = itertools.count(1 << 20)
