@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from estimator.jobs.largest import Ask, fits
+from estimator.jobs.largest import Ask, fits, likely_fits
 from estimator.report.answer import Answer
 from estimator.sizes.memory import Memory
 from estimator.sizes.training import Training
@@ -24,6 +24,7 @@ class Change(NamedTuple):
     words: str
     saves_bytes: int  # of the middle of what the device shows
     fits: str | None  # with this change alone; None without a GPU
+    likely_fits: bool | None
 
 
 def changes(
@@ -38,6 +39,7 @@ def changes(
             step.words,
             memory.device.expected - after.device.expected,
             None if gpu_memory is None else fits(after, gpu_memory),
+            None if gpu_memory is None else likely_fits(after, gpu_memory),
         )
         for step, after in helping
     )

@@ -31,6 +31,12 @@ def fits(memory: Memory, gpu_memory: int) -> str:
     return "no" if memory.device.lower > gpu_memory else "maybe"
 
 
+def likely_fits(memory: Memory, gpu_memory: int) -> bool | None:
+    """Whether the middle fits; None where it would, but something that has no upper bound is not in it."""
+    likely = memory.device.expected <= gpu_memory
+    return None if likely and memory.unbounded else likely
+
+
 def largest_value(holds: Callable[[int], bool], limit: int) -> int | None:
     """An n of 1..limit for which `holds` and for n + 1 does not: the largest, where it never holds again above.
 

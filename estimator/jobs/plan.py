@@ -10,7 +10,7 @@ from estimator.jobs.base import BaseCache, Progress
 from estimator.jobs.changes import Change, changes
 from estimator.jobs.disk import disk
 from estimator.jobs.estimate import estimate, with_config_file
-from estimator.jobs.largest import fits, largest
+from estimator.jobs.largest import fits, largest, likely_fits
 from estimator.jobs.memory import loaded_of, trained_of, with_assumed_weights
 from estimator.jobs.plan_notes import notes_of
 from estimator.notes import Note
@@ -32,6 +32,7 @@ class Plan:
     memory: Memory
     gpu_memory: int | None
     fits: str | None  # "yes" | "no" | "maybe"; None without a GPU
+    likely_fits: bool | None  # the same of the middle; None also where something without a ceiling is not in it
     largest: dict[str, int | None]
     changes: tuple[Change, ...]  # what would save memory, best first; () where it fits
     together: tuple[str, ...]  # changes that make it fit, made one after the other; () where none do, or it fits
@@ -60,6 +61,7 @@ def plan(
         memory=memory,
         gpu_memory=gpu_memory,
         fits=judged,
+        likely_fits=None if gpu_memory is None else likely_fits(memory, gpu_memory),
         largest=most,
         changes=singles,
         together=together,

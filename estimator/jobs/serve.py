@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from estimator.dtypes import BITS
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.disk import disk
-from estimator.jobs.largest import MAX_BATCH, MAX_LENGTH, largest_value, positions
+from estimator.jobs.largest import MAX_BATCH, MAX_LENGTH, fits, largest_value, likely_fits, positions
 from estimator.jobs.memory import added_bytes, trained_of
 from estimator.jobs.plan import sized
 from estimator.jobs.plan_notes import POSITIONS_UNKNOWN
@@ -55,6 +55,7 @@ class ServePlan:
     peft: InPeft
     gpu_memory: int | None
     fits: str | None
+    likely_fits: bool | None
     largest: dict[str, int | None]
     cache: KvCache | None
     bytes_per_token: int  # in vLLM
@@ -84,7 +85,8 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         memory=memory,
         peft=_in_peft(answer, shape, replace(held, gpus=1), cache),
         gpu_memory=gpu_memory,
-        fits=None if gpu_memory is None else _judged(memory, gpu_memory, cache),
+        fits=None if gpu_memory is None else fits(memory, _share(gpu_memory)),
+        likely_fits=None if gpu_memory is None else likely_fits(memory, _share(gpu_memory)),
         largest=_largest(request, answer, shape, cache, serving, gpu_memory),
         cache=cache,
         bytes_per_token=cache_bytes_per_token(cache, served),
@@ -119,18 +121,9 @@ def _in_peft(answer: Answer, shape: Shape, served: Served, cache: KvCache | None
     )
 
 
-def _judged(memory: Memory, gpu_memory: int, cache: KvCache | None) -> str:
-    """Without a cache that is known, what fits without one may fit."""
-    judged = fits_share(memory, gpu_memory)
-    return "maybe" if judged == "yes" and cache is None else judged
-
-
-def fits_share(memory: Memory, gpu_memory: int) -> str:
-    """As `fits`, in the share of the GPU that vLLM takes by default."""
-    share = int(GPU_MEMORY_UTILIZATION * gpu_memory)
-    if memory.device.upper <= share:
-        return "yes"
-    return "no" if memory.device.lower > share else "maybe"
+def _share(gpu_memory: int) -> int:
+    """Bytes that vLLM takes of it by default."""
+    return int(GPU_MEMORY_UTILIZATION * gpu_memory)
 
 
 def _served(answer: Answer, serving: Serving) -> Served:
@@ -185,7 +178,7 @@ def _largest(
             memory = vllm_memory(shape, cache, served, _lora_width(request, served))
         except LoraSizeError:
             return False
-        return fits_share(memory, gpu_memory) == "yes"
+        return fits(memory, _share(gpu_memory)) == "yes"
 
     ranks = [rank for rank in RANKS if sure(max_lora_rank=rank)]
     longest = positions(answer) or MAX_LENGTH

@@ -14,11 +14,17 @@ def plan_object(plan: Any) -> dict[str, Any]:
         "components": [component._asdict() for component in memory.components],
         "peak": peaks(memory),
         "peak_moment": memory.moment,
-        "unbounded": memory.unbounded,  # a part has no ceiling: upper_bytes hold without it, and `fits` is never "yes"
         "fits": plan.fits,
+        "likely_fits": plan.likely_fits,
         "largest": dict(plan.largest),
         "changes": [
-            {"change": change.words, "saves_bytes": change.saves_bytes, "fits": change.fits} for change in plan.changes
+            {
+                "change": change.words,
+                "saves_bytes": change.saves_bytes,
+                "fits": change.fits,
+                "likely_fits": change.likely_fits,
+            }
+            for change in plan.changes
         ],
         "changes_together": list(plan.together),
         "disk": dict(plan.disk),

@@ -115,7 +115,7 @@ def _judgement(plan: Mapping[str, Any]) -> Iterator[str]:
         yield "what would save memory"
         width = max(len(change["change"]) for change in plan["changes"])
         for change in plan["changes"]:
-            yield f"  {change['change']:<{width}}  {decimal_size(change['saves_bytes']):>9}{_verdict(plan, change)}"
+            yield f"  {change['change']:<{width}}  {decimal_size(change['saves_bytes']):>9}{_verdict(change)}"
     if plan.get("changes_together"):
         yield f"  surely fits with {' '.join(plan['changes_together'])}"
     elif plan.get("changes") and plan["fits"] is not None:
@@ -124,24 +124,17 @@ def _judgement(plan: Mapping[str, Any]) -> Iterator[str]:
 
 def _middle(plan: Mapping[str, Any]) -> str:
     """Where the bounds leave it open: on which side the middle lies."""
-    does = _likely(plan) if plan["fits"] == "maybe" else None
-    if does is None:
+    does = plan["likely_fits"]
+    if plan["fits"] != "maybe" or does is None:
         return ""
     peak = decimal_size(plan["peak"]["device"]["expected_bytes"])
     share = f" in {plan['serving']['gpu_memory_utilization']:.0%} of it" if "serving" in plan else ""
     return f" (the likely peak, {peak}, {'does' if does else 'does not'}{share})"
 
 
-def _likely(plan: Mapping[str, Any], saved_bytes: int = 0) -> bool | None:
-    """Whether the middle fits; None where it would, but something that has no upper bound is not in it."""
-    share = plan["serving"]["gpu_memory_utilization"] if "serving" in plan else 1
-    likely = plan["peak"]["device"]["expected_bytes"] - saved_bytes <= plan["gpu_memory"] * share
-    return None if likely and plan["unbounded"] else likely
-
-
-def _verdict(plan: Mapping[str, Any], change: Mapping[str, Any]) -> str:
+def _verdict(change: Mapping[str, Any]) -> str:
     if change["fits"] == "maybe":
-        return {True: "  likely fits", False: "  likely not", None: "  may fit"}[_likely(plan, change["saves_bytes"])]
+        return {True: "  likely fits", False: "  likely not", None: "  may fit"}[change["likely_fits"]]
     return "  fits" if change["fits"] == "yes" else ""
 
 

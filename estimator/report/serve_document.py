@@ -14,8 +14,8 @@ def serve_object(plan: Any) -> dict[str, Any]:
         "gpu_memory": plan.gpu_memory,
         "components": [component._asdict() for component in plan.memory.components],
         "peak": peaks(plan.memory),
-        "unbounded": plan.cache is None,  # how the model caches is not known: no cache is in the peak
         "fits": plan.fits,
+        "likely_fits": plan.likely_fits,
         "largest": dict(plan.largest),
         "disk": dict(plan.disk),
         "serving": {

@@ -91,7 +91,7 @@ class Memory:
     reserved: Bounds
     device: Bounds
     moment: str  # "loss" | "backward" | "optimizer step": where the middle has its peak
-    unbounded: bool = False  # no ceiling: scans, adapted towers of images and sound, a class that nobody knows
+    unbounded: bool = False  # no ceiling: scans, adapted towers, a class or a way of caching that nobody knows
 
 
 def training_memory(

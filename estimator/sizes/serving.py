@@ -78,7 +78,7 @@ def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width:
     ]
     if served.gpus > 1:
         components.append(Component("communication", _COMMUNICATION[0], _COMMUNICATION[2], "modelled"))
-    return _memory(components, "serving")
+    return _memory(components, "serving", cache)
 
 
 def peft_memory(shape: Shape, cache: KvCache | None, served: Served, footprint: int, adapter_bytes: int) -> Memory:
@@ -94,7 +94,7 @@ def peft_memory(shape: Shape, cache: KvCache | None, served: Served, footprint: 
         Component("one step", *step, "modelled"),
         Component("workspaces", 0, WORKSPACE_BYTES, "modelled"),
     ]
-    return _memory(components, "prefill")
+    return _memory(components, "prefill", cache)
 
 
 def _step_bytes(shape: Shape, served: Served, tokens: int, sequences: int) -> int:
@@ -104,7 +104,7 @@ def _step_bytes(shape: Shape, served: Served, tokens: int, sequences: int) -> in
     return tokens * layer + sequences * shape.vocabulary * (4 + served.width)
 
 
-def _memory(components: list[Component], moment: str) -> Memory:
+def _memory(components: list[Component], moment: str, cache: KvCache | None) -> Memory:
     lower = sum(part.lower_bytes for part in components)
     upper = sum(part.upper_bytes for part in components)
     middle = sum((part.lower_bytes + part.upper_bytes) // 2 for part in components)
@@ -118,6 +118,7 @@ def _memory(components: list[Component], moment: str) -> Memory:
         reserved=reserved,
         device=device,
         moment=moment,
+        unbounded=cache is None,
     )
 
 

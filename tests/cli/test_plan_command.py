@@ -14,8 +14,8 @@ from estimator.cli.group import cli
 from estimator.cli.plan import command
 from estimator.cli.sweep import command as sweep_command
 from estimator.errors import UsageError
-from estimator.report.plan_forms import _judgement
 
+TOWER = ("--targets", r"re:.*visual.*\.qkv")
 MODEL = ("--model", "llama-3.1-8b", "--r", "16", "--targets", "qkvo")
 
 
@@ -91,27 +91,23 @@ def test_bounds_of_time_and_money_are_ordered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fits", "expected", "unbounded", "serving", "said"),
+    ("model", "options", "said"),
     [
-        pytest.param("yes", 8, False, False, "fits 10 bytes: yes", id="surely"),
-        pytest.param("maybe", 10, False, False, "maybe (the likely peak, 10 bytes, does)", id="the middle fits"),
-        pytest.param("maybe", 11, False, False, "maybe (the likely peak, 11 bytes, does not)", id="it does not"),
-        pytest.param("maybe", 8, True, False, "fits 10 bytes: maybe", id="what has no ceiling is not in the middle"),
-        pytest.param("maybe", 11, True, False, "11 bytes, does not)", id="too large without it"),
-        pytest.param("maybe", 10, False, True, "10 bytes, does not in 92% of it)", id="vLLM takes a share"),
-        pytest.param("no", 20, False, False, "fits 10 bytes: no", id="surely not"),
+        pytest.param("gpt2", ["--gpu-memory", "30GB"], "yes", id="surely"),
+        pytest.param("gpt2", ["--gpu-memory", "14GB"], "maybe (the likely peak, N GB, does)", id="the middle does"),
+        pytest.param("gpt2", ["--gpu-memory", "8GB"], "maybe (the likely peak, N GB, does not)", id="it does not"),
+        pytest.param("gpt2", ["--gpu-memory", "100MB"], "no", id="surely not"),
+        pytest.param("qwen2-vl-2b", [*TOWER, "--gpu-memory", "400GB"], "maybe", id="images have no ceiling"),
+        pytest.param("qwen2-vl-2b", [*TOWER, "--gpu-memory", "12GB"],
+                     "maybe (the likely peak, N GB, does not)", id="too large without them"),
+        pytest.param("gpt2", ["--infer", "--gpu-memory", "2GB"],
+                     "maybe (the likely peak, N GB, does not in 92% of it)", id="the share that vLLM takes"),
     ],
-)
-def test_an_open_verdict_says_where_the_middle_lies(fits, expected, unbounded, serving, said) -> None:
-    plan = {
-        "gpu_memory": 10,
-        "fits": fits,
-        "unbounded": unbounded,
-        "peak": {"device": {"expected_bytes": expected}},
-        "largest": {},
-    }
-    plan |= {"serving": {"gpu_memory_utilization": 0.92}} if serving else {}
-    assert next(_judgement(plan)).endswith(said)
+)  # fmt: skip
+def test_an_open_verdict_says_where_the_middle_lies(model: str, options: list[str], said: str) -> None:
+    shown = re.search(r"^fits [\d.]+ .B: (.*)$", run("--model", model, *options).output, re.MULTILINE)
+    assert shown
+    assert re.sub(r"[\d.]+ GB", "N GB", shown[1]) == said
 
 
 def test_a_change_says_where_the_middle_would_lie() -> None:
