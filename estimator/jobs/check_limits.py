@@ -79,7 +79,7 @@ def configured(folder: str) -> tuple[dict[str, Any], str]:
     """The table of the nearest project file at or above the folder, and its path; {} where none has one.
 
     `.lora-size.toml`, then [tool.lora-size] of pyproject.toml, then of setup.cfg. Raises UsageError for broken TOML,
-    for a key that is no limit, and for a file that can't be opened.
+    for a key that is no limit, and for TOML that can't be opened.
     """
     place = os.path.abspath(folder)
     while True:

@@ -24,6 +24,8 @@ def check_weights(path: str) -> CheckedPath:
     if is_training_state(name):
         message = f"{name} is training state. Remove it."
         return CheckedPath(path, "failed", (Problem("training_state_committed", message),))
+    if not os.path.isfile(path):
+        return CheckedPath(path, "skipped", (Problem("not_an_adapter", "It is no regular file, and was not read."),))
     broken = _broken(path, name) if name.endswith(".safetensors") else None
     if broken:
         return CheckedPath(path, "failed", (broken,))

@@ -210,10 +210,13 @@ def test_limits_that_would_guard_nothing_are_refused(tmp_path: Path, text: str, 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "train.yaml")
+    names = [str(tmp_path / name) for name in ("train.yaml", "weights.safetensors")]
+    for name in names:
+        os.mkfifo(name)
     assert check([str(tmp_path)]) == []
-    (row,) = check([str(tmp_path / "train.yaml")])
-    assert (row.status, row.problems[0].code) == ("skipped", "not_an_adapter")
+    for row in check(names):
+        assert (row.status, row.problems[0].code) == ("skipped", "not_an_adapter")
+        assert "no regular file" in row.problems[0].message
 
 
 def test_files_that_are_skipped_are_summed_up() -> None:
