@@ -116,8 +116,9 @@ class Experiments:
                 self.builds.append(one)
                 effective.append((path, value, one.fields))
                 self.free.discard(".".join(path))
-            if shown:  # what does nothing tells what it is that does
-                self.builds += [one for value, one in built if are_words(value) and not _differ(one, first)]
+            # What does nothing tells what it is that does: a kind for each layer always does something.
+            idle = [(value, one) for value, one in built if are_words(value) and not _differ(one, first)]
+            self.builds += [one for value, one in idle if shown or isinstance(value, list)]
             new = set(self.reads) - known
             if shown and new and asked is None:
                 effective += self._effective(shown[-1][1].fields, shown[-1][1], new)
