@@ -155,6 +155,8 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     if setting.shape.caps_scores:
         each = tape.run((tape.run((each,), scores, width),), scores, width, saves_output=True)
         each = tape.run((each,), scores, width)
+    for place in (query, key)[: setting.shape.position_terms]:
+        each = tape.run((each, _on_positions(tape, place, scores, setting)), scores, width, passes=True)
     each = tape.run((each,), scores, width)  # the mask is added
     wide = width if setting.shape.support.narrow_scores and not setting.autocast else 4
     each = each if width == wide else tape.run((each,), scores, wide)  # softmax of bfloat16 in float32 copies it first
@@ -165,3 +167,15 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     each = each if width == own else tape.run((each,), scores, width)
     mixed = tape.run((each, value), block.mixed, width, saves=(each, value))
     return tape.run((mixed,), block.mixed, width)
+
+
+def _on_positions(tape: Tape, x: Tensor, scores: int, setting: Setting) -> Tensor:
+    """x by the positions' keys or queries, of which each score gathers one (modeling_deberta_v2.py)."""
+    training, shape, adapter = setting.training, setting.shape, setting.adapter
+    entries = shape.positions * shape.hidden
+    keeps = entries * (adapter.width + training.batch_size * x.width)  # LoRA's input, and a copy for each example
+    keeps += 8 * training.sequence_length**2  # the index
+    with tape.seeing(setting.training.tokens):
+        product = tape.run((x,), shape.heads * shape.positions, x.width, saves=(x,), keeps=keeps, unwinds=keeps)
+        gathered = tape.run((product,), scores, x.width, saves=(product,))
+        return tape.run((gathered,), scores, x.width)

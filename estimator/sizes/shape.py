@@ -37,6 +37,8 @@ class Shape:
     drops_states: bool = False  # the model's own dropout, behind attention and MLP
     drops_scores: bool = False  # and that of attention's scores
     biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
+    position_terms: int = 0  # products of queries, of keys, with positions in attention's scores (DeBERTa)
+    positions: int = 0  # that these see at most
     narrow_loss: bool = False  # cross-entropy in the logits' own dtype
     support: Support = Support()  # kinds of attention that its classes have
     is_inferred: bool = False  # what a class nobody knows computes is a guess
@@ -102,6 +104,8 @@ def shape_of(tree: ModuleTree) -> Shape:
         norms_sums=_norms_sums(outside, repeated, width),
         scales_branches=first(config, "residual_multiplier", "scale_depth") is not None,
         biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
+        position_terms=_position_terms(config),
+        positions=2 * _at_least_1(config, "position_buckets", "max_relative_positions", "max_position_embeddings"),
         drops_states=drops_states(config),
         drops_scores=drops_scores(config),
         narrow_loss=takes_loss_as_is(tree.architecture),
@@ -130,6 +134,17 @@ def _run(groups: list[Block], config: Mapping[str, object]) -> list[Block]:
     if type(layers) is not int or config.get("num_hidden_groups") != len(groups):
         return groups
     return [groups[at * len(groups) // layers] for at in range(layers)]
+
+
+def _position_terms(config: Mapping[str, object]) -> int:
+    """modeling_deberta_v2.py, disentangled_attention_bias."""
+    kinds = config.get("pos_att_type") if config.get("relative_attention") is True else None
+    return sum(kind in kinds for kind in ("c2p", "p2c")) if isinstance(kinds, str | list | tuple) else 0
+
+
+def _at_least_1(config: Mapping[str, object], *names: str) -> int:
+    """The first of these fields that is above 0, else 0."""
+    return next((value for name in names if type(value := config.get(name)) is int and value > 0), 0)
 
 
 def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:
