@@ -14,7 +14,6 @@ class Support(NamedTuple):
     sdpa: bool = True
     flash: bool = True
     narrow_scores: bool = False  # eager attention takes its softmax in the model's own dtype, not in float32
-    checkpointing: bool = True  # gradient_checkpointing_enable() is not refused
 
     def eager_for(self, asked: str) -> bool:
         """Whether eager attention is what is asked for, or what runs in place of a kind that is not there."""
@@ -24,7 +23,12 @@ class Support(NamedTuple):
 def support_of(model_type: object) -> Support:
     """Everything but a narrow softmax where the type is unknown."""
     letters = _facts().get(str(model_type), "")
-    return Support("s" not in letters, "f" not in letters, "n" in letters, "c" not in letters)
+    return Support("s" not in letters, "f" not in letters, "n" in letters)
+
+
+def checkpoints(model_type: object, architecture: str | None) -> bool:
+    """Whether gradient_checkpointing_enable() is not refused: by the type, or by the class alone (ShieldGemma 2's)."""
+    return not any("c" in _facts().get(str(name), "") for name in (model_type, architecture))
 
 
 def takes_loss_as_is(architecture: str | None) -> bool:

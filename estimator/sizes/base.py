@@ -11,7 +11,7 @@ from estimator.dtypes import BITS
 from estimator.errors import UsageError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
-from estimator.sizes.attention_support import support_of
+from estimator.sizes.attention_support import checkpoints
 from estimator.sizes.loading import FLOAT_PRECISIONS, as_loaded, dtypes, load_dtype
 
 QUANTISED = ("int8", "nf4")
@@ -160,7 +160,7 @@ def _check_checkpointing(tree: ModuleTree, load: LoadOptions) -> None:
     quantization = quantization_of(tree.config)
     scheme = quantization.scheme if quantization is not None and load.base_precision == "stored" else ""
     asked = load.base_precision in ("int8", "nf4", "fp4") or scheme in LEFT_ALONE or scheme.startswith("bitsandbytes")
-    if asked and not support_of(tree.config.get("model_type")).checkpointing:
+    if asked and not checkpoints(tree.config.get("model_type"), tree.architecture):
         raise UsageError(
             f"prepare_model_for_kbit_training turns gradient checkpointing on, which {tree.architecture} lacks.",
             where="--prepare-kbit",

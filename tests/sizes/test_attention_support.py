@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import estimator.sizes.attention_support as module
-from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
+from estimator.sizes.attention_support import Support, checkpoints, support_of, takes_loss_as_is
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,19 @@ def test_the_dtype_of_the_loss(architecture: str | None, as_is: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "checkpointing"),
+    ("model_type", "architecture", "checkpointing"),
     [
-        pytest.param("llama", True, id="can"),
-        pytest.param("albert", False, id="a text model that cannot"),
-        pytest.param("resnet", False, id="an image model that cannot"),
-        pytest.param("never_heard_of", True, id="unknown"),
+        pytest.param("llama", "LlamaForCausalLM", True, id="can"),
+        pytest.param("albert", "AlbertModel", False, id="a text model that cannot"),
+        pytest.param("resnet", "ResNetModel", False, id="an image model that cannot"),
+        pytest.param("gemma3n_audio", "Gemma3nAudioEncoder", False, id="no module of it takes the switch"),
+        pytest.param("shieldgemma2", "ShieldGemma2ForImageClassification", False, id="a class that cannot"),
+        pytest.param("shieldgemma2", "Gemma3ForConditionalGeneration", True, id="another of the type that can"),
+        pytest.param("never_heard_of", None, True, id="unknown"),
     ],
 )
-def test_gradient_checkpointing(model_type: str, checkpointing: bool) -> None:
-    assert support_of(model_type).checkpointing is checkpointing
+def test_gradient_checkpointing(model_type: str, architecture: str | None, checkpointing: bool) -> None:
+    assert checkpoints(model_type, architecture) is checkpointing
 
 
 def test_facts_say_where_they_come_from_and_hold_known_letters() -> None:
