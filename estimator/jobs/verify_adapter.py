@@ -34,12 +34,16 @@ def lora_config(fields: Mapping[str, Any], on_meta: bool) -> Any:
 
 
 def put_on(model: Any, fields: Mapping[str, Any], adapter_dtype: str | None, on_meta: bool) -> Any:
-    """The PeftModel. `adapter_dtype`: None is PEFT's default, "base" is autocast_adapter_dtype=False, else a name."""
+    """The PeftModel. `adapter_dtype`: None is PEFT's default, "base" is autocast_adapter_dtype=False, else a name.
+
+    low_cpu_mem_usage spares values that meta does not need, but unties what ensure_weight_tying ties.
+    """
     import peft
 
     autocast = adapter_dtype != "base"
     config = lora_config(fields, on_meta)
-    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=autocast, low_cpu_mem_usage=on_meta)
+    spare = on_meta and not fields.get("ensure_weight_tying")
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=autocast, low_cpu_mem_usage=spare)
     if adapter_dtype not in (None, "base"):
         dtype = torch_dtype(adapter_dtype)
         for parameter in adapted.parameters():

@@ -86,6 +86,13 @@ def test_without_weights(folder, lora):
     check(Request(model=folder, lora=LORAS[lora]), "meta")
 
 
+def test_saved_modules_stay_tied_on_meta(tmp_path):
+    pytest.importorskip("peft")
+    tiny_model(*FAMILIES["qwen2, tied"]).save_pretrained(tmp_path)
+    lora = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    check(Request(model=str(tmp_path), lora=lora), "meta")
+
+
 def check(request, device):
     verification = verify(request, estimate(request), device=device)
     assert not verification.differences
