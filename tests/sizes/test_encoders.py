@@ -1,4 +1,5 @@
-"""Encoders, and encoders with decoders, against steps of real models, counted storage by storage (fixtures/memory)."""
+"""Encoders, encoders with decoders, and a mixture whose shared expert has a gate, against steps of real models,
+counted storage by storage (fixtures/memory)."""
 
 from __future__ import annotations
 
