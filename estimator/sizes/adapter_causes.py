@@ -19,6 +19,10 @@ FLOATS = (*HALVES, "F32", "F64", "F8_E4M3", "F8_E5M2")
 EXPERT = re.compile(r"\.experts\.\d+\.")
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 SAVED_ALONG = ".base_layer.weight"  # of an embedding or a head that is itself a target
+DOUBLED_PREFIX = (
+    f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, as the base has to be again."
+)
+OLDER_BIASES = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
 EMBEDDINGS_LEFT_OUT = (
     "The base's own rows of adapted embeddings are not in the file, as with save_embedding_layers=False."
 )
@@ -111,7 +115,7 @@ _SPELLINGS = (
     ),
     (
         "doubled_prefix",
-        f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, as the base has to be again.",
+        DOUBLED_PREFIX,
         _without_doubled_prefix,
     ),
     ("no_prefix", f"The names lack {PREFIX}, which PEFT puts before them.", _with_prefix),
@@ -247,8 +251,7 @@ def _missing(implied: Parts, lost: Parts) -> list[Cause]:
     frozen = {name for name in lost if name.endswith(".bias") and name.removesuffix("bias") + "weight" not in implied}
     biases = {name: part for name, part in lost.items() if name in frozen and ".lora_" not in name}
     if biases:
-        message = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
-        causes.append(Cause("older_peft_bias", message, len(biases), -_total(biases)))
+        causes.append(Cause("older_peft_bias", OLDER_BIASES, len(biases), -_total(biases)))
     along = {name: part for name, part in lost.items() if name.endswith(SAVED_ALONG)}
     if along:
         causes.append(Cause("embeddings_left_out", EMBEDDINGS_LEFT_OUT, len(along), -_total(along)))

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from estimator.sizes.adapter_causes import EMBEDDINGS_LEFT_OUT, HALVES, PREFIX, SAVED_ALONG, Cause, Part, Parts
+from estimator.sizes.adapter_causes import (
+    DOUBLED_PREFIX,
+    EMBEDDINGS_LEFT_OUT,
+    HALVES,
+    OLDER_BIASES,
+    PREFIX,
+    SAVED_ALONG,
+    Cause,
+    Part,
+    Parts,
+)
 
 SizeOf = Callable[[Parts], int]  # bytes of the safetensors file that holds these tensors
 
@@ -62,10 +72,7 @@ def _changed_throughout(implied: Parts) -> Iterator[tuple[tuple[Cause, ...], Par
         message = f"The tensors are {dtype}; PEFT's own default would have saved F32."
         yield (Cause("sixteen_bit", message, len(halved), smaller),), halved
     doubled = {PREFIX + name: part for name, part in implied.items()}
-    message = (
-        f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, as the base has to be again."
-    )
-    yield (Cause("doubled_prefix", message, len(doubled), 0),), doubled
+    yield (Cause("doubled_prefix", DOUBLED_PREFIX, len(doubled), 0),), doubled
     for code, message, end in _LEFT_OUT:
         kept = {name: part for name, part in implied.items() if ".lora_" in name or not name.endswith(end)}
         if len(kept) < len(implied):
@@ -74,11 +81,7 @@ def _changed_throughout(implied: Parts) -> Iterator[tuple[tuple[Cause, ...], Par
 
 
 _LEFT_OUT = (
-    (
-        "older_peft_bias",
-        "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias.",
-        ".bias",
-    ),
+    ("older_peft_bias", OLDER_BIASES, ".bias"),
     ("embeddings_left_out", EMBEDDINGS_LEFT_OUT, SAVED_ALONG),
 )
 

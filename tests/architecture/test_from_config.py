@@ -10,224 +10,30 @@ from estimator.architecture.difference import compare
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
 from estimator.errors import MalformedConfigError, NoWeightsError
-
-LLAMA_1B = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "vocab_size": 128256,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-}
-MISTRAL_7B = {
-    "architectures": ["MistralForCausalLM"],
-    "model_type": "mistral",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 32000,
-}
-QWEN_05B = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-}
-QWEN_2_VL_2B = {
-    "architectures": ["Qwen2VLForConditionalGeneration"],
-    "model_type": "qwen2_vl",
-    "hidden_act": "silu",
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
-    "max_window_layers": 28,
-    "num_attention_heads": 12,
-    "num_hidden_layers": 28,
-    "num_key_value_heads": 2,
-    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-    "sliding_window": 32768,
-    "tie_word_embeddings": True,
-    "use_sliding_window": False,
-    "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "in_chans": 3, "num_heads": 16},
-    "vocab_size": 151936,
-}
-CLIP_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768}
-CLIP_VISION = {"hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "patch_size": 14}
-CLIP_VISION |= {"num_attention_heads": 16, "num_hidden_layers": 24, "projection_dim": 768}
-CLIP_LARGE_336 = {
-    "architectures": ["CLIPModel"],
-    "model_type": "clip",
-    "projection_dim": 768,
-    "text_config": {**CLIP_TEXT, "model_type": "clip_text_model"},
-    "text_config_dict": {**CLIP_TEXT, "num_hidden_layers": 12},
-    "vision_config": {**CLIP_VISION, "model_type": "clip_vision_model", "dropout": 0.0},
-    "vision_config_dict": CLIP_VISION,
-}
-DEBERTA_V3_LARGE = {
-    "model_type": "deberta-v2",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "max_relative_positions": -1,
-    "norm_rel_ebd": "layer_norm",
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-    "pos_att_type": "p2c|c2p",
-    "position_biased_input": False,
-    "position_buckets": 256,
-    "relative_attention": True,
-    "share_att_key": True,
-    "type_vocab_size": 0,
-    "vocab_size": 128100,
-}
-VIT_GPT2 = {
-    "architectures": ["VisionEncoderDecoderModel"],
-    "model_type": "vision-encoder-decoder",
-    "encoder": {"model_type": "vit"},
-    "decoder": {"model_type": "gpt2", "add_cross_attention": True, "is_decoder": True},
-}
-WAV2VEC2_LV60 = {
-    "architectures": ["Wav2Vec2ForCTC"],
-    "model_type": "wav2vec2",
-    "conv_bias": True,
-    "do_stable_layer_norm": True,
-    "feat_extract_norm": "layer",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-}
-HIERA_LARGE = {
-    "architectures": ["Sam2HieraDetModel"],
-    "model_type": "sam2_hiera_det_model",
-    "hidden_size": 144,
-    "blocks_per_stage": [2, 6, 36, 4],
-    "embed_dim_per_stage": [144, 288, 576, 1152],
-    "num_attention_heads_per_stage": [2, 4, 8, 16],
-}
+from tests.architecture.published_configs import (
+    BLIP_2_T5,
+    CLIP_LARGE_336,
+    DEBERTA_V3_LARGE,
+    DPT_LARGE,
+    FALCON,
+    GEMMA_4_THAT_SHARES,
+    GLM_45,
+    HIERA_LARGE,
+    LLAMA_1B,
+    MAMBA,
+    MISTRAL_7B,
+    MMS_1B,
+    NOMIC,
+    QWEN_05B,
+    QWEN_2_VL_2B,
+    VIT_GPT2,
+    WAV2VEC2_LV60,
+)
 
 
 def count(tree: ModuleTree) -> int:
     sizes = {f"{m.name}.{p.name}": math.prod(p.shape) for m in tree.modules for p in m.parameters}
     return sum(size for name, size in sizes.items() if name not in tree.tied)
-
-
-GLM_45 = {
-    "architectures": ["Glm4MoeForCausalLM"],
-    "model_type": "glm4_moe",
-    "attention_bias": True,
-    "head_dim": 128,
-    "hidden_size": 5120,
-    "intermediate_size": 12288,
-    "moe_intermediate_size": 1536,
-    "num_attention_heads": 96,
-    "n_routed_experts": 160,
-    "n_shared_experts": 1,
-    "first_k_dense_replace": 3,
-    "num_hidden_layers": 92,
-    "num_key_value_heads": 8,
-    "use_qk_norm": True,
-    "vocab_size": 151552,
-}
-GEMMA_4_THAT_SHARES = {
-    "architectures": ["Gemma4ForCausalLM"],
-    "model_type": "gemma4_text",
-    "hidden_size": 128,
-    "num_hidden_layers": 10,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "head_dim": 32,
-    "global_head_dim": 64,
-    "vocab_size": 1000,
-    "vocab_size_per_layer_input": 1000,
-    "num_key_value_heads": 1,
-    "num_kv_shared_layers": 4,
-    "hidden_size_per_layer_input": 32,
-    "use_double_wide_mlp": True,
-    "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 2,
-}
-MMS_1B = {
-    "architectures": ["Wav2Vec2ForCTC"],
-    "model_type": "wav2vec2",
-    "adapter_attn_dim": 16,
-    "hidden_size": 1280,
-    "num_hidden_layers": 48,
-    "num_attention_heads": 16,
-    "intermediate_size": 5120,
-    "do_stable_layer_norm": True,
-    "feat_extract_norm": "layer",
-    "conv_bias": True,
-    "vocab_size": 154,
-}
-FLAN_T5_XL = {
-    "model_type": "t5",
-    "d_model": 2048,
-    "d_ff": 5120,
-    "num_layers": 24,
-    "num_decoder_layers": 24,
-    "num_heads": 32,
-    "vocab_size": 32128,
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-}
-BLIP_2_T5 = {
-    "architectures": ["Blip2ForConditionalGeneration"],
-    "model_type": "blip-2",
-    "text_config": FLAN_T5_XL,
-    "vision_config": {},
-    "qformer_config": {},
-    "tie_word_embeddings": False,
-}
-DPT_LARGE = {
-    "architectures": ["DPTForDepthEstimation"],
-    "model_type": "dpt",
-    "hidden_size": 1024,
-    "hidden_act": "gelu",
-    "intermediate_size": 4096,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-    "backbone_out_indices": [5, 11, 17, 23],
-    "neck_hidden_sizes": [256, 512, 1024, 1024],
-}
-NOMIC = {
-    "architectures": ["NomicBertForMaskedLM"],
-    "model_type": "nomic_bert",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 101,
-}
-
-
-MAMBA = {
-    "architectures": ["MambaForCausalLM"],
-    "model_type": "mamba",
-    "hidden_size": 768,
-    "num_hidden_layers": 24,
-}
-FALCON = {
-    "architectures": ["FalconForCausalLM"],
-    "model_type": "falcon",
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_kv_heads": 2,
-    "vocab_size": 64,
-    "new_decoder_architecture": True,
-    "parallel_attn": False,
-    "multi_query": False,
-}
 
 
 @pytest.mark.parametrize(
