@@ -15,15 +15,12 @@ from estimator.sizes.scans import Scan, read_scan
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
 _CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?att", re.IGNORECASE)  # a decoder's, on what the encoder made
-_MLP = re.compile(
-    r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)"
-)  # where each layer is one thing, a mixer (Nemotron-H)
+# Where each layer is one thing, a mixer (modeling_nemotron_h.py).
+_MLP = re.compile(r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)")
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
-_PLAIN_NORM = re.compile(
-    r"(?:RMS|L2)Norm$"
-)  # classes that may have no weight (modeling_nanochat.py, modeling_llama4.py)
+_PLAIN_NORM = re.compile(r"(?:RMS|L2)Norm$")  # may have no weight (modeling_nanochat.py, modeling_llama4.py)
 _INSIDE_ATTENTION = re.compile(r"(qk|q|k|v)(?:uery|ey|alue)?_?(?:layer)?_?norm")
 _FULL_SCORES = "e_score_correction_bias"  # a router that has it casts its input to float32 (modeling_deepseek_v3.py)
 _CENTRED_NORM = re.compile(r"(?:Cohere|Deberta)\w*LayerNorm$")  # LayerNorm written in Python (modeling_cohere.py)
