@@ -188,6 +188,19 @@ def test_of_two_switches_the_one_that_adds_modules_counts(fields, parameters):
     assert count(from_config({**roberta, "vocab_size": 50265, "max_position_embeddings": 514, **fields})) == parameters
 
 
+@pytest.mark.parametrize(
+    ("projection", "activation", "parameters"), [("gated-gelu", "relu", 52_992), ("relu", "silu", 44_800)]
+)
+def test_the_field_that_makes_the_switch_counts_and_not_its_neighbour(projection, activation, parameters):
+    """transformers 5.23.0: T5Config, __post_init__."""
+    sizes = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_layers": 2, "num_heads": 4, "vocab_size": 100}
+    fields = {"feed_forward_proj": projection, "dense_act_fn": activation, **sizes}
+    assert (
+        count(from_config({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", **fields}))
+        == parameters
+    )
+
+
 def test_a_tied_parameter_is_as_large_as_the_one_that_takes_its_place():
     tree = from_config(
         {"architectures": ["UdopForConditionalGeneration"], "model_type": "udop", "relative_attention_num_buckets": 16}
