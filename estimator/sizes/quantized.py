@@ -112,9 +112,7 @@ def _dtype(fields: Mapping[str, Any], field: str, known: Sequence[str], default:
     said = fields.get(field)
     name = default if said is None else said
     if name not in known:
-        raise _no_config(
-            f"{field} is {str(said)[:60]!r}, which it cannot run in", f"one of {', '.join(known)}"
-        )
+        raise _no_config(f"{field} is {str(said)[:60]!r}, which it cannot run in", f"one of {', '.join(known)}")
     return FROM_TORCH[name]
 
 
