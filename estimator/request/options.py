@@ -8,7 +8,6 @@ from typing import Any
 from estimator.errors import UsageError
 from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import SAID, LoraConfig
-from estimator.request.other_names import OTHER_NAMES
 from estimator.request.request import MOST, NAMING, Request, check_timeout
 
 _FIELDS = frozenset(Request._fields) - {"target_rule", "config_notes", "freezing"}  # of --config alone
@@ -42,6 +41,8 @@ def _written(name: str, value: Any) -> Any:
 
 def _unknown(name: str) -> UsageError:
     from difflib import get_close_matches
+
+    from estimator.request.other_names import OTHER_NAMES
 
     close = get_close_matches(name, _FIELDS, n=1, cutoff=0.75)
     ours, value = OTHER_NAMES.get(name.lower(), (name, None))

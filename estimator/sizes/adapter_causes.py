@@ -113,11 +113,7 @@ _SPELLINGS = (
         "The names hold what DDP, FSDP or torch.compile wraps a model in; PEFT would not find these tensors again.",
         lambda name: _WRAPPERS.sub("", name),
     ),
-    (
-        "doubled_prefix",
-        DOUBLED_PREFIX,
-        _without_doubled_prefix,
-    ),
+    ("doubled_prefix", DOUBLED_PREFIX, _without_doubled_prefix),
     ("no_prefix", f"The names lack {PREFIX}, which PEFT puts before them.", _with_prefix),
     ("older_peft_names", "The names hold the adapter's own name, default; PEFT reads them all the same.",
      _without_default),
