@@ -13,7 +13,7 @@ from estimator.architecture.config_fields import unties
 from estimator.architecture.facts import ClassFacts, class_outline
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import ModuleTree, named_parameters
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.tie_names import expanded
 from estimator.architecture.ties import resolve_ties
@@ -109,10 +109,7 @@ def _declared(facts: ClassFacts, grown: Grown) -> dict[str, str]:
     """The declared ties whose source is there."""
     if not facts.said.declared_ties:
         return {}
-    names = {
-        f"{module.name}.{parameter.name}".lstrip(".") for module in grown.modules for parameter in module.parameters
-    }
-    return expanded(facts.said.declared_ties, names)
+    return expanded(facts.said.declared_ties, {name for name, _ in named_parameters(grown.modules)})
 
 
 def _present(name: str | None, grown: Grown) -> str | None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import ModuleTree, parameter_shapes
 
 _LAYER = re.compile(r"^(.*?\.?\w+)\.(\d+)\.")
 
@@ -21,7 +21,7 @@ class Difference(NamedTuple):
 
 def compare(headers: ModuleTree, config: ModuleTree) -> list[Difference]:
     """The differences, by name: layers that are missing, other rows of a vocabulary, other shapes. [] where none."""
-    ours, theirs = _shapes(headers), _shapes(config)
+    ours, theirs = parameter_shapes(headers.modules), parameter_shapes(config.modules)
     if ours == theirs:
         return []
     layers = _layers(ours, theirs)
@@ -36,10 +36,6 @@ def compare(headers: ModuleTree, config: ModuleTree) -> list[Difference]:
     for code, names in (("missing", theirs.keys() - ours.keys()), ("additional", ours.keys() - theirs.keys())):
         found += [_lone(code, name) for name in sorted(names) if not name.startswith(cut or ("\0",))]
     return found
-
-
-def _shapes(tree: ModuleTree) -> dict[str, tuple[int, ...]]:
-    return {f"{m.name}.{p.name}".lstrip("."): p.shape for m in tree.modules for p in m.parameters}
 
 
 def _layers(ours: Iterable[str], theirs: Iterable[str]) -> list[Difference]:

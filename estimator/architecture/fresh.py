@@ -9,7 +9,7 @@ from typing import Any
 from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
 from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
-from estimator.architecture.module import Module, Parameter
+from estimator.architecture.module import Module, Parameter, full_name, parameter_shapes
 from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import matched
 from estimator.dtypes import stated_dtype
@@ -22,14 +22,14 @@ def fill(
     modules: list[Module], missing: list[Missing], facts: ClassFacts, lookup: Lookup, config: Mapping[str, Any]
 ) -> tuple[list[Module], list[Note]]:
     """The modules with what was missing put in, and a note on what no rule could size."""
-    shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
+    shapes = parameter_shapes(modules)
     dtype = stated_dtype(config) or next((p.dtype for module in modules for p in module.parameters), "F32")
     added: dict[int, dict[str, Parameter]] = {}
     waiting = [entry for entry in missing if not entry[2]]
     for _ in range(2):  # a tie's source may itself be missing
         later = []
         for at, slot, buffer in waiting:
-            name = f"{modules[at].name}.{slot.name}".lstrip(".")
+            name = full_name(modules[at].name, slot.name)
             shape = (
                 _tied_shape(name, shapes, facts, lookup) or _fresh_shape(name, facts, lookup) or _sibling(name, shapes)
             )
@@ -41,7 +41,7 @@ def fill(
                 slot.name, shape, slot.dtype or dtype, slot.dtype is not None
             )
         waiting = later
-    unknown = [f"{modules[at].name}.{slot.name}".lstrip(".") for at, slot, _ in waiting]
+    unknown = [full_name(modules[at].name, slot.name) for at, slot, _ in waiting]
     for at, found in added.items():
         modules[at] = modules[at]._replace(parameters=_ordered(modules[at], found, facts))
     unsized = fill_buffers(modules, [entry for entry in missing if entry[2]], shapes, lookup, dtype)
@@ -60,7 +60,7 @@ def fill_buffers(
             continue
         shape = buffer_shape(wanted, shapes, lookup)
         if shape is None:
-            unsized.append(f"{module.name}.{slot.name}".lstrip("."))
+            unsized.append(full_name(module.name, slot.name))
             continue
         buffer = Parameter(slot.name, shape, slot.dtype or dtype, slot.dtype is not None, slot.saved)
         modules[at] = module._replace(buffers=(*module.buffers, buffer))

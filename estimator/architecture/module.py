@@ -1,6 +1,6 @@
 """The modules that transformers builds, as PEFT would see them in `model.named_modules()`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from estimator.notes import Note
@@ -81,3 +81,23 @@ class ModuleTree(NamedTuple):
     shapes: str = "headers"  # "headers" | "config"
     quantised: Mapping[str, QuantisedLayer] = {}  # by module name; {} until loaded so
     notes: tuple[Note, ...] = ()
+
+
+def full_name(module: str, own: str) -> str:
+    """What torch calls a module's own parameter, buffer or child: what the model itself ("") owns has no prefix."""
+    return f"{module}.{own}" if module else own
+
+
+def named_parameters(modules: Iterable[Module]) -> Iterator[tuple[str, Parameter]]:
+    """As `model.named_parameters(remove_duplicate=False)`: full names, tied ones under each of theirs."""
+    return ((full_name(module.name, own.name), own) for module in modules for own in module.parameters)
+
+
+def named_buffers(modules: Iterable[Module]) -> Iterator[tuple[str, Parameter]]:
+    """As `model.named_buffers(remove_duplicate=False)`, those that are not persistent included."""
+    return ((full_name(module.name, own.name), own) for module in modules for own in module.buffers)
+
+
+def parameter_shapes(modules: Iterable[Module]) -> dict[str, tuple[int, ...]]:
+    """Full parameter name -> shape as torch has it."""
+    return {name: own.shape for name, own in named_parameters(modules)}

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from estimator.architecture.choose import choose
 from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.load import Loaded, placed
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import ModuleTree, named_parameters
 from estimator.architecture.rename import Renamer, Transform, read_transform
 from estimator.architecture.stored_names import transforms_of
 from estimator.checkpoint.checkpoint import Tensors
@@ -65,8 +65,7 @@ def unsplittable(tree: ModuleTree, own: Mapping[str, Shape], suffix: str) -> lis
     if first is None:
         return None
     made = [re.compile(f"{target}$") for target in first.targets]
-    names = (f"{module.name}.{p.name}" for module in tree.modules for p in module.parameters)
-    return [name for name in names if any(one.search(name) for one in made)]
+    return [name for name, _ in named_parameters(tree.modules) if any(one.search(name) for one in made)]
 
 
 def kept_as_stored(tree: ModuleTree, own: Mapping[str, Shape], suffix: str, quantised: Iterable[str]) -> frozenset[str]:
@@ -78,7 +77,7 @@ def kept_as_stored(tree: ModuleTree, own: Mapping[str, Shape], suffix: str, quan
     if not taken_in:
         return frozenset()
     facts = choose(tree.config, None)
-    names = {f"{module.name}.{p.name}" for module in tree.modules for p in module.parameters}
+    names = {name for name, _ in named_parameters(tree.modules)}
     rename = Renamer(transforms_of(tree.config, facts), facts.prefix, names.__contains__)
     for found in map(rename, quantised):
         if found.converter is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from estimator.architecture.choose import choose, own_config, section_of
 from estimator.architecture.facts import ClassFacts
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import ModuleTree, named_parameters
 from estimator.architecture.rename import Renamer, Transform, parts_of, read_transform, renamed_in_full
 from estimator.architecture.towers import with_towers
 
@@ -56,7 +56,7 @@ def parts_by_source(tree: ModuleTree, stored: Iterable[str]) -> dict[str, tuple[
 
 
 def _parameters(tree: ModuleTree) -> set[str]:
-    return {f"{module.name}.{p.name}".lstrip(".") for module in tree.modules for p in module.parameters}
+    return {name for name, _ in named_parameters(tree.modules)}
 
 
 def converted_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]:

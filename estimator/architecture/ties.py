@@ -12,6 +12,7 @@ from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.grow import Grown
 from estimator.architecture.load import Load, Loaded
+from estimator.architecture.module import parameter_shapes
 from estimator.architecture.tie_names import matched
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.notes import Note
@@ -23,7 +24,7 @@ def resolve_ties(
     facts: ClassFacts, loaded: Load, grown: Grown, lookup: Lookup, checkpoint: Checkpoint
 ) -> tuple[dict[str, str], list[Note]]:
     """Full parameter name -> the one that it shares, and a note where equality had to be assumed."""
-    shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in grown.modules for p in m.parameters}
+    shapes = parameter_shapes(grown.modules)
     tied, assumed = {}, []
     for target, source in _pairs(facts, lookup, shapes, grown.in_turn):
         both = loaded.parameters.get(target), loaded.parameters.get(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
 from estimator.errors import LoraSizeError, NoWeightsError
 from estimator.notes import Note
 
@@ -127,15 +127,14 @@ def _with_fresh_shapes(
     """The tree with the class's own shapes for what no file holds: a head made fresh, say."""
     from estimator.architecture.stored_names import run_time_names
 
-    shapes = {f"{m.name}.{p.name}": p.shape for m in other.modules for p in m.parameters}
-    found = {f"{m.name}.{p.name}": p.shape for m in tree.modules for p in m.parameters}
+    shapes, found = parameter_shapes(other.modules), parameter_shapes(tree.modules)
     odd = {name for name, shape in found.items() if shapes.get(name, shape) != shape} - tree.tied.keys()
     odd -= set(run_time_names(config, tree, stored).values()) if odd else set()
     return tree._replace(modules=tuple(_reshaped(m, odd, shapes) for m in tree.modules)) if odd else tree
 
 
 def _reshaped(module: Module, odd: Collection[str], shapes: Mapping[str, tuple[int, ...]]) -> Module:
-    names = [(p, f"{module.name}.{p.name}") for p in module.parameters]
+    names = [(p, full_name(module.name, p.name)) for p in module.parameters]
     return module._replace(parameters=tuple(p._replace(shape=shapes[n]) if n in odd else p for p, n in names))
 
 

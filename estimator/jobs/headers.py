@@ -8,7 +8,7 @@ from typing import Any
 
 from estimator.architecture.build import build
 from estimator.architecture.dimensions import check_dimensions
-from estimator.architecture.module import Module, ModuleTree
+from estimator.architecture.module import Module, ModuleTree, full_name
 from estimator.architecture.stored_names import run_time_names, split_weights, splits_weights
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
@@ -111,7 +111,7 @@ def check_states(tree: ModuleTree, checkpoint: Checkpoint, odd: Collection[str])
     class has no place for stays unread, and integers in an embedding or a norm are taken as they are.
     """
     _check_splitting(tree, [name for name, tensor in checkpoint.tensors.items() if tensor.dtype in ("I8", "U8")], ())
-    known = {f"{module.name}.{p.name}": (module.kind, p.shape) for module in tree.modules for p in module.parameters}
+    known = {full_name(m.name, p.name): (m.kind, p.shape) for m in tree.modules for p in m.parameters}
     weights = {name: re.sub(r"(\.weight\.absmax|\.SCB)$", ".weight", name) for name in odd}
     names = run_time_names(tree.config, tree, weights.values())
     scaled, packed = ({names[w] for n, w in weights.items() if n.endswith(end)} for end in (".SCB", ".weight"))

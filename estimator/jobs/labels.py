@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import ModuleTree, parameter_shapes
 from estimator.errors import LoraSizeError, UnsupportedError
 from estimator.jobs.by_config import by_config
 from estimator.notes import Note
@@ -29,7 +29,7 @@ def with_labels(
     as_saved = num_labels in (None, _stated(config)) and tree.architecture == named
     if tree.basis != "exact" or as_saved:
         return tree
-    wanted = _shapes(tree) if tree.shapes == "config" else _by_config(config, task, num_labels)
+    wanted = parameter_shapes(tree.modules) if tree.shapes == "config" else _by_config(config, task, num_labels)
     if wanted is None:
         return tree if num_labels is None else _not_compared(tree, num_labels)
     held = _held(tree, saved, config, named)
@@ -50,7 +50,7 @@ def _held(tree: ModuleTree, found: Found | None, config: Mapping[str, Any], name
     if found is None:
         return {}
     if found.files:
-        return _shapes(tree)
+        return parameter_shapes(tree.modules)
     exists = found.other_files or found.source != "local"
     return (_by_config(config, None, None) if named and exists else None) or {}
 
@@ -58,13 +58,9 @@ def _held(tree: ModuleTree, found: Found | None, config: Mapping[str, Any], name
 def _by_config(config: Mapping[str, Any], task: str | None, num_labels: int | None) -> _Shapes | None:
     """The shapes that config.json gives; None where there are no formulas for it."""
     try:
-        return _shapes(by_config(config, task, num_labels))
+        return parameter_shapes(by_config(config, task, num_labels).modules)
     except LoraSizeError:
         return None
-
-
-def _shapes(tree: ModuleTree) -> _Shapes:
-    return {f"{m.name}.{p.name}".lstrip("."): p.shape for m in tree.modules for p in m.parameters}
 
 
 def _stated(config: Mapping[str, Any]) -> int:

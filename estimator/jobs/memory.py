@@ -9,7 +9,7 @@ from itertools import takewhile
 from math import prod
 from typing import NamedTuple
 
-from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, QuantisedLayer, named_parameters
 from estimator.dtypes import BITS
 from estimator.errors import UsageError
 from estimator.jobs.base import BaseCache
@@ -206,7 +206,7 @@ def _classifiers(tree: ModuleTree) -> Iterator[str]:
 def _outer_elements(answer: Answer) -> int:
     """Elements of what stands outside the repeated layers; tied ones once."""
     modules = [m for m in answer.tree.modules if not is_repeated(m.name)]
-    return sum(prod(p.shape) for m in modules for p in m.parameters if f"{m.name}.{p.name}" not in answer.tree.tied)
+    return sum(prod(own.shape) for name, own in named_parameters(modules) if name not in answer.tree.tied)
 
 
 def _packed(answer: Answer) -> list[Module]:

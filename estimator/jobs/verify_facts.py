@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import ModuleTree, named_buffers
 from estimator.report.verify_result import Comparison, Difference
 from estimator.sizes.base import run_time_parameters
 
@@ -133,11 +133,7 @@ def shapes_of(modules: Mapping[str, BuiltModule]) -> dict[str, tuple[Any, ...]]:
 
 def _buffers(tree: ModuleTree) -> dict[str, SavedTensor]:
     """Persistent or not, by full name."""
-    return {
-        f"{module.name}.{buffer.name}" if module.name else buffer.name: SavedTensor(buffer.dtype, tuple(buffer.shape))
-        for module in tree.modules
-        for buffer in module.buffers
-    }
+    return {name: SavedTensor(buffer.dtype, tuple(buffer.shape)) for name, buffer in named_buffers(tree.modules)}
 
 
 def _bytes_by_dtype(tree: ModuleTree) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from math import prod
 from typing import Any, TypeVar
 
-from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer, named_parameters
 
 T = TypeVar("T")
 _KEPT_TREES = 8
@@ -123,11 +123,7 @@ class TreeIndex:
         return self.remembered("named_parameters", self._named_parameters)
 
     def _named_parameters(self) -> list[tuple[str, Parameter]]:
-        return [
-            (f"{module.name}.{parameter.name}" if module.name else parameter.name, parameter)
-            for module in self.tree.modules
-            for parameter in module.parameters
-        ]
+        return list(named_parameters(self.tree.modules))
 
     def all_parameters(self) -> int:
         """Elements of the distinct parameters as PEFT counts them: a Params4bit stands for two elements a byte."""

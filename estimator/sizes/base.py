@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer, named_buffers
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import quantization_of
 from estimator.dtypes import BITS
@@ -75,7 +75,7 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
 def _float_bytes(tree: ModuleTree, dtype: str) -> tuple[int, int]:
     """Bytes of parameters and of buffers under from_pretrained(dtype=...), as `as_loaded` would have them."""
     dtype_of = dtypes(tree, dtype)
-    buffers = ((f"{m.name}.{b.name}".lstrip("."), b) for m in tree.modules for b in m.buffers)
+    buffers = named_buffers(tree.modules)
     parameters = run_time_parameters(tree)
     return tuple(sum(_bytes(t.shape, dtype_of(name, t)) for name, t in tensors) for tensors in (parameters, buffers))
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.architecture.module import Module, ModuleTree, Parameter, named_parameters
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import quantization_of
 from estimator.dtypes import config_dtype
@@ -17,6 +17,7 @@ FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a def
 _CAST = FLOATS | {"F8_E4M3", "F8_E5M2"}  # what from_pretrained casts; 8-bit floats stay where a quantiser keeps them
 FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
+_BFLOAT16_ALONE = ("fbgemm_fp8", "fp_quant")  # quantisers that load nothing in another dtype (`update_dtype`)
 _REASSEMBLED = re.compile(r"weight(?!\w)")  # how WeightTransform reads the pattern "weight": output_weights is none
 
 DtypeOf = Callable[[str, Parameter], str]
@@ -56,6 +57,9 @@ def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: L
     """The dtype that what is not quantised takes, as safetensors names it (`_get_dtype`)."""
     if load.base_precision in FLOAT_PRECISIONS:
         return FLOAT_PRECISIONS[load.base_precision]
+    quantization = quantization_of(config) if load.base_precision == "stored" else None
+    if quantization is not None and quantization.scheme in _BFLOAT16_ALONE:
+        return "BF16"
     if load.dtype != "auto":
         return load.dtype
     unknown = "F32" if load.base_precision == "stored" else "BF16"  # what nearly every model is stored in
@@ -89,7 +93,7 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
 
 def _shapes_of_renamed(tree: ModuleTree, stored: Mapping[str, Tensor]) -> frozenset[tuple[int, ...]]:
     """Shapes of what the file holds under names that are not the run-time ones."""
-    names = {f"{module.name}.{parameter.name}" for module in tree.modules for parameter in module.parameters}
+    names = {name for name, _ in named_parameters(tree.modules)}
     return frozenset(tensor.shape for name, tensor in stored.items() if name not in names)
 
 
