@@ -43,6 +43,7 @@ class Layout(NamedTuple):
     is_whole: Callable[[Parts], bool] | None = None  # whether these parts are all that the quantiser needs
     called: tuple[str, ...] = ()  # other names of the marker, beside a weight of eight bits
     two_a_byte: tuple[str, ...] = ()  # dtypes of weights in which an element is two values
+    others: tuple[str, ...] = ()  # ends of names of what the quantiser has besides, of layers with plain weights too
     fields_by_layer: Callable[[Fields, Sequence[str]], Mapping[str, Fields | None]] | None = None  # of single layers
 
     @property
@@ -198,6 +199,9 @@ _COMPRESSED_PARTS = (
     ".weight_global_scale", ".input_scale", ".input_zero_point", ".input_global_scale", ".output_scale",
     ".output_zero_point",
 )  # fmt: skip
+_COMPRESSED_OTHERS = tuple(
+    f".{side}_{part}" for side in ("input", "output", "q", "k", "v") for part in ("scale", "zero_point", "global_scale")
+)
 _FP8_PARTS = (".weight", ".weight_scale_inv", ".activation_scale", ".input_scale")
 _MODELOPT_PARTS = (".weight", ".weight_scale", ".weight_scale_2", ".input_scale")
 _TORCHAO_PARTS = (
@@ -231,12 +235,23 @@ LAYOUTS: Mapping[str, Layout] = {
             needs=(".weight",),
             called=(".scale", ".qscale_weight"),
             two_a_byte=("I8", "U8"),
+            others=("_proj_scale_inv", "_proj_activation_scale"),
         ),
     ),
-    "fbgemm_fp8": Layout(".weight_scale", (".weight", ".weight_scale"), _as_stored, needs=(".weight",)),
-    "compressed-tensors": Layout(".weight_scale", _COMPRESSED_PARTS, _compressed, fields_by_layer=compressed_by_layer),
+    "fbgemm_fp8": Layout(
+        ".weight_scale", (".weight", ".weight_scale"), _as_stored, needs=(".weight",), others=("_proj_scale",)
+    ),
+    "compressed-tensors": Layout(
+        ".weight_scale",
+        _COMPRESSED_PARTS,
+        _compressed,
+        others=_COMPRESSED_OTHERS,
+        fields_by_layer=compressed_by_layer,
+    ),
     "torchao": Layout("._weight_qdata", _TORCHAO_PARTS, _torchao),
-    "bitnet": Layout(".weight_scale", (".weight", ".weight_scale"), _bitnet, needs=(".weight",)),
+    "bitnet": Layout(
+        ".weight_scale", (".weight", ".weight_scale"), _bitnet, needs=(".weight",), others=(".rms_norm.weight",)
+    ),
     "mxfp4": Layout("_blocks", ("_blocks", "_scales"), _mxfp4, "", needs=("_scales",)),
     "mlx": Layout(".scales", (".weight", ".scales", ".biases"), _mlx, needs=(".weight",), fields_by_layer=mlx_by_layer),
     "modelopt": Layout(".weight_scale_2", _MODELOPT_PARTS, _halved, needs=(".weight", ".weight_scale")),

@@ -74,10 +74,12 @@ def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
     if layout.in_place:
         stacks = _under_one_name(stacks_of(stored), layout)
         return Unpacked(checkpoint=checkpoint._replace(tensors=Tensors(_recast(stacks, layout, dtype))))
-    tensors, layers = dict(stored.items()), packed_layers(config, checkpoint)
+    layers = packed_layers(config, checkpoint)
+    packed = {tensor.name for layer in layers.values() for tensor in layer.tensors}
+    tensors = {
+        name: tensor for name, tensor in stored.items() if name not in packed and not name.endswith(layout.others)
+    }
     for stem, layer in layers.items():
-        for tensor in layer.tensors:
-            del tensors[tensor.name]
         if layer.shape is not None:
             logical = stem + layout.logical
             tensors[logical] = Tensor(logical, dtype, layer.shape, layer.tensors[0].file)
@@ -142,7 +144,7 @@ def _under_one_name(stacks: Sequence[Stack], layout: Layout) -> Sequence[Stack]:
 
 
 def _recast(stacks: Sequence[Stack], layout: Layout, dtype: str) -> Iterator[Stack]:
-    """Weights that have scales, in their logical shape under their own name; the scales left out."""
+    """Weights that have scales, in their logical shape under their own name; what the quantiser adds left out."""
     marker, weight = layout.marker, layout.logical
     held: dict[tuple[str, str], set[str]] = {}
     for stack in stacks:
@@ -155,7 +157,7 @@ def _recast(stacks: Sequence[Stack], layout: Layout, dtype: str) -> Iterator[Sta
         return held.get((before, stem + weight), set()) & held.get((before, stem + marker), set())
 
     others = tuple(part for part in layout.parts if part not in (weight, marker))
-    for stack in stacks:
+    for stack in (stack for stack in stacks if not stack.after.endswith(layout.others)):
         if stack.after.endswith(weight):
             packed, plain = _parted(stack, both(stack.before, stack.after.removesuffix(weight)))
             yield from (part._replace(kind=_logical(part.kind, layout, dtype)) for part in packed)

@@ -86,6 +86,14 @@ def fp8(out, into):
     return {".weight": ("F8_E4M3", out, into), ".weight_scale_inv": ("F32", out // 64, into // 64)}
 
 
+def with_a_norm(out, into):
+    return {".weight": ("BF16", out, into), ".rms_norm.weight": ("BF16", into)}
+
+
+def with_scaled_inputs(out, into):
+    return {".weight": ("BF16", out, into), ".input_scale": ("BF16", 1), ".input_zero_point": ("I8", 1)}
+
+
 def with_biases(out, into):
     return gptq(out, into) | {".bias": ("F16", out)}
 
@@ -97,6 +105,14 @@ HQQ = {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 
 SPARSE = {
     "quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
     "config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}},
+}  # fmt: skip
+
+BITNET = {
+    "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online", "use_rms_norm": True,
+}  # fmt: skip
+INPUTS = {
+    "quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": ["lm_head"],
+    "config_groups": {"g": {"targets": ["Linear"], "input_activations": {"num_bits": 8, "symmetric": False}}},
 }  # fmt: skip
 
 
@@ -126,6 +142,8 @@ SPARSE = {
         pytest.param({"quant_method": "quark"}, quark, "inferred", {"unknown_packing"}, id="Quark"),
         pytest.param({"quant_method": "spqr"}, spqr, "inferred", {"unknown_packing"}, id="SpQR"),
         pytest.param({"quant_method": "exl2", "bits": 4.65}, quark, "inferred", {"unknown_packing"}, id="a broken bit"),
+        pytest.param(BITNET, with_a_norm, "exact", set(), id="BitNet's norms of inputs beside plain weights"),
+        pytest.param(INPUTS, with_scaled_inputs, "exact", set(), id="scales of inputs beside plain weights"),
         pytest.param(None, fp8, "exact", {"unused_tensors"}, id="scales that nobody reads"),
     ],
 )

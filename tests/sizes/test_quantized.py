@@ -98,10 +98,29 @@ def packed(bits):
                 "in_group_size": 8,
                 "num_codebooks": 2,
                 "nbits_per_codebook": 8,
-                "linear_weights_not_to_quantize": ["lm_head.weight"],
+                "linear_weights_not_to_quantize": ["lm_head"],
             },
             HEAD + 192 * 16 * 2 + 2 * 256 * 8 * 2 + 192 * 2,
             id="aqlm: codes, codebooks, scales",
+        ),
+        pytest.param(
+            {
+                "quant_method": "aqlm",
+                "nbits_per_codebook": 8,
+                "linear_weights_not_to_quantize": ["lm_head.weight"],
+            },
+            (320 + 192) * 16 + 2 * 256 * 8 * 2 + (320 + 192) * 2,
+            id="aqlm: a weight's name spares no module",
+        ),
+        pytest.param(
+            {"quant_method": "bitnet", "use_rms_norm": True},
+            HEAD + 48 * 128 + 2 + 128 * 2,
+            id="bitnet: a norm of the inputs",
+        ),
+        pytest.param(
+            {"quant_method": "bitnet", "linear_class": "autobitlinear", "use_rms_norm": True},
+            HEAD + 192 * 128 * 2 + 2 + 128 * 2,
+            id="bitnet: a norm beside a plain weight",
         ),
         pytest.param(
             {"quant_method": "fbgemm_fp8"}, HEAD + 192 * 128 + 192 * 4 + 4, id="fbgemm: scales and an upper bound"
@@ -162,6 +181,34 @@ def packed(bits):
 def test_by_hand(fields, footprint_bytes):
     config = {"dtype": "bfloat16", "quantization_config": fields}
     assert base_sizes(one_linear(config), None, LoadOptions()).loaded.footprint_bytes == footprint_bytes
+
+
+def test_fbgemm_has_what_is_not_converted_in_bfloat16():
+    tree = one_linear({"dtype": "float32", "quantization_config": {"quant_method": "fbgemm_fp8"}})
+    loaded = base_sizes(tree, None, LoadOptions(dtype="F16")).loaded
+    assert (loaded.dtype, loaded.footprint_bytes) == ("BF16", HEAD + 192 * 128 + 192 * 4 + 4)
+
+
+@pytest.mark.parametrize(
+    ("cls", "method", "footprint_bytes"),
+    [
+        pytest.param(
+            "Llama4TextExperts", "fbgemm_fp8", 4 * (8 * 12 + 6 * 8 + 12 * 4 + 8 * 4) + 4, id="fbgemm: a scale a column"
+        ),
+        pytest.param("Llama4TextExperts", "mxfp4", 4 * (8 * 12 + 6 * 8) * 2, id="mxfp4: of gpt-oss alone"),
+    ],
+)
+def test_fused_experts(cls, method, footprint_bytes):
+    shapes = {"gate_up_proj": (4, 8, 12), "down_proj": (4, 6, 8)}
+    parameters = tuple(Parameter(name, shape, "BF16") for name, shape in shapes.items())
+    modules = (
+        Module("", "Tiny", "other"),
+        Module("moe.experts", cls, "other", parameters),
+        Module("norm", "Norm", "other"),
+    )
+    fields = {"quant_method": method, "modules_to_not_convert": []}
+    tree = ModuleTree(architecture=None, config={"quantization_config": fields}, modules=modules, tied={})
+    assert base_sizes(tree, None, LoadOptions(dtype="BF16")).loaded.footprint_bytes == footprint_bytes
 
 
 def test_mlx_is_refused_and_weighed():

@@ -143,20 +143,40 @@ def _scale_dtype(fields) -> str:
 
 
 def fbgemm_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """FbgemmFp8Linear: weight F8 [out, in], weight_scale F32 [out, 1], bias F32 (integrations/fbgemm_fp8.py)."""
+    """FbgemmFp8Linear: weight F8 [out, in], weight_scale F32 [out, 1], bias F32 (integrations/fbgemm_fp8.py).
+
+    Llama 4's experts have the same beside their fused matrices. What is not converted is bfloat16 (`update_dtype`).
+    """
     skipped = skips(tree, quantization.fields.get("modules_to_not_convert"))
     layers = {}
     for module in tree.modules:
-        if not module.parameters or (module.kind, module.cls) != ("Linear", "Linear") or skipped(module.name):
+        if not module.parameters or skipped(module.name):
             continue
-        weight, *rest = module.parameters
-        scale = Parameter("weight_scale", (weight.shape[0], 1), "F32", True)
-        bias = (parameter._replace(dtype="F32", fixed=True) for parameter in rest)
-        layers[module.name] = QuantisedLayer(
-            scheme="fbgemm_fp8",
-            cls="FbgemmFp8Linear",
-            parameters=(weight._replace(dtype="F8_E4M3", fixed=True), scale, *bias),
-            buffers=(Parameter("input_scale_ub", (1,), "F32", True, persistent=False),),
-            saved_beside=(),
-        )
+        if module.kind == "Linear":
+            weight, *rest = module.parameters
+            scale = Parameter("weight_scale", (weight.shape[0], 1), "F32", True)
+            bias = (parameter._replace(dtype="F32", fixed=True) for parameter in rest)
+            parameters = (weight._replace(dtype="F8_E4M3", fixed=True), scale, *bias)
+            layers[module.name] = _fbgemm("FbgemmFp8Linear", parameters, is_linear=True)
+        elif module.cls == "Llama4TextExperts":
+            parameters = tuple(part for own in module.parameters for part in _fbgemm_expert_parts(own))
+            layers[module.name] = _fbgemm("FbgemmFp8Llama4TextExperts", parameters, is_linear=False)
     return layers
+
+
+def _fbgemm(cls: str, parameters: tuple[Parameter, ...], *, is_linear: bool) -> QuantisedLayer:
+    return QuantisedLayer(
+        scheme="fbgemm_fp8",
+        cls=cls,
+        parameters=parameters,
+        buffers=(Parameter("input_scale_ub", (1,), "F32", True, persistent=False),),
+        is_linear=is_linear,
+        saved_beside=(),
+    )
+
+
+def _fbgemm_expert_parts(weight: Parameter) -> tuple[Parameter, Parameter]:
+    """gate_up_proj [experts, in, out] has a scale for each column, down_proj for each of as many rows."""
+    experts, _, columns = weight.shape
+    scale = (experts, 1, columns) if weight.name == "gate_up_proj" else (experts, columns, 1)
+    return weight._replace(dtype="F8_E4M3", fixed=True), Parameter(f"{weight.name}_scale", scale, "F32", True)

@@ -15,33 +15,44 @@ from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import mlx_by_layer
 from estimator.checkpoint.quantized import Quantization
 from estimator.errors import UnsupportedError
-from estimator.sizes.skipping import skips
+from estimator.sizes.skipping import CONFIG, skipped_by, skips
 
 NOT_LOADABLE = "MLX wrote this checkpoint, and transformers cannot load its packed weights"
 BITLINEAR = "BitLinear is no module that PEFT's LoRA supports"
 
 
 def bitnet_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
-    """BitLinear: weight U8 [out/4, in] and a scale, all buffers. AutoBitLinear keeps a plain weight."""
+    """BitLinear: weight U8 [out/4, in] and a scale, all buffers. AutoBitLinear keeps a plain weight.
+
+    With `use_rms_norm` each has a norm of its inputs, a parameter in both.
+    """
     fields = quantization.fields
     make = _auto_bit_linear if fields.get("linear_class") == "autobitlinear" else _bit_linear
-    online = fields.get("quantization_mode") == "online"
-    return {m.name: make(m, dtype, online) for m in _linears(tree, fields)}
+    return {m.name: make(m, dtype, fields) for m in _linears(tree, fields)}
 
 
-def _bit_linear(module: Module, dtype: str, _online: bool) -> QuantisedLayer:
+def _bit_linear(module: Module, dtype: str, fields: Mapping[str, Any]) -> QuantisedLayer:
     weight, *rest = module.parameters
     out, columns = weight.shape
     scale = Parameter("weight_scale", (1,), dtype)
-    buffers = (Parameter("weight", (out // 4, columns), "U8", True), scale, *rest)
     return QuantisedLayer(
-        scheme="bitnet", cls="BitLinear", parameters=(), buffers=buffers, is_linear=False, refusal=BITLINEAR
+        scheme="bitnet",
+        cls="BitLinear",
+        parameters=_norm(columns, dtype, fields),
+        buffers=(Parameter("weight", (out // 4, columns), "U8", True), scale, *rest),
+        is_linear=False,
+        refusal=BITLINEAR,
     )
 
 
-def _auto_bit_linear(module: Module, dtype: str, online: bool) -> QuantisedLayer:
-    scale = () if online else (Parameter("weight_scale", (1,), dtype),)
-    return QuantisedLayer(scheme="bitnet", cls="AutoBitLinear", parameters=module.parameters, buffers=scale)
+def _auto_bit_linear(module: Module, dtype: str, fields: Mapping[str, Any]) -> QuantisedLayer:
+    scale = () if fields.get("quantization_mode") == "online" else (Parameter("weight_scale", (1,), dtype),)
+    parameters = (*module.parameters, *_norm(module.parameters[0].shape[1], dtype, fields))
+    return QuantisedLayer(scheme="bitnet", cls="AutoBitLinear", parameters=parameters, buffers=scale)
+
+
+def _norm(columns: int, dtype: str, fields: Mapping[str, Any]) -> tuple[Parameter, ...]:
+    return (Parameter("rms_norm.weight", (columns,), dtype),) if fields.get("use_rms_norm") else ()
 
 
 def mxfp4_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
@@ -53,8 +64,7 @@ def mxfp4_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> d
     if fields.get("dequantize"):
         return {}
     skipped = skips(tree, fields.get("modules_to_not_convert"))
-    experts = (m for m in tree.modules if m.name.endswith(".experts") and not skipped(m.name))
-    return {m.name: _mxfp4_experts(m) for m in experts if any(len(p.shape) == 3 for p in m.parameters)}
+    return {m.name: _mxfp4_experts(m) for m in tree.modules if m.cls == "GptOssExperts" and not skipped(m.name)}
 
 
 def _mxfp4_experts(module: Module) -> QuantisedLayer:
@@ -133,13 +143,19 @@ def eetq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
 
 
 def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
-    """aqlm.QuantizedLinear: codes [out/og, in/ig, books], codebooks [books, 2^b, og, ig], scales [out/og, 1, 1, 1]."""
+    """aqlm.QuantizedLinear: codes [out/og, in/ig, books], codebooks [books, 2^b, og, ig], scales [out/og, 1, 1, 1].
+
+    `linear_weights_not_to_quantize` is read as names of modules: one that ends with .weight, as AQLM writes them,
+    spares none (`replace_with_aqlm_linear`).
+    """
     fields = quantization.fields
     out_group, in_group = int(fields.get("out_group_size") or 1), int(fields.get("in_group_size") or 8)
     books, bits = int(fields.get("num_codebooks") or 1), int(fields.get("nbits_per_codebook") or 16)
-    kept = [name.removesuffix(".weight") for name in fields.get("linear_weights_not_to_quantize") or ()]
+    spared = skipped_by(tree, fields.get("linear_weights_not_to_quantize") or (), where=CONFIG)
     layers = {}
-    for module in _linears(tree, {"modules_to_not_convert": kept}):
+    for module in tree.modules:
+        if module.kind != "Linear" or not module.parameters or any(module.name in names for names in spared.values()):
+            continue
         weight, *rest = module.parameters
         out, columns = weight.shape
         parameters = (
