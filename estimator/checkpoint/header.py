@@ -8,6 +8,7 @@ library in one point, as the format demands: a name given twice is refused.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -43,14 +44,13 @@ def parse_header(header: bytes | Compact | Mapping[str, Any], *, file: str, wher
     Raises MalformedHeaderError for whatever the safetensors library refuses, and for a name given twice.
     """
     place = where or f"header of {file}"
-    read = header
     if isinstance(header, bytes):
         _check_affordable(header, place)
-        read = compact(header) or _parse_json(header, place)
-    if isinstance(read, Compact):
-        stacks = (stack._replace(file=file) for stack in read.stacks)
-        return Header(Tensors(stacks), read.data_bytes, read.metadata, True)
-    entries = dict(read)
+        header = compact(header) or _parse_json(header, place)
+    if isinstance(header, Compact):
+        stacks = (stack._replace(file=file) for stack in header.stacks)
+        return Header(Tensors(stacks), header.data_bytes, header.metadata, True)
+    entries = dict(header)
     metadata = _metadata(entries.pop(_METADATA, None), place)
     tensors = _ordinary(entries, file) or [_tensor(name, entry, file, place) for name, entry in entries.items()]
     tensors.sort(key=_OFFSETS)
@@ -72,10 +72,14 @@ def _refuse(what: str, where: str) -> MalformedHeaderError:
 
 def _parse_json(text: bytes, where: str) -> dict[str, Any]:
     # A hook for every integer is slow, and only "-0" needs one.
-    integers = {"parse_int": _no_negative_zero} if b"-0" in text else {}
+    whole = _no_negative_zero if b"-0" in text else None
     try:
         entries = json.loads(
-            text.decode(), object_pairs_hook=_noting_twice, parse_constant=_no_constant, parse_float=_finite, **integers
+            text.decode(),
+            object_pairs_hook=_noting_twice,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=whole,
         )
     except UnicodeDecodeError as error:
         raise _refuse(f"the header is not UTF-8 (byte {error.start:,}).", where) from error
@@ -94,9 +98,8 @@ def _noting_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) == len(pairs):
         return entries
-    seen: set[str] = set()
     noted = _Twice(entries)
-    noted.twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+    noted.twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
     return noted
 
 

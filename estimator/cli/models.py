@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from estimator.source.snapshot import Known
 
 
 @click.command("models", short_help="List the models that are known without a network.")
@@ -36,7 +40,7 @@ def command(pattern: str, json_: bool) -> int:
     return 0
 
 
-def _as_object(known: object) -> dict[str, object]:
+def _as_object(known: Known) -> dict[str, object]:
     import json
 
     config = json.loads(known.config_text)

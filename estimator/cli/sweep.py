@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,9 @@ from estimator.cli.modes import refuse_strays
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, named, request_fields, together
 from estimator.cli.run_options import GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand, option_name
+
+if TYPE_CHECKING:
+    from estimator.errors import LoraSizeError
 
 _CROSSED = (
     click.option("-m", "--model", multiple=True, callback=named, help="Repeatable: --model A --model B."),
@@ -86,13 +90,13 @@ def command(**options: Any) -> int:
             gpu_memory=memory,
         )
     )
-    failed = [case for case in cases if case.parameters is None]
+    failed = [case.error for case in cases if case.error is not None and case.parameters is None]
     format_ = "json" if options["json_"] else options["format_"]
     if len(failed) == len(cases):
         _say_others(failed)
         if format_ == "json" and not options["quiet"]:
             print(FORMS["json"](cases, (), memory, notes))
-        raise failed[0].error
+        raise failed[0]
     best = frontier(cases)
     if options["plot"]:
         from estimator.report.sweep_plot import plot
@@ -110,12 +114,12 @@ def command(**options: Any) -> int:
     return 1 if failed or any(case.cross_check == "mismatch" for case in cases) else 0
 
 
-def _say_others(failed: list[Any]) -> None:
+def _say_others(failed: list[LoraSizeError]) -> None:
     """Each distinct error of a sweep that failed whole; the first is left to be raised."""
     from estimator.report.units import printable
 
-    others = dict.fromkeys(str(case.error) for case in failed)
-    others.pop(str(failed[0].error))
+    others = dict.fromkeys(map(str, failed))
+    others.pop(str(failed[0]))
     for what in others:
         print(f"Error: {printable(what, 600)}", file=sys.stderr)
 
@@ -130,18 +134,22 @@ def _width() -> int:
 def _ranks(text: str | None) -> list[int | None]:
     from estimator.errors import UsageError
 
+    if text is None:
+        return [None]
     try:
-        return [None] if text is None else [int(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{text[:80]!r} is no list of ranks.", where="--r", way_out="write 4,8,16") from None
 
 
-def _precisions(text: str | None) -> list[str | None]:
+def _precisions(text: str | None) -> Sequence[str | None]:
     from estimator.errors import UsageError
     from estimator.request.load_options import PRECISIONS
 
-    names = [part.strip() for part in text.split(",")] if text else [None]
-    if unknown := [name for name in names if name is not None and name not in PRECISIONS]:
+    if not text:
+        return [None]
+    names = [part.strip() for part in text.split(",")]
+    if unknown := [name for name in names if name not in PRECISIONS]:
         way_out = "one of " + ", ".join(PRECISIONS)
         raise UsageError(f"there is no precision {unknown[0][:40]!r}.", where="--base-precision", way_out=way_out)
     return names

@@ -9,7 +9,7 @@ from estimator.dtypes import BITS
 from estimator.lora.adapt import PEFT, TRANSFORMERS
 from estimator.lora.tensors import SavedTensor
 from estimator.report.answer import Answer
-from estimator.sizes.comparison import compare
+from estimator.sizes.comparison import compare, percent
 
 SCHEMA_VERSION = 1
 _WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -105,13 +105,13 @@ def _dtypes(stored: Iterable[_Stored]) -> dict[str, dict[str, int]]:
 def _parts(stored: Iterable[_Stored], parameters_by_part: Mapping[str, int]) -> list[dict[str, Any]]:
     parts: dict[tuple[str, str | None], dict[str, Any]] = {}
     for some in stored:
-        key = (some.part, some.dtype)
-        entry = parts.setdefault(key, {"part": some.part, "parameters": 0, "file_bytes": 0, "dtype": some.dtype})
+        entry = parts.setdefault(
+            (some.part, some.dtype), {"part": some.part, "parameters": 0, "file_bytes": 0, "dtype": some.dtype}
+        )
         entry["file_bytes"] += some.bytes
     for part, parameters in parameters_by_part.items():
-        entry = next((entry for (name, _), entry in parts.items() if name == part), None)
-        if entry is None:
-            entry = parts[part, None] = {"part": part, "parameters": 0, "file_bytes": 0, "dtype": None}
+        key: tuple[str, str | None] = next((key for key in parts if key[0] == part), (part, None))
+        entry = parts.setdefault(key, {"part": part, "parameters": 0, "file_bytes": 0, "dtype": None})
         entry["parameters"] = parameters
     return list(parts.values())
 
@@ -151,11 +151,10 @@ def _cross_check(answer: Answer) -> dict[str, Any]:
 
 def _comparison(answer: Answer) -> dict[str, Any]:
     parameters, file_bytes, base_bytes = answer.base.parameters, answer.file_bytes, answer.comparison_bytes
-    known = file_bytes is not None and base_bytes
     beside = compare(file_bytes, answer.base)
     return {
         "parameters_percent": 100 * answer.adaptation.trainable_parameters / parameters if parameters else 0.0,
-        "bytes_percent": 100 * file_bytes / base_bytes if known else None,
+        "bytes_percent": percent(file_bytes, base_bytes),
         "bytes_percent_at": dict(beside.percent_at),
         "full_checkpoint_bytes": beside.full_checkpoint_bytes,
         "merged_bytes": beside.merged_bytes,

@@ -1,10 +1,9 @@
 """The arithmetic behind the count: one line for each group of modules that are alike."""
 
-from __future__ import annotations
-
 import re
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.report.units import printable
 
@@ -14,22 +13,9 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.)|(?<=\.)\d+$|^\d+(?=\.)")
 def explain(document: Mapping[str, Any]) -> str:
     """Lines of r x (in + out) x how often, which sum to the trainable parameters."""
     adapter = document["adapter"]
-    groups: dict[tuple[Any, ...], int] = {}
-    for module in adapter["modules"]:
-        if module["rank"] is None:
-            continue
-        name = _INDEX.sub("*", module["name"])
-        key = (
-            name,
-            module["kind"],
-            module["in_features"],
-            module["out_features"],
-            module["rank"],
-            module["parameters"],
-        )
-        groups[key] = groups.get(key, 0) + 1
+    groups = Counter(_group(module) for module in adapter["modules"] if module["rank"] is not None)
     lines = ["how the parameters come about: r × (in + out) for each matrix"]
-    lines += [_line(*key, count) for key, count in groups.items()]
+    lines += [_line(group, count) for group, count in groups.items()]
     in_modules = sum(module["parameters"] for module in adapter["modules"] if module["rank"] is not None)
     if in_modules != adapter["parameters"]:
         lines.append(f"  beside these (saved modules, biases, tokens): {adapter['parameters'] - in_modules:,}")
@@ -37,7 +23,21 @@ def explain(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, kind: str, in_features: int, out_features: int, r: int, parameters: int, count: int) -> str:
+class _Group(NamedTuple):
+    name: str  # numbers of layers as "*"
+    kind: str
+    in_features: int
+    out_features: int
+    rank: int
+    parameters: int  # of each module
+
+
+def _group(module: Mapping[str, Any]) -> _Group:
+    return _Group(_INDEX.sub("*", module["name"]), *(module[field] for field in _Group._fields[1:]))
+
+
+def _line(group: _Group, count: int) -> str:
+    name, kind, in_features, out_features, r, parameters = group
     shown = f"  {printable(name)} ({kind}): "
     if parameters == r * (in_features + out_features):
         term = f"{r} × ({in_features:,} + {out_features:,}) = {parameters:,}"

@@ -45,8 +45,8 @@ def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterato
     yield "For an issue:"
     for row in document["comparisons"]:
         if not row["equal"] and isinstance(row["estimate"], int) and isinstance(row["real"], int):
-            difference = row["estimate"] - row["real"]
-            yield f"  {row['what']}: {row['estimate']:,} estimated, {row['real']:,} real, {difference:+,}"
+            more = row["estimate"] - row["real"]
+            yield f"  {row['what']}: {row['estimate']:,} estimated, {row['real']:,} real, {more:+,}"
     by_list: dict[str, list[Mapping[str, Any]]] = {}
     for difference in document["differences"]:
         by_list.setdefault(difference["what"], []).append(difference)

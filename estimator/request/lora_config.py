@@ -1,6 +1,6 @@
 """PEFT's LoraConfig as plain fields (peft 0.21.2, peft/tuners/lora/config.py); the rules live in `lora`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -125,8 +125,7 @@ def _of_its_kind(name: str, value: Any) -> Any:
     kinds = _KINDS.get(name)
     if kinds and bool in kinds and isinstance(value, _NUMBER) and (str not in kinds or not value):
         return bool(value)  # PEFT asks whether it is true; what is true but not True, init_lora_weights reads as a text
-    fine = kinds is None or (isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds))
-    if not fine:
+    if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
         said = " or ".join(dict.fromkeys(SAID[kind] for kind in kinds))
         raise InvalidLoraError(
             f"{name} is {str(value)[:_MAX_TEXT]!r}, which is {_said(value)}{_WHY.get(name, '')}.",
@@ -169,13 +168,13 @@ _ITEMS: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
-def _list(name: str, value: Sequence[Any]) -> tuple[Any, ...]:
+def _list(name: str, value: Collection[Any]) -> tuple[Any, ...]:
     wanted = _ITEMS.get(name, str)
     for item in value:
         fine = isinstance(item, wanted) and not isinstance(item, bool)
         if fine and name == "layer_replication":
             fine = all(isinstance(end, int) for end in item)
         if not fine:
-            way_out = {int: "give numbers", str: "give names"}.get(wanted, "give pairs of numbers")
+            way_out = "give numbers" if wanted is int else "give names" if wanted is str else "give pairs of numbers"
             raise InvalidLoraError(f"{name} holds {str(item)[:_MAX_TEXT]!r}.", where=name, way_out=way_out)
     return tuple(value)

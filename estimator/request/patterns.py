@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from math import comb, inf, log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from estimator.errors import InvalidLoraError, LoraSizeError, UnsupportedError
 
@@ -144,8 +144,8 @@ def _matching_elsewhere(
 # What `re` makes of a pattern, as far as its cost goes.
 
 
-def _parsed(pattern: str):
-    from re import _parser  # the standard library's own parser; it has no public name
+def _parsed(pattern: str) -> Any:
+    from re import _parser  # type: ignore[attr-defined]  # the standard library's own parser; it has no public name
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -40,7 +40,7 @@ def commands(text: str, where: str, told: Collection[str] = ()) -> list[list[str
 
 def split_assignments(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """The variables set in front of a command, and the command."""
-    variables = {}
+    variables: dict[str, str] = {}
     for index, word in enumerate(words):
         match = ASSIGNMENT.fullmatch(word)
         if match is None:

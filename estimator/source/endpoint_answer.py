@@ -31,7 +31,7 @@ class Shard(NamedTuple):
 
 class Answered(NamedTuple):
     shards: tuple[Shard, ...]
-    index: Mapping[str, Any] | None
+    index: Mapping[str, Any] | None  # type: ignore[assignment]  # nobody asks a tuple's own index() of it
     twice: str | None = None  # a name that is given twice, where there is one
 
 

@@ -64,7 +64,7 @@ def closest_names(name: str, count: int = 3) -> list[str]:
     """Bundled models whose id or alias is spelled almost like `name`, best first."""
     from difflib import get_close_matches
 
-    spellings = {}
+    spellings: dict[str, str] = {}
     for known in known_models():
         for spelling in (known.id, known.id.rpartition("/")[2], *known.aliases):
             spellings.setdefault(spelling.lower(), known.id)

@@ -23,7 +23,8 @@ class Found(NamedTuple):
     source: str  # "hub" | "cache" | "local" | "snapshot"
     config: Mapping[str, Any] | None  # config.json; None where there is none
     files: tuple[StoredFile, ...] = ()  # () where shapes have to come from the config
-    index: Mapping[str, Any] | None = None  # model.safetensors.index.json
+    # model.safetensors.index.json
+    index: Mapping[str, Any] | None = None  # type: ignore[assignment]  # nobody asks a tuple's own index() of it
     other_files: Mapping[str, int] = {}  # weights in other formats: path -> bytes
     untied: tuple[str, ...] = ()  # parameters that the class ties and the files hold with values of their own
     notes: tuple[Note, ...] = ()

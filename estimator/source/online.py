@@ -56,7 +56,7 @@ class Told(NamedTuple):
 
 class Weights(NamedTuple):
     files: tuple[StoredFile, ...] = ()
-    index: Mapping[str, Any] | None = None
+    index: Mapping[str, Any] | None = None  # type: ignore[assignment]  # nobody asks a tuple's own index() of it
     index_text: bytes | None = None  # the index as the cache keeps it
 
 
@@ -250,8 +250,11 @@ def _by_index(line: Line, place: Place, files: Mapping[str, int] | None, tell: C
 def _by_ranges(
     line: Line, place: Place, names: list[str], files: Mapping[str, int] | None, tell: Callable[[str], None]
 ) -> Weights:
-    stored = read_headers(line, place, names, files, tell)
-    return Weights(files=tuple(file._replace(header=compact(file.header) or file.header) for file in stored))
+    return Weights(files=tuple(map(_taken_apart, read_headers(line, place, names, files, tell))))
+
+
+def _taken_apart(file: StoredFile) -> StoredFile:
+    return file._replace(header=compact(file.header) or file.header) if isinstance(file.header, bytes) else file
 
 
 def _guessed(line: Line, place: Place, tell: Callable[[str], None]) -> Weights:

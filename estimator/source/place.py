@@ -1,7 +1,7 @@
 """One revision of one repository on the Hub, and the addresses of what lies there."""
 
 import re
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeGuard
 from urllib.parse import quote
 
 from estimator.errors import NetworkError, NotFoundError, UsageError
@@ -14,7 +14,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ID = re.compile(r"(?:[\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
 
 
-def is_commit(revision: str | None) -> bool:
+def is_commit(revision: str | None) -> TypeGuard[str]:
     """Whether a revision is a full commit, which can never mean anything else."""
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 

@@ -5,6 +5,7 @@ a stack holds for all, so that nobody has to go through them one by one.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -89,7 +90,6 @@ def same_name(stacks: Iterable[Stack]) -> tuple[str, list[Stack]] | None:
             continue
         indices = [index for stack in group for index in stack.indices]
         if len(set(indices)) < len(indices):
-            seen: set[str] = set()
-            index = next(index for index in indices if index in seen or seen.add(index))
+            index = next(index for index, times in Counter(indices).items() if times > 1)
             return f"{before}{index}{after}", [stack for stack in group if index in stack.indices]
     return None

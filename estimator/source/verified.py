@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator.errors import MalformedHeaderError
 from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.compact import Compact
 from estimator.source.found import StoredFile
 from estimator.source.metadata_endpoint import Described
 from estimator.source.place import Place
@@ -31,10 +32,10 @@ def verified(line: Line, place: Place, told: Described, files: Mapping[str, int]
 
 def _difference(told: bytes | Mapping[str, Any], stored: StoredFile) -> str | None:
     try:
-        header = parse_json(bytes(stored.header))
+        header = _read(stored.header)
     except NotUsable as error:
         return f"the file's header can't be read, {error}"
-    said: Any = parse_json(told) if isinstance(told, bytes) else told
+    said = _read(told)
     if header == said:
         return None
     names = (
@@ -47,3 +48,7 @@ def _difference(told: bytes | Mapping[str, Any], stored: StoredFile) -> str | No
         return "the file's header is no object"
     one, other = (plain(of.get(names[0]), 90) for of in (said, header))
     return f"of {plain(names[0], 100)!r} the endpoint says {one}, the file {other}"
+
+
+def _read(header: bytes | Compact | Mapping[str, Any]) -> Any:
+    return parse_json(header) if isinstance(header, bytes) else header
