@@ -296,4 +296,5 @@ _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], R
     ("alpha", 1): _like_frequencies,
     ("position_angles", 2): _angles_of_positions,
     ("codebook", 2): _every_code,
+    ("special_tokens", 1): lambda *_: (4,),  # Grounding DINO: two that frame a text, two that end a phrase of it
 }

@@ -215,6 +215,9 @@ def reader(config):
         ),
         pytest.param("q", "X", "codebook", 2, {"quantization_levels": [4, 4, 8]}, (128, 3), id="all combinations"),
         pytest.param("q", "X", "codebook", 2, {"quantization_levels": [4, "4"]}, None, id="levels that are none"),
+        pytest.param(
+            "model", "GroundingDinoModel", "special_tokens", 1, {}, (4,), id="Grounding DINO's ends of phrases"
+        ),
         pytest.param("v.r", "MLCDRotaryEmbedding", "inv_freq", 1, LLAMA, (32,), id="rows and columns"),
         pytest.param("v.r", "MiniMaxM3VLVisionRotaryEmbedding", "inv_freq", 1, LLAMA, (21,), id="and time"),
         pytest.param("layers.7", "Sam3ViTLayer", "position_ids", 2, SAM_3, (5184, 2), id="patches of the image"),
