@@ -14,6 +14,7 @@ from estimator.architecture.formula import NoModel, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import ACTIVATION, Slot
+from estimator.errors import UnsupportedError
 
 _MOST_LAYERS = 10_000
 _OF_PLACE = re.compile(r"[#^@<>]|\b(in|out) ")  # what looks at an index, in formulas and conditions
@@ -148,7 +149,11 @@ class Grower:
     def _turns(self, child: str, size: Any, place: Place) -> list[Place]:
         count = self._size(size, place)
         if count > _MOST_LAYERS:
-            raise NoModel(f"{count:,} modules in one list are more than the {_MOST_LAYERS:,} that are laid out")
+            raise UnsupportedError(
+                f"{count:,} modules in one list are more than the {_MOST_LAYERS:,} that lora-size lays out.",
+                where="config.json",
+                way_out="check the number of layers in config.json or in --set: the limit is lora-size's own",
+            )
         return [place.inner(index, count) for index in range(count)]
 
     def _class(self, cls: str) -> str:

@@ -36,12 +36,15 @@ Lookup = Callable[[str], Any]
 
 
 def lookup_in(config: Mapping[str, Any], defaults: Mapping[str, Any], aliases: Mapping[str, str]) -> Lookup:
-    """Reads a field by path: from config.json, under an alias of it, else the class's default."""
+    """Reads a field by path: from config.json, else the class's default. Of a field's two names the alias wins.
+
+    transformers 5.23.0, PreTrainedConfig.__post_init__ sets what is no field of the class last, by `attribute_map`.
+    """
 
     def lookup(path: str) -> Any:
-        found = _get(config, path)
-        if found is None and path in aliases:
-            found = _get(config, aliases[path])
+        found = _get(config, aliases[path]) if path in aliases else None
+        if found is None:
+            found = _get(config, path)
         return defaults.get(path) if found is None else found
 
     return lookup

@@ -31,15 +31,22 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
         default = facts.get("labels", 2) if not section else 2
         return labels_of(get(config, section), num_labels, default)
 
+    def called(path: str) -> Any:
+        """What stands there, or under another name, which wins: PreTrainedConfig.__post_init__ sets it last."""
+        value = said = get(config, path)
+        for alias in aliases.get(path, ()):
+            other = get(config, alias)
+            if other is MISSING or other == value:
+                continue
+            if None in (value, other) or value is not said:
+                raise Unfit(f"{path} is {value!r}, {alias}, which is the same, {other!r}")
+            value = other
+        return value
+
     def found(path: str) -> Any:
         known = rules.get(path, {})
         ignored = "ignored" in known
-        value = MISSING if ignored else get(config, path)
-        for alias in () if ignored else aliases.get(path, ()):
-            other = get(config, alias)
-            if MISSING not in (value, other) and value != other:
-                raise Unfit(f"{path} is {value!r}, {alias}, which is the same, {other!r}")
-            value = other if value is MISSING else value
+        value = MISSING if ignored else called(path)
         if (value is False and _turns(known)) or (value == [] and "empty" in known):
             value = MISSING
         if isinstance(value, str) and "split" in known:
@@ -57,7 +64,14 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
             if value is None and "null" in seen.get(path, ()):
                 return None
             raise Unfit(f"{path} is {'null' if value is None else 'missing'}")
-        return by_default(rule, lookup)
+        return by_default(rule, derived)
+
+    def derived(path: str) -> Any:
+        """What a default is worked out from: config classes take a field's other name after they have done so."""
+        for alias in aliases.get(path, ()):
+            if get(config, alias) not in (MISSING, get(config, path)):
+                raise Unfit(f"{path} is called {alias}, which defaults are not worked out from")
+        return lookup(path)
 
     return lookup
 
@@ -162,9 +176,12 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
     for path in facts["rules"]:
         parent, _, leaf = path.rpartition(".")
-        is_tried = leaf == "model_type" or parent in facts.get("outside", ())
-        if parent and leaf in config and not is_tried and get(config, parent) is MISSING and _is_there(parent, lookup):
-            raise Unfit(f"{parent} is missing, {leaf} stands outside it")
+        if not parent or leaf == "model_type" or parent in facts.get("outside", ()):
+            continue
+        said, holder = get(config, parent), parent.rpartition(".")[0]
+        stands_outside = get(config, f"{holder}.{leaf}".lstrip(".")) is not MISSING
+        if said in (MISSING, None) and stands_outside and _is_there(parent, lookup):
+            raise Unfit(f"{parent} is {'null' if said is None else 'missing'}, {leaf} stands outside it")
 
 
 def _is_there(section: str, lookup: Lookup) -> bool:

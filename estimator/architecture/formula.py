@@ -35,7 +35,7 @@ class NoNumber(Unfit):
 
 
 class NoModel(Unfit):
-    """Nothing is built of such numbers, whatever the class: a division by zero, a layer of no size, too many layers."""
+    """Nothing is built of such numbers, whatever the class: a division by zero, a layer of no size."""
 
 
 Value = Callable[[Lookup, Place], Any]
@@ -161,6 +161,8 @@ def _number(path: str, value: Any) -> Any:
     """A number, or None, which equals no number and can't be reckoned with."""
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return value
+    if isinstance(value, list):  # some classes take a list by stage, or a height and a width, in a number's place
+        raise Unfit(f"{path} is {str(value)[:80]}, and was tried as a number alone")
     said = "an object or true" if value is True else repr(str(value)[:80])  # an object counts as true in conditions
     raise NoNumber(f"{path} is {said}, which is no number")
 

@@ -44,6 +44,13 @@ def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset
     return frozenset(f"{section}.{path}" if section else path for path in paths)
 
 
+def winning_names(config: Mapping[str, Any], task: str | None = None) -> Mapping[str, Sequence[str]]:
+    """Field, by dotted path -> its other names: what stands under one of them wins. Raises NoWeightsError."""
+    _, facts, section = _chosen(config, task)
+    before = f"{section}." if section else ""
+    return {before + path: [before + name for name in names] for path, names in facts["aliases"].items()}
+
+
 def grown(
     name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None = None
 ) -> tuple[ModuleTree, list[tuple[str, Slot]]]:

@@ -10,10 +10,10 @@ from estimator.architecture.load import Load, Loaded, child_of, count_of
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.sharing import Branch, Sharing
 from estimator.architecture.structure import ACTIVATION, Child, Slot, Structure
-from estimator.errors import MalformedConfigError
+from estimator.errors import UnsupportedError
 from estimator.notes import Note
 
-_MOST = 10_000  # modules of one list, as from_config.py has it
+_MOST = 10_000  # modules of one list, as by_formulas.py has it
 
 
 class Grown(NamedTuple):
@@ -27,7 +27,7 @@ class Grown(NamedTuple):
 def grow(facts: ClassFacts, loaded: Load, lookup: Lookup, config: Mapping[str, Any]) -> Grown:
     """Every module, in order. A parameter that the checkpoint lacks has the shape that config.json gives it.
 
-    Raises MalformedConfigError for a list of more modules than any model has.
+    Raises UnsupportedError for a list of more modules than are laid out.
     """
     root = branches(loaded.parameters)
     sharing = Sharing(facts, lookup, root)
@@ -127,9 +127,11 @@ class _Grower:
         gaps = any(map(_weightless, (option for _, option in child.options)))
         before = f"{parent}.{stem}" if parent else stem
         if (total if gaps else count or 0) > _MOST:
-            what = f"{total:,} modules would be called {before}0 and on."
-            way_out = "check that config.json belongs to these weights"
-            raise MalformedConfigError(what, where="config.json and the headers", way_out=way_out)
+            raise UnsupportedError(
+                f"{total:,} modules would be called {before}0 and on, and lora-size lays out {_MOST:,} at most.",
+                where="config.json and the headers",
+                way_out="check that config.json belongs to these weights: the limit is lora-size's own",
+            )
         held = {*stored, *(index for index in range(count or 0) if self.sharing.is_tied(f"{before}{index}"))}
         indices = range(total) if gaps else sorted(held)
         return [(f"{stem}{index}", place.inner(index, total)) for index in indices]

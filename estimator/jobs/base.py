@@ -121,6 +121,7 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     )
     base = _loaded(found, _changed(found.config, request.set), task, request)
     if request.set:
+        _check_names(request.set, base.config, task)
         base = base._replace(notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
     saved = None if request.set else found  # a model that does not exist yet has no checkpoint to differ from
     base = base._replace(tree=with_labels(base.tree, saved, base.config, task, request.num_labels))
@@ -144,6 +145,21 @@ def _other_class(base: Base, task: str | None) -> Iterator[Note]:
     elif usual is None and task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         message = f"transformers has no class for {task} of the model type {kind}: {taken} is taken as it is."
         yield Note("no_class_for_task", message)
+
+
+def _check_names(changes: Mapping[str, Any], config: Mapping[str, Any], task: str | None) -> None:
+    """Raises UsageError for a field of --set that config.json overrules under the field's other name."""
+    from estimator.architecture.config_fields import MISSING, get
+    from estimator.architecture.from_config import winning_names
+
+    for path, names in winning_names(config, task).items():
+        for name in names:
+            if path in changes and get(config, name) not in (MISSING, changes[path]):
+                raise UsageError(
+                    f"config.json says {name} as well, which is the same field and wins.",
+                    where=f"--set {path}",
+                    way_out=f"--set {name}=... instead",
+                )
 
 
 def _without_effect(changes: Mapping[str, Any], config: Mapping[str, Any], task: str | None) -> Iterator[Note]:

@@ -63,6 +63,10 @@ def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
     if not isinstance(tied, bool | None):
         what = f"tie_word_embeddings is {plain(tied, 60)!r}, neither true nor false."
         raise MalformedConfigError(what, where=f"tie_word_embeddings in {where}", way_out=way_out)
+    for name in ("dtype", "torch_dtype"):
+        if isinstance(config.get(name), (int, float, list)):
+            what = f"{name} is {plain(config[name], 60)}, not the name of a dtype."
+            raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
     for name, value in config.items():
         if isinstance(value, (int, float)) and not abs(value) < _LARGEST and _COUNT.search(name):
             what = f"{plain(name, 60)} is {plain(value, 60)}, not a size."
@@ -83,13 +87,13 @@ def _is_deep(config: Any) -> bool:
 
 
 def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
-    """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head.
+    """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head, no heads.
 
     LXMERT saves an object of layers by tower, which its class never reads.
     """
     for name in (*_SIZES, *_SIZES_OF_PARTS):
         value = config.get(name)
-        if isinstance(value, (bool, float, str)) or (isinstance(value, int) and value < 0):
+        if isinstance(value, (bool, float, str)) or (isinstance(value, int) and value < (name in _DIVISORS)):
             what = f"{name} is {plain(value, 60)!r}, not a size."
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
@@ -100,3 +104,4 @@ _COUNT = re.compile(r"(?:^|_)(?:size|dim|num|n|heads|layers|depth|width|rank|exp
 # A whole number in nearly every architecture; some have a list by layer or an object by tower.
 _SIZES = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
 _SIZES_OF_PARTS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "n_head")
+_DIVISORS = ("num_attention_heads", "n_head")  # of the width, when a class builds its attention, formula or none

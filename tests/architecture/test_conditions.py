@@ -5,7 +5,8 @@ import pytest
 from estimator.architecture.conditions import Place, holds, lookup_in, under
 
 CONFIG = {"bias": True, "act": "silu", "n": 2, "kinds": ["full", "sliding"], "text_config": {"rank": None}}
-LOOKUP = lookup_in(CONFIG, {"text_config.rank": 4, "absent": False}, {"layers": "n"})
+CONFIG |= {"depth": 9, "num_layers": 2}
+LOOKUP = lookup_in(CONFIG, {"text_config.rank": 4, "absent": False}, {"layers": "n", "depth": "num_layers"})
 OUTER = Place(1, 3, first=False)
 
 
@@ -19,6 +20,7 @@ OUTER = Place(1, 3, first=False)
         pytest.param("act=gelu|silu", Place(), True, id="one of"),
         pytest.param("act~gelu|silu", Place(), False, id="none of"),
         pytest.param("layers<", Place(1, 3), True, id="below, by an alias"),
+        pytest.param("depth<", Place(2, 3), False, id="below, by the name that wins"),
         pytest.param("layers>=", Place(2, 3), True, id="at or above"),
         pytest.param("kinds@sliding", Place(1, 2), True, id="the list's element here"),
         pytest.param("kinds@sliding", Place(5, 6), False, id="beyond the list"),

@@ -82,9 +82,18 @@ def test_a_section_in_a_section_that_is_left_out_alone_is_refused():
         lookup_for({"outer": {}}, FACTS)("outer.inner.depth")
 
 
-def test_two_names_of_a_field_that_disagree_are_refused():
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        pytest.param({"hidden_size": 8, "n_embd": None}, "hidden_size", id="null under its other name"),
+        pytest.param({"hidden_size": None, "n_embd": 8}, "hidden_size", id="null under its own"),
+        pytest.param({"hidden_size": 8, "n_embd": 6}, "head", id="what is worked out from it"),
+        pytest.param({"n_embd": 6}, "head", id="what is worked out from its default"),
+    ],
+)
+def test_two_names_of_a_field_of_which_one_is_not_known_to_win_are_refused(said, field):
     with pytest.raises(Unfit, match="n_embd"):
-        lookup_for({"hidden_size": 8, "n_embd": 6}, FACTS)("hidden_size")
+        lookup_for(said, FACTS)(field)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +111,10 @@ def test_two_names_of_a_field_that_disagree_are_refused():
         pytest.param(
             {"every": 3, "part": {"shares": True}}, "backbone is missing", id="a section that the class fills in"
         ),
+        pytest.param(
+            {"every": 3, "part": {"shares": True}, "backbone": None}, "backbone is null", id="a section of null"
+        ),
+        pytest.param({"outer": {"depth": 3}}, "outer.inner is missing", id="a field beside a section in a section"),
     ],
 )
 def test_a_field_of_unknown_effect_is_refused(config, named):

@@ -50,3 +50,9 @@ def test_a_value_of_another_type_is_refused(field, value):
     with pytest.raises(LoraSizeError) as caught:
         answer(**{field: value})
     assert (caught.value.code, f"{field} is '{value}'" in caught.value.what) == ("malformed_config", True)
+
+
+def test_a_field_that_config_json_holds_under_the_name_that_wins_is_refused():
+    with pytest.raises(LoraSizeError, match="num_hidden_layers as well") as caught:
+        estimate(Request(model="gpt2", r=8, set={"n_layer": 3, "num_hidden_layers": 12}))
+    assert (caught.value.code, caught.value.where) == ("usage", "--set n_layer")

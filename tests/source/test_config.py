@@ -52,6 +52,7 @@ def test_a_config_that_is_read(text: bytes) -> None:
         pytest.param(b'{"architectures": "Llama"}', "architectures", id="a class that is in no list"),
         pytest.param(b'{"architectures": [7]}', "architectures", id="a class that is a number"),
         pytest.param(b'{"model_type": {}}', "model_type", id="a type that is an object"),
+        pytest.param(b'{"torch_dtype": 5}', "torch_dtype is 5", id="a dtype that is a number"),
     ],
 )
 def test_a_config_that_is_refused(text: bytes, words: str) -> None:
