@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.facts import ClassFacts, ClassOutline, class_facts, class_for, classes_for
@@ -68,7 +68,7 @@ def own_config(config: Mapping[str, Any], section: str, name: str) -> Mapping[st
     if section:
         config = {key: config[key] for key in _OF_ALL if key in config} | dict(config[section])
     formulas = shapes_of(name) if config.get("model_type") is None else None
-    kinds = formulas["types"] if formulas is not None else ()
+    kinds: Sequence[str] = formulas["types"] if formulas is not None else ()
     named = [kind for kind in kinds if kind in name.lower()] or kinds  # GPT-SW3's config is GPT-2's as well
     return {**config, "model_type": named[0]} if len(named) == 1 else config
 

@@ -39,8 +39,10 @@ def _worked_out(
     names = {alias for path in aliases for alias in aliases[path]}
     sized = [path for path in defaults if path in names or "size" in (rules.get(path, {}).get("absent") or {})]
     found: dict[str, Any] = {}
+    if not shapes or not sized:
+        return found
     with contextlib.suppress(Unfit):
-        lookup = lookup_of_config(config, shapes) if shapes and sized else None
+        lookup = lookup_of_config(config, shapes)
         for path in sized:
             with contextlib.suppress(Unfit):
                 found[path] = lookup(path)

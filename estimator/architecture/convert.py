@@ -24,10 +24,10 @@ def converted(
 
     Raises MalformedHeaderError for shapes that the converter can't take.
     """
-    shapes: Shapes | None = collected
+    shapes = collected
     for operation, arguments in transform.operations:
         try:
-            shapes = _OPERATIONS.get(operation, _unknown)(shapes, transform, {**arguments, "config": config})
+            made = _OPERATIONS.get(operation, _unknown)(shapes, transform, {**arguments, "config": config})
         except (IndexError, ValueError) as error:
             stored = ", ".join(str(list(found[0][:8])) for found in collected.values())
             raise MalformedHeaderError(
@@ -35,8 +35,9 @@ def converted(
                 where=name,
                 way_out="check that config.json belongs to these weights",
             ) from error
-        if shapes is None:
+        if made is None:
             return None
+        shapes = made
     full = name.replace("*.", "0.")
     inside = next((key for key in shapes if key in full), None)
     if inside is None:
@@ -133,16 +134,15 @@ def _permuted(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]
 
 def _ernie(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
     """Experts of text and of vision lie in one list: equal parts for each target, gate and up joined."""
-    parts, found = len(transform.targets), {}
+    parts, dim, found = len(transform.targets), arguments["concat_dim"], {}
     for at, target in enumerate(transform.targets):
-        fused: Shape | None = None
+        stacks = []
         for shape_list in shapes.values():
             size = math.ceil(len(shape_list) / parts)
             part = shape_list[at * size : (at + 1) * size]
-            stacked = (len(part), *part[0])
-            dim = arguments["concat_dim"]
-            fused = stacked if fused is None else (*fused[:dim], fused[dim] + stacked[dim], *fused[dim + 1 :])
-        found[target] = [fused]
+            stacks.append((len(part), *part[0]))
+        first = stacks[0]
+        found[target] = [(*first[:dim], sum(stack[dim] for stack in stacks), *first[dim + 1 :])]
     return found
 
 

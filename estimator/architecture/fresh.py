@@ -77,7 +77,7 @@ def _tied_shape(name: str, shapes: Mapping[str, Any], facts: ClassFacts, lookup:
     for target, source, condition in facts.ties:
         for one, other in ((target, source), (source, target)):
             partner = matched(name, one, other)
-            if partner in shapes and holds(condition, lookup, Place()):
+            if partner is not None and partner in shapes and holds(condition, lookup, Place()):
                 return shapes[partner]
     return None
 

@@ -227,7 +227,9 @@ def differences(name: str) -> list[str]:
         for key in sorted({*then, *now})
         if then.get(key) != now.get(key)
     ]
-    return found + ([] if outcome.surveyed.structure == class_facts(name).root else [f"{name}: modules differ"])
+    known = class_facts(name)
+    same = known is not None and outcome.surveyed.structure == known.root
+    return found + ([] if same else [f"{name}: modules differ"])
 
 
 def _difference(old: str, new: str) -> int:

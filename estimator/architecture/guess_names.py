@@ -49,10 +49,11 @@ def shown_layouts(config: Mapping[str, Any], names: Iterable[str]) -> list[Layou
     for layout in LAYOUTS:
         if layout.classes and not re.fullmatch(layout.classes, cls):
             continue
-        first = [next(filter(None, map(re.compile(need).match, templates)), None) for need in layout.needs]
-        if None in first or any(map(re.compile(layout.lacks).match, templates)):
+        matches = [next(filter(None, map(re.compile(need).match, templates)), None) for need in layout.needs]
+        first = matches[0]
+        if first is None or None in matches or any(map(re.compile(layout.lacks).match, templates)):
             continue
-        base = f"{first[0][1]}." if first[0].re.groups and first[0][1] else ""
+        base = f"{first[1]}." if first.re.groups and first[1] else ""
         renames = tuple(
             (pattern, new.replace("{base}", base).replace("{type}", kind)) for pattern, new in layout.renames
         )
@@ -62,7 +63,7 @@ def shown_layouts(config: Mapping[str, Any], names: Iterable[str]) -> list[Layou
 
 def _renamer(names: Iterable[str], layouts: Iterable[Layout]) -> Callable[[str], str]:
     """From a stored name to the run-time name. Names that differ in their indices alone are renamed once."""
-    templates = dict.fromkeys(_INDEX.sub("#", name) for name in names)
+    templates = {template: template for template in (_INDEX.sub("#", name) for name in names)}
     renames = [(re.compile(old), new) for old, new in (*(pair for lay in layouts for pair in lay.renames), *LEGACY)]
     for template in templates:
         renamed = template
@@ -120,8 +121,9 @@ def _merged(found: dict[str, Loaded], layout: Layout) -> dict[str, Loaded]:
         for name in [name for name in found if name.endswith(f".{sources[0]}")]:
             owner = name.removesuffix(sources[0])
             parts = [found[owner + source] for source in sources if owner + source in found]
-            if len(parts) == len(sources) and all(part.shape is not None for part in parts):
-                shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+            shapes = [part.shape for part in parts if part.shape is not None]
+            if len(shapes) == len(sources):
+                shape = (sum(rows for rows, *_ in shapes), *shapes[0][1:])
                 for source in sources:
                     del found[owner + source]
                 found[owner + target] = Loaded(shape, parts[0].dtype, tuple(n for part in parts for n in part.tensors))

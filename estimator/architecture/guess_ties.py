@@ -68,7 +68,8 @@ def _with_shared_layers(config: Mapping[str, Any], modules: list[Module]) -> Add
 
     Which layers are alike, a list in config.json says; the stored blocks are used in turn (Zamba).
     """
-    kinds = next((config[field] for field in _KINDS_OF_LAYERS if isinstance(config.get(field), list)), [])
+    lists = (config[field] for field in _KINDS_OF_LAYERS if isinstance(config.get(field), list))
+    kinds: Sequence[Any] = next(lists, ())
     held: dict[str, dict[int, list[Module]]] = {}
     for module in modules if kinds else ():
         match = _SHARED_BLOCK.match(module.name)

@@ -29,7 +29,9 @@ def window_side(cls: str, module: str, read: Callable[[str], Any]) -> int | None
         return None
     stage = _STAGE.search(module)
     smaller = min(window, image // patch >> min(int(stage[1]) if stage else 0, 64))
-    return smaller or _refuse("image_size", read("image_size"), f"no patch is left of it at {module}")
+    if not smaller:
+        raise _refusal("image_size", read("image_size"), f"no patch is left of it at {module}")
+    return smaller
 
 
 def _side(read: Callable[[str], Any], field: str) -> int | None:
@@ -38,9 +40,11 @@ def _side(read: Callable[[str], Any], field: str) -> int | None:
 
 
 def _whole(field: str, side: Any) -> int | None:
-    return side if side is None or (type(side) is int and side > 0) else _refuse(field, side, "no number of 1 or more")
+    if side is not None and (type(side) is not int or side < 1):
+        raise _refusal(field, side, "no number of 1 or more")
+    return side
 
 
-def _refuse(field: str, said: Any, why: str) -> None:
+def _refusal(field: str, said: Any, why: str) -> MalformedConfigError:
     what = f"{field} is {repr(said)[:60]}, {why}."
-    raise MalformedConfigError(what, where="config.json", way_out=f"correct {field}, in config.json or in --set")
+    return MalformedConfigError(what, where="config.json", way_out=f"correct {field}, in config.json or in --set")

@@ -56,7 +56,7 @@ def placed(
     leaves: every name that a parameter may have, where they are known. counted: an index is known if a higher one is.
     """
     simple: dict[str, Loaded] = {}
-    gathered: dict[str, list[tuple[Renamed, Sequence[Stack]]]] = {}
+    gathered: dict[str, tuple[Transform, list[tuple[str, Sequence[Stack]]]]] = {}
     unexpected = []
     for alike in _alike(tensors, rename):
         if counted and (run := _run(alike, rename, known)):
@@ -70,9 +70,10 @@ def placed(
             elif renamed.converter is None:
                 simple[renamed.name] = Loaded(stacks[0].kind.shape, stacks[0].kind.dtype, (name,))
             else:
-                gathered.setdefault(renamed.name, []).append((renamed, stacks))
-    for name, parts in gathered.items():
-        simple.update(_convert(name, parts, lookup))
+                _, parts = gathered.setdefault(renamed.name, (renamed.converter, []))
+                parts.append((renamed.source, stacks))
+    for name, (transform, parts) in gathered.items():
+        simple.update(_convert(name, transform, parts, lookup))
     return Load(simple, tuple(unexpected))
 
 
@@ -134,12 +135,14 @@ def _is_one(one: Renamed, other: Renamed, leaves: Collection[str] | None) -> boo
     return leaves is not None and one.name.rpartition(".")[2] not in leaves
 
 
-def _convert(name: str, parts: list[tuple[Renamed, Sequence[Stack]]], lookup: Lookup) -> dict[str, Loaded]:
-    transform: Transform = parts[0][0].converter
+def _convert(
+    name: str, transform: Transform, parts: Sequence[tuple[str, Sequence[Stack]]], lookup: Lookup
+) -> dict[str, Loaded]:
+    """What a converter makes of its parts; each with the source pattern that it matched."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
-    for renamed, alike in parts:
+    for source, alike in parts:
         for stack in alike:
-            shapes.setdefault(renamed.source, []).extend([stack.kind.shape] * len(stack.indices))
+            shapes.setdefault(source, []).extend([stack.kind.shape] * len(stack.indices))
     names = tuple(stored for _, alike in parts for stack in alike for stored in stack.names())
     dtype = parts[0][1][0].kind.dtype
     found = converted(transform, name, shapes, lookup)
@@ -246,8 +249,8 @@ def count_of(when: str, lookup: Lookup) -> int | None:
     text = when.removeprefix("n:")
     if text.isdigit():
         return int(text)
-    path, offset = re.fullmatch(r"(.*?)([+-]1)?", text).groups()
+    path = text.removesuffix("+1").removesuffix("-1")
     value = lookup(path)
     if isinstance(value, (list, tuple)):
         value = len(value)
-    return value + int(offset or 0) if isinstance(value, int) else None
+    return value + int(text[len(path) :] or 0) if isinstance(value, int) else None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
 _LITERAL_INDEX = re.compile(r"\[0-9|\[\d|(?:\\\.|\.|\^)\d+(?:\\\.|\.|\(\?|$)|\(\?![^)]*\d")
-_EMPTY = ("", (), (), (), None, None, 0)
+_EMPTY: tuple[Any, ...] = ("", (), (), (), None, None, 0)
 _FIRST_STAND_IN = 700_001  # an index that no model has
 
 
@@ -30,8 +30,8 @@ class Transform(NamedTuple):
 
 class Renamed(NamedTuple):
     name: str
-    converter: Transform | None
-    source: str | None  # the converter's source pattern that matched
+    converter: Transform | None = None
+    source: str = ""  # the converter's source pattern that matched
 
 
 def read_transform(number: int, written: Sequence[Any]) -> Transform:
@@ -76,7 +76,7 @@ class Renamer:
         found = self._transform(name)
         final = self._prefixed(found.name)
         if not self._known(final) and self._known(name):
-            return Renamed(self._prefixed(name), None, None)
+            return Renamed(self._prefixed(name))
         return Renamed(final, found.converter, found.source)
 
 
@@ -136,7 +136,7 @@ class _Plain:
             found = self.renamed(transform, name)
             if found is not None:
                 return Renamed(found[0], transform, found[1])
-        return Renamed(name, None, None)
+        return Renamed(name)
 
     def renamed(self, transform: Transform, name: str) -> tuple[str, str] | None:
         scope = _scope(transform, name)

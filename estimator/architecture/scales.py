@@ -73,10 +73,10 @@ def kept_as_stored(tree: ModuleTree, own: Mapping[str, Shape], suffix: str, quan
 
     quantised: stored names of weights that are, which take the dtype that is asked for as they are unpacked.
     """
-    taken_in = {transform.number: transform for transform in _taken_in(tree, own, suffix)}
-    if not taken_in:
-        return frozenset()
     facts = choose(tree.config, None)
+    taken_in = {transform.number: transform for transform in _taken_in(tree, own, suffix)}
+    if facts is None or not taken_in:
+        return frozenset()
     names = {name for name, _ in named_parameters(tree.modules)}
     rename = Renamer(transforms_of(tree.config, facts), facts.prefix, names.__contains__)
     for found in map(rename, quantised):

@@ -37,18 +37,20 @@ def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[
     """
     if stored is not None:
         return sorted(set(parts_by_source(tree, stored).values()))
-    if not splits_weights(tree):
+    facts = choose(tree.config, None)
+    if facts is None or not splits_weights(tree):
         return []
-    names, transforms = _parameters(tree), transforms_of(tree.config, choose(tree.config, None))
+    names, transforms = _parameters(tree), transforms_of(tree.config, facts)
     found = {parts_of(transform, name) for name in names for transform in transforms}
     return sorted(parts for parts in found if parts and names.issuperset(parts))
 
 
 def parts_by_source(tree: ModuleTree, stored: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The same by the name of the stored tensor; `stored` is not looked at where the class splits none."""
-    if not splits_weights(tree):
+    facts = choose(tree.config, None)
+    if facts is None or not splits_weights(tree):
         return {}
-    facts, names = choose(tree.config, None), _parameters(tree)
+    names = _parameters(tree)
     rename = Renamer(transforms_of(tree.config, facts), facts.prefix, names.__contains__)
     made = ((name, rename(name)) for name in stored)
     found = {name: parts_of(one.converter, one.name) for name, one in made if one.converter is not None}
@@ -63,11 +65,11 @@ def converted_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]
     """Parameters that the class's converters make of these tensors, each with the first that is made along with it."""
     facts = choose(tree.config, None)
     transforms = transforms_of(tree.config, facts) if facts is not None else []
-    if not any(transform.kind == "convert" for transform in transforms):
+    if facts is None or not any(transform.kind == "convert" for transform in transforms):
         return {}
     rename = Renamer(transforms, facts.prefix, _parameters(tree).__contains__)
-    made = [one for one in map(rename, stored) if one.converter is not None]
-    return {name: one.name for one in made for name in parts_of(one.converter, one.name) or (one.name,)}
+    made = [(one.name, one.converter) for one in map(rename, stored) if one.converter is not None]
+    return {name: first for first, converter in made for name in parts_of(converter, first) or (first,)}
 
 
 def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[str, ...]:

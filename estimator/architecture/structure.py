@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-_EMPTY = ("", (), (), (), "", "", 0)
+_EMPTY: tuple[Any, ...] = ("", (), (), (), "", "", 0)
 _NUMBER = re.compile(r"\.\d+$")
 
 # A class written as this and a field's path is the activation that the field names.

@@ -27,8 +27,8 @@ def resolve_ties(
     shapes = parameter_shapes(grown.modules)
     tied, assumed = {}, []
     for target, source in _pairs(facts, lookup, shapes, grown.in_turn):
-        both = loaded.parameters.get(target), loaded.parameters.get(source)
-        equal = _equal(*both, checkpoint) if None not in both else True
+        one, other = loaded.parameters.get(target), loaded.parameters.get(source)
+        equal = _equal(one, other, checkpoint) if one is not None and other is not None else True
         if equal is None:
             assumed.append(target)
         if equal is not False:
@@ -43,7 +43,7 @@ def _pairs(
     for target, source in (*said, *in_turn):
         for name in [target] if target in shapes else shapes:
             partner = matched(name, target, source)
-            if partner in shapes and name in shapes and partner != name:
+            if partner is not None and partner in shapes and name in shapes and partner != name:
                 yield name, partner
 
 
@@ -53,10 +53,8 @@ def _equal(one: Loaded, other: Loaded, checkpoint: Checkpoint) -> bool | None:
         return True
     if one.shape != other.shape or one.dtype != other.dtype or len(one.tensors) != 1 or len(other.tensors) != 1:
         return False
-    places = [_place(checkpoint.tensors[loaded.tensors[0]], checkpoint) for loaded in (one, other)]
-    if None in places:
-        return None
-    return _same_bytes(*places)
+    here, there = (_place(checkpoint.tensors[loaded.tensors[0]], checkpoint) for loaded in (one, other))
+    return None if here is None or there is None else _same_bytes(here, there)
 
 
 def _place(tensor: Tensor, checkpoint: Checkpoint) -> tuple[str, int, int] | None:

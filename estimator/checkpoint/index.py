@@ -115,8 +115,8 @@ def _against_index(
     if index is None:
         return (), None
     metadata = index.get("metadata")
-    total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-    total = int(total) if type(total) in (int, float) and 0 <= total < 2**63 else None
+    said: Any = metadata.get("total_size") if isinstance(metadata, Mapping) else None
+    total = int(said) if type(said) in (int, float) and 0 <= said < 2**63 else None
     weight_map = index.get("weight_map")  # which the Hub's metadata endpoint leaves out
     if isinstance(weight_map, Mapping):
         _check_weight_map(tensors, weight_map)

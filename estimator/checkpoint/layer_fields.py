@@ -35,7 +35,7 @@ def gptq_by_layer(fields: Fields, names: Sequence[str]) -> dict[str, Fields | No
         dynamic, matching(patterns, names, where=_WHERE, refusal=MalformedConfigError), strict=True
     ):
         own = None if one.startswith("-:") or not isinstance(dynamic[one], Mapping) else _over(fields, dynamic[one])
-        found = dict.fromkeys(matched, own) | found
+        found = {**dict.fromkeys(matched, own), **found}
     return found
 
 
@@ -103,7 +103,7 @@ def compressed_groups(fields: Fields, classes: Mapping[str, Sequence[str]]) -> d
     """
     groups = [group for group in (fields.get("config_groups") or {}).values() if isinstance(group, Mapping)]
     of_target = {target: group for group in groups for target in group.get("targets") or ()}
-    found = {}
+    found: dict[str, Fields] = {}
     for cls in sorted(of_target.keys() & {cls for own in classes.values() for cls in own}, reverse=True):
         found |= dict.fromkeys((name for name, own in classes.items() if cls in own), of_target[cls])
     expressions = sorted((one for one in of_target if one.startswith("re:")), reverse=True)
