@@ -74,19 +74,19 @@ def adapt(
         index = base.remembered(("rows", vocab_size), lambda: TreeIndex(resized(base, vocab_size)))
     request = prepared(index, config)
     injection = injected(request)
+    modules = {layer.module for layer in injection.layers}
     if index is not base:
-        adapted = [layer.module for layer in injection.layers]
-        refuse_shared_embeddings(index, adapted, request.config, tree.input_embedding)
+        refuse_shared_embeddings(index, modules, request.config, tree.input_embedding)
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request.config, save_embedding_layers, targeted, tree, vocab_size)
     if save:
-        adapted = {layer.module for layer in injection.layers} if targeted else None
-        _refuse_packed(request.index, adapted, changed=index is not base)
+        _refuse_packed(request.index, modules if targeted else None, changed=index is not base)
     if freezing is not None or needs_run_time(request, injection.layers, save):
         from estimator.lora.beside import with_all_beside
 
-        how = {"with_embeddings": save, "targeted": targeted, "freezing": freezing}
-        done = with_all_beside(request, injection.layers, adapter_dtype, **how)
+        done = with_all_beside(
+            request, injection.layers, adapter_dtype, with_embeddings=save, targeted=targeted, freezing=freezing
+        )
     else:
         along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
         done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
@@ -130,7 +130,9 @@ def _refuse_packed(index: TreeIndex, adapted: Collection[str] | None, *, changed
     """
     tree = index.tree
     for name in (tree.input_embedding, tree.output_embedding):
-        if name not in tree.quantised or f"{name}.weight" in tree.tied or (index.packed(name) and not changed):
+        if name is None or name not in tree.quantised or f"{name}.weight" in tree.tied:
+            continue
+        if index.packed(name) and not changed:
             continue
         if adapted is None or name in adapted:
             raise UnsupportedError(

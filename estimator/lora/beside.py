@@ -94,10 +94,13 @@ def _held(named: Iterable[tuple[str, Node]]) -> Iterator[HeldTensor]:
 def _quantise_anew(base: Node, index: TreeIndex, layers: Sequence[LoraLayer]) -> None:
     """LoraLayer.olora_init takes its matrices out of a 4-bit weight in float32 and quantises what is left."""
     for layer in layers:
-        packed = index.packed(layer.module)
-        for own in packed.saved_anew or () if packed is not None else ():
-            inner = get_submodule(base, layer.name).children["base_layer"]
-            inner.leaves[own.name] = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False)
+        packed, node = index.packed(layer.module), get_submodule(base, layer.name)
+        if packed is None or node is None:
+            continue
+        for own in packed.saved_anew or ():
+            node.children["base_layer"].leaves[own.name] = Leaf(
+                own.shape, own.dtype, "bias", trainable=False, parameter=False
+            )
 
 
 def _train_biases(base: Node, bias: str) -> None:

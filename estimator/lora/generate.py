@@ -76,7 +76,7 @@ def _mamba_from_source(source: str) -> dict[str, list[str]]:
     import textwrap
 
     sets = {
-        node.targets[0].id: sorted(ast.literal_eval(node.value))
+        ast.unparse(node.targets[0]): sorted(ast.literal_eval(node.value))
         for node in ast.walk(ast.parse(textwrap.dedent(source)))
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Set)
     }
@@ -91,7 +91,9 @@ def generating() -> dict[str, list[str]]:
     import transformers
 
     _import_models()
-    has, has_not, left = set(), set(), [transformers.PreTrainedModel]
+    has: set[str] = set()
+    has_not: set[str] = set()
+    left = [transformers.PreTrainedModel]
     while left:
         for cls in left.pop().__subclasses__():
             left.append(cls)
@@ -155,7 +157,8 @@ def _import_models() -> None:
 
 def _subclasses(kind: type) -> list[type]:
     _import_models()
-    found, left = {}, [kind]
+    found: dict[str, type] = {}
+    left: list[type] = [kind]
     while left:
         for cls in left.pop().__subclasses__():
             left.append(cls)

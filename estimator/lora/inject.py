@@ -39,7 +39,7 @@ _TASK_HEADS = {
 class Prepared(NamedTuple):
     """The request in the form in which PEFT matches it."""
 
-    index: TreeIndex
+    index: TreeIndex  # type: ignore[assignment]  # nobody asks a tuple's own index() of it
     config: LoraConfig
     later_saves: tuple[str, ...]  # modules_to_save that the task adds once LoRA is in place
     tied_saves: tuple[str, ...]
@@ -193,10 +193,12 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
     else:
         for rank in {id(rank): rank for rank in chosen.values()}.values():
             check_rank(rank, "r" if rank == config.r else "rank_pattern")
-    settings = Settings.of(config) if names else None
-    layers: list[LoraLayer] = []
     if not adalora:
         check_alphas(config, chosen)
+    if not names:
+        return []
+    settings = Settings.of(config)
+    layers: list[LoraLayer] = []
     for name in names:
         module = index.modules[name]
         weight, packing = loaded(index, name)

@@ -114,14 +114,14 @@ def _linear_weights(
     dtype: str,
     scheme: str | None,
 ) -> tuple[Weight, ...]:
-    variant = variant_for(settings.asked, scheme)
+    variant: Variant | BlockDiagonal | None = variant_for(settings.asked, scheme)
     if settings.lora_bias and scheme in WITHOUT_LORA_BIAS:
         raise InvalidLoraError(
             f"{name} is a layer of {scheme}, which does not support lora_bias.",
             where="lora_bias",
             way_out="leave it out",
         )
-    if variant is not None and variant.kind == "use_bdlora":
+    if isinstance(variant, Variant) and variant.kind == "use_bdlora":
         variant = variant.for_module(name)
     if variant is not None and dtype in EIGHT_BIT_FLOATS:
         refuse_in_8_bit_floats(name, variant)

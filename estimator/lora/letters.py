@@ -49,10 +49,10 @@ def resolve_targets(text: str, tree: ModuleTree) -> tuple[list[str] | str | None
 
     Raises UsageError for an empty text, NoTargetModulesError for a letter that the model has nothing for.
     """
-    asked = parse_targets(text)
-    if asked.kind != "names":
-        return asked.value, ()
-    names = list(asked.value)
+    asked = parse_targets(text).value
+    if not isinstance(asked, tuple):
+        return asked, ()
+    names = list(asked)
     index = index_of(tree)
     if any(index.with_suffix(name) for name in names):
         return names, ()

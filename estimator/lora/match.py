@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from estimator.errors import InvalidLoraError, UnsupportedError
 from estimator.lora.index import TreeIndex, suffixes_of
@@ -62,11 +62,11 @@ def modules_named(index: TreeIndex, config: LoraConfig) -> set[str]:
         return set(fullmatching(targets, tuple(index.modules), where="target_modules"))
     wanted = set(targets)
     by_suffix = set().union(*index.with_suffixes(wanted).values())
-    if not _uses_layers(config.layers_to_transform):
+    layers = config.layers_to_transform
+    if not _uses_layers(layers):
         return by_suffix
     exact = by_suffix & wanted  # a name given in full is taken whatever its layer
-    in_layers = _in_layers(by_suffix - exact, config.layers_to_transform, config.layers_pattern)
-    return exact | in_layers
+    return exact | _in_layers(by_suffix - exact, layers, config.layers_pattern)
 
 
 def excluded_modules(index: TreeIndex, config: LoraConfig) -> set[str]:
@@ -116,7 +116,7 @@ def names_with_parts(index: TreeIndex, parts: Sequence[str]) -> list[list[str]]:
 # layers_to_transform
 
 
-def _uses_layers(layers: Any) -> bool:
+def _uses_layers(layers: int | Sequence[int] | None) -> TypeGuard[int | Sequence[int]]:
     return layers is not None and (isinstance(layers, int) or len(layers) != 0)
 
 
@@ -151,9 +151,8 @@ def _numbers_behind(names: list[str], pattern: Sequence[str] | str) -> Iterable[
     for one, taken in zip(patterns, matching(patterns, names, where="layers_pattern"), strict=True):
         expression = compiled(one.whole, where="layers_pattern", said=one.said)
         for name in taken:
-            if name not in numbered:
-                number = expression.match(name)["idx"]
-                numbered[name] = None if number is None else int(number)
+            if name not in numbered and (match := expression.match(name)):
+                numbered[name] = None if match["idx"] is None else int(match["idx"])
     return numbered.items()
 
 

@@ -28,10 +28,11 @@ def converted(index: TreeIndex, config: LoraConfig) -> LoraConfig:
     mapping, fused = moe_targets(pattern), moe_fused(pattern)
     targets = config.target_modules
     if isinstance(targets, str):
-        targets = _resolved(index, config, mapping)
+        targets = _resolved(index, config, targets, mapping)
         if not targets:
             return config
-    parameters, remaining, present = set(config.target_parameters or ()), set(), {new: set() for new in fused}
+    parameters, remaining = set(config.target_parameters or ()), set()
+    present: dict[str, set[str]] = {new: set() for new in fused}
     for target in set(targets or ()):
         old = next((old for old in mapping if target == old or target.endswith(f".{old}")), None)
         if old is None:
@@ -64,22 +65,22 @@ def _partial(present: set[str], missing: set[str], new: str) -> InvalidLoraError
     )
 
 
-def _resolved(index: TreeIndex, config: LoraConfig, mapping: Mapping[str, str]) -> set[str]:
+def _resolved(index: TreeIndex, config: LoraConfig, targets: str, mapping: Mapping[str, str]) -> set[str]:
     """The last parts of the names that a text targets, names of transformers 4 among them."""
-    if config.target_modules.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
+    if targets.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
         return {name.rpartition(".")[2] for name in all_linear_modules(index, config.task_type)} | set(mapping)
     parameters = [name for name, _ in index.named_parameters() if name not in index.tree.tied]
-    matched = {name.rpartition(".")[2] for name in _matched(config, [*index.modules, *parameters])}
+    matched = {name.rpartition(".")[2] for name in _matched(config, targets, [*index.modules, *parameters])}
     for old, new in mapping.items():
         if old not in matched:
             containers = {name.rpartition(".")[0] for name in parameters if name.rpartition(".")[2] == new}
-            if _matched(config, sorted(f"{container}.{old}" for container in containers)):
+            if _matched(config, targets, sorted(f"{container}.{old}" for container in containers)):
                 matched.add(old)
     return matched
 
 
-def _matched(config: LoraConfig, names: list[str]) -> list[str]:
+def _matched(config: LoraConfig, targets: str, names: list[str]) -> list[str]:
     """check_target_module_exists on names of modules, of parameters and of transformers 4."""
-    taken = fullmatching(config.target_modules, names, where="target_modules")
+    taken = fullmatching(targets, names, where="target_modules")
     excluded = excluded_among(taken, config)
     return [name for name in taken if name not in excluded]

@@ -29,8 +29,8 @@ def targeted_parameters(index: TreeIndex, config: LoraConfig) -> list[Targeted]:
     found = []
     for module in index.tree.modules:
         if f"{module.name}.parametrizations" in index.modules:
-            name = f"{module.name}.weight"
-            found += [(name, module, weight_of(index, module))] if name in names else []
+            name, weight = f"{module.name}.weight", weight_of(index, module)
+            found += [(name, module, weight)] if name in names and weight is not None else []
             continue
         for parameter in index.held(module):
             key = f"{module.name}.{parameter.name}"

@@ -97,8 +97,8 @@ def _tied(
         place = first.get(int(number))
         return None if place is None else f"{stack}.{place}.{rest}"
 
-    tied = {moved(name): moved(source) for name, source in index.tree.tied.items()}
-    tied = {name: source for name, source in tied.items() if name and source}
+    pairs = ((moved(name), moved(source)) for name, source in index.tree.tied.items())
+    tied = {name: source for name, source in pairs if name and source}
     for module in copies:
         number, _, rest = module.name[len(stack) + 1 :].partition(".")
         place = first[chosen[int(number)]]

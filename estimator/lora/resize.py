@@ -27,8 +27,8 @@ def stated_vocabulary(tree: ModuleTree) -> int | None:
 def resized(index: TreeIndex, rows: int) -> ModuleTree:
     """The tree with so many rows in its embeddings. Raises UsageError where it has none, or the number is none."""
     tree = index.tree
-    old = base_vocabulary(tree)
-    if old is None or index.modules[tree.input_embedding].kind != "Embedding" or rows < 1 or rows > 2**31:
+    old, table = base_vocabulary(tree), index.modules.get(tree.input_embedding or "")
+    if old is None or table is None or table.kind != "Embedding" or rows < 1 or rows > 2**31:
         raise UsageError(
             f"the vocabulary of this model can't be resized to {str(rows)[:20]}.",
             where="--vocab-size",
@@ -134,9 +134,9 @@ def _with_one_embedding(index: TreeIndex) -> ModuleTree:
     named_modules() has it under the first of its names; a part that is copied still copies it under its own.
     """
     tree = index.tree
-    first, *others = index.in_order(tree.one_embedding) or [tree.input_embedding]
-    if not others:
+    if len(tree.one_embedding) < 2:
         return tree
+    first, *others = index.in_order(tree.one_embedding)
     same = {f"{name}.weight": f"{first}.weight" for name in others}
     pairs = ((same.get(name, name), same.get(index.root(name), index.root(name))) for name in tree.tied)
     return tree._replace(

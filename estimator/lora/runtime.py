@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import prod
+from typing import Any
 
-from estimator.architecture.module import Module
+from estimator.architecture.module import Module, full_name
 from estimator.lora.dtypes import adapter_dtype_of, is_cast
 from estimator.lora.index import TreeIndex
 from estimator.lora.layers import LoraLayer
@@ -44,8 +45,9 @@ class Leaf:
         self.counted = counted  # how often PEFT counts an element
 
     def copied(self, part: str) -> Leaf:
-        kept = {"trainable": self.trainable, "parameter": self.parameter, "saved": self.saved, "counted": self.counted}
-        return Leaf(self.shape, self.dtype, part, **kept)
+        twin = Leaf(self.shape, self.dtype, part, trainable=self.trainable)
+        twin.parameter, twin.saved, twin.counted = self.parameter, self.saved, self.counted
+        return twin
 
     @property
     def elements(self) -> int:
@@ -148,16 +150,14 @@ def leaves(root: Node) -> list[Leaf]:
 
 def state_dict(root: Node) -> dict[str, Leaf]:
     """Parameters and persistent buffers under every name they have."""
-    return {
-        f"{name}.{own}" if name else own: leaf
-        for name, node in walk(root)
-        for own, leaf in node.leaves.items()
-        if leaf.saved
-    }
+    return {full_name(name, own): leaf for name, node in walk(root) for own, leaf in node.leaves.items() if leaf.saved}
 
 
-def deepcopy(node: Node, part: str, copies: dict[int, Node | Leaf] | None = None) -> Node:
-    """A copy whose tensors are of the given part of the file; what is shared within stays shared."""
+def deepcopy(node: Node, part: str, copies: dict[int, Any] | None = None) -> Node:
+    """A copy whose tensors are of the given part of the file; what is shared within stays shared.
+
+    copies: the Node or Leaf that each was copied to, by the id of the original.
+    """
     copies = {} if copies is None else copies
     if id(node) in copies:
         return copies[id(node)]
@@ -190,12 +190,12 @@ def base_model(index: TreeIndex) -> Node:
         node.cls, node.module = module.cls, module
         packed = index.packed(module.name)
         for own in index.held(module):
-            full = index.root(f"{module.name}.{own.name}" if module.name else own.name)
+            full = index.root(full_name(module.name, own.name))
             if full not in shared:
                 counted = packed.packed_factor if packed is not None and own.name == "weight" else 1
                 shared[full] = Leaf(own.shape, own.dtype, "bias", trainable=False, counted=counted)
             node.leaves[own.name] = shared[full]
-        for own in packed.saved_beside if packed is not None else ():
+        for own in (packed.saved_beside if packed is not None else None) or ():
             node.leaves[own.name] = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False)
         for own in module.buffers:
             leaf = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False, saved=own.persistent)

@@ -63,7 +63,7 @@ def state_of(index: TreeIndex, module: Module) -> Iterator[Parameter]:
     """What state_dict() has of a module's own."""
     layer = index.packed(module.name)
     yield from index.held(module)
-    yield from layer.saved_beside if layer is not None else ()
+    yield from (layer.saved_beside if layer is not None else None) or ()
     yield from (buffer for buffer in module.buffers if buffer.persistent)
 
 
@@ -73,4 +73,4 @@ def embeddings_are_targeted(index: TreeIndex, config: LoraConfig) -> bool:
     if isinstance(targets, str) and targets != INCLUDE_LINEAR_LAYERS_SHORTHAND:
         names = [name for name in index.modules if is_embedding_layer(name)]
         return bool(fullmatching(targets, names, where="target_modules"))
-    return bool(targets) and any(name in targets for name in EMBEDDING_LAYER_NAMES)
+    return not set(EMBEDDING_LAYER_NAMES).isdisjoint(targets or ())

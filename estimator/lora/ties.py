@@ -59,9 +59,9 @@ def declared_ties(tree: ModuleTree) -> Mapping[str, str]:
 def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[str, ...], tuple[str, ...]]:
     """_check_tied_modules: the config, the modules to save that follow the embedding's copy, the targets likewise."""
     tied = tied_with_embedding(index)
-    if not config.ensure_weight_tying or not tied:
-        return config, (), ()
     embedding = index.tree.input_embedding
+    if not config.ensure_weight_tying or not tied or embedding is None:
+        return config, (), ()
     saved = list(config.modules_to_save or ())
     if any(is_embedding_layer(name) for name in saved):
         if embedding not in saved:
@@ -72,7 +72,7 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
         if not fullmatching(targets, EMBEDDING_LAYER_NAMES, where="target_modules"):
             return config, (), ()
         return config._replace(target_modules=rf"(?:{targets}|^{re.escape(embedding)}$)"), (), tuple(tied)
-    if not any(is_embedding_layer(name) for name in targets or ()):
+    if not targets or not any(map(is_embedding_layer, targets)):
         return config, (), ()
     kept = _without_tied(sorted({*targets, embedding}, key=len, reverse=True), tied)
     return config._replace(target_modules=tuple(kept)), (), tuple(tied)

@@ -68,7 +68,7 @@ def asked_variants(config: LoraConfig) -> Mapping[str, Variant]:
     if config.use_qalora:
         names.append("use_qalora")
     return {
-        name: _bdlora(config.use_bdlora) if name == "use_bdlora" else Variant(name, size=_size(config, name))
+        name: _bdlora(config.use_bdlora or {}) if name == "use_bdlora" else Variant(name, size=_size(config, name))
         for name in names
     }
 
@@ -145,21 +145,22 @@ def heard_unquantised(asked: Mapping[str, Variant]) -> dict[str, Variant]:
 def _unquantised(asked: Mapping[str, Variant], allowed: tuple[str, ...]) -> Variant | None:
     if len(asked) > 1:
         raise _refused(f"{' and '.join(asked)} do not work together.", next(iter(asked)), "use one of them")
-    name = next(iter(asked), None)
-    if name is not None and allowed and name not in allowed:
-        raise _refused(f"{name} works for Linear modules alone.", name, "target no other modules")
-    return asked.get(name)
+    for name, variant in asked.items():
+        if allowed and name not in allowed:
+            raise _refused(f"{name} works for Linear modules alone.", name, "target no other modules")
+        return variant
+    return None
 
 
 def _size(config: LoraConfig, kind: str) -> int:
     if kind == "use_qalora":
         return config.qalora_group_size
     if kind == "alora_invocation_tokens":
-        return len(config.alora_invocation_tokens)
+        return len(config.alora_invocation_tokens or ())
     if kind == "velora_config":
-        return config.velora_config.get("num_groups", 64)
+        return (config.velora_config or {}).get("num_groups", 64)
     if kind == "monteclora_config":
-        return config.monteclora_config.get("num_samples", 8)
+        return (config.monteclora_config or {}).get("num_samples", 8)
     return 0
 
 

@@ -169,7 +169,7 @@ def _refuse_packed(
 def train_tokens(root: Node, index: TreeIndex, config: LoraConfig) -> None:
     """TrainableTokensWrapper around the embeddings that are named, and around what is tied to the input embedding."""
     where, given = "trainable_token_indices", config.trainable_token_indices
-    layers = given if isinstance(given, Mapping) else {_embedding_name(index, root): list(given)}
+    layers = given if isinstance(given, Mapping) else {_embedding_name(index, root): list(given or ())}
     if len(layers) > MAX_PATTERNS:
         raise _refused(where, f"{len(layers):,} layers are named")
     both = next((name for name in layers if name in (config.modules_to_save or ())), None)

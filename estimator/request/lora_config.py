@@ -15,8 +15,8 @@ class LoraConfig(NamedTuple):
     peft_type: str = "LORA"
     task_type: str | None = None
     r: int = 8
-    target_modules: Sequence[str] | str | None = None
-    exclude_modules: Sequence[str] | str | None = None
+    target_modules: Collection[str] | str | None = None
+    exclude_modules: Collection[str] | str | None = None
     lora_alpha: float = 8
     lora_dropout: float = 0.0
     fan_in_fan_out: bool = False
