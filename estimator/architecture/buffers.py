@@ -45,8 +45,7 @@ _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_atte
           "encoder_num_attention_heads")  # fmt: skip
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
 _MOST_POSITIONS = 2**31
-# Two names of one field: the one without a default among the facts is there only where config.json says it.
-_POSITIONS = ("n_positions", "max_position_embeddings")
+_POSITIONS = ("max_position_embeddings", "n_positions")  # of two names of one field the first wins
 _TEXTS = ("text_config", "llm_config", "language_config", "thinker_config.text_config")
 
 
@@ -118,7 +117,7 @@ def _heads(config: Read) -> int | None:
 
 
 def _head_dim(config: Read) -> int | None:
-    stated = _first(config, "head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels")
+    stated = _first(config, "head_dim", "attention_head_dim", "kv_channels")
     return stated if stated is not None else _divided(config)
 
 
@@ -165,11 +164,12 @@ def _of_a_vision_tower(wanted: Wanted, config: Read) -> Shape | None:
     """An axis takes its share of the head's pairs; Pixtral keeps rows and columns side by side."""
     width = _first(config, "embed_dim", "hidden_size", "d_model")  # hidden_size may be the width that it ends in
     heads = _first(config, "num_heads", "num_attention_heads")
-    if not width or not heads:
+    head = _first(config, "head_dim") or (width // heads if width and heads else 0)
+    if not head:
         return None
     if any(word in wanted.cls for word in _IN_THREE_AXES):
-        return (width // heads // 3 // 2,)
-    return (_pairs(width // heads // (1 if "Pixtral" in wanted.cls else 2)),)
+        return (head // 3 // 2,)
+    return (_pairs(head // (1 if "Pixtral" in wanted.cls else 2)),)
 
 
 def _pairs(dimensions: int) -> int:
@@ -217,7 +217,7 @@ def _window_offsets(wanted: Wanted, __: Mapping[str, Shape], config: Read) -> Sh
 
 def _square_mask(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
     stated = _first(config, *_POSITIONS, "n_ctx")
-    return (1,) * (wanted.dimensions - 2) + (stated, stated) if stated else None
+    return (1, 1, stated, stated)[-2 if wanted.dimensions == 2 else 0 :] if stated else None
 
 
 def _rotary_table(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
@@ -266,7 +266,7 @@ def _like_frequencies(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> S
 def _angles_of_positions(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
     """MusicFlamingo: each frequency twice, at as many positions as the config's rope_theta is."""
     frequencies, rope = _inverse_frequencies(wanted, config), config("rope_parameters")
-    positions = rope.get("rope_theta") if isinstance(rope, Mapping) else None
+    positions: Any = rope.get("rope_theta") if isinstance(rope, Mapping) else None
     is_number = isinstance(positions, (int, float)) and 0 < positions < _MOST_POSITIONS
     return (int(positions), 2 * frequencies[0]) if frequencies and is_number else None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from estimator.architecture.conditions import Lookup, lookup_in
-from estimator.architecture.config_fields import TIE, labels_of, tie_of
+from estimator.architecture.config_fields import TIE, get, labels_of, tie_of
 from estimator.architecture.config_fields import lookup_for as lookup_of_config
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.formula import Unfit
@@ -17,14 +17,17 @@ from estimator.architecture.shapes import shapes_of
 def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
     """Reads the config's fields as the class would see them."""
     shapes = shapes_of(facts.said.name)
-    defaults = {**facts.defaults, **_worked_out(config, shapes, facts.defaults)}
-    plain = lookup_in(config, defaults, facts.aliases)
+    worked_out = _worked_out(config, shapes, facts.defaults)
+    plain = lookup_in(config, {**facts.defaults, **worked_out}, facts.aliases)
     tie = tie_of(config, shapes)
 
     def lookup(path: str) -> Any:
         if path == "num_labels":
             return labels_of(config, num_labels, facts.defaults.get(path) or 2)
-        return tie if path == TIE and tie is not None else plain(path)
+        if path == TIE and tie is not None:
+            return tie
+        is_null = path.rpartition(".")[2] == "head_dim" and path not in worked_out and get(config, path) is None
+        return None if is_null else plain(path)  # classes take no head_dim for width // heads, default or none
 
     return lookup
 

@@ -168,8 +168,8 @@ def reader(config):
             "bias",
             2,
             {"max_position_embeddings": 1024, "n_positions": 64},
-            (64, 64),
-            id="what config.json says before the class's default under the other name",
+            (1024, 1024),
+            id="the name of two that wins",
         ),
         pytest.param("layoutlmv3", "LayoutLMv3Model", "visual_bbox", 2, {}, (197, 4), id="a box for each place"),
         pytest.param("", "OwlViTForObjectDetection", "box_bias", 2, {}, (576, 4), id="a box for each patch"),
@@ -219,6 +219,7 @@ def reader(config):
             "model", "GroundingDinoModel", "special_tokens", 1, {}, (4,), id="Grounding DINO's ends of phrases"
         ),
         pytest.param("v.r", "MLCDRotaryEmbedding", "inv_freq", 1, LLAMA, (32,), id="rows and columns"),
+        pytest.param("v.r", "Glm4vVisionRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 80}, (20,), id="stated"),
         pytest.param("v.r", "MiniMaxM3VLVisionRotaryEmbedding", "inv_freq", 1, LLAMA, (21,), id="and time"),
         pytest.param("layers.7", "Sam3ViTLayer", "position_ids", 2, SAM_3, (5184, 2), id="patches of the image"),
         pytest.param(

@@ -179,11 +179,12 @@ def test_code_of_a_repository_keeps_its_experts_apart():
         pytest.param("LlamaForCausalLM", {"head_dim": 8}, 8, id="stated"),
         pytest.param("Qwen3ForCausalLM", {}, 128, id="a default of its own"),
         pytest.param("GemmaForCausalLM", {}, 256, id="another"),
+        pytest.param("AXK1ForCausalLM", {"head_dim": None}, None, id="null, which is no default"),
         pytest.param("Glm4MoeLiteForCausalLM", {"qk_rope_head_dim": 4}, 4, id="another name of a field that is stated"),
     ],
 )
 def test_a_default_that_the_class_works_out_follows_the_config(
-    cls: str, stated: dict[str, int | None], head_dim: int
+    cls: str, stated: dict[str, int | None], head_dim: int | None
 ) -> None:
     config = {"hidden_size": 64, "num_attention_heads": 4, **stated}
     assert lookup_for(config, class_facts(cls))("head_dim") == head_dim
