@@ -8,15 +8,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estimator.errors import LoraSizeError
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Unpack
+
+    from estimator.request.python_options import Options
 
 __version__ = "0.1.0"
 __all__ = ["LoraSizeError", "estimate"]
 
 
-def estimate(model: str | None = None, **options: Any) -> dict[str, Any]:
+def estimate(model: str | PathLike[str] | None = None, **options: Unpack[Options]) -> dict[str, Any]:
     """The object of `lora-size --json`, for option names with underscores (`r`, `targets`, `base_precision`, ...).
 
     `lora` takes the fields of an adapter_config.json. Parameters are counted, sizes are in bytes.

@@ -10,8 +10,10 @@ from click.testing import CliRunner
 
 import estimator
 from estimator.cli.group import cli
+from estimator.request.request import Request
 
 LLAMA = "llama-3.1-8b"
+_OF_A_CONFIG_FILE = ("target_rule", "config_notes", "freezing")  # what a reader of --config alone sets
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,14 @@ def test_the_types_are_shipped():
     package = Path(estimator.__file__).parent
     assert (package / "py.typed").exists()
     assert "py.typed" in (package.parent / "setup.cfg").read_text()
+
+
+def test_every_option_that_is_taken_has_a_type():
+    from estimator.request.options import to_request
+    from estimator.request.python_options import Options
+
+    assert to_request(dict.fromkeys(Options.__annotations__)) == Request()
+    assert Options.__annotations__.keys() == set(Request._fields) - {"model", *_OF_A_CONFIG_FILE}
 
 
 def test_others_names_lead_to_options_that_are_there():
