@@ -89,11 +89,12 @@ def _tensors_left_open(causes: Causes) -> int:
 
 
 def _of_tree(tree: ModuleTree | None, request: Request, found: Found, checkpoint: Checkpoint | None) -> Causes | None:
+    if tree is None:
+        return None
     try:
-        adaptation = adapt(tree, from_mapping(request.lora)) if tree is not None else None
+        implied = parts_of(adapt(tree, from_mapping(request.lora)).tensors)
     except LoraSizeError:
         return None
-    implied = parts_of(adaptation.tensors) if adaptation is not None else {}
     experts = {name: part for name, part in implied.items() if EXPERT.search(name)}
     others = compare(implied, found, checkpoint, tree) if experts else None
     if others is None:

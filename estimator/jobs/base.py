@@ -86,9 +86,9 @@ def _kept(store: dict[Any, Any], key: object, make: Callable[[], Any]) -> Any:
 
 
 def _cross_checked(base: Base) -> tuple[CrossCheck, tuple[Note, ...]]:
-    by_config, notes = None, ()
-    if base.checkpoint is not None:
-        by_config, notes = second_opinion(base.tree, base.config, base.task, base.num_labels)
+    if base.checkpoint is None:
+        return cross_check(None, base.config, base.tree, None), ()
+    by_config, notes = second_opinion(base.tree, base.config, base.task, base.num_labels)
     return cross_check(base.checkpoint, base.config, base.tree, by_config), notes
 
 

@@ -136,13 +136,13 @@ def over_budget(
 ) -> list[Problem]:
     """What is over its limit; what is not known is not judged."""
     found = []
-    if None not in (limits.max_file_size, file_bytes) and file_bytes > limits.max_file_size:
+    if file_bytes is not None and limits.max_file_size is not None and file_bytes > limits.max_file_size:
         message = f"The adapter file has {exact_size(file_bytes)}; the limit is {exact_size(limits.max_file_size)}."
         found.append(Problem("over_max_file_size", message + " Lower r, name fewer targets, or save in 16 bits."))
-    if None not in (limits.max_parameters, parameters) and parameters > limits.max_parameters:
+    if parameters is not None and limits.max_parameters is not None and parameters > limits.max_parameters:
         message = f"{parameters:,} parameters train; the limit is {limits.max_parameters:,}."
         found.append(Problem("over_max_parameters", message + " Lower r or name fewer targets."))
-    if None not in (limits.max_percent, percent) and percent > limits.max_percent:
+    if percent is not None and limits.max_percent is not None and percent > limits.max_percent:
         message = f"{percent:.4g} % of all parameters train; the limit is {limits.max_percent:g} %."
         found.append(Problem("over_max_percent", message + " Lower r or name fewer targets."))
     return found

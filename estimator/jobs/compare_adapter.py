@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
@@ -51,7 +51,7 @@ def compare(
     return ()
 
 
-def explains(causes: tuple[Cause, ...] | None) -> bool:
+def explains(causes: tuple[Cause, ...] | None) -> TypeGuard[tuple[Cause, ...]]:
     """Whether nothing is left open."""
     return causes is not None and all(cause.code in EXPLAINED for cause in causes)
 
@@ -92,8 +92,8 @@ def _fused_parts(tree: ModuleTree, name: str, rank: Any) -> Iterator[tuple[str, 
     for q, k, v in _QKV:
         for module, shape in linears.items():
             parent, _, leaf = module.rpartition(".")
-            others = [linears.get(f"{parent}.{other}") for other in (k, v)]
-            if leaf == q and None not in others:
-                out = shape[0] + sum(other[0] for other in others)
+            key, value = (linears.get(f"{parent}.{other}") for other in (k, v))
+            if leaf == q and key is not None and value is not None:
+                out = shape[0] + key[0] + value[0]
                 yield f"{PREFIX}{parent}.{name}.lora_A.weight", Part("F32", (rank, shape[1]))
                 yield f"{PREFIX}{parent}.{name}.lora_B.weight", Part("F32", (out, rank))

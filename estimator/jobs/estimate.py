@@ -18,7 +18,7 @@ from estimator.request.load_options import DTYPES, STORAGES, LoadOptions
 from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request, flag
 from estimator.sizes.adapter_file import adapter_file_bytes
-from estimator.sizes.base import BaseSizes
+from estimator.sizes.base import BaseSizes, Loaded
 
 
 def estimate(request: Request, *, bases: BaseCache | None = None, progress: Progress = None) -> Answer:
@@ -124,8 +124,7 @@ def vocab_size(request: Request) -> int | None:
         return request.vocab_size
     from estimator.source.tokenizer import vocabulary_size
 
-    how = {"token": request.token, "offline": request.offline, "timeout": request.timeout}
-    return vocabulary_size(request.tokenizer, **how)
+    return vocabulary_size(request.tokenizer, token=request.token, offline=request.offline, timeout=request.timeout)
 
 
 def _comparison_bytes(sizes: BaseSizes, load: LoadOptions) -> int | None:
@@ -154,6 +153,5 @@ def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[Base
         return sizes, ()
     loaded = sizes.loaded
     if load.base_precision not in ("fp32", "bf16", "fp16"):
-        nothing = dict.fromkeys(("dtype", "footprint_bytes", "state_bytes", "weight_bytes", "prepared_footprint_bytes"))
-        loaded = loaded._replace(**nothing)
+        loaded = Loaded(precision=loaded.precision)
     return sizes._replace(loaded=loaded), (_DTYPE_UNKNOWN,)

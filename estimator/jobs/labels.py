@@ -74,7 +74,7 @@ def _not_compared(tree: ModuleTree, num_labels: int) -> ModuleTree:
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("labels_not_compared", message)))
 
 
-def _of_another_size(cls: str, name: str, held: tuple[int, ...], wanted: tuple[int, ...]) -> UnsupportedError:
+def _of_another_size(cls: str | None, name: str, held: tuple[int, ...], wanted: tuple[int, ...]) -> UnsupportedError:
     return UnsupportedError(
         f"the checkpoint's {name} is {list(held)}, and this {cls} has it as {list(wanted)}: from_pretrained refuses.",
         where="--num-labels and --task",

@@ -93,7 +93,8 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
     rows = frozenset(m.name for m in adaptation.modules if m.what == "TrainableTokensWrapper")
     opened = rows | {_module_of(tensor) for tensor in others if not tensor.name.endswith(".bias")}
     head = answer.tree.output_embedding
-    if answer.tree.tied.get(f"{head}.weight", "").rpartition(".")[0] in {_module_of(t) for t in others if not t.added}:
+    table = answer.tree.tied.get(f"{head}.weight")
+    if head and table and table.rpartition(".")[0] in {_module_of(t) for t in others if not t.added}:
         opened |= {head}
     return Adapter(
         ranks=ranks,
@@ -112,7 +113,9 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
         width=BITS[first.dtype] // 8 if first else 4,
         dropout=float(config.get("lora_dropout") or 0),
         dora=bool(config.get("use_dora")),
-        wrapped={m.name: m.in_features * m.out_features for m in adaptation.modules if m.what == "ParamWrapper"},
+        wrapped={
+            m.name: (m.in_features or 0) * (m.out_features or 0) for m in adaptation.modules if m.what == "ParamWrapper"
+        },
         trains_before=_trains_before(
             answer, shape, {_module_of(t) for t in others} | {_INSIDE.sub("", n) for n in adapted}
         ),

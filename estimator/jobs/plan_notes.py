@@ -82,7 +82,8 @@ def _tower_notes(answer: Answer, shape: Shape) -> Iterator[Note]:
     adapted = {m.name for m in answer.adaptation.modules if m.parameters}
     seeing = [block for block in shape.blocks if block.tower and is_adapted(block, adapted)]
     unknown = [block for block in seeing if block in shape.uncounted]
-    pieces = {tower.pieces for name, tower in shape.towers.items() if any(b.tower == name for b in seeing)} - {None}
+    towers = (tower for name, tower in shape.towers.items() if any(block.tower == name for block in seeing))
+    pieces = {tower.pieces for tower in towers if tower.pieces is not None}
     said = " and ".join(f"{number:,}" for number in sorted(pieces))
     if unknown and said:
         yield Note(

@@ -129,7 +129,7 @@ def _share(gpu_memory: int) -> int:
 def _served(answer: Answer, serving: Serving) -> Served:
     loaded = answer.base.loaded
     return Served(
-        weight_bytes=loaded.weight_bytes,
+        weight_bytes=loaded.weight_bytes or 0,
         width=_width(loaded.dtype),
         stacked=stacked_elements(answer.tree, serving.gpus),
         adapters=serving.adapters,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
+from typing import Any
 
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache, Progress
@@ -55,7 +56,7 @@ def sweep(
 
     Raises UsageError where there are too many.
     """
-    crossed = [dict.fromkeys(values) for values in (models, targets, precisions, ranks)]
+    crossed: list[dict[Any, None]] = [dict.fromkeys(values) for values in (models, targets, precisions, ranks)]
     count = prod(map(len, crossed))
     if not 0 < count <= MAX_CASES:
         way_out = f"name at least one of each, and at most {MAX_CASES:,} together"
@@ -63,7 +64,7 @@ def sweep(
     request = with_config_file(request)
     bases = BaseCache()
     for model, target, precision, rank in product(*crossed):
-        given = {"model": model, "targets": target, "base_precision": precision, "r": rank}
+        given: dict[str, Any] = {"model": model, "targets": target, "base_precision": precision, "r": rank}
         changed = request._replace(**{name: value for name, value in given.items() if value is not None})
         case = Case(model=changed.model, targets=target, base_precision=changed.base_precision, r=changed.r)
         try:
@@ -104,9 +105,13 @@ def _answered(
 def frontier(cases: Sequence[Case]) -> tuple[Case, ...]:
     """Of the cases that surely fit, those that no other beats in parameters without more memory; most first."""
     best: list[Case] = []
-    for case in sorted(
-        (case for case in cases if case.fits == "yes"), key=lambda case: (case.device_upper_bytes, -case.parameters)
-    ):
-        if not best or case.parameters > best[-1].parameters:
+    most = -1
+    for case in sorted((case for case in cases if case.fits == "yes"), key=_by_memory):
+        if case.parameters is not None and case.parameters > most:
             best.append(case)
+            most = case.parameters
     return tuple(reversed(best))
+
+
+def _by_memory(case: Case) -> tuple[int, int]:
+    return case.device_upper_bytes or 0, -(case.parameters or 0)

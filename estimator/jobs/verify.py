@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
+from estimator.checkpoint.header import parse_header
 from estimator.errors import UnsupportedError, UsageError
 from estimator.jobs.estimate import load_options, vocab_size, with_config_file
 from estimator.jobs.largest import positions
@@ -89,8 +90,8 @@ def _step(request: Request, answer: Answer) -> Training:
     """What --config plans, as it is run here: torch's AdamW on one device, every example as long as the longest and
     no longer than the model knows positions. A short step without a file, and for an adapter_config.json."""
     planned, notes = training_from(request.config, {})
-    run = {"packing": True, "optimizer": "adamw_torch", "loss": "standard", "attention": "sdpa", "gpus": 1}
-    step = replace(planned, **run) if notes else STEP
+    here = replace(planned, packing=True, optimizer="adamw_torch", loss="standard", attention="sdpa", gpus=1)
+    step = here if notes else STEP
     longest = positions(answer) or step.sequence_length
     return replace(step, sequence_length=min(step.sequence_length, longest))
 
@@ -157,11 +158,8 @@ def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_co
 
 def _kept_apart(answer: Answer) -> frozenset[str]:
     """Stored names that the estimate ties to nothing; only their values could say otherwise."""
-    import json
-
-    headers = (file.header for file in answer.found.files)
-    stored = {name for header in headers for name in (json.loads(header) if isinstance(header, bytes) else header)}
-    return frozenset(stored - set(answer.tree.tied))
+    stored = {name for file in answer.found.files for name in parse_header(file.header, file=file.path).tensors}
+    return frozenset(stored - answer.tree.tied.keys())
 
 
 def _place(id_: str, source: str) -> str | None:

@@ -153,7 +153,8 @@ def file_bytes_on_meta(tensors: Mapping[str, SavedTensor]) -> int:
     import json
 
     order = list(BITS)
-    at, header = 0, {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
     for name in sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name)):
         dtype, shape = tensors[name]
         size = BITS[dtype] // 8

@@ -58,7 +58,8 @@ class Facts:
 
 def compare(estimate: Facts, real: Facts) -> tuple[tuple[Comparison, ...], tuple[Difference, ...]]:
     """Every fact that both sides say, and the entries in which the lists differ."""
-    comparisons, differences = [], []
+    comparisons: list[Comparison] = []
+    differences: list[Difference] = []
     for fact in fields(Facts):
         what, said, found = fact.metadata["what"], getattr(estimate, fact.name), getattr(real, fact.name)
         if fact.name == "refusal" and (said or found):

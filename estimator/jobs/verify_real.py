@@ -54,7 +54,7 @@ def _on_meta(run: Run) -> Facts:
         "base_parameters": sum(p.numel() for p in model.parameters()),
     }
     adapted, refusal = _adapted(run, model)
-    facts = {"refusal": refusal} if adapted is None else verify_adapter.adapted_facts(adapted)
+    facts: dict[str, Any] = {"refusal": refusal} if adapted is None else verify_adapter.adapted_facts(adapted)
     if adapted is not None and run.saves:
         facts["tensors"] = verify_adapter.file_tensors(adapted, _save_embedding_layers(run))
         facts["file_bytes"] = verify_adapter.file_bytes_on_meta(facts["tensors"])

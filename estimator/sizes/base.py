@@ -1,6 +1,6 @@
 """What the base weighs: parameters, bytes at each precision, and what `get_memory_footprint()` would print."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -18,13 +18,13 @@ QUANTISED = ("int8", "nf4")
 
 
 class Loaded(NamedTuple):
-    """The base as this request loads it."""
+    """The base as this request loads it; None where neither headers nor config.json say in which dtype."""
 
     precision: str  # as asked: "stored", "nf4", ...
-    dtype: str  # of what is not quantised, safetensors' name
-    footprint_bytes: int  # parameters and buffers, as get_memory_footprint() counts them after from_pretrained()
-    state_bytes: int  # of quantisation, outside the footprint
-    weight_bytes: int  # parameters alone, state included
+    dtype: str | None = None  # of what is not quantised, safetensors' name
+    footprint_bytes: int | None = None  # parameters and buffers: get_memory_footprint() after from_pretrained()
+    state_bytes: int | None = None  # of quantisation, outside the footprint
+    weight_bytes: int | None = None  # parameters alone, state included
     prepared_footprint_bytes: int | None = None  # after prepare_model_for_kbit_training; None where it is not called
 
 
@@ -75,9 +75,11 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
 def _float_bytes(tree: ModuleTree, dtype: str) -> tuple[int, int]:
     """Bytes of parameters and of buffers under from_pretrained(dtype=...), as `as_loaded` would have them."""
     dtype_of = dtypes(tree, dtype)
-    buffers = named_buffers(tree.modules)
-    parameters = run_time_parameters(tree)
-    return tuple(sum(_bytes(t.shape, dtype_of(name, t)) for name, t in tensors) for tensors in (parameters, buffers))
+
+    def together(tensors: Iterable[tuple[str, Parameter]]) -> int:
+        return sum(_bytes(tensor.shape, dtype_of(name, tensor)) for name, tensor in tensors)
+
+    return together(run_time_parameters(tree)), together(named_buffers(tree.modules))
 
 
 def _notes(tree: ModuleTree, loaded: ModuleTree, load: LoadOptions) -> tuple[Note, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from estimator.jobs.estimate import estimate
 from estimator.jobs.verify_folder import PREFIX
 from estimator.request.request import Request
 from estimator.sizes.training import Training
+from estimator.source.compact import compact
+from estimator.source.found import StoredFile
 
 REQUEST = Request(model="qwen2.5-0.5b", r=8, targets="qv")
 
@@ -29,6 +32,26 @@ def test_without_the_extra_the_message_names_the_one_command(monkeypatch, missin
         job.verify(REQUEST, answer, device="meta")
     assert missing in refusal.value.what
     assert refusal.value.way_out == "pip install 'lora-size[verify]'"
+
+
+TEXT = json.dumps(
+    {
+        "__metadata__": {"format": "pt"},
+        "lm_head.weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "model.norm.weight": {"dtype": "F32", "shape": [3], "data_offsets": [24, 36]},
+    },
+    separators=(",", ":"),
+).encode()
+
+
+@pytest.mark.parametrize(
+    "header", [TEXT, json.loads(TEXT), compact(TEXT)], ids=["a file's", "the cache's", "as the Hub's is taken apart"]
+)
+def test_what_is_stored_and_not_tied_is_kept_apart_wherever_the_header_is_from(header) -> None:
+    answer = estimate(REQUEST)
+    found = answer.found._replace(files=(StoredFile("model.safetensors", header, len(TEXT), 44 + len(TEXT)),))
+    tree = answer.tree._replace(tied={"lm_head.weight": "model.embed_tokens.weight"})
+    assert job._kept_apart(answer._replace(found=found, tree=tree)) == {"model.norm.weight"}
 
 
 def test_what_cannot_fit_is_refused_by_our_own_plan(monkeypatch) -> None:
