@@ -20,6 +20,11 @@ def linear(tree: ModuleTree) -> list[Module]:
     return [module for module in tree.modules if module.kind == "Linear"]
 
 
+def called_linear(tree: ModuleTree) -> list[Module]:
+    """What has "Linear" in its class's name: a router that is a Linear may lack it, a block of KimiLinear has it."""
+    return [module for module in tree.modules if "Linear" in module.cls]
+
+
 def leaf(name: str) -> str:
     return name.rpartition(".")[2]
 

@@ -15,7 +15,7 @@ from estimator.errors import MalformedConfigError
 from estimator.lora.index import index_of
 from estimator.lora.moe import converted
 from estimator.lora.trainer_modules import litgpt, torchtune
-from estimator.lora.trainer_rule import Resolved, has_experts, leaf, linear, uncounted
+from estimator.lora.trainer_rule import Resolved, called_linear, has_experts, leaf, linear, uncounted
 from estimator.lora.trainer_towers import llamafactory, swift
 from estimator.notes import Note
 from estimator.request.lora_config import from_mapping
@@ -30,9 +30,13 @@ def apply_rule(name: str, settings: Mapping[str, Any], tree: ModuleTree, lora: M
 def _axolotl_linear(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """axolotl 0.18.0, loaders/adapter.py, find_all_linear_names: no part of a model is left out but the head."""
     head = "embed_out" if tree.config.get("model_type") == "gpt_neox" else "lm_head"
-    names = {leaf(module.name) for module in linear(tree)} - {head}
+    names = {leaf(module.name) for module in (*linear(tree), *called_linear(tree))} - {head}
     lora["target_modules"] = sorted(names | set(settings.get("and") or ()))
-    return _listed(settings, tree, lora)
+    resolved = _listed(settings, tree, lora)
+    if leaf(tree.output_embedding or "") not in names:
+        return resolved
+    message = f"{tree.output_embedding} is adapted too: Axolotl knows the head of {tree.architecture} by another name."
+    return resolved._replace(notes=(*resolved.notes, Note("head_adapted", message)))
 
 
 def _nemo(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:

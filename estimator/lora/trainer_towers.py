@@ -3,13 +3,14 @@
 Names are those of transformers 5. A model type that a trainer's table lacks is one tower to it.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError
 from estimator.lora.trainer_modules import megatron
-from estimator.lora.trainer_rule import Resolved, has_part, leaf, linear, uncounted
+from estimator.lora.trainer_rule import Resolved, called_linear, has_part, leaf, uncounted
 from estimator.notes import Note
 
 
@@ -51,15 +52,21 @@ LLAMAFACTORY: Mapping[str, Towers] = {
 }  # fmt: skip
 
 
+# Output heads under other names, of repositories with code of their own; lm_head elsewhere, to both trainers.
+_HEADS = {"chatglm": "output_layer", "internlm2": "output"}
+
+
 def llamafactory(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """LLaMA-Factory 0.9.6.dev0, model/model_utils/misc.py find_all_linear_modules, visual.py patch_target_modules."""
     given = settings.get("targets") or ["all"]
-    towers = LLAMAFACTORY.get(str(tree.config.get("model_type")))
+    kind = str(tree.config.get("model_type"))
+    towers = LLAMAFACTORY.get(kind)
     frozen = _frozen(settings, towers) if towers else ()
     if given == ["all"]:
-        skip = [*settings["skip"], *(towers.projector if towers else ())]
+        skip = [*settings["skip"], *([_HEADS[kind]] if kind in _HEADS else ()), *(towers.projector if towers else ())]
         skip += towers.vision if towers and settings.get("freeze_vision_tower") else ()
-        given = sorted({leaf(module.name) for module in linear(tree) if not has_part(module.name, skip)})
+        found = (module for module in called_linear(tree) if "Embedding" not in module.cls)
+        given = sorted({leaf(module.name) for module in found if not has_part(module.name, skip)})
     if (expanded := settings.get("expanded_layers")) is not None:
         layers = _expanded(tree, expanded)
         given = [m.name for m in tree.modules if has_part(m.name, given) and has_part(m.name, layers)]
@@ -132,7 +139,8 @@ SWIFT: Mapping[str, Towers] = {
          "thinker.visual.merger_list"),
         ("thinker.audio_tower", "thinker.visual")),
 }  # fmt: skip
-_SWIFT_SKIPS = ("lm_head", "score", "v_head", "classifier", "lora_A", "lora_B", "base_layer")
+_SWIFT_SKIPS = ("score", "v_head", "classifier", "lora_A", "lora_B", "base_layer")
+_NO_LINEAR = ("glulinear", "gemma4clippablelinear")
 # PEFT refuses these by name on these model types, so ms-swift leaves them out (pipelines/train/tuner.py).
 _MAMBAS = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 _MAMBA_SKIPS = frozenset({"out_proj", "conv1d"})
@@ -157,8 +165,8 @@ def swift(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
     towers = SWIFT.get(kind)
     if towers is None:
         raise uncounted(f"ms-swift's towers of {kind} are not known here", "give target_modules or target_regex")
-    kinds = ("Linear", "Embedding") if "all-embedding" in targets else ("Linear",)
-    names = [m.name for m in tree.modules if m.kind in kinds and not has_part(m.name, _SWIFT_SKIPS)]
+    embeddings, is_linear = "all-embedding" in targets, _is_linear(tree)
+    names = [m.name for m in tree.modules if is_linear(m) or (embeddings and m.kind == "Embedding")]
     lora["target_modules"] = [name for name in names if _trains(name, towers, settings)]
     return Resolved(tree, lora)
 
@@ -170,18 +178,43 @@ def _saved(tree: ModuleTree, given: Sequence[str] | None) -> list[str] | None:
 
 
 def _meant(tree: ModuleTree, given: str) -> list[str]:
-    """Last parts of the names that a word of ms-swift stands for; any other word is a name itself."""
-    if given == "all-linear":
-        return [leaf(module.name) for module in linear(tree) if not has_part(module.name, _SWIFT_SKIPS)]
-    if given == "all-embedding":
-        return [leaf(module.name) for module in tree.modules if module.kind == "Embedding"]
-    if given == "all-norm":
-        return [leaf(module.name) for module in tree.modules if _is_norm(module.cls)]
-    return [given]
+    """Ends of the names that a word of ms-swift stands for; any other word is a name itself."""
+    wanted = {"all-linear": _is_linear(tree), "all-embedding": _is_embedding, "all-norm": _is_norm}
+    return _layers(tree, wanted[given]) if given in wanted else [given]
 
 
-def _is_norm(cls: str) -> bool:
+def _layers(tree: ModuleTree, wanted: Callable[[Module], bool]) -> list[str]:
+    """find_layers: of each name as many parts from its end as it takes for no other module's name to end so."""
+    others = {_NUMBER.sub("{}.", module.name) for module in tree.modules if not wanted(module)}
+    found: dict[str, None] = {}
+    taken: dict[str, int] = {}
+    for name in (module.name for module in tree.modules if wanted(module)):
+        like = _NUMBER.sub("{}.", name)
+        parts = name.split(".")
+        if like not in taken:
+            ends = (_NUMBER.sub("{}.", ".".join(parts[-count:])) for count in range(1, len(parts)))
+            alone = (count for count, end in enumerate(ends, 1) if not any(other.endswith(end) for other in others))
+            taken[like] = next(alone, len(parts))
+        found[".".join(parts[-taken[like] :])] = None
+    return sorted(found)
+
+
+_NUMBER = re.compile(r"\d+\.")
+
+
+def _is_linear(tree: ModuleTree) -> Callable[[Module], bool]:
+    """find_all_linears asks for the class's name: a router that is a Linear is none, what KimiLinear is made of is."""
+    skips = (_HEADS.get(str(tree.config.get("model_type")), "lm_head"), *_SWIFT_SKIPS)
+    return lambda m: "linear" in m.cls.lower() and not (has_part(m.cls.lower(), _NO_LINEAR) or has_part(m.name, skips))
+
+
+def _is_embedding(module: Module) -> bool:
+    return module.kind == "Embedding"
+
+
+def _is_norm(module: Module) -> bool:
     """find_norm: torch's LayerNorm and what is called RMSNorm. Raises UnsupportedError where a class may be either."""
+    cls = module.cls
     if "LayerNorm" in cls and cls != "LayerNorm" and "rmsnorm" not in cls.lower():
         raise uncounted(f"whether ms-swift takes {cls} for a norm is not known here", "name the norms")
     return cls == "LayerNorm" or "rmsnorm" in cls.lower()

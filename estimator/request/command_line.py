@@ -9,6 +9,7 @@ options that a trainer takes without a name for it is `config`, litgpt's base `c
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -62,7 +63,7 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
         )
     read = [_read(words) for words in found]
-    train = [i for i, options in enumerate(read) if options["_program"].endswith(TRAINING)]
+    train = [i for i, options in enumerate(read) if options["_program"].endswith(TRAINING) and not _tests(options)]
     known = [i for i, options in enumerate(read) if recognise(options) is not None]
     both = sorted({*train} & {*known})
     at = (both or known or train or [len(found) - 1])[-1]
@@ -74,6 +75,11 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
             way_out="end each line but the last with a backslash alone, and move comments out",
         )
     return {**read[at], "_others": len(both) - 1 if at in both else 0}
+
+
+def _tests(options: Mapping[str, Any]) -> bool:
+    """Whether a command that could train only evaluates or predicts: scripts train, and then test what they trained."""
+    return not options.get("do_train") and any(map(options.get, ("do_predict", "do_eval")))
 
 
 def _has_options(words: list[str]) -> bool:

@@ -193,6 +193,11 @@ def test_what_may_hold_further_options_is_named(tmp_path: Path, text: str, hidde
         ("swift sft --model a\nswift rlhf --model a --lora_rank 64", True),
         ("python sft.py --use_peft --model_name_or_path a\npython dpo.py --use_peft --model_name_or_path a", True),
         ("trl sft --use_peft --model_name_or_path a\npython eval.py --model a", False),
+        (
+            "llamafactory-cli train --do_train --model_name_or_path a --finetuning_type lora\n"
+            "llamafactory-cli train --do_predict --model_name_or_path a --finetuning_type lora",
+            False,
+        ),
     ],
 )
 def test_several_trainings_of_one_script_are_named(tmp_path: Path, text: str, several: bool) -> None:

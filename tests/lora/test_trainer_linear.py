@@ -1,0 +1,57 @@
+"""Which modules trainers take for Linear: each asks for classes, or for their names, in a way of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.module import Module
+from estimator.lora.trainer_targets import apply_rule
+from tests.lora.small import WIDTH, layer, linear, model
+
+SWIFT = {"freeze_vit": True, "freeze_aligner": True, "freeze_llm": False, "whole_towers": False, "megatron": False}
+FACTORY = {"targets": ["all"], "skip": ["lm_head"]}
+LAYER = "model.layers.0"
+
+
+def called(cls: str, name: str) -> Module:
+    """A Linear of a class of its own."""
+    return linear(name, 4, WIDTH)._replace(cls=cls)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "settings", "cls", "found"),
+    [
+        pytest.param("swift_all_linear", SWIFT, "TinyRouter", False, id="swift asks for the name of the class"),
+        pytest.param("swift_all_linear", SWIFT, "BitLinear", True, id="swift, any class of that name"),
+        pytest.param("swift_all_linear", SWIFT, "GLULinear", False, id="swift spares two classes"),
+        pytest.param("llamafactory", FACTORY, "TinyRouter", False, id="LLaMA-Factory asks for the name of the class"),
+        pytest.param("llamafactory", FACTORY, "BitLinear", True, id="LLaMA-Factory, any class of that name"),
+        pytest.param("axolotl_linear", {}, "TinyRouter", True, id="Axolotl asks for torch's class"),
+        pytest.param("axolotl_linear", {}, "KimiLinearMLP", True, id="Axolotl asks for the name as well"),
+    ],
+)
+def test_the_class_decides(trainer: str, settings: dict[str, object], cls: str, found: bool) -> None:
+    tree = model(*layer(0), called(cls, f"{LAYER}.odd"))
+    targets = apply_rule(trainer, settings, tree, {"target_modules": "all-linear"}).lora["target_modules"]
+    assert sorted(targets) == sorted(["q_proj", "v_proj", *["odd"] * found])
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        pytest.param(f"{LAYER}.proj", ["mlp.proj", "q_proj", "v_proj"], id="another module of the same last part"),
+        pytest.param(f"{LAYER}.embed_proj", ["mlp.proj", "q_proj", "v_proj"], id="the end of a part is enough"),
+        pytest.param("model.layers.1.mlp.proj.x", ["proj", "q_proj", "v_proj"], id="elsewhere in a name it is nothing"),
+    ],
+)
+def test_swift_names_no_other_module(other: str, names: list[str]) -> None:
+    tree = model(*layer(0), linear(f"{LAYER}.mlp.proj", 4, WIDTH), Module(other, "Conv3d", "Conv3d"))
+    lora = apply_rule("swift_all_linear", SWIFT, tree, {"target_modules": "all-linear"}).lora
+    assert lora["target_modules"] == names
+
+
+@pytest.mark.parametrize(("model_type", "adapted"), [("gpt_neox", True), ("llama", False)])
+def test_axolotl_says_where_it_adapts_the_head(model_type: str, adapted: bool) -> None:
+    resolved = apply_rule("axolotl_linear", {}, model(*layer(0), model_type=model_type), {})
+    assert ("lm_head" in resolved.lora["target_modules"]) == adapted
+    assert ("head_adapted" in {note.code for note in resolved.notes}) == adapted
