@@ -14,7 +14,7 @@ import estimator
 PACKAGE = Path(estimator.__file__).parent
 # A room imports only from rooms before it, and from the plain modules at the top.
 ORDER = ("request", "source", "checkpoint", "architecture", "lora", "sizes", "report", "jobs", "cli")
-PLAIN = {"errors", "notes", "dtypes"}
+PLAIN = {"errors", "notes", "dtypes", "generated"}
 # Packages that only the scripts that write facts may use: they need the libraries that the facts are about.
 WRITERS = {"surveying", "learning"}
 HEAVY = {"torch", "transformers", "peft", "numpy", "accelerate", "bitsandbytes"}

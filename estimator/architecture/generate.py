@@ -21,6 +21,7 @@ from estimator.architecture.facts import BLOCK_CHARACTERS, FACTS, class_facts, e
 from estimator.architecture.packed import pack
 from estimator.architecture.structure import Structure, write_list, write_structure
 from estimator.architecture.surveying.surveys import part_of, surveys
+from estimator.generated import difference
 
 _TASKS = {
     "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
@@ -186,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.check:
         FACTS.write_bytes(pack(text, BLOCK_CHARACTERS))
         return 0
-    return _difference(whole_text(), text)
+    return difference(whole_text(), text)
 
 
 def _survey_part(part: str, jobs: int, folder: Path | None) -> int:
@@ -230,14 +231,6 @@ def differences(name: str) -> list[str]:
     known = class_facts(name)
     same = known is not None and outcome.surveyed.structure == known.root
     return found + ([] if same else [f"{name}: modules differ"])
-
-
-def _difference(old: str, new: str) -> int:
-    import difflib
-
-    changes = list(difflib.unified_diff(old.splitlines(), new.splitlines(), "facts", "generated now", lineterm="", n=0))
-    print("\n".join(line[:300] for line in changes[:200]))
-    return int(bool(changes))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ built.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
 
 from estimator.architecture.facts import stamp, whole_text
 from estimator.architecture.guess_kinds import MEANINGS
 from estimator.architecture.structure import Structure, read_structure
 from estimator.architecture.surveying.meanings import meanings
+from estimator.generated import run
 
 
 def structures(text: str) -> dict[str, list[Structure]]:
@@ -34,6 +33,7 @@ def structures(text: str) -> dict[str, list[Structure]]:
 
 def generate() -> str:
     """The file's text: one name a line."""
+    sys.setrecursionlimit(10_000)
     said = {
         "": stamp().replace("architecture.generate ", "architecture.generate_names "),
         **meanings(structures(whole_text())),
@@ -41,18 +41,5 @@ def generate() -> str:
     return json.dumps(said, indent=0, ensure_ascii=False) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 1 where --check finds another text than the file's."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the file; write nothing")
-    options = parser.parse_args(arguments)
-    sys.setrecursionlimit(10_000)
-    text = generate()
-    if options.check:
-        return int(text != MEANINGS.read_text(encoding="utf-8"))
-    MEANINGS.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run(__doc__, MEANINGS, generate))

@@ -8,8 +8,6 @@ the file differs.
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import importlib
 import inspect
 import json
@@ -19,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from estimator.generated import run
 from estimator.lora.facts import FILE
 
 
@@ -160,30 +159,18 @@ def _subclasses(kind: type) -> list[type]:
     found: dict[str, type] = {}
     left: list[type] = [kind]
     while left:
-        for cls in left.pop().__subclasses__():
-            left.append(cls)
+        below: list[type] = left.pop().__subclasses__()
+        left += below
+        for cls in below:
             if cls.__module__.startswith("transformers."):
                 found[cls.__name__] = cls
     return [found[name] for name in sorted(found)]
 
 
 def text() -> str:
+    """The file's text."""
     return json.dumps(tables(), indent=1, ensure_ascii=True) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare and exit with 1 where the file differs")
-    wanted = text()
-    if parser.parse_args().check:
-        written = FILE.read_text() if FILE.exists() else ""
-        sys.stdout.writelines(
-            difflib.unified_diff(written.splitlines(True), wanted.splitlines(True), "written", "wanted")
-        )
-        return int(written != wanted)
-    FILE.write_text(wanted)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, FILE, text))

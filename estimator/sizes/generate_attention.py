@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from estimator.sizes.generated import run
+from estimator.generated import run
 
 OUTPUT = Path(__file__).with_name("attention.facts")
 _MAPPINGS = (

@@ -12,9 +12,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from estimator.generated import run
 from estimator.sizes.fields import activation, heads
-from estimator.sizes.generated import run
 
 OUTPUT = Path(__file__).with_name("defaults.facts")
 
@@ -34,21 +35,21 @@ def facts() -> str:
     return "\n".join([first, *(" ".join(map(str, (*key, *sorted(kinds[key])))) for key in sorted(kinds))]) + "\n"
 
 
-def _classes() -> Iterator[type]:
+def _classes() -> Iterator[Any]:
     """Those of models, and of their parts."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    waiting = [CONFIG_MAPPING[kind] for kind in CONFIG_MAPPING]
+    waiting: list[Any] = [CONFIG_MAPPING[kind] for kind in CONFIG_MAPPING]
     seen: set[type] = set()
     while waiting:
         config = waiting.pop()
-        if isinstance(config, type) and config not in seen and getattr(config, "model_type", ""):
+        if isinstance(config, type) and config not in seen and getattr(config, "model_type", None):
             seen.add(config)
             yield config
             waiting += list((getattr(config, "sub_configs", None) or {}).values())
 
 
-def _said(config: type) -> tuple[int, str] | None:
+def _said(config: Any) -> tuple[int, str] | None:
     """None where the class names no heads, or cannot be had without values."""
     try:
         fields = {name: value for name, value in config().to_dict().items() if name != "model_type"}

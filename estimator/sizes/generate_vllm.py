@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from estimator.sizes.generated import run
+from estimator.generated import run
 
 _PACKAGE = "vllm.model_executor.models."
+_Classes = dict[str, ast.ClassDef | tuple[str, str]]  # of one file; a tuple where another file has it
 
 OUTPUT = Path(__file__).with_name("vllm.facts")
 
@@ -48,9 +50,9 @@ def _registered(path: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _classes(path: Path) -> dict[str, ast.ClassDef | tuple[str, str]]:
+def _classes(path: Path) -> _Classes:
     """Classes of one file, and what it imports from its siblings as (module, class)."""
-    found: dict[str, ast.ClassDef | tuple[str, str]] = {}
+    found: _Classes = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
             found[node.name] = node
@@ -60,7 +62,7 @@ def _classes(path: Path) -> dict[str, ast.ClassDef | tuple[str, str]]:
     return found
 
 
-def _ancestors(module: str, name: str, classes: dict[str, dict]) -> list[tuple[str, str]]:
+def _ancestors(module: str, name: str, classes: Mapping[str, _Classes]) -> list[tuple[str, str]]:
     """The class and its bases by (module, name), depth first; names from elsewhere stand with their own file."""
     entry = classes.get(module, {}).get(name)
     if isinstance(entry, tuple):
@@ -76,8 +78,7 @@ def _names_embeddings(node: ast.ClassDef | tuple[str, str]) -> bool | None:
     if isinstance(node, tuple):
         return None
     for statement in node.body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if any(isinstance(target, ast.Name) and target.id == "embedding_modules" for target in targets):
+        if isinstance(statement, ast.Assign) and "embedding_modules" in map(ast.unparse, statement.targets):
             return isinstance(statement.value, ast.Dict) and bool(statement.value.keys)
     return None
 

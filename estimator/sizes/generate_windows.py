@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from estimator.sizes.generated import run
+from estimator.generated import run
 from estimator.sizes.windows import FIELDS, WINDOWED
 
 OUTPUT = Path(__file__).with_name("windows.facts")
@@ -37,7 +37,7 @@ def facts() -> str:
     return "\n".join([*lines, *(f"{kind} {said}" for kind, said in sorted(rows.items()))]) + "\n"
 
 
-def _configs() -> Iterator[tuple[str, type]]:
+def _configs() -> Iterator[tuple[str, Any]]:
     """Model types and their classes, those inside others too."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -51,13 +51,13 @@ def _configs() -> Iterator[tuple[str, type]]:
             waiting += list((getattr(config, "sub_configs", None) or {}).values())
 
 
-def _said(config: type) -> str | None:
+def _said(config: Any) -> str | None:
     """The line behind the model type; None where no layer has a window."""
     built = [_build(config, layers) for layers in _LAYERS]
     if None in built:
         return None
     window = _window(built[0])
-    kinds = [getattr(one, "layer_types", None) for one in built]
+    kinds: list[Any] = [getattr(one, "layer_types", None) for one in built]
     if None in kinds:
         return f"{window or '-'} all" if window or _reads_window(config) else None
     letters = ["".join(_LETTERS.get(kind, "?") for kind in each) for each in kinds]
