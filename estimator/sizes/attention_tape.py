@@ -20,7 +20,8 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     """The branch of attention, its last matrix included."""
     query, key, value, *rest = (_latent_heads if block.latent else _heads)(tape, x, block, setting)
     tape.hold(x)
-    mixed = (_eager if setting.eager else _flash)(tape, (query, key, value), block, setting)
+    mixed = (_twice if block.looks_twice else _kernel)(tape, (query, key, value), block, setting)
+    tape.name(query, key, value, mixed)
     last, *gates = rest or [None]
     if gates:  # mixed * sigmoid(gate) (modeling_afmoe.py)
         share = tape.run(gates, block.mixed, gates[0].width, saves_output=True)
@@ -39,7 +40,7 @@ def cross_attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Te
             made = [tape.run((t,), block.key_value, t.width) for t in made]
     tape.hold(x)
     looked = replace(setting, training=replace(setting.training, sequence_length=length))
-    mixed = (_eager if setting.eager else _flash)(tape, (query, made[0], made[-1]), block, looked)
+    mixed = _kernel(tape, (query, made[0], made[-1]), block, looked)
     return linear(tape, mixed, last, setting)
 
 
@@ -116,6 +117,23 @@ def _turned(tape: Tape, x: Tensor, elements: int) -> Tensor:
     return tape.run((x,), elements, x.width, scratch=2 * tape.tokens * elements * x.width)
 
 
+def _kernel(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
+    return (_eager if setting.eager else _flash)(tape, heads, block, setting)
+
+
+def _twice(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
+    """With each half of the values; what the second gives is taken off, and the rest normed (modeling_diffllama.py)."""
+    query, key, value = heads
+    halves = [tape.run((value,), block.key_value, value.width) for _ in range(2)]
+    looks = [_kernel(tape, (query, key, half), block, setting) for half in halves]
+    both = tape.run(looks, 2 * block.mixed, value.width)
+    tape.hold(*halves, *looks)
+    less = tape.run((both,), block.mixed, value.width)
+    even = tape.run((both, less), block.mixed, value.width)
+    scaled = normed(tape, even, Norm(block.mixed, "rms"), setting)
+    return tape.run((scaled,), block.mixed, value.width)
+
+
 def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
     """Scaled dot product and flash attention: query, key, value, output and a float32 for each head are kept."""
     if setting.autocast or setting.training.attention == "flash_attention_2":
@@ -140,8 +158,11 @@ def _narrow(tape: Tape, x: Tensor, elements: int) -> Tensor:
 
 def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
     query, key, value = heads
-    if query.elements != block.query and setting.training.batch_size > 1:  # a view that a batched product must copy
-        query = tape.run((query,), block.query, query.width)
+    if setting.training.batch_size > 1:  # views that a batched product must copy
+        query, key, value = (
+            t if t.elements == own else tape.run((t,), own, t.width)
+            for t, own in ((query, block.query), (key, block.key_value), (value, block.key_value))
+        )
     if block.key_value < block.query:
         key, value = (tape.run((t,), block.query, t.width) for t in (key, value))
     scores = setting.shape.heads * setting.training.sequence_length
@@ -150,16 +171,21 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         query = _narrow(tape, query, block.query)
         with tape.seeing(setting.training.tokens):
             key, value = (_narrow(tape, t, t.elements) for t in (key, value))
-    each = tape.run((query, key), scores, width, saves=(query, key))
-    each = tape.run((each,), scores, width)
+    product = 4 if setting.shape.support.wide_products and not setting.autocast else width
+    if product != query.width:
+        query, key = tape.run((query,), block.query, product), tape.run((key,), block.query, product)
+    each = tape.run((query, key), scores, product, saves=(query, key))
+    each = tape.run((each,), scores, product)
     if setting.shape.caps_scores:
         each = tape.run((tape.run((each,), scores, width),), scores, width, saves_output=True)
         each = tape.run((each,), scores, width)
     for place in (query, key)[: setting.shape.position_terms]:
         each = tape.run((each, _on_positions(tape, place, scores, setting)), scores, width, passes=True)
-    each = tape.run((each,), scores, width)  # the mask is added
+    each = tape.run((each,), scores, product)  # the mask is added
     wide = width if setting.shape.support.narrow_scores and not setting.autocast else 4
-    each = each if width == wide else tape.run((each,), scores, wide)  # softmax of bfloat16 in float32 copies it first
+    each = (
+        each if product == wide else tape.run((each,), scores, wide)
+    )  # softmax of bfloat16 in float32 copies it first
     each = tape.run((each,), scores, wide, saves_output=True)
     each = each if wide == own else tape.run((each,), scores, own)
     if setting.shape.drops_scores:

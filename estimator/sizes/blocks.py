@@ -66,6 +66,7 @@ class Block:
     is_gated: bool
     scales_branches: bool = False  # each by a weight for each channel (LayerScale)
     is_parallel: bool = False  # attention and MLP read the same residual
+    looks_twice: bool = False  # attention with each half of the values, one less a share of the other (DiffLlama)
     experts: int = 0  # 0 where the MLP is dense
     experts_per_token: int = 1
     fused: Fused | None = None
@@ -172,6 +173,7 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
         is_gated=is_gated,
         scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
         is_parallel=bool(attention or state) and bool(mlp or fused) and _is_parallel(norms, config),
+        looks_twice=any(p.name == "lambda_q1" for m in members for p in m.parameters),
         experts=experts,
         experts_per_token=experts_per_token(config) if experts else 1,
         fused=Fused(

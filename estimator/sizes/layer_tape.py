@@ -16,8 +16,9 @@ from estimator.sizes.matrix_tape import Setting, linear, normed
 from estimator.sizes.scan_tape import scan
 from estimator.sizes.tape import Tape, Tensor
 
-# Tensors kept by those written in Python; of xIELU half of one is a mask
-_STEPS = {"gelu_new": 4, "gelu_fast": 4, "gelu_accurate": 4, "xielu": 3.5}
+# Tensors kept by those written in Python (of xIELU half of one is a mask), and those made beside when walked back
+_STEPS = {"gelu_new": 4, "gelu_fast": 6, "gelu_accurate": 4, "xielu": 3.5}
+_BESIDE = {"gelu_new": 1, "gelu_fast": 1, "gelu_accurate": 1, "relu2": 2, "bloom_gelu": 4}
 _BEHIND_MLP = re.compile("post_(?:feedforward|ff|mlp)")
 _KEEPS_OUTPUT = frozenset({"relu", "sigmoid", "tanh"})
 
@@ -32,6 +33,7 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         tape.hold(first, second)
         mixed = _dropped(tape, _mlp(tape, second, block, setting), setting)
         tape.hold(attended, x)
+        tape.name(first, second, attended, mixed)
         return _add(tape, x, _add(tape, attended, mixed))
     places = _places(norms)
     if block.attention or block.state:
@@ -69,6 +71,7 @@ def _branch(
     y = x if before is None or behind else normed(tape, x, before, setting)
     out = _dropped(tape, part(tape, y, block, setting), setting)
     tape.hold(x, y)
+    tape.name(y, out)
     if block.scales_branches:
         out = tape.run((out,), out.elements, out.width, asks=True)
     if setting.shape.scales_branches:
@@ -106,6 +109,7 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     acted = gate if fused else _activated(tape, gate, block, setting)  # before the next matrix is asked
     up = [gate, *(linear(tape, x, item, setting) for item in others)][-1]
     inner = tape.run((acted, up), block.inner, gate.width, saves=(acted, up)) if block.is_gated else acted
+    tape.name(gate, acted, up, inner)
     return linear(tape, inner, down, setting) if down is not None else inner
 
 
@@ -124,14 +128,16 @@ def _activated(tape: Tape, gate: Tensor, block: Block, setting: Setting) -> Tens
     activation = "gelu" if setting.software.fused_activation else setting.shape.activation
     if activation == "quick_gelu":
         return _sigmoid_linear(tape, gate, inner)
-    extra = _STEPS.get(activation, 1) - 1
+    extra, whole = _STEPS.get(activation, 1) - 1, tape.tokens * inner * width
     return tape.run(
         (gate,),
         inner,
         width,
         saves=() if activation in _KEEPS_OUTPUT else (gate,),
         saves_output=activation in _KEEPS_OUTPUT,
-        keeps=int(extra * tape.tokens * inner * width),
+        keeps=int(extra * whole),
+        scratch=3 * whole if activation == "xielu" else 0,  # both sides of its branch
+        unwinds=_BESIDE.get(activation, 0) * whole,
     )
 
 
@@ -177,7 +183,8 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     made = tape.run(
         (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
     )
-    wide = 4 if asked is not x else width  # of the router's weights, and of what they are multiplied with
+    is_wide = asked is not x or setting.software.wide_routing
+    wide = 4 if is_wide else width  # of the router's weights, and of what they are multiplied with
     whole = tape.tokens * each * x.elements
     products = whole * (2 * wide - width) if routed.needs_grad else whole * (wide - width)  # before sums and casts
     weighted = tape.run((made, routed), each * x.elements, wide, saves=(made,) * routed.needs_grad, unwinds=products)

@@ -53,8 +53,10 @@ _MOST = Software(
     views_fused_value=True,
     checkpoints_around_fsdp=True,
     wants_inputs=True,
+    wide_routing=True,
+    names_all=True,
 )
-_MOST_OF_LITGPT = replace(LITGPT, keeps_packed_inputs=True)
+_MOST_OF_LITGPT = replace(LITGPT, keeps_packed_inputs=True, names_all=True)
 
 
 class Bounds(NamedTuple):

@@ -93,7 +93,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         hidden=width,
         vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
         heads=heads(config),
-        activation=activation(config),
+        activation=_activation(tree, config),
         head=tree.output_embedding,
         is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
         caps_scores=config.get("attn_logit_softcapping") is not None,
@@ -120,6 +120,11 @@ def shape_of(tree: ModuleTree) -> Shape:
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
     )
+
+
+def _activation(tree: ModuleTree, config: Mapping[str, object]) -> str:
+    """Of the MLP: as config.json says, or a class's own (modeling_bloom.py)."""
+    return "bloom_gelu" if any(m.cls == "BloomGelu" for m in tree.modules) else activation(config)
 
 
 def _widens_sums(config: Mapping[str, object], blocks: list[Block]) -> bool:

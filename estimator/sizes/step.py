@@ -121,7 +121,7 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
         width = own.residual if index else own.embedded
         key = (needs_grad, width, block.tower, _likeness(block, setting))
         if key not in known:
-            tape = Tape(own.training.tokens)
+            tape = Tape(own.training.tokens, names_all=own.software.names_all)
             x = tape.input(own.shape.hidden, width, needs_grad=needs_grad)
             known[key] = tape.play(layer(tape, x, block, own))
         yield known[key], own.training.tokens * own.shape.hidden * width

@@ -53,8 +53,10 @@ class Played(NamedTuple):
 class Tape:
     """A sequence of operations on tensors of so many tokens."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, *, names_all: bool = False) -> None:
         self.tokens = tokens
+        self._names_all = names_all
+        self._named_so_far: list[Tensor] = []
         self.operations: list[Operation] = []
         self.named: dict[int, int] = {}  # id of a tensor -> bytes, of what a graph keeps by hand
 
@@ -102,6 +104,10 @@ class Tape:
         for tensor in tensors:
             tensor.last_use = len(self.operations) - 1
 
+    def name(self, *tensors: Tensor) -> None:
+        """Python variables may name these to the end: they do where everything is named."""
+        self._named_so_far += tensors if self._names_all else ()
+
     def play(self, output: Tensor) -> Played:
         """Runs the operations forward and back. The output's own bytes count as the next part's, not as kept.
 
@@ -109,7 +115,7 @@ class Tape:
         included: the gradients behind it live by then. The run ends with the last tensor that is kept (torch 2.13,
         utils/checkpoint.py, early_stop).
         """
-        self.hold(output)
+        self.hold(output, *self._named_so_far)
         made = {id(operation.output) for operation in self.operations}
         kept = {id(t): t.size for o in self.operations for t in o.saved if id(t) in made and t is not output}
         kept_bytes = sum(kept.values()) + sum(operation.keeps for operation in self.operations)
