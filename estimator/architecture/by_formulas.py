@@ -28,7 +28,10 @@ class Model:
 
     def __init__(self, name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None) -> None:
         self.name, self.facts, self.config = name, facts, config
-        self.said: ClassOutline = class_outline(name)
+        said = class_outline(name)
+        if said is None:
+            raise Unfit(f"{name} has formulas and no outline")
+        self.said: ClassOutline = said
         self.towers: dict[str, tuple[Tower, Model]] = {}
         for tower in self.said.towers:
             section = get(config, tower.section)

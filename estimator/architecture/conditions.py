@@ -16,18 +16,19 @@ in, from the facts.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
     """Which of how many: the innermost list index that leads to a module."""
 
-    index: int = 0
-    count: int = 1
+    # nobody asks a tuple's own index() and count() of it
+    index: int = 0  # type: ignore[assignment]
+    count: int = 1  # type: ignore[assignment]
     first: bool = True  # the outer indices are 0 too
     outer: Any = None  # the Place of the list around it
 
-    def inner(self, index: int, count: int) -> Self:
+    def inner(self, index: int, count: int) -> "Place":
         """The place of a list's element below this one."""
         return Place(index, count, self.first and index == 0, self)
 

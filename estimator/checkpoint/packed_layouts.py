@@ -166,8 +166,9 @@ def _quanto(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
     if ".weight._data" in parts:
         return parts[".weight._data"].shape
     packed = parts.get(".weight._data._data")
-    in_one_group = packed is not None and len(scale) == 2 and scale[1] == 1 and packed.shape[0] == -(-scale[0] // 2)
-    return (scale[0], packed.shape[1]) if in_one_group else None
+    if packed is None or len(scale) != 2 or scale[1] != 1 or packed.shape[0] != -(-scale[0] // 2):
+        return None  # not in one group
+    return scale[0], packed.shape[1]
 
 
 def _hqq(parts: Parts, _: Fields, checkpoint: Checkpoint) -> Shape | None:

@@ -93,8 +93,10 @@ def packed_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str
     """What is packed, by the module's name as stored (fused experts: by the parameter's)."""
     quantization = quantization_of(config)
     layout = LAYOUTS.get(quantization.scheme) if quantization else None
+    if quantization is None or layout is None:
+        return {}
     layers, stored = {}, dict(checkpoint.tensors.items())
-    stems = _stems(stored, layout) if layout else []
+    stems = _stems(stored, layout)
     own = layout.fields_by_layer(quantization.fields, stems) if stems and layout.fields_by_layer else {}
     for stem in stems:
         parts = {part: stored[stem + part] for part in layout.parts if stem + part in stored}

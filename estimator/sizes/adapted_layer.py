@@ -12,7 +12,7 @@ class Adapted(NamedTuple):
     name: str
     out: int
     into: int
-    number: int | None  # None where the method has none
+    number: int  # 0 where the method has none
     kernel: tuple[int, ...] = ()  # of a convolution, whose `into` are the channels that one group reads
     dtype: str = "F32"
     has_bias: bool = False

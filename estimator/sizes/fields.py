@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 TEXT = ("text_config", "llm_config", "language_config")
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions")
@@ -65,7 +65,7 @@ def longest(config: Mapping[str, Any]) -> int | None:
     return max(known, int(start * factor)) if 1 <= factor < _MANY_TOKENS else known
 
 
-def _is_number_of_tokens(value: Any) -> bool:
+def _is_number_of_tokens(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 < value < _MANY_TOKENS
 
 

@@ -10,14 +10,14 @@ from estimator.sizes.adapted_layer import Adapted, Config, Shapes
 
 def loha(config: Config, layer: Adapted) -> Shapes:
     """Two products; a core of the kernel's size between their halves where `use_effective_conv2d` asks for it."""
-    rank = layer.number
-    if core := _core(config, layer):
-        parts = {f"t{product}": (rank, rank, *core) for product in (1, 2)}
-        halves = {"a": (rank, layer.out), "b": (rank, layer.into)}
-    else:
-        parts, halves = {}, {"a": (layer.out, rank), "b": (rank, layer.into * prod(layer.kernel))}
-    products = {f"w{product}_{half}": shape for product in (1, 2) for half, shape in halves.items()}
-    return {f"hada_{name}": shape for name, shape in (parts | products).items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    rank, core = layer.number, _core(config, layer)
+    for product in (1, 2):
+        if core:
+            shapes[f"hada_t{product}"] = (rank, rank, *core)
+        shapes[f"hada_w{product}_a"] = (rank, layer.out) if core else (layer.out, rank)
+        shapes[f"hada_w{product}_b"] = (rank, layer.into if core else layer.into * prod(layer.kernel))
+    return shapes
 
 
 def _core(config: Config, layer: Adapted) -> tuple[int, ...]:

@@ -118,12 +118,17 @@ def _glora(config: Config, layer: Adapted) -> Shapes:
 def _path(config: Config, how: str, whole: tuple[int, ...], vector: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
     if how == "lora":
         return {"Xd": (whole[0], config["r"]), "Xu": (config["r"], whole[1])}
-    return {"vector": {"X": vector}, "constant": {"X": (1,)}}.get(how, {"zeros": whole})
+    if how in ("vector", "constant"):
+        return {"X": vector if how == "vector" else (1,)}
+    return {"zeros": whole}
 
 
 def _gralora(config: Config, layer: Adapted) -> Shapes:
     parts, rank, hybrid = config["gralora_k"], config["r"], config.get("hybrid_r", 0)
-    shapes = {"gralora_A": (parts, layer.into // parts, rank), "gralora_B": (parts, rank, layer.out // parts)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "gralora_A": (parts, layer.into // parts, rank),
+        "gralora_B": (parts, rank, layer.out // parts),
+    }
     if hybrid:
         shapes |= {"gralora_A_general.weight": (hybrid, layer.into), "gralora_B_general.weight": (layer.out, hybrid)}
     return shapes
@@ -162,8 +167,8 @@ def _osf(config: Config, layer: Adapted) -> Shapes:
 
 
 def _peanut(config: Config, layer: Adapted) -> Shapes:
-    rank, within = config["r"], places(config.get("depth", 0))
-    within = {f"peanut_{part}.{place}.weight": (rank, rank) for part in ("encoders", "decoders") for place in within}
+    rank, depth = config["r"], places(config.get("depth", 0))
+    within = {f"peanut_{part}.{place}.weight": (rank, rank) for part in ("encoders", "decoders") for place in depth}
     return {"peanut_A.weight": (rank, layer.out), "peanut_B.weight": (layer.out, rank), **within}
 
 
@@ -206,7 +211,7 @@ def _supertuning(config: Config, layer: Adapted) -> Shapes:
     if not 0 <= sparsity < 1:
         raise ValueError("no share")
     weights = int(layer.out * layer.into * (1 - sparsity))
-    shapes = {"supertuning_values": (weights,)}
+    shapes: dict[str, tuple[int, ...] | Part] = {"supertuning_values": (weights,)}
     if config.get("save_precomputed_indices", True):
         shapes["supertuning_indices"] = Part("I32", (weights,))
     if rank is not None:

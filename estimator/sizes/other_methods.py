@@ -101,8 +101,10 @@ def _targeted(config: Config, tree: ModuleTree) -> tuple[TreeIndex, list[Module]
 def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
     """Raises ValueError for a layer that is no matrix: what most methods make of convolutions is not stated here."""
     index, modules = _targeted(config, tree)
-    field, pattern = NUMBERS.get(config["peft_type"], (None, None))
-    said = LoraConfig(r=config.get(field), rank_pattern=config.get(pattern) or {}) if field else LoraConfig(r=0)
+    said = LoraConfig(r=0)
+    if config["peft_type"] in NUMBERS:
+        field, pattern = NUMBERS[config["peft_type"]]
+        said = LoraConfig(r=config[field], rank_pattern=config.get(pattern) or {})
     numbers = ranks(index, [module.name for module in modules], said)
     known = (*_MATRICES, *_CONVOLUTIONS) if config["peft_type"] in _OF_KERNELS else _MATRICES
     if any(module.kind not in known for module in modules):
@@ -110,7 +112,7 @@ def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
     return [_one(module, numbers[module.name]) for module in modules]
 
 
-def _one(module: Module, number: int | None) -> Adapted:
+def _one(module: Module, number: int) -> Adapted:
     weight, *rest = module.parameters
     kernel = weight.shape[2:] if module.kind in _CONVOLUTIONS else ()
     return Adapted(module.name, *_sides(module), number, kernel, weight.dtype, bool(rest))

@@ -9,9 +9,10 @@ float32, and lives until they return.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
-from estimator.sizes.blocks import Block
+from estimator.sizes.blocks import Block, Linear
 from estimator.sizes.matrix_tape import Setting, linear
 from estimator.sizes.scans import Scan
 from estimator.sizes.tape import Tape, Tensor
@@ -29,7 +30,7 @@ def scan(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         scanned = tape.run(made or (x,), last.inputs, width, saves=made, saves_output=True)
         return linear(tape, scanned, last, setting)
     convolved = _convolved(tape, made, block.scan) if block.scan.kind != "conv" else made[0]
-    scanned = _IN_TORCH[block.scan.kind](tape, made, convolved, block, setting)
+    scanned = _IN_TORCH[block.scan.kind](tape, made, convolved, block.scan, block.state, setting)
     tape.hold(convolved, *made)
     return linear(tape, scanned, last, setting)
 
@@ -43,11 +44,13 @@ def _convolved(tape: Tape, made: list[Tensor], scan: Scan) -> Tensor:
     return tape.run((out,), scan.convolved, width)
 
 
-def _mamba(tape: Tape, made: list[Tensor], convolved: Tensor, block: Block, setting: Setting) -> Tensor:
+def _mamba(
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, state: Sequence[Linear], setting: Setting
+) -> Tensor:
     """Token by token; the state before each is kept in float32 and in the model's own dtype."""
-    scan, width = block.scan, convolved.width
-    read = next((item for item in block.state if item.name.endswith(".x_proj")), None)
-    steps = next((item for item in block.state if item.name.endswith(".dt_proj")), None)
+    width = convolved.width
+    read = next((item for item in state if item.name.endswith(".x_proj")), None)
+    steps = next((item for item in state if item.name.endswith(".dt_proj")), None)
     chosen = linear(tape, convolved, read, setting) if read is not None else convolved
     if steps is not None:
         tape.run((chosen,), 0, 1, keeps=tape.tokens * scan.inner * width)
@@ -75,8 +78,10 @@ def _einsum(tape: Tape, one: Tensor, other: Tensor, elements: int, keeps: int = 
     return tape.run((one, other), elements, 4, saves=(one, other), keeps=keeps, scratch=scratch)
 
 
-def _mamba2(tape: Tape, made: list[Tensor], convolved: Tensor, block: Block, setting: Setting) -> Tensor:
-    scan, inner, width = block.scan, block.scan.inner, convolved.width
+def _mamba2(
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, _: Sequence[Linear], setting: Setting
+) -> Tensor:
+    inner, width = scan.inner, convolved.width
     scores, chosen = scan.heads * scan.chunk, scan.heads * scan.state
     length = setting.training.sequence_length
     chunks = setting.training.batch_size * ceil(length / scan.chunk)
@@ -118,8 +123,10 @@ def _gated_alone(tape: Tape, x: Tensor, made: list[Tensor], inner: int, width: i
     return tape.run((tape.run((x, gate), inner, 4, saves=(x, gate)),), inner, width)
 
 
-def _delta(tape: Tape, made: list[Tensor], convolved: Tensor, block: Block, setting: Setting) -> Tensor:
-    scan, values, width = block.scan, block.scan.inner, convolved.width
+def _delta(
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, _: Sequence[Linear], setting: Setting
+) -> Tensor:
+    values, width = scan.inner, convolved.width
     scores, keys = scan.heads * scan.chunk, scan.heads * scan.state
     chunks = setting.training.batch_size * ceil(setting.training.sequence_length / scan.chunk)
     states = 4 * chunks * values * scan.state
@@ -157,9 +164,11 @@ def _delta(tape: Tape, made: list[Tensor], convolved: Tensor, block: Block, sett
     return tape.run((tape.run((scaled, gate), values, 4, saves=(scaled, gate)),), values, width)
 
 
-def _conv(tape: Tape, made: list[Tensor], convolved: Tensor, block: Block, setting: Setting) -> Tensor:
+def _conv(
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, _: Sequence[Linear], setting: Setting
+) -> Tensor:
     """The same with kernels: both gates, what goes into the convolution and what comes out are kept."""
-    inner, both = block.scan.inner, made[0]
+    inner, both = scan.inner, made[0]
     fed = tape.run((both,), inner, both.width, saves=(both,), saves_output=True)
     out = tape.run((fed,), inner, both.width, saves_output=True)
     return tape.run((tape.run((both, out), inner, both.width, saves=(both, out)),), inner, both.width)

@@ -62,18 +62,18 @@ def state_bytes(cache: KvCache | None, served: Served) -> tuple[int, int]:
 
 def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width: int) -> Memory:
     """What has to be there for these sequences; vLLM then takes its whole share of the GPU for more of the cache."""
-    weights = -(-served.weight_bytes // served.gpus)
-    weights = (weights, weights if served.gpus == 1 else weights + served.weight_bytes // 10)
+    least = -(-served.weight_bytes // served.gpus)
+    most = least if served.gpus == 1 else least + served.weight_bytes // 10
     per_rank = served.adapters * served.max_lora_rank * lora_width
     stacks = (per_rank * served.stacked.lower, per_rank * served.stacked.upper)
     tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served))
-    step = tuple(_step_bytes(shape, served, _STEP_TOKENS[i], _SEQUENCES[i]) for i in (0, 1))
+    step, longest = (_step_bytes(shape, served, _STEP_TOKENS[i], _SEQUENCES[i]) for i in (0, 1))
     components = [
-        Component("base weights", *weights, "exact" if served.gpus == 1 else "modelled"),
+        Component("base weights", least, most, "exact" if served.gpus == 1 else "modelled"),
         Component("LoRA stacks", *stacks, "exact" if stacks[0] == stacks[1] else "modelled"),
         Component("KV cache of these sequences", *tokens, "modelled"),
         Component("states of these sequences", *state_bytes(cache, served), "modelled"),
-        Component("one step", *step, "modelled"),
+        Component("one step", step, longest, "modelled"),
         Component("CUDA graphs", _GRAPHS[0], _GRAPHS[2], "modelled"),
     ]
     if served.gpus > 1:

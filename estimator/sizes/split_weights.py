@@ -36,14 +36,14 @@ def as_split(tree: ModuleTree, stored: Iterable[str] | None) -> ModuleTree:
     if not plain:
         return tree
     own = {module.name: module.parameters for module in tree.modules}
-    spared = {name: unquantised(layers[name], own[name]) for name in plain}
+    unpacked = {name: unquantised(layers[name], own[name]) for name in plain}
     how = "taken to be " if stored is None else ""
     message = (
         f"{listed(plain)} stay unquantised: each is {how}stored in one tensor with a part that is spared. transformers "
         "makes layers of bitsandbytes of them, which cannot run: spare all parts of that tensor, or none."
     )
     note = Note("split_weights_spared", message)
-    return tree._replace(quantised={**layers, **spared}, notes=(*tree.notes, note))
+    return tree._replace(quantised={**layers, **unpacked}, notes=(*tree.notes, note))
 
 
 def _refusal(spared: str, first: str, *, is_read: bool) -> UsageError:

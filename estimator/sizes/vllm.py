@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,6 +86,6 @@ def _of_experts(module: Module, gpus: int) -> tuple[int, int]:
             experts, *sides = parameter.shape
             lower += experts * sum(sides) // gpus
             upper += experts * (sum(sides) + (min(sides) if "gate_up" in parameter.name else 0))
-        elif len(parameter.shape) == 2 and prod(parameter.shape) and parameter.name == "weight":
+        elif len(parameter.shape) == 2 and all(parameter.shape) and parameter.name == "weight":
             upper += sum(parameter.shape)
     return lower, upper

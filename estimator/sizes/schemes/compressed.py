@@ -121,14 +121,20 @@ def _plain_layer(module: Module, group: Mapping[str, Any], dtype: str) -> Quanti
     return _layer_of(module, parameters.values())
 
 
+_OF_FLOATS: Mapping[tuple[int, Any], str] = {  # by bits and group size
+    (4, 32): "mxfp4-pack-quantized",
+    (6, 32): "mxfp6-pack-quantized",
+    (4, 16): "nvfp4-pack-quantized",
+}
+
+
 def _style(group: Mapping[str, Any]) -> str:
     """The format that the library gives a group which names none (`infer_module_format`); the config's is not read."""
     weights, inputs = group.get("weights") or {}, group.get("input_activations")
     size = weights.get("group_size")
     if weights.get("type") == "float":
-        sized = {(4, 32): "mxfp4-pack-quantized", (6, 32): "mxfp6-pack-quantized", (4, 16): "nvfp4-pack-quantized"}
         by_bytes = from_torch(weights.get("scale_dtype")) == "U8" and (_bits(weights), size) == (8, 32)
-        return "mxfp8-quantized" if by_bytes else sized.get((_bits(weights), size), "float-quantized")
+        return "mxfp8-quantized" if by_bytes else _OF_FLOATS.get((_bits(weights), size), "float-quantized")
     return "int-quantized" if isinstance(inputs, Mapping) else "pack-quantized"
 
 

@@ -7,7 +7,9 @@ integrations/finegrained_fp8.py: FP8Linear, FP8Experts, `replace_with_fp8_linear
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
+from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import renamed_modules
@@ -99,8 +101,8 @@ _CONFIGS_WITHOUT = {
 }
 
 
-def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
-    parameters = []
+def _experts(module: Module, tree: ModuleTree, fields: Mapping[str, Any]) -> QuantisedLayer:
+    parameters: list[Parameter] = []
     for parameter in module.parameters:
         experts, rows, columns = parameter.shape
         if f"{module.name}.{parameter.name}" in tree.transposed:
@@ -111,7 +113,7 @@ def _experts(module: Module, tree: ModuleTree, fields) -> QuantisedLayer:
     )
 
 
-def _expert_parts(name: str, shape: tuple[int, int, int], fields) -> tuple[Parameter, ...]:
+def _expert_parts(name: str, shape: tuple[int, int, int], fields: Mapping[str, Any]) -> tuple[Parameter, ...]:
     """`_alloc_expert_proj`: fp4 experts are bytes of two values, with a scale for each 32 of a row."""
     experts, rows, columns = shape
     four_bit = fields.get("expert_dtype") == "fp4"
