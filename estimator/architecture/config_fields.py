@@ -90,8 +90,10 @@ def unties(config: Mapping[str, Any], facts: Mapping[str, Any] | None) -> bool:
     """Whether each of several `tie_word_embeddings` that the class reads is false: nothing declared is tied then
     (transformers 5.23.0, `PreTrainedModel.get_expanded_tied_weights_keys`). What one of them does, formulas say.
     """
-    paths = [path for path in {**facts["rules"], **facts["seen"]} if path.rpartition(".")[2] == TIE] if facts else []
-    if get(config, TIE) is not False or len(paths) < 2:
+    if not facts or get(config, TIE) is not False:
+        return False
+    paths = [path for path in {**facts["rules"], **facts["seen"]} if path.rpartition(".")[2] == TIE]
+    if len(paths) < 2:
         return False
     lookup = lookup_for(config, facts)
     try:
@@ -161,16 +163,17 @@ def _left_out(config: Mapping[str, Any], path: str) -> str:
 
 def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: Lookup) -> None:
     """Raises Unfit where a field is there whose effect is not known: an older one that no formula explains, a list of
-    objects, or a tower's fields at the top of an old config, where which the class takes over was not tried.
+    objects, several layers in the place of one (LLaVA-NeXT's vision_feature_layer, whose outputs its projector takes
+    side by side), or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
-    config = gathered(config, facts)
+    config, read = gathered(config, facts), fields_of(facts)
     for path, value in config.items():
-        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        several = isinstance(value, list) and len(value) > 1 and path.endswith("feature_layer") and path not in read
+        if several or (isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value)):
             raise Unfit(f"what {path} decides is not known")
     for path in facts.get("unknown", ()):
         if get(config, path) not in (MISSING, None):
             raise Unfit(f"what {path} decides is not known")
-    read = fields_of(facts)
     for path, said in config.items():
         if path.endswith("_config_dict") and isinstance(said, Mapping):
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))

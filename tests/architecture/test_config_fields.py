@@ -101,6 +101,7 @@ def test_two_names_of_a_field_of_which_one_is_not_known_to_win_are_refused(said,
     [
         pytest.param({"layout": [1]}, "layout", id="an older field that no formula explains"),
         pytest.param({"parts": [{"type": "1d"}]}, "parts", id="a list of objects"),
+        pytest.param({"feature_layer": [-2, -5]}, "feature_layer", id="several layers in the place of one"),
         pytest.param(
             {"part_config": {"size": 3}, "part_config_dict": {"size": 4}}, "_dict", id="said twice, otherwise"
         ),
@@ -127,6 +128,7 @@ def test_a_field_of_unknown_effect_is_refused(config, named):
     [
         pytest.param({"layout": None, "limits": [0.0, {"__float__": "Infinity"}]}, id="numbers that JSON lacks"),
         pytest.param({"part_config": {"size": 3}, "part_config_dict": {"size": 3}}, id="said twice, alike"),
+        pytest.param({"feature_layer": [-2]}, id="one layer in a list"),
         pytest.param({"every": 3}, id="a name of its own and of a section that the class does without"),
     ],
 )
