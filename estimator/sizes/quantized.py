@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantized import Quantization, quantization_of
-from estimator.dtypes import FROM_TORCH
-from estimator.errors import MalformedConfigError
 from estimator.notes import Note
-from estimator.request.load_options import LoadOptions
 from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import check_formats, compressed_layers
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
@@ -27,6 +24,7 @@ from estimator.sizes.schemes.others import (
     unchanged_layers,
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
+from estimator.sizes.schemes.saved_config import bitsandbytes_options
 from estimator.sizes.schemes.scales import KEPT_BY_NONE, SCALES, check_splitting, with_scales, with_stored_dtypes
 from estimator.sizes.schemes.stored_bitsandbytes import as_the_file_has_them
 from estimator.sizes.schemes.unloadable_bitsandbytes import check_against_file
@@ -91,35 +89,6 @@ def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
     return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised)
 
 
-def bitsandbytes_options(quantization: Quantization) -> LoadOptions:
-    """A saved BitsAndBytesConfig as options of loading. Raises MalformedConfigError where its constructor refuses."""
-    fields = quantization.fields
-    four_bit = quantization.scheme == "bitsandbytes_4bit"
-    if fields.get("load_in_4bit") and fields.get("load_in_8bit"):
-        raise _no_config("load_in_4bit and load_in_8bit are both true", "one of them")
-    skipped = fields.get("llm_int8_skip_modules")
-    return LoadOptions(
-        base_precision=str(fields.get("bnb_4bit_quant_type") or "fp4") if four_bit else "int8",
-        double_quant=bool(fields.get("bnb_4bit_use_double_quant")),
-        quant_storage=_dtype(fields, "bnb_4bit_quant_storage", _STORAGES, "uint8"),
-        compute_dtype=_dtype(fields, "bnb_4bit_compute_dtype", _COMPUTE, "float32"),
-        skip_modules=tuple(skipped) if skipped is not None else None,
-    )
-
-
-def _dtype(fields: Mapping[str, Any], field: str, known: Sequence[str], default: str) -> str:
-    """safetensors' name of a dtype, of those by torch's own names that the field takes and a layer can compute in."""
-    said = fields.get(field)
-    name = default if said is None else said
-    if name not in known:
-        raise _no_config(f"{field} is {str(said)[:60]!r}, which it cannot run in", f"one of {', '.join(known)}")
-    return FROM_TORCH[name]
-
-
-def _no_config(what: str, way_out: str) -> MalformedConfigError:
-    return MalformedConfigError(f"{what}.", where=CONFIG, way_out=way_out)
-
-
 def _upright(module: Module) -> Module:
     """A Conv1D whose weight was stored as [out, in], the way quantisers keep it, turned back to (in, out)."""
     if module.kind != "Conv1D" or len(module.parameters) < 2:
@@ -150,8 +119,6 @@ def _unknown(scheme: str) -> Note:
     )
 
 
-_STORAGES = ("uint8", "int8", "float16", "bfloat16", "float32", "float64")
-_COMPUTE = ("float32", "float16", "bfloat16", "float64", "float", "half", "double")
 REASSEMBLED = ("bitsandbytes_4bit", "bitsandbytes_8bit")
 
 SCHEMES: Mapping[str, Layers] = {
