@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from estimator.architecture.by_formulas import Grower, Model
@@ -28,8 +29,8 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     name, facts, section = _chosen(config, task)
     own = own_config(config, section, name)
     try:
-        tree, unsized = grown(name, facts, own, num_labels)
-        return _with_buffers(tree, unsized, num_labels) if unsized else tree
+        tree, unsized, model = grown(name, facts, own, num_labels)
+        return with_buffers(tree, unsized, model, num_labels) if unsized else tree
     except (NoNumber, NoModel) as error:
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
@@ -53,16 +54,21 @@ def winning_names(config: Mapping[str, Any], task: str | None = None) -> Mapping
 
 def grown(
     name: str, facts: Mapping[str, Any], config: Mapping[str, Any], num_labels: int | None = None
-) -> tuple[ModuleTree, list[tuple[str, Slot]]]:
-    """The tree by these formulas, and the buffers whose size they do not know, by module. Raises Unfit."""
+) -> tuple[ModuleTree, list[tuple[str, Slot]], Model]:
+    """The tree by these formulas, the buffers whose size they do not know, by module, and the model. Raises Unfit."""
     model = Model(name, facts, config, num_labels)
     grower = Grower(model, stated_dtype(config) or "F32")
     grower.module("", len(facts["n"]) - 1, Place())
-    return _tree(model, grower), grower.unsized
+    return _tree(model, grower), grower.unsized, model
 
 
-def _with_buffers(tree: ModuleTree, unsized: Sequence[tuple[str, Slot]], num_labels: int | None) -> ModuleTree:
-    """The tree with the buffers that no formula sizes, by the rules that serve beside headers."""
+def with_buffers(
+    tree: ModuleTree, unsized: Sequence[tuple[str, Slot]], model: Model, num_labels: int | None = None
+) -> ModuleTree:
+    """The tree with the buffers that no formula sizes, by the rules that serve beside headers.
+
+    What config.json leaves out is as the rules' facts have it, else as the formulas do.
+    """
     from estimator.architecture.class_lookup import lookup_for
     from estimator.architecture.facts import class_facts
     from estimator.architecture.fresh import buffer_note, fill_buffers
@@ -73,7 +79,17 @@ def _with_buffers(tree: ModuleTree, unsized: Sequence[tuple[str, Slot]], num_lab
     modules, places = list(tree.modules), {module.name: at for at, module in enumerate(tree.modules)}
     missing = [(places[module], slot, True) for module, slot in unsized]
     shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
-    left = fill_buffers(modules, missing, shapes, lookup_for(tree.config, facts, num_labels), dtype)
+    plain = lookup_for(tree.config, facts, num_labels)
+    sections = {path.rpartition(".")[0] for path in model.facts["rules"]}
+
+    def read(path: str) -> Any:
+        value = plain(path)
+        if value is None and path in sections:
+            return {}  # left out: each of its fields is as the class has it
+        with suppress(Unfit):
+            return model.lookup(path) if value is None else value
+
+    left = fill_buffers(modules, missing, shapes, read, dtype)
     return tree._replace(modules=tuple(modules), notes=(*tree.notes, *buffer_note(left)))
 
 

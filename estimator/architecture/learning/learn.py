@@ -20,7 +20,7 @@ from estimator.architecture.learning.idle import fixed, untried_sizes, widened
 from estimator.architecture.learning.older import empty, outside, replaced, split
 from estimator.architecture.learning.taken import NOTHING, Taken, taken_by
 from estimator.architecture.learning.tell import Teller, is_told
-from estimator.architecture.learning.trial import difference
+from estimator.architecture.learning.trial import difference, ruled
 from estimator.architecture.learning.written import general
 from estimator.architecture.surveying import tiny
 from estimator.architecture.surveying.observe import BUILD_DTYPE
@@ -90,6 +90,7 @@ def _learnt(name: str, taken: Taken) -> tuple[dict[str, Any] | None, str]:
         found = [(one, difference(name, facts, one)) for one in seen.fresh]
         wrong = [(one, why) for one, why in found if why and not why.startswith("Unfit")]
         if not wrong and any(not why for _, why in found):
+            _leave_to_the_rule(name, facts, [*seen.builds, *seen.fresh])
             return facts, ""
         reason = (wrong or found)[0][1]
         by_fault = {why: one for one, why in reversed(wrong or found) if one not in known}
@@ -105,6 +106,26 @@ def _forget_buffers(facts: Mapping[str, Any]) -> None:
     for node in facts["n"]:
         for slot in node[3]:
             slot[2] = [size if isinstance(size, int) else UNKNOWN for size in slot[2]]
+
+
+def _leave_to_the_rule(name: str, facts: Mapping[str, Any], builds: Sequence[Build]) -> None:
+    """Forgets formulas of rotary frequencies that buffers.py sizes as well: it reads what few experiments vary.
+
+    Where a switch stands for a head's size, nobody's model is built.
+    """
+    builds = [
+        one
+        for one in builds
+        if not any(path.endswith("head_dim") and type(value) is bool for path, value in one.at.values.items())
+    ]
+    for node in facts["n"]:
+        slots = [slot for slot in node[3] if slot[0].endswith("inv_freq")]
+        sizes = [slot[2] for slot in slots]
+        for slot in slots:
+            slot[2] = [UNKNOWN] * len(slot[2])
+        if slots and not all(ruled(name, facts, one) for one in builds):
+            for slot, size in zip(slots, sizes, strict=True):
+                slot[2] = size
 
 
 def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Teller:
             for path in self.lists
         }
         self.atoms: dict[str, None] = {}
+        self._learnt: dict[How, None] = {}
         self.learn(comparisons)
         self._known: dict[Any, bool | None] = {}
 
@@ -62,7 +63,9 @@ class Teller:
 
     def learn(self, comparisons: Iterable[How]) -> None:
         """More comparisons that conditions may be made of."""
-        for text in _compared(comparisons):
+        new = [one for one in dict.fromkeys(comparisons) if one not in self._learnt]
+        self._learnt.update(dict.fromkeys(new))
+        for text in _compared(new):
             if len(self.atoms) < _MOST_ATOMS:
                 self.atoms.setdefault(text)
 

@@ -152,9 +152,10 @@ class Trace:
 
     def _reading(self, getter: Any) -> Any:
         def read(config: Any, key: str) -> Any:
-            if is_field(config, key) and (prefix := config.__dict__.get("_traced")) is not None:
+            held = object.__getattribute__(config, "__dict__")
+            if (prefix := held.get("_traced")) is not None and is_field(config, key):
                 real = type(config).attribute_map.get(key, key)
-                if real in config.__dict__ or key == "num_labels" or not hasattr(type(config), real):
+                if real in held or key == "num_labels" or not hasattr(type(config), real):
                     self.reads.setdefault(f"{prefix}{real}")
             return getter(config, key)
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.formula import NoModel, Unfit
-from estimator.architecture.from_config import grown
+from estimator.architecture.from_config import grown, with_buffers
+from estimator.errors import MalformedConfigError
 
 
 def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
     """ "" where the formulas make the very tree of the build, else the first difference."""
     try:
-        tree, unsized = grown(name, facts, dict(build.fields))
+        tree, unsized, _ = grown(name, facts, dict(build.fields))
     except NoModel as error:
         return f"Unfit: {error}"
     except (Unfit, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -29,6 +30,22 @@ def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
         return f"ties {tree.tied} are {build.ties}"
     named = (tree.input_embedding, tree.output_embedding)
     return "" if named == tuple(build.embeddings) else f"{named} are {build.embeddings}"
+
+
+def ruled(name: str, facts: Mapping[str, Any], build: Any) -> bool:
+    """Whether the rules beside headers (buffers.py) give the build's sizes where the formulas give none."""
+    try:
+        tree, unsized, model = grown(name, facts, dict(build.fields))
+    except Unfit:  # refused with the rule and without
+        return True
+    try:
+        tree = with_buffers(tree, unsized, model)
+    except (Unfit, MalformedConfigError, TypeError, AttributeError, ValueError):
+        return False
+    ours = {(m.name, p.name): (p.shape, p.persistent) for m in tree.modules for p in m.buffers}
+    theirs = {(row[0], name): (shape, kept) for row in _rows("", build.seen) for name, shape, _, kept in row[4]}
+    wanted = [(module, slot.name) for module, slot in unsized]
+    return all(one in ours and ours[one] == theirs.get(one) for one in wanted)
 
 
 def _as_tied(rows: Sequence[Any], ties: Mapping[str, str]) -> list[Any]:

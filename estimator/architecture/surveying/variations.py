@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,8 +39,13 @@ def is_field(config: PreTrainedConfig, key: str) -> bool:
     """Whether config.json has a say in it: names that begin with a stroke are a class's own affair, but for switches
     that it declares (OPT's `_remove_final_layer_norm`).
     """
-    classes = type(config).__mro__ if key.startswith("_") else ()
-    return not classes or any(vars(cls).get("__annotations__", {}).get(key) is bool for cls in classes)
+    return not key.startswith("_") or _is_switch(type(config), key)
+
+
+@functools.cache
+def _is_switch(cls: type, key: str) -> bool:
+    """Whether the class or one that it is made of declares it as one."""
+    return any(vars(one).get("__annotations__", {}).get(key) is bool for one in cls.__mro__)
 
 
 def _others(key: str, value: Any, hints: Hints) -> tuple[Any, ...]:
