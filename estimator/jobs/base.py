@@ -106,7 +106,8 @@ def _import_rooms() -> None:
 def load_base(request: Request, task: str | None, progress: Progress = None) -> Base:
     """Raises NotFoundError and its kin, malformed_header, malformed_config, no_weights, unsupported."""
     if not request.model:
-        raise UsageError("no model is named.", where="--model", way_out="lora-size --model llama-3.1-8b")
+        said = f"--config {request.config} --model org/name" if request.config else "--model llama-3.1-8b"
+        raise UsageError("no model is named.", where="--model", way_out=f"lora-size {said}")
     if waits(request.model):
         _import_rooms()
     found = collect(

@@ -109,7 +109,7 @@ def _check_parameter_settings(config: LoraConfig, before: Sequence[LoraLayer]) -
             raise InvalidLoraError(
                 f"{name} does not work with target_parameters.",
                 where=name,
-                way_out=f"leave out {name} or target_parameters",
+                way_out=f"turn {name} off, or leave out target_parameters and names of experts, which PEFT makes such",
             )
 
 

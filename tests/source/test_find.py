@@ -83,6 +83,20 @@ def test_two_revisions_contradict() -> None:
         find("org/name@v1", revision="v2", offline=True)
 
 
+@pytest.mark.parametrize(
+    ("path", "way_out"),
+    [
+        ("/no/such/Qwen2.5-7B-Instruct/", "or --model Qwen/Qwen2.5-7B-Instruct, if that lay there"),
+        ("C:\\models\\qwen2.5-7b-instruct", "or --model Qwen/Qwen2.5-7B-Instruct, if that lay there"),
+        ("./my-model", "a model of the Hub is named org/name"),
+    ],
+)
+def test_a_missing_folder_named_for_a_model(path: str, way_out: str) -> None:
+    with pytest.raises(LoraSizeError, match="there is no folder") as caught:
+        find(path)
+    assert caught.value.way_out == f"check the spelling; {way_out}"
+
+
 def test_what_is_neither_a_file_nor_a_folder() -> None:
     with pytest.raises(LoraSizeError, match="/dev/null is neither a file nor a folder"):
         find("/dev/null")
