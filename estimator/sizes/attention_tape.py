@@ -4,10 +4,10 @@ Sources: the `forward` of modeling_llama.py and its kin, modeling_deepseek_v3.py
 (transformers 5.23.0).
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from estimator.sizes.blocks import Block, Linear, Norm
 from estimator.sizes.matrix_tape import Setting, linear, normed
@@ -16,13 +16,22 @@ from estimator.sizes.tape import Tape, Tensor
 _OUTPUT = re.compile(r"(?:o|out|output|dense|wo|c_proj|proj|out_lin|wo_proj|out_proj|o_proj)$")
 
 
+class Heads(NamedTuple):
+    """As attention gets them."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    last: Linear | None  # the matrix behind attention; None where it is not told apart
+    gates: Sequence[Tensor] = ()  # what attention is multiplied with
+
+
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     """The branch of attention, its last matrix included."""
-    query, key, value, *rest = (_latent_heads if block.latent else _heads)(tape, x, block, setting)
+    query, key, value, last, gates = (_latent_heads if block.latent else _heads)(tape, x, block, setting)
     tape.hold(x)
     mixed = (_twice if block.looks_twice else _kernel)(tape, (query, key, value), block, setting)
     tape.name(query, key, value, mixed)
-    last, *gates = rest or [None]
     if gates:  # mixed * sigmoid(gate) (modeling_afmoe.py)
         share = tape.run(gates, block.mixed, gates[0].width, saves_output=True)
         mixed = tape.run((mixed, share), block.mixed, mixed.width, saves=(mixed, share))
@@ -50,17 +59,17 @@ def _matrices(items: tuple[Linear, ...], x: Tensor) -> tuple[Linear, list[Linear
     return last, [item for item in items if item is not last and item.inputs == x.elements]
 
 
-def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
-    """Query, key and value as attention gets them, and the matrix behind it."""
+def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Heads:
     last, matrices = _matrices(block.attention, x)
     if setting.software.fuses_heads and len(matrices) == 3:
         matrices = [_fused(tape, x, matrices, setting)]
     made = [linear(tape, x, item, setting) for item in matrices]
-    if not made:  # one matrix alone: what is behind it is not told apart
-        made, last = [linear(tape, x, last, setting)], None
-    fused = len(made) == 1
-    query, key, value = made * 3 if fused else (*made, *made[-1:] * 2)[:3]
-    gates = [gate for item, gate in zip(matrices[3:], made[3:], strict=True) if _is_gate(item, block)][:1]
+    behind = last if made else None
+    made = made or [linear(tape, x, last, setting)]  # one matrix alone: what is behind it is not told apart
+    query, key, value = made * 3 if len(made) == 1 else (*made, *made[-1:] * 2)[:3]
+    gated = next((item for item in matrices[3:] if _is_gate(item, block)), None)
+    gates = [gate for item, gate in zip(matrices, made, strict=True) if item is gated]
+    tape.placed -= {item.name for item in matrices[3:] if item is not gated}
     width = query.width
     roles = {part: norm for norm in block.norms for part in norm.role}
     if "q" in roles:
@@ -75,7 +84,7 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
     if not setting.training.gradient_checkpointing:  # the cache that a training forward pass fills as well
         key = tape.run((key,), block.key_value, key.width)
         value = tape.run((value,), block.key_value, width)
-    return [query, key, value, *([last, *gates] if last is not None else [])]
+    return Heads(query, key, value, behind, gates)
 
 
 def _is_gate(item: Linear, block: Block) -> bool:
@@ -84,13 +93,14 @@ def _is_gate(item: Linear, block: Block) -> bool:
 
 def _fused(tape: Tape, x: Tensor, matrices: list[Linear], setting: Setting) -> Linear:
     """As litgpt has them (lora.py, LoRAQKVLinear): LoRA's output is kept where it is padded to all three."""
+    tape.placed |= {item.name for item in matrices}
     adapted = [item for item in matrices if item.name in setting.adapter.ranks]
     if 0 < len(adapted) < len(matrices):
         tape.run((x,), 0, 1, keeps=2 * tape.tokens * sum(item.outputs for item in adapted))
     return Linear((adapted or matrices)[0].name, x.elements, sum(item.outputs for item in matrices))
 
 
-def _latent_heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list:
+def _latent_heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Heads:
     """MLA: queries and keys are put together of a turned part and the rest; value is a view of what kv_b_proj made."""
     named = {item.name.rpartition(".")[2]: item for item in block.attention}
     down, up = named["kv_a_proj_with_mqa"], named["kv_b_proj"]
@@ -109,7 +119,7 @@ def _latent_heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> list
     query = tape.run((query, query_turned), block.query, query.width)
     unfolded = linear(tape, latent, up, setting)
     key = tape.run((unfolded, key_turned), block.key_value, unfolded.width)
-    return [query, key, unfolded, named["o_proj"]]
+    return Heads(query, key, unfolded, named["o_proj"])
 
 
 def _turned(tape: Tape, x: Tensor, elements: int) -> Tensor:
@@ -134,7 +144,7 @@ def _twice(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     return tape.run((scaled,), block.mixed, value.width)
 
 
-def _flash(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
+def _flash(tape: Tape, heads: tuple[Tensor, ...], block: Block, setting: Setting) -> Tensor:
     """Scaled dot product and flash attention: query, key, value, output and a float32 for each head are kept."""
     if setting.autocast or setting.training.attention == "flash_attention_2":
         query = _narrow(tape, heads[0], block.query)

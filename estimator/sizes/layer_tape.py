@@ -98,9 +98,9 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         shared = tuple(item for item in block.mlp if "shared" in item.name and min(item.inputs, item.outputs) > 1)
         if not shared:
             return routed
-        inner = shared[-1].inputs
-        is_gated = sum(item.outputs for item in shared[:-1]) >= 2 * inner
-        always = replace(block, experts=0, mlp=shared, inner=inner, is_gated=is_gated)
+        width = shared[-1].inputs
+        is_gated = sum(item.outputs for item in shared[:-1]) >= 2 * width
+        always = replace(block, experts=0, mlp=shared, inner=width, is_gated=is_gated)
         return _add(tape, routed, _weighted(tape, x, _mlp(tape, x, always, setting), block, setting))
     down = next((item for item in reversed(block.mlp) if item.inputs == block.inner), None)
     first, *others = [item for item in block.mlp if item is not down]

@@ -94,6 +94,7 @@ class Memory:
     device: Bounds
     moment: str  # "loss" | "backward" | "optimizer step": where the middle has its peak
     unbounded: bool = False  # no ceiling: scans, adapted towers, a class or a way of caching that nobody knows
+    unplaced: int = 0  # matrices of layers of whose use nothing is known, which have no ceiling either
 
 
 def training_memory(
@@ -135,8 +136,11 @@ def training_memory(
         device=device._replace(upper=device.upper + paged),
         unbounded=bool(shape.states)
         or shape.is_inferred
+        or shape.convolves_behind
+        or middle.unplaced > 0
         or any(is_adapted(b, adapter.trained_modules) for b in shape.uncounted)
         or any(layer_of(name) in shape.unread for name in adapter.ranks),
+        unplaced=middle.unplaced,
         moment=max(moments, key=lambda name: moments[name]),
     )
 
@@ -244,7 +248,7 @@ def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:
 
 
 def _components(
-    kept: Resident, weights: tuple[int, int, int], training: Training, steps: list[Step],
+    kept: Resident, weights: tuple[int, ...], training: Training, steps: list[Step],
     fetched: list[Moments], cached: list[int], slack: tuple[int, int, int], scratch: int,
 ) -> tuple[Component, ...]:  # fmt: skip
     low, _, high = steps

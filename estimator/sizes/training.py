@@ -114,7 +114,7 @@ class Adapter:
     @property
     def trained_modules(self) -> frozenset[str]:
         """Modules of which something trains."""
-        return (self.ranks.keys() - self.still) | self.opened | self.biased
+        return self.opened | self.biased | (self.ranks.keys() - self.still)
 
     def trains(self, name: str) -> bool:
         """Whether something of this module's, or of LoRA's on it, trains."""
