@@ -75,7 +75,10 @@ def with_buffers(
     from estimator.architecture.towers import with_towers
 
     dtype = stated_dtype(tree.config) or "F32"
-    facts, _ = with_towers(class_facts(tree.architecture), tree.config)
+    known = class_facts(tree.architecture or "")
+    if known is None:
+        return tree
+    facts, _ = with_towers(known, tree.config)
     modules, places = list(tree.modules), {module.name: at for at, module in enumerate(tree.modules)}
     missing = [(places[module], slot, True) for module, slot in unsized]
     shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
@@ -171,7 +174,7 @@ def _ties(model: Model, names: Collection[str]) -> dict[str, str]:
     """Full parameter names; an index in the source is the target's."""
     never = dict(model.said.declared_ties) if unties(model.config, model.facts) else {}
     active = [tie for tie in model.facts["ties"] if tie[0] not in never and met(tie[2], model.lookup, Place())]
-    found = {}
+    found: dict[str, str] = {}
     for module, (_, part) in model.towers.items():
         before = f"{module}."
         active = [tie for tie in active if not tie[0].startswith(before)]
