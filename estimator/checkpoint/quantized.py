@@ -41,27 +41,33 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
 
     The text model's section counts as well (transformers 5.23.0, `get_hf_quantizer`), the `compression_config` of older
     files does not. MLX writes `quantization` and gives no method. compressed-tensors has had its fields in a section of
-    its own (`CompressedTensorsConfig.from_dict`).
+    its own, and then reads no other (`CompressedTensorsConfig.from_dict`).
 
     Raises MalformedConfigError for a section without a method, and for fields that no quantiser could read.
     """
     for section in (config, config.get("text_config") or {}):
         for key in ("quantization_config", "quantization"):
-            fields = section.get(key) if isinstance(section, Mapping) else None
-            if key == "quantization_config":
-                _check_section(fields)
-            if isinstance(fields, Mapping) and _scheme(fields) is not None:
-                inner = fields.get("quantization_config")
-                fields = {**fields, **inner} if isinstance(inner, Mapping) else fields
-                scheme = str(_scheme(fields))
-                if scheme == "compressed-tensors" and isinstance(fields.get("config_groups"), Mapping):
-                    from estimator.checkpoint.compressed_presets import spelt_out
-
-                    fields = {**fields, "config_groups": spelt_out(fields["config_groups"])}
-                if scheme in LAYOUTS:  # of others no field is read
-                    check_fields(fields)
-                return Quantization(scheme=scheme, fields=fields)
+            said = section.get(key) if isinstance(section, Mapping) else None
+            scheme = _scheme(said) if isinstance(said, Mapping) else None
+            if scheme is not None:
+                return Quantization(scheme=scheme, fields=_fields(said, scheme))
+            if said is not None and key == "quantization_config":
+                raise _no_section(said)
     return None
+
+
+def _fields(said: Mapping[str, Any], scheme: str) -> Mapping[str, Any]:
+    """Raises MalformedConfigError for fields that no quantiser could read."""
+    if scheme == "compressed-tensors":
+        inner = said.get("quantization_config")
+        said = inner if isinstance(inner, Mapping) else said
+        if isinstance(said.get("config_groups"), Mapping):
+            from estimator.checkpoint.compressed_presets import spelt_out
+
+            said = {**said, "config_groups": spelt_out(said["config_groups"])}
+    if scheme in LAYOUTS:  # of others no field is read
+        check_fields(said)
+    return said
 
 
 def unpack(config: Mapping[str, Any], checkpoint: Checkpoint) -> Unpacked:
@@ -186,12 +192,10 @@ def _parted(stack: Stack, indices: set[str]) -> tuple[list[Stack], list[Stack]]:
     return [stack.part(inside)] if inside else [], [stack.part(outside)]
 
 
-def _check_section(fields: Any) -> None:
-    """Raises MalformedConfigError for a section that transformers cannot read (`supports_quant_method`)."""
-    if fields is None or (isinstance(fields, Mapping) and _scheme(fields) is not None):
-        return
-    fault = "names no quant_method" if isinstance(fields, Mapping) else f"is {repr(fields)[:60]}, not an object"
-    raise MalformedConfigError(
+def _no_section(said: Any) -> MalformedConfigError:
+    """Of a section that transformers cannot read (`supports_quant_method`)."""
+    fault = "names no quant_method" if isinstance(said, Mapping) else f"is {repr(said)[:60]}, not an object"
+    return MalformedConfigError(
         f"quantization_config {fault}, and transformers fails to load it.",
         where="config.json",
         way_out="mend it, or fetch config.json again; take it out where the weights are plain",

@@ -72,6 +72,15 @@ def test_scheme(config, scheme):
     assert (found and found.scheme) == scheme
 
 
+def test_of_two_sections_the_inner_one_is_read():
+    outer = {
+        "quant_method": "compressed-tensors",
+        "run_compressed": False,
+        "quantization_config": {"ignore": ["lm_head"]},
+    }
+    assert quantization_of({"quantization_config": outer}).fields == {"ignore": ["lm_head"]}
+
+
 @pytest.mark.parametrize(
     "section", [{}, {"bits": 4}, {"quant_method": None}, {"quantization_config": {"quant_method": "gptq"}}]
 )
