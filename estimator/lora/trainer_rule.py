@@ -54,6 +54,13 @@ def experts_side_by_side(tree: ModuleTree, names: Sequence[str]) -> Iterator[Mod
             yield Module(f"{module.name}.{name}", "Linear", "Linear", weight)
 
 
+def refuse_unsloths_own(tree: ModuleTree, *, all_linear: bool = False) -> None:
+    """Raises UnsupportedError where Unsloth does not take the names of a dense text model as they are."""
+    fused = any(leaf(module.name) in ("qkv_proj", "gate_up_proj", "query_key_value") for module in linear(tree))
+    if tree.is_composite or fused or has_experts(tree) or all_linear:
+        raise uncounted("Unsloth makes a target pattern of its own for this model", "name the modules with --targets")
+
+
 def uncounted(what: str, way_out: str) -> UnsupportedError:
     return UnsupportedError(f"{what}: not counted.", where="--config", way_out=way_out)
 

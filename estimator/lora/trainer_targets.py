@@ -15,7 +15,15 @@ from estimator.errors import MalformedConfigError
 from estimator.lora.index import index_of
 from estimator.lora.moe import converted
 from estimator.lora.trainer_modules import litgpt, torchtune
-from estimator.lora.trainer_rule import Resolved, called_linear, has_experts, leaf, linear, uncounted
+from estimator.lora.trainer_rule import (
+    Resolved,
+    called_linear,
+    has_experts,
+    leaf,
+    linear,
+    refuse_unsloths_own,
+    uncounted,
+)
 from estimator.lora.trainer_towers import llamafactory, swift
 from estimator.notes import Note
 from estimator.request.lora_config import from_mapping
@@ -98,9 +106,7 @@ def _wild(patterns: Sequence[str], names: Sequence[str], where: str) -> list[str
 
 def _unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """Names as they are on a dense text model; elsewhere Unsloth makes a pattern of its own."""
-    fused = any(leaf(module.name) in ("qkv_proj", "gate_up_proj", "query_key_value") for module in linear(tree))
-    if tree.is_composite or fused or has_experts(tree) or settings.get("all_linear"):
-        raise uncounted("Unsloth makes a target pattern of its own for this model", "name the modules with --targets")
+    refuse_unsloths_own(tree, all_linear=bool(settings.get("all_linear")))
     return Resolved(tree, lora)
 
 

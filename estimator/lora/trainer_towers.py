@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError
 from estimator.lora.trainer_modules import megatron
-from estimator.lora.trainer_rule import Resolved, called_linear, has_part, leaf, uncounted
+from estimator.lora.trainer_rule import Resolved, called_linear, has_part, leaf, refuse_unsloths_own, uncounted
 from estimator.notes import Note
 
 
@@ -152,6 +152,11 @@ def swift(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
         raise uncounted("lora_llm trains whole towers beside the LoRA", "give --tuner_type lora")
     if settings.get("megatron"):
         return megatron(tree, lora)
+    if settings.get("unsloth"):
+        refuse_unsloths_own(tree)
+    if settings.get("classifies") and not any(leaf(module.name) in ("score", "classifier") for module in tree.modules):
+        what = f"ms-swift puts a head of its own on {tree.architecture}, which transformers has no classifier of"
+        raise uncounted(what, "without task_type and num_labels the LoRA alone is counted")
     lora["modules_to_save"] = _saved(tree, lora.get("modules_to_save"))
     given = lora.get("target_modules")
     targets = [given] if given == "all-linear" else given

@@ -32,7 +32,7 @@ _MARKS = re.compile(
 _UNREAD = {".py": "Python files", ".ipynb": "notebooks", ".toml": "TOML files"}
 # Keys that decide what trains or how the base is loaded; switches are asked about where they are read.
 _DECIDING = re.compile(
-    r"(?!.*_(?:dir|path|name|id)$).*(?:lora|peft|(?:tuner|train|sft|finetuning)_type|target|quant|load_in_)|.*adapter$|r$|dim$"
+    r"(?!.*_(?:dir|path|name|id)$).*(?:lora|peft|(?:tuner|train|sft|finetuning)_type|target|quant|load_in_)|.*adapter$|r$|dim$|num_labels$"
 )
 # A template whose values stand without quotes: `lora_r: {{ rank }}`, `{% if qlora %}`; as YAML or JSON it is broken.
 _TEMPLATE = re.compile(r"^[^#\n]*?(?:^|[:,\[{-])[ \t]*\{(?:\{|%)", re.MULTILINE)

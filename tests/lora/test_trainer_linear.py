@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 
 from estimator.architecture.module import Module
+from estimator.errors import UnsupportedError
 from estimator.lora.trainer_targets import apply_rule
 from tests.lora.small import WIDTH, layer, linear, model
 
@@ -48,6 +52,27 @@ def test_swift_names_no_other_module(other: str, names: list[str]) -> None:
     tree = model(*layer(0), linear(f"{LAYER}.mlp.proj", 4, WIDTH), Module(other, "Conv3d", "Conv3d"))
     lora = apply_rule("swift_all_linear", SWIFT, tree, {"target_modules": "all-linear"}).lora
     assert lora["target_modules"] == names
+
+
+@pytest.mark.parametrize(
+    ("more", "counted"),
+    [
+        pytest.param([], False, id="a head of ms-swift's own"),
+        pytest.param([linear("score", 1, WIDTH)], True, id="the head of transformers' class"),
+    ],
+)
+def test_swift_counts_classifiers_of_transformers_alone(more: list[Module], counted: bool) -> None:
+    tree, given = model(*layer(0), *more), {"target_modules": "all-linear"}
+    with nullcontext() if counted else pytest.raises(UnsupportedError, match="a head of its own"):
+        apply_rule("swift_all_linear", {**SWIFT, "classifies": True}, tree, given)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("trainer", "settings"), [("swift_all_linear", {**SWIFT, "unsloth": True}), ("unsloth", {})])
+def test_unsloth_takes_names_as_they_are_on_plain_text_models(trainer: str, settings: Any, fused: bool) -> None:
+    tree = model(*layer(0), *[linear(f"{LAYER}.qkv_proj", 4, WIDTH)] * fused)
+    with pytest.raises(UnsupportedError, match="of its own") if fused else nullcontext():
+        apply_rule(trainer, settings, tree, {"target_modules": ["q_proj"]})
 
 
 @pytest.mark.parametrize(("model_type", "adapted"), [("gpt_neox", True), ("llama", False)])

@@ -102,3 +102,24 @@ def test_options_of_autotrain_that_were_read_are_not_called_unread(tmp_path: Pat
     path = tmp_path / "run.sh"
     path.write_text(f"autotrain llm --train --model gpt2 --peft {option}\n")
     assert ("not_read" in {note.code for note in read_config_file(str(path)).notes}) == unread
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ("--task_type seq_cls --num_labels '<num-labels>'", "num_labels is '<num-labels>', which is known only when"),
+        ("--use_swift_lora true", "layers of ms-swift's own"),
+    ],
+)
+def test_what_is_not_counted_of_ms_swift(tmp_path: Path, options: str, what: str) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text(f"swift sft --model gpt2 {options}\n")
+    with pytest.raises(UnsupportedError, match=what):
+        read_config_file(str(path))
+
+
+@pytest.mark.parametrize(("options", "task"), [("--num_labels 3", "SEQ_CLS"), ("", "CAUSAL_LM")])
+def test_labels_alone_make_a_classifier_of_ms_swift(tmp_path: Path, options: str, task: str) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text(f"swift sft --model gpt2 {options}\n")
+    assert read_config_file(str(path)).lora["task_type"] == task

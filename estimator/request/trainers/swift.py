@@ -46,6 +46,9 @@ def read(keys: Keys) -> TrainingConfig:
     if old := next((key for key in OF_RELEASE_2 if keys.values.get(key) is not None), None):
         what = f"{old} is an option of ms-swift 2, which chose targets otherwise: its commands are not read."
         raise UnsupportedError(what, where=f"{old} in {keys.where}", way_out="write it as ms-swift 4 has it")
+    if keys.flag("use_swift_lora"):
+        what = "use_swift_lora puts layers of ms-swift's own in: not counted."
+        raise UnsupportedError(what, where=f"use_swift_lora in {keys.where}", way_out="leave it out")
     keys.continues(keys.values.get("resume_from_checkpoint") or keys.values.get("adapters"))
     keys.may_grow("new_special_tokens")
     dtype = _dtype(keys)
@@ -94,7 +97,7 @@ def _lora(keys: Keys) -> dict[str, Any]:
         targets = keys.values["target_regex"]
     elif targets == ["all-linear"]:
         targets = "all-linear"
-    classifies = keys.values.get("task_type") in ("seq_cls", "reranker") or _rewards(keys)
+    classifies = _classifies(keys)
     return {
         "r": keys.integer("lora_rank"),
         "lora_alpha": keys.number("lora_alpha"),
@@ -108,6 +111,13 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "init_lora_weights": keys.get("init_weights"),
         "task_type": _task(keys, classifies),
     }
+
+
+def _classifies(keys: Keys) -> bool:
+    """model/model_meta.py: labels alone make it a classifier."""
+    task = keys.values.get("task_type")
+    labels = task is None and keys.values.get("num_labels") is not None
+    return task in ("seq_cls", "reranker") or labels or _rewards(keys)
 
 
 def _task(keys: Keys, classifies: bool) -> str | None:
@@ -130,6 +140,8 @@ def _rule(keys: Keys, kind: str, megatron: bool) -> TargetRule:
         "freeze_llm": keys.flag("freeze_llm"),
         "whole_towers": kind == "lora_llm",
         "megatron": megatron,
+        "classifies": _classifies(keys),
+        "unsloth": keys.values.get("tuner_backend") == "unsloth",
     }
     return TargetRule(name="swift_all_linear", settings=settings)
 
