@@ -48,8 +48,7 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
     for section in (config, config.get("text_config") or {}):
         for key in ("quantization_config", "quantization"):
             said = section.get(key) if isinstance(section, Mapping) else None
-            scheme = _scheme(said) if isinstance(said, Mapping) else None
-            if scheme is not None:
+            if isinstance(said, Mapping) and (scheme := _scheme(said)) is not None:
                 return Quantization(scheme=scheme, fields=_fields(said, scheme))
             if said is not None and key == "quantization_config":
                 raise _no_section(said)

@@ -29,7 +29,7 @@ from estimator.lora.variants import (
     variant_for,
     vary_linear,
 )
-from estimator.lora.weights import Weight
+from estimator.lora.weights import Matrix, Weight
 from estimator.request.lora_config import LoraConfig
 
 
@@ -92,11 +92,12 @@ def check_shape_is_known(module: Module, weight: Parameter | None) -> None:
 def _linear(
     module: Module, rank: int, settings: Settings, weight: Parameter, packing: Packing | None
 ) -> list[LoraLayer]:
-    transposed = module.kind == "Conv1D"
-    in_features, out_features = weight.shape if transposed else reversed(weight.shape)
+    is_conv1d = module.kind == "Conv1D"
+    in_features, out_features = weight.shape if is_conv1d else reversed(weight.shape)
+    matrix = Matrix(in_features, out_features, transposed=is_conv1d)
     stored = packing.dtype if packing is not None and packing.scheme in PACKED else weight.dtype
     scheme = packing.scheme if packing is not None else None
-    weights = _linear_weights(module.name, in_features, out_features, rank, settings, transposed, stored, scheme)
+    weights = _linear_weights(module.name, matrix, rank, settings, stored, scheme)
     return [
         LoraLayer(
             module.name, module.kind, "Linear", in_features, out_features, rank, weight.dtype, weights, module.name
@@ -105,14 +106,7 @@ def _linear(
 
 
 def _linear_weights(
-    name: str,
-    in_features: int,
-    out_features: int,
-    rank: int,
-    settings: Settings,
-    transposed: bool,
-    dtype: str,
-    scheme: str | None,
+    name: str, matrix: Matrix, rank: int, settings: Settings, dtype: str, scheme: str | None
 ) -> tuple[Weight, ...]:
     variant: Variant | BlockDiagonal | None = variant_for(settings.asked, scheme)
     if settings.lora_bias and scheme in WITHOUT_LORA_BIAS:
@@ -125,23 +119,20 @@ def _linear_weights(
         variant = variant.for_module(name)
     if variant is not None and dtype in EIGHT_BIT_FLOATS:
         refuse_in_8_bit_floats(name, variant)
-    return _plain_linear(
-        in_features, out_features, rank, settings.lora_bias, settings.init, variant, transposed, dtype, scheme
-    )
+    return _plain_linear(matrix, rank, settings.lora_bias, settings.init, variant, dtype, scheme)
 
 
 @lru_cache(maxsize=4096)
 def _plain_linear(
-    in_features: int,
-    out_features: int,
+    matrix: Matrix,
     rank: int,
     lora_bias: bool,
     init: bool | str,
     variant: Variant | BlockDiagonal | None,
-    transposed: bool,
     dtype: str,
     scheme: str | None,
 ) -> tuple[Weight, ...]:
+    in_features, out_features, transposed = matrix
     if scheme not in INITIALISES_DEQUANTISED or str(init).lower() != "olora":
         check_initialisation(init, "Linear", rank, in_features, out_features, dtype)
     (a_rows, a_columns), (b_rows, b_columns) = ranks_after_initialisation(
@@ -150,7 +141,7 @@ def _plain_linear(
     weights = [Weight("lora_A.weight", (a_rows, a_columns)), Weight("lora_B.weight", (b_rows, b_columns))]
     if lora_bias:
         weights.append(Weight("lora_B.bias", (out_features,), bias=True))
-    return tuple(vary_linear(weights, variant, in_features, out_features, rank, transposed, scheme))
+    return tuple(vary_linear(weights, variant, matrix, rank))
 
 
 def _embedding(

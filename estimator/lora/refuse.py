@@ -46,7 +46,7 @@ def _way_out(index: TreeIndex, config: LoraConfig, where: str, excluded: bool) -
     return _parameters(index, config) if where == "target_parameters" else _instead(index, config)
 
 
-def _said(targets) -> str:
+def _said(targets: Iterable[str]) -> str:
     return repr(targets[:200]) if isinstance(targets, str) else _or(targets)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from estimator.errors import InvalidLoraError
-from estimator.lora.weights import Weight
+from estimator.lora.weights import Matrix, Weight
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import MAX_PATTERNS
 
@@ -180,53 +180,47 @@ def _bdlora(given: Mapping[str, Any]) -> Variant:
 
 
 def vary_linear(
-    weights: list[Weight],
-    variant: Variant | BlockDiagonal | None,
-    in_features: int,
-    out_features: int,
-    rank: int,
-    transposed: bool,
-    scheme: str | None,
+    weights: list[Weight], variant: Variant | BlockDiagonal | None, matrix: Matrix, rank: int
 ) -> list[Weight]:
     """The weights of a Linear's LoRA layer as the variant leaves them. Raises InvalidLoraError as the variant would."""
     if variant is None:
         return weights
-    return _VARY[variant.kind](weights, variant, in_features, out_features, rank, transposed, scheme)
+    return _VARY[variant.kind](weights, variant, matrix, rank)
 
 
-def _dora(weights, variant, in_features, out_features, rank, transposed, scheme):
-    return [*weights, Weight("lora_magnitude_vector", (out_features,), part="dora")]
+def _dora(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
+    return [*weights, Weight("lora_magnitude_vector", (matrix.out_features,), part="dora")]
 
 
-def _mica(weights, variant, in_features, out_features, rank, transposed, scheme):
+def _mica(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
     """lora_B is frozen: it is saved but not trained."""
     return [w._replace(trainable=False) if w.suffix.startswith("lora_B") else w for w in weights]
 
 
-def _bdlora_weights(weights, variant, in_features, out_features, rank, transposed, scheme):
+def _bdlora_weights(weights: list[Weight], variant: BlockDiagonal, matrix: Matrix, rank: int) -> list[Weight]:
     if variant.matrix is None:
         return weights
-    if transposed:
+    if matrix.transposed:
         raise _refused("BdLoRA does not work for Conv1D.", "use_bdlora", "target Linear modules")
-    rows, columns = (rank, in_features) if variant.matrix == "A" else (out_features, rank)
+    rows, columns = (rank, matrix.in_features) if variant.matrix == "A" else (matrix.out_features, rank)
     if rows % variant.blocks or columns % variant.blocks:
         raise _refused(
             f"a matrix of {rows} x {columns} does not divide into {variant.blocks} blocks.",
             "use_bdlora.nblocks",
             "choose a divisor",
         )
-    matrix = f"lora_{variant.matrix}"
-    others = [w for w in weights if not w.suffix.startswith(matrix)]
-    return [*others, Weight(f"{matrix}.weight", (rows, columns // variant.blocks))]
+    changed = f"lora_{variant.matrix}"
+    others = [w for w in weights if not w.suffix.startswith(changed)]
+    return [*others, Weight(f"{changed}.weight", (rows, columns // variant.blocks))]
 
 
-def _velora(weights, variant, in_features, out_features, rank, transposed, scheme):
+def _velora(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
     """A projection of the input features, split into groups and padded where they do not come out even."""
-    group = -(-in_features // variant.size)
+    group = -(-matrix.in_features // variant.size)
     return [*weights, Weight("lora_velora_embed", (group,), trainable=False, parameter=False)]
 
 
-def _monteclora(weights, variant, in_features, out_features, rank, transposed, scheme):
+def _monteclora(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
     sampler = "lora_monteclora_sampler."
     return [
         *weights,
@@ -237,29 +231,30 @@ def _monteclora(weights, variant, in_features, out_features, rank, transposed, s
     ]
 
 
-def _kasa(weights, variant, in_features, out_features, rank, transposed, scheme):
-    if transposed:
+def _kasa(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
+    if matrix.transposed:
         raise _refused("KaSA does not support Conv1D.", "kasa_config", "target Linear modules")
-    if rank >= min(in_features, out_features):
+    least = min(matrix.in_features, matrix.out_features)
+    if rank >= least:
         raise _refused(
-            f"KaSA needs r < min(in, out), and r = {rank} is not below {min(in_features, out_features)}.",
+            f"KaSA needs r < min(in, out), and r = {rank} is not below {least}.",
             "r",
             "choose a smaller r",
         )
     return [*weights, Weight("lora_diag", (rank,))]
 
 
-def _qalora(weights, variant, in_features, out_features, rank, transposed, scheme):
-    if in_features % variant.size:
+def _qalora(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
+    if matrix.in_features % variant.size:
         raise _refused(
-            f"{in_features} input features are no multiple of qalora_group_size = {variant.size}.",
+            f"{matrix.in_features} input features are no multiple of qalora_group_size = {variant.size}.",
             "qalora_group_size",
             "choose a divisor",
         )
-    return [Weight("lora_A.weight", (rank, in_features // variant.size)), *weights[1:]]
+    return [Weight("lora_A.weight", (rank, matrix.in_features // variant.size)), *weights[1:]]
 
 
-def _arrow(weights, variant, in_features, out_features, rank, transposed, scheme):
+def _arrow(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
     raise _refused(
         "arrow_config routes between finished adapters; PEFT sets it up in create_arrow_model, and from a config alone "
         "it ends in an AttributeError of its own.",
@@ -268,7 +263,7 @@ def _arrow(weights, variant, in_features, out_features, rank, transposed, scheme
     )
 
 
-def _unchanged(weights, variant, in_features, out_features, rank, transposed, scheme):
+def _unchanged(weights: list[Weight], variant: Variant, matrix: Matrix, rank: int) -> list[Weight]:
     return weights
 
 

@@ -1,8 +1,16 @@
-"""A tensor of a LoRA layer, and a tensor of the saved file."""
+"""A matrix that LoRA is put on, and a tensor of what is put on it."""
 
 from typing import NamedTuple
 
 PARTS = ("lora", "dora", "bias", "saved_modules", "trainable_tokens", "embeddings")
+
+
+class Matrix(NamedTuple):
+    """The weight of a Linear or Conv1D, as LoRA sees it."""
+
+    in_features: int
+    out_features: int
+    transposed: bool  # Conv1D keeps (in, out)
 
 
 class Weight(NamedTuple):

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import comb, inf, log2
 from typing import Any, NamedTuple
@@ -162,7 +162,7 @@ def _bits(pattern: str, letters: int) -> float:
     return log2(comb(letters + repeats, repeats)) + choices if repeats < 50 else inf
 
 
-def _freedom(parsed, *, inside: bool) -> tuple[int, float]:
+def _freedom(parsed: Any, *, inside: bool) -> tuple[int, float]:
     """How many repeats run over any number of letters, and the bits of all other choices.
 
     A repeat or a choice inside a repeat multiplies with each round: it counts as infinitely many bits.
@@ -190,7 +190,7 @@ def _freedom(parsed, *, inside: bool) -> tuple[int, float]:
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 
 
-def _parts(arguments):
+def _parts(arguments: Any) -> Iterator[Any]:
     """The sub-patterns among an operation's arguments."""
     for item in arguments if isinstance(arguments, (tuple, list)) else ():
         if hasattr(item, "data"):

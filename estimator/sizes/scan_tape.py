@@ -45,12 +45,12 @@ def _convolved(tape: Tape, made: list[Tensor], scan: Scan) -> Tensor:
 
 
 def _mamba(
-    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, state: Sequence[Linear], setting: Setting
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, items: Sequence[Linear], setting: Setting
 ) -> Tensor:
     """Token by token; the state before each is kept in float32 and in the model's own dtype."""
     width = convolved.width
-    read = next((item for item in state if item.name.endswith(".x_proj")), None)
-    steps = next((item for item in state if item.name.endswith(".dt_proj")), None)
+    read = next((item for item in items if item.name.endswith(".x_proj")), None)
+    steps = next((item for item in items if item.name.endswith(".dt_proj")), None)
     chosen = linear(tape, convolved, read, setting) if read is not None else convolved
     if steps is not None:
         tape.run((chosen,), 0, 1, keeps=tape.tokens * scan.inner * width)
@@ -79,7 +79,7 @@ def _einsum(tape: Tape, one: Tensor, other: Tensor, elements: int, keeps: int = 
 
 
 def _mamba2(
-    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, _: Sequence[Linear], setting: Setting
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, items: Sequence[Linear], setting: Setting
 ) -> Tensor:
     inner, width = scan.inner, convolved.width
     scores, chosen = scan.heads * scan.chunk, scan.heads * scan.state
@@ -124,7 +124,7 @@ def _gated_alone(tape: Tape, x: Tensor, made: list[Tensor], inner: int, width: i
 
 
 def _delta(
-    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, _: Sequence[Linear], setting: Setting
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, items: Sequence[Linear], setting: Setting
 ) -> Tensor:
     values, width = scan.inner, convolved.width
     scores, keys = scan.heads * scan.chunk, scan.heads * scan.state
@@ -165,7 +165,7 @@ def _delta(
 
 
 def _conv(
-    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, _: Sequence[Linear], setting: Setting
+    tape: Tape, made: list[Tensor], convolved: Tensor, scan: Scan, items: Sequence[Linear], setting: Setting
 ) -> Tensor:
     """The same with kernels: both gates, what goes into the convolution and what comes out are kept."""
     inner, both = scan.inner, made[0]

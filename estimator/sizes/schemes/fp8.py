@@ -43,7 +43,7 @@ def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     return layers
 
 
-def _linear(module: Module, fields) -> QuantisedLayer:
+def _linear(module: Module, fields: Mapping[str, Any]) -> QuantisedLayer:
     weight, *rest = module.parameters
     scale = Parameter("weight_scale_inv", _scale_shape(weight.shape, _block(fields)), _scale_dtype(fields), True)
     static = (Parameter("activation_scale", (), "F32", True),) if fields.get("activation_scheme") == "static" else ()
@@ -130,17 +130,17 @@ def _expert_parts(name: str, shape: tuple[int, int, int], fields: Mapping[str, A
     )
 
 
-def _block(fields) -> tuple[int, int] | None:
+def _block(fields: Mapping[str, Any]) -> tuple[int, int] | None:
     block = fields.get("weight_block_size", (128, 128))
     return (int(block[0]), int(block[1])) if block else None
 
 
-def _scale_shape(shape, block: tuple[int, int] | None) -> tuple[int, ...]:
+def _scale_shape(shape: tuple[int, ...], block: tuple[int, int] | None) -> tuple[int, ...]:
     """() where one scale serves the whole tensor."""
     return (ceil(shape[0] / block[0]), ceil(shape[1] / block[1])) if block else ()
 
 
-def _scale_dtype(fields) -> str:
+def _scale_dtype(fields: Mapping[str, Any]) -> str:
     return "F8_E8M0" if fields.get("scale_fmt") == "ue8m0" else "F32"
 
 

@@ -222,7 +222,7 @@ def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict
     return layers
 
 
-def _linears(tree: ModuleTree, fields) -> list[Module]:
+def _linears(tree: ModuleTree, fields: Mapping[str, Any]) -> list[Module]:
     """Linear modules that are not skipped."""
     skipped = skips(tree, fields.get("modules_to_not_convert"))
     return [m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name)]

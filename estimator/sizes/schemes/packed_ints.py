@@ -79,7 +79,7 @@ def _blocks(tree: ModuleTree, said: str | Sequence[str] | None) -> tuple[str, ..
     return tuple(f"{p}." for p in BLOCK_PATTERNS if any(name.startswith(p) for name in named))[:1]
 
 
-def _gptq_layer(module: Module, fields) -> QuantisedLayer:
+def _gptq_layer(module: Module, fields: Fields) -> QuantisedLayer:
     (rows, columns), bits = _in_out(module), int(fields.get("bits") or 4)
     groups = _groups(rows, fields.get("group_size", _GROUP))
     return QuantisedLayer(
