@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.errors import UnsupportedError, UsageError
+from estimator.errors import NoTargetModulesError, UnsupportedError, UsageError
 from estimator.notes import Note
 
 
@@ -52,6 +52,15 @@ def experts_side_by_side(tree: ModuleTree, names: Sequence[str]) -> Iterator[Mod
         weight = (Parameter("weight", shape, module.parameters[0].dtype),)
         for name in names:
             yield Module(f"{module.name}.{name}", "Linear", "Linear", weight)
+
+
+def refuse_none(tree: ModuleTree, found: Sequence[str], key: str) -> None:
+    """Raises NoTargetModulesError where a trainer finds nothing that it calls a Linear: GPT-2 has Conv1D."""
+    if not found:
+        there = sorted({leaf(module.name) for module in tree.modules if module.kind == "Conv1D"})
+        way_out = f"name {', '.join(there)} in {key}" if there else f"name modules in {key}"
+        what = f"the trainer finds no Linear in {tree.architecture}, so PEFT would refuse."
+        raise NoTargetModulesError(what, where=f"{key} in --config", way_out=way_out)
 
 
 def refuse_unsloths_own(tree: ModuleTree, *, all_linear: bool = False) -> None:

@@ -21,6 +21,7 @@ from estimator.lora.trainer_rule import (
     has_experts,
     leaf,
     linear,
+    refuse_none,
     refuse_unsloths_own,
     uncounted,
 )
@@ -40,6 +41,7 @@ def _axolotl_linear(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[st
     head = "embed_out" if tree.config.get("model_type") == "gpt_neox" else "lm_head"
     names = {leaf(module.name) for module in (*linear(tree), *called_linear(tree))} - {head}
     lora["target_modules"] = sorted(names | set(settings.get("and") or ()))
+    refuse_none(tree, lora["target_modules"], "lora_target_modules")
     resolved = _listed(settings, tree, lora)
     if leaf(tree.output_embedding or "") not in names:
         return resolved

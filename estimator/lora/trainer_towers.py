@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError
 from estimator.lora.trainer_modules import megatron
-from estimator.lora.trainer_rule import Resolved, called_linear, has_part, leaf, refuse_unsloths_own, uncounted
+from estimator.lora.trainer_rule import (
+    Resolved,
+    called_linear,
+    has_part,
+    leaf,
+    refuse_none,
+    refuse_unsloths_own,
+    uncounted,
+)
 from estimator.notes import Note
 
 
@@ -67,6 +75,7 @@ def llamafactory(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, 
         skip += towers.vision if towers and settings.get("freeze_vision_tower") else ()
         found = (module for module in called_linear(tree) if "Embedding" not in module.cls)
         given = sorted({leaf(module.name) for module in found if not has_part(module.name, skip)})
+        refuse_none(tree, given, "lora_target")
     if (expanded := settings.get("expanded_layers")) is not None:
         layers = _expanded(tree, expanded)
         given = [m.name for m in tree.modules if has_part(m.name, given) and has_part(m.name, layers)]
@@ -166,6 +175,7 @@ def swift(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
     if not (tree.is_composite and "all-linear" in targets):
         skips = _MAMBA_SKIPS if kind in _MAMBAS else frozenset()
         lora["target_modules"] = sorted({name for given in targets for name in _meant(tree, given)} - skips)
+        refuse_none(tree, lora["target_modules"] if "all-linear" in targets else targets, "target_modules")
         return Resolved(tree, lora)
     towers = SWIFT.get(kind)
     if towers is None:

@@ -115,10 +115,10 @@ def _ask_hub(
             progress=progress,
         )
     except (NetworkError, OfflineError) as error:
-        close = closest_names(name) if isinstance(error, OfflineError) and not bundled else []
+        close = [] if bundled else closest_names(name)
         if "/" in name and close:
             way_out = f"{error.way_out}; or did you mean {' or '.join(close)}?"
-            raise OfflineError(error.what, where=error.where, way_out=way_out) from error
+            raise type(error)(error.what, where=error.where, way_out=way_out) from error
         if "/" in name or bundled:
             raise
         raise _unknown(

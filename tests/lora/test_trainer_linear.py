@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from estimator.architecture.module import Module
-from estimator.errors import UnsupportedError
+from estimator.errors import NoTargetModulesError, UnsupportedError
 from estimator.lora.trainer_targets import apply_rule
 from tests.lora.small import WIDTH, layer, linear, model
 
@@ -52,6 +52,21 @@ def test_swift_names_no_other_module(other: str, names: list[str]) -> None:
     tree = model(*layer(0), linear(f"{LAYER}.mlp.proj", 4, WIDTH), Module(other, "Conv3d", "Conv3d"))
     lora = apply_rule("swift_all_linear", SWIFT, tree, {"target_modules": "all-linear"}).lora
     assert lora["target_modules"] == names
+
+
+@pytest.mark.parametrize(
+    ("trainer", "settings", "key"),
+    [
+        ("swift_all_linear", SWIFT, "target_modules"),
+        ("llamafactory", FACTORY, "lora_target"),
+        ("axolotl_linear", {}, "lora_target_modules"),
+    ],
+)
+def test_where_no_linear_is_found_the_names_that_do_are_told(trainer: str, settings: Any, key: str) -> None:
+    tree = model(called("Conv1D", f"{LAYER}.c_attn")._replace(kind="Conv1D"))
+    with pytest.raises(NoTargetModulesError) as caught:
+        apply_rule(trainer, settings, tree, {"target_modules": "all-linear"})
+    assert caught.value.way_out == f"name c_attn in {key}"
 
 
 @pytest.mark.parametrize(
