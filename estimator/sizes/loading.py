@@ -70,7 +70,7 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
     """What a parameter's or buffer's run-time dtype is, by its full name (`_get_dtype_plan`).
 
     Integers and dtypes that the class fixes stay; `_keep_in_fp32_modules` become float32 under float16,
-    `_keep_in_fp32_modules_strict` under bfloat16 as well. stored: the file's floats by name, where it is one whose
+    `_keep_in_fp32_modules_strict` under bfloat16 as well, and what a file has of these whatever it is. stored: the file's floats by name, where it is one whose
     weights keep their dtype.
     """
     patterns = list(tree.keep_in_fp32) if dtype == "F16" else []
@@ -80,7 +80,8 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
 
     def dtype_of(name: str, parameter: Parameter) -> str:
         if parameter.fixed or parameter.dtype not in _CAST:
-            return parameter.dtype
+            read = kept is not None and parameter.persistent and (stored is None or name in stored)
+            return "F32" if read and kept.search(name) else parameter.dtype
         if stored is not None and parameter.persistent and _REASSEMBLED.search(name):
             if name in stored:
                 return stored[name].dtype

@@ -156,6 +156,23 @@ def test_modules_kept_in_float32(kept, precision, widened):
 
 
 @pytest.mark.parametrize(
+    ("kept", "precision", "persistent", "dtype"),
+    [
+        pytest.param("conv.norm", "bf16", True, "F32", id="stored: Granite Speech's count of batches"),
+        pytest.param("conv.norm", "bf16", False, "I64", id="in no file"),
+        pytest.param("conv.norm", "fp32", True, "I64", id="under float32 nothing is kept"),
+        pytest.param("other", "bf16", True, "I64", id="of another module"),
+    ],
+)
+def test_integers_kept_in_float32(kept, precision, persistent, dtype):
+    batches = Parameter("num_batches_tracked", (), "I64", True, persistent)
+    norm = Module("conv.norm", "BatchNorm1d", "other", (), (batches,))
+    kept_so = ModuleTree(architecture=None, config={}, modules=(norm,), tied={}, keep_in_fp32_strict=(kept,))
+    model = base_sizes(kept_so, None, LoadOptions(base_precision=precision)).model
+    assert model.modules[0].buffers[0].dtype == dtype
+
+
+@pytest.mark.parametrize(
     ("persistent", "dtype"),
     [pytest.param(True, "F16", id="as stored"), pytest.param(False, "F32", id="made afresh")],
 )
