@@ -67,15 +67,13 @@ def adapt(
     """
     check_config(config)
     base = index_of(tree)
-    index = base
-    if vocab_size is not None:
-        from estimator.lora.resize import refuse_shared_embeddings, resized  # here and below: only what is needed
-
-        index = base.remembered(("rows", vocab_size), lambda: TreeIndex(resized(base, vocab_size)))
+    index = base if vocab_size is None else _resized(base, vocab_size)
     request = prepared(index, config)
     injection = injected(request)
     modules = {layer.module for layer in injection.layers}
     if index is not base:
+        from estimator.lora.resize import refuse_shared_embeddings  # here and below: only what is needed
+
         refuse_shared_embeddings(index, modules, request.config, tree.input_embedding)
     targeted = embeddings_are_targeted(request.index, request.config)
     save = _saves_embeddings(request.config, save_embedding_layers, targeted, tree, vocab_size)
@@ -113,6 +111,12 @@ def adapt(
             *_frozen(freezing, done),
         ),
     )
+
+
+def _resized(base: TreeIndex, rows: int) -> TreeIndex:
+    from estimator.lora.resize import resized
+
+    return base.remembered(("rows", rows), lambda: TreeIndex(resized(base, rows)))
 
 
 def _frozen(freezing: "Freezing | None", done: Outcome) -> Iterator[Note]:

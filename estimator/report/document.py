@@ -9,7 +9,7 @@ from estimator.dtypes import BITS
 from estimator.lora.adapt import PEFT, TRANSFORMERS
 from estimator.lora.tensors import SavedTensor
 from estimator.report.answer import Answer
-from estimator.sizes.comparison import compare, percent
+from estimator.sizes.comparison import compare, percent_of
 
 SCHEMA_VERSION = 1
 _WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -154,7 +154,7 @@ def _comparison(answer: Answer) -> dict[str, Any]:
     beside = compare(file_bytes, answer.base)
     return {
         "parameters_percent": 100 * answer.adaptation.trainable_parameters / parameters if parameters else 0.0,
-        "bytes_percent": percent(file_bytes, base_bytes),
+        "bytes_percent": percent_of(file_bytes, base_bytes),
         "bytes_percent_at": dict(beside.percent_at),
         "full_checkpoint_bytes": beside.full_checkpoint_bytes,
         "merged_bytes": beside.merged_bytes,

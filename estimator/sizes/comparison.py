@@ -23,12 +23,12 @@ def compare(adapter_file_bytes: int | None, base: BaseSizes) -> Comparison:
     precision = next((name for name, dtype in FLOAT_PRECISIONS.items() if dtype == base.loaded.dtype), None)
     full = base.bytes.get(precision) if precision else None
     return Comparison(
-        percent_at={name: percent(adapter_file_bytes, size) for name, size in base.bytes.items()},
+        percent_at={name: percent_of(adapter_file_bytes, size) for name, size in base.bytes.items()},
         full_checkpoint_bytes=full,
         merged_bytes=base.loaded.weight_bytes if base.model.quantised else full,
     )
 
 
-def percent(part: int | None, whole: int | None) -> float | None:
+def percent_of(part: int | None, whole: int | None) -> float | None:
     """100 x part / whole; None where one of them is not known, or there is no whole."""
     return 100 * part / whole if part is not None and whole else None

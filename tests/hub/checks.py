@@ -14,19 +14,13 @@ from estimator.errors import (
 from estimator.source.found import Found
 from estimator.source.hub import find_on_hub
 from tests.hub.handler import Fault
-from tests.hub.models import (
-    TINY,
-    config_file,
-    llama,
-    tiny_sharded,
-)
+from tests.hub.models import TINY, config_file, tiny_sharded
 
 TIMEOUT = 8.0  # seconds given to the Hub
 SHORT = 1.0  # seconds, where it never answers
 MARGIN = 2.0  # seconds over them in which everything has ended, on a busy machine
 RIGHT = None
 OTHER_COMMIT = "b" * 40
-OTHER_MODEL = llama(3, 64, 160, 256, 32)
 
 
 def shapes_of(found: Found) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -133,6 +133,16 @@ class StandIn:
             return repo
         return None
 
+    def _held(
+        self, handler: Handler, id_: str, revision: str, *, for_files: bool
+    ) -> tuple[Repo | None, Mapping[str, File] | None]:
+        """The repository and its files at a revision; None once the refusal is sent."""
+        repo = self._allowed(handler, id_, for_files=for_files)
+        files = repo.at(revision) if repo is not None else None
+        if repo is not None and files is None:
+            handler.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return repo, files
+
     def _metadata(self, handler: Handler, id_: str, index: str) -> None:
         repo = self._allowed(handler, id_, for_files=True)
         if repo is not None:
@@ -143,12 +153,8 @@ class StandIn:
                 handler.reply(200, {"Content-Type": "application/json; charset=utf-8"}, body)
 
     def _tree(self, handler: Handler, id_: str, revision: str) -> None:
-        repo = self._allowed(handler, id_, for_files=False)
-        if repo is None:
-            return
-        files = repo.at(revision)
-        if files is None:
-            handler.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        repo, files = self._held(handler, id_, revision, for_files=False)
+        if repo is None or files is None:
             return
         start = int(parse_qs(urlsplit(handler.path).query).get("cursor", ["0"])[0])
         entries = [_listed(path, file) for path, file in files.items()]
@@ -162,12 +168,8 @@ class StandIn:
         if id_ in self.renamed:
             handler.reply(307, {"Location": f"{self.prefix}/{self.renamed[id_]}/resolve/{revision}/{name}"})
             return
-        repo = self._allowed(handler, id_, for_files=True)
-        if repo is None:
-            return
-        files = repo.at(revision)
-        if files is None:
-            handler.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        repo, files = self._held(handler, id_, revision, for_files=True)
+        if repo is None or files is None:
             return
         commit = repo.commit if revision == "main" else revision
         file = files.get(name)
