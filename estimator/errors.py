@@ -29,34 +29,48 @@ class LoraSizeError(Exception):
 
 
 class UsageError(LoraSizeError):
+    """The request itself: an option, a value, or what they say together."""
+
     code = "usage"
 
 
 class NotFoundError(LoraSizeError):
+    """There is no such model, revision or file."""
+
     code = "not_found"
     exit_code = 3
 
 
 class GatedError(LoraSizeError):
+    """The Hub shows this repository to those alone who send a token, or who have accepted its terms."""
+
     code = "gated"
     exit_code = 3
 
 
 class NetworkError(LoraSizeError):
+    """The Hub was not reached, or what it answered can't be used."""
+
     code = "network"
     exit_code = 3
 
 
 class OfflineError(LoraSizeError):
+    """The answer is not kept on this machine, and the network is not to be asked."""
+
     code = "offline"
     exit_code = 3
 
 
 class MalformedHeaderError(LoraSizeError):
+    """A header that safetensors would refuse, or files that do not belong together."""
+
     code = "malformed_header"
 
 
 class MalformedConfigError(LoraSizeError):
+    """A config.json of which transformers could build no model."""
+
     code = "malformed_config"
 
 

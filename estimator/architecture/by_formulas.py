@@ -61,6 +61,8 @@ def _tower(tower: Tower, section: Mapping[str, Any]) -> Model:
 
 
 class Grower:
+    """Walks a class's formulas and collects the modules that they make of a config."""
+
     def __init__(self, model: Model, dtype: str) -> None:
         self.model, self.nodes, self.lookup, self.dtype = model, model.facts["n"], model.lookup, dtype
         self.modules: list[Module] = []

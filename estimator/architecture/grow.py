@@ -17,6 +17,8 @@ _MOST = 10_000  # modules of one list, as by_formulas.py has it
 
 
 class Grown(NamedTuple):
+    """The modules of a class, grown over what a checkpoint holds."""
+
     modules: tuple[Module, ...]
     transposed: tuple[str, ...]  # parameters of experts kept (experts, in, out)
     in_turn: tuple[tuple[str, str], ...] = ()  # modules of layers that share in turn, with the one that is stored

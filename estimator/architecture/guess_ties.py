@@ -15,6 +15,8 @@ _OWN_NAMES = {"shared": "embed_tokens", "word_embeddings": "word_embeddings"}  #
 
 
 class Shared(NamedTuple):
+    """Modules of an unknown architecture once what it shares is there as well."""
+
     modules: list[Module]
     tied: dict[str, str]  # full parameter name -> the one that it shares
     embedding: str | None  # get_input_embeddings()

@@ -20,12 +20,16 @@ Structures = tuple[Structure, ...]
 
 
 class Loaded(NamedTuple):
+    """A parameter or saved buffer as it is loaded."""
+
     shape: tuple[int, ...] | None  # at run time; None where headers can't tell
     dtype: str  # as stored
     tensors: tuple[str, ...]  # the stored tensors that it is made of
 
 
 class Load(NamedTuple):
+    """What transformers would load of a checkpoint, and what it would leave."""
+
     parameters: Mapping[str, Loaded]  # by full run-time name; buffers that are saved too
     unexpected: tuple[
         tuple[str, int], ...

@@ -29,6 +29,8 @@ class Transform(NamedTuple):
 
 
 class Renamed(NamedTuple):
+    """A stored tensor's name as the model has it, and what made it so."""
+
     name: str
     converter: Transform | None = None
     source: str = ""  # the converter's source pattern that matched

@@ -27,6 +27,8 @@ ACTIVATION = "ACT2FN:"
 
 
 class Slot(NamedTuple):
+    """A parameter or buffer that a module of a class has."""
+
     name: str
     dimensions: int | None  # None where it differs
     always: bool = True
@@ -35,6 +37,8 @@ class Slot(NamedTuple):
 
 
 class Structure(NamedTuple):
+    """A module class with all below it, over all configs."""
+
     cls: str
     kind: str
     parameters: tuple[Slot, ...] = ()
@@ -46,6 +50,8 @@ class Structure(NamedTuple):
 
 
 class Child(NamedTuple):
+    """A place below a module, and what stands there under which config."""
+
     name: str  # "*": any index
     when: str | None  # a condition; None: where the checkpoint has weights for it
     options: tuple[tuple[str, Structure], ...]  # condition and structure, the likeliest first

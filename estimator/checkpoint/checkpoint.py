@@ -12,6 +12,8 @@ _OFFSETS = attrgetter("offsets")
 
 
 class Tensor(NamedTuple):
+    """A tensor that a header declares."""
+
     name: str  # as stored in the file
     dtype: str  # safetensors' name
     shape: tuple[int, ...]  # as stored
@@ -80,6 +82,8 @@ def _stacked(tensors: Iterable[Tensor], file: str) -> Sequence[Stack]:
 
 
 class CheckedFile(NamedTuple):
+    """A safetensors file: what its header promises beside what it is."""
+
     path: str
     expected_bytes: int | None  # 8 + header + data, as the header promises
     actual_bytes: int | None  # of the real file
@@ -90,6 +94,8 @@ class CheckedFile(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
+    """All that is stored of a model, and whether its parts agree."""
+
     tensors: Mapping[str, Tensor]  # by stored name, in the order of files and data
     files: tuple[CheckedFile, ...]
     bytes: int  # of all tensors as stored

@@ -26,6 +26,8 @@ _FIELDS = ("dtype", "shape", "data_offsets")
 
 
 class Header(NamedTuple):
+    """What one safetensors header declares."""
+
     tensors: Tensors  # in the order of their data
     data_bytes: int  # where the last tensor ends
     metadata: Mapping[str, str]

@@ -35,6 +35,8 @@ Fields = Mapping[str, Any]
 
 
 class Layout(NamedTuple):
+    """How one quantiser stores a layer: the names of its parts, and the logical weight's shape from theirs."""
+
     marker: str  # ends the name of a tensor that only a packed layer has
     parts: tuple[str, ...]  # what follows the layer's name
     shape: Callable[[Parts, Fields, Checkpoint], Shape | None]

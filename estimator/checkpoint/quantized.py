@@ -26,12 +26,16 @@ class Quantization(NamedTuple):
 
 
 class PackedLayer(NamedTuple):
+    """A layer of which the file holds packed parts in place of the weight."""
+
     scheme: str
     shape: tuple[int, ...] | None  # of the logical weight, torch's order; None where headers can't tell
     tensors: tuple[Tensor, ...]  # as stored
 
 
 class Unpacked(NamedTuple):
+    """A quantised checkpoint with a logical weight in place of each layer's parts."""
+
     checkpoint: Checkpoint  # logical: a float weight for each packed layer whose shape is known; `bytes` as stored
     unknown: Mapping[str, PackedLayer] = {}  # layers whose shape must come from config.json
 

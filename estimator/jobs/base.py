@@ -24,6 +24,8 @@ MAX_KEPT = 200
 
 
 class Base(NamedTuple):
+    """A model that was found and read, with the modules of the class that is built of it."""
+
     found: Found
     config: Mapping[str, Any]  # with --set applied
     checkpoint: Checkpoint | None  # as stored; None where shapes come from the config

@@ -21,6 +21,8 @@ class Step(NamedTuple):
 
 
 class Change(NamedTuple):
+    """One thing to do otherwise, and what it would save."""
+
     words: str
     saves_bytes: int  # of the middle of what the device shows
     fits: str | None  # with this change alone; None without a GPU

@@ -13,6 +13,8 @@ _HALF = re.compile(r"(?:base_model\.model\.)*(.*)\.lora_(embedding_)?([AB])(?:\.
 
 
 class Pair(NamedTuple):
+    """Both matrices of LoRA on one module, as an adapter's file has them."""
+
     module: str
     a: tuple[int, ...]  # Linear: (r, in); Embedding: (r, rows)
     b: tuple[int, ...]  # (out, r)

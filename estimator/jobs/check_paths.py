@@ -18,6 +18,8 @@ _WHOLE_MODELS = ("model.safetensors", "pytorch_model.bin", "consolidated.")
 
 
 class Unit(NamedTuple):
+    """One thing that is checked."""
+
     kind: str  # "adapter" | "config" | "weights": any other file | "missing"
     path: str
     named: bool  # given by the user itself, not found in a folder

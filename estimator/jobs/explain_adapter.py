@@ -38,6 +38,8 @@ _MOVED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterExplanation:
+    """A published adapter beside what its config implies, sizes in bytes."""
+
     adapter: Found
     answer: Answer | None  # what the config implies; None where PEFT refuses it today
     status: str  # "exact" | "explained" | "unexplained" | "damaged" | "unknown": no file to compare with

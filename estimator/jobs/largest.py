@@ -79,6 +79,8 @@ def positions(answer: Answer) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
+    """What an adapter may not exceed; None: no limit."""
+
     file_bytes: int | None = None  # of adapter_model.safetensors
     parameters: int | None = None  # trainable
 

@@ -31,6 +31,8 @@ from estimator.sizes.vllm import DEFAULT_RANK, GPU_MEMORY_UTILIZATION, RANKS, st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
+    """How adapters are served."""
+
     adapters: int = 1  # vLLM's max_loras: adapters in one batch
     max_lora_rank: int = DEFAULT_RANK
     batch_size: int = 1  # sequences at a time

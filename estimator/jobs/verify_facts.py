@@ -16,17 +16,23 @@ if TYPE_CHECKING:
 
 
 class BuiltModule(NamedTuple):
+    """A module of the base as it is built."""
+
     cls: str
     parameters: tuple[tuple[str, tuple[int, ...]], ...]  # own ones, by name
 
 
 class AdaptedModule(NamedTuple):
+    """A module on which PEFT has put something."""
+
     in_features: int | None  # all None: trained beside LoRA, saved whole or token by token
     out_features: int | None
     rank: int | None
 
 
 class SavedTensor(NamedTuple):
+    """A tensor of a file, or a buffer."""
+
     dtype: str
     shape: tuple[int, ...]
 

@@ -31,6 +31,8 @@ TRANSFORMERS = "5.23.0"
 
 
 class Adaptation(NamedTuple):
+    """What PEFT makes of a model under a config."""
+
     modules: tuple[AdaptedModule, ...]
     trainable_parameters: int  # get_nb_trainable_parameters()[0]
     added_parameters: int  # to the base's own; negative where layers or embedding rows fall away

@@ -47,6 +47,8 @@ class Prepared(NamedTuple):
 
 
 class Injection(NamedTuple):
+    """The layers that inject_adapter puts in, and how their modules were found."""
+
     layers: list[LoraLayer]
     matched: Matched
     parameters: tuple[str, ...]  # targeted by target_parameters

@@ -9,6 +9,8 @@ BASE = "base"  # of Outcome.trained: what trains of the base, and is no part of 
 
 
 class AdaptedModule(NamedTuple):
+    """A module on which something trains."""
+
     name: str  # PEFT's run-time name
     kind: str
     what: str  # PEFT's class: "Linear", "ParamWrapper", "ModulesToSaveWrapper"
@@ -29,6 +31,8 @@ class HeldTensor(NamedTuple):
 
 
 class Outcome(NamedTuple):
+    """What a config makes of a model, before it is said in PEFT's words."""
+
     modules: tuple[AdaptedModule, ...]
     trained: Mapping[str, int]  # trainable parameters by the part of the file
     all_parameters: int  # of the base and of what was added

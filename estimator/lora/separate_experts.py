@@ -18,6 +18,8 @@ _MOST_EXPERTS = 100_000  # of one model, over all layers; the largest published 
 
 
 class ExpertNames(NamedTuple):
+    """What transformers 4 called the parts of one expert."""
+
     block: str | None  # what the block was called; None where it keeps its name
     gate: str
     up: str

@@ -11,6 +11,8 @@ from estimator.notes import Note
 
 
 class Resolved(NamedTuple):
+    """What a trainer's own way to name targets comes to: the tree as it builds it, and PEFT's fields."""
+
     tree: ModuleTree  # as the trainer builds it
     lora: dict[str, Any]  # fields of a LoraConfig
     notes: tuple[Note, ...] = ()

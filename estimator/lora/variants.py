@@ -35,6 +35,8 @@ class BlockDiagonal(NamedTuple):
 
 
 class Variant(NamedTuple):
+    """What a LoRA layer is beside plain LoRA, as far as tensors depend on it."""
+
     kind: str  # one of VARIANTS, or "mica"
     size: int = 0  # num_groups of VeLoRA, num_samples of MonteCLoRA, qalora_group_size
     bd_a: tuple[str, ...] = ()

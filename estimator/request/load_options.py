@@ -8,6 +8,8 @@ PRECISIONS = ("stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4")
 
 
 class LoadOptions(NamedTuple):
+    """How from_pretrained is called."""
+
     base_precision: str = "stored"  # one of PRECISIONS; "stored" is a plain from_pretrained()
     dtype: str = "auto"  # "auto" or safetensors' name, "BF16": what is not quantised takes it
     double_quant: bool = False  # bnb_4bit_use_double_quant

@@ -8,6 +8,8 @@ from estimator.errors import UsageError
 
 
 class Targets(NamedTuple):
+    """What the text of --targets says."""
+
     kind: str  # "default" | "all-linear" | "regex" | "names"; letters are names until the modules are known
     value: str | tuple[str, ...] | None
 

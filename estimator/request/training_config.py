@@ -27,6 +27,8 @@ class Freezing(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
+    """A trainer's config file: the adapter, its base and the run, the trainer's defaults filled in."""
+
     trainer: str
     lora: Mapping[str, Any]  # fields of adapter_config.json that take effect
     own: Mapping[str, Any] = field(default_factory=dict)  # switches that no LoraConfig has

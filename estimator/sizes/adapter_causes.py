@@ -29,6 +29,8 @@ EMBEDDINGS_LEFT_OUT = (
 
 
 class Cause(NamedTuple):
+    """One reason why a file differs from what its config implies."""
+
     code: str  # stable, snake_case
     message: str
     tensors: int  # how many it accounts for

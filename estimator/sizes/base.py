@@ -29,6 +29,8 @@ class Loaded(NamedTuple):
 
 
 class BaseSizes(NamedTuple):
+    """What the base weighs, in parameters and bytes."""
+
     parameters: int  # logical, tied weights once
     checkpoint_bytes: int | None  # of all tensors as stored; None without headers
     bytes: Mapping[str, int]  # precision -> parameters and quantisation state, without buffers

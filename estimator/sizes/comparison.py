@@ -10,6 +10,8 @@ from estimator.sizes.loading import FLOAT_PRECISIONS
 
 
 class Comparison(NamedTuple):
+    """The adapter's file beside other files, in percent and bytes."""
+
     percent_at: Mapping[str, float | None]  # precision -> 100 x adapter file / the base's bytes there
     full_checkpoint_bytes: int | None  # the tensors that a full fine-tune in the load dtype would save
     merged_bytes: int | None  # the tensors of the base with the adapter merged into it

@@ -14,6 +14,8 @@ _SIDE_TOWERS = ("vision", "visual", "audio", "encoder", "decoder", "mtp", "talke
 
 
 class CrossCheck(NamedTuple):
+    """Whether files, headers, index and config.json say the same."""
+
     status: str  # "match" | "mismatch" | "unavailable": nothing to compare with
     files: tuple[CheckedFile, ...] = ()
     complaints: tuple[str, ...] = ()  # index and config.json against the headers, in words; sizes are in `files`

@@ -16,6 +16,8 @@ from estimator.sizes.shape import Shape
 
 
 class Flops(NamedTuple):
+    """Floating-point operations, as bounds."""
+
     lower: int
     upper: int
 

@@ -23,6 +23,8 @@ from estimator.errors import UsageError
 
 
 class Gpu(NamedTuple):
+    """A GPU's memory as two tools show it, and its peak at 16 bits without sparsity."""
+
     cuda_gib: float  # what CUDA reports
     smi_mib: int  # "Total" of nvidia-smi
     tflops: float | None  # None: no figure that is sure

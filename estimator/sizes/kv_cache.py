@@ -27,6 +27,8 @@ _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvCache:
+    """What a decoder keeps of what it has seen, in elements."""
+
     layers: int  # that keep keys and values
     elements: int  # for a token, all layers
     is_latent: bool = False  # what is kept is one latent for all heads

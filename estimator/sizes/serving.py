@@ -19,6 +19,8 @@ _COMMUNICATION = (200 * 10**6, 500 * 10**6, 1500 * 10**6)  # NCCL and its peers,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
+    """A base and its adapters in a server, as far as memory depends on them."""
+
     weight_bytes: int  # of the base, all GPUs together
     width: int  # bytes of an element of what is computed, and of the cache
     stacked: Elements  # of vLLM's LoRA stacks

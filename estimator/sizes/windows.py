@@ -16,6 +16,8 @@ FIELDS = ("sliding_window", "attention_chunk_size")  # that name the window
 
 
 class Rule(NamedTuple):
+    """Which layers of a model type keep a window of tokens: windows.facts, line by line."""
+
     window: int | None
     period: str
     last: str

@@ -45,6 +45,8 @@ _WRITERS: list[threading.Thread] = []
 
 
 class Part(NamedTuple):
+    """One text of an entry: a config, an index, a header."""
+
     kind: str  # one of _KINDS
     name: str
     text: bytes
@@ -53,6 +55,8 @@ class Part(NamedTuple):
 
 
 class Entry(NamedTuple):
+    """What was read of one commit."""
+
     id: str  # the Hub's own
     commit: str
     folder: str

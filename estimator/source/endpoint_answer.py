@@ -22,6 +22,8 @@ _MAX_CUT_BYTES = 14_000_000  # of a tensor's 52 bytes or more: at 730 bytes for 
 
 
 class Shard(NamedTuple):
+    """A file as the metadata endpoint describes it."""
+
     name: str
     header: bytes | Mapping[str, Any]  # as sent, or parsed
     compact: Compact | None  # the same, where it is written as safetensors writes it
@@ -30,6 +32,8 @@ class Shard(NamedTuple):
 
 
 class Answered(NamedTuple):
+    """The metadata endpoint's answer, taken apart."""
+
     shards: tuple[Shard, ...]
     index: Mapping[str, Any] | None  # type: ignore[assignment]  # nobody asks a tuple's own index() of it
     twice: str | None = None  # a name that is given twice, where there is one

@@ -18,6 +18,8 @@ class StoredFile(NamedTuple):
 
 
 class Found(NamedTuple):
+    """A model as its source has it."""
+
     id: str  # the resolved Hub id or the local path
     revision: str | None  # the commit, where known
     source: str  # "hub" | "cache" | "local" | "snapshot"

@@ -22,6 +22,8 @@ _KEPT_AS = "?adapter"  # behind the folder, so that a model and an adapter in on
 
 
 class FoundAdapter(NamedTuple):
+    """An adapter as the Hub has it."""
+
     id: str
     revision: str | None  # the commit, where known
     source: str  # "hub" | "cache"

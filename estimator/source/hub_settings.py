@@ -13,6 +13,8 @@ from estimator.source.transport import Line
 
 
 class Settings(NamedTuple):
+    """Where the Hub and its cache are."""
+
     endpoint: str  # without a slash at the end
     cache: str  # the folder of HF_HUB_CACHE
     offline: bool  # HF_HUB_OFFLINE

@@ -28,6 +28,8 @@ _ALIGNMENT = 8  # safetensors pads the header with spaces, so that the data begi
 
 
 class Described(NamedTuple):
+    """A model's files as the metadata endpoint describes them."""
+
     files: tuple[StoredFile, ...]  # paths as the repository has them
     index: Mapping[str, Any] | None  # type: ignore[assignment]  # nobody asks a tuple's own index() of it
     unsure: Mapping[str, bytes | Mapping[str, Any]]  # headers that the files' sizes do not prove, by path

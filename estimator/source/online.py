@@ -55,6 +55,8 @@ class Told(NamedTuple):
 
 
 class Weights(NamedTuple):
+    """The headers of a model's weights, and the index that names their files."""
+
     files: tuple[StoredFile, ...] = ()
     index: Mapping[str, Any] | None = None  # type: ignore[assignment]  # nobody asks a tuple's own index() of it
     index_text: bytes | None = None  # the index as the cache keeps it

@@ -30,6 +30,8 @@ def is_id(text: str) -> bool:
 
 
 class Place(NamedTuple):
+    """A folder of a repository at a revision."""
+
     endpoint: str
     id: str
     revision: str  # a branch, a tag or a commit

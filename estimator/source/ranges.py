@@ -48,6 +48,8 @@ class Together:
 
 
 class Part(NamedTuple):
+    """A part of a file, as the Hub has sent it."""
+
     data: bytes
     file_bytes: int | None  # of the whole file
     url: str  # that served it, signed

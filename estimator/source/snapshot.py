@@ -18,6 +18,8 @@ PATH = os.path.join(os.path.dirname(__file__), "models.tsv")
 
 
 class Known(NamedTuple):
+    """A bundled model: a line of models.tsv."""
+
     id: str
     aliases: tuple[str, ...]
     untied: tuple[str, ...]

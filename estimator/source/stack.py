@@ -17,6 +17,8 @@ _BEFORE = itemgetter(0)
 
 
 class Kind(NamedTuple):
+    """What tensors of one kind have in common."""
+
     dtype: str
     shape: tuple[int, ...]
     bytes: int

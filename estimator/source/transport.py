@@ -39,6 +39,8 @@ class TooLong(NetworkError):
 
 
 class Answer(NamedTuple):
+    """The Hub's answer to one GET, redirects followed."""
+
     status: int
     headers: Mapping[str, str]  # of the last hop
     said: Mapping[str, str]  # by the hops on the Hub itself: commit, size of the file, error code

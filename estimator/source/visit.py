@@ -10,6 +10,8 @@ from estimator.source.transport import Line
 
 
 class Visit(NamedTuple):
+    """What one question to the Hub needs."""
+
     place: Place  # the revision as it was asked for
     cache: str  # the folder of HF_HUB_CACHE
     offline: bool
