@@ -13,7 +13,7 @@ from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import fields_of, unties
 from estimator.architecture.facts import line
 from estimator.architecture.formula import NoModel, NoNumber, Unfit, choose, evaluate, met
-from estimator.architecture.module import Module, ModuleTree, Parameter
+from estimator.architecture.module import Module, ModuleTree, Parameter, full_name, named_parameters, parameter_shapes
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import expanded, matched
@@ -81,7 +81,7 @@ def with_buffers(
     facts, _ = with_towers(known, tree.config)
     modules, places = list(tree.modules), {module.name: at for at, module in enumerate(tree.modules)}
     missing = [(places[module], slot, True) for module, slot in unsized]
-    shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
+    shapes = parameter_shapes(modules)
     plain = lookup_for(tree.config, facts, num_labels)
     sections = {path.rpartition(".")[0] for path in model.facts["rules"]}
 
@@ -119,7 +119,7 @@ def _chosen(config: Mapping[str, Any], task: str | None) -> tuple[str, Mapping[s
 def _tree(model: Model, grower: Grower) -> ModuleTree:
     said = model.said
     here = {module.name for module in grower.modules}
-    names = [f"{m.name}.{p.name}".lstrip(".") for m in grower.modules for p in m.parameters]
+    names = [name for name, _ in named_parameters(grower.modules)]
     tied = _ties(model, names)
     tie = None if said.tie_word_embeddings is None else bool(model.lookup("tie_word_embeddings"))
     return ModuleTree(
@@ -144,13 +144,13 @@ def _tree(model: Model, grower: Grower) -> ModuleTree:
 
 def _of_one_shape(modules: Sequence[Module], tied: Mapping[str, str]) -> tuple[Module, ...]:
     """The modules with tied parameters as large as the one that takes their place (`PreTrainedModel.tie_weights`)."""
-    shapes = {f"{m.name}.{p.name}".lstrip("."): p.shape for m in modules for p in m.parameters}
+    shapes = parameter_shapes(modules)
     other = {name for name, source in tied.items() if shapes[name] != shapes[source]}
     if not other:
         return tuple(modules)
 
     def of(module: Module, parameter: Parameter) -> Parameter:
-        name = f"{module.name}.{parameter.name}".lstrip(".")
+        name = full_name(module.name, parameter.name)
         return parameter._replace(shape=shapes[tied[name]]) if name in other else parameter
 
     return tuple(m._replace(parameters=tuple(of(m, p) for p in m.parameters)) for m in modules)

@@ -7,7 +7,7 @@ from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.fresh import fill
 from estimator.architecture.load import Load, Loaded, child_of, count_of
-from estimator.architecture.module import Module, Parameter
+from estimator.architecture.module import Module, Parameter, full_name
 from estimator.architecture.sharing import Branch, Sharing
 from estimator.architecture.structure import ACTIVATION, Child, Slot, Structure
 from estimator.errors import UnsupportedError
@@ -142,7 +142,7 @@ class _Grower:
         if isinstance(branch.get(child.name), dict):
             return True
         if child.when is None or child.when == "!":
-            return child.when is None and self.sharing.is_tied(f"{parent}.{child.name}".lstrip("."))
+            return child.when is None and self.sharing.is_tied(full_name(parent, child.name))
         if child.when[:1] == "+":
             return child.when[1:] in branch
         return holds(child.when, self.lookup, place)

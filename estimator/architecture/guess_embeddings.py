@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from estimator.architecture.module import Module
+from estimator.architecture.module import Module, full_name
 
 Names = Mapping[str, Module]
 
@@ -60,45 +60,41 @@ class Embeddings:
 
     def _below(self, path: str, depth: int) -> str | None:
         parts = self.children.get(path, ())
-        found = self._direct(path) or self._direct(_joined(path, "model"))
+        found = self._direct(path) or self._direct(full_name(path, "model"))
         if found or not depth:
             return found
         if "language_model" in parts:
-            return self._below(_joined(path, "language_model"), depth - 1)
+            return self._below(full_name(path, "language_model"), depth - 1)
         for inner in self._inner(path, parts):
-            if (found := self._below(_joined(path, inner), depth - 1)) is not None:
+            if (found := self._below(full_name(path, inner), depth - 1)) is not None:
                 return found
         return None
 
     def _direct(self, path: str) -> str | None:
         """An embedding that lies right here, or in what is called `embeddings`."""
-        for parent in (path, _joined(path, "embeddings")):
+        for parent in (path, full_name(path, "embeddings")):
             own = self.children.get(parent, ())
             for name in _INPUTS:
                 if name in own:
-                    return _joined(parent, name)
-        embeddings = self.modules.get(_joined(path, "embeddings"))
+                    return full_name(parent, name)
+        embeddings = self.modules.get(full_name(path, "embeddings"))
         return embeddings.name if embeddings is not None and embeddings.kind == "Embedding" else None
 
     def _inner(self, path: str, parts: Sequence[str]) -> list[str]:
         """Where to look on: the decoder, or the encoder where it has embeddings too; the text model; the base model."""
         inner = []
         if "decoder" in parts:
-            names = [part for part in ("encoder", "decoder") if self._direct(_joined(path, part))]
+            names = [part for part in ("encoder", "decoder") if self._direct(full_name(path, part))]
             inner += names[:1]
         own = {parameter.name for module in (self.modules.get(path),) if module for parameter in module.parameters}
         if "text_model" in parts and not any(_CONTRASTIVE.fullmatch(name) for name in (*parts, *own)):
             inner.append("text_model")
         whole = len(parts) == 1 and parts[0] != "encoder"  # a class around one model
-        return inner + [part for part in parts if whole or self._is_base(_joined(path, part), part)]
+        return inner + [part for part in parts if whole or self._is_base(full_name(path, part), part)]
 
     def _is_base(self, name: str, part: str) -> bool:
         own = self.children.get(name, ())
         return _PART.fullmatch(part) is None and any(below in own for below in (*_BASE, *_INPUTS))
-
-
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _rows(module: Module | None) -> int | None:

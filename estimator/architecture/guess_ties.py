@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.guess_embeddings import Embeddings
 from estimator.architecture.guess_heads import Added, with_biases, with_heads
-from estimator.architecture.module import Module
+from estimator.architecture.module import Module, full_name
 
 _KINDS_OF_LAYERS = ("layers_block_type", "layer_types")
 _SHARED_BLOCK = re.compile(r"(.*\blayers)\.(\d+)\.(shared_trans\w*)(\.|$)")
@@ -57,7 +57,7 @@ def _with_stacks(modules: list[Module], names: Embeddings, embedding: str) -> Ad
     tied, added = {}, list(modules)
     weight = names.modules[embedding].parameters[:1]
     for part in _STACKS if own and weight else ():
-        stack = f"{before}.{part}".lstrip(".")
+        stack = full_name(before, part)
         name = f"{stack}.{own}"
         if stack in names.modules and name not in names.modules:
             added = _inserted(added, [Module(name, "Embedding", "Embedding", weight)], stack)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
+from estimator.architecture.module import Module, ModuleTree, QuantisedLayer, full_name
 from estimator.errors import InvalidLoraError
 from estimator.lora.index import TreeIndex
 
@@ -41,7 +41,7 @@ def _stack(index: TreeIndex) -> str:
     here = ""
 
     def child(name: str) -> str:
-        return f"{here}.{name}" if here else name
+        return full_name(here, name)
 
     while child("model") in index.modules:
         here = child("model")

@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator.architecture.formula import NoModel, Unfit
 from estimator.architecture.from_config import grown, with_buffers
+from estimator.architecture.module import full_name
 from estimator.errors import MalformedConfigError
 
 
@@ -19,7 +20,7 @@ def difference(name: str, facts: Mapping[str, Any], build: Any) -> str:
     except (Unfit, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     ours = [_row(m) for m in tree.modules]
-    left_out = {f"{module}.{slot.name}".lstrip(".") for module, slot in unsized}
+    left_out = {full_name(module, slot.name) for module, slot in unsized}
     theirs = _as_tied([_without_buffers(row, left_out) for row in _rows("", build.seen)], build.ties)
     for one, two in zip(ours, theirs, strict=False):
         if one != two:
@@ -50,17 +51,17 @@ def ruled(name: str, facts: Mapping[str, Any], build: Any) -> bool:
 
 def _as_tied(rows: Sequence[Any], ties: Mapping[str, str]) -> list[Any]:
     """The rows with tied parameters of their sources' shapes: what is built without initialisation is not tied."""
-    shapes = {f"{row[0]}.{name}".lstrip("."): shape for row in rows for name, shape, _ in row[3]}
+    shapes = {full_name(row[0], name): shape for row in rows for name, shape, _ in row[3]}
 
     def of(module: str, name: str) -> Any:
-        full = f"{module}.{name}".lstrip(".")
+        full = full_name(module, name)
         return shapes.get(ties.get(full, full), shapes[full])
 
     return [(*row[:3], [(name, of(row[0], name), dtype) for name, _, dtype in row[3]], *row[4:]) for row in rows]
 
 
 def _without_buffers(row: Any, unsized: set[str]) -> Any:
-    kept = [buffer for buffer in row[4] if f"{row[0]}.{buffer[0]}".lstrip(".") not in unsized]
+    kept = [buffer for buffer in row[4] if full_name(row[0], buffer[0]) not in unsized]
     return (*row[:4], kept, row[5])
 
 
@@ -75,4 +76,4 @@ def _rows(name: str, seen: Any) -> Any:
     buffers = [(t.name, t.shape, t.dtype, t.persistent) for t in seen.buffers]
     yield name, seen.cls, seen.kind, tensors, buffers, seen.groups
     for key, child in seen.children:
-        yield from _rows(f"{name}.{key}".lstrip("."), child)
+        yield from _rows(full_name(name, key), child)
