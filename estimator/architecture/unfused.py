@@ -47,8 +47,8 @@ def check_experts(tree: ModuleTree) -> None:
     hollow = next((name for name in lists if f"{name}.0" not in names), None)
     if hollow is not None:
         raise UnsupportedError(
-            f"{hollow} is stored fused, and transformers, which takes these quantisers' experts one by one, fails to load "
-            "or to run it.",
+            f"{hollow} is stored fused, and transformers, which takes these quantisers' experts one by one, fails to "
+            "load or to run it.",
             where="quantization_config in config.json",
             way_out="name the model that was quantised instead",
         )
