@@ -80,8 +80,8 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
 
     def dtype_of(name: str, parameter: Parameter) -> str:
         if parameter.fixed or parameter.dtype not in _CAST:
-            read = kept is not None and parameter.persistent and (stored is None or name in stored)
-            return "F32" if read and kept.search(name) else parameter.dtype
+            is_read = parameter.persistent and (stored is None or name in stored)
+            return "F32" if is_read and kept is not None and kept.search(name) else parameter.dtype
         if stored is not None and parameter.persistent and _REASSEMBLED.search(name):
             if name in stored:
                 return stored[name].dtype
