@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.conditions import Lookup, written
-from estimator.architecture.formula import Unfit, by_default
+from estimator.architecture.formula import NoModel, Unfit, by_default
 
 MISSING = object()
 TIE = "tie_word_embeddings"
@@ -167,6 +167,7 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
     side by side), or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
     config, read = gathered(config, facts), fields_of(facts)
+    _check_counts(config)
     for path, value in config.items():
         several = isinstance(value, list) and len(value) > 1 and path.endswith("feature_layer") and path not in read
         if several or (isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value)):
@@ -185,6 +186,22 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
         stands_outside = get(config, f"{holder}.{leaf}".lstrip(".")) is not MISSING
         if said in (MISSING, None) and stands_outside and _is_there(parent, lookup):
             raise Unfit(f"{parent} is {'null' if said is None else 'missing'}, {leaf} stands outside it")
+
+
+def _check_counts(config: Mapping[str, Any], section: str = "") -> None:
+    """Raises NoModel where a list of the layers' kinds is not as long as there are layers, in any section.
+
+    transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: of the MLPs' kinds too where attention's are said.
+    """
+    count, kinds = config.get("num_hidden_layers"), config.get("layer_types")
+    for field in ("layer_types", "mlp_layer_types") if isinstance(kinds, list) else ():
+        said = config.get(field)
+        if isinstance(said, list) and isinstance(count, int) and len(said) != count:
+            what = f"{section}{field} has {len(said):,} entries, and {section}num_hidden_layers is {count:,}"
+            raise NoModel(f"{what}, which transformers refuses")
+    for name, part in config.items():
+        if isinstance(part, Mapping):
+            _check_counts(part, f"{section}{name}.")
 
 
 def _is_there(section: str, lookup: Lookup) -> bool:

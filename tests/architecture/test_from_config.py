@@ -136,6 +136,17 @@ def test_what_is_no_number_is_named(value, said):
             "hidden_size//num_attention_heads divides by zero.",
             id="heads",
         ),
+        pytest.param(
+            {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 3},
+            "layer_types has 3 entries, and num_hidden_layers is 4, which transformers refuses.",
+            id="kinds of layers for another number of them",
+        ),
+        pytest.param(
+            {"vision_config": {"num_hidden_layers": 1, "layer_types": ["conv"], "mlp_layer_types": []}},
+            "vision_config.mlp_layer_types has 0 entries, and vision_config.num_hidden_layers is 1, "
+            "which transformers refuses.",
+            id="kinds of MLPs in a section",
+        ),
         pytest.param({"vocab_size": 0}, "model.embed_tokens would have a parameter of no size.", id="no vocabulary"),
     ],
 )
