@@ -245,7 +245,7 @@ def reader(config):
         pytest.param("a", "ParakeetEncoderRelPositionalEncoding", "inv_freq", 1, LLAMA, None, id="a class of its own"),
     ],
 )
-def test_shape(module, cls, name, dimensions, config, shape):
+def test_a_buffer_has_the_shape_that_the_class_gives_it(module, cls, name, dimensions, config, shape):
     assert buffer_shape(Wanted(module, cls, name, dimensions), POSITIONS, reader(config)) == shape
 
 

@@ -33,7 +33,7 @@ WHOLE = {
         pytest.param("Qwen3_5ForConditionalGeneration", "FEATURE_EXTRACTION", "Qwen3_5Model", id="another task"),
     ],
 )
-def test_the_class(named, task, name):
+def test_a_config_and_a_task_choose_the_class(named, task, name):
     config = {**WHOLE, "architectures": [named] if named else None}
     assert candidates(config, task)[0] == name
 
@@ -49,7 +49,7 @@ def test_the_class(named, task, name):
         pytest.param({"model_type": ["odd"]}, "LlamaForCausalLM", None, id="no name at all"),
     ],
 )
-def test_the_section(config, name, section):
+def test_a_class_is_built_from_the_section_that_is_its_own(config, name, section):
     assert section_of(config, name) == section
 
 

@@ -33,7 +33,7 @@ OUTER = Place(1, 3, first=False)
         pytest.param("!bias / #=1", Place(1, 2), True, id="either"),
     ],
 )
-def test_holds(condition, place, true):
+def test_a_condition_holds_where_its_config_and_place_say_so(condition, place, true):
     assert holds(condition, LOOKUP, place) is true
 
 

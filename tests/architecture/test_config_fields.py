@@ -73,7 +73,7 @@ FACTS = {
         pytest.param({"id2label": {"0": "a"}, "num_labels": 5}, "num_labels", 5, id="labels by their number"),
     ],
 )
-def test_fields(config, path, value):
+def test_a_field_is_as_the_config_class_would_have_it(config, path, value):
     assert lookup_for(config, FACTS)(path) == value
 
 

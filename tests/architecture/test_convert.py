@@ -67,7 +67,7 @@ GATE_UP = transform(["e.*.gate", "e.*.up"], ["e.gate_up"], MERGE, ["Concatenate"
         ),
     ],
 )
-def test_converted(rule, name, shapes, expected):
+def test_a_converter_gives_the_shapes_that_transformers_makes(rule, name, shapes, expected):
     assert converted(rule, name, shapes, lambda path: None) == expected
 
 

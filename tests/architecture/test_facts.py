@@ -69,7 +69,7 @@ def test_classes_that_could_not_be_built_are_listed_with_the_reason():
         pytest.param("no-such-type", None, None, id="unknown model type"),
     ],
 )
-def test_class_for(model_type, task, name):
+def test_a_model_type_and_a_task_lead_to_a_class(model_type, task, name):
     assert class_for(model_type, task) == name
 
 

@@ -53,7 +53,7 @@ FIELDS = {
         pytest.param("^^+a", 13, id="the index around the outer one"),
     ],
 )
-def test_sizes(formula, size):
+def test_a_formula_gives_the_size(formula, size):
     assert evaluate(formula, FIELDS.__getitem__, Place(1, 2, False, Place(0, 3, False, Place(1, 2)))) == size
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_size_is_refused(formula):
         pytest.param("(none<2) / ?word", 0, True, id="one part that holds decides"),
     ],
 )
-def test_conditions(condition, index, holds):
+def test_a_condition_is_met_where_fields_and_index_say_so(condition, index, holds):
     assert met(condition, FIELDS.__getitem__, Place(index, 4)) is holds
 
 
@@ -122,7 +122,7 @@ NUMBERED = {"letters": "sizes", "map": {"3": "x"}, "most": "b-4"}
         pytest.param({"either": [["?none", SPELT], ["", {"is": ["z"]}]]}, ["z"], id="where there is no text"),
     ],
 )
-def test_defaults(rule, value):
+def test_a_missing_field_has_the_value_that_the_class_works_out(rule, value):
     assert by_default(rule, FIELDS.__getitem__) == value
 
 

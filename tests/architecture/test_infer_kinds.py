@@ -35,7 +35,7 @@ from estimator.architecture.module import Parameter
         pytest.param("experts", {"gate_up_proj": (8, 12, 4), "down_proj": (8, 4, 6)}, "other", id="fused experts"),
     ],
 )
-def test_kind(name, own, kind):
+def test_a_name_and_its_tensors_tell_the_kind_of_module(name, own, kind):
     assert kind_of(name, own, known_meanings(), expert_counts({"text_config": {"num_experts": 8}})) == kind
 
 
@@ -54,7 +54,7 @@ def test_kind(name, own, kind):
         pytest.param("layer.convolution", (16, 4, 1, 1), {"groups": 4}, 1, id="a bottleneck's end has none"),
     ],
 )
-def test_groups(name, weight, config, groups):
+def test_a_convolution_s_groups_follow_from_its_shape_and_the_config(name, weight, config, groups):
     assert groups_of(name, {3: "Conv1d", 4: "Conv2d"}[len(weight)], weight, config) == groups
 
 
@@ -69,7 +69,7 @@ def test_groups(name, weight, config, groups):
         pytest.param("attn", ["weight", "bias"], 0, id="a plain bias"),
     ],
 )
-def test_buffers(owner, names, buffers):
+def test_buffers_are_told_from_parameters(owner, names, buffers):
     tensors = [Parameter(name, (4,), "F32") for name in names]
     assert len(told_apart(owner, tensors, known_meanings()).buffers) == buffers
 

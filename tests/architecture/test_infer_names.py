@@ -144,7 +144,7 @@ def run_time(cls, *names, **config):
         ),
     ],
 )
-def test_names(cls, stored, expected):
+def test_stored_names_become_run_time_names(cls, stored, expected):
     assert sorted(run_time(cls, *stored, model_type="bert")) == sorted(expected)
 
 
@@ -193,7 +193,7 @@ def test_names(cls, stored, expected):
         ),
     ],
 )
-def test_shapes(stored, expected):
+def test_stored_shapes_become_run_time_shapes(stored, expected):
     assert run_time("NewForCausalLM", *stored.items()) == expected
 
 

@@ -161,7 +161,7 @@ def test_embedding_and_head(names, embedding, head):
         ),
     ],
 )
-def test_ties(cls, names, config, tied):
+def test_what_the_file_leaves_out_is_tied(cls, names, config, tied):
     assert dict(inferred(cls, *names, **config).tied) == tied
 
 

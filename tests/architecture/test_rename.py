@@ -33,7 +33,7 @@ GROUP = ["GroupWeightRename", [r"b\.(\d+)\.norm0", r"b\.(\d+)\.norm1"], [r"b.\1.
         pytest.param(GROUP, "", {"b.2.norm1"}, "b.2.norm1", "b.2.norm1", id="a group whose guard was not seen"),
     ],
 )
-def test_renamed(transform, prefix, model, stored, name):
+def test_a_transform_renames_as_transformers_does(transform, prefix, model, stored, name):
     assert Renamer([read_transform(0, transform)], prefix, model.__contains__)(stored).name == name
 
 

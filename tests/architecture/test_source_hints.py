@@ -31,7 +31,7 @@ HINTS = hints_in(SOURCE)
         pytest.param("size", (), id="a plain number"),
     ],
 )
-def test_texts(field, texts):
+def test_texts_that_sources_compare_a_field_with_are_found(field, texts):
     assert HINTS.texts.get(field, ()) == texts
 
 

@@ -70,7 +70,7 @@ def shared(target, source, stem="layers"):
         ),
     ],
 )
-def test_patterns(builds, patterns):
+def test_builds_agree_on_patterns_of_ties(builds, patterns):
     assert agreed([tie_pairs(ties, names) for ties, names in builds]) == patterns
 
 
@@ -85,7 +85,7 @@ def test_patterns(builds, patterns):
         pytest.param("box.q", "box.*", "box.0", None, id="no index"),
     ],
 )
-def test_matched(name, target, source, partner):
+def test_a_pattern_leads_from_a_name_to_its_partner(name, target, source, partner):
     assert matched(name, target, source) == partner
 
 

@@ -36,7 +36,9 @@ MAP = {"a": ONE, "b": ONE, "c": OTHER}
         pytest.param((FILES[0]._replace(path=f"text/{ONE}"), FILES[1]), {"weight_map": MAP}, id="in a subfolder"),
     ],
 )
-def test_what_agrees(files: tuple[StoredFile, ...], index: dict[str, object] | None) -> None:
+def test_files_and_index_that_agree_raise_no_complaint(
+    files: tuple[StoredFile, ...], index: dict[str, object] | None
+) -> None:
     checkpoint = to_checkpoint(files, index)
     assert list(checkpoint.tensors) == ["a", "b", "c"]
     assert checkpoint.bytes == 24

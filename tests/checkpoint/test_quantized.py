@@ -67,7 +67,7 @@ def checkpoint(headers):
         pytest.param({"quantization_config": {"quant_method": "novel"}}, "novel", id="an unknown one keeps its name"),
     ],
 )
-def test_scheme(config, scheme):
+def test_a_config_names_its_quantiser(config, scheme):
     found = quantization_of(config)
     assert (found and found.scheme) == scheme
 

@@ -146,7 +146,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(("arguments", "exit_code", "code", "says"), CASES)
-def test_bad_input(run: Callable, arguments: list[str], exit_code: int, code: str | None, says: str) -> None:
+def test_bad_input_ends_in_one_message_and_its_exit_code(
+    run: Callable, arguments: list[str], exit_code: int, code: str | None, says: str
+) -> None:
     found, out, err = run(arguments)
     assert found == exit_code
     assert says in err

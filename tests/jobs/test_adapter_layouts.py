@@ -108,7 +108,7 @@ ADAPTED_TABLE = {  # as PEFT 0.21.2 saved it
         ),
     ],
 )  # fmt: skip
-def test_layouts(base, config, tensors, causes, tmp_path):
+def test_a_file_in_another_layout_is_explained(base, config, tensors, causes, tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text(json.dumps(BASES[base]))
     (tmp_path / "adapter").mkdir()

@@ -173,7 +173,7 @@ def test_unknown_base(tmp_path: Path, strict: bool, status: str) -> None:
         ({"max_percent": 0.001}, "over_max_percent"),
     ],
 )
-def test_limits(tmp_path: Path, given: dict, code: str) -> None:
+def test_what_is_over_a_limit_is_named(tmp_path: Path, given: dict, code: str) -> None:
     (row,) = check([str(write(tmp_path / "adapter"))], limits=to_limits(given))
     assert [problem.code for problem in row.problems] == [code]
 

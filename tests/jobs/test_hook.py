@@ -32,7 +32,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("cut", "code"), [pytest.param(0, 0, id="healthy"), pytest.param(9, 1, id="cut short")])
-def test_pre_commit(tmp_path: Path, cut: int, code: int) -> None:
+def test_pre_commit_fails_a_commit_with_a_file_cut_short(tmp_path: Path, cut: int, code: int) -> None:
     pytest.importorskip("pre_commit")
     if shutil.which("git") is None:
         pytest.skip("needs git")
@@ -51,7 +51,7 @@ def test_pre_commit(tmp_path: Path, cut: int, code: int) -> None:
 
 
 @pytest.mark.parametrize(("cut", "code"), [pytest.param(0, 0, id="healthy"), pytest.param(9, 1, id="cut short")])
-def test_action_script(tmp_path: Path, cut: int, code: int) -> None:
+def test_the_action_annotates_a_file_cut_short(tmp_path: Path, cut: int, code: int) -> None:
     write(tmp_path / "adapters" / "a", cut=cut)
     script = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][-1]["run"]
     env = {**environment(tmp_path), "LORA_SIZE_PATHS": "adapters", "LORA_SIZE_ARGS": "--max-file-size 5MB"}

@@ -147,7 +147,7 @@ INPUTS = {
         pytest.param(None, fp8, "exact", {"unused_tensors"}, id="scales that nobody reads"),
     ],
 )
-def test_packed(fields, pack, basis, codes, tmp_path):
+def test_packed_headers_are_read_or_refused(fields, pack, basis, codes, tmp_path):
     write(tmp_path, fields, pack, CONFIG)
     answer = estimate(Request(model=str(tmp_path), lora={"r": RANK, "target_modules": ["q_proj", "down_proj"]}))
     assert (answer.base.parameters, answer.adaptation.trainable_parameters) == (PARAMETERS, ADAPTER)

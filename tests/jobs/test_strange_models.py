@@ -139,7 +139,7 @@ def tensor(dtype: str = '"F32"', shape: str = "[4]", begin: str = str(END), end:
         pytest.param(b"null", 0, "malformed_header", id="null"),
     ],
 )
-def test_the_header(hub: StandIn, header: bytes, data: int, code: str) -> None:
+def test_a_strange_header_is_refused_by_its_code(hub: StandIn, header: bytes, data: int, code: str) -> None:
     assert code_of(hub, TEXT, header, data) == code
 
 

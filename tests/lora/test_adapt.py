@@ -84,7 +84,7 @@ def test_trainable_parameters(config, parameters):
         pytest.param({"megatron_config": {"a": 1}}, UnsupportedError, id="Megatron's layers"),
     ],
 )  # fmt: skip
-def test_refusals(config, error):
+def test_what_peft_refuses_is_refused(config, error):
     with pytest.raises(error):
         adapt(TREE, from_mapping(config))
 

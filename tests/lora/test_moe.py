@@ -41,6 +41,6 @@ def test_trainable_parameters(config, parameters):
         pytest.param({"target_modules": "gate_proj"}, NoTargetModulesError, id="a text is matched whole"),
     ],
 )
-def test_refusals(config, error):
+def test_expert_names_that_peft_refuses_are_refused(config, error):
     with pytest.raises(error):
         adapt(MOE, from_mapping(config))

@@ -70,7 +70,7 @@ def test_nothing_is_said_of_what_counts(config):
                      "experts_by_release", "give another count", id="not counted where patterns say more"),
     ],
 )  # fmt: skip
-def test_experts(config, code, said):
+def test_experts_are_remarked_on(config, code, said):
     assert said in notes(MOE, config)[code]
 
 

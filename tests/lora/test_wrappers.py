@@ -34,7 +34,7 @@ PREFIX = "base_model.model."
                      2 * (ROWS + WIDTH), 2 * (ROWS + WIDTH), id="the head's matrices are the embedding's, whatever its rank"),
     ],
 )  # fmt: skip
-def test_counts(tree, config, trained, added):
+def test_wrappers_train_and_add_what_peft_counts(tree, config, trained, added):
     answer = adapt(tree, from_mapping({**config, "r": 1}))
     assert answer.trainable_parameters == trained
     assert answer.added_parameters == added
@@ -54,7 +54,7 @@ def test_counts(tree, config, trained, added):
                      id="a table that is adapted"),
     ],
 )  # fmt: skip
-def test_refusals(config, said):
+def test_wrappers_that_peft_refuses_are_refused(config, said):
     with pytest.raises(InvalidLoraError, match=said):
         adapt(TREE, from_mapping(config))
 

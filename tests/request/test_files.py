@@ -71,7 +71,9 @@ def test_trainer_settings(row: dict) -> None:
         pytest.param("a.json", "{", UsageError, id="broken JSON"),
     ],
 )
-def test_refusals(tmp_path: Path, name: str, text: str, error: type[LoraSizeError]) -> None:
+def test_a_file_that_says_no_adapter_is_refused(
+    tmp_path: Path, name: str, text: str, error: type[LoraSizeError]
+) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(error) as caught:

@@ -25,7 +25,7 @@ from estimator.request.trainers.launch import attention_of, autocast_of, strateg
         (None, False, None),
     ],
 )
-def test_strategy(deepspeed: object, fsdp: object, strategy: str | None) -> None:
+def test_deepspeed_and_fsdp_settings_name_the_strategy(deepspeed: object, fsdp: object, strategy: str | None) -> None:
     assert strategy_of(deepspeed, fsdp) == strategy
 
 
@@ -40,7 +40,7 @@ def test_strategy(deepspeed: object, fsdp: object, strategy: str | None) -> None
         ("odd", None),
     ],
 )
-def test_attention(value: object, attention: str | None) -> None:
+def test_every_spelling_of_attention_is_one_of_three(value: object, attention: str | None) -> None:
     assert attention_of(value) == attention
 
 
@@ -48,7 +48,7 @@ def test_attention(value: object, attention: str | None) -> None:
     ("bf16", "fp16", "autocast"),
     [(True, False, "bf16"), ("auto", None, "bf16"), (False, True, "fp16"), (None, None, "no")],
 )
-def test_autocast(bf16: object, fp16: object, autocast: str) -> None:
+def test_bf16_and_fp16_switches_name_the_autocast(bf16: object, fp16: object, autocast: str) -> None:
     assert autocast_of(bf16, fp16) == autocast
 
 

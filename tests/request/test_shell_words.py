@@ -61,7 +61,7 @@ from estimator.request.shell_words import commands
         pytest.param("A=(x x)\n" + 'A=("${A[@]}" "${A[@]}")\n' * 60 + "a --y", ["a", "--y"], id="an array that doubles"),
     ],
 )  # fmt: skip
-def test_words(text: str, words: list[str]) -> None:
+def test_words_are_split_as_the_shell_splits_them(text: str, words: list[str]) -> None:
     found = [one for one in commands(text, "a.sh") if one and one[0] == "a"]
     assert found[-1][: len(words)] == words
 

@@ -62,7 +62,7 @@ def along(rows, dtype="F32", names=tuple(EMBEDDINGS)[:1]):
         pytest.param({**IMPLIED, "one.more": Part("F32", (999, 7))}, None, id="nothing fits"),
     ],
 )
-def test_guesses(real, codes):
+def test_a_size_alone_leads_to_what_may_have_made_it(real, codes):
     found = guess_causes(IMPLIED, size_of(real), size_of, EMBEDDINGS)
     assert (None if found is None else [cause.code for cause in found]) == codes
 

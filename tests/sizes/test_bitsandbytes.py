@@ -84,7 +84,7 @@ NORM = Module("norm", "Norm", "other", (Parameter("weight", (32,), "BF16"),))
         ),
     ],
 )
-def test_which_layers(model, skip, converted):
+def test_layers_are_converted_as_the_skip_list_says(model, skip, converted):
     layers = quantise(model, LoadOptions(base_precision="nf4", skip_modules=skip)).quantised
     assert set(layers) == converted
 

@@ -55,7 +55,7 @@ def loaded_by(groups, **fields):
                      id="caches alone"),
     ],
 )  # fmt: skip
-def test_footprint(weights, inputs, fields, footprint_bytes):
+def test_a_scheme_weighs_what_its_layers_hold(weights, inputs, fields, footprint_bytes):
     assert loaded(weights, inputs, **fields).footprint_bytes == footprint_bytes
 
 
@@ -73,7 +73,7 @@ def test_footprint(weights, inputs, fields, footprint_bytes):
         ("UNQUANTIZED", PLAIN),
     ],
 )
-def test_presets(name, footprint_bytes):
+def test_a_preset_weighs_what_its_layers_hold(name, footprint_bytes):
     assert loaded_by({name: ["Linear"]}).footprint_bytes == footprint_bytes
 
 

@@ -53,7 +53,7 @@ CONFIG = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2}
         pytest.param(checkpoint(GOOD), {"text_config": CONFIG}, "match", None, id="the text model's section"),
     ],
 )
-def test_status(found, config, status, complaint):
+def test_files_are_held_against_what_they_claim(found, config, status, complaint):
     check = cross_check(found, config, TREE)
     assert check.status == status
     assert (complaint is None) == (not check.complaints)

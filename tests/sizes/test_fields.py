@@ -40,7 +40,7 @@ def turned(positions: object, **rope: object) -> dict[str, object]:
         pytest.param(turned(40_960, **{**YARN, "original_max_position_embeddings": True}), 40_960, id="true"),
     ],
 )  # fmt: skip
-def test_longest(config: dict[str, object], tokens: int | None) -> None:
+def test_the_longest_sequence_is_read_off_the_config(config: dict[str, object], tokens: int | None) -> None:
     assert longest(config) == tokens
 
 
@@ -52,7 +52,7 @@ def test_longest(config: dict[str, object], tokens: int | None) -> None:
         pytest.param({"num_attention_heads": [8, 16]}, 1, id="one for each stage"),
     ],
 )
-def test_heads(config: dict[str, object], number: int) -> None:
+def test_heads_are_read_under_each_of_their_names(config: dict[str, object], number: int) -> None:
     assert heads(config) == number
 
 

@@ -18,7 +18,7 @@ from estimator.sizes.gpus import GPUS, gpu_bytes, memory_bytes, parse_size
         pytest.param("80000000000", 80_000_000_000, id="bytes"),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_a_memory_size_is_read_in_each_unit(text: str, size: int) -> None:
     assert parse_size(text, "--gpu-memory") == size
 
 

@@ -16,13 +16,13 @@ from estimator.sizes.other_files import notes_on_other_files
         pytest.param({"m.gguf": 562_500}, "gguf_weights", "4.5 bits", id="a GGUF by its size"),
     ],
 )
-def test_notes(files, code, said):
+def test_other_formats_are_told_by_their_sizes(files, code, said):
     (note,) = notes_on_other_files(files, 1_000_000)
     assert note.code == code
     assert said in note.message
 
 
-def test_nothing_to_say():
+def test_a_format_that_is_no_checkpoint_is_passed_over():
     assert notes_on_other_files({"model.onnx": 5}, 10) == ()
 
 

@@ -29,7 +29,7 @@ def sizes_of(row):
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in ROWS])
-def test_recorded_truth(row):
+def test_layers_are_converted_as_recorded(row):
     sizes, truth = sizes_of(row), row["truth"]
     state = truth["state_bytes"] if "bitsandbytes" in row["id"] else 0  # others' scales are tensors of the model
     assert (sizes.parameters, sizes.all_parameters) == (truth["parameters"], truth["peft_parameters"])
@@ -178,7 +178,7 @@ def packed(bits):
         pytest.param({"quant_method": "novel"}, HEAD + 192 * 128 * 2, id="unknown: the plain model"),
     ],
 )
-def test_by_hand(fields, footprint_bytes):
+def test_a_scheme_weighs_what_hand_arithmetic_says(fields, footprint_bytes):
     config = {"dtype": "bfloat16", "quantization_config": fields}
     assert base_sizes(one_linear(config), None, LoadOptions()).loaded.footprint_bytes == footprint_bytes
 

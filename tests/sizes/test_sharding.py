@@ -38,7 +38,7 @@ def test_the_ceiling_of_zero2_is_deepspeeds_estimate(gpus: int) -> None:
         pytest.param("fsdp", 2_000_000, 500_000, 500_000, id="as zero3"),
     ],
 )
-def test_shares_of_four(strategy: str, weights: int, adapter: int, gradients: int) -> None:
+def test_four_gpus_share_what_the_strategy_shares(strategy: str, weights: int, adapter: int, gradients: int) -> None:
     parts = kept(strategy, 4)
     assert (parts.weights, parts.adapter.expected, parts.gradients.expected) == (weights, adapter, gradients)
 

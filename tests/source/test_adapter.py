@@ -54,7 +54,7 @@ def test_a_file_stands_for_its_folder(folder):
         pytest.param({CONFIG: b"{}", WEIGHTS: b"\xff" * 30}, MalformedHeaderError, id="a header beyond the file"),
     ],
 )
-def test_refusals(tmp_path, write, error):
+def test_a_folder_without_a_whole_adapter_is_refused(tmp_path, write, error):
     for name, content in write.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error):

@@ -24,13 +24,13 @@ from estimator.source.plain import plain
         pytest.param(b" " * 64_000_001, "64,000,001 bytes", id="too long"),
     ],
 )
-def test_not_usable(text: bytes, reason: str) -> None:
+def test_json_that_is_none_or_too_large_is_not_usable(text: bytes, reason: str) -> None:
     with pytest.raises(NotUsable, match=reason):
         parse_json(text)
     assert gc.isenabled()
 
 
-def test_usable() -> None:
+def test_plain_json_is_usable() -> None:
     assert parse_json('{"a": [1, 2.5, "\u00e9"]}'.encode()) == {"a": [1, 2.5, "\u00e9"]}
 
 
@@ -47,5 +47,5 @@ def test_usable() -> None:
         pytest.param(7, "7", id="a number"),
     ],
 )
-def test_plain(text: object, shown: str) -> None:
+def test_text_of_strangers_is_one_printable_line(text: object, shown: str) -> None:
     assert plain(text, 20) == shown

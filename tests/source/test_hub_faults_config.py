@@ -203,6 +203,8 @@ CONFIG_ROWS = [
 
 
 @pytest.mark.parametrize(("route", "fault", "expected", "words"), CONFIG_ROWS)
-def test_the_config(hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str) -> None:
+def test_faults_on_the_way_to_the_config(
+    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
+) -> None:
     hub.faults[route] = fault
     check("org/tiny", expected, words)

@@ -157,6 +157,8 @@ COMMITS = [
 
 
 @pytest.mark.parametrize(("route", "fault", "expected", "words"), [*FRAMES, *PACKED, *REDIRECTS, *REFUSED, *COMMITS])
-def test_odd_answers(hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str) -> None:
+def test_odd_answers_are_read_right_or_refused(
+    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError] | None, words: str
+) -> None:
     hub.faults[route] = fault
     check("org/tiny", expected, words)

@@ -48,7 +48,7 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_followed(url: str, location: str, target: str) -> None:
+def test_a_redirect_of_the_hub_is_followed(url: str, location: str, target: str) -> None:
     assert redirected(url, location, HUB) == target
 
 
@@ -95,7 +95,7 @@ def test_followed(url: str, location: str, target: str) -> None:
         pytest.param("https://huggingface.co/" + "a" * 9_000, "characters", id="without end"),
     ],
 )
-def test_not_followed(location: str, reason: str) -> None:
+def test_a_redirect_elsewhere_is_not_followed(location: str, reason: str) -> None:
     with pytest.raises(NetworkError) as caught:
         redirected(f"{HUB}/org/model/resolve/main/config.json?token=secret", location, HUB)
     assert reason in caught.value.what

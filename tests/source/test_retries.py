@@ -28,7 +28,7 @@ from estimator.source.retries import MAX_WAIT, come_back_in, patience
         pytest.param({"retry-after": "3", "ratelimit": '"api";r=0;t=55'}, 3.0, id="both"),
     ],
 )
-def test_come_back_in(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_hub_says_when_to_come_back(headers: dict[str, str], seconds: float | None) -> None:
     assert come_back_in(headers) == seconds
 
 
@@ -50,5 +50,5 @@ def test_come_back_at_a_date() -> None:
         pytest.param(429, {"retry-after": str(int(MAX_WAIT) + 1)}, False, id="limited, too long to wait"),
     ],
 )
-def test_patience(status: int, headers: dict[str, str], again: bool) -> None:
+def test_what_passes_by_itself_is_asked_again(status: int, headers: dict[str, str], again: bool) -> None:
     assert (patience(1, status, headers, None) is not None) is again
