@@ -248,6 +248,7 @@ def values_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Scalars and lists by dotted path; True for what is nested, so that a tower can be there or not."""
     found: dict[str, Any] = {}
     for key, value in config.items():
+        key = str(key)  # Aria's tables begin with numbers, which JSON has as texts
         if key in _NO_FIELDS or (key.startswith("_") and type(value) is not bool):
             continue
         if isinstance(value, dict):
