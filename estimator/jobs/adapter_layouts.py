@@ -19,9 +19,11 @@ from estimator.lora.separate_experts import EXPERT_NAMES, with_separate_experts
 from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request
 from estimator.sizes.adapter_causes import EXPERT, Cause, is_embedding, resized_vocabulary
+from estimator.source.adapter import WEIGHTS
 from estimator.source.found import Found
 
 Causes = tuple[Cause, ...]
+_STEP = 64  # rows: two sizes tell what one row takes
 
 
 def in_another_layout(request: Request, found: Found, checkpoint: Checkpoint | None, bases: BaseCache) -> Causes | None:
@@ -41,16 +43,36 @@ def _with_other_rows(
     """As many embedding rows as the file holds, or as its trained tokens need: PEFT was given a resized model."""
     embeddings = embedding_parts(tree)
     had = max((part.shape[0] for part in embeddings.values()), default=0)
-    for rows, save in _rows(request.lora, checkpoint, [*embeddings], had) if request.vocab_size is None else ():
+    if request.vocab_size is not None:
+        return None
+    solved = _solved_rows(request, found, had, bases) if checkpoint is None else ()
+    for rows, save in (*_rows(request.lora, checkpoint, [*embeddings], had), *solved):
         try:
             answer = estimate(request._replace(vocab_size=rows, save_embedding_layers=save), bases=bases)
         except LoraSizeError:
             continue
         causes = compare(parts_of(answer.adaptation.tensors), found, checkpoint, answer.tree)
-        if explains(causes):
+        if explains(causes) and not (causes and checkpoint is None):
             others = (cause for cause in causes if cause.code != "resized_vocabulary")
             return (resized_vocabulary(had, rows, 0, 0), *others)
     return None
+
+
+def _solved_rows(request: Request, found: Found, had: int, bases: BaseCache) -> Iterator[tuple[int, str]]:
+    """Rows near those that the base has with which the file is as long as its pointer says."""
+    size = found.other_files.get(WEIGHTS)
+    try:
+        more, twice = (
+            estimate(request._replace(vocab_size=had + rows, save_embedding_layers="auto"), bases=bases).file_bytes
+            for rows in (_STEP, 2 * _STEP)
+        )
+    except LoraSizeError:  # another layout may do without
+        return
+    if size is None or more is None or twice is None or twice <= more:
+        return
+    about = had + _STEP + (size - more) * _STEP // (twice - more)
+    near = (rows for rows in range(about - 2, about + 3) if rows != had and abs(rows - had) <= had // 10)
+    yield from ((rows, "auto") for rows in near)
 
 
 def _rows(

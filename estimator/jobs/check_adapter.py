@@ -24,7 +24,6 @@ FINE = frozenset(
     {
         "sixteen_bit",
         "other_dtype",
-        "doubled_prefix",
         "older_peft_names",
         "magnitude_names",
         "embeddings_left_out",
@@ -40,7 +39,15 @@ FINE = frozenset(
     }
 )
 MENDS = {
-    "embeddings_saved": "They do not train: save with save_embedding_layers=False, or drop the two tensors.",
+    "embeddings_saved": "As it stands they do not train: save with save_embedding_layers=False, or name them in "
+    "modules_to_save.",
+    "doubled_prefix": "Wrap the base once and save the adapter again.",
+    "missing_layers": "Set layers_to_transform to those that are there, or save the adapter again.",
+    "dora_not_said": "Set use_dora to true.",
+    "lora_bias_not_said": "Set lora_bias to true.",
+    "bias_not_said": "Set bias to all or lora_only, as it was trained.",
+    "tokens_not_said": "Set trainable_token_indices to the tokens that were trained.",
+    "other_tokens": "Set trainable_token_indices to the tokens that were trained.",
     "adapter_names": "Save the adapter again with save_pretrained.",
     "no_prefix": "Name them with the prefix, or save the adapter again with save_pretrained.",
     "wrapper_names": "Unwrap the model and save the adapter again.",
@@ -48,8 +55,9 @@ MENDS = {
     "saved_modules": "Name them in modules_to_save, or save the adapter again without them.",
     "not_floats": "Save the adapter again.",
     "other_rank": "Set r and rank_pattern to the ranks of the file.",
-    "missing_modules": "Save the adapter again, or set target_modules to what was trained.",
-    "extra_modules": "Set target_modules to what was trained, or name the base that it was trained on.",
+    "missing_modules": "Save the adapter again, or set target_modules and modules_to_save to what was trained.",
+    "extra_modules": "Set target_modules, or target_parameters, to what was trained, or name the base that it was "
+    "trained on.",
 }
 _LOCAL = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\|\.\.?/)")
 

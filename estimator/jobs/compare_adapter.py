@@ -9,7 +9,8 @@ from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.lora.tensors import SavedTensor
 from estimator.report.answer import Answer
-from estimator.sizes.adapter_causes import PREFIX, Cause, Part, Parts, causes_of
+from estimator.sizes.adapter_causes import PREFIX, Cause, Part, Parts
+from estimator.sizes.adapter_differences import causes_of
 from estimator.sizes.adapter_file import adapter_file_bytes
 from estimator.sizes.adapter_guesses import guess_bin_causes, guess_causes
 from estimator.source.adapter import PICKLED, WEIGHTS
@@ -21,6 +22,7 @@ EXPLAINED = frozenset({
     "base_layer_names", "older_names", "number_of_labels", "embeddings_saved", "resized_vocabulary",
     "older_peft_bias", "experts_one_by_one", "bin_file", "names_not_in_class", "saved_modules", "other_rank",
     "other_method", "extra_tensors", "adapter_names", "magnitude_names", "embeddings_left_out",
+    "missing_layers", "dora_not_said", "lora_bias_not_said", "bias_not_said", "tokens_not_said", "other_tokens",
 })  # fmt: skip
 EMPTY_BYTES = 128  # a header that names one lora_A and one lora_B is longer
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))

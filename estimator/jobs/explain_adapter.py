@@ -26,7 +26,7 @@ from estimator.source.adapter import PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
 
 DAMAGED = frozenset({"cut_short", "too_long", "no_tensors", "empty_tensors"})
-_DOUBTFUL = frozenset({"saved_modules", "other_rank"})  # another layout may say better where they come from
+_DOUBTFUL = frozenset({"saved_modules", "other_rank", "missing_layers"})  # another layout may say better whence
 _REFUSALS = ("invalid_lora", "no_target_modules", "unsupported_module")
 _TODAY = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}  # ViT and its kin, transformers 5
 # How names of modules began before transformers 4.52 put the towers into one model.

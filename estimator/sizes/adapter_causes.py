@@ -1,7 +1,7 @@
-"""Why a real adapter file differs from what its adapter_config.json implies, tensor by tensor.
+"""Names, dtypes and shapes in which a real adapter file differs from what its adapter_config.json implies.
 
 Both sides are tensors by the name they have in the file. What older releases and other tools wrote differently is
-undone step by step, and each step that changes something is a cause; what is left over is named as missing or extra.
+undone step by step, and each step that changes something is a cause.
 """
 
 import re
@@ -17,10 +17,11 @@ PREFIX = "base_model.model."
 HALVES = ("F16", "BF16")
 FLOATS = (*HALVES, "F32", "F64", "F8_E4M3", "F8_E5M2")
 EXPERT = re.compile(r"\.experts\.\d+\.")
-_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+TOKENS = ".trainable_tokens_delta"
 SAVED_ALONG = ".base_layer.weight"  # of an embedding or a head that is itself a target
 DOUBLED_PREFIX = (
-    f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, as the base has to be again."
+    f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, where alone PEFT finds them again."
 )
 OLDER_BIASES = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
 EMBEDDINGS_LEFT_OUT = (
@@ -51,29 +52,11 @@ class Part(NamedTuple):
 Parts = Mapping[str, Part]
 
 
-def causes_of(implied: Parts, real: Parts, embeddings: Parts) -> tuple[Cause, ...]:
-    """Every difference between the tensors implied and the real ones; () where there is none.
-
-    embeddings: the base's input and output embedding, under the names that they would have in the file.
-    """
-    if not real:
-        return (Cause("no_tensors", "The file holds no tensor at all.", 0, -_total(implied)),)
-    real, causes = _plain_names(implied, real)
-    real, renamed = _older_names(implied, real)
-    shared = [name for name in implied if name in real]
-    causes += renamed
-    causes += _dtypes(implied, real, shared)
-    causes += _shapes(implied, real, shared, embeddings)
-    causes += _missing(implied, {name: implied[name] for name in implied if name not in real})
-    causes += _extra({name: real[name] for name in real if name not in implied}, embeddings)
-    return tuple(causes)
-
-
-def _total(parts: Parts) -> int:
+def total_bytes(parts: Parts) -> int:
     return sum(part.bytes for part in parts.values())
 
 
-def _plain_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
+def plain_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
     """The real tensors under the names that PEFT writes today, and what had to be undone."""
     causes = []
     for code, message, undo in _SPELLINGS:
@@ -128,7 +111,7 @@ _SPELLINGS = (
 )  # fmt: skip
 
 
-def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
+def older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
     """Modules of another name, but the same layers, shapes and matrices, and as many of each.
 
     A name that other layers keep as it is was not renamed by a release: it is damaged.
@@ -154,18 +137,18 @@ def _older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
 
 
 def _in_any_layer(name: str) -> str:
-    return _INDEX.sub("N", name)
+    return INDEX.sub("N", name)
 
 
 def _by_leaf(name: str, part: Part) -> tuple:
-    return tuple(_INDEX.findall(name)), tuple(name.split(".")[-3:]), part.shape
+    return tuple(INDEX.findall(name)), tuple(name.split(".")[-3:]), part.shape
 
 
 def _by_place(name: str, part: Part) -> tuple:
-    return tuple(_INDEX.findall(name)), tuple(name.split(".")[-2:]), part.shape
+    return tuple(INDEX.findall(name)), tuple(name.split(".")[-2:]), part.shape
 
 
-def _dtypes(implied: Parts, real: Parts, shared: list[str]) -> list[Cause]:
+def differing_dtypes(implied: Parts, real: Parts, shared: list[str]) -> list[Cause]:
     changes: Counter[tuple[str, str]] = Counter()
     grown: Counter[tuple[str, str]] = Counter()
     for name in shared:
@@ -191,7 +174,7 @@ def _why_dtype(was: str, is_: str) -> str:
     return "not_floats" if was in FLOATS and is_ not in FLOATS else "other_dtype"
 
 
-def _shapes(implied: Parts, real: Parts, shared: list[str], embeddings: Parts) -> list[Cause]:
+def differing_shapes(implied: Parts, real: Parts, shared: list[str], embeddings: Parts) -> list[Cause]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in shared:
         was, is_ = implied[name].shape, real[name].shape
@@ -219,9 +202,11 @@ def _why_shape(name: str, was: tuple[int, ...], is_: tuple[int, ...], embeddings
         at = 0 if ".lora_A" in name or ".lora_embedding_A" in name else 1
         if 1 < len(was) == len(is_) and was[:at] + was[at + 1 :] == is_[:at] + is_[at + 1 :]:
             return "other_rank", f"Some matrices have rank {is_[at]}, which is not what adapter_config.json says."
+    elif rows_alone and name.endswith(TOKENS):
+        return "other_tokens", f"The file trains {is_[0]:,} tokens; trainable_token_indices names {was[0]:,}."
     elif rows_alone and is_embedding(name, embeddings):
         return "resized_vocabulary", _resized(was[0], is_[0])
-    elif rows_alone and not name.endswith(".trainable_tokens_delta"):
+    elif rows_alone:
         labels = "1 label" if is_[0] == 1 else f"{is_[0]:,} labels"
         return "number_of_labels", f"The head has {labels}, which adapter_config.json does not say."
     return "other_shape", f"Tensors are {list(is_)}, not {list(was)}: another base or another class."
@@ -242,57 +227,3 @@ def is_embedding(name: str, embeddings: Iterable[str]) -> bool:
         one.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".bias") for one in (name, *embeddings)
     )
     return any(module == one or one.endswith("." + module.rpartition(".")[2]) for one in known)
-
-
-def _missing(implied: Parts, lost: Parts) -> list[Cause]:
-    causes = []
-    frozen = {name for name in lost if name.endswith(".bias") and name.removesuffix("bias") + "weight" not in implied}
-    biases = {name: part for name, part in lost.items() if name in frozen and ".lora_" not in name}
-    if biases:
-        causes.append(Cause("older_peft_bias", OLDER_BIASES, len(biases), -_total(biases)))
-    along = {name: part for name, part in lost.items() if name.endswith(SAVED_ALONG)}
-    if along:
-        causes.append(Cause("embeddings_left_out", EMBEDDINGS_LEFT_OUT, len(along), -_total(along)))
-    rest = {name: part for name, part in lost.items() if name not in biases and name not in along}
-    if rest:
-        message = f"Implied, but not in the file: {_summary(rest)}."
-        causes.append(Cause("missing_modules", message, len(rest), -_total(rest)))
-    return causes
-
-
-def _extra(odd: Parts, embeddings: Parts) -> list[Cause]:
-    kinds: dict[str, dict[str, Part]] = defaultdict(dict)
-    for name, part in odd.items():
-        kinds[_kind_of_extra(name, embeddings)][name] = part
-    causes = [
-        Cause(code, _EXTRA[code].format(_summary(parts)), len(parts), _total(parts)) for code, parts in kinds.items()
-    ]
-    resized = {name for name in embeddings if name in odd and odd[name].shape[:1] != embeddings[name].shape[:1]}
-    rows = {(embeddings[name].shape[0], *odd[name].shape[:1]) for name in resized}
-    return causes + [resized_vocabulary(*change, len(resized), 0) for change in rows if len(change) == 2]
-
-
-_EXTRA = {
-    "embeddings_saved": "Embeddings are saved along: {}.",
-    "experts_one_by_one": "Experts are adapted one by one, as transformers 4 named them: {}.",
-    "saved_modules": "Modules are saved whole that adapter_config.json does not name: {}.",
-    "extra_modules": "Adapted, but not implied by adapter_config.json on this base: {}.",
-    "extra_tensors": "Tensors that belong to no module, and that PEFT does not read: {}.",
-}
-
-
-def _kind_of_extra(name: str, embeddings: Parts) -> str:
-    if ".lora_" in name:
-        return "experts_one_by_one" if EXPERT.search(name) else "extra_modules"
-    if is_embedding(name, embeddings):
-        return "embeddings_saved"
-    return "saved_modules" if name.startswith(PREFIX) and not name.endswith(".alpha") else "extra_tensors"
-
-
-def _summary(parts: Parts) -> str:
-    """The modules' names with their indices folded where there are several, at most four."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for name in parts:
-        names[_INDEX.sub("*", name.removeprefix(PREFIX))].append(name.removeprefix(PREFIX))
-    shown = ", ".join(folded if len(of) > 1 else of[0] for folded, of in list(names.items())[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more kinds"

@@ -15,11 +15,13 @@ from estimator.sizes.adapter_causes import (
     OLDER_BIASES,
     PREFIX,
     SAVED_ALONG,
+    TOKENS,
     Cause,
     Part,
     Parts,
 )
 
+_A, _B = ".lora_A.weight", ".lora_B.weight"
 SizeOf = Callable[[Parts], int]  # bytes of the safetensors file that holds these tensors
 
 # torch.save's zip: a record of its own for each tensor, padded to 64 bytes, with a directory and a pickle beside them.
@@ -45,13 +47,28 @@ def guess_causes(
     changed = [((), implied), *_changed_throughout(implied)]
     for causes, parts in changed[1:]:
         if size_of(parts) == actual_bytes:
-            return causes
+            return _or_half_the_rank(causes) if size_of(_with_half_the_rank(implied)) == actual_bytes else causes
     for causes, parts in changed:
         for more in _solved(parts, actual_bytes, size_of, embeddings):
             return (*more, *causes)
     named = _longer_names(implied, actual_bytes, size_of)
     fitting = ((cause,) for cause, parts in others if _longer_names(parts, actual_bytes, size_of))
     return named or next(fitting, None)
+
+
+def _with_half_the_rank(implied: Parts) -> Parts:
+    def halved(name: str, part: Part) -> Part:
+        at = 0 if name.endswith(_A) else 1
+        if not name.endswith((_A, _B)) or len(part.shape) < 2:
+            return part
+        return part._replace(shape=(*part.shape[:at], part.shape[at] // 2, *part.shape[at + 1 :]))
+
+    return {name: halved(name, part) for name, part in implied.items()}
+
+
+def _or_half_the_rank(causes: tuple[Cause, ...]) -> tuple[Cause, ...]:
+    first, *rest = causes
+    return (first._replace(message=f"{first.message} F32 at half the rank that adapter_config.json says would be as long."), *rest)
 
 
 def guess_bin_causes(implied: Parts, actual_bytes: int) -> tuple[Cause, ...] | None:
@@ -71,6 +88,12 @@ def _changed_throughout(implied: Parts) -> Iterator[tuple[tuple[Cause, ...], Par
         smaller = sum(part.bytes for part in halved.values()) - sum(part.bytes for part in implied.values())
         message = f"The tensors are {dtype}; PEFT's own default would have saved F32."
         yield (Cause("sixteen_bit", message, len(halved), smaller),), halved
+    for code, message, end in _ADDED:
+        outer = {name.removesuffix(_B): part for name, part in implied.items() if name.endswith(_B)}
+        more = {name + end: Part(part.dtype, part.shape[:1]) for name, part in outer.items()}
+        if more and not more.keys() & implied.keys():
+            grown = sum(part.bytes for part in more.values())
+            yield (Cause(code, message, len(more), grown),), {**implied, **more}
     doubled = {PREFIX + name: part for name, part in implied.items()}
     yield (Cause("doubled_prefix", DOUBLED_PREFIX, len(doubled), 0),), doubled
     for code, message, end in _LEFT_OUT:
@@ -80,6 +103,11 @@ def _changed_throughout(implied: Parts) -> Iterator[tuple[tuple[Cause, ...], Par
             yield (Cause(code, message, len(implied) - len(kept), -lost),), kept
 
 
+_FITS = "With {} of each layer the file fits to the byte; adapter_config.json does not set {}."
+_ADDED = (  # as long as the layer's output each
+    ("dora_not_said", _FITS.format("DoRA's magnitudes", "use_dora"), ".lora_magnitude_vector"),
+    ("lora_bias_not_said", _FITS.format("LoRA's own bias", "lora_bias"), ".lora_B.bias"),
+)
 _LEFT_OUT = (
     ("older_peft_bias", OLDER_BIASES, ".bias"),
     ("embeddings_left_out", EMBEDDINGS_LEFT_OUT, SAVED_ALONG),
@@ -113,7 +141,7 @@ def _choices(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 def _head(parts: Parts) -> tuple[str, ...]:
     """Tensors whose rows are labels: the smallest number of rows among the modules saved whole, of one module."""
-    saved = {name: part for name, part in parts.items() if ".lora_" not in name and part.shape}
+    saved = {n: part for n, part in parts.items() if ".lora_" not in n and part.shape and not n.endswith(TOKENS)}
     fewest = min((part.shape[0] for part in saved.values()), default=0)
     return tuple(name for name, part in saved.items() if part.shape[0] == fewest)
 
@@ -150,7 +178,7 @@ def _longer_names(implied: Parts, actual_bytes: int, size_of: SizeOf) -> tuple[C
     Any header is padded to a multiple of 8 bytes (safetensors 0.8.0, `prepare` in safetensors/src/tensor.rs).
     """
     difference, names = actual_bytes - size_of(implied), sum(map(len, implied))
-    if not implied or abs(difference) > names or difference % 8:
+    if not implied or abs(difference) > names // 2 or difference % 8:
         return None
     each = difference / len(implied)
     how = "longer" if each > 0 else "shorter"

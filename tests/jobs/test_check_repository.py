@@ -54,6 +54,11 @@ SEEDED: list[tuple[str, str, Make]] = [
      lambda f: write(f, {"base_model_name_or_path": "nobody/knows", "r": 16})),
     ("modules that nobody asked for", "extra_modules",
      lambda f: write(f, {"base_model_name_or_path": "nobody/knows", "target_modules": ["q_proj"]})),
+    ("a prefix twice", "doubled_prefix", lambda f: write(
+        f, held={name.replace("base_model.model.", "base_model.model.base_model.model.", 1): value
+                 for name, value in tensors().items()})),
+    ("DoRA that the config lost", "dora_not_said", lambda f: write(f, held=with_dora())),
+    ("layers that the config lost", "missing_layers", lambda f: write(f, held=of_layers(0, 23))),
 ]  # fmt: skip
 
 
@@ -111,9 +116,6 @@ SOUND: list[tuple[str, Make]] = [
     ("a pointer to 16 bits", size_of("BF16")),
     ("fields of another release", lambda f: write(f, {"peft_version": "0.99.0", "a_new_switch": False})),
     ("trained embeddings", lambda f: write(f, {"modules_to_save": ["embed_tokens"]}, trained("model.embed_tokens"))),
-    ("a prefix twice", lambda f: write(
-        f, held={name.replace("base_model.model.", "base_model.model.base_model.model.", 1): value
-                 for name, value in tensors().items()})),
     ("axolotl", text("train.yaml", AXOLOTL.format("lora"))),
     ("llama-factory in JSON", text("train.json", json.dumps({
         "model_name_or_path": "Qwen/Qwen2.5-0.5B", "stage": "sft", "finetuning_type": "lora", "lora_target": "all"}))),

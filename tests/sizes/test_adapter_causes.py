@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from estimator.sizes.adapter_causes import Part, causes_of
+from estimator.sizes.adapter_causes import Part
+from estimator.sizes.adapter_differences import causes_of
 
 LAYER = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
 HEAD = "base_model.model.score.weight"
@@ -152,7 +155,43 @@ def renamed(parts, change):
         pytest.param(
             {**IMPLIED, BIAS: Part("F32", (32,))}, IMPLIED, [("older_peft_bias", 1, -128)], id="biases not saved"
         ),
-        pytest.param(IMPLIED, lora(layers=(0,)), [("missing_modules", 4, -2 * 4 * 8 * 96)], id="a layer is missing"),
+        pytest.param(IMPLIED, lora(layers=(0,)), [("missing_layers", 4, -2 * 4 * 8 * 96)], id="a layer is missing"),
+        pytest.param(
+            IMPLIED,
+            {name: part for name, part in IMPLIED.items() if "1.self_attn.q_proj" not in name},
+            [("missing_modules", 2, -4 * 8 * 96)],
+            id="part of a layer is missing",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, MAGNITUDE: Part("F32", (32,))},
+            [("dora_not_said", 1, 128)],
+            id="DoRA that the config lost",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, Q_B.replace("weight", "bias"): Part("F32", (32,))},
+            [("lora_bias_not_said", 1, 128)],
+            id="LoRA's biases that the config lost",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, BIAS: Part("F32", (32,))},
+            [("bias_not_said", 1, 128)],
+            id="biases that the config lost",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, TOKENS_ROWS: Part("F32", (3, 64))},
+            [("tokens_not_said", 1, 3 * 4 * 64)],
+            id="trained tokens that the config lost",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, HEAD: Part("F32", (2, 64)), HEAD_BIAS: Part("F32", (2,))},
+            [("saved_modules", 2, 4 * (2 * 64 + 2))],
+            id="a head and its bias are a module",
+        ),
         pytest.param(
             IMPLIED,
             lora(names=("q_proj", "v_proj", "o_proj")),
@@ -178,7 +217,7 @@ def renamed(parts, change):
         pytest.param(
             {TOKENS_ROWS: Part("F32", (3, 64))},
             {TOKENS_ROWS: Part("F32", (4, 64))},
-            [("other_shape", 1, 256)],
+            [("other_tokens", 1, 256)],
             id="tokens are no labels",
         ),
         pytest.param(
@@ -213,12 +252,14 @@ def test_causes(implied, real, causes):
 
 
 @pytest.mark.parametrize(
-    ("layers", "said"),
+    ("lost", "said"),
     [
-        pytest.param((0, 1), "layers.2.self_attn.q_proj.lora_A", id="one layer by its number"),
-        pytest.param((0,), "layers.*.self_attn.q_proj.lora_A", id="several folded"),
+        pytest.param("2.self_attn.q", "file: model.layers.2.self_attn.q_proj.lora_A", id="one by its number"),
+        pytest.param("[013].self_attn.q", "file: model.layers.0-1,3.self_attn.q_proj.lora_A", id="several folded"),
+        pytest.param("[023].*", "Nothing of layers 0,2-3 is in the file, and all of 1:", id="whole layers"),
     ],
 )
-def test_what_is_missing_is_named(layers, said):
-    (cause,) = causes_of(lora(layers=(0, 1, 2)), lora(layers=layers), {})
+def test_what_is_missing_is_named(lost, said):
+    implied = lora(layers=(0, 1, 2, 3))
+    (cause,) = causes_of(implied, {n: p for n, p in implied.items() if not re.search(rf"layers\.{lost}", n)}, {})
     assert said in cause.message

@@ -7,6 +7,7 @@ import pytest
 from estimator.sizes.adapter_causes import Cause, Part
 from estimator.sizes.adapter_guesses import guess_bin_causes, guess_causes
 
+Q, ROW = "base_model.model.layers.0.q_proj.{}", Part("F32", (32,))
 IMPLIED = {
     "base_model.model.layers.0.q_proj.lora_A.weight": Part("F32", (8, 64)),
     "base_model.model.layers.0.q_proj.lora_B.weight": Part("F32", (32, 8)),
@@ -59,6 +60,9 @@ def along(rows, dtype="F32", names=tuple(EMBEDDINGS)[:1]):
         ),
         pytest.param(along(200), None, id="a vocabulary is not cut by a third"),
         pytest.param({"x" * 9 + n: p for n, p in IMPLIED.items()}, ["older_names"], id="longer names"),
+        pytest.param({"x" * 25 + n: p for n, p in IMPLIED.items()}, None, id="no names are that much longer"),
+        pytest.param({**IMPLIED, Q.format("lora_magnitude_vector"): ROW}, ["dora_not_said"], id="DoRA's magnitudes"),
+        pytest.param({**IMPLIED, Q.format("lora_B.bias"): ROW}, ["lora_bias_not_said"], id="LoRA's own bias"),
         pytest.param({**IMPLIED, "one.more": Part("F32", (999, 7))}, None, id="nothing fits"),
     ],
 )
@@ -100,3 +104,22 @@ def test_rows_of_an_adapted_embedding_may_be_left_out():
     own = {"base_model.model.model.embed_tokens.base_layer.weight": Part("F32", (300, 64))}
     (cause,) = guess_causes({**IMPLIED, **own}, size_of(IMPLIED), size_of, {})
     assert (cause.code, cause.tensors, cause.bytes) == ("embeddings_left_out", 1, -4 * 300 * 64)
+
+
+MATRICES = {
+    f"base_model.model.layers.{layer}.q_proj.lora_{matrix}.weight": Part("F32", (8, 64) if matrix == "A" else (32, 8))
+    for layer in range(8)
+    for matrix in "AB"
+}
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("F16", True), pytest.param("BF16", False, id="a longer header")])
+def test_half_the_rank_may_be_as_long_as_half_the_bits(dtype, said):
+    (cause,) = guess_causes(MATRICES, size_of(halved(MATRICES, dtype)), size_of, {})
+    assert (cause.code, "half the rank" in cause.message) == ("sixteen_bit", said)
+
+
+def test_trained_tokens_are_no_labels():
+    rows = "base_model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+    two, three = ({**MATRICES, rows: Part("F32", (count, 6400))} for count in (2, 3))
+    assert guess_causes(two, size_of(three), size_of, {}) is None
