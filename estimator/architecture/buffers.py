@@ -40,6 +40,7 @@ _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads
 _DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
 _ROTATED_WHOLE = ("Lfm3RotaryEmbedding",)  # whatever share is said: the frequencies beyond it are noughts
 _ROTATED_ALONE = ("MiniMaxM2RotaryEmbedding",)  # rotary_dim is the config's word for the share of a head
+_UNSAID_SHARES = {"MiMoV2FlashRotaryEmbedding": 0.334}  # of a head, where no config says it: a constant of the class
 _OF_THE_WHOLE = ("MusicFlamingoRotaryEmbedding",)  # which reads the model's own fields, and no tower's
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
           "encoder_num_attention_heads")  # fmt: skip
@@ -101,10 +102,9 @@ def _within(section: str, module: str, read: Read) -> Read:
 
     A part counts where it says what the facts keep no default of.
     """
-    for part, inner, said in _PARTS:
-        if f".{part}." in module and type(read(f"{section}.{inner}.{said}")) is int:
-            return lambda field, path=f"{section}.{inner}": read(f"{path}.{field}")
-    return lambda field: read(f"{section}.{field}")
+    named = ((f"{section}.{inner}", said) for part, inner, said in _PARTS if f".{part}." in module)
+    inside = next((path for path, said in named if type(read(f"{path}.{said}")) is int), section)
+    return lambda field: read(f"{inside}.{field}")
 
 
 def _first(config: Read, *fields: str) -> int | None:
@@ -156,7 +156,7 @@ def _share(wanted: Wanted, kind: str, head: int, config: Read) -> Any:
     rotated = config("rotary_dim") if wanted.cls in _ROTATED_ALONE else None
     if rotated is not None and not isinstance(rotated, (int, float)):
         return rotated
-    unsaid = 1.0 if rotated is None else rotated / head
+    unsaid = _UNSAID_SHARES.get(wanted.cls, 1.0) if rotated is None else rotated / head
     return next((f for f in (factor, *map(config, stated)) if f is not None), unsaid)
 
 
@@ -230,8 +230,8 @@ def _rotary_table(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | N
 def _sinusoids(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     positions = _first(config, "max_position_embeddings", "max_source_positions")
     if wanted.cls.startswith("Musicgen"):  # as long as it says, as wide as the norm behind the layers
-        width = shapes.get(f"{wanted.module.rpartition('.')[0]}.layer_norm.weight")
-        return (positions, *width) if positions and width else None
+        norm = shapes.get(f"{wanted.module.rpartition('.')[0]}.layer_norm.weight")
+        return (positions, *norm) if positions and norm else None
     width = _first(config, "d_model", "hidden_size", "embed_dim")
     return (positions + 2, width) if positions and width else None
 

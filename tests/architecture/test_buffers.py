@@ -62,6 +62,9 @@ def reader(config):
             (32,),
             id="a share of the head in dimensions",
         ),
+        pytest.param(
+            "r", "MiMoV2FlashRotaryEmbedding", "inv_freq", 1, {"head_dim": 192}, (32,), id="a share of the class's own"
+        ),
         pytest.param("r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": 0}, (0,), id="none of it"),
         pytest.param(
             "r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": True}, (1,), id="true is 1"
