@@ -11,7 +11,7 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
                 weight I8 [out, in/2]        the same: experts of four bits (`expert_dtype`)
     compressed  weight I8 or F8 [out, in], or weight_packed I32 [out, in b/32] with weight_shape I64 [2] (floats of 4
                 and 6 bits: U8 [out, in b/8])                   weight_scale [out, groups]
-    torchao     _weight_qdata [out, in]      _weight_scale ...
+    torchao     _weight_qdata [out, in], [out, in/2] or tiles               _weight_scale ...
     bitnet      weight U8 [out/4, in]        weight_scale [1]
     mxfp4       X_blocks U8 [experts, out, in/32, 16]                       X_scales U8 [experts, out, in/32]
     mlx         weight U32 [out, in b/32]    scales [out, in/g]             biases [out, in/g]
@@ -138,9 +138,11 @@ def _compressed(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
     return *packed.shape[:-1], columns * 32 // int(fields.get("num_bits") or 4)
 
 
-def _torchao(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
+def _torchao(parts: Parts, fields: Fields, _: Checkpoint) -> Shape | None:
+    """Of floats and integers of a byte each; those of four bits lie by twos or in tiles, some in signed bytes too."""
     data = parts["._weight_qdata"]
-    return data.shape if data.dtype != "U8" else None
+    whole = data.dtype in ("I8", "F8_E4M3", "F8_E5M2") and not (data.dtype == "I8" and "Int4" in str(fields))
+    return data.shape if whole else None
 
 
 def _bitnet(parts: Parts, _: Fields, __: Checkpoint) -> Shape:

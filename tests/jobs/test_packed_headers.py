@@ -86,6 +86,21 @@ def fp8(out, into):
     return {".weight": ("F8_E4M3", out, into), ".weight_scale_inv": ("F32", out // 64, into // 64)}
 
 
+def int4_tiles(out, into):
+    return {
+        "._weight_qdata": ("I32", out // 8, into // 128, 32, 4),
+        "._weight_scale_and_zero": ("BF16", into // 32, out, 2),
+    }
+
+
+def int4_words(out, into):
+    return {"._weight_qdata": ("I32", out, into // 8), "._weight_scale": ("BF16", into // 32, out)}
+
+
+def int4_pairs(out, into):
+    return {"._weight_qdata": ("I8", out, into // 2), "._weight_scale": ("BF16", into // 32, out)}
+
+
 def with_a_norm(out, into):
     return {".weight": ("BF16", out, into), ".rms_norm.weight": ("BF16", into)}
 
@@ -116,6 +131,12 @@ INPUTS = {
 }  # fmt: skip
 
 
+def torchao(packing):
+    said = {"group_size": 32, "int4_packing_format": {"_type": "Int4PackingFormat", "_data": packing}}
+    config = {"_type": "Int4WeightOnlyConfig", "_version": 2, "_data": said}
+    return {"quant_method": "torchao", "quant_type": {"default": config}}
+
+
 @pytest.mark.parametrize(
     ("fields", "pack", "basis", "codes"),
     [
@@ -142,6 +163,9 @@ INPUTS = {
         pytest.param({"quant_method": "quark"}, quark, "inferred", {"unknown_packing"}, id="Quark"),
         pytest.param({"quant_method": "spqr"}, spqr, "inferred", {"unknown_packing"}, id="SpQR"),
         pytest.param({"quant_method": "exl2", "bits": 4.65}, quark, "inferred", {"unknown_packing"}, id="a broken bit"),
+        pytest.param(torchao("TILE_PACKED_TO_4D"), int4_tiles, "exact", {"logical_footprint"}, id="torchao's tiles"),
+        pytest.param(torchao("PLAIN_INT32"), int4_words, "exact", {"logical_footprint"}, id="torchao's words"),
+        pytest.param(torchao("PRESHUFFLED"), int4_pairs, "exact", {"logical_footprint"}, id="torchao's pairs of fours"),
         pytest.param(BITNET, with_a_norm, "exact", set(), id="BitNet's norms of inputs beside plain weights"),
         pytest.param(INPUTS, with_scaled_inputs, "exact", set(), id="scales of inputs beside plain weights"),
         pytest.param(None, fp8, "exact", {"unused_tensors"}, id="scales that nobody reads"),

@@ -18,6 +18,7 @@ from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import CONFIG, skipped_by, skips
 
 NOT_LOADABLE = "MLX wrote this checkpoint, and transformers cannot load its packed weights"
+INT4 = "PEFT's layer for torchao takes no Int4Tensor"  # peft 0.21.2, TorchaoLoraLinear._check_dtype_supported
 BITLINEAR = "BitLinear is no module that PEFT's LoRA supports"
 
 
@@ -96,10 +97,28 @@ def unchanged_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) 
         _check_torchao(quantization.fields)
     scales = tuple(Parameter(name, (), "F32", True) for name in ("input_scale", "output_scale"))
     buffers, cls = (scales, "QLinear") if scheme == "quanto" else ((), "Linear")
+    group = _plain_int4_group(quantization.fields) if scheme == "torchao" else None
     return {
-        m.name: QuantisedLayer(scheme=scheme, cls=cls, parameters=m.parameters, buffers=buffers)
+        m.name: QuantisedLayer(
+            scheme=scheme,
+            cls=cls,
+            parameters=m.parameters,
+            buffers=buffers,
+            refusal=INT4 if group and m.parameters[0].shape[-1] % group == 0 else None,
+        )
         for m in _linears(tree, quantization.fields)
     }
+
+
+def _plain_int4_group(fields: Mapping[str, Any]) -> int | None:
+    """The group size of torchao's Int4Tensor, which no weight becomes whose in features it does not divide."""
+    config = _torchao_config(fields)
+    said = config["_data"]
+    if config["_type"] != "Int4WeightOnlyConfig" or not isinstance(said, Mapping):
+        return None
+    packing, size = said.get("int4_packing_format", "PLAIN"), said.get("group_size", 128)
+    name = packing.get("_data") if isinstance(packing, Mapping) else packing
+    return size if str(name).upper() == "PLAIN" and type(size) is int else None
 
 
 def _check_torchao(fields: Mapping[str, Any]) -> None:
