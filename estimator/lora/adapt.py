@@ -13,7 +13,7 @@ from estimator.dtypes import BITS
 from estimator.errors import UnsupportedError
 from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
-from estimator.lora.inject import Prepared, injected, prepared
+from estimator.lora.inject import Injection, Prepared, injected, prepared
 from estimator.lora.loaded import how_to_spare
 from estimator.lora.outcome import BASE, AdaptedModule, HeldTensor, Outcome, held_of
 from estimator.lora.plain import needs_run_time, with_layers_alone
@@ -81,15 +81,7 @@ def adapt(
     save = _saves_embeddings(request.config, save_embedding_layers, targeted, tree, vocab_size)
     if save:
         _refuse_packed(request.index, modules if targeted else None, changed=index is not base)
-    if freezing is not None or needs_run_time(request, injection.layers, save):
-        from estimator.lora.beside import with_all_beside
-
-        done = with_all_beside(
-            request, injection.layers, adapter_dtype, with_embeddings=save, targeted=targeted, freezing=freezing
-        )
-    else:
-        along = save and not targeted  # a targeted embedding that is not adapted has no base layer to save
-        done = with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
+    done = _outcome(request, injection, adapter_dtype, freezing, with_embeddings=save, targeted=targeted)
     tensors, save_error = _as_written(request, done, save)
     varying = [t for t in tensors if t.shape == VARIES] if request.index.tree.quantised else []
     sized = [t for t in tensors if t.shape != VARIES] if varying else tensors
@@ -119,6 +111,26 @@ def _resized(base: TreeIndex, rows: int) -> TreeIndex:
     from estimator.lora.resize import resized
 
     return base.remembered(("rows", rows), lambda: TreeIndex(resized(base, rows)))
+
+
+def _outcome(
+    request: Prepared,
+    injection: Injection,
+    adapter_dtype: str | None,
+    freezing: "Freezing | None",
+    *,
+    with_embeddings: bool,
+    targeted: bool,
+) -> Outcome:
+    """The layers put in, and played through as at run time where anything stands beside them."""
+    if freezing is None and not needs_run_time(request, injection.layers, with_embeddings):
+        along = with_embeddings and not targeted  # a targeted embedding that is not adapted has no base layer to save
+        return with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
+    from estimator.lora.beside import with_all_beside
+
+    return with_all_beside(
+        request, injection.layers, adapter_dtype, with_embeddings=with_embeddings, targeted=targeted, freezing=freezing
+    )
 
 
 def _frozen(freezing: "Freezing | None", done: Outcome) -> Iterator[Note]:
