@@ -16,6 +16,7 @@ from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_other
 from estimator.sizes.schemes.others import (
     aqlm_layers,
     bitnet_layers,
+    check_loads,
     eetq_layers,
     hqq_layers,
     is_first_version,
@@ -44,6 +45,7 @@ def quantise_as_stored(
     if quantization is None:
         return tree
     layers = SCHEMES.get(quantization.scheme)
+    check_loads(quantization.scheme)
     if quantization.scheme in KEPT_BY_NONE:
         check_splitting(tree, {}, "")
     if quantization.scheme == "compressed-tensors":
@@ -143,7 +145,7 @@ SCHEMES: Mapping[str, Layers] = {
 
 # Of transformers' quantisers (AUTO_QUANTIZATION_CONFIG_MAPPING) those that are not among the schemes.
 _OTHERS = (
-    "auto-round", "fouroversix", "fp_quant", "gemma", "gguf", "higgs", "metal", "nvfp4", "quark", "sinq", "spqr",
+    "auto-round", "fouroversix", "fp_quant", "gemma", "gguf", "higgs", "metal", "quark", "sinq", "spqr",
     "vptq",
 )  # fmt: skip
 

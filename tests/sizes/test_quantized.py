@@ -241,6 +241,14 @@ def test_awq_that_no_kernel_reads(fields):
         base_sizes(one_linear({"quantization_config": {"quant_method": "awq", **fields}}), None, LoadOptions())
 
 
+@pytest.mark.parametrize(
+    "fields", [{"quant_method": "nvfp4"}, {"quant_method": "quanto", "weights": "int8", "activations": "int8"}]
+)
+def test_what_transformers_reads_no_checkpoints_of(fields):
+    with pytest.raises(UnsupportedError, match="transformers 5.23.0 reads no"):
+        base_sizes(one_linear({"quantization_config": fields}), None, LoadOptions())
+
+
 def test_gptq_by_layer_says_who_loads_it():
     fields = {**GPTQ, "dynamic": {"-:.*q_proj": {}}}
     notes = base_sizes(one_linear({"dtype": "bfloat16", "quantization_config": fields}), None, LoadOptions()).notes

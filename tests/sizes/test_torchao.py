@@ -17,6 +17,11 @@ INT8 = {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {"group_size": 
     [
         pytest.param({"default": INT8}, ["logical_footprint"], id="what torchao 0.18 writes"),
         pytest.param({"default": {**INT8, "_version": 1}}, ["logical_footprint", "older_torchao"], id="and reads not"),
+        pytest.param(
+            {"default": {**INT8, "_type": "Float8WeightOnlyConfig", "_version": 1}},
+            ["logical_footprint", "older_torchao"],
+            id="nor floats",
+        ),
         pytest.param({"default": {**INT8, "_type": "FqnToConfig", "_version": 1}}, ["logical_footprint"], id="another"),
     ],
 )

@@ -90,11 +90,13 @@ def _mxfp4_experts(module: Module) -> QuantisedLayer:
 def unchanged_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
     """torchao and quanto: a weight reports its logical shape in the load dtype, so counts and footprint stay.
 
-    Raises UnsupportedError for a quant_type that transformers cannot read.
+    Raises UnsupportedError for a quant_type that transformers cannot read, and for activations that it quantises not.
     """
     scheme = quantization.scheme
     if scheme == "torchao":
         _check_torchao(quantization.fields)
+    elif quantization.fields.get("activations") is not None:
+        raise _no_checkpoint("quanto's activations that are quantised", "activations")
     scales = tuple(Parameter(name, (), "F32", True) for name in ("input_scale", "output_scale"))
     buffers, cls = (scales, "QLinear") if scheme == "quanto" else ((), "Linear")
     group = _plain_int4_group(quantization.fields) if scheme == "torchao" else None
@@ -125,11 +127,22 @@ def _check_torchao(fields: Mapping[str, Any]) -> None:
     """Raises UnsupportedError for what `TorchAoConfig.from_dict` cannot read."""
     config = _torchao_config(fields)
     if not isinstance(config, Mapping) or "_type" not in config or "_data" not in config:
-        raise UnsupportedError(
-            "transformers 5.23.0 reads torchao's quant_type as {'default': {'_type': ..., '_data': ...}} alone.",
-            where="quant_type of quantization_config in config.json",
-            way_out="name the model that was quantised instead",
-        )
+        said = "torchao's quant_type but as {'default': {'_type': ..., '_data': ...}}"
+        raise _no_checkpoint(said, "quant_type")
+
+
+def check_loads(scheme: str) -> None:
+    """Raises UnsupportedError for a quantiser that transformers has for plain weights alone (`NVFP4HfQuantizer`)."""
+    if scheme == "nvfp4":
+        raise _no_checkpoint("weights that are stored by nvfp4", "quant_method")
+
+
+def _no_checkpoint(what: str, field: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"transformers 5.23.0 reads no {what}.",
+        where=f"{field} of quantization_config in config.json",
+        way_out="name the model that was quantised instead",
+    )
 
 
 def is_first_version(fields: Mapping[str, Any]) -> bool:
@@ -143,7 +156,11 @@ def _torchao_config(fields: Mapping[str, Any]) -> Any:
     return said.get("default") if isinstance(said, Mapping) and len(said) == 1 else None
 
 
-_WITHOUT_VERSION_1 = ("Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig")
+_WITHOUT_VERSION_1 = (
+    "Float8DynamicActivationFloat8WeightConfig", "Float8WeightOnlyConfig", "Int4WeightOnlyConfig",
+    "Int8DynamicActivationInt8WeightConfig", "Int8DynamicActivationIntxWeightConfig", "Int8WeightOnlyConfig",
+    "IntxWeightOnlyConfig",
+)  # fmt: skip
 
 
 def eetq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
