@@ -216,13 +216,14 @@ def without_overrides(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Ma
     """The config with the fields that stand for what some layers have otherwise, where a section says it by layer.
 
     transformers 5.23.0, integrations/heterogeneity: Gemma 4 makes `per_layer_config` of `global_head_dim` and its kin,
-    and saves it in their place. Raises Unfit where layers differ in a field that no such field stands for.
+    and saves it in their place; one that says nothing of them makes all layers alike (`Gemma4TextConfig`). Raises Unfit
+    where layers differ in a field that no such field stands for.
     """
     read = fields_of(facts)
     for section in ("", *(key for key, value in config.items() if isinstance(value, Mapping))):
         held = config[section] if section else config
-        overrides = held.get(OVERRIDES)
-        if overrides:
+        if OVERRIDES in held:
+            overrides = {} if held[OVERRIDES] is None else held[OVERRIDES]
             before = f"{section}." if section else ""
             told = {**held, **_in_common(overrides, {path.removeprefix(before) for path in read}, held)}
             config = {**config, section: told} if section else told
@@ -231,14 +232,16 @@ def without_overrides(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Ma
 
 def _in_common(overrides: Any, read: Collection[str], held: Mapping[str, Any]) -> dict[str, Any]:
     """The value of each `global_...` field that is read, from layers that all differ alike, and are all of one kind."""
-    layers = list(overrides.values()) if isinstance(overrides, Mapping) else []
+    layers: list[Any] = list(overrides.values()) if isinstance(overrides, Mapping) else ["no layer"]
     fields = {field for layer in layers for field in (layer if isinstance(layer, Mapping) else ("skip",))}
-    differing = {field for field in fields if field in read or field == "skip"} if layers else {"skip"}
+    differing = {field for field in fields if field in read or field == "skip"}
     common = {path.replace("global_", ""): path for path in read if "global_" in path and "." not in path}
-    kinds = [kind for kind in held.values() if layers and isinstance(kind, list) and _are_of_one_kind(overrides, kind)]
+    lists = [kind for kind in held.values() if isinstance(kind, list)] if isinstance(overrides, Mapping) else []
+    kinds = [kind for kind in lists if _are_of_one_kind(overrides, kind)]
     if differing and (differing - common.keys() or not kinds or any(layer != layers[0] for layer in layers)):
         raise Unfit(f"{OVERRIDES} gives layers a {min(differing)} of their own")
-    return {path: layers[0].get(field, held.get(field)) for field, path in common.items()} if differing else {}
+    here = {**held, **layers[0]} if differing else held
+    return {path: here[field] for field, path in common.items() if field in here}
 
 
 def _are_of_one_kind(numbers: Mapping[str, Any], kinds: Sequence[Any]) -> bool:

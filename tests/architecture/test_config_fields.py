@@ -143,8 +143,9 @@ TWO_KINDS = {"hidden_size": 8, "kinds": ["linear", "full", "linear", "full"]}
     ("overrides", "value"),
     [
         pytest.param({"1": {"hidden_size": 9}, "3": {"hidden_size": 9}}, 9, id="all layers of a kind have it"),
-        pytest.param({"1": {"sliding_window": 9}, "3": {"sliding_window": 9}}, 16, id="they differ in no size"),
-        pytest.param({}, 16, id="none has"),
+        pytest.param({"1": {"sliding_window": 9}, "3": {"sliding_window": 9}}, 8, id="they differ in no size"),
+        pytest.param({}, 8, id="none has"),
+        pytest.param(None, 8, id="null, which stands in the place of the field all the same"),
     ],
 )
 def test_what_layers_have_otherwise_is_the_field_that_stands_for_it(overrides, value):
