@@ -6,17 +6,12 @@ import pytest
 
 from estimator.jobs.serve import Serving, serve
 from estimator.request.request import Request
+from tests import real_models
 from tests.real_models import tiny_model
 
 pytestmark = pytest.mark.judges
 
-SMALL = {
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "vocab_size": 101,
-}
+SMALL = {**real_models.SMALL, "intermediate_size": 96, "num_hidden_layers": 3}
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 GPT = {"n_embd": 48, "n_layer": 3, "n_head": 4, "vocab_size": 101, "n_positions": 64}
 LATENT = {**SMALL, "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8,

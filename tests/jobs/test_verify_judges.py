@@ -7,18 +7,10 @@ import pytest
 from estimator.jobs.estimate import estimate
 from estimator.jobs.verify import verify
 from estimator.request.request import Request
-from tests.real_models import tiny_model
+from tests.real_models import GROUPED, SMALL, tiny_model
 
 pytestmark = pytest.mark.judges
 
-SMALL = {
-    "hidden_size": 48,
-    "intermediate_size": 90,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 101,
-}
-GROUPED = {**SMALL, "num_key_value_heads": 2}
 FAMILIES = {
     "llama": ("LlamaForCausalLM", {**GROUPED, "tie_word_embeddings": False}),
     "qwen2, tied": ("Qwen2ForCausalLM", {**GROUPED, "tie_word_embeddings": True}),

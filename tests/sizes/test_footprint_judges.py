@@ -9,17 +9,10 @@ from estimator.checkpoint.index import to_checkpoint
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
 from estimator.source.folder import find_in_folder
-from tests.real_models import tiny_model
+from tests.real_models import SMALL, tiny_model
 
 pytestmark = pytest.mark.judges
 
-SMALL = {
-    "hidden_size": 48,
-    "intermediate_size": 90,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 101,
-}
 FAMILIES = {
     "llama, untied": ("LlamaForCausalLM", {**SMALL, "num_key_value_heads": 2, "tie_word_embeddings": False}),
     "llama, a classifier's head": ("LlamaForSequenceClassification", {**SMALL, "num_labels": 3}),
