@@ -54,7 +54,7 @@ def parameter_layers(
     left = Counter(module.name for _, module, _ in parameters)
     layers: list[LoraLayer] = []
     for key, module, parameter in parameters:
-        _refuse_place(module, wrapped)
+        _refuse_place(index, module, wrapped)
         left[module.name] -= 1  # the first parameter's wrapper is the innermost
         weight, packing = loaded(index, module.name)
         if packing is not None and packing.scheme in PACKED:  # its own kind of layer goes before ParamWrapper
@@ -69,12 +69,18 @@ def parameter_layers(
     return sorted(layers, key=lambda layer: (index.order[layer.module], len(layer.name)))
 
 
-def _refuse_place(module: Module, wrapped: set[str]) -> None:
+def _refuse_place(index: TreeIndex, module: Module, wrapped: set[str]) -> None:
+    """A layer of LoRA has not the submodules of what it wraps, parametrizations say; MultiheadAttention's has."""
     what = None
+    parts = module.name.split(".")
+    around = (".".join(parts[:end]) for end in range(1, len(parts)))
+    outer = next((n for n in around if n in wrapped and index.modules[n].kind != "MultiheadAttention"), None)
     if not module.name:
         what = "a parameter of the model itself"
     elif module.name in wrapped:
         what = f"{module.name}, which target_modules adapts already"
+    elif outer is not None:
+        what = f"{module.name} in {outer}, which target_modules adapts already"
     if what is not None:
         raise InvalidLoraError(
             f"target_parameters names {what}.", where="target_parameters", way_out="set target_modules to []"

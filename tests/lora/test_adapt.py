@@ -15,7 +15,7 @@ from estimator.errors import (
 )
 from estimator.lora.adapt import adapt
 from estimator.request.lora_config import from_mapping
-from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, linear, model
+from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, layer, linear, model
 
 
 @pytest.mark.parametrize(
@@ -227,3 +227,15 @@ def test_no_target_at_all_is_said_so(beside):
     with pytest.raises(NoTargetModulesError) as refused:
         adapt(TREE, from_mapping({"target_modules": [], **beside}))
     assert refused.value.what.startswith("No module and no parameter is targeted in ")
+
+
+@pytest.mark.parametrize(("targets", "refused"), [(["q_proj"], True), (["v_proj"], False)])
+def test_a_parameter_inside_of_an_adapted_module(targets: list[str], refused: bool) -> None:
+    """PEFT 0.21.2: the layer of LoRA around a Wav2Vec2's convolution has no attribute `parametrizations`."""
+    inner = Module(
+        "model.layers.0.q_proj.parametrizations.weight", "ParametrizationList", "other",
+        (Parameter("original1", (48, 48), "F32"),),
+    )  # fmt: skip
+    config = from_mapping({"r": 2, "target_modules": targets, "target_parameters": ["weight.original1"]})
+    with pytest.raises(InvalidLoraError, match="which target_modules adapts already") if refused else nullcontext():
+        adapt(model(*layer(0), inner), config)
