@@ -178,14 +178,18 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
     for path, said in config.items():
         if path.endswith("_config_dict") and isinstance(said, Mapping):
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
-    for path in facts["rules"]:
+    for section in dict.fromkeys(path.rpartition(".")[0] for path in facts["rules"]):
+        if section not in facts.get("outside", ()) and get(config, section) in (MISSING, None):
+            _check_outside(facts["rules"], config, section, lookup)
+
+
+def _check_outside(rules: Mapping[str, Any], config: Mapping[str, Any], section: str, lookup: Lookup) -> None:
+    """Raises Unfit where a field of a section that config.json lacks stands beside it."""
+    said, beside = get(config, section), get(config, section.rpartition(".")[0])
+    for path in rules if isinstance(beside, Mapping) else ():
         parent, _, leaf = path.rpartition(".")
-        if not parent or leaf == "model_type" or parent in facts.get("outside", ()):
-            continue
-        said, holder = get(config, parent), parent.rpartition(".")[0]
-        stands_outside = get(config, f"{holder}.{leaf}".lstrip(".")) is not MISSING
-        if said in (MISSING, None) and stands_outside and _is_there(parent, lookup):
-            raise Unfit(f"{parent} is {'null' if said is None else 'missing'}, {leaf} stands outside it")
+        if parent == section and leaf in beside and leaf != "model_type" and _is_there(section, lookup):
+            raise Unfit(f"{section} is {'missing' if said is MISSING else 'null'}, {leaf} stands outside it")
 
 
 def _check_counts(config: Mapping[str, Any], section: str = "") -> None:
