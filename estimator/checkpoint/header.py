@@ -34,7 +34,7 @@ class Header(NamedTuple):
     plain_names: bool = False  # whether all are short and ASCII; False where that was not looked at
 
 
-class _Twice(dict):
+class _Twice(dict[str, Any]):
     """A JSON object in which a name is given twice: `twice` is the first such name."""
 
     twice: str

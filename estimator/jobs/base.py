@@ -1,7 +1,7 @@
 """The base of an estimate: found, read, and turned into modules; kept while many requests name the same one."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None] | None
 MAX_KEPT = 200
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Base(NamedTuple):
@@ -78,7 +80,7 @@ class BaseCache:
         return _kept(self._checks, id(base), lambda: (base, _cross_checked(base)))[1]
 
 
-def _kept(store: dict[Any, Any], key: object, make: Callable[[], Any]) -> Any:
+def _kept(store: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
     """What stands there, made where it does not; the one that was asked for longest ago makes room."""
     value = store.pop(key) if key in store else make()
     if len(store) >= MAX_KEPT:

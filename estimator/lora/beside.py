@@ -129,7 +129,7 @@ def _described(named: Iterable[tuple[str, Node]]) -> list[AdaptedModule]:
     return found
 
 
-def _own(node: Node) -> list:
+def _own(node: Node) -> list[Leaf]:
     """Parameters of a layer but its base_layer, of a saved module's copy, or of trained rows; nested ones apart."""
     inside = node.children["modules_to_save"].children[ADAPTER] if node.role == SAVED else node
     if inside is node and node.tied:

@@ -140,11 +140,11 @@ def _in_any_layer(name: str) -> str:
     return INDEX.sub("N", name)
 
 
-def _by_leaf(name: str, part: Part) -> tuple:
+def _by_leaf(name: str, part: Part) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
     return tuple(INDEX.findall(name)), tuple(name.split(".")[-3:]), part.shape
 
 
-def _by_place(name: str, part: Part) -> tuple:
+def _by_place(name: str, part: Part) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
     return tuple(INDEX.findall(name)), tuple(name.split(".")[-2:]), part.shape
 
 
