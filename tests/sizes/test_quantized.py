@@ -241,6 +241,12 @@ def test_awq_that_no_kernel_reads(fields):
         base_sizes(one_linear({"quantization_config": {"quant_method": "awq", **fields}}), None, LoadOptions())
 
 
+@pytest.mark.parametrize("fields", [{"bits": 5}, {"bits": 16}, {}])
+def test_gptq_of_other_widths(fields):
+    with pytest.raises(UnsupportedError, match="bits"):
+        base_sizes(one_linear({"quantization_config": {"quant_method": "gptq", **fields}}), None, LoadOptions())
+
+
 @pytest.mark.parametrize(
     "fields", [{"quant_method": "nvfp4"}, {"quant_method": "quanto", "weights": "int8", "activations": "int8"}]
 )

@@ -30,8 +30,13 @@ _GROUP = 128  # where nothing is said: GPTQConfig, AwqConfig, AutoRoundConfig
 
 
 def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`)."""
+    """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`).
+
+    Raises UnsupportedError for a width that GPTQConfig refuses, or none.
+    """
     fields = quantization.fields
+    if fields.get("bits") not in (2, 3, 4, 8):
+        raise _not_loaded("5.23", f"GPTQ weights in {fields.get('bits', 'no')} bits")
     inner = tuple(name for group in fields.get("modules_in_block_to_quantize") or () for name in group)
     blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
     inside = [name for name in wrapped if name.startswith(blocks) and (not inner or name.endswith(inner))]
@@ -159,8 +164,12 @@ def _zeros_width(groups: int, size: int) -> int:
 
 
 def _no_awq(what: str) -> UnsupportedError:
+    return _not_loaded("5.23 with gptqmodel 7.7", f"AWQ weights in {what}")
+
+
+def _not_loaded(release: str, what: str) -> UnsupportedError:
     return UnsupportedError(
-        f"transformers 5.23 with gptqmodel 7.7 loads no AWQ weights in {what}.",
+        f"transformers {release} loads no {what}.",
         where="quantization_config in config.json",
         way_out="name the model that was quantised instead",
     )
