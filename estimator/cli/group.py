@@ -57,13 +57,15 @@ class _Group(click.Group):
             from difflib import get_close_matches
 
             close = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else _no_command(args[0])
+            hint = f"did you mean {close[0]!r}?" if close else self._no_command(ctx, *args)
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
-
-def _no_command(word: str) -> str:
-    return f"an estimate needs none, and a model is given as --model {word}"
+    def _no_command(self, ctx: click.Context, word: str, *behind: str) -> str:
+        if any(f"--{word}" in option.opts for option in self.get_params(ctx)):
+            return f"it is an option: --{word}"
+        named = ctx.params.get("model") or any(one.startswith("--model") or one == "-m" for one in behind)
+        return "an estimate needs none" if named else f"an estimate needs none, and a model is given as --model {word}"
 
 
 @click.group(

@@ -62,7 +62,9 @@ CASES = [
             ([], "--nonsense", "lora-size --help"),
         )
     ),
-    pytest.param(["estimate", *LLAMA], 2, "usage", "an estimate needs none", id="an estimate by name"),
+    pytest.param(["estimate", *LLAMA], 2, "usage", "an estimate needs none\n", id="an estimate by name"),
+    pytest.param(["llama"], 2, "usage", "a model is given as --model llama", id="a model without its option"),
+    pytest.param(["verify", *LLAMA], 2, "usage", "it is an option: --verify", id="an option for a command"),
     *(
         pytest.param([*LLAMA, "--timeout", value], 2, "usage", "--timeout", id=f"a time of {value}")
         for value in ("nan", "inf", "-inf", "-1", "0", "1e999", "soon")
