@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
+from estimator.dtypes import from_torch
 from estimator.errors import LoraSizeError, MalformedHeaderError, NoWeightsError, UsageError
 from estimator.jobs.by_config import second_opinion
 from estimator.jobs.labels import with_labels
@@ -260,7 +261,8 @@ def checkpoint_of(found: Found) -> Checkpoint:
 def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config with each dotted field set.
 
-    Raises UsageError where a field lies inside what is no object, MalformedConfigError for a field of a wrong type.
+    Raises UsageError where a field lies inside what is no object and for a dtype that is none, MalformedConfigError for
+    a field of a wrong type.
     """
     changed = dict(config or {})
     for path, value in changes.items():
@@ -278,4 +280,8 @@ def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Ma
         from estimator.source.config import check_config
 
         check_config(changed, where="config.json or --set", way_out="give --set a value as transformers saves it there")
+    for field in ("dtype", "torch_dtype"):
+        if isinstance(changes.get(field), str) and from_torch(changes[field]) is None:
+            what = f"{changes[field][:80]!r} is no dtype that is known."
+            raise UsageError(what, where=f"--set {field}", way_out=f"--set {field}=bfloat16, float16 or float32")
     return changed

@@ -56,3 +56,10 @@ def test_a_field_that_config_json_holds_under_the_name_that_wins_is_refused():
     with pytest.raises(LoraSizeError, match="num_hidden_layers as well") as caught:
         estimate(Request(model="gpt2", r=8, set={"n_layer": 3, "num_hidden_layers": 12}))
     assert (caught.value.code, caught.value.where) == ("usage", "--set n_layer")
+
+
+@pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
+def test_what_names_no_dtype_is_refused(field):
+    with pytest.raises(LoraSizeError, match="'bogus' is no dtype") as caught:
+        answer(**{field: "bogus"})
+    assert (caught.value.code, caught.value.where) == ("usage", f"--set {field}")
