@@ -201,9 +201,10 @@ def _trains_before(answer: Answer, shape: Shape, trained: Set[str]) -> bool:
 
 
 def _classifiers(tree: ModuleTree) -> Iterator[str]:
-    """Matrices of the class's own behind all layers: what a task puts on the model."""
-    behind = takewhile(lambda module: not is_repeated(module.name), reversed(tree.modules))
-    return (module.name for module in behind if module.kind == "Linear" and "." not in module.name)
+    """Matrices behind all layers, and beside the model that holds them: what a task puts on it."""
+    behind = [*takewhile(lambda module: not is_repeated(module.name), reversed(tree.modules))]
+    models = {module.name.partition(".")[0] for module in tree.modules[: len(tree.modules) - len(behind)]}
+    return (m.name for m in behind if m.kind == "Linear" and m.name.partition(".")[0] not in models)
 
 
 def _outer_elements(answer: Answer) -> int:

@@ -66,7 +66,7 @@ def plan(
         changes=singles,
         together=together,
         disk=disk(answer, training, trained_of(answer), save_total_limit),
-        notes=(*assumed, *notes_of(answer, shape, training, most["sequence_length"])),
+        notes=(*assumed, *notes_of(answer, shape, training, most["sequence_length"], memory.unplaced)),
     )
 
 

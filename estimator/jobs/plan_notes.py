@@ -17,8 +17,10 @@ POSITIONS_UNKNOWN = Note(
 )
 
 
-def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None) -> Iterator[Note]:
-    """most: the largest sequence_length that surely fits."""
+def notes_of(
+    answer: Answer, shape: Shape, training: Training, most: int | None, unplaced: int = 0
+) -> Iterator[Note]:
+    """most: the largest sequence_length that surely fits; unplaced: matrices of whose use nothing is known."""
     if training.attention != "eager" and shape.support.eager_for(training.attention):
         falls = "falls back to" if training.attention == "sdpa" else "refuses to load; planned as"
         yield Note(
@@ -43,6 +45,18 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None)
         yield Note(
             "layers_not_modelled",
             f"{len(unread)} adapted layers have no attention (convolutions): what they keep is not counted, and "
+            "nothing surely fits.",
+        )
+    if unplaced and not shape.is_inferred:
+        yield Note(
+            "matrices_not_modelled",
+            f"Of {unplaced} matrices in this model's layers it is not known what they make of what: what lives around "
+            "them is not all counted, and nothing surely fits.",
+        )
+    if shape.convolves_behind:
+        yield Note(
+            "convolutions_not_modelled",
+            "Convolutions behind the layers make images of what these made: what they keep is not counted, and "
             "nothing surely fits.",
         )
     if scans := sum(block.scan is not None and block.scan.kind != "conv" for block in shape.blocks):

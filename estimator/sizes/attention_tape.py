@@ -55,7 +55,7 @@ def cross_attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Te
 
 def _matrices(items: tuple[Linear, ...], x: Tensor) -> tuple[Linear, list[Linear]]:
     """The matrix behind attention, and those before it that read x."""
-    last = next((i for i in items if _OUTPUT.match(i.name.rpartition(".")[2])), items[-1])
+    last = next(filter(_is_output, items), items[-1])
     return last, [item for item in items if item is not last and item.inputs == x.elements]
 
 
@@ -68,8 +68,9 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Heads:
     made = made or [linear(tape, x, last, setting)]  # one matrix alone: what is behind it is not told apart
     query, key, value = made * 3 if len(made) == 1 else (*made, *made[-1:] * 2)[:3]
     gated = next((item for item in matrices[3:] if _is_gate(item, block)), None)
-    gates = [gate for item, gate in zip(matrices, made, strict=True) if item is gated]
-    tape.placed -= {item.name for item in matrices[3:] if item is not gated}
+    gates = [gate for item, gate in zip(matrices, made, strict=False) if item is gated]
+    beside = (item for at, item in enumerate(matrices) if item is not gated and (at > 2 or _is_output(item)))
+    tape.placed -= {item.name for item in beside}
     width = query.width
     roles = {part: norm for norm in block.norms for part in norm.role}
     if "q" in roles:
@@ -85,6 +86,10 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Heads:
         key = tape.run((key,), block.key_value, key.width)
         value = tape.run((value,), block.key_value, width)
     return Heads(query, key, value, behind, gates)
+
+
+def _is_output(item: Linear) -> bool:
+    return _OUTPUT.match(item.name.rpartition(".")[2]) is not None
 
 
 def _is_gate(item: Linear, block: Block) -> bool:
@@ -173,6 +178,8 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
             t if t.elements == own else tape.run((t,), own, t.width)
             for t, own in ((query, block.query), (key, block.key_value), (value, block.key_value))
         )
+    if setting.software.names_all:  # one that does not lie as the product wants it
+        query = tape.run((query,), block.query, query.width)
     if block.key_value < block.query:
         key, value = (tape.run((t,), block.query, t.width) for t in (key, value))
     scores = setting.shape.heads * setting.training.sequence_length
@@ -191,7 +198,7 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         each = tape.run((each,), scores, width)
     for place in (query, key)[: setting.shape.position_terms]:
         each = tape.run((each, _on_positions(tape, place, scores, setting)), scores, width, passes=True)
-    each = tape.run((each,), scores, product)  # the mask is added
+    each = tape.run((each,), scores, product, saves_output=block.sinks and setting.software.names_all)  # with the mask
     wide = width if setting.shape.support.narrow_scores and not setting.autocast else 4
     each = (
         each if product == wide else tape.run((each,), scores, wide)

@@ -17,8 +17,10 @@ _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGN
 _CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?att", re.IGNORECASE)  # a decoder's, on what the encoder made
 # Where each layer is one thing, a mixer (modeling_nemotron_h.py).
 _MLP = re.compile(r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)")
+_GIVEN = re.compile(r"^\.?per_layer_(?:input_gate|projection)$")
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
+_SEE_ALL = frozenset({"Llama4TextExperts"})  # modeling_llama4.py
 _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
 _PLAIN_NORM = re.compile(r"(?:RMS|L2)Norm$")  # may have no weight (modeling_nanochat.py, modeling_llama4.py)
 _INSIDE_ATTENTION = re.compile(r"(qk|q|k|v)(?:uery|ey|alue)?_?(?:layer)?_?norm")
@@ -49,6 +51,7 @@ class Fused(NamedTuple):
     down_elements: int
     router: str = ""  # the module that chooses among them, where it is none of the matrices
     chooses_in_float32: bool = False
+    sees_all: bool = False  # each expert sees every token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,9 @@ class Block:
     experts: int = 0  # 0 where the MLP is dense
     experts_per_token: int = 1
     fused: Fused | None = None
+    sinks: bool = False  # attention's scores have one more to go to
+    unread: int = 0  # modules of attention that hold experts of its own
+    given: tuple[Linear, ...] = ()  # around what the layer is given beside (modeling_gemma4.py)
     cross: tuple[Linear, ...] = ()  # attention on the encoder's output
     state: tuple[Linear, ...] = ()  # around a scan along the sequence, in place of attention or beside it
     scan: Scan | None = None  # None where there is none, and where it is not known
@@ -99,7 +105,7 @@ def is_adapted(block: Block, names: Container[str]) -> bool:
 
 
 def _parts(block: Block) -> tuple[Linear | Fused | None, ...]:
-    return (*block.attention, *block.cross, *block.state, *block.mlp, block.fused)
+    return (*block.attention, *block.cross, *block.state, *block.mlp, *block.given, block.fused)
 
 
 def on_the_tape(block: Block) -> set[str]:
@@ -110,7 +116,7 @@ def on_the_tape(block: Block) -> set[str]:
 
 def is_repeated(name: str) -> bool:
     """Whether a module is part of a numbered layer."""
-    return _BLOCK.match(name) is not None
+    return layer_of(name) is not None
 
 
 def layers(modules: Iterable[Module]) -> dict[str, list[Module]]:
@@ -124,8 +130,7 @@ def layers(modules: Iterable[Module]) -> dict[str, list[Module]]:
 
 def layer_of(name: str) -> str | None:
     """The outermost numbered module that holds a module."""
-    match = _BLOCK.match(name)
-    return match[0] if match else None
+    return match[0] if (match := _BLOCK.match(name)) else None
 
 
 def stack(layer: str) -> str:
@@ -139,7 +144,8 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
     scan = read_scan(members, config)
     state = tuple(item for item in linears if scan and item.name.startswith(f"{scan.mixer}."))
     attention = tuple(item for item in mixing if item not in state and not _MLP.search(_tail(item.name)))
-    mlp = tuple(item for item in linears if item not in attention and item not in state)
+    given = tuple(item for item in linears if _GIVEN.search(_tail(item.name)))
+    mlp = tuple(item for item in linears if item not in attention and item not in state and item not in given)
     if scan is None and not attention and scans(members):
         state = tuple(item for item in mlp if _STATE.search(_tail(item.name)))
         mlp = tuple(item for item in mlp if item not in state)
@@ -152,7 +158,9 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
     query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
     if not attention:
         query = key_value = 0
-    holder = next((m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)), None)
+    held = [m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)]
+    attending = [m for m in held if _ATTENTION.search(_tail(m.name)) and not _MLP.search(f"{_tail(m.name)}.")]
+    holder = next((m for m in held if m not in attending), None)
     fused = [p for p in holder.parameters if len(p.shape) == 3] if holder else []
     sizes = [prod(p.shape) for p in fused]
     inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
@@ -161,6 +169,7 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
     return Block(
         attention=attention,
         cross=cross,
+        given=given,
         state=state,
         scan=scan,
         mlp=mlp,
@@ -173,11 +182,18 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
         is_gated=is_gated,
         scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
         is_parallel=bool(attention or state) and bool(mlp or fused) and _is_parallel(norms, config),
+        sinks=any("sink" in p.name for m in members for p in m.parameters),
+        unread=len(attending),
         looks_twice=any(p.name == "lambda_q1" for m in members for p in m.parameters),
         experts=experts,
         experts_per_token=experts_per_token(config) if experts else 1,
         fused=Fused(
-            holder.name, sum(sizes[:-1]), sizes[-1], _router(members, holder, experts), _chooses_in_float32(members)
+            holder.name,
+            sum(sizes[:-1]),
+            sizes[-1],
+            _router(members, holder, experts),
+            _chooses_in_float32(members),
+            holder.cls in _SEE_ALL,
         )
         if holder
         else None,

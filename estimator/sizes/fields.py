@@ -22,6 +22,7 @@ _DROPS_STATES = (
     *("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "residual_dropout", "resid_dropout"),
     *("dropout_rate", "dropout"),
 )
+_DROPS_INNER = ("activation_dropout", "dropout_rate")
 _DROPS_SCORES = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout", "attn_dropout", "dropout_rate")
 _EXPERTS_PER_TOKEN = (
     *("num_experts_per_tok", "num_experts_per_token"),
@@ -98,6 +99,11 @@ def experts_per_token(config: Mapping[str, Any]) -> int:
 def drops_states(config: Mapping[str, Any]) -> bool:
     """Whether the model has a dropout of its own behind attention and MLP."""
     return _drops(config, _DROPS_STATES)
+
+
+def drops_inner(config: Mapping[str, Any]) -> bool:
+    """And one between the MLP's matrices (modeling_t5.py, modeling_bart.py)."""
+    return _drops(config, _DROPS_INNER)
 
 
 def drops_scores(config: Mapping[str, Any]) -> bool:

@@ -17,8 +17,8 @@ from estimator.sizes.scan_tape import scan
 from estimator.sizes.tape import Tape, Tensor
 
 # Tensors kept by those written in Python (of xIELU half of one is a mask), and those made beside when walked back
-_STEPS = {"gelu_new": 4, "gelu_fast": 6, "gelu_accurate": 4, "xielu": 3.5}
-_BESIDE = {"gelu_new": 1, "gelu_fast": 1, "gelu_accurate": 1, "relu2": 2, "bloom_gelu": 4}
+_STEPS = {"gelu_new": 4, "gelu_python": 3, "gelu_fast": 6, "gelu_accurate": 4, "xielu": 3.5}
+_BESIDE = {"gelu_new": 1, "gelu_python": 1, "gelu_fast": 1, "gelu_accurate": 1, "relu2": 2, "bloom_gelu": 4}
 _BEHIND_MLP = re.compile("post_(?:feedforward|ff|mlp)")
 _KEEPS_OUTPUT = frozenset({"relu", "sigmoid", "tanh"})
 
@@ -41,7 +41,9 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if block.cross:
         before = norms[1] if len(norms) == 3 else None
         x = _branch(tape, x, [before, None], cross_attention, block, setting)
-    return _branch(tape, x, places[2:], _mlp, block, setting) if block.mlp or block.experts else x
+    x = _branch(tape, x, places[2:], _mlp, block, setting) if block.mlp or block.experts else x
+    behind = norms[4] if len(norms) > 4 else None
+    return _branch(tape, x, [None, behind], _given, block, setting) if len(block.given) > 1 else x
 
 
 def _mixed(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
@@ -108,9 +110,20 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     fused = block.is_gated and setting.software.fused_mlp
     acted = gate if fused else _activated(tape, gate, block, setting)  # before the next matrix is asked
     up = [gate, *(linear(tape, x, item, setting) for item in others)][-1]
+    tape.placed -= {item.name for item in others[block.is_gated :]}
     inner = tape.run((acted, up), block.inner, gate.width, saves=(acted, up)) if block.is_gated else acted
     tape.name(gate, acted, up, inner)
+    if setting.shape.drops_inner:
+        inner = tape.run((inner,), block.inner, inner.width, keeps=tape.tokens * block.inner)
     return linear(tape, inner, down, setting) if down is not None else inner
+
+
+def _given(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
+    """What the layer is given beside, by a gate (modeling_gemma4.py)."""
+    before, behind = block.given[:2]
+    gate = linear(tape, x, before, setting)
+    acted = _activated(tape, gate, replace(block, inner=before.outputs), setting)
+    return linear(tape, tape.run((acted,), before.outputs, acted.width, saves=(acted,)), behind, setting)
 
 
 def _weighted(tape: Tape, x: Tensor, shared: Tensor, block: Block, setting: Setting) -> Tensor:
@@ -150,6 +163,8 @@ def _sigmoid_linear(tape: Tape, x: Tensor, inner: int) -> Tensor:
 def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     """Each token goes through some of the experts, sorted by expert; weights of experts need no input kept."""
     each, width = block.experts_per_token, 2 if setting.autocast else setting.base_width
+    if block.fused is not None and block.fused.sees_all:
+        each = block.experts
     rows = 4 * tape.tokens * block.experts
     chooses = block.fused is not None and setting.adapter.trains(block.fused.router)
     asked = x

@@ -90,6 +90,7 @@ def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 
 
 def linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:
     """A matrix that is frozen keeps nothing of its input; what LoRA beside it keeps, `adapted` says."""
+    tape.placed.add(item.name)
     unpacked = 2 * item.inputs * item.outputs
     if item.name in setting.packed:
         fed = x if x.width == 2 else tape.run((x,), item.inputs, 2)

@@ -9,12 +9,24 @@ from dataclasses import dataclass, field, replace
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
 from estimator.sizes.blocks import Block, is_repeated, layers, norms_of, read_block, scans, stack
-from estimator.sizes.fields import activation, drops_scores, drops_states, first, heads, text_config, tower_config
+from estimator.sizes.fields import (
+    activation,
+    drops_inner,
+    drops_scores,
+    drops_states,
+    first,
+    heads,
+    text_config,
+    tower_config,
+)
 from estimator.sizes.towers import Tower, seeing_tokens, tower_of
 
 _EMBEDDED_NORM = re.compile(
     r"embed\w*[._]?(?:layer_?|rms_?)?norm|(?:layer)?norm_embed|pre_la?ye?rnorm|(?:^|\.)ln_pre$", re.IGNORECASE
 )
+
+
+_OWN_ACTIVATIONS = {"BloomGelu": "bloom_gelu", "EsmIntermediate": "gelu_python"}  # (modeling_bloom.py, modeling_esm.py)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +48,7 @@ class Shape:
     scales_branches: bool = False  # each by one number (residual_multiplier)
     drops_states: bool = False  # the model's own dropout, behind attention and MLP
     drops_scores: bool = False  # and that of attention's scores
+    drops_inner: bool = False  # and that between the MLP's matrices
     biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
     position_terms: int = 0  # products of queries, of keys, with positions in attention's scores (DeBERTa)
     positions: int = 0  # that these see at most
@@ -46,7 +59,9 @@ class Shape:
     states: int = 0  # of these, those of a kind that no block describes
     unread: frozenset[str] = frozenset()  # layers without attention (convolutions), which no block describes either
     pieces: int | None = None  # of one image or sound, that its layers see; None for tokens, and where nothing says it
+    for_layers: int = 0  # elements for a token of what each layer is given beside (Gemma 3n's and 4's), of all together
     embedded: int = 0  # tensors as wide as a layer's input that embeddings keep under checkpointing, norms apart
+    convolves_behind: bool = False  # what its layers make is made larger again, by convolutions (DPT)
     one_each: bool = True  # an example is one image or sound: no language model that any number of them is given to
     towers: Mapping[str, Shape] = field(default_factory=dict)  # by `Block.tower`; their `blocks` are empty
 
@@ -108,6 +123,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         positions=2 * _at_least_1(config, "position_buckets", "max_relative_positions", "max_position_embeddings"),
         drops_states=drops_states(config),
         drops_scores=drops_scores(config),
+        drops_inner=drops_inner(config),
         narrow_loss=takes_loss_as_is(tree.architecture),
         support=support_of(config.get("model_type")),
         is_inferred=tree.basis == "inferred",
@@ -116,15 +132,17 @@ def shape_of(tree: ModuleTree) -> Shape:
         wide_sums=_widens_sums(config, blocks),
         unread=frozenset(repeated) - described,
         pieces=alone.pieces if alone else None,
+        for_layers=_at_least_1(config, "hidden_size_per_layer_input") * len(blocks),
         embedded=0 if alone else _adds_to(words, outside) + (config.get("embedding_multiplier") is not None),
+        convolves_behind=alone is not None and _convolves_behind(tree, next(reversed(repeated))),
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
     )
 
 
 def _activation(tree: ModuleTree, config: Mapping[str, object]) -> str:
-    """Of the MLP: as config.json says, or a class's own (modeling_bloom.py)."""
-    return "bloom_gelu" if any(m.cls == "BloomGelu" for m in tree.modules) else activation(config)
+    """Of the MLP: as a class writes it out itself, else as config.json says."""
+    return next((_OWN_ACTIVATIONS[m.cls] for m in tree.modules if m.cls in _OWN_ACTIVATIONS), activation(config))
 
 
 def _widens_sums(config: Mapping[str, object], blocks: list[Block]) -> bool:
@@ -164,10 +182,17 @@ def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:
         outer_norms=_outer_norms(tower.around, tower.width),
         drops_states=drops_states(config),
         drops_scores=drops_scores(config),
+        drops_inner=drops_inner(config),
         support=support_of(config.get("model_type")),
         pieces=tower.pieces,
         embedded=tower.embedded,
     )
+
+
+def _convolves_behind(tree: ModuleTree, last_layer: str) -> bool:
+    names = [module.name for module in tree.modules]
+    behind = tree.modules[names.index(last_layer) if last_layer in names else len(names) :]
+    return any(m.kind.startswith("Conv") and m.kind != "Conv1D" and not is_repeated(m.name) for m in behind)
 
 
 def _is_read(towers: Iterable[str], repeated: Iterable[str]) -> bool:

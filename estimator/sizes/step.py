@@ -6,14 +6,14 @@ Gradients of the adapter grow while the layers are walked back, and lie there fr
 """
 
 from collections.abc import Iterator
-from math import ceil
 from typing import NamedTuple, Self
 
 from estimator.errors import UnsupportedError
-from estimator.sizes.blocks import Block, Linear, Norm, is_adapted, on_the_tape
+from estimator.sizes.blocks import Block, Norm, is_adapted, on_the_tape
 from estimator.sizes.layer_tape import layer
-from estimator.sizes.matrix_tape import Setting, adapted, normed
-from estimator.sizes.tape import Played, Tape, Tensor
+from estimator.sizes.loss_tape import loss
+from estimator.sizes.matrix_tape import Setting, normed
+from estimator.sizes.tape import Played, Tape
 
 
 class Step(NamedTuple):
@@ -25,6 +25,7 @@ class Step(NamedTuple):
     backward: int
     walk: int  # of `backward`, what one layer needs beside what is kept
     head: int  # of `loss`, what the head needs beside what is kept
+    unplaced: int = 0  # matrices of layers that are adapted, or see words, of whose use nothing is known
 
     def beside(self, forward: int, loss: int, backward: int) -> Self:
         """The step with so many bytes more at each moment."""
@@ -43,12 +44,12 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
         setting = setting.seeing(setting.shape)
     x_bytes = _wide(setting)
     walked = list(_layers(setting))
-    played = [part for part, _ in walked]
+    played = [part for part, _, _ in walked]
     checkpointed = setting.training.gradient_checkpointing
-    there = [wide if checkpointed else p.kept + (wide if p.keeps_input else 0) for p, wide in walked]
+    there = [wide if checkpointed else p.kept + (wide if p.keeps_input else 0) for p, wide, _ in walked]
     kept = _between_layers(setting)
     forward = 0
-    for (part, wide), own in zip(walked, there, strict=True):
+    for (part, wide, _), own in zip(walked, there, strict=True):
         running = part.forward - part.kept if checkpointed else part.forward
         forward = max(forward, kept + wide + running)
         kept += own
@@ -64,14 +65,22 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
         grown = gradients or gradient_bytes * (len(played) - index) // len(played)
         if before + here + grown > backward:
             backward, walk = before + here + grown, here - own
-    step = Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss)
+    unplaced = sum(number for _, _, number in walked)
+    forward += _cached(setting)
+    step = Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss, unplaced)
     mask = _mask(setting)
-    return step.beside(mask, mask * checkpointed, mask * checkpointed)
+    given = setting.training.tokens * setting.shape.for_layers * setting.residual if _gives_layers(setting) else 0
+    return step.beside(mask, mask * checkpointed, mask * checkpointed + given)
 
 
 def _wide(setting: Setting) -> int:
     """Bytes of what goes from layer to layer."""
     return setting.training.tokens * setting.shape.hidden * setting.residual
+
+
+def _gives_layers(setting: Setting) -> bool:
+    """Whether what layers are given beside needs a gradient, which is made whole and added to layer by layer."""
+    return setting.shape.for_layers > 0 and (setting.training.gradient_checkpointing or setting.adapter.trains_before)
 
 
 def _mask(setting: Setting) -> int:
@@ -91,6 +100,8 @@ def _between_layers(setting: Setting) -> int:
         sees_words = any(not block.tower for block in shape.blocks)
         parts = [*([setting] if sees_words else []), *map(setting.of, shape.towers)]
         kept = sum(map(_embedded, parts)) + is_two * _wide(encoder)
+    if _gives_layers(setting):  # as float32 before their norm, and as given
+        kept += training.tokens * shape.for_layers * (4 + setting.residual)
     if shape.biases_scores:
         rows = training.tokens + (training.sequence_length if is_two else 0)  # a decoder's with its mask, an encoder's
         kept += shape.heads * rows * training.sequence_length * setting.base_width
@@ -109,12 +120,12 @@ def _embedded(setting: Setting) -> int:
     return _wide(setting) * (shape.outer_norms[0] + shape.embedded) + masks
 
 
-def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
-    """The layers as played, and the bytes of what goes in; those alike are played once.
+def _layers(setting: Setting) -> Iterator[tuple[Played, int, int]]:
+    """The layers as played, the bytes of what goes in, and the matrices left over; those alike are played once.
 
     Nothing before the first adapted matrix needs a gradient.
     """
-    known: dict[object, Played] = {}
+    known: dict[object, tuple[Played, int]] = {}
     trained, needs_grad = _trained(setting), _reaches_the_layers(setting)
     for index, block in enumerate(_walked(setting)):
         own = setting.of(block.tower)
@@ -123,9 +134,19 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int]]:
         if key not in known:
             tape = Tape(own.training.tokens, names_all=own.software.names_all)
             x = tape.input(own.shape.hidden, width, needs_grad=needs_grad)
-            known[key] = tape.play(layer(tape, x, block, own))
-        yield known[key], own.training.tokens * own.shape.hidden * width
+            out = layer(tape, x, block, own)
+            known[key] = tape.play(out), _unplaced(block, tape, setting)
+        part, left = known[key]
+        yield part, own.training.tokens * own.shape.hidden * width, left
         needs_grad = needs_grad or not trained.isdisjoint(on_the_tape(block))
+
+
+def _unplaced(block: Block, tape: Tape, setting: Setting) -> int:
+    """Matrices that the layer's tape has no place for; a tower that is frozen may see nothing."""
+    if block.tower and not is_adapted(block, setting.adapter.trained_modules):
+        return 0
+    matrices = (item for item in (*block.attention, *block.cross, *block.mlp) if ".experts." not in item.name)
+    return block.unread + sum(item.name not in tape.placed for item in matrices)
 
 
 def _trained(setting: Setting) -> frozenset[str]:
@@ -159,18 +180,19 @@ def _walked(setting: Setting) -> list[Block]:
 def _cached(setting: Setting) -> int:
     """Bytes of keys and values that only the cache holds, until the model's outputs go: copies of them are kept.
 
-    Copies are made where flash attention takes 16 bits of float32, and where eager attention repeats them.
+    Copies are made where flash attention takes 16 bits of float32, and where eager attention repeats or widens them.
     """
     training = setting.training
     if training.gradient_checkpointing:
         return 0
     narrow = setting.autocast or training.attention == "flash_attention_2"
+    wide = setting.shape.support.wide_products and not setting.autocast
     total = 0
     for block in (b for b in setting.shape.blocks if not b.tower):
         is_wide = setting.kbit and any(item.name in setting.packed for item in block.attention)
-        copied = block.key_value < block.query if setting.eager else is_wide and narrow
+        copied = block.key_value < block.query or wide if setting.eager else is_wide and narrow
         width = 4 if is_wide else 2 if setting.autocast else setting.base_width
-        total += 2 * training.tokens * block.key_value * width if copied else 0
+        total += 2 * training.tokens * block.key_value * width if copied or block.looks_twice else 0
     return total
 
 
@@ -181,7 +203,7 @@ def _likeness(block: Block, setting: Setting) -> object:
     parts = [part for part in every if part]
     matrices = tuple(
         (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), *[i.name in part for part in parts])
-        for i in (*block.attention, *block.cross, *block.state, *block.mlp)
+        for i in (*block.attention, *block.cross, *block.state, *block.mlp, *block.given)
     )
     fused = block.fused and (block.fused.name, f"{block.fused.name}.base_layer", block.fused.router)
     experts = [(ranks.get(name), adapter.wrapped.get(name), *[name in part for part in parts]) for name in fused or ()]
@@ -200,8 +222,7 @@ def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
     last = normed(tape, x, _final(setting), setting) if setting.shape.outer_norms[1] else x
     if not setting.shape.vocabulary:
         return tape.play(last)
-    kinds = {"fused": _fused_loss, "chunked": _chunked_loss}
-    out = kinds.get(setting.training.loss, _whole_loss)(tape, last, setting)
+    out = loss(tape, last, setting)
     tape.hold(last)
     if graph is not None:
         tape.hold(graph)
@@ -212,77 +233,3 @@ def _final(setting: Setting) -> Norm:
     """A norm like those of the layers."""
     norms = [norm for block in setting.shape.blocks[-1:] for norm in block.norms if not norm.role]
     return Norm(setting.shape.hidden, "rms" if not norms else norms[0].kind, name=setting.shape.final_norm)
-
-
-def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
-    shape, width = setting.shape, 2 if setting.autocast else setting.head_width
-    cast = 2 * shape.hidden * shape.vocabulary if setting.autocast and setting.head_width == 4 else 0
-    unpacked = 2 * x.elements * shape.vocabulary * (2 if setting.software.unpacks_as_half else 1)
-    scratch = unpacked if setting.software.own_head and setting.packed else 0
-    rows = shape.vocabulary * shape.hidden * setting.head_width if shape.head in setting.adapter.rows else 0
-    opens = shape.head in setting.adapter.opened
-    logits = tape.run(
-        (x,), shape.vocabulary, width, saves=(x,) * opens, keeps=cast + rows, scratch=scratch + rows, trains=opens
-    )
-    if shape.head in setting.adapter.ranks:
-        logits = adapted(tape, x, logits, Linear(shape.head, shape.hidden, shape.vocabulary), setting)
-    if shape.caps_logits:
-        logits = tape.run((logits,), shape.vocabulary, width)
-        logits = tape.run((logits,), shape.vocabulary, width, saves_output=True)
-        logits = tape.run((logits,), shape.vocabulary, width)
-    return logits
-
-
-def _whole_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
-    """ForCausalLMLoss: logits as float32, their log-softmax, the negative log-likelihood."""
-    entries, software = setting.shape.vocabulary, setting.software
-    logits = _logits(tape, x, setting)
-    width = logits.width if setting.shape.narrow_loss and not setting.autocast else 4  # autocast takes float32
-    wide = logits if logits.width == width else tape.run((logits,), entries, width)
-    named = (wide,) if software.drops_logits else (logits, wide)
-    source = tape.run((wide,), entries, width) if software.shifts_logits else wide
-    if software.in_place_loss or setting.training.loss == "in_place":
-        out = tape.run((source,), 1, 4, saves=(source,), overwrites=True)
-        tape.hold(*named)
-        return _handed_over(tape, logits, out, setting)
-    chances = tape.run((source,), entries, width, saves_output=True)
-    tape.hold(*named, source)
-    out = tape.run((chances,), 1, 4)
-    tape.hold(named[0])
-    return _handed_over(tape, logits, out, setting)
-
-
-def _handed_over(tape: Tape, logits: Tensor, out: Tensor, setting: Setting) -> Tensor:
-    """Under autocast accelerate (1.x, accelerator.py, convert_outputs_to_fp32) copies the logits that nobody reads."""
-    if setting.autocast and logits.width == 2 and not setting.software.drops_logits:
-        tape.run((logits,), logits.elements, 4)
-        tape.hold(out)
-    return out
-
-
-def _chunked_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
-    """Logits whole, log-softmax a chunk at a time, in float32; litgpt's logits are copied to float32 before."""
-    software, entries = setting.software, setting.shape.vocabulary
-    before = tape.run((), entries, 4) if software.names_last_step else None
-    logits = _logits(tape, x, setting)
-    if software.copies_logits and logits.width < 4:
-        wide = tape.run((logits,), entries, 4, saves_output=True, overwrites=True)  # named to the end
-        tape.hold(logits)
-        logits = wide
-    if before is not None:
-        tape.hold(before)
-    width = logits.width if software.narrow_loss else 4
-    chances = tape.run((logits,), entries, width, passes=True)
-    tape.hold(logits)
-    return tape.run((chances,), 1, 4, saves=(chances,), overwrites=True)  # a chunk's gradient is made as its own goes
-
-
-def _fused_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
-    """liger-kernel (0.6, ops/fused_linear_cross_entropy.py): rows of logits at a time; the gradient is made at once."""
-    entries, hidden = setting.shape.vocabulary, setting.shape.hidden
-    rows = ceil(tape.tokens / ceil(entries / max(hidden, 1)))
-    rows = min(1 << max(rows - 1, 0).bit_length(), tape.tokens)
-    gradient = tape.tokens * hidden * x.width
-    return tape.run(
-        (x,), 1, 4, keeps=gradient, scratch=rows * entries * (x.width if setting.software.in_place_loss else 4)
-    )

@@ -58,6 +58,7 @@ class Tape:
         self._names_all = names_all
         self._named_so_far: list[Tensor] = []
         self.operations: list[Operation] = []
+        self.placed: set[str] = set()  # names of the matrices whose use is known
         self.named: dict[int, int] = {}  # id of a tensor -> bytes, of what a graph keeps by hand
 
     @contextmanager
