@@ -188,15 +188,12 @@ def _inside(layer: LoraLayer, outer: dict[str, int]) -> str:
 
 
 def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -> list[LoraLayer]:
-    adalora = config.peft_type == "ADALORA"
-    chosen = dict.fromkeys(names, adalora_fields(config)["init_r"]) if adalora else ranks(index, names, config)
-    if adalora:
-        from estimator.lora.svd import svd_layers
-    else:
-        for rank in {id(rank): rank for rank in chosen.values()}.values():
-            check_rank(rank, "r" if rank == config.r else "rank_pattern")
-    if not adalora:
-        check_alphas(config, chosen)
+    if config.peft_type == "ADALORA":
+        return _adalora_layers(index, config, names)
+    chosen = ranks(index, names, config)
+    for rank in {id(rank): rank for rank in chosen.values()}.values():  # each once; a wrong one may have no hash
+        check_rank(rank, "r" if rank == config.r else "rank_pattern")
+    check_alphas(config, chosen)
     if not names:
         return []
     settings = Settings.of(config)
@@ -204,12 +201,20 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
     for name in names:
         module = index.modules[name]
         weight, packing = loaded(index, name)
-        if adalora:
-            layers += svd_layers(module, chosen[name], weight, packing.scheme if packing is not None else None)
-            continue
         layers += lora_layers(module, chosen[name], settings, weight, packing)
         if module.kind == "MultiheadAttention":
             layers += _attention_output(index, module, chosen[name], settings, chosen)
+    return layers
+
+
+def _adalora_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -> list[LoraLayer]:
+    from estimator.lora.svd import svd_layers
+
+    rank = adalora_fields(config)["init_r"]
+    layers: list[LoraLayer] = []
+    for name in names:
+        weight, packing = loaded(index, name)
+        layers += svd_layers(index.modules[name], rank, weight, packing.scheme if packing is not None else None)
     return layers
 
 

@@ -216,7 +216,7 @@ def _tokens(node: Node, rows: Node, *, tied: bool = False) -> Node:
 
 def _rows(name: str, node: Node, indices: Sequence[int]) -> Leaf:
     base = node
-    while base is not None and base.role == SAVED:
+    while base.role == SAVED:
         base = base.children["modules_to_save"].children[ADAPTER]
     weight = base.leaves.get("weight")
     kind = base.module.kind if base.module is not None else "other"
