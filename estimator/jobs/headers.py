@@ -101,7 +101,7 @@ def _of_config(config: Mapping[str, Any], odd: str, asked: tuple[str | None, int
 
 def _is_of_bitsandbytes(config: Mapping[str, Any]) -> bool:
     quantization = quantization_of(config)
-    return quantization is not None and quantization.scheme.startswith("bitsandbytes")
+    return quantization is not None and quantization.scheme.startswith("bitsandbytes_")
 
 
 def check_states(tree: ModuleTree, checkpoint: Checkpoint, odd: Collection[str]) -> None:

@@ -160,6 +160,13 @@ def torchao(packing):
             {"quant_method": "modelopt"}, nvfp4, "inferred", {"unknown_quantisation"}, id="ModelOpt, which nobody loads"
         ),
         pytest.param(SPARSE, sparse_fp8, "inferred", {"unknown_packing"}, id="every other weight left out"),
+        pytest.param(
+            {"quant_method": "bitsandbytes", "_load_in_8bit": True},
+            lambda out, into: {".weight": ("I8", out, into), ".SCB": ("F32", out), ".weight_format": ("U8",)},
+            "inferred",
+            {"unknown_packing"},
+            id="bitsandbytes of no width, which nobody unpacks",
+        ),
         pytest.param({"quant_method": "quark"}, quark, "inferred", {"unknown_packing"}, id="Quark"),
         pytest.param({"quant_method": "spqr"}, spqr, "inferred", {"unknown_packing"}, id="SpQR"),
         pytest.param({"quant_method": "exl2", "bits": 4.65}, quark, "inferred", {"unknown_packing"}, id="a broken bit"),
