@@ -78,7 +78,11 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
         message = "Not judged: the config names no base model. Name it by its id on the Hub."
         return CheckedPath(unit.path, "failed" if strict else "skipped", (Problem("base_unknown", message),))
     if base.startswith(("/", "~")) and not os.path.exists(os.path.expanduser(base)):
-        message = f"the base is {base[:200]!r}, a path of one machine. Name it by its id on the Hub."
+        from estimator.source.find import named_like
+
+        like = named_like(base)
+        known = f", such as {like}" if like else ""
+        message = f"the base is {base[:200]!r}, a path of one machine. Name it by its id on the Hub{known}."
         return _failed(unit, Problem("base_is_local_path", message))
     return _estimate(unit, limits, strict, bases)
 

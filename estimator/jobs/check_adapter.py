@@ -17,6 +17,7 @@ from estimator.jobs.check_weights import wrong_size
 from estimator.report.findings import CheckedPath, Problem, not_judged
 from estimator.sizes.adapter_causes import FLOATS
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
+from estimator.source.find import named_like
 from estimator.source.found import Found
 
 # Differences that other releases, other dtypes and other heads make: the file is right by its own layout.
@@ -118,8 +119,11 @@ def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
         )
         found.append(Problem("no_peft_type", message))
     if isinstance(base, str) and _LOCAL.match(base) and not base.startswith("./") and not os.path.isdir(base):
+        like = named_like(base)
+        known = f", such as {like}" if like else ""
         message = (
-            f"base_model_name_or_path is {base[:200]!r}, a path of one machine. Set it to the base's id on the Hub."
+            f"base_model_name_or_path is {base[:200]!r}, a path of one machine. Set it to the base's id on the "
+            f"Hub{known}."
         )
         found.append(Problem("base_is_local_path", message))
     pattern = config.get("rank_pattern") or {}

@@ -77,14 +77,14 @@ def _is_local(model: str) -> bool:
         return True
     looks_like_a_path = model.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", model)
     if looks_like_a_path and not os.path.exists(os.path.expanduser(model)):
-        like = _named_like(model)
+        like = named_like(model)
         named = f"or --model {like}, if that lay there" if like else "a model of the Hub is named org/name"
         way_out = f"check the spelling; {named}"
         raise NotFoundError(f"there is no folder {model}.", where="--model", way_out=way_out)
     return bool(looks_like_a_path)
 
 
-def _named_like(path: str) -> str | None:
+def named_like(path: str) -> str | None:
     """The bundled model that a folder is named for, as people name those that they download into."""
     leaf = re.split(r"[\\/]", path.rstrip("\\/"))[-1].lower()
     return next((known.id for known in known_models() if known.id.lower().rpartition("/")[2] == leaf), None)

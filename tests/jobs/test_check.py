@@ -229,3 +229,13 @@ def test_files_that_are_skipped_are_summed_up() -> None:
         "skipped: 8 more for reasons of this kind, which --json lists [base_unknown]",
         "skipped: 0.md, 1.md, 2.md and 1 more: these are neither adapters nor training configs. [not_a_config]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("base", "end"), [("/data/Qwen2.5-0.5B/", "Hub, such as Qwen/Qwen2.5-0.5B."), ("/data/x", "Hub.")]
+)
+def test_a_path_of_one_machine_names_its_model(tmp_path: Path, base: str, end: str) -> None:
+    write(tmp_path / "a", {"base_model_name_or_path": base})
+    (tmp_path / "t.yaml").write_text(f"base_model: {base}\nadapter: lora\nlora_r: 8\nlora_target_modules: [q_proj]\n")
+    rows = check([str(tmp_path / "a"), str(tmp_path / "t.yaml")])
+    assert [row.problems[0].message.endswith(end) for row in rows] == [True, True]
