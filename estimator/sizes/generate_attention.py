@@ -6,9 +6,9 @@ softmax in 16 bits, and which classes take their loss in the logits' own dtype.
 Writes attention.facts, a model type a line and its letters: s no sdpa (`_supports_sdpa`), f no flash attention
 (`_supports_flash_attn`), c no gradient checkpointing in any of its classes (`supports_gradient_checkpointing`), n eager
 attention keeps nothing but its softmax in the model's own dtype: autograd saves two bytes a score of a tiny model in
-bfloat16. Then classes with l: their forward makes a CrossEntropyLoss of its own, where `loss_function` takes float32
-(loss_utils.py), and with c: they have no gradient checkpointing where others of their type have. --check exits 1
-where the file is not what would be written.
+bfloat16, w it multiplies queries and keys in float32. Then classes with l: their forward makes a CrossEntropyLoss of
+its own, where `loss_function` takes float32 (loss_utils.py), and with c: they have no gradient checkpointing where
+others of their type have. --check exits 1 where the file is not what would be written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import contextlib
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.generated import run
 
@@ -45,7 +45,9 @@ def facts() -> str:
         for kind, names in getattr(modeling_auto, f"{mapping}_NAMES").items():
             for name in (names,) if isinstance(names, str) else names[:1]:
                 said = _lacks(getattr(transformers, name, None))
-                said += "n" * (mapping != _MAPPINGS[0] and is_narrow(name) or sees_narrow(name))
+                kept = kept_by_eager(name) if mapping != _MAPPINGS[0] else None
+                said += "n" * (kept is not None and is_narrow(kept) or sees_narrow(name))
+                said += "w" * (kept is not None and multiplies_wide(kept))
                 letters[kind] = "".join(sorted({*letters.get(kind, ""), *said}))
     for kind in _without_checkpointing():
         letters[kind] = "".join(sorted({*letters.get(kind, ""), "c"}))
@@ -110,8 +112,15 @@ def _lacks(model: Any) -> str:
     return "s" * (not getattr(model, "_supports_sdpa", True)) + "f" * (not getattr(model, "_supports_flash_attn", True))
 
 
-def is_narrow(name: str) -> bool:
-    """Whether the eager attention of this class saves its scores once, and not in float32."""
+class Kept(NamedTuple):
+    saved: tuple[Any, ...]  # tensors of more than two dimensions
+    layers: int  # those between an encoder and a decoder counted apart
+    heads: int
+    width: int  # of a head
+
+
+def kept_by_eager(name: str) -> Kept | None:
+    """What autograd saves of a tiny model in bfloat16 with eager attention; None where it can't run without data."""
     import torch
 
     from estimator.architecture.surveying.tiny import base_fields, build, make
@@ -119,13 +128,15 @@ def is_narrow(name: str) -> bool:
     saved = {}
 
     def see(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dim() > 2 and {*tensor.shape[-2:]} <= {_TOKENS, _TOKENS + 1} and tensor.is_floating_point():
+        if tensor.dim() > 2 and _TOKENS in tensor.shape and tensor.is_floating_point():
             saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     try:
         config = make(name, base_fields(name))
         config._attn_implementation = "eager"
+        if getattr(config, "rotary_dim", None):  # a default for large heads
+            config.rotary_dim = config.hidden_size // config.num_attention_heads
         model = build(name, config).to(torch.bfloat16).eval()
         ids = torch.ones((2, _TOKENS), dtype=torch.int64, device="meta")
         more = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
@@ -136,14 +147,27 @@ def is_narrow(name: str) -> bool:
                 held = model(input_ids=ids, **mask, **more)
                 break
         else:
-            return False
-        layers = config.num_hidden_layers * (3 if more else 1)  # of an encoder, of a decoder, and between them
-        scores = ids.shape[0] * config.num_attention_heads * layers * _TOKENS**2
+            return None
+        heads, layers = config.num_attention_heads, config.num_hidden_layers * (3 if more else 1)
+        width = config.hidden_size // heads
     except Exception:  # noqa: BLE001 - what cannot run without data is not known
-        return False
+        return None
     del held
-    size = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    return {tensor.dtype.itemsize for tensor in saved.values()} == {2} and round(size / scores) <= 2
+    return Kept(tuple(saved.values()), layers, heads, width)
+
+
+def is_narrow(kept: Kept) -> bool:
+    """Whether scores are saved once, and not in float32."""
+    scores = [tensor for tensor in kept.saved if {*tensor.shape[-2:]} <= {_TOKENS, _TOKENS + 1}]
+    size = sum(tensor.untyped_storage().nbytes() for tensor in scores)
+    each = 2 * kept.heads * kept.layers * _TOKENS**2
+    return {tensor.dtype.itemsize for tensor in scores} == {2} and round(size / each) <= 2
+
+
+def multiplies_wide(kept: Kept) -> bool:
+    """Whether a batch of matrices, one for each head and of one length each, is saved in float32 for its product."""
+    products = [tensor for tensor in kept.saved if tensor.dim() == 3 and tensor.shape[0] == 2 * kept.heads]
+    return any({*tensor.shape[1:]} == {_TOKENS, kept.width} and tensor.dtype.itemsize == 4 for tensor in products)
 
 
 def sees_narrow(name: str) -> bool:
