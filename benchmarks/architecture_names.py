@@ -43,7 +43,9 @@ def main() -> None:
         left = Counter(pattern(name) for name in names if not known(rename(name).name))
         spent = time.perf_counter() - started
         remote = " (brings its own code)" if "auto_map" in config else ""
-        print(f"{label}: {facts.said.name}{remote}: {len(names) - left.total():,} of {len(names):,} load, {spent:.2f} s")
+        print(
+            f"{label}: {facts.said.name}{remote}: {len(names) - left.total():,} of {len(names):,} load, {spent:.2f} s"
+        )
         for name, count in left.most_common(6):
             print(f"    left: {name} x {count}")
 

@@ -17,9 +17,7 @@ POSITIONS_UNKNOWN = Note(
 )
 
 
-def notes_of(
-    answer: Answer, shape: Shape, training: Training, most: int | None, unplaced: int = 0
-) -> Iterator[Note]:
+def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None, unplaced: int = 0) -> Iterator[Note]:
     """most: the largest sequence_length that surely fits; unplaced: matrices of whose use nothing is known."""
     if training.attention != "eager" and shape.support.eager_for(training.attention):
         falls = "falls back to" if training.attention == "sdpa" else "refuses to load; planned as"

@@ -68,7 +68,8 @@ def _with_half_the_rank(implied: Parts) -> Parts:
 
 def _or_half_the_rank(causes: tuple[Cause, ...]) -> tuple[Cause, ...]:
     first, *rest = causes
-    return (first._replace(message=f"{first.message} F32 at half the rank that adapter_config.json says would be as long."), *rest)
+    message = f"{first.message} F32 at half the rank that adapter_config.json says would be as long."
+    return first._replace(message=message), *rest
 
 
 def guess_bin_causes(implied: Parts, actual_bytes: int) -> tuple[Cause, ...] | None:
