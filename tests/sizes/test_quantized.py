@@ -224,15 +224,16 @@ def test_mlx_by_layer():
     assert sizes.loaded.footprint_bytes == 192 * 128 + 192 * 4 * 2 * 2 + HEAD
 
 
-def test_an_embedding_in_8_bit_floats_has_one_scale():
+@pytest.mark.parametrize("dequantize", [False, True])
+def test_an_embedding_in_8_bit_floats_has_one_scale(dequantize):
     modules = (
         Module("", "Tiny", "other"),
         Module("ngram", "Embedding", "Embedding", (Parameter("weight", (100, 64), "BF16"),)),
         Module("embed", "Embedding", "Embedding", (Parameter("weight", (10, 64), "BF16"),)),
     )
-    fields = {"quant_method": "fp8", "modules_to_convert": ["ngram"]}
+    fields = {"quant_method": "fp8", "modules_to_convert": ["ngram"], "dequantize": dequantize}
     tree = ModuleTree(architecture=None, config={"quantization_config": fields}, modules=modules, tied={})
-    assert base_sizes(tree, None, LoadOptions(dtype="BF16")).loaded.footprint_bytes == 100 * 64 + 4 + 10 * 64 * 2
+    assert base_sizes(tree, None, LoadOptions(dtype="BF16")).loaded.footprint_bytes == 100 * 64 + 2 + 10 * 64 * 2
 
 
 @pytest.mark.parametrize("fields", [{"version": "novel"}, {"version": "gemv", "group_size": 48}])

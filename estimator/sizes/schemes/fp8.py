@@ -19,8 +19,11 @@ from estimator.sizes.fields import text_config
 from estimator.sizes.skipping import skips
 
 
-def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """What FineGrainedFP8 makes of each Linear and each `experts` module that is not skipped."""
+def fp8_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
+    """What FineGrainedFP8 makes of each Linear and each `experts` module that is not skipped.
+
+    An embedding that is named stays packed where the rest is unpacked (`replace_with_fp8_embedding`).
+    """
     fields = quantization.fields
     named = fields.get("modules_to_not_convert")
     named = fields.get("ignored_layers") if named is None else named
@@ -28,7 +31,11 @@ def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
     embeddings = tuple(fields.get("modules_to_convert") or ())
     layers = {}
     for module in tree.modules:
-        if skipped(module.name) or fields.get("dequantize"):
+        if skipped(module.name):
+            continue
+        if module.cls == "Embedding" and module.name.endswith(embeddings):
+            layers[module.name] = _embedding(module, dtype)
+        if fields.get("dequantize"):
             continue
         if module.name.endswith(".experts"):
             _check_experts(module, tree)
@@ -38,8 +45,6 @@ def fp8_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dic
             layers[module.name] = _experts(module, tree, fields)
         elif module.kind == "Linear" and (module.cls == "Linear" or "GroupedLinear" in module.cls):
             layers[module.name] = _linear(module, fields)
-        elif module.cls == "Embedding" and module.name.endswith(embeddings):
-            layers[module.name] = _embedding(module)
     return layers
 
 
@@ -51,10 +56,10 @@ def _linear(module: Module, fields: Mapping[str, Any]) -> QuantisedLayer:
     return QuantisedLayer(scheme="fp8", cls="FP8Linear", parameters=parameters, saved_beside=())
 
 
-def _embedding(module: Module) -> QuantisedLayer:
-    """FP8Embedding: one scale for the table."""
+def _embedding(module: Module, dtype: str) -> QuantisedLayer:
+    """FP8Embedding: one scale for the table, in the dtype that is asked for."""
     weight = module.parameters[0]._replace(dtype="F8_E4M3", fixed=True)
-    scale = Parameter("weight_scale", (1,), "F32", True)
+    scale = Parameter("weight_scale", (1,), dtype)
     return QuantisedLayer(
         scheme="fp8", cls="FP8Embedding", parameters=(weight, scale), is_linear=False, saved_beside=()
     )
