@@ -66,6 +66,8 @@ _HEADS = {"chatglm": "output_layer", "internlm2": "output"}
 
 def llamafactory(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """LLaMA-Factory 0.9.6.dev0, model/model_utils/misc.py find_all_linear_modules, visual.py patch_target_modules."""
+    if settings.get("unsloth"):
+        refuse_unsloths_own(tree)
     given = settings.get("targets") or ["all"]
     kind = str(tree.config.get("model_type"))
     towers = LLAMAFACTORY.get(kind)

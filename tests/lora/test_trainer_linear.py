@@ -83,7 +83,9 @@ def test_swift_counts_classifiers_of_transformers_alone(more: list[Module], coun
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize(("trainer", "settings"), [("swift_all_linear", {**SWIFT, "unsloth": True}), ("unsloth", {})])
+@pytest.mark.parametrize(("trainer", "settings"), [
+    ("swift_all_linear", {**SWIFT, "unsloth": True}), ("llamafactory", {**FACTORY, "unsloth": True}), ("unsloth", {}),
+])  # fmt: skip
 def test_unsloth_takes_names_as_they_are_on_plain_text_models(trainer: str, settings: Any, fused: bool) -> None:
     tree = model(*layer(0), *[linear(f"{LAYER}.qkv_proj", 4, WIDTH)] * fused)
     with pytest.raises(UnsupportedError, match="of its own") if fused else nullcontext():

@@ -108,7 +108,7 @@ def _lora(keys: Keys, rank: int | None) -> dict[str, Any]:
         "lora_alpha": alpha if alpha is not None else 2 * (rank or 0),
         "lora_dropout": keys.number("lora_dropout"),
         "target_modules": "all-linear" if targets == ["all"] else targets,
-        "target_parameters": keys.names("lora_target_parameters"),
+        "target_parameters": None,
         "modules_to_save": saved,
         "bias": "none",
         "use_dora": keys.flag("use_dora"),
@@ -135,6 +135,7 @@ def _rule(keys: Keys) -> TargetRule:
             "value_head": keys.values.get("stage") in ("rm", "ppo"),
             "expanded_layers": keys.integer("freeze_trainable_layers") if keys.flag("use_llama_pro") else None,
             "embeddings": keys.flag("resize_vocab") and not keys.values.get("additional_target"),
+            "unsloth": keys.flag("use_unsloth"),
             "skip": ["lm_head"],
         },
     )
