@@ -15,6 +15,7 @@ class Support(NamedTuple):
     flash: bool = True
     narrow_scores: bool = False  # eager attention takes its softmax in the model's own dtype, not in float32
     wide_products: bool = False  # eager attention multiplies queries and keys in float32
+    wide_shares: bool = False  # what experts make of a token is multiplied with a float32
 
     def eager_for(self, asked: str) -> bool:
         """Whether eager attention is what is asked for, or what runs in place of a kind that is not there."""
@@ -24,7 +25,7 @@ class Support(NamedTuple):
 def support_of(model_type: object) -> Support:
     """Everything but a narrow softmax where the type is unknown."""
     letters = _facts().get(str(model_type), "")
-    return Support("s" not in letters, "f" not in letters, "n" in letters, "w" in letters)
+    return Support("s" not in letters, "f" not in letters, "n" in letters, "w" in letters, "r" in letters)
 
 
 def checkpoints(model_type: object, architecture: str | None) -> bool:

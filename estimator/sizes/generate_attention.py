@@ -6,9 +6,10 @@ softmax in 16 bits, and which classes take their loss in the logits' own dtype.
 Writes attention.facts, a model type a line and its letters: s no sdpa (`_supports_sdpa`), f no flash attention
 (`_supports_flash_attn`), c no gradient checkpointing in any of its classes (`supports_gradient_checkpointing`), n eager
 attention keeps nothing but its softmax in the model's own dtype: autograd saves two bytes a score of a tiny model in
-bfloat16, w it multiplies queries and keys in float32. Then classes with l: their forward makes a CrossEntropyLoss of
-its own, where `loss_function` takes float32 (loss_utils.py), and with c: they have no gradient checkpointing where
-others of their type have. --check exits 1 where the file is not what would be written.
+bfloat16, w it multiplies queries and keys in float32, r experts' shares of a token are float32. Then classes with l:
+their forward makes a CrossEntropyLoss of its own, where `loss_function` takes float32 (loss_utils.py), and with c: they
+have no gradient checkpointing where others of their type have. --check exits 1 where the file is not what would be
+written.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from estimator.generated import run
+from estimator.sizes.fields import experts_per_token
 
 OUTPUT = Path(__file__).with_name("attention.facts")
 _MAPPINGS = (
@@ -48,6 +50,7 @@ def facts() -> str:
                 kept = kept_by_eager(name) if mapping != _MAPPINGS[0] else None
                 said += "n" * (kept is not None and is_narrow(kept) or sees_narrow(name))
                 said += "w" * (kept is not None and multiplies_wide(kept))
+                said += "r" * (kept is not None and shares_wide(kept))
                 letters[kind] = "".join(sorted({*letters.get(kind, ""), *said}))
     for kind in _without_checkpointing():
         letters[kind] = "".join(sorted({*letters.get(kind, ""), "c"}))
@@ -113,10 +116,11 @@ def _lacks(model: Any) -> str:
 
 
 class Kept(NamedTuple):
-    saved: tuple[Any, ...]  # tensors of more than two dimensions
+    saved: tuple[Any, ...]  # tensors of two dimensions or more
     layers: int  # those between an encoder and a decoder counted apart
     heads: int
     width: int  # of a head
+    experts: int  # that see a token
 
 
 def kept_by_eager(name: str) -> Kept | None:
@@ -128,7 +132,7 @@ def kept_by_eager(name: str) -> Kept | None:
     saved = {}
 
     def see(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dim() > 2 and _TOKENS in tensor.shape and tensor.is_floating_point():
+        if tensor.dim() > 1 and tensor.is_floating_point():
             saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
@@ -149,16 +153,17 @@ def kept_by_eager(name: str) -> Kept | None:
         else:
             return None
         heads, layers = config.num_attention_heads, config.num_hidden_layers * (3 if more else 1)
-        width = config.hidden_size // heads
+        width, experts = config.hidden_size // heads, experts_per_token(config.to_dict())
     except Exception:  # noqa: BLE001 - what cannot run without data is not known
         return None
     del held
-    return Kept(tuple(saved.values()), layers, heads, width)
+    return Kept(tuple(saved.values()), layers, heads, width, experts)
 
 
 def is_narrow(kept: Kept) -> bool:
     """Whether scores are saved once, and not in float32."""
-    scores = [tensor for tensor in kept.saved if {*tensor.shape[-2:]} <= {_TOKENS, _TOKENS + 1}]
+    ends = {_TOKENS, _TOKENS + 1}
+    scores = [tensor for tensor in kept.saved if tensor.dim() > 2 and {*tensor.shape[-2:]} <= ends]
     size = sum(tensor.untyped_storage().nbytes() for tensor in scores)
     each = 2 * kept.heads * kept.layers * _TOKENS**2
     return {tensor.dtype.itemsize for tensor in scores} == {2} and round(size / each) <= 2
@@ -168,6 +173,12 @@ def multiplies_wide(kept: Kept) -> bool:
     """Whether a batch of matrices, one for each head and of one length each, is saved in float32 for its product."""
     products = [tensor for tensor in kept.saved if tensor.dim() == 3 and tensor.shape[0] == 2 * kept.heads]
     return any({*tensor.shape[1:]} == {_TOKENS, kept.width} and tensor.dtype.itemsize == 4 for tensor in products)
+
+
+def shares_wide(kept: Kept) -> bool:
+    """Whether what experts make of a token is multiplied with a float32 for each."""
+    shares = [tensor for tensor in kept.saved if tuple(tensor.shape) == (2 * _TOKENS * kept.experts, 1)]
+    return kept.experts > 1 and any(tensor.dtype.itemsize == 4 for tensor in shares)
 
 
 def sees_narrow(name: str) -> bool:

@@ -198,7 +198,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     made = tape.run(
         (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
     )
-    is_wide = asked is not x or setting.software.wide_routing
+    is_wide = asked is not x or setting.software.wide_routing or setting.shape.support.wide_shares
     wide = 4 if is_wide else width  # of the router's weights, and of what they are multiplied with
     whole = tape.tokens * each * x.elements
     products = whole * (2 * wide - width) if routed.needs_grad else whole * (wide - width)  # before sums and casts
