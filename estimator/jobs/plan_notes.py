@@ -48,8 +48,8 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None,
     if unplaced and not shape.is_inferred:
         yield Note(
             "matrices_not_modelled",
-            f"Of {unplaced} matrices in this model's layers it is not known what they make of what: what lives around "
-            "them is not all counted, and nothing surely fits.",
+            f"How {unplaced} matrices of this model's layers are used is not known: not all that they keep is counted, "
+            "and nothing surely fits.",
         )
     if shape.convolves_behind:
         yield Note(

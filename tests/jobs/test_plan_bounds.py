@@ -98,6 +98,14 @@ def test_layers_of_convolutions_never_surely_fit(tmp_path) -> None:
     assert "layers_not_modelled" in {note.code for note in answer.notes}
 
 
+def test_matrices_whose_use_is_not_known_never_surely_fit(tmp_path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["DeepseekV32ForCausalLM"]}))
+    request = Request(model=str(tmp_path), targets="q_b_proj", offline=True, dtype="bf16")
+    answer = plan(request, Training(batch_size=1), 10**14)
+    assert (answer.fits, set(answer.largest.values())) == ("maybe", {None})
+    assert "matrices_not_modelled" in {note.code for note in answer.notes}
+
+
 def test_the_floor_of_an_ungated_mlp_is_never_above_the_middle() -> None:
     run = Training(batch_size=3, sequence_length=64, packing=True, loss="in_place")
     peak = plan(Request(model="bigscience/bloom-560m", r=16, dtype="bf16", offline=True), run).memory.allocated
