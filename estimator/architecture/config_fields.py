@@ -38,7 +38,7 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
             other = get(config, alias)
             if other is MISSING or other == value:
                 continue
-            if None in (value, other) or value is not said:
+            if value is not MISSING and (None in (value, other) or value is not said):
                 raise Unfit(f"{path} is {value!r}, {alias}, which is the same, {other!r}")
             value = other
         return value
@@ -167,7 +167,7 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
     side by side), or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
     config, read = gathered(config, facts), fields_of(facts)
-    _check_counts(config)
+    _check_counts(config, facts)
     for path, value in config.items():
         several = isinstance(value, list) and len(value) > 1 and path.endswith("feature_layer") and path not in read
         if several or (isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value)):
@@ -192,20 +192,23 @@ def _check_outside(rules: Mapping[str, Any], config: Mapping[str, Any], section:
             raise Unfit(f"{section} is {'missing' if said is MISSING else 'null'}, {leaf} stands outside it")
 
 
-def _check_counts(config: Mapping[str, Any], section: str = "") -> None:
-    """Raises NoModel where a list of the layers' kinds is not as long as there are layers, in any section.
+def _check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raises NoModel where a list of the layers' kinds is not as long as there are layers, in any of the sections.
 
-    transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: of the MLPs' kinds too where attention's are said.
+    transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: of the MLPs' kinds too where attention's are said. Some
+    classes drop what is too many (DeepSeek V4).
     """
-    count, kinds = config.get("num_hidden_layers"), config.get("layer_types")
-    for field in ("layer_types", "mlp_layer_types") if isinstance(kinds, list) else ():
-        said = config.get(field)
-        if isinstance(said, list) and isinstance(count, int) and len(said) != count:
-            what = f"{section}{field} has {len(said):,} entries, and {section}num_hidden_layers is {count:,}"
-            raise NoModel(f"{what}, which transformers refuses")
-    for name, part in config.items():
-        if isinstance(part, Mapping):
-            _check_counts(part, f"{section}{name}.")
+    for section in dict.fromkeys(path.rpartition(".")[0] for path in ("", *facts["rules"], *facts["seen"])):
+        held, before = get(config, section), f"{section}." if section else ""
+        count, kinds = get(held, "num_hidden_layers"), get(held, "layer_types")
+        for field in ("layer_types", "mlp_layer_types") if isinstance(kinds, list) else ():
+            said = get(held, field)
+            if not isinstance(said, list) or not isinstance(count, int) or len(said) == count:
+                continue
+            if len(said) < count or before + field not in facts.get("longer", ()):
+                entries = "1 entry" if len(said) == 1 else f"{len(said):,} entries"
+                what = f"{before}{field} has {entries}, and {before}num_hidden_layers is {count:,}"
+                raise NoModel(f"{what}, which transformers refuses")
 
 
 def _is_there(section: str, lookup: Lookup) -> bool:

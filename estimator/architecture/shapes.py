@@ -4,7 +4,8 @@ A line is a class's name and JSON: {"n": [node, ...] (the last is the root), "ti
 "in", "out": the embeddings' names, as options, "types": the model types whose config it was tried with,
 "rules": {path: {"absent": rule, "null": rule, "alone": rule where its section is left out too}}, "aliases",
 "seen": {path: [values; "#" for any number]}, "outside": {section: [fields that may stand at the top in its place]},
-"replaced": [sections whose `_dict` stands in their place]}, a node
+"replaced": [sections whose `_dict` stands in their place], "longer": [lists of the layers' kinds that may have more
+entries than there are layers]}, a node
 
     [cls, kind, [[name, when, [size, ...], dtype], ...], [[name, when, [size, ...], dtype, saved], ...], groups,
      transposed, [[child, when or how many, [[condition, number of a node], ...]], ...]]

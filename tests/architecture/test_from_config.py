@@ -142,10 +142,9 @@ def test_what_is_no_number_is_named(value, said):
             id="kinds of layers for another number of them",
         ),
         pytest.param(
-            {"vision_config": {"num_hidden_layers": 1, "layer_types": ["conv"], "mlp_layer_types": []}},
-            "vision_config.mlp_layer_types has 0 entries, and vision_config.num_hidden_layers is 1, "
-            "which transformers refuses.",
-            id="kinds of MLPs in a section",
+            {"num_hidden_layers": 2, "layer_types": ["full_attention"]},
+            "layer_types has 1 entry, and num_hidden_layers is 2, which transformers refuses.",
+            id="one kind for two layers",
         ),
         pytest.param({"vocab_size": 0}, "model.embed_tokens would have a parameter of no size.", id="no vocabulary"),
     ],
@@ -154,6 +153,22 @@ def test_numbers_of_which_no_model_is_built_ask_for_no_headers(change, said):
     with pytest.raises(MalformedConfigError) as caught:
         from_config(LLAMA_1B | change)
     assert caught.value.what == said
+
+
+def test_kinds_of_layers_in_a_section_are_as_many_as_its_layers():
+    text = {"num_hidden_layers": 1, "layer_types": ["full_attention"], "mlp_layer_types": []}
+    config = {"model_type": "glm_image", "architectures": ["GlmImageForConditionalGeneration"], "text_config": text}
+    with pytest.raises(MalformedConfigError, match="text_config.mlp_layer_types has 0 entries, and text_config.num"):
+        from_config(config)
+
+
+def test_kinds_of_layers_that_are_not_there_are_dropped_where_the_class_drops_them():
+    """transformers 5.23.0, `DeepseekV4Config.__post_init__`: both lists end with the layers."""
+    kinds = {"layer_types": ["sliding_attention"] * 3, "mlp_layer_types": ["moe"] * 4}
+    config = {"model_type": "deepseek_v4", "architectures": ["DeepseekV4ForCausalLM"], "num_hidden_layers": 2, **kinds}
+    assert [m.name for m in from_config(config).modules if m.name.endswith(".mlp")] == [
+        f"model.layers.{layer}.mlp" for layer in range(2)
+    ]
 
 
 def test_layers_without_end_are_beyond_a_limit_of_our_own():

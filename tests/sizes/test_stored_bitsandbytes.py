@@ -18,6 +18,7 @@ from tests.sizes.trees import one_linear
         ({"bnb_4bit_quant_storage": "uint9"}, "uint9"),
         ({"bnb_4bit_compute_dtype": "torch.bfloat16"}, "torch.bfloat16"),
         ({"bnb_4bit_compute_dtype": "bf16"}, "bf16"),
+        ({"bnb_4bit_compute_dtype": ["float16"]}, "float16"),
         ({"load_in_8bit": True}, "both true"),
         ({"load_in_4bit": 1}, "load_in_4bit is 1"),
         ({"load_in_8bit": None}, "load_in_8bit is None"),

@@ -33,19 +33,20 @@ def test_versions_of_torchao(quant_type, codes):
 
 
 @pytest.mark.parametrize(
-    ("said", "refused"),
+    ("version", "said", "refused"),
     [
-        pytest.param({"group_size": 64}, True, id="as it comes"),
-        pytest.param({"int4_packing_format": {"_type": "Int4PackingFormat", "_data": "PLAIN"}}, True, id="plain"),
+        pytest.param(2, {"group_size": 64}, True, id="as it comes"),
+        pytest.param(2, {"int4_packing_format": {"_type": "Int4PackingFormat", "_data": "PLAIN"}}, True, id="plain"),
         pytest.param(
-            {"int4_packing_format": {"_type": "Int4PackingFormat", "_data": "TILE_PACKED_TO_4D"}}, False, id="tiles"
+            2, {"int4_packing_format": {"_type": "Int4PackingFormat", "_data": "TILE_PACKED_TO_4D"}}, False, id="tiles"
         ),
-        pytest.param({"group_size": 256}, False, id="groups that the weight has not"),
+        pytest.param(2, {"group_size": 256}, False, id="groups that the weight has not"),
+        pytest.param(1, {"group_size": 64}, False, id="an older tensor"),
     ],
 )
-def test_what_peft_adapts_of_four_bits(said, refused):
+def test_what_peft_adapts_of_four_bits(version, said, refused):
     """peft 0.21.2, TorchaoLoraLinear: every class of torchao's tensors but Int4Tensor."""
-    quant_type = {"default": {"_type": "Int4WeightOnlyConfig", "_version": 2, "_data": said}}
+    quant_type = {"default": {"_type": "Int4WeightOnlyConfig", "_version": version, "_data": said}}
     tree = one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": quant_type}})
     layer = base_sizes(tree, None, LoadOptions()).model.quantised["layers.0.q_proj"]
     assert (layer.refusal is not None) == refused

@@ -17,7 +17,7 @@ from estimator.architecture.learning.fields_used import paths_of
 from estimator.architecture.learning.filled_in import of_fields, plain_default
 from estimator.architecture.learning.fit_class import UNKNOWN, Glimpse, Learner, Unresolved
 from estimator.architecture.learning.idle import fixed, untried_sizes, widened
-from estimator.architecture.learning.older import empty, outside, replaced, split
+from estimator.architecture.learning.older import empty, longer, outside, replaced, split
 from estimator.architecture.learning.taken import NOTHING, Taken, taken_by
 from estimator.architecture.learning.tell import Teller, is_told
 from estimator.architecture.learning.trial import difference, ruled
@@ -58,7 +58,8 @@ def further(name: str, facts: dict[str, Any]) -> None:
         facts["rules"][path]["empty"] = True
     for path in split(name, facts):
         facts["rules"].setdefault(path, {})["split"] = "|"
-    facts |= {key: found for key, found in (("outside", outside(name, facts)), ("replaced", replaced(name))) if found}
+    others = ("outside", outside(name, facts)), ("replaced", replaced(name)), ("longer", longer(name, facts))
+    facts |= {key: found for key, found in others if found}
     unknown = set(facts.pop("unknown", ())) - {f"{section}_dict" for section in facts.get("replaced", ())}
     unknown |= untried_sizes(name) - facts["rules"].keys() - facts["seen"].keys()
     facts |= {"unknown": sorted(unknown)} if unknown else {}

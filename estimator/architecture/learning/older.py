@@ -1,5 +1,5 @@
-"""Older spellings of a config that its class still takes: a section's fields at the top or in a second section, an
-empty list for no list, a text for several words.
+"""Spellings of a config that its class takes too: a section's fields at the top or in a second section, an empty list
+for no list, a text for several words, a list that is longer than there are layers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from estimator.architecture.learning.fit import values_of
 from estimator.architecture.surveying import tiny
 
 _WORDS = {"true": True, "false": False}
+_KINDS, _FURTHER = ("layer_types", "mlp_layer_types"), "num_nextn_predict_layers"
 _NUMBERS, _ACTIVATIONS = (2, 4, 24, 96), ("gelu", "relu")
 
 
@@ -72,6 +73,24 @@ def _is_refilled(name: str, base: Mapping[str, Any], path: str) -> bool:
     fields = without(base, parts) if given(base, parts) is not None else base
     filled, refilled = _filled(name, fields), _filled(name, tiny.changed(base, parts, []))
     return filled is not None and refilled is not None and bool(filled.get(path)) and refilled.get(path) == filled[path]
+
+
+def longer(name: str, facts: Mapping[str, Any]) -> list[str]:
+    """The lists of the layers' kinds that may have more entries than there are layers: the class drops the others, all
+    of them or those of the layers that predict further tokens.
+    """
+    base = tiny.base_fields(name)
+    filled = _filled(name, base) or {}
+    found = []
+    for path in sorted(facts["seen"]):
+        section, _, field = path.rpartition(".")
+        before, kinds = (f"{section}." if section else ""), filled.get(path)
+        if field in _KINDS and kinds and filled.get(f"{before}{_KINDS[0]}"):
+            extended = tiny.changed(base, tuple(path.split(".")), [*kinds, kinds[-1]])
+            predicting = tiny.changed(extended, (*before.split(".")[:-1], _FURTHER), 1)
+            if any(_filled(name, fields) is not None for fields in (extended, predicting)):
+                found.append(path)
+    return found
 
 
 def split(name: str, facts: Mapping[str, Any]) -> list[str]:

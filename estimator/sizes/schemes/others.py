@@ -113,10 +113,13 @@ def unchanged_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) 
 
 
 def _plain_int4_group(fields: Mapping[str, Any]) -> int | None:
-    """The group size of torchao's Int4Tensor, which no weight becomes whose in features it does not divide."""
+    """The group size of torchao's Int4Tensor, which no weight becomes whose in features it does not divide.
+
+    None of other kinds, and of the first version's, whose weights were no Int4Tensor.
+    """
     config = _torchao_config(fields)
     said = config["_data"]
-    if config["_type"] != "Int4WeightOnlyConfig" or not isinstance(said, Mapping):
+    if config["_type"] != "Int4WeightOnlyConfig" or not isinstance(said, Mapping) or is_first_version(fields):
         return None
     packing, size = said.get("int4_packing_format", "PLAIN"), said.get("group_size", 128)
     name = packing.get("_data") if isinstance(packing, Mapping) else packing

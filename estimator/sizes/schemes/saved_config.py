@@ -41,7 +41,7 @@ def _dtype(fields: Mapping[str, Any], field: str, known: Collection[str], defaul
     """safetensors' name of a dtype, of those by torch's own names that the field takes."""
     said = fields.get(field)
     name = default if said is None else said
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise _no_config(
             f"{field} is {str(said)[:60]!r}, which is none of its dtypes", f"one of {', '.join(sorted(known))}"
         )
