@@ -21,7 +21,7 @@ INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 TOKENS = ".trainable_tokens_delta"
 SAVED_ALONG = ".base_layer.weight"  # of an embedding or a head that is itself a target
 DOUBLED_PREFIX = (
-    f"Every name carries {PREFIX} twice: a PEFT model was wrapped in a second one, where alone PEFT finds them again."
+    f"Every name carries {PREFIX} twice, as of a PEFT model in another: on the base PEFT finds none of them."
 )
 OLDER_BIASES = "Biases of adapted layers are not in the file: PEFT before 0.12 did not save base_layer.bias."
 EMBEDDINGS_LEFT_OUT = (

@@ -263,3 +263,8 @@ def test_what_is_missing_is_named(lost, said):
     implied = lora(layers=(0, 1, 2, 3))
     (cause,) = causes_of(implied, {n: p for n, p in implied.items() if not re.search(rf"layers\.{lost}", n)}, {})
     assert said in cause.message
+
+
+def test_what_the_config_says_of_biases_is_not_guessed():
+    (cause,) = causes_of(IMPLIED, {**IMPLIED, BIAS: Part("F32", (32,))}, {})  # as bias=lora_only would not save it
+    assert "which adapter_config.json's bias does not save: model.layers.0.self_attn.q_proj.bias." in cause.message
