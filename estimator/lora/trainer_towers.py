@@ -165,7 +165,7 @@ def swift(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
         return megatron(tree, lora)
     if settings.get("unsloth"):
         refuse_unsloths_own(tree)
-    if settings.get("classifies") and not any(leaf(module.name) in ("score", "classifier") for module in tree.modules):
+    if settings.get("classifies") and not (tree.architecture or "").endswith("ForSequenceClassification"):
         what = f"ms-swift puts a head of its own on {tree.architecture}, which transformers has no classifier of"
         raise uncounted(what, "without task_type and num_labels the LoRA alone is counted")
     lora["modules_to_save"] = _saved(tree, lora.get("modules_to_save"))

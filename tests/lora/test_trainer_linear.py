@@ -70,14 +70,17 @@ def test_where_no_linear_is_found_the_names_that_do_are_told(trainer: str, setti
 
 
 @pytest.mark.parametrize(
-    ("more", "counted"),
+    ("name", "counted"),
     [
-        pytest.param([], False, id="a head of ms-swift's own"),
-        pytest.param([linear("score", 1, WIDTH)], True, id="the head of transformers' class"),
+        pytest.param("TinyForCausalLM", False, id="a head of ms-swift's own"),
+        pytest.param("TinyForTokenClassification", False, id="a classifier of another kind"),
+        pytest.param("TinyForSequenceClassification", True, id="transformers' class, whatever its head is called"),
+        pytest.param(None, False, id="a class that nobody knows"),
     ],
 )
-def test_swift_counts_classifiers_of_transformers_alone(more: list[Module], counted: bool) -> None:
-    tree, given = model(*layer(0), *more), {"target_modules": "all-linear"}
+def test_swift_counts_classifiers_of_transformers_alone(name: str | None, counted: bool) -> None:
+    tree = model(*layer(0), linear("score", 1, WIDTH))._replace(architecture=name)
+    given = {"target_modules": "all-linear"}
     with nullcontext() if counted else pytest.raises(UnsupportedError, match="a head of its own"):
         apply_rule("swift_all_linear", {**SWIFT, "classifies": True}, tree, given)
 
