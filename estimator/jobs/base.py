@@ -277,11 +277,12 @@ def _changed(config: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Ma
             place = place[name]
         place[last] = value
     if changes:
-        from estimator.source.config import check_config
+        from estimator.source.config import check_config, dtypes_in
 
         check_config(changed, where="config.json or --set", way_out="give --set a value as transformers saves it there")
-    for field in ("dtype", "torch_dtype"):
-        if isinstance(changes.get(field), str) and from_torch(changes[field]) is None:
-            what = f"{changes[field][:80]!r} is no dtype that is known."
-            raise UsageError(what, where=f"--set {field}", way_out=f"--set {field}=bfloat16, float16 or float32")
+        before = dtypes_in(config or {})
+        for path, value in dtypes_in(changed).items():
+            if isinstance(value, str) and value != before.get(path) and from_torch(value) is None:
+                what = f"{value[:80]!r} is no dtype that is known."
+                raise UsageError(what, where=f"--set {path}", way_out=f"--set {path}=bfloat16, float16 or float32")
     return changed

@@ -63,10 +63,10 @@ def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
     if not isinstance(tied, bool | None):
         what = f"tie_word_embeddings is {plain(tied, 60)!r}, neither true nor false."
         raise MalformedConfigError(what, where=f"tie_word_embeddings in {where}", way_out=way_out)
-    for name in ("dtype", "torch_dtype"):
-        if isinstance(config.get(name), (int, float, list)):
-            what = f"{name} is {plain(config[name], 60)}, not the name of a dtype."
-            raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
+    for path, value in dtypes_in(config).items():
+        if isinstance(value, (int, float, list)):
+            what = f"{plain(path, 60)} is {plain(value, 60)}, not the name of a dtype."
+            raise MalformedConfigError(what, where=f"{plain(path, 60)} in {where}", way_out=way_out)
     for name, value in config.items():
         if isinstance(value, (int, float)) and not abs(value) < _LARGEST and _COUNT.search(name):
             what = f"{plain(name, 60)} is {plain(value, 60)}, not a size."
@@ -78,6 +78,15 @@ def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
 
 
+def dtypes_in(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """What stands for a dtype by its dotted path, in sections too, of which a quantiser's names dtypes of its own."""
+    found = {before + name: config[name] for name in ("dtype", "torch_dtype") if name in config}
+    for name, value in config.items():
+        if isinstance(value, dict) and name.endswith("_config") and name != "quantization_config":
+            found |= dtypes_in(value, f"{before}{name}.")
+    return found
+
+
 def _is_deep(config: Any) -> bool:
     level = [config] if isinstance(config, (dict, list)) else []
     for _ in range(_DEEPEST):
@@ -87,13 +96,13 @@ def _is_deep(config: Any) -> bool:
 
 
 def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
-    """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head, no heads.
+    """Raises MalformedConfigError where shapes are to come from a size that is none: yes, half a head, fewer than none.
 
     LXMERT saves an object of layers by tower, which its class never reads.
     """
     for name in (*_SIZES, *_SIZES_OF_PARTS):
         value = config.get(name)
-        if isinstance(value, (bool, float, str)) or (isinstance(value, int) and value < (name in _DIVISORS)):
+        if isinstance(value, (bool, float, str)) or (isinstance(value, int) and value < 0):
             what = f"{name} is {plain(value, 60)!r}, not a size."
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
@@ -104,4 +113,3 @@ _COUNT = re.compile(r"(?:^|_)(?:size|dim|num|n|heads|layers|depth|width|rank|exp
 # A whole number in nearly every architecture; some have a list by layer or an object by tower.
 _SIZES = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
 _SIZES_OF_PARTS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "n_head")
-_DIVISORS = ("num_attention_heads", "n_head")  # of the width, when a class builds its attention, formula or none

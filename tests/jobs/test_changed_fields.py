@@ -58,7 +58,7 @@ def test_a_field_that_config_json_holds_under_the_name_that_wins_is_refused():
     assert (caught.value.code, caught.value.where) == ("usage", "--set n_layer")
 
 
-@pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("field", ["dtype", "torch_dtype", "text_config.dtype"])
 def test_what_names_no_dtype_is_refused(field):
     with pytest.raises(LoraSizeError, match="'bogus' is no dtype") as caught:
         answer(**{field: "bogus"})

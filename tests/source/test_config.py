@@ -18,6 +18,7 @@ from estimator.source.config import parse_config
         pytest.param(b'{"time_step_limit": [0.0, Infinity]}', id="a limit of Mamba2's"),
         pytest.param(b'{"rope_theta": 1e300}', id="a large number that is no size"),
         pytest.param(b'{"hidden_size": [64, 128]}', id="a size for each layer"),
+        pytest.param(b'{"quantization_config": {"dtype": 5}}', id="a dtype of a quantiser's own"),
         pytest.param(b'\xef\xbb\xbf{"hidden_size": 64}', id="a byte order mark"),
         pytest.param(b'{"hidden_size": 1, "hidden_size": 64}', id="a name given twice, as Python reads it"),
     ],
@@ -53,6 +54,8 @@ def test_a_config_that_is_read(text: bytes) -> None:
         pytest.param(b'{"architectures": [7]}', "architectures", id="a class that is a number"),
         pytest.param(b'{"model_type": {}}', "model_type", id="a type that is an object"),
         pytest.param(b'{"torch_dtype": 5}', "torch_dtype is 5", id="a dtype that is a number"),
+        pytest.param(b'{"text_config": {"dtype": 5}}', "text_config.dtype is 5", id="a section's dtype"),
+        pytest.param(b'{"\\n_config": {"dtype": []}}', "_config.dtype is []", id="a dtype in a section of odd name"),
     ],
 )
 def test_a_config_that_is_refused(text: bytes, words: str) -> None:
