@@ -47,6 +47,11 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+# What is one number in every config class of transformers 5.23.0: other fields are a list by layer in some of them.
+_NO_LISTS = frozenset({"hidden_size", "vocab_size", "num_hidden_layers", "num_key_value_heads", "head_dim", "d_model",
+                       "n_embd", "n_layer", "n_head"})  # fmt: skip
+
+
 def _power(base: Any, exponent: Any) -> Any:
     if abs(exponent) > 64 or abs(base) > LARGEST:
         raise Unfit("too large a number")
@@ -161,9 +166,10 @@ def _number(path: str, value: Any) -> Any:
     """A number, or None, which equals no number and can't be reckoned with."""
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return value
-    if isinstance(value, list):  # some classes take a list by stage, or a height and a width, in a number's place
+    if isinstance(value, list) and path.rpartition(".")[2] not in _NO_LISTS:  # a list by stage, a height and a width
         raise Unfit(f"{path} is {str(value)[:80]}, and was tried as a number alone")
-    said = "an object or true" if value is True else repr(str(value)[:80])  # an object counts as true in conditions
+    held = str(value)[:80] if isinstance(value, list) else repr(str(value)[:80])
+    said = "an object or true" if value is True else held  # an object counts as true in conditions
     raise NoNumber(f"{path} is {said}, which is no number")
 
 

@@ -30,12 +30,26 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     own = own_config(config, section, name)
     try:
         tree, unsized, model = grown(name, facts, own, num_labels)
+        _check_heads(facts, tree)
         return with_buffers(tree, unsized, model, num_labels) if unsized else tree
     except (NoNumber, NoModel) as error:
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
     except (Unfit, RecursionError, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _needs_headers(name, f" ({error})") from None
+
+
+def _check_heads(facts: Mapping[str, Any], tree: ModuleTree) -> None:
+    """Raises NoModel where attention divides its width by no heads, though no formula of its shapes did.
+
+    Without attention (Mamba) nothing divides by them, and where towers have sections none reads what stands beside.
+    """
+    read = {*fields_of(facts), *(name for names in facts["aliases"].values() for name in names)}
+    if not any("." in path for path in facts["rules"]):  # what attention reads stands here, for its shapes or not
+        read |= {"num_attention_heads", "n_head"} if "n_layer" in read else {"num_attention_heads"}
+    for field in ("num_attention_heads", "n_head"):
+        if field in read and tree.config.get(field) == 0 and any("Attention" in m.cls for m in tree.modules):
+            raise NoModel(f"{field} is 0, by which attention divides the width")
 
 
 def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:

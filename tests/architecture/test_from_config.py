@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 
@@ -120,12 +121,12 @@ def test_what_was_not_tried_is_refused(config):
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [("large", "'large'"), (True, "an object or true"), ({"text": 8}, "an object or true")],
+    [("large", "'large'"), (True, "an object or true"), ({"text": 8}, "an object or true"), ([2048], "[2048]")],
 )
 def test_what_is_no_number_is_named(value, said):
     with pytest.raises(MalformedConfigError) as caught:
         from_config(LLAMA_1B | {"hidden_size": value})
-    assert f"hidden_size is {said}, which is no number." in caught.value.what
+    assert caught.value.what == f"hidden_size is {said}, which is no number."
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,25 @@ def test_kinds_of_layers_that_are_not_there_are_dropped_where_the_class_drops_th
     assert [m.name for m in from_config(config).modules if m.name.endswith(".mlp")] == [
         f"model.layers.{layer}.mlp" for layer in range(2)
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "divides"),
+    [
+        pytest.param("gpt2", "n_head", True, id="a class that reads them for its shapes nowhere"),
+        pytest.param("gpt2", "num_attention_heads", True, id="under their other name"),
+        pytest.param("clip_text_model", "num_attention_heads", True, id="a tower"),
+        pytest.param("gpt_neox", "num_attention_heads", True, id="a class that reads them for another shape"),
+        pytest.param("clip_text_model", "n_head", False, id="another class's field"),
+        pytest.param("clip", "num_attention_heads", False, id="beside the towers' sections"),
+        pytest.param("mamba", "num_attention_heads", False, id="without attention"),
+        pytest.param("granitemoehybrid", "num_attention_heads", False, id="without a layer of attention"),
+        pytest.param("fnet", "num_attention_heads", False, id="what takes attention's place"),
+    ],
+)
+def test_no_heads_are_refused_where_attention_divides_by_them(kind, field, divides):
+    with pytest.raises(MalformedConfigError, match=f"{field} is 0, by which") if divides else nullcontext():
+        from_config({"model_type": kind, field: 0})
 
 
 def test_layers_without_end_are_beyond_a_limit_of_our_own():
