@@ -57,6 +57,18 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None,
             "Convolutions behind the layers make images of what these made: what they keep is not counted, and "
             "nothing surely fits.",
         )
+    if shape.runs_again:
+        yield Note(
+            "layers_run_again",
+            f"The config counts more layers than the {len(shape.blocks)} that the model has: they run several times, "
+            "and are counted once; nothing surely fits.",
+        )
+    if shape.looks_in_blocks:
+        yield Note(
+            "blocks_not_modelled",
+            "Attention sees blocks of the sequence: it is counted as if each token saw all others, and nothing surely "
+            "fits.",
+        )
     if scans := sum(block.scan is not None and block.scan.kind != "conv" for block in shape.blocks):
         yield Note(
             "scans_in_torch",

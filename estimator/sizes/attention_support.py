@@ -14,6 +14,7 @@ class Support(NamedTuple):
     sdpa: bool = True
     flash: bool = True
     narrow_scores: bool = False  # eager attention takes its softmax in the model's own dtype, not in float32
+    clamps_scores: bool = False  # and keeps them before it too, where it takes the larger of them and a least number
     wide_products: bool = False  # eager attention multiplies queries and keys in float32
     wide_shares: bool = False  # what experts make of a token is multiplied with a float32
 
@@ -25,7 +26,7 @@ class Support(NamedTuple):
 def support_of(model_type: object) -> Support:
     """Everything but a narrow softmax where the type is unknown."""
     letters = _facts().get(str(model_type), "")
-    return Support("s" not in letters, "f" not in letters, "n" in letters, "w" in letters, "r" in letters)
+    return Support("s" not in letters, "f" not in letters, *(letter in letters for letter in "nmwr"))
 
 
 def checkpoints(model_type: object, architecture: str | None) -> bool:

@@ -199,6 +199,8 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     for place in (query, key)[: setting.shape.position_terms]:
         each = tape.run((each, _on_positions(tape, place, scores, setting)), scores, width, passes=True)
     each = tape.run((each,), scores, product, saves_output=block.sinks and setting.software.names_all)  # with the mask
+    if setting.shape.support.clamps_scores:
+        each = tape.run((each,), scores, product, saves=(each,))
     wide = width if setting.shape.support.narrow_scores and not setting.autocast else 4
     each = (
         each if product == wide else tape.run((each,), scores, wide)

@@ -139,7 +139,7 @@ def stack(layer: str) -> str:
 
 
 def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Block | None:
-    linears = [_linear(m) for m in members if m.kind in ("Linear", "Conv1D") and m.parameters]
+    linears = [linear(m) for m in members if m.kind in ("Linear", "Conv1D") and m.parameters]
     mixing = [item for item in linears if _ATTENTION.search(_tail(item.name))]
     scan = read_scan(members, config)
     state = tuple(item for item in linears if scan and item.name.startswith(f"{scan.mixer}."))
@@ -205,7 +205,7 @@ def _tail(name: str) -> str:
     return _BLOCK.sub("", name)
 
 
-def _linear(module: Module) -> Linear:
+def linear(module: Module) -> Linear:
     first, second = module.parameters[0].shape[:2]
     return Linear(module.name, *((first, second) if module.kind == "Conv1D" else (second, first)))
 

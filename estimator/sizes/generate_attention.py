@@ -6,10 +6,10 @@ softmax in 16 bits, and which classes take their loss in the logits' own dtype.
 Writes attention.facts, a model type a line and its letters: s no sdpa (`_supports_sdpa`), f no flash attention
 (`_supports_flash_attn`), c no gradient checkpointing in any of its classes (`supports_gradient_checkpointing`), n eager
 attention keeps nothing but its softmax in the model's own dtype: autograd saves two bytes a score of a tiny model in
-bfloat16, w it multiplies queries and keys in float32, r experts' shares of a token are float32. Then classes with l:
-their forward makes a CrossEntropyLoss of its own, where `loss_function` takes float32 (loss_utils.py), and with c: they
-have no gradient checkpointing where others of their type have. --check exits 1 where the file is not what would be
-written.
+bfloat16, m its scores before that as well, w it multiplies queries and keys in float32, r experts' shares of a token
+are float32. Then classes with l: their forward makes a CrossEntropyLoss of its own, where `loss_function` takes float32
+(loss_utils.py), and with c: they have no gradient checkpointing where others of their type have. --check exits 1 where
+the file is not what would be written.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def facts() -> str:
             for name in (names,) if isinstance(names, str) else names[:1]:
                 said = _lacks(getattr(transformers, name, None))
                 kept = kept_by_eager(name) if mapping != _MAPPINGS[0] else None
-                said += "n" * (kept is not None and is_narrow(kept) or sees_narrow(name))
+                twice = kept is not None and saves_scores_twice(kept)
+                said += "n" * (twice or kept is not None and is_narrow(kept) or sees_narrow(name)) + "m" * twice
                 said += "w" * (kept is not None and multiplies_wide(kept))
                 said += "r" * (kept is not None and shares_wide(kept))
                 letters[kind] = "".join(sorted({*letters.get(kind, ""), *said}))
@@ -167,6 +168,13 @@ def is_narrow(kept: Kept) -> bool:
     size = sum(tensor.untyped_storage().nbytes() for tensor in scores)
     each = 2 * kept.heads * kept.layers * _TOKENS**2
     return {tensor.dtype.itemsize for tensor in scores} == {2} and round(size / each) <= 2
+
+
+def saves_scores_twice(kept: Kept) -> bool:
+    """Whether scores are saved before their softmax as well, and neither in float32 (modeling_xglm.py)."""
+    squares = [tensor for tensor in kept.saved if {*tensor.shape[-2:]} == {_TOKENS}]
+    whole = [tensor for tensor in squares if tensor.numel() == 2 * kept.heads * _TOKENS**2]
+    return len(whole) == 2 * kept.layers and {tensor.dtype.itemsize for tensor in whole} == {2}
 
 
 def multiplies_wide(kept: Kept) -> bool:

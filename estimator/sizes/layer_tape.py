@@ -29,9 +29,9 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if block.is_parallel:
         first = normed(tape, x, norms[0], setting) if norms else x
         second = normed(tape, x, norms[1], setting) if len(norms) > 1 else first
-        attended = _dropped(tape, _mixed(tape, first, block, setting), setting)
+        attended = _dropped(tape, _mixed(tape, first, block, setting), drops=setting.shape.drops_states)
         tape.hold(first, second)
-        mixed = _dropped(tape, _mlp(tape, second, block, setting), setting)
+        mixed = _dropped(tape, _mlp(tape, second, block, setting), drops=setting.shape.drops_mlp)
         tape.hold(attended, x)
         tape.name(first, second, attended, mixed)
         return _add(tape, x, _add(tape, attended, mixed))
@@ -71,7 +71,8 @@ def _branch(
     before, after = norms
     behind = before if setting.shape.norms_sums else None
     y = x if before is None or behind else normed(tape, x, before, setting)
-    out = _dropped(tape, part(tape, y, block, setting), setting)
+    drops = setting.shape.drops_mlp if part is _mlp else setting.shape.drops_states
+    out = _dropped(tape, part(tape, y, block, setting), drops=drops)
     tape.hold(x, y)
     tape.name(y, out)
     if block.scales_branches:
@@ -84,9 +85,9 @@ def _branch(
     return normed(tape, out, behind, setting) if behind else out
 
 
-def _dropped(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
+def _dropped(tape: Tape, x: Tensor, *, drops: bool) -> Tensor:
     """Behind the model's own dropout, which keeps a mask of bytes."""
-    return tape.run((x,), x.elements, x.width, keeps=tape.tokens * x.elements) if setting.shape.drops_states else x
+    return tape.run((x,), x.elements, x.width, keeps=tape.tokens * x.elements) if drops else x
 
 
 def _add(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     first, *others = [item for item in block.mlp if item is not down]
     gate = linear(tape, x, first, setting)
     fused = block.is_gated and setting.software.fused_mlp
-    acted = gate if fused else _activated(tape, gate, block, setting)  # before the next matrix is asked
+    acted = gate if fused else activated(tape, gate, block.inner, setting)  # before the next matrix is asked
     up = [gate, *(linear(tape, x, item, setting) for item in others)][-1]
     tape.placed -= {item.name for item in others[block.is_gated :]}
     inner = tape.run((acted, up), block.inner, gate.width, saves=(acted, up)) if block.is_gated else acted
@@ -122,7 +123,7 @@ def _given(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     """What the layer is given beside, by a gate (modeling_gemma4.py)."""
     before, behind = block.given[:2]
     gate = linear(tape, x, before, setting)
-    acted = _activated(tape, gate, replace(block, inner=before.outputs), setting)
+    acted = activated(tape, gate, before.outputs, setting)
     return linear(tape, tape.run((acted,), before.outputs, acted.width, saves=(acted,)), behind, setting)
 
 
@@ -136,8 +137,9 @@ def _weighted(tape: Tape, x: Tensor, shared: Tensor, block: Block, setting: Sett
     return tape.run((share, shared), shared.elements, shared.width, saves=(share, shared), unwinds=shared.size)
 
 
-def _activated(tape: Tape, gate: Tensor, block: Block, setting: Setting) -> Tensor:
-    inner, width = block.inner, gate.width
+def activated(tape: Tape, gate: Tensor, inner: int, setting: Setting) -> Tensor:
+    """So many elements, behind the activation."""
+    width = gate.width
     activation = "gelu" if setting.software.fused_activation else setting.shape.activation
     if activation == "quick_gelu":
         return _sigmoid_linear(tape, gate, inner)

@@ -27,7 +27,7 @@ def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
         (x,), shape.vocabulary, width, saves=(x,) * opens, keeps=cast + rows, scratch=scratch + rows, trains=opens
     )
     if shape.head in setting.adapter.ranks:
-        logits = adapted(tape, x, logits, Linear(shape.head, shape.hidden, shape.vocabulary), setting)
+        logits = adapted(tape, x, logits, Linear(shape.head, x.elements, shape.vocabulary), setting)
     if shape.caps_logits:
         logits = tape.run((logits,), shape.vocabulary, width)
         logits = tape.run((logits,), shape.vocabulary, width, saves_output=True)

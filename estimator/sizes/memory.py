@@ -137,6 +137,8 @@ def training_memory(
         unbounded=bool(shape.states)
         or shape.is_inferred
         or shape.convolves_behind
+        or shape.runs_again
+        or shape.looks_in_blocks
         or middle.unplaced > 0
         or any(is_adapted(b, adapter.trained_modules) for b in shape.uncounted)
         or any(layer_of(name) in shape.unread for name in adapter.ranks),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
-from estimator.sizes.blocks import Block, is_repeated, layers, norms_of, read_block, scans, stack
+from estimator.sizes.blocks import Block, Linear, is_repeated, layers, linear, norms_of, read_block, scans, stack
 from estimator.sizes.fields import (
     activation,
     drops_inner,
@@ -26,6 +27,9 @@ _EMBEDDED_NORM = re.compile(
 )
 
 
+_IN_BLOCKS = re.compile(
+    r"(?:Local|BlockSparse|TransientGlobal|LSH)\w*Attention$"
+)  # (modeling_pegasus_x.py, modeling_longt5.py)
 _OWN_ACTIVATIONS = {"BloomGelu": "bloom_gelu", "EsmIntermediate": "gelu_python"}  # (modeling_bloom.py, modeling_esm.py)
 
 
@@ -46,7 +50,8 @@ class Shape:
     norms_sums: bool = False  # a layer's norms stand behind its additions (BERT), so that the first is the embeddings'
     wide_sums: bool = False  # what goes from layer to layer is float32
     scales_branches: bool = False  # each by one number (residual_multiplier)
-    drops_states: bool = False  # the model's own dropout, behind attention and MLP
+    drops_states: bool = False  # the model's own dropout, behind attention
+    drops_mlp: bool = False  # and the one behind the MLP
     drops_scores: bool = False  # and that of attention's scores
     drops_inner: bool = False  # and that between the MLP's matrices
     biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
@@ -62,6 +67,10 @@ class Shape:
     for_layers: int = 0  # elements for a token of what each layer is given beside (Gemma 3n's and 4's), of all together
     embedded: int = 0  # tensors as wide as a layer's input that embeddings keep under checkpointing, norms apart
     convolves_behind: bool = False  # what its layers make is made larger again, by convolutions (DPT)
+    before: tuple[Linear, ...] = ()  # matrices between embeddings and the first layer
+    behind: Linear | None = None  # the matrix before the output head, with an activation and a norm (BERT's)
+    runs_again: bool = False  # layers run several times each
+    looks_in_blocks: bool = False  # attention sees blocks of the sequence
     one_each: bool = True  # an example is one image or sound: no language model that any number of them is given to
     towers: Mapping[str, Shape] = field(default_factory=dict)  # by `Block.tower`; their `blocks` are empty
 
@@ -122,6 +131,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         position_terms=_position_terms(config),
         positions=2 * _at_least_1(config, "position_buckets", "max_relative_positions", "max_position_embeddings"),
         drops_states=drops_states(config),
+        drops_mlp=drops_states(config) and _drops_behind_mlp(tree.modules, blocks),
         drops_scores=drops_scores(config),
         drops_inner=drops_inner(config),
         narrow_loss=takes_loss_as_is(tree.architecture),
@@ -135,9 +145,44 @@ def shape_of(tree: ModuleTree) -> Shape:
         for_layers=_at_least_1(config, "hidden_size_per_layer_input") * len(blocks),
         embedded=0 if alone else _adds_to(words, outside) + (config.get("embedding_multiplier") is not None),
         convolves_behind=alone is not None and _convolves_behind(tree, next(reversed(repeated))),
+        before=() if towers else _before(tree, hidden),
+        behind=None if alone else _behind(tree, outside, head, hidden),
+        runs_again=_at_least_1(config, "num_hidden_layers") > max(len(blocks), len(repeated)),
+        looks_in_blocks=any(_IN_BLOCKS.search(module.cls) for module in tree.modules),
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
     )
+
+
+def _before(tree: ModuleTree, hidden: int) -> tuple[Linear, ...]:
+    """Beside the table of words, or beside what holds the layers (modeling_roc_bert.py, modeling_rembert.py)."""
+    before = [*takewhile(lambda module: not is_repeated(module.name), tree.modules)]
+    layer = tree.modules[len(before)].name if len(before) < len(tree.modules) else ""
+    table = (tree.input_embedding or "").rpartition(".")[0]
+    linears = (linear(m) for m in before if m.kind == "Linear" and m.parameters)
+    places = ((item, item.name.rpartition(".")[0]) for item in linears if item.outputs == hidden)
+    return tuple(item for item, place in places if place and (place == table or layer.startswith(f"{place}.")))
+
+
+def _behind(tree: ModuleTree, outside: Iterable[Module], head: Module | None, hidden: int) -> Linear | None:
+    """Beside the model that holds the layers, and as wide as the head wants (modeling_bert.py, modeling_rembert.py)."""
+    if head is None or not head.parameters:
+        return None
+    model = next((m.name.partition(".")[0] for m in tree.modules if is_repeated(m.name)), "")
+    linears = (linear(m) for m in outside if m.kind == "Linear" and m.parameters and m is not head)
+    fitting = (i for i in linears if (i.inputs, i.outputs) == (hidden, head.parameters[0].shape[1]))
+    return next((item for item in fitting if item.name.partition(".")[0] != model), None)
+
+
+def _drops_behind_mlp(modules: Iterable[Module], blocks: Iterable[Block]) -> bool:
+    """Not where one stands beside attention's last matrix and none beside the MLP's (modeling_xlm_roberta_xl.py)."""
+    beside = {m.name.rpartition(".")[0] for m in modules if m.cls == "Dropout"}
+    for block in (b for b in blocks if b.attention and b.mlp and not b.tower):
+        query, last, down = (
+            i.name.rpartition(".")[0] for i in (block.attention[0], block.attention[-1], block.mlp[-1])
+        )
+        return last == query or last not in beside or down in beside
+    return True
 
 
 def _activation(tree: ModuleTree, config: Mapping[str, object]) -> str:
@@ -181,6 +226,7 @@ def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:
         is_rotary=tower.is_rotary,
         outer_norms=_outer_norms(tower.around, tower.width),
         drops_states=drops_states(config),
+        drops_mlp=drops_states(config),
         drops_scores=drops_scores(config),
         drops_inner=drops_inner(config),
         support=support_of(config.get("model_type")),

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from estimator.errors import UnsupportedError
-from estimator.sizes.blocks import Block, Norm, is_adapted, on_the_tape
-from estimator.sizes.layer_tape import layer
+from estimator.sizes.blocks import Block, Linear, Norm, is_adapted, on_the_tape
+from estimator.sizes.layer_tape import activated, layer
 from estimator.sizes.loss_tape import loss
-from estimator.sizes.matrix_tape import Setting, normed
+from estimator.sizes.matrix_tape import Setting, linear, normed
 from estimator.sizes.tape import Played, Tape
 
 
@@ -100,6 +100,7 @@ def _between_layers(setting: Setting) -> int:
         sees_words = any(not block.tower for block in shape.blocks)
         parts = [*([setting] if sees_words else []), *map(setting.of, shape.towers)]
         kept = sum(map(_embedded, parts)) + is_two * _wide(encoder)
+    kept += sum(_kept_before(item, setting) for item in shape.before)
     if _gives_layers(setting):  # as float32 before their norm, and as given
         kept += training.tokens * shape.for_layers * (4 + setting.residual)
     if shape.biases_scores:
@@ -107,10 +108,18 @@ def _between_layers(setting: Setting) -> int:
         kept += shape.heads * rows * training.sequence_length * setting.base_width
     if is_two and last > 1:
         tape = Tape(encoder.training.tokens)
-        norm = _final(setting)._replace(name="")
+        norm = _final(setting, shape.hidden)._replace(name="")
         end = tape.play(normed(tape, tape.input(shape.hidden, setting.residual), norm, encoder))
         kept += end.kept + (_wide(encoder) if end.keeps_input else 0)
     return kept
+
+
+def _kept_before(item: Linear, setting: Setting) -> int:
+    """Bytes that a matrix between embeddings and layers keeps."""
+    tape = Tape(setting.training.tokens)
+    x = tape.input(item.inputs, setting.embedded, needs_grad=setting.training.gradient_checkpointing)
+    part = tape.play(linear(tape, x, item, setting))
+    return part.kept + (x.size if part.keeps_input else 0)
 
 
 def _embedded(setting: Setting) -> int:
@@ -219,7 +228,11 @@ def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
     tape = Tape(setting.training.tokens)
     graph = tape.run((), named // tape.tokens, 1) if setting.software.names_last_step else None
     x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
-    last = normed(tape, x, _final(setting), setting) if setting.shape.outer_norms[1] else x
+    shape = setting.shape
+    made = x if shape.behind is None else linear(tape, x, shape.behind, setting)
+    made = made if shape.behind is None else activated(tape, made, made.elements, setting)
+    ends = shape.outer_norms[1] > 0 or made.elements != x.elements
+    last = normed(tape, made, _final(setting, made.elements), setting) if ends else made
     if not setting.shape.vocabulary:
         return tape.play(last)
     out = loss(tape, last, setting)
@@ -229,7 +242,7 @@ def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
     return tape.play(out)
 
 
-def _final(setting: Setting) -> Norm:
+def _final(setting: Setting, width: int) -> Norm:
     """A norm like those of the layers."""
     norms = [norm for block in setting.shape.blocks[-1:] for norm in block.norms if not norm.role]
-    return Norm(setting.shape.hidden, "rms" if not norms else norms[0].kind, name=setting.shape.final_norm)
+    return Norm(width, "rms" if not norms else norms[0].kind, name=setting.shape.final_norm)

@@ -106,6 +106,22 @@ def test_matrices_whose_use_is_not_known_never_surely_fit(tmp_path) -> None:
     assert "matrices_not_modelled" in {note.code for note in answer.notes}
 
 
+@pytest.mark.parametrize(
+    ("architecture", "note"),
+    [
+        pytest.param("HrmTextForCausalLM", "layers_run_again", id="two stacks of 2 that take turns"),
+        pytest.param("PegasusXForConditionalGeneration", "blocks_not_modelled", id="tokens that see all"),
+        pytest.param("BigBirdForMaskedLM", "blocks_not_modelled", id="block_sparse"),
+    ],
+)
+def test_layers_that_run_otherwise_never_surely_fit(tmp_path, architecture: str, note: str) -> None:
+    fields = {"num_layers_per_stack": 2, "num_hidden_layers": 16} if "Hrm" in architecture else {}
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture], "dtype": "bfloat16", **fields}))
+    answer = plan(Request(model=str(tmp_path), targets="all-linear", offline=True), Training(), 10**14)
+    assert (answer.fits, set(answer.largest.values())) == ("maybe", {None})
+    assert note in {note.code for note in answer.notes}
+
+
 def test_the_floor_of_an_ungated_mlp_is_never_above_the_middle() -> None:
     run = Training(batch_size=3, sequence_length=64, packing=True, loss="in_place")
     peak = plan(Request(model="bigscience/bloom-560m", r=16, dtype="bf16", offline=True), run).memory.allocated
