@@ -27,9 +27,8 @@ _EMBEDDED_NORM = re.compile(
 )
 
 
-_IN_BLOCKS = re.compile(
-    r"(?:Local|BlockSparse|TransientGlobal|LSH)\w*Attention$"
-)  # (modeling_pegasus_x.py, modeling_longt5.py)
+# Of PegasusX, LongT5, BigBird and Reformer
+_IN_BLOCKS = re.compile(r"(?:Local|BlockSparse|TransientGlobal|LSH)\w*Attention$")
 _OWN_ACTIVATIONS = {"BloomGelu": "bloom_gelu", "EsmIntermediate": "gelu_python"}  # (modeling_bloom.py, modeling_esm.py)
 
 
