@@ -126,6 +126,11 @@ class Kept(NamedTuple):
 
 def kept_by_eager(name: str) -> Kept | None:
     """What autograd saves of a tiny model in bfloat16 with eager attention; None where it can't run without data."""
+    return _kept(name) or _kept(name, heads=4)  # CodeGen's come in four parts
+
+
+def _kept(name: str, heads: int = 0) -> Kept | None:
+    """The same of so many heads, or of as many as the tiny model has."""
     import torch
 
     from estimator.architecture.surveying.tiny import base_fields, build, make
@@ -140,6 +145,8 @@ def kept_by_eager(name: str) -> Kept | None:
     try:
         config = make(name, base_fields(name))
         config._attn_implementation = "eager"
+        if heads:
+            config.num_attention_heads = heads
         if getattr(config, "rotary_dim", None):  # a default for large heads
             config.rotary_dim = config.hidden_size // config.num_attention_heads
         model = build(name, config).to(torch.bfloat16).eval()
