@@ -10,6 +10,7 @@ from estimator.architecture.formula import NoModel, Unfit, by_default
 
 MISSING = object()
 TIE = "tie_word_embeddings"
+LAYER_KINDS = ("layer_types", "mlp_layer_types")
 OVERRIDES = "per_layer_config"  # transformers 5.23.0, integrations/heterogeneity
 
 
@@ -178,7 +179,7 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
     for path, said in config.items():
         if path.endswith("_config_dict") and isinstance(said, Mapping):
             _check_twice_said(read, path, said, config.get(path.removesuffix("_dict")))
-    for section in dict.fromkeys(path.rpartition(".")[0] for path in facts["rules"]):
+    for section in sections_of(facts):
         if section not in facts.get("outside", ()) and get(config, section) in (MISSING, None):
             _check_outside(facts["rules"], config, section, lookup)
 
@@ -198,10 +199,10 @@ def _check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: of the MLPs' kinds too where attention's are said. Some
     classes drop what is too many (DeepSeek V4).
     """
-    for section in dict.fromkeys(path.rpartition(".")[0] for path in ("", *facts["rules"], *facts["seen"])):
+    for section in sections_of(facts):
         held, before = get(config, section), f"{section}." if section else ""
-        count, kinds = get(held, "num_hidden_layers"), get(held, "layer_types")
-        for field in ("layer_types", "mlp_layer_types") if isinstance(kinds, list) else ():
+        count, kinds = get(held, "num_hidden_layers"), get(held, LAYER_KINDS[0])
+        for field in LAYER_KINDS if isinstance(kinds, list) else ():
             said = get(held, field)
             if not isinstance(said, list) or not isinstance(count, int) or len(said) == count:
                 continue
@@ -276,6 +277,11 @@ def check_region(facts: Mapping[str, Any], lookup: Lookup, sections: Sequence[st
             text = written(one) if one is None or isinstance(one, (bool, str)) else "#" if "#" in values else str(one)
             if text not in values:
                 raise Unfit(f"{path} is {str(one)[:80]!r}, which is not among the values that were tried")
+
+
+def sections_of(facts: Mapping[str, Any]) -> dict[str, None]:
+    """The sections whose fields the formulas know, by dotted path, in order; "" for the top."""
+    return dict.fromkeys(path.rpartition(".")[0] for path in ("", *facts["rules"]))
 
 
 def fields_of(facts: Mapping[str, Any]) -> set[str]:

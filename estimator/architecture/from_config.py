@@ -10,7 +10,7 @@ from typing import Any
 from estimator.architecture.by_formulas import Grower, Model
 from estimator.architecture.choose import candidates, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import fields_of, unties
+from estimator.architecture.config_fields import fields_of, sections_of, unties
 from estimator.architecture.facts import line
 from estimator.architecture.formula import NoModel, NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter, full_name, named_parameters, parameter_shapes
@@ -44,19 +44,25 @@ def _check_heads(facts: Mapping[str, Any], tree: ModuleTree) -> None:
 
     Without attention (Mamba) nothing divides by them, and where towers have sections none reads what stands beside.
     """
-    read = {*fields_of(facts), *(name for names in facts["aliases"].values() for name in names)}
-    if not any("." in path for path in facts["rules"]):  # what attention reads stands here, for its shapes or not
+    none = [field for field in ("num_attention_heads", "n_head") if tree.config.get(field) == 0]
+    if not none or not any("Attention" in m.cls for m in tree.modules):
+        return
+    read = _names_read(facts)
+    if len(sections_of(facts)) == 1:  # what attention reads stands here, for its shapes or not
         read |= {"num_attention_heads", "n_head"} if "n_layer" in read else {"num_attention_heads"}
-    for field in ("num_attention_heads", "n_head"):
-        if field in read and tree.config.get(field) == 0 and any("Attention" in m.cls for m in tree.modules):
+    for field in none:
+        if field in read:
             raise NoModel(f"{field} is 0, by which attention divides the width")
 
 
 def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:
     """The fields on which the shapes depend, by dotted path, under all their names. Raises NoWeightsError."""
     _, facts, section = _chosen(config, task)
-    paths = [*fields_of(facts), *(name for names in facts["aliases"].values() for name in names)]
-    return frozenset(f"{section}.{path}" if section else path for path in paths)
+    return frozenset(f"{section}.{path}" if section else path for path in _names_read(facts))
+
+
+def _names_read(facts: Mapping[str, Any]) -> set[str]:
+    return {*fields_of(facts), *(name for names in facts["aliases"].values() for name in names)}
 
 
 def winning_names(config: Mapping[str, Any], task: str | None = None) -> Mapping[str, Sequence[str]]:
@@ -97,7 +103,7 @@ def with_buffers(
     missing = [(places[module], slot, True) for module, slot in unsized]
     shapes = parameter_shapes(modules)
     plain = lookup_for(tree.config, facts, num_labels)
-    sections = {path.rpartition(".")[0] for path in model.facts["rules"]}
+    sections = sections_of(model.facts)
 
     def read(path: str) -> Any:
         value = plain(path)

@@ -26,8 +26,14 @@ def run_time_names(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable
 
 def splits_weights(tree: ModuleTree) -> bool:
     """Whether the class makes several parameters of any one stored tensor."""
+    return _splitting(tree) is not None
+
+
+def _splitting(tree: ModuleTree) -> ClassFacts | None:
+    """The class's facts where it makes several parameters of any one stored tensor."""
     facts = choose(tree.config, None)
-    return facts is not None and any(len(one.targets) > 1 for one in transforms_of(tree.config, facts))
+    splits = facts is not None and any(len(one.targets) > 1 for one in transforms_of(tree.config, facts))
+    return facts if splits else None
 
 
 def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[str, ...]]:
@@ -37,8 +43,8 @@ def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[
     """
     if stored is not None:
         return sorted(set(parts_by_source(tree, stored).values()))
-    facts = choose(tree.config, None)
-    if facts is None or not splits_weights(tree):
+    facts = _splitting(tree)
+    if facts is None:
         return []
     names, transforms = _parameters(tree), transforms_of(tree.config, facts)
     found = {parts_of(transform, name) for name in names for transform in transforms}
@@ -47,8 +53,8 @@ def split_weights(tree: ModuleTree, stored: Iterable[str] | None) -> list[tuple[
 
 def parts_by_source(tree: ModuleTree, stored: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The same by the name of the stored tensor; `stored` is not looked at where the class splits none."""
-    facts = choose(tree.config, None)
-    if facts is None or not splits_weights(tree):
+    facts = _splitting(tree)
+    if facts is None:
         return {}
     names = _parameters(tree)
     rename = Renamer(transforms_of(tree.config, facts), facts.prefix, names.__contains__)

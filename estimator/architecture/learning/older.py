@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from estimator.architecture.config_fields import LAYER_KINDS
 from estimator.architecture.learning.fields_used import given, without
 from estimator.architecture.learning.fit import values_of
 from estimator.architecture.surveying import tiny
 
 _WORDS = {"true": True, "false": False}
-_KINDS, _FURTHER = ("layer_types", "mlp_layer_types"), "num_nextn_predict_layers"
+_FURTHER = "num_nextn_predict_layers"
 _NUMBERS, _ACTIVATIONS = (2, 4, 24, 96), ("gelu", "relu")
 
 
@@ -85,7 +86,7 @@ def longer(name: str, facts: Mapping[str, Any]) -> list[str]:
     for path in sorted(facts["seen"]):
         section, _, field = path.rpartition(".")
         before, kinds = (f"{section}." if section else ""), filled.get(path)
-        if field in _KINDS and kinds and filled.get(f"{before}{_KINDS[0]}"):
+        if field in LAYER_KINDS and kinds and filled.get(f"{before}{LAYER_KINDS[0]}"):
             extended = tiny.changed(base, tuple(path.split(".")), [*kinds, kinds[-1]])
             predicting = tiny.changed(extended, (*before.split(".")[:-1], _FURTHER), 1)
             if any(_filled(name, fields) is not None for fields in (extended, predicting)):
