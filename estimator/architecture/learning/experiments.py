@@ -34,7 +34,7 @@ from estimator.architecture.learning.trace import Trace
 from estimator.architecture.surveying import tiny
 from estimator.architecture.surveying.observe import Seen, embeddings_of, observe, ties_of
 
-_SECONDS = 20  # a build that takes longer is a fault, not a large model
+_SECONDS = 20  # of the process, whatever else a machine does: a build that takes longer is a fault, not a large model
 _PROBE = "a text of no meaning"
 _TURNED = 0.7  # of the mixes of what needs a switch have it turned
 _MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 12, 4, 48
@@ -126,8 +126,8 @@ class Experiments:
 
     def build(self, fields: Mapping[str, Any], mixed: bool = False) -> Build | None:
         """None where the class refuses."""
-        signal.signal(signal.SIGALRM, _too_long)
-        signal.alarm(_SECONDS)
+        signal.signal(signal.SIGPROF, _too_long)
+        signal.setitimer(signal.ITIMER_PROF, _SECONDS)
         trace = Trace()
         try:
             trace.config = config = tiny.make(self.name, self._remembering(fields, trace))
@@ -145,7 +145,7 @@ class Experiments:
             self.known.update(trace.known)  # a text that is none of those compared with may be refused
             return None
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _remembering(self, fields: Mapping[str, Any], trace: Trace) -> Mapping[str, Any]:
         """The fields, with numbers that the config takes and does not keep made such that shapes can tell them."""
