@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from estimator.errors import LoraSizeError
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
+    from estimator.report.document_types import Document
     from estimator.request.python_options import Options
 
 __version__ = "0.1.0"
 __all__ = ["LoraSizeError", "estimate"]
 
 
-def estimate(model: str | PathLike[str] | None = None, **options: Unpack[Options]) -> dict[str, Any]:
+def estimate(model: str | PathLike[str] | None = None, **options: Unpack[Options]) -> Document:
     """The object of `lora-size --json`, for option names with underscores (`r`, `targets`, `base_precision`, ...).
 
     `lora` takes the fields of an adapter_config.json. Parameters are counted, sizes are in bytes.

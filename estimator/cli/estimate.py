@@ -22,7 +22,7 @@ def run(options: dict[str, Any]) -> int:
         return run_adapter(options)
     request, progress = Request(**request_fields(options)), _progress()
     answer = estimate(request, progress=progress)
-    document = to_document(answer)
+    document: dict[str, Any] = {**to_document(answer)}
     verification = verified(options, request, answer, progress)
     if verification is not None:
         document["verification"] = verification

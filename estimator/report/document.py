@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from estimator.dtypes import BITS
 from estimator.lora.adapt import PEFT, TRANSFORMERS
@@ -11,11 +11,14 @@ from estimator.lora.tensors import SavedTensor
 from estimator.report.answer import Answer
 from estimator.sizes.comparison import compare, percent_of
 
+if TYPE_CHECKING:
+    from estimator.report import document_types as types
+
 SCHEMA_VERSION = 1
 _WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
-def to_document(answer: Answer) -> dict[str, Any]:
+def to_document(answer: Answer) -> "types.Document":
     """A plain object that json.dumps takes."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -27,11 +30,11 @@ def to_document(answer: Answer) -> dict[str, Any]:
         "cross_check": _cross_check(answer),
         "comparison": _comparison(answer),
         "rules": {"peft": PEFT, "transformers": TRANSFORMERS},
-        "notes": [note._asdict() for note in answer.notes],
+        "notes": [{"code": note.code, "message": note.message} for note in answer.notes],
     }
 
 
-def _model(answer: Answer) -> dict[str, Any]:
+def _model(answer: Answer) -> "types.Model":
     found, tree = answer.found, answer.tree
     return {
         "id": found.id,
@@ -47,7 +50,7 @@ def _declared(config: Mapping[str, Any]) -> str | None:
     return next(iter(config.get("architectures") or ()), None)
 
 
-def _adapter(answer: Answer) -> dict[str, Any]:
+def _adapter(answer: Answer) -> "types.Adapter":
     adaptation = answer.adaptation
     parameters = adaptation.trainable_parameters
     stored = _stored(adaptation.tensors if adaptation.has_size else ())
@@ -92,8 +95,8 @@ def _stored(tensors: Iterable[SavedTensor]) -> list[_Stored]:
     return stored
 
 
-def _dtypes(stored: Iterable[_Stored]) -> dict[str, dict[str, int]]:
-    dtypes: dict[str, dict[str, int]] = {}
+def _dtypes(stored: Iterable[_Stored]) -> "dict[str, types.Tensors]":
+    dtypes: dict[str, types.Tensors] = {}
     for some in stored:
         entry = dtypes.setdefault(some.dtype, {"tensors": 0, "elements": 0, "bytes": 0})
         entry["tensors"] += some.tensors
@@ -102,8 +105,8 @@ def _dtypes(stored: Iterable[_Stored]) -> dict[str, dict[str, int]]:
     return dtypes
 
 
-def _parts(stored: Iterable[_Stored], parameters_by_part: Mapping[str, int]) -> list[dict[str, Any]]:
-    parts: dict[tuple[str, str | None], dict[str, Any]] = {}
+def _parts(stored: Iterable[_Stored], parameters_by_part: Mapping[str, int]) -> "list[types.Part]":
+    parts: dict[tuple[str, str | None], types.Part] = {}
     for some in stored:
         entry = parts.setdefault(
             (some.part, some.dtype), {"part": some.part, "parameters": 0, "file_bytes": 0, "dtype": some.dtype}
@@ -116,7 +119,7 @@ def _parts(stored: Iterable[_Stored], parameters_by_part: Mapping[str, int]) -> 
     return list(parts.values())
 
 
-def _base(answer: Answer) -> dict[str, Any]:
+def _base(answer: Answer) -> "types.Base":
     base = answer.base
     return {
         "parameters": base.parameters,
@@ -132,7 +135,7 @@ def _base(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _totals(answer: Answer) -> dict[str, Any]:
+def _totals(answer: Answer) -> "types.Totals":
     total = answer.base.all_parameters + answer.adaptation.added_parameters
     return {
         "all_parameters": total,
@@ -140,16 +143,16 @@ def _totals(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _cross_check(answer: Answer) -> dict[str, Any]:
+def _cross_check(answer: Answer) -> "types.CrossCheck":
     check = answer.cross_check
-    files = [
+    files: list[types.CheckedFile] = [
         {"path": f.path, "expected_bytes": f.expected_bytes, "actual_bytes": f.actual_bytes, "dtypes": dict(f.dtypes)}
         for f in check.files
     ]
     return {"status": check.status, "files": files, "complaints": list(check.complaints)}
 
 
-def _comparison(answer: Answer) -> dict[str, Any]:
+def _comparison(answer: Answer) -> "types.Comparison":
     parameters, file_bytes, base_bytes = answer.base.parameters, answer.file_bytes, answer.comparison_bytes
     beside = compare(file_bytes, answer.base)
     return {
