@@ -93,7 +93,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         cache=cache,
         bytes_per_token=cache_bytes_per_token(cache, served),
         tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
-        refused=refusals(answer, serving.max_lora_rank),
+        refused=refusals(answer, serving.max_lora_rank, serving.gpus),
         disk=disk(answer, Training(), trained, None) | {"checkpoint_bytes": None},
         notes=(*assumed, *of_training, *([_DOWNCAST] if downcast else ()), *_notes(answer, cache, gpu_memory)),
     )
@@ -113,12 +113,11 @@ def _precision_of_training(request: Request) -> tuple[Note, ...]:
 def _in_peft(answer: Answer, shape: Shape, served: Served, cache: KvCache | None) -> InPeft:
     loaded = answer.base.loaded
     each = added_bytes(answer)
-    for_token = cache_bytes_per_token(cache, served)
     base = (loaded.footprint_bytes or 0) + (loaded.state_bytes or 0)
     return InPeft(
         bytes_each=each,
-        bytes_per_token=for_token,
-        cache_bytes=cached_bytes(cache, served, for_token)[1],
+        bytes_per_token=cache_bytes_per_token(cache, served),
+        cache_bytes=cached_bytes(cache, served)[1],
         memory=peft_memory(shape, cache, served, base, each),
     )
 

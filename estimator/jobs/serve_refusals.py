@@ -1,7 +1,7 @@
 """What vLLM 0.33.0 does not serve of an adapter.
 
 Rules' source: vllm/lora/peft_helper.py (validate_legal, _validate_features), lora_model.py (check_unexpected_modules),
-utils.py (parse_fine_tuned_lora_name), layers/logits_processor.py.
+utils.py (parse_fine_tuned_lora_name), layers/logits_processor.py; vllm/config/model.py (verify_with_parallel_config).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from estimator.notes import Note
 from estimator.report.answer import Answer
+from estimator.sizes.fields import heads, text_config
 from estimator.sizes.vllm import MAX_VOCABULARY, RANKS, RELEASE, serves, wraps_embeddings
 
 # Initialisations after which a saved adapter is a plain LoRA; the rest change the base's own weights.
@@ -25,12 +26,12 @@ _REFUSED_FIELDS = (
 _HEADS = ("classifier", "score")
 
 
-def refusals(answer: Answer, max_lora_rank: int) -> tuple[Note, ...]:
+def refusals(answer: Answer, max_lora_rank: int, gpus: int = 1) -> tuple[Note, ...]:
     """Each reason with a code; () where vLLM takes the adapter."""
-    return (*_of_the_class(answer), *_of_the_config(answer, max_lora_rank), *_of_the_modules(answer))
+    return (*_of_the_class(answer, gpus), *_of_the_config(answer, max_lora_rank), *_of_the_modules(answer))
 
 
-def _of_the_class(answer: Answer) -> Iterator[Note]:
+def _of_the_class(answer: Answer, gpus: int) -> Iterator[Note]:
     architecture = answer.tree.architecture
     if not serves(architecture):
         yield Note("not_served", f"vLLM {RELEASE} serves no LoRA on {architecture or 'this class'}.")
@@ -38,6 +39,9 @@ def _of_the_class(answer: Answer) -> Iterator[Note]:
     if wraps_embeddings(architecture) and vocabulary > MAX_VOCABULARY:
         message = f"with LoRA the head may have {MAX_VOCABULARY:,} rows, and this one has {vocabulary:,}."
         yield Note("vocabulary", message)
+    many = heads(text_config(answer.tree.config))
+    if many > 1 and many % gpus:
+        yield Note("gpus", f"{many} heads of attention cannot be shared out to {gpus} GPUs.")
 
 
 def _vocabulary(answer: Answer) -> int:

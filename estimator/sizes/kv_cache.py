@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.blocks import decays, has_state
-from estimator.sizes.fields import text_config
+from estimator.sizes.fields import first, heads, text_config
 from estimator.sizes.scans import read_scan
 from estimator.sizes.windows import is_windowed, window_tokens
 
@@ -22,17 +22,30 @@ _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
 _OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|(?:^|\.)mtp|linear_attn|mamba|cross")
 _KEYS = ("k_proj", "key", "k_lin", "wk", "k")
 _VALUES = ("v_proj", "value", "v_lin", "wv", "v")
+_HEADS = re.compile(r"(?:key_value|kv)_heads$|^n_head_kv$|^multi_query_group_num$")  # fields
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj", "wqkv")
+
+
+class Kept(NamedTuple):
+    """What one layer keeps of a token."""
+
+    elements: int
+    heads: int  # of keys and values; 1 where it is one latent for all
+    is_windowed: bool = False  # keeps no more than the cache's window of tokens
+
+    def on_each(self, gpus: int) -> int:
+        """Elements where heads are shared out; with fewer heads than GPUs each has one whole.
+
+        vllm 0.33.0, config/model.py, get_num_kv_heads.
+        """
+        return -(-self.elements // min(gpus, self.heads))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvCache:
     """What a decoder keeps of what it has seen, in elements."""
 
-    layers: int  # that keep keys and values
-    elements: int  # for a token, all layers
-    is_latent: bool = False  # what is kept is one latent for all heads
-    windowed_layers: int = 0  # of `layers`: keep no more than `window` tokens
+    kept: tuple[Kept, ...]  # by each layer that keeps keys and values
     window: int | None = None
     states: int = 0  # layers with a state for each sequence, in place of keys and values or beside them
     uncounted: int = 0  # of `states`: of a kind whose size is not known
@@ -40,28 +53,41 @@ class KvCache:
     shifted_elements: int = 0  # what their convolutions see, with the token at hand
     has_indexer: bool = False  # sparse attention keeps keys of its own to choose by, which are not counted
 
+    @property
+    def layers(self) -> int:
+        return len(self.kept)
+
+    @property
+    def windowed_layers(self) -> int:
+        return sum(layer.is_windowed for layer in self.kept)
+
+    def elements(self, gpus: int = 1) -> int:
+        """For a token, of all layers, on each GPU."""
+        return sum(layer.on_each(gpus) for layer in self.kept)
+
+    def elements_windowed(self, gpus: int = 1) -> int:
+        """The same, of layers that keep no more than a window."""
+        return sum(layer.on_each(gpus) for layer in self.kept if layer.is_windowed)
+
 
 def kv_cache(tree: ModuleTree) -> KvCache | None:
-    """None for what does not generate token by token from one stack (encoders, encoder-decoders), and where no layer's
-    keys and values are found."""
+    """None for what does not generate token by token from one stack (encoders, encoder-decoders), and where of no layer
+    keys and values or a state are found."""
     config = text_config(tree.config)
     masked = (tree.architecture or "").endswith("MaskedLM")
     if tree.output_embedding is None or masked or _has_two_stacks(tree):
         return None
     layers = _layers(tree)
-    widths = {number: width for number, members in layers.items() if (width := _width(members, config)) is not None}
-    if not widths:
-        return None
-    kept = sorted(widths)[: len(widths) - int(config.get("num_kv_shared_layers") or 0)]
+    found = {n: layer for n, members in layers.items() if (layer := _kept(members, config)) is not None}
     scans = {number: scan for number, members in layers.items() if (scan := read_scan(members, config)) is not None}
-    unknown = [n for n, members in layers.items() if n not in widths and n not in scans and has_state(members)]
-    windowed = [number for number in kept if is_windowed(config, number, len(layers))]
+    if not found and not scans:
+        return None
+    own = sorted(found)[: len(found) - int(config.get("num_kv_shared_layers") or 0)]
+    kept = tuple(found[n]._replace(is_windowed=is_windowed(config, n, len(layers))) for n in own)
+    unknown = [n for n, members in layers.items() if n not in found and n not in scans and has_state(members)]
     return KvCache(
-        layers=len(kept),
-        elements=sum(widths[number] for number in kept),
-        is_latent=bool(config.get("kv_lora_rank")),
-        windowed_layers=len(windowed),
-        window=window_tokens(config) if windowed else None,
+        kept=kept,
+        window=window_tokens(config) if any(layer.is_windowed for layer in kept) else None,
         states=len(scans) + len(unknown),
         uncounted=len(unknown),
         state_elements=sum(scan.inner * scan.state for scan in scans.values()),
@@ -86,17 +112,20 @@ def _layers(tree: ModuleTree) -> dict[int, list[Module]]:
     return max(stacks.values(), key=len, default={})
 
 
-def _width(members: list[Module], config: Mapping[str, Any]) -> int | None:
-    """Elements of key and value for a token; None where the layer has neither."""
+def _kept(members: list[Module], config: Mapping[str, Any]) -> Kept | None:
+    """Of key and value for a token; None where the layer has neither."""
     if config.get("kv_lora_rank") and any(module.name.endswith("kv_b_proj") for module in members):
-        return int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0)
+        return Kept(int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0), 1)
     holders = _state_holders(members)
     outputs = {n: size for m in members if m.name.rpartition(".")[0] not in holders for n, size in _outputs(m)}
     key = next((outputs[name] for name in _KEYS if name in outputs), None)
     if key is not None:
-        return key + next((outputs[name] for name in _VALUES if name in outputs), key)
+        return Kept(key + next((outputs[name] for name in _VALUES if name in outputs), key), _heads_of(key, config))
     fused = next((outputs[name] for name in _FUSED if name in outputs), None)
-    return None if fused is None else fused - _query(config, fused)
+    if fused is None:
+        return None
+    both = fused - _query(config, fused)
+    return Kept(both, _heads_of(both // 2, config))
 
 
 def _state_holders(members: list[Module]) -> set[str]:
@@ -112,8 +141,21 @@ def _outputs(module: Module) -> Iterator[tuple[str, int]]:
 
 def _query(config: Mapping[str, Any], fused: int) -> int:
     """Width of the query inside a fused matrix; a third where the config does not tell."""
-    heads = next((config[n] for n in ("num_attention_heads", "n_head", "num_heads", "n_heads") if config.get(n)), None)
-    hidden = next((config[n] for n in ("hidden_size", "n_embd", "d_model") if config.get(n)), None)
-    if not heads or not hidden:
-        return fused // 3
-    return int(heads) * int(config.get("head_dim") or int(hidden) // int(heads))
+    width = _usual_head(config)
+    return heads(config) * int(config.get("head_dim") or width) if width else fused // 3
+
+
+def _heads_of(width: int, config: Mapping[str, Any]) -> int:
+    """Heads of a key of this width: those that the config counts and that have a width it names, else as many as fit.
+
+    Layers of one model may differ in both (Gemma 4's global_head_dim, MiMo V2's swa_head_dim).
+    """
+    sizes = {n: v for n, v in config.items() if type(v) is int and v > 0}
+    widths = {v for n, v in sizes.items() if n.endswith("head_dim")} or {_usual_head(config)}
+    counted = [n for n in (v for name, v in sizes.items() if _HEADS.search(name)) if width / n in widths]
+    return min(counted or [width // each for each in widths if each and width % each == 0] or [1])
+
+
+def _usual_head(config: Mapping[str, Any]) -> int:
+    """Width of a head where the config names none; 0 where it does not tell."""
+    return int(first(config, "hidden_size", "n_embd", "d_model") or 0) // heads(config)

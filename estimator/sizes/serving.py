@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from estimator.sizes.kv_cache import KvCache
 from estimator.sizes.memory import CONTEXT_BYTES, WORKSPACE_BYTES, Bounds, Component, Memory
@@ -32,20 +32,17 @@ class Served:
 
 
 def cache_bytes_per_token(cache: KvCache | None, served: Served) -> int:
-    """Bytes for a token of one sequence; a latent cache stands whole on each GPU."""
-    if cache is None:
-        return 0
-    return -(-cache.elements * served.width // (1 if cache.is_latent else served.gpus))
+    """Bytes for a token of one sequence."""
+    return cache.elements(served.gpus) * served.width if cache else 0
 
 
-def cached_bytes(cache: KvCache | None, served: Served, each: int) -> tuple[int, int]:
-    """Of all sequences at their full length: with every window honoured, and without. `each`: bytes for a token."""
-    whole = served.batch_size * served.sequence_length * each
-    if cache is None or not cache.windowed_layers or cache.window is None:
+def cached_bytes(cache: KvCache | None, served: Served) -> tuple[int, int]:
+    """Of all sequences at their full length: with every window honoured, and without."""
+    whole = served.batch_size * served.sequence_length * cache_bytes_per_token(cache, served)
+    if cache is None or cache.window is None:
         return whole, whole
-    kept = min(cache.window, served.sequence_length)
-    windowed = cache.windowed_layers / cache.layers
-    return int(whole * (1 - windowed) + windowed * served.batch_size * kept * each), whole
+    beyond = max(served.sequence_length - cache.window, 0)
+    return whole - served.batch_size * beyond * cache.elements_windowed(served.gpus) * served.width, whole
 
 
 def state_bytes(cache: KvCache | None, served: Served) -> tuple[int, int]:
@@ -68,7 +65,7 @@ def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width:
     most = least if served.gpus == 1 else least + served.weight_bytes // 10
     per_rank = served.adapters * served.max_lora_rank * lora_width
     stacks = (per_rank * served.stacked.lower, per_rank * served.stacked.upper)
-    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served))
+    tokens = cached_bytes(cache, served)
     step, longest = (_step_bytes(shape, served, _STEP_TOKENS[i], _SEQUENCES[i]) for i in (0, 1))
     components = [
         Component("base weights", least, most, "exact" if served.gpus == 1 else "modelled"),
@@ -85,7 +82,7 @@ def vllm_memory(shape: Shape, cache: KvCache | None, served: Served, lora_width:
 
 def peft_memory(shape: Shape, cache: KvCache | None, served: Served, footprint: int, adapter_bytes: int) -> Memory:
     """One process without tensor parallelism: the base, every adapter with all its weights, the cache of generate()."""
-    tokens = cached_bytes(cache, served, cache_bytes_per_token(cache, served))
+    tokens = cached_bytes(cache, served)
     whole = served.batch_size * served.sequence_length
     step = (_step_bytes(shape, served, whole, served.batch_size) // 4, 3 * _step_bytes(shape, served, whole, whole))
     components = [
@@ -125,12 +122,16 @@ def _memory(components: list[Component], moment: str, cache: KvCache | None) -> 
 
 
 def tokens_left(memory: Memory, cache: KvCache | None, served: Served, gpu_memory: int) -> tuple[int, int] | None:
-    """Tokens of all sequences together that vLLM's share of the GPU holds: lower, upper. None without a cache."""
-    each = cache_bytes_per_token(cache, served)
-    if not each:
+    """Tokens of all sequences together that vLLM's share of the GPU holds: lower, upper with every window honoured.
+
+    None without a cache.
+    """
+    one = replace(served, batch_size=1)
+    least, most = cached_bytes(cache, one)
+    if not least:
         return None
     own = next(part for part in memory.components if part.name.startswith("KV cache"))
     budget = int(GPU_MEMORY_UTILIZATION * gpu_memory)
-    low = budget - (memory.device.upper - own.upper_bytes)
-    high = budget - (memory.device.lower - own.lower_bytes)
-    return max(low, 0) // each, max(high, 0) // each
+    low = max(budget - (memory.device.upper - own.upper_bytes), 0)
+    high = max(budget - (memory.device.lower - own.lower_bytes), 0)
+    return low * served.sequence_length // most, high * served.sequence_length // least

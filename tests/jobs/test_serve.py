@@ -38,14 +38,14 @@ def test_peft_holds_what_each_adapter_has() -> None:
 )
 def test_elements_of_the_cache(model: str, elements: int) -> None:
     plan = serve(LLAMA._replace(model=model, targets="all-linear"), Serving())
-    assert plan.cache.elements == elements
+    assert plan.cache.elements() == elements
     assert plan.bytes_per_token == 2 * elements
 
 
 def test_a_latent_cache_is_kept_compressed_and_whole_on_each_gpu() -> None:
     request = Request(model="deepseek-ai/DeepSeek-V3", targets="qo")
     one, two = (serve(request, Serving(gpus=gpus)) for gpus in (1, 2))
-    assert one.cache.elements == 61 * (512 + 64)
+    assert one.cache.elements() == 61 * (512 + 64)
     assert one.bytes_per_token == two.bytes_per_token == one.peft.bytes_per_token
 
 
@@ -92,6 +92,43 @@ def test_two_gpus_halve_the_cache_and_the_weights() -> None:
     assert part(two, "base weights").lower_bytes * 2 == part(one, "base weights").lower_bytes
     stacks = part(two, "LoRA stacks")
     assert part(one, "LoRA stacks").lower_bytes // 2 <= stacks.lower_bytes < stacks.upper_bytes
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "elements"),
+    [
+        pytest.param("qwen2.5-0.5b", 7, 2 * 24 * 64, id="two heads for seven GPUs: each has one whole"),
+        pytest.param("llama-3.1-8b", 16, 2 * 32 * 128, id="eight heads for sixteen"),
+        pytest.param("tiiuae/falcon-7b", 71, 2 * 32 * 64, id="one head"),
+        pytest.param("google/gemma-4-26B-A4B", 4, 25 * 2 * 2 * 256 + 5 * 2 * 512, id="eight heads, and two of others"),
+    ],
+)
+def test_gpus_share_heads_and_no_parts_of_them(model: str, gpus: int, elements: int) -> None:
+    plan = serve(Request(model=model, targets="q" if "falcon" not in model else "query_key_value"), Serving(gpus=gpus))
+    assert plan.bytes_per_token == 2 * elements
+    assert "gpus" not in {problem.code for problem in plan.refused}
+
+
+def test_heads_that_gpus_cannot_share_are_refused() -> None:
+    assert [problem.code for problem in serve(LLAMA, Serving(gpus=3)).refused] == ["gpus"]
+
+
+def test_windows_keep_what_their_layers_have() -> None:
+    """Gemma 4: 25 layers of 8 heads keep 1,024 tokens, 5 layers of 2 wider heads keep all."""
+    request = Request(model="google/gemma-4-26B-A4B", targets="q")
+    plan = serve(request, Serving(batch_size=3, sequence_length=8192), 80 * 10**9)
+    windowed, whole = 2 * 25 * 2 * 8 * 256, 2 * 5 * 2 * 2 * 512
+    cache = part(plan, "KV cache of these sequences")
+    assert cache.lower_bytes == 3 * (1024 * windowed + 8192 * whole)
+    assert cache.upper_bytes == 3 * 8192 * (windowed + whole)
+
+
+def test_tokens_left_honour_windows_at_most() -> None:
+    request = Request(model="google/gemma-4-26B-A4B", targets="q")
+    one, many = (serve(request, Serving(batch_size=n, sequence_length=8192), 141 * 10**9) for n in (1, 20))
+    assert many.fits == "yes"
+    assert many.tokens[0] >= 20 * 8192
+    assert one.tokens[1] > 3 * one.tokens[0]
 
 
 def test_without_a_known_cache_nothing_is_sure() -> None:

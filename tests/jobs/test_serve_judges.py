@@ -65,8 +65,8 @@ def test_the_cache_of_a_real_forward_pass(saved) -> None:
     held = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
     elements = sum(tensor.numel() for tensor in held if torch.is_tensor(tensor))
     plan = serve(Request(model=path, r=2, targets="all-linear"), Serving())
-    assert plan.cache.elements * TOKENS == elements
-    assert plan.peft.bytes_per_token == 4 * plan.cache.elements  # saved in float32
+    assert plan.cache.elements() * TOKENS == elements
+    assert plan.peft.bytes_per_token == 4 * plan.cache.elements()  # saved in float32
     states, shifted = (
         sum(s.numel() for layer in cache.layers for s in getattr(layer, name, {}).values() if torch.is_tensor(s))
         for name in ("recurrent_states", "conv_states")
