@@ -23,12 +23,14 @@ _PART = re.compile(
     r"|(vision|visual|text|audio|image|video|speech|codec|multimodal)_?(model|encoder|decoder|backbone)|qformer"
     r"|vision_encoder|detector_model|tracker_model|depth_decoder)"
 )
-_BASE = ("embeddings", "encoder", "layers", "layer", "h", "decoder", "blocks", "stages", "language_model", "text_model")
+_HOLDERS = ("embeddings", "embedding", "embd")
+_BASE = (*_HOLDERS, "encoder", "layers", "layer", "h", "decoder", "blocks", "stages", "language_model", "text_model")
 _CONTRASTIVE = re.compile(r"\w*logit_scale|(text|visual)_projection")  # of CLIP and its like: two towers side by side
 _HEADS = ("lm_head", "cls.predictions.decoder", "lm_head.decoder", "predictions.decoder", "lm_head.out_proj",
           "proj_out", "output_projection", "generator_lm_head", "vocab_projector", "pred_layer.proj", "lm_loss",
-          "embed_out", "head.decoder", "decoder", "output", "head")  # fmt: skip
-_INNER = ("language_model", "text_model", "decoder")
+          "embed_out", "head.decoder", "decoder", "output", "head", "lm_head.linear")  # fmt: skip
+_LANGUAGE = ("language_model", "llm")
+_INNER = (*_LANGUAGE, "text_model", "decoder")
 _DEPTH = 4
 
 
@@ -52,7 +54,7 @@ class Embeddings:
         if embedding is None:
             return None
         rows = _rows(self.modules.get(embedding))
-        for name in (*_HEADS, *(f"{part}.lm_head" for part in _INNER)):
+        for name in (*_HEADS, *(f"{part}.{head}" for head in ("lm_head", "output") for part in _INNER)):
             module = self.modules.get(name)
             if module is not None and module.kind == "Linear" and (name.endswith("lm_head") or _rows(module) == rows):
                 return name
@@ -63,16 +65,17 @@ class Embeddings:
         found = self._direct(path) or self._direct(full_name(path, "model"))
         if found or not depth:
             return found
-        if "language_model" in parts:
-            return self._below(full_name(path, "language_model"), depth - 1)
+        for language in _LANGUAGE:
+            if language in parts:
+                return self._below(full_name(path, language), depth - 1)
         for inner in self._inner(path, parts):
             if (found := self._below(full_name(path, inner), depth - 1)) is not None:
                 return found
         return None
 
     def _direct(self, path: str) -> str | None:
-        """An embedding that lies right here, or in what is called `embeddings`."""
-        for parent in (path, full_name(path, "embeddings")):
+        """An embedding that lies right here, or in what is called `embeddings` or the like."""
+        for parent in (path, *(full_name(path, holder) for holder in _HOLDERS)):
             own = self.children.get(parent, ())
             for name in _INPUTS:
                 if name in own:

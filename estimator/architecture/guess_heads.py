@@ -14,6 +14,7 @@ _GENERATES = re.compile(
     r".*(ForCausal\w+|LMHead(Model)?|ForConditionalGeneration|ForMaskedLM|For\w+To(Text|Speech)|LM)"
 )
 _SPEECH = re.compile(r"(.*\.)?encoder\.(conv_?\d|subsampling.*)")  # what a speech encoder begins with
+_IN_A_LIST = re.compile(r"(^|\.)\d+\.")
 _HEAD = re.compile(r"(.*\.)?\w*(head|predictions|loss|decoder)")
 _WITH_BIAS_ABOVE = re.compile(r"(.*\.)?(lm_head|m[lim]m_\w*head|predictions)")
 
@@ -34,7 +35,8 @@ def with_heads(config: Mapping[str, Any], modules: list[Module], names: Embeddin
     if names.modules[source].kind != "Embedding":
         return modules, {}
     found = list(_heads_of_biases(modules, names, source))
-    if not found and names.output(source) is None and _GENERATES.fullmatch(_class_name(config)):
+    open_to_one = names.output(source) is None and not _has_one_by_another_name(modules, names.modules[source])
+    if not found and open_to_one and _GENERATES.fullmatch(_class_name(config)):
         found = [_Head(_head_name(modules, source), source)]
     tied = {}
     for head in found:
@@ -63,6 +65,12 @@ def with_biases(modules: list[Module]) -> Added:
     return changed, tied
 
 
+def _has_one_by_another_name(modules: list[Module], table: Module) -> bool:
+    """Whether a Linear as large as the embedding stands outside the layers, as ChatGLM's and OLMo's heads do."""
+    size = table.parameters[0].shape
+    return any(m.kind == "Linear" and m.parameters[0].shape == size and not _IN_A_LIST.search(m.name) for m in modules)
+
+
 def _class_name(config: Mapping[str, Any]) -> str:
     architecture = config.get("architectures")
     return str(architecture[0]) if isinstance(architecture, list) and architecture else ""
@@ -86,7 +94,7 @@ def _head_name(modules: list[Module], source: str) -> str:
     """`lm_head`, beside the model that holds the embedding; `proj_out` in what turns speech to text."""
     if ".decoder." in source and any(_SPEECH.fullmatch(module.name) for module in modules):
         return "proj_out"
-    inner = re.match(r"(language_model|text_model)\.model\.", source)
+    inner = re.match(r"(language_model|llm|text_model)\.model\.", source)
     return f"{inner[1]}.lm_head" if inner else "lm_head"
 
 

@@ -23,7 +23,7 @@ _BUFFERS = re.compile(
     r"(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|e_score_correction_bias"
     r"|final_logits_bias|relative_position_index|attn_mask|mean|std|freqs|cos|sin)"
 )
-_EMBEDDING = re.compile(r"embed|lookup|(emb|wte|wpe|shared|_token|quer(y|ies)_feat(ure)?s?)$")
+_EMBEDDING = re.compile(r"embed|lookup|(emb|[wv]te|wpe|shared|_token|quer(y|ies)_feat(ure)?s?)$")
 _PROJECTION = re.compile(r"(dense|proj|projections?|projector|linear|fc\d*|_out)$")
 _LINEAR = re.compile(r"(linear|proj|fc\d?|w\d)$")
 _TRANSPOSED = re.compile(r"transpos|deconv|convtr|upscale_conv|conv_?t(_|\d|$)")
@@ -76,7 +76,21 @@ def kind_of(name: str, own: Mapping[str, Shape], meanings: Meanings, experts: Co
         len(bias) != 1 or bias[0] != weight[0]
     ):  # output last: Conv1D, or a transposed convolution
         return "Conv1D" if len(weight) == 2 and bias == weight[1:] else "other"
-    return _meant(name, weight, meanings, experts) or _shown(name, weight, bias is not None, experts)
+    meant = _meant(name, weight, meanings, experts) or _shown(name, weight, bias is not None, experts)
+    output_first = bias is not None and weight[0] != weight[1]
+    return "Linear" if meant == "Conv1D" and output_first else meant
+
+
+def shows_conv1d(weight: Shape | None, bias: Shape | None) -> bool:
+    """Whether the output comes last: of Conv1D, which always has a bias, a file holds some that are not square."""
+    return (
+        weight is not None and bias is not None and len(weight) == 2 and weight[0] != weight[1] and bias == weight[1:]
+    )
+
+
+def without_conv1d(meanings: Meanings) -> Meanings:
+    """The meanings of names in a file that shows no Conv1D: what GPT-2's names are in code that has Linears there."""
+    return {name: "Linear" if kind == "Conv1D" else kind for name, kind in meanings.items()}
 
 
 def _meant(name: str, weight: Shape, meanings: Meanings, experts: Collection[int]) -> str | None:

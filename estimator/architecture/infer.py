@@ -16,7 +16,9 @@ from estimator.architecture.guess_kinds import (
     groups_of,
     kind_of,
     known_meanings,
+    shows_conv1d,
     told_apart,
+    without_conv1d,
 )
 from estimator.architecture.guess_names import run_time_parameters
 from estimator.architecture.guess_ties import with_shared
@@ -131,11 +133,17 @@ def _modules(parameters: Mapping[str, Loaded], config: Mapping[str, Any]) -> Ite
         if name:
             below.setdefault(name.rpartition(".")[0], []).append(name)
     meanings, experts = known_meanings(), expert_counts(config)
+    if not any(shows_conv1d(_shape(own, "weight"), _shape(own, "bias")) for own in owners.values()):
+        meanings = without_conv1d(meanings)
     for name in _depth_first(below):
         module = _module(name, owners, meanings, experts, config)
         children = below.get(name, ())
         is_list = not owners[name] and children and all(_place(child)[0] == 0 for child in children)
         yield module._replace(cls="ModuleList") if is_list else module
+
+
+def _shape(own: Own, leaf: str) -> tuple[int, ...] | None:
+    return own[leaf].shape if leaf in own else None
 
 
 def _depth_first(below: Mapping[str, list[str]]) -> Iterator[str]:
