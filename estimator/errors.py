@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _OPTION = re.compile(r"(?<!\S)--([a-z][a-z-]*)")
 
@@ -22,10 +23,18 @@ class LoraSizeError(Exception):
         super().__init__(what)
         self.what, self.where, self.way_out = what, where, way_out
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that a pool of processes can hand it back."""
+        return _again, (type(self), self.what, self.where, self.way_out)
+
     def __str__(self) -> str:
         """All three, as a program reads them: options by their names in Python and in a line of a batch."""
         where = _OPTION.sub(lambda option: option[1].replace("-", "_"), self.where)
         return f"{self.what} ({where}) {self.way_out}"
+
+
+def _again(kind: type[LoraSizeError], what: str, where: str, way_out: str) -> LoraSizeError:
+    return kind(what, where=where, way_out=way_out)
 
 
 class UsageError(LoraSizeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def test_an_error_says_what_is_wrong_where_and_the_way_out(model, options, code,
 )
 def test_options_have_the_names_that_a_program_gives_them(where, named):
     assert str(estimator.LoraSizeError("no.", where=where, way_out="yes")) == f"no. ({named}) yes"
+
+
+def test_an_error_comes_back_from_another_process():
+    with pytest.raises(estimator.LoraSizeError) as caught:
+        estimator.estimate(LLAMA, targets="nowhere_proj", offline=True)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), vars(again), str(again)) == (type(caught.value), vars(caught.value), str(caught.value))
 
 
 def test_the_types_are_shipped():

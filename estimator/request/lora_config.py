@@ -156,7 +156,8 @@ _ONLY_PYTHON = {tuple: "a tuple", set: "a set", frozenset: "a set"}
 def _said(value: Any) -> str:
     kinds = (*_ONLY_PYTHON.items(), *SAID.items())
     return next(
-        (said for kind, said in kinds if type(value) is kind or kind is Mapping and isinstance(value, kind)), "neither"
+        (said for kind, said in kinds if type(value) is kind or kind is Mapping and isinstance(value, kind)),
+        f"a {type(value).__name__}",
     )
 
 

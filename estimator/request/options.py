@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from estimator.dtypes import from_torch
 from estimator.errors import UsageError
 from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import SAID, LoraConfig
@@ -28,15 +29,31 @@ def to_request(row: dict[str, Any]) -> Request:
 
 def _written(name: str, value: Any) -> Any:
     """What programs have at hand, as JSON would have it: paths, tuples, sets, ranges, a LoraConfig, a torch.dtype."""
-    if isinstance(value, (tuple, set, frozenset, range)):
-        value = list(value) if isinstance(value, (tuple, range)) else sorted(value, key=str)
+    value = _listed(value)
     if name in _AS_TEXT and isinstance(value, list) and all(isinstance(one, (str, int)) for one in value):
         return ",".join(map(str, value))
+    if name == "layers" and type(value) is int:
+        return str(value)
+    if name == "trainable_tokens" and isinstance(value, dict):
+        return {module: _listed(ids) for module, ids in value.items()}
+    if name == "save_embedding_layers" and isinstance(value, bool):  # as save_pretrained takes it
+        return "yes" if value else "no"
     if name == "lora" and hasattr(value, "to_dict"):
         return value.to_dict()
     if name in _DTYPES and type(value).__module__ == "torch":
         return str(value)
+    if name == "base_precision" and (dtype := from_torch(value)) is not None:
+        return next((short for short in PRECISIONS if from_torch(short) == dtype), value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    return list(value) if isinstance(value, (tuple, range)) else value
+
+
+_THESE = "those count that `lora-size --help` lists for the model, the adapter and the base, with underscores"
 
 
 def _unknown(name: str) -> UsageError:
@@ -51,7 +68,7 @@ def _unknown(name: str) -> UsageError:
     elif ours in _FIELDS:
         way_out = f"it is called {ours} here" + (f": give {value}" if value else "")
     else:
-        way_out = f"did you mean {close[0]}?" if close else "`lora-size --help` lists the options"
+        way_out = f"did you mean {close[0]}?" if close else _THESE
     return UsageError(f"there is no option {name!r}.", where=name, way_out=way_out)
 
 
@@ -78,11 +95,9 @@ def _check_type(name: str, value: Any) -> None:
         raise UsageError(f"{name} is {str(value)[:80]}.", where=name, way_out=f"give a number from 1 to {MOST[name]:,}")
     if name in NAMING and isinstance(value, str) and not value.strip():
         raise UsageError(f"{name} is empty.", where=name, way_out="name one, or leave it out")
-    if (
-        not right
-        or not _holds_names(name, value)
-        or (isinstance(value, str) and value not in _CHOICES.get(name, (value,)))
-    ):
+    if right and not _holds_names(name, value):
+        raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out="give names, each of them a text")
+    if not right or (isinstance(value, str) and value not in _CHOICES.get(name, (value,))):
         kinds = " or ".join(SAID[kind] for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
         way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give {kinds}"
         raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out=way_out)

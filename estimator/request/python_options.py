@@ -29,7 +29,7 @@ class Options(TypedDict, total=False):
     r: int | None
     targets: Names | None
     exclude: Names | None
-    layers: str | Collection[int] | None
+    layers: int | str | Collection[int] | None
     rank_pattern: dict[str, int] | None
     dora: bool | None
     bias: str | None
@@ -41,9 +41,9 @@ class Options(TypedDict, total=False):
     num_labels: int | None
     vocab_size: int | None  # rows of the embedding after resizing
     tokenizer: str | PathLike[str] | None
-    save_embedding_layers: Literal["auto", "yes", "no"] | None
+    save_embedding_layers: bool | Literal["auto", "yes", "no"] | None
     adapter_dtype: Dtype | None
-    base_precision: Literal["stored", "fp32", "bf16", "fp16", "int8", "nf4", "fp4"] | None
+    base_precision: Dtype | None  # "stored", "nf4", "fp4", "int8", or a dtype
     dtype: Dtype | None
     double_quant: bool | None
     quant_storage: Dtype | None

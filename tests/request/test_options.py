@@ -18,9 +18,16 @@ from estimator.request.options import to_request
         pytest.param("layers", [0, 1, 5], "0,1,5", id="a list of layers"),
         pytest.param("exclude", ("lm_head",), "lm_head", id="a tuple"),
         pytest.param("layers", range(2), "0,1", id="a range"),
+        pytest.param("layers", 3, "3", id="one layer"),
         pytest.param("targets", {"v_proj", "q_proj"}, "q_proj,v_proj", id="a set"),
         pytest.param("modules_to_save", ("lm_head",), ["lm_head"], id="a tuple of modules"),
         pytest.param("trainable_tokens", range(3), [0, 1, 2], id="a range of tokens"),
+        pytest.param("trainable_tokens", {"wte": (0, 1)}, {"wte": [0, 1]}, id="a tuple of tokens for one module"),
+        pytest.param("save_embedding_layers", True, "yes", id="as save_pretrained takes it"),
+        pytest.param("save_embedding_layers", False, "no", id="left out as save_pretrained takes it"),
+        pytest.param("base_precision", "bfloat16", "bf16", id="torch's name of a precision"),
+        pytest.param("base_precision", "torch.float16", "fp16", id="torch's name with its module"),
+        pytest.param("base_precision", "nf4", "nf4", id="a precision that is no dtype"),
         pytest.param("lora", SimpleNamespace(to_dict=lambda: {"r": 4}), {"r": 4}, id="a LoraConfig"),
         pytest.param("model", Path("some") / "folder", "some/folder", id="a path"),
         pytest.param("targets", r".*\.q_proj", r".*\.q_proj", id="a regex as it is"),
@@ -33,8 +40,8 @@ def test_python_values_become_what_the_command_line_takes(name, value, kept):
 @pytest.mark.judges
 def test_values_of_torch_and_peft_are_taken():
     torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
-    taken = to_request({"dtype": torch.bfloat16, "lora": peft.LoraConfig(r=4)})
-    assert (taken.dtype, taken.lora["r"]) == ("torch.bfloat16", 4)
+    taken = to_request({"dtype": torch.bfloat16, "base_precision": torch.float16, "lora": peft.LoraConfig(r=4)})
+    assert (taken.dtype, taken.base_precision, taken.lora["r"]) == ("torch.bfloat16", "fp16", 4)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +51,7 @@ def test_values_of_torch_and_peft_are_taken():
         pytest.param("load_in_4bit", "it is called base_precision here: give nf4", id="another's switch"),
         pytest.param("target_modules", "belong in `lora`", id="a field of the adapter's config"),
         pytest.param("base-precision", "did you mean base_precision?", id="a hyphen"),
-        pytest.param("format", "`lora-size --help` lists the options", id="what is no part of a request"),
+        pytest.param("format", "for the model, the adapter and the base", id="what is no part of a request"),
     ],
 )
 def test_an_unknown_name_shows_the_way_out(name, way_out):
@@ -71,3 +78,13 @@ def test_what_is_no_option_or_value_is_refused(row, says):
         to_request(row)
     assert says in caught.value.what
     assert caught.value.way_out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("modules_to_save", ["lm_head", 3]), ("rank_pattern", {1: 2}), ("set", {3: 1})],
+)
+def test_names_that_are_no_texts_are_told_from_what_is_no_list(name, value):
+    with pytest.raises(UsageError) as caught:
+        to_request({name: value})
+    assert caught.value.way_out == "give names, each of them a text"
