@@ -26,15 +26,29 @@ def run(options: dict[str, Any]) -> int:
     verification = verified(options, request, answer, progress)
     if verification is not None:
         document["verification"] = verification
+    format_ = "json" if options["json_"] else options["format_"]
     if options["quiet"]:
         print(document["adapter"]["parameters"], document["adapter"]["file"]["bytes"], sep="\t")
     else:
-        format_ = "json" if options["json_"] else options["format_"]
         print(_FORMATS[format_](document))
         for text in _extras(options, format_, answer, document):
             print("\n" + text)
+    if options["quiet"] or format_ == "csv":
+        tell_mismatch(document)
     checks = [document["cross_check"], *filter(None, [verification])]
     return 1 if any(check["status"] == "mismatch" for check in checks) else 0
+
+
+def tell_mismatch(document: dict[str, Any]) -> None:
+    """On stderr, why the exit code is 1, where the answer itself has no room for it."""
+    if document["cross_check"]["status"] == "mismatch":
+        from estimator.report.as_table import cross_check_lines
+
+        print("\n".join(cross_check_lines(document)), file=sys.stderr)
+    if document.get("verification", {}).get("status") == "mismatch":
+        from estimator.report.verify_table import as_table as verification_table
+
+        print(verification_table(document["verification"], document), file=sys.stderr)
 
 
 def _as_json(document: dict[str, Any]) -> str:

@@ -103,14 +103,14 @@ def _say_usage(error: click.ClickException) -> int:
 
     ctx = getattr(error, "ctx", None)
     where = getattr(getattr(error, "param", None), "opts", None)
-    what, way_out = error.format_message(), f"{ctx.command_path if ctx else 'lora-size'} --help"
+    what, way_out = " ".join(error.format_message().split()), f"{ctx.command_path if ctx else 'lora-size'} --help"
     if isinstance(error, click.NoSuchOption) and ctx:
         from estimator.cli.hints import way_out as hinted
 
         if hint := hinted(error.option_name, ctx):
             what, way_out = f"there is no option {error.option_name}.", hint
     lines = [f"Error: {printable(what, 600)}"]
-    lines += [f"  where  {where[0]}"] if where else []
+    lines += [f"  where  {max(where, key=len)}"] if where else []
     lines += [f"  try    {printable(way_out, 600)}", "  code   usage"]
     _tell(lines)
     return 2

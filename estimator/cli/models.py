@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from estimator.cli.options import models
+
 if TYPE_CHECKING:
     from estimator.source.snapshot import Known
 
 
 @click.command("models", short_help="List the models that are known without a network.")
-@click.argument("pattern", default="")
+@click.argument("pattern", default="", shell_complete=models)
 @click.option("--json", "json_", is_flag=True, help="A list of objects.")
 def command(pattern: str, json_: bool) -> int:
-    """List the models that are known without a network; PATTERN is a part of the name, or has * and ?."""
+    """List the models that are known without a network; PATTERN is a part of the name, or has * and ?.
+
+    Behind each id stand its aliases: both are taken as --model.
+
+    \b
+      lora-size models qwen2.5
+      lora-size models '*-7b' --json
+    """
     from estimator.errors import NotFoundError
     from estimator.report.as_json import as_json
     from estimator.source.find import closest_names

@@ -33,9 +33,20 @@ def named(context: click.Context, option: click.Parameter, value: Any) -> Any:
     return value
 
 
+def models(context: click.Context, option: click.Parameter, begun: str) -> Any:
+    """What a shell completes to a model."""
+    from estimator.cli.completions import models
+
+    return models(begun)
+
+
 MODEL = (
     click.option(
-        "-m", "--model", callback=named, help="Hub id (org/name, org/name@revision), alias, folder or config.json."
+        "-m",
+        "--model",
+        callback=named,
+        shell_complete=models,
+        help="Hub id (org/name, org/name@revision), alias, folder or config.json.",
     ),
     click.option(
         "--set", "set_", metavar="FIELD=VALUE", multiple=True, help="Change a field of config.json. Repeatable."

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from estimator.cli.estimate import tell_mismatch
 from estimator.cli.modes import refuse_strays
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
 from estimator.cli.run_options import COUNT, GPU, TRAINING, gpu_memory, training_of
@@ -67,6 +68,8 @@ def command(**options: Any) -> int:
     document = {**to_document(answer["answer"]), "plan": answer["plan"]}
     document["notes"] += [note._asdict() for note in answer["notes"]]
     print(_shown(options, document))
+    if options["quiet"] or options["format_"] == "csv":
+        tell_mismatch(document)
     return 1 if document["cross_check"]["status"] == "mismatch" else 0
 
 

@@ -33,10 +33,19 @@ TRAINING = (
                  help="Devices that share the run. [default: 1]"),
     click.option("--strategy", type=click.Choice(_STRATEGIES), help="How they share it. [default: ddp]"),
 )  # fmt: skip
+
+
+def _gpus(context: click.Context, option: click.Parameter, begun: str) -> Any:
+    from estimator.cli.completions import gpus
+
+    return gpus(begun)
+
+
 GPU = (
-    click.option("--gpu", metavar="NAME", callback=named, help="What it has to fit: a100-80gb, h100, rtx4090, t4, ..."),
+    click.option("--gpu", metavar="NAME", callback=named, shell_complete=_gpus,
+                 help="What it has to fit: a100-80gb, h100, rtx4090, t4, ..."),
     click.option("--gpu-memory", metavar="SIZE", help="The same as a size: 24GB, 24GiB or bytes."),
-)
+)  # fmt: skip
 
 
 def training_of(options: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from estimator.cli.modes import refuse_strays
-from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, named, request_fields, together
+from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, models, named, request_fields, together
 from estimator.cli.run_options import GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand, option_name
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from estimator.errors import LoraSizeError
 
 _CROSSED = (
-    click.option("-m", "--model", multiple=True, callback=named, help="Repeatable: --model A --model B."),
+    click.option(
+        "-m", "--model", multiple=True, callback=named, shell_complete=models, help="Repeatable: --model A --model B."
+    ),
     click.option("-r", "--r", metavar="4,8,16", help="Ranks. [default: 8, or --config's]"),
     click.option("-t", "--targets", multiple=True, help="Repeatable: --targets qv --targets all-linear."),
     click.option("--base-precision", metavar="bf16,nf4", help="How the base is loaded."),
@@ -67,8 +69,7 @@ def command(**options: Any) -> int:
       lora-size sweep -m llama-3.1-8b -m qwen2.5-7b --r 4,8,16 --plot ranks.svg
     """
     from estimator.jobs.sweep import frontier, sweep
-    from estimator.report.sweep_forms import FORMS, quiet, terminal
-    from estimator.report.units import printable
+    from estimator.report.sweep_forms import FORMS, open_questions, quiet, terminal
     from estimator.request.request import Request
 
     refuse_strays(options)
@@ -103,9 +104,8 @@ def command(**options: Any) -> int:
 
         plot(cases, best, memory, options["plot"])
     if options["quiet"]:
-        for case in cases:
-            if case.error is not None:
-                print(f"{case.model}, r {case.r}: {printable(case.error)}", file=sys.stderr)
+        for line in open_questions(cases):
+            print(line, file=sys.stderr)
         print(quiet(cases))
     else:
         print(FORMS[format_](cases, best, memory, notes))

@@ -21,7 +21,7 @@ _PART_NAMES = {
 
 def as_table(document: Document) -> str:
     """Several lines without a newline at the end."""
-    blocks = [_head(document), _adapter(document), _base(document), _cross_check(document), _notes(document)]
+    blocks = [_head(document), _adapter(document), _base(document), cross_check_lines(document), _notes(document)]
     return "\n\n".join("\n".join(block) for block in map(list, blocks) if block) + "\n\n" + peft_line(document)
 
 
@@ -97,7 +97,8 @@ def _base(document: Document) -> Iterator[str]:
     yield from _rows(rows)
 
 
-def _cross_check(document: Document) -> Iterator[str]:
+def cross_check_lines(document: Document) -> Iterator[str]:
+    """Whether the files, their headers and config.json agree, and where they do not; nothing without headers."""
     check = document["cross_check"]
     files = check["files"]
     if check["status"] == "unavailable":

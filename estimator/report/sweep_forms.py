@@ -28,9 +28,12 @@ def _messages(cases: Sequence[Any], notes: Sequence[Any]) -> list[str]:
         said.append(
             f"The memory of {model} is that of {dtype}, since nothing here says its dtype; --dtype says another."
         )
-    for model in dict.fromkeys(case.model for case in cases if case.cross_check == "mismatch"):
-        said.append(f"The files of {model} contradict each other: lora-size --model {model} says where.")
-    return [printable(message, 600) for message in dict.fromkeys(said)]
+    return [printable(message, 600) for message in dict.fromkeys([*said, *_contradictions(cases)])]
+
+
+def _contradictions(cases: Sequence[Any]) -> list[str]:
+    models = dict.fromkeys(case.model for case in cases if case.cross_check == "mismatch")
+    return [f"The files of {model} contradict each other: lora-size --model {model} says where." for model in models]
 
 
 def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, notes: Sequence[Any]) -> str:
@@ -101,6 +104,13 @@ def quiet(cases: Sequence[Any]) -> str:
     )
 
 
+def open_questions(cases: Sequence[Any]) -> list[str]:
+    """What `quiet` has no room for: a line for each case that was refused, and for files that contradict each other."""
+    shown = zip(labelled(cases), cases, strict=True)
+    refused = [f"{label}: {printable(case.error, 600)}" for label, case in shown if case.error is not None]
+    return [*refused, *map(printable, _contradictions(cases))]
+
+
 def terminal(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, columns: int) -> str:
     """Bars of parameters and of memory, then the frontier of what fits; it keeps within `columns` where it can."""
     return "\n".join(_terminal(cases, frontier, gpu_memory, columns))
@@ -149,6 +159,6 @@ def labelled(cases: Sequence[Any], precision: bool = True) -> list[str]:
     ]
     differing = [place for place in range(3 if precision else 2) if len({part[place] for part in parts}) > 1]
     return [
-        ", ".join([*(part[place] for place in differing), f"r {case.r}"])
+        ", ".join([*(part[place] for place in differing), *([] if case.r is None else [f"r {case.r}"])])
         for part, case in zip(parts, cases, strict=True)
     ]

@@ -121,6 +121,10 @@ CASES = [
     pytest.param([*LLAMA, "--config", "no-such.json"], 3, "not_found", "no-such.json", id="a config that is not there"),
     pytest.param(["batch", "no-such.jsonl"], 3, "not_found", "no-such.jsonl", id="a batch that is not there"),
     pytest.param(["models", "zzzzzz"], 3, "not_found", "zzzzzz", id="a pattern that matches nothing"),
+    pytest.param(
+        ["completion"], 2, "usage", "Choose from: bash, zsh, fish\n", id="one line, whatever click has between"
+    ),
+    pytest.param(["--config", ""], 2, "usage", "where  --config\n", id="an option by its long name"),
     pytest.param(["--json", "models"], 2, "usage", "behind the command", id="an option before the command"),
 ]
 

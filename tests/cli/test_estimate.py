@@ -79,6 +79,34 @@ def test_files_that_contradict_each_other_end_in_1(
     assert '"mismatch"' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        pytest.param(["-q"], "is 10 x 8 in the headers, 11 x 8 by config.json", id="quiet"),
+        pytest.param(["--format", "csv"], "is 10 x 8 in the headers, 11 x 8 by config.json", id="csv"),
+        pytest.param(["plan", "-q"], "is 10 x 8 in the headers, 11 x 8 by config.json", id="a quiet plan"),
+        pytest.param(["sweep", "-q"], "contradict each other: lora-size --model", id="a quiet sweep"),
+    ],
+)
+def test_where_the_answer_has_no_room_for_it_the_reason_of_the_1_is_on_stderr(
+    capsys: pytest.CaptureFixture[str], contradicting: str, command: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--model", contradicting])
+    out, err = capsys.readouterr()
+    assert end.value.code == 1
+    assert said in err
+    assert said not in out
+
+
+def test_a_quiet_sweep_says_which_case_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", "-q", "-m", "gpt2", "-t", "x", "-t", "qv"])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (1, "\t\n294912\t1182680\n")
+    assert err.startswith("x: No module matches x")
+
+
 @pytest.mark.parametrize("name", ["bf16", "bfloat16", "torch.bfloat16"])
 def test_torchs_names_of_dtypes_are_taken(capsys: pytest.CaptureFixture[str], name: str) -> None:
     document = json.loads(run(capsys, "-m", "gpt2", "--adapter-dtype", name, "--base-precision", name, "--json"))
