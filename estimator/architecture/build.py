@@ -81,7 +81,13 @@ def build(
         transposed=grown.transposed,
         is_composite=facts.said.is_composite,
         basis="inferred" if grown.open_parts else "exact",
-        notes=(*_inferred(grown), *tie_notes, *grown.notes, *_left_out(left, facts)),
+        notes=(
+            *_inferred(grown),
+            *tie_notes,
+            *grown.notes,
+            *_left_out(left, facts),
+            *_made_anew(grown, tied, facts, config),
+        ),
     )
 
 
@@ -140,3 +146,13 @@ def _left_out(left: Sequence[tuple[str, int]], facts: ClassFacts) -> list[Note]:
     count, first = sum(count for _, count in left), left[0][0]
     others = f" and {count - 1:,} more" if count > 1 else ""
     return [Note("unused_tensors", f"{facts.said.name} does not load {first}{others} from this checkpoint.")]
+
+
+def _made_anew(grown: Grown, tied: Mapping[str, str], facts: ClassFacts, config: Mapping[str, Any]) -> list[Note]:
+    """A note on parameters that the file of this very class lacks; of another class's file a head is made anew."""
+    absent = [name for name in grown.absent if name not in tied]
+    if not absent or facts.said.name not in (config.get("architectures") or ()):
+        return []
+    others = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
+    message = f"The checkpoint lacks {absent[0]}{others}: {facts.said.name} makes what it lacks anew, at random."
+    return [Note("made_anew", message)]

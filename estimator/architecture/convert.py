@@ -54,6 +54,8 @@ def _merge(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -
     dim = arguments["dim"]
     merged = {}
     for source, found in shapes.items():
+        if len(set(found)) > 1:
+            raise ValueError("stacked tensors are of one shape")
         target = transform.targets[0] if len(shapes) == 1 else source
         merged[target] = [(*found[0][:dim], len(found), *found[0][dim:])]
     return merged
@@ -62,6 +64,8 @@ def _merge(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -
 def _concatenate(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
     parts = [shape for found in shapes.values() for shape in found]
     dim = range(len(parts[0]))[arguments["dim"]]
+    if len({(*shape[:dim], *shape[dim + 1 :]) for shape in parts}) > 1:
+        raise ValueError("tensors are joined along one dimension")
     total = sum(shape[dim] for shape in parts)
     return {transform.targets[0]: [(*parts[0][:dim], total, *parts[0][dim + 1 :])]}
 

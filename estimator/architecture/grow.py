@@ -24,6 +24,7 @@ class Grown(NamedTuple):
     in_turn: tuple[tuple[str, str], ...] = ()  # modules of layers that share in turn, with the one that is stored
     notes: tuple[Note, ...] = ()
     open_parts: tuple[str, ...] = ()  # modules below which names and shapes alone tell
+    absent: tuple[str, ...] = ()  # parameters that every model of the class has and no file holds
 
 
 def grow(facts: ClassFacts, loaded: Load, lookup: Lookup, config: Mapping[str, Any]) -> Grown:
@@ -36,7 +37,14 @@ def grow(facts: ClassFacts, loaded: Load, lookup: Lookup, config: Mapping[str, A
     grower = _Grower(facts, lookup, sharing)
     grower.module("", facts.root, root, Place())
     modules, notes = fill(grower.modules, grower.missing, facts, lookup, config)
-    return Grown(tuple(modules), tuple(grower.transposed), tuple(sharing.pairs), tuple(notes), tuple(grower.open_parts))
+    return Grown(
+        modules=tuple(modules),
+        transposed=tuple(grower.transposed),
+        in_turn=tuple(sharing.pairs),
+        notes=tuple(notes),
+        open_parts=tuple(grower.open_parts),
+        absent=tuple(full_name(modules[at].name, name) for at, name in grower.absent),
+    )
 
 
 def branches(parameters: Mapping[str, Loaded]) -> Branch:
@@ -56,6 +64,7 @@ class _Grower:
         self.facts, self.lookup, self.sharing = facts, lookup, sharing
         self.modules: list[Module] = []
         self.missing: list[tuple[int, Slot, bool]] = []  # module's place, slot, whether it is a buffer
+        self.absent: list[tuple[int, str]] = []  # module's place, parameter
         self.transposed: list[str] = []
         self.open_parts: list[str] = []
 
@@ -110,6 +119,8 @@ class _Grower:
                 )
             elif isinstance(loaded, Loaded) or slot.always or (buffer and not slot.saved):
                 self.missing.append((at, slot, buffer))
+                if not buffer and loaded is None:
+                    self.absent.append((at, slot.name))
         return tuple(found)
 
     def _names(self, child: Child, branch: Branch, place: Place, parent: str) -> list[tuple[str, Place]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,24 @@ def test_a_classifier_on_a_causal_checkpoint_gets_a_fresh_head():
     assert full_names(tree)["score.weight"] == (5, 48)
     assert "lm_head.weight" not in full_names(tree)
     assert [note.code for note in tree.notes] == ["unused_tensors"]
+
+
+@pytest.mark.parametrize(
+    ("case", "lost", "expected"),
+    [
+        pytest.param("llama--LlamaForCausalLM", r"layers\.1\.self_attn\.q_proj", ["model.layers.1.self_attn.q_proj.weight"], id="one of a layer's"),
+        pytest.param("llama--LlamaForCausalLM", r"^model\.norm|lm_head", ["model.norm.weight and 1 more"], id="the last norm and the head"),
+        pytest.param("gpt2--GPT2LMHeadModel", r"wpe", ["transformer.wpe.weight"], id="positions; the tied head is no loss"),
+        pytest.param("gpt2--GPT2LMHeadModel", r"nothing", [], id="nothing"),
+    ],
+)  # fmt: skip
+def test_what_the_file_lacks_is_made_anew(case, lost, expected):
+    """The names are `missing_keys` of from_pretrained(output_loading_info=True)."""
+    truth = read(case)
+    kept = {name: tensor for name, tensor in checkpoint_of(truth).tensors.items() if not re.search(lost, name)}
+    tree = build(truth["config"], Checkpoint(tensors=kept, files=(), bytes=0))
+    found = [note.message.removeprefix("The checkpoint lacks ") for note in tree.notes if note.code == "made_anew"]
+    assert [message.partition(":")[0] for message in found] == expected
 
 
 def test_the_base_model_prefix_may_be_missing_in_the_file():

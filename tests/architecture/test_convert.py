@@ -71,6 +71,20 @@ def test_a_converter_gives_the_shapes_that_transformers_makes(rule, name, shapes
     assert converted(rule, name, shapes, lambda path: None) == expected
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        pytest.param({"e.*.gate": [(5, 3)] * 4, "e.*.up": [(5, 3)] * 3}, id="an expert without its other half"),
+        pytest.param({"e.*.gate": [(5, 3)] * 3 + [(6, 3)], "e.*.up": [(5, 3)] * 4}, id="an expert of another shape"),
+        pytest.param({"e.*.gate": [(5, 3)] * 4, "e.*.up": [(5, 4)] * 4}, id="halves of two widths"),
+    ],
+)
+def test_shapes_that_torch_cannot_join_are_refused(shapes):
+    """torch.stack and torch.cat raise, and from_pretrained with them."""
+    with pytest.raises(MalformedHeaderError, match="cannot make it"):
+        converted(GATE_UP, "m.e.gate_up", shapes, lambda path: None)
+
+
 TOLD_BY_SIZE = transform(
     ["up"], ["up"], ["Transpose", {"dim0": 1, "dim1": 2, "check_dims": True, "expected": [2, "hidden_size"]}]
 )
