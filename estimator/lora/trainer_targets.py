@@ -22,10 +22,10 @@ from estimator.lora.trainer_rule import (
     leaf,
     linear,
     refuse_none,
-    refuse_unsloths_own,
     uncounted,
 )
 from estimator.lora.trainer_towers import llamafactory, swift
+from estimator.lora.trainer_unsloth import unsloth
 from estimator.notes import Note
 from estimator.request.lora_config import from_mapping
 from estimator.request.patterns import fullmatching
@@ -106,12 +106,6 @@ def _wild(patterns: Sequence[str], names: Sequence[str], where: str) -> list[str
     return [name for name in names if name in found]
 
 
-def _unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
-    """Names as they are on a dense text model; elsewhere Unsloth makes a pattern of its own."""
-    refuse_unsloths_own(tree, all_linear=bool(settings.get("all_linear")))
-    return Resolved(tree, lora)
-
-
 def _listed(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """The names as they are, on the class that the checkpoint names; Axolotl's experts do without the dropout.
 
@@ -135,5 +129,5 @@ _RULES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree, dict[str, Any]], R
     "torchtune": torchtune,
     "litgpt": litgpt,
     "nemo": _nemo,
-    "unsloth": _unsloth,
+    "unsloth": unsloth,
 }

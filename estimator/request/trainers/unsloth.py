@@ -22,6 +22,7 @@ LORA_DEFAULTS = {
     "lora_dropout": 0.0,
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 }
+ALL_LINEAR = "all-linear"
 SCOPES = ("finetune_vision_layers", "finetune_language_layers", "finetune_attention_modules", "finetune_mlp_modules")
 
 
@@ -32,14 +33,11 @@ def read(keys: Keys) -> TrainingConfig:
         raise keys.no_lora("training_type is full: this config trains no LoRA.", "set training_type: lora")
     base = keys.values.get("model")
     scopes = {name: lora.flag(name) for name in SCOPES if name in lora.values}
-    if scopes and lora.values.get("vision_all_linear"):
-        lora.note("vision_all_linear", "vision_all_linear: every Linear of the parts that are chosen.")
-    all_linear = lora.names("target_modules") == ["all-linear"]
     return TrainingConfig(
         trainer="unsloth",
         lora=_lora(lora),
         own=scopes,
-        target_rule=TargetRule(name="unsloth", settings={"all_linear": all_linear}),
+        target_rule=TargetRule(name="unsloth", settings=_settings(lora, scopes)),
         base=base,
         base_precision="bfloat16",
         quantization=_quantization(training, str(base or "")),
@@ -58,12 +56,29 @@ def read(keys: Keys) -> TrainingConfig:
     )
 
 
+def _settings(lora: Keys, scopes: dict[str, bool]) -> dict[str, Any]:
+    """A list is the server's; text is the command line's, which reads vision_all_linear alone for models that see."""
+    names = lora.names("target_modules")
+    text = "target_modules" not in lora.values or isinstance(lora.values["target_modules"], str)
+    return {
+        "scopes": scopes,
+        "all_linear": names == [ALL_LINEAR],
+        "text_names": text,
+        "vision_all_linear": text and lora.flag("vision_all_linear"),
+    }
+
+
+def _targets(lora: Keys) -> list[str] | None:
+    names = lora.names("target_modules") or []
+    return [name for name in names if name != ALL_LINEAR or len(names) == 1] or None
+
+
 def _lora(lora: Keys) -> dict[str, Any]:
     return {
         "r": lora.integer("lora_r"),
         "lora_alpha": lora.number("lora_alpha"),
         "lora_dropout": lora.number("lora_dropout"),
-        "target_modules": lora.names("target_modules"),
+        "target_modules": _targets(lora),
         "target_parameters": None,
         "modules_to_save": lora.names("modules_to_save"),
         "bias": "none",
