@@ -172,12 +172,14 @@ def _without_effect(changes: Mapping[str, Any], config: Mapping[str, Any], task:
     """Fields of --set that no shape depends on."""
     from difflib import get_close_matches
 
+    from estimator.architecture.config_fields import MISSING, get
     from estimator.architecture.from_config import fields_read
 
     read = fields_read(config, task) | {"dtype", "torch_dtype"}
     for path in changes:
         if path not in read and not any(name.startswith(f"{path}.") for name in read):
-            close = get_close_matches(path, sorted(read), n=1)
+            known = get(config, path) is not MISSING
+            close = [] if known else get_close_matches(path, sorted({*read, *config}), n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             yield Note("field_without_effect", f"--set {path}: no shape of the model depends on it.{hint}")
 
@@ -241,6 +243,9 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
     from estimator.jobs.headers import tree_of_headers
 
     checkpoint = checkpoint_of(found)
+    if not checkpoint.tensors:
+        what = f"the header of {found.files[0].path} declares no tensor."
+        raise MalformedHeaderError(what, where=found.id, way_out="fetch this file again, or save the model again")
     tree = tree_of_headers(config, checkpoint, task, num_labels)
     return Base(found=found, config=config, checkpoint=checkpoint, tree=tree, notes=found.notes)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
-from estimator.dtypes import from_torch
-from estimator.errors import UsageError
+from estimator.dtypes import config_dtype, from_torch
+from estimator.errors import NoTargetModulesError, UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
 from estimator.lora.adapt import Adaptation, adapt
 from estimator.lora.letters import resolve_targets
@@ -19,6 +19,7 @@ from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request, flag
 from estimator.sizes.adapter_file import adapter_file_bytes
 from estimator.sizes.base import BaseSizes, Loaded
+from estimator.sizes.cross_check import CrossCheck
 
 
 def estimate(request: Request, *, bases: BaseCache | None = None, progress: Progress = None) -> Answer:
@@ -29,7 +30,10 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     load = load_options(request)
     base = bases.base(request, from_mapping({"task_type": given.get("task_type")}).task_type, progress)
     loaded = bases.sizes(base, load)
-    adaptation, target_notes = _adapt(loaded.model, given, request)
+    try:
+        adaptation, target_notes = _adapt(loaded.model, given, request)
+    except NoTargetModulesError as error:
+        raise _of_damaged_files(error, bases.cross_check(base)[0]) from error
     sizes, size_notes = _honest_sizes(base, loaded, load)
     check, check_notes = bases.cross_check(base)
     return Answer(
@@ -52,6 +56,14 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
             *check_notes,
         ),
     )
+
+
+def _of_damaged_files(error: NoTargetModulesError, check: CrossCheck) -> NoTargetModulesError:
+    """The same with a word on files that lack what config.json promises: what is targeted may be among it."""
+    if not check.complaints:
+        return error
+    way_out = f"{error.way_out}; or fetch the model again, which is not whole: {check.complaints[0]}"
+    return NoTargetModulesError(error.what, where=error.where, way_out=way_out)
 
 
 def with_config_file(request: Request) -> Request:
@@ -143,13 +155,7 @@ _DTYPE_UNKNOWN = Note(
 
 def _honest_sizes(base: Base, sizes: BaseSizes, load: LoadOptions) -> tuple[BaseSizes, tuple[Note, ...]]:
     """Without headers and without a dtype in the config, the base as this request loads it is not claimed."""
-    known = (
-        base.checkpoint is not None
-        or load.dtype != "auto"
-        or base.config.get("dtype")
-        or base.config.get("torch_dtype")
-    )
-    if known:
+    if base.checkpoint is not None or load.dtype != "auto" or config_dtype(base.config) is not None:
         return sizes, ()
     loaded = sizes.loaded
     if load.base_precision not in ("fp32", "bf16", "fp16"):

@@ -103,8 +103,9 @@ def _with_default_targets(index: TreeIndex, config: LoraConfig) -> LoraConfig:
     model_type = index.tree.config.get("model_type")
     targets = default_targets(config.peft_type).get(str(model_type))
     if targets is None and not config.target_parameters:
+        which = "a model without a model_type" if model_type is None else f"the model type {str(model_type)[:60]!r}"
         raise InvalidLoraError(
-            f"PEFT has no default target_modules for the model type {str(model_type)[:60]!r}.",
+            f"PEFT has no default target_modules for {which}.",
             where="target_modules",
             way_out="name them, or say all-linear",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from typing import Any
 
 MAX_TEXT_BYTES = 64_000_000
@@ -30,7 +31,7 @@ def parsed_bytes(text: bytes) -> int:
 def check_affordable(text: bytes, *, most: int = MAX_PARSED_BYTES) -> None:
     """Raises NotUsable where parsing `text` would take more memory than anything honest needs: `most` bytes."""
     if len(text) > MAX_TEXT_BYTES:
-        raise NotUsable(f"it has {len(text):,} bytes")
+        raise NotUsable(f"it has over {MAX_TEXT_BYTES:,} bytes")
     if len(text) > _ALWAYS_FITS and (cost := parsed_bytes(text)) > most:
         raise NotUsable(f"its {len(text):,} bytes would take about {cost:,} in memory")
 
@@ -48,11 +49,13 @@ def parse_json(text: bytes, *, most: int = MAX_PARSED_BYTES, lenient: bool = Fal
             return json.loads(text.decode("utf-8-sig"))
         return json.loads(text.decode(), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise NotUsable(f"it is not UTF-8 (byte {error.start:,})") from error
+        other = "UTF-16, " if text.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ""
+        raise NotUsable(f"it is {other}not UTF-8 (byte {error.start:,})") from error
     except RecursionError as error:
         raise NotUsable("it is nested too deeply") from error
     except ValueError as error:
-        raise NotUsable(f"it is not JSON ({error})") from error
+        reason = "a number in it has thousands of digits" if "set_int_max_str_digits" in str(error) else error
+        raise NotUsable(f"it is not JSON ({reason})") from error
     finally:
         if collecting:
             gc.enable()

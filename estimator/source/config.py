@@ -18,7 +18,8 @@ _WAY_OUT = "fetch the file again, or write it with save_pretrained"
 def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
     """The object in a config.json. Raises MalformedConfigError where it is none, or a field has the wrong type."""
     if len(text) > MAX_CONFIG_BYTES:
-        raise MalformedConfigError(f"{_name(where)} has {len(text):,} bytes.", where=where, way_out=_WAY_OUT)
+        what = f"{_name(where)} has over {MAX_CONFIG_BYTES:,} bytes."
+        raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
     try:
         config = parse_json(text, lenient=True)
     except NotUsable as error:
@@ -31,13 +32,18 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
 
 
 def _unreadable(text: bytes, error: NotUsable, where: str) -> MalformedConfigError:
-    if text.lstrip()[:1] == b"<":
-        what, way_out = (
-            f"{_name(where)} is a web page, no JSON.",
-            "log in to this network first, or fetch the file again",
-        )
-        return MalformedConfigError(what, where=where, way_out=way_out)
-    return MalformedConfigError(f"{_name(where)} can't be read: {error}.", where=where, way_out=_WAY_OUT)
+    what, way_out = f"{_name(where)} can't be read: {error}.", _WAY_OUT
+    if not text.strip():
+        what = f"{_name(where)} is empty: it is not JSON."
+    elif text.lstrip()[:1] == b"<":
+        what = f"{_name(where)} is a web page, no JSON."
+        way_out = "log in to this network first, or fetch the file again"
+    elif text.startswith(_POINTER):
+        what = f"{_name(where)} is a Git LFS pointer, not the file itself."
+        way_out = "run `git lfs pull` to fetch the file"
+    elif "UTF-16" in str(error):
+        way_out = "save it in UTF-8"
+    return MalformedConfigError(what, where=where, way_out=way_out)
 
 
 def _name(where: str) -> str:
@@ -47,7 +53,7 @@ def _name(where: str) -> str:
 def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
     """Raises MalformedConfigError where the fields that name the model have the wrong type."""
     if not isinstance(config, dict):
-        what = f"{_name(where)} holds a {type(config).__name__}, not an object."
+        what = f"{_name(where)} holds {_JSON[type(config)]}, not an object."
         raise MalformedConfigError(what, where=where, way_out=way_out)
     architectures = config.get("architectures")
     if architectures is not None and not (
@@ -107,6 +113,8 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
+_POINTER = b"version https://git-lfs"
+_JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _DEEPEST = 50  # objects and lists in each other; a published config has some 6
 _LARGEST = 2**48
 _COUNT = re.compile(r"(?:^|_)(?:size|dim|num|n|heads|layers|depth|width|rank|experts)(?:_|$)")

@@ -13,7 +13,8 @@ from estimator.source.snapshot import find_in_snapshot, known_models
 # huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`): up to 96 characters a part, at most one slash.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(f"(?:{_PART}/)?{_PART}")
-_PAGE = re.compile(rf"https?://[^/]+/({_PART}(?:/{_PART})?)")  # a repository's address in the browser
+# A repository's address in the browser.
+_PAGE = re.compile(rf"(?:https?://[^/]+|(?:huggingface|hf)\.co)/({_PART}(?:/{_PART})?)")
 DEFAULT_TIMEOUT = 60.0  # seconds
 
 
@@ -40,6 +41,9 @@ def find(
     if revision and at_revision and revision != at_revision and not is_local:
         what = f"the model says revision {at_revision[:80]!r}, and --revision {revision[:80]!r}."
         raise UsageError(what, where="--model and --revision", way_out="give one of the two")
+    if not name and not is_local:
+        what = f"{model[:200]!r} names no model before its @."
+        raise NotFoundError(what, where="--model", way_out="write org/name@revision")
     revision = revision or at_revision or None
     bundled = not (is_local or online or revision or subfolder)
     if bundled and (found := find_in_snapshot(name)) is not None:
@@ -75,7 +79,7 @@ def closest_names(name: str, count: int = 3) -> list[str]:
 def _is_local(model: str) -> bool:
     if os.path.isdir(model) or (os.path.isfile(model) and model.endswith((".json", ".safetensors"))):
         return True
-    looks_like_a_path = model.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", model)
+    looks_like_a_path = model.startswith((".", "/", "~")) or "\\" in model or re.match(r"[A-Za-z]:/", model)
     if looks_like_a_path and not os.path.exists(os.path.expanduser(model)):
         like = named_like(model)
         named = f"or --model {like}, if that lay there" if like else "a model of the Hub is named org/name"

@@ -13,7 +13,7 @@ from estimator.source.found import Found, StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length
 from estimator.source.opening import open_file
 from estimator.source.plain import plain
-from estimator.source.siblings import unnamed_shard
+from estimator.source.siblings import check_whole, unnamed_shard
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -92,10 +92,10 @@ def _listed(folder: str) -> list[str]:
 
 
 def _unreadable(path: str, error: OSError) -> LoraSizeError:
-    reason = (error.strerror or type(error).__name__).lower()
-    return NotFoundError(
-        f"{path} can't be read: {reason}.", where=path, way_out="check what it is, and its permissions"
-    )
+    reason, way_out = (error.strerror or type(error).__name__).lower(), "check what it is, and its permissions"
+    if os.path.islink(path) and not os.path.exists(path):
+        reason, way_out = "it is a link that leads nowhere", "fetch this file again"
+    return NotFoundError(f"{path} can't be read: {reason}.", where=path, way_out=way_out)
 
 
 def _config(path: str) -> Any:
@@ -114,7 +114,9 @@ def _weight_files(folder: str, entries: list[str]) -> tuple[list[str], Any]:
     if INDEX in entries:
         index = _index(os.path.join(folder, INDEX))
         return _shards(folder, index, entries), index
-    return [name for name in entries if name.endswith(".safetensors") and not name.startswith(_NOT_THE_MODEL)], None
+    names = [name for name in entries if name.endswith(".safetensors") and not name.startswith(_NOT_THE_MODEL)]
+    check_whole(names, where=folder)
+    return names, None
 
 
 def _index(path: str) -> Any:
@@ -173,7 +175,7 @@ def _refuse_empty(folder: str, entries: list[str], others: dict[str, int]) -> No
     if "adapter_config.json" in entries:
         what, way_out = (
             f"{folder} holds an adapter, not a model.",
-            "name its base with --model and pass the adapter with --adapter",
+            f"--adapter {folder} explains its file, --config {folder} estimates what its config says",
         )
     elif inside := _subfolders(folder):
         what, way_out = (

@@ -32,6 +32,7 @@ from estimator.source.place import DEFAULT_REVISION, Place, is_commit, is_id
 from estimator.source.ranges import MAX_HEADERS_BYTES, read_headers
 from estimator.source.refusals import is_missing_entry, refusal
 from estimator.source.shard_names import check_against_list, shards_of
+from estimator.source.siblings import check_whole
 from estimator.source.side_by_side import Started
 from estimator.source.transport import Answer, Line, TooLong, get, shown
 from estimator.source.verified import verified
@@ -224,7 +225,9 @@ def _weights(
         if weights := _by_index(line, place, files, tell):
             return weights
         return _guessed(line, place, tell)
-    return _by_ranges(line, place, weight_files(files, place.folder), files, tell)
+    names = weight_files(files, place.folder)
+    check_whole(names, where=place.where())
+    return _by_ranges(line, place, names, files, tell)
 
 
 def _by_endpoint(

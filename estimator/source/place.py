@@ -20,8 +20,8 @@ def is_commit(revision: str | None) -> TypeGuard[str]:
 
 
 def is_path(text: str) -> bool:
-    """Whether a name can only be a path on this machine: the Hub's have one slash at most."""
-    return text.startswith((".", "/", "~")) or text.count("/") > 1
+    """Whether a name can only be a path on this machine: the Hub's have one slash at most, and no other sign of one."""
+    return text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text or ":/" in text
 
 
 def is_id(text: str) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+
+from estimator.errors import MalformedHeaderError
+from estimator.source.plain import plain
 
 
 def unnamed_shard(named: Collection[str], there: Iterable[str]) -> str | None:
@@ -10,6 +14,16 @@ def unnamed_shard(named: Collection[str], there: Iterable[str]) -> str | None:
     known = set(named)
     sets = {_set(path) for path in known} - {None}
     return next((path for path in there if path not in known and _set(path) in sets), None)
+
+
+def check_whole(named: Iterable[str], *, where: str) -> None:
+    """Raises MalformedHeaderError where shards are numbered as more than there are, and no index says otherwise."""
+    sets = Counter(filter(None, map(_set, named)))
+    for (head, ending), there in sets.items():
+        total = ending.partition(".")[0]
+        if total.isdecimal() and there < int(total):
+            what = f"{there:,} of {int(total):,} shards {plain(head, 100)}-*-of-{plain(ending, 100)} are there."
+            raise MalformedHeaderError(what, where=where, way_out="fetch the missing shards again")
 
 
 def _set(path: str) -> tuple[str, str] | None:

@@ -71,6 +71,43 @@ def test_weights_that_are_all_scalars_are_no_layers(tmp_path: Path, fields: dict
     assert refused.value.code in ("no_target_modules", "malformed_header")
 
 
+@pytest.mark.parametrize(
+    ("tensors", "code", "said"),
+    [
+        pytest.param({}, "malformed_header", "declares no tensor", id="no tensor at all"),
+        pytest.param({"foo.weight": ("F32", (1,))}, "no_target_modules", "is not whole", id="another model's"),
+    ],
+)
+def test_weights_without_the_layers_are_told_from_wrong_names(
+    tmp_path: Path, tensors: dict[str, Any], code: str, said: str
+) -> None:
+    file = weights_file(header_of(tensors))
+    (tmp_path / "model.safetensors").write_bytes(file.part(0, file.size - 1))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(LoraSizeError) as refused:
+        estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
+    assert refused.value.code == code
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dtype"),
+    [
+        pytest.param({"torch_dtype": "float33"}, None, id="a dtype that torch has not"),
+        pytest.param({"torch_dtype": "float16"}, "F16", id="a dtype"),
+        pytest.param({}, None, id="none"),
+    ],
+)
+def test_without_headers_a_base_has_the_dtype_that_config_json_names(
+    tmp_path: Path, fields: dict[str, Any], dtype: str | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "torch_dtype": None, **fields}))
+    document = to_document(estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]})))
+    assert document["base"]["loaded"]["dtype"] == dtype
+    assert (document["base"]["loaded"]["footprint_bytes"] is None) == (dtype is None)
+    assert any(note["code"] == "stored_dtype_unknown" for note in document["notes"]) == (dtype is None)
+
+
 @pytest.mark.parametrize(("part", "code"), [("buffers", "unsized_buffers"), ("parameters", "missing_tensors")])
 def test_what_no_header_holds_and_no_rule_sizes_is_as_the_class_computes_it(part: str, code: str) -> None:
     (file,) = (FIXTURES / "architecture").glob("seamless_m4t_v2--*.json.gz")

@@ -26,6 +26,8 @@ def test_a_longer_model_has_more_of_each():
     [
         pytest.param("hidden_sizes", 48, "Did you mean hidden_size?", id="a typo"),
         pytest.param("colour", "blue", "depends on it.", id="no such field"),
+        pytest.param("rope_theta", 10_000.0, "depends on it.", id="a field that config.json has"),
+        pytest.param("rope_teta", 10_000.0, "Did you mean rope_theta?", id="a typo of one that no shape depends on"),
         pytest.param("num_hidden_layers", 4, None, id="a field that counts"),
         pytest.param("dtype", "float16", None, id="what sizes bytes alone"),
     ],

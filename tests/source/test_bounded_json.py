@@ -19,9 +19,10 @@ from estimator.source.plain import plain
         pytest.param(b"[-Infinity]", "Infinity", id="infinity"),
         pytest.param(b"\xff", "not UTF-8", id="not UTF-8"),
         pytest.param(b"[" * 100_000, "nested", id="nested too deeply"),
-        pytest.param(b"9" * 5_000, "not JSON", id="too many digits"),
+        pytest.param(b"9" * 5_000, "a number in it has thousands of digits", id="too many digits"),
+        pytest.param("{}".encode("utf-16"), "it is UTF-16, not UTF-8", id="UTF-16"),
         pytest.param(b"[" + b"{}," * 1_000_000 + b"{}]", "in memory", id="would fill the memory"),
-        pytest.param(b" " * 64_000_001, "64,000,001 bytes", id="too long"),
+        pytest.param(b" " * 64_000_001, "over 64,000,000 bytes", id="too long"),
     ],
 )
 def test_json_that_is_none_or_too_large_is_not_usable(text: bytes, reason: str) -> None:

@@ -30,7 +30,12 @@ def test_a_config_that_is_read(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param(b"", "not JSON", id="empty"),
+        pytest.param(b"", "config.json is empty", id="empty"),
+        pytest.param(b" \n", "config.json is empty", id="blank"),
+        pytest.param(b"null", "holds null, not an object", id="null"),
+        pytest.param(b"7", "holds a number, not an object", id="a number"),
+        pytest.param('{"a": 1}'.encode("utf-16"), "UTF-16", id="as PowerShell writes it"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer", id="an LFS pointer"),
         pytest.param(b'{"text_config":' * 51 + b"1" + b"}" * 51, "nested", id="objects in each other"),
         pytest.param(b'{"x":' + b"[" * 50 + b"]" * 50 + b"}", "nested", id="lists in each other"),
         pytest.param(b"[]", "not an object", id="a list"),
@@ -39,7 +44,7 @@ def test_a_config_that_is_read(text: bytes) -> None:
         pytest.param(b'{"tie_word_embeddings": "false"}', "'false'", id="a tie in words"),
         pytest.param(b"[" * 100_000, "nested", id="nested too deeply"),
         pytest.param(b'{"a": ' + b"9" * 5_000 + b"}", "not JSON", id="a number of 5,000 digits"),
-        pytest.param(b" " * 20_000_001, "bytes", id="too long"),
+        pytest.param(b" " * 20_000_001, "over 20,000,000 bytes", id="too long"),
         pytest.param(b"[" + b"{}," * 4_000_000 + b"{}]", "in memory", id="would fill the memory"),
         pytest.param(b'{"hidden_size": "64"}', "'64'", id="a size in words"),
         pytest.param(b'{"hidden_size": true}', "True", id="yes for a size"),

@@ -55,6 +55,10 @@ def test_what_is_not_bundled_is_none(name: str) -> None:
         pytest.param("meta-lama/Llama-3.1-8B", "offline", "meta-llama/Llama-3.1-8B", id="a typo in an id"),
         pytest.param("https://huggingface.co/gpt2", "not_found", "--model gpt2", id="an address"),
         pytest.param("https://huggingface.co/a/b/tree/main", "not_found", "--model a/b", id="the address of a page"),
+        pytest.param("huggingface.co/a/b", "not_found", "--model a/b", id="an address without its scheme"),
+        pytest.param("@main", "not_found", "org/name@revision", id="a revision of nothing"),
+        pytest.param("models\\llama", "not_found", "check the spelling", id="a path of Windows"),
+        pytest.param("C:/models/llama", "not_found", "check the spelling", id="a path of Windows with slashes"),
     ],
 )
 def test_a_name_that_is_not_known_without_a_network(

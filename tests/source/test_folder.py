@@ -33,6 +33,8 @@ def model_files(*names: str) -> dict[str, bytes]:
         "model.safetensors.index.json": INDEX,
         "adapter_model.safetensors": weights(),
         "pytorch_model.bin": b"12345",
+        "m-00001-of-00002.safetensors": weights(),
+        "m-00002-of-00002.safetensors": weights(),
     }
     return {name: known[name] for name in names}
 
@@ -63,6 +65,11 @@ def put(folder: Path, files: dict[str, bytes]) -> str:
             ["config.json", "one.safetensors", "two.safetensors"],
             ["one.safetensors", "two.safetensors"],
             id="shards without an index",
+        ),
+        pytest.param(
+            ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"],
+            ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"],
+            id="numbered shards without an index",
         ),
         pytest.param(["one.safetensors"], ["one.safetensors"], id="no config.json"),
         pytest.param(["config.json"], [], id="config.json alone"),
@@ -164,7 +171,14 @@ ODD = [
     pytest.param({"unet/config.json": CONFIG}, None, "not_found", "unet", id="models are in subfolders"),
     pytest.param({"unet/config.json": CONFIG}, "vae", "not_found", "unet", id="another subfolder"),
     pytest.param({"config.json": CONFIG}, "../x", "not_found", "outside", id="subfolder outside"),
-    pytest.param({"adapter_config.json": b"{}"}, None, "not_found", "adapter", id="an adapter alone"),
+    pytest.param({"adapter_config.json": b"{}"}, None, "not_found", "--config", id="an adapter alone"),
+    *(
+        pytest.param(dict.fromkeys(names, weights()), None, "malformed_header", said, id=said)
+        for names, said in (
+            (["m-00001-of-00002.safetensors"], "1 of 2 shards m-*-of-00002.safetensors are there"),
+            (["a.safetensors", "m-00000-of-3.safetensors", "m-00002-of-3.safetensors"], "2 of 3 shards m-*-of-3"),
+        )
+    ),
 ]
 
 
@@ -191,6 +205,9 @@ def test_a_link_that_leads_nowhere_is_no_file(tmp_path: Path) -> None:
     put(tmp_path, {"config.json": CONFIG})
     (tmp_path / "pytorch_model.bin").symlink_to("nowhere")
     assert find_in_folder(str(tmp_path)).other_files == {}
+    (tmp_path / "model.safetensors").symlink_to("nowhere")
+    with pytest.raises(NotFoundError, match="it is a link that leads nowhere"):
+        find_in_folder(str(tmp_path))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import (
+    MalformedHeaderError,
     NetworkError,
     NotFoundError,
     NoWeightsError,
@@ -56,6 +57,16 @@ def test_a_config_without_safetensors_is_an_answer_with_the_sizes_of_the_others(
     assert found.files == ()
     assert found.other_files == {"pytorch_model.bin": 99}
     assert [note.code for note in found.notes] == ["custom_code", "no_safetensors"]
+
+
+def test_shards_without_an_index_have_to_be_all_there(hub: StandIn) -> None:
+    files = {name: file for name, file in tiny_sharded().files.items() if not name.endswith(".index.json")}
+    hub.add(Repo("org/whole", files))
+    assert len(find_on_hub("org/whole").files) == 2
+    del files["model-00002-of-00002.safetensors"]
+    hub.add(Repo("org/half", files))
+    with pytest.raises(MalformedHeaderError, match="1 of 2 shards"):
+        find_on_hub("org/half")
 
 
 def test_a_folder_that_is_not_there(hub: StandIn) -> None:
