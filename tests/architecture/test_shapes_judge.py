@@ -102,7 +102,7 @@ def test_a_trace_leaves_nothing_behind():
 
 
 def observed(number, **values):
-    from estimator.architecture.learning.tell import Observation
+    from estimator.architecture.learning.truths import Observation
 
     return Observation(number, values)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from estimator.architecture.learning.tell import Observation
+from estimator.architecture.learning.truths import Observation
 
 _NEAR = 14
 _LARGEST = 1e9

@@ -29,8 +29,8 @@ from estimator.architecture.learning.pairs import kept, two_at_once
 from estimator.architecture.learning.published import published
 from estimator.architecture.learning.remembering import How
 from estimator.architecture.learning.taken import Taken
-from estimator.architecture.learning.tell import Observation
 from estimator.architecture.learning.trace import Trace
+from estimator.architecture.learning.truths import Observation
 from estimator.architecture.surveying import tiny
 from estimator.architecture.surveying.observe import Seen, embeddings_of, observe, ties_of
 

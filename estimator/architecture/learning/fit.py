@@ -11,7 +11,8 @@ from estimator.architecture.conditions import Place
 from estimator.architecture.formula import Unfit, by_default, choose, evaluate
 from estimator.architecture.learning.candidates import candidates
 from estimator.architecture.learning.remembering import Sized
-from estimator.architecture.learning.tell import Observation, Teller
+from estimator.architecture.learning.tell import Teller
+from estimator.architecture.learning.truths import Observation
 from estimator.architecture.learning.written import texts
 
 _MOST_FORMULAS, _ENOUGH, _MOST_LAYERS, _RANKED = 6, 2, 100, 150

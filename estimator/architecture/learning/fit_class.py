@@ -12,7 +12,8 @@ from estimator.architecture.conditions import Place
 from estimator.architecture.formula import Unfit, evaluate
 from estimator.architecture.learning.fit import Fitter
 from estimator.architecture.learning.remembering import Sized
-from estimator.architecture.learning.tell import Observation, Teller
+from estimator.architecture.learning.tell import Teller
+from estimator.architecture.learning.truths import Observation
 from estimator.architecture.structure import ACTIVATION
 from estimator.architecture.surveying.merge import in_order
 from estimator.architecture.surveying.observe import Seen, SeenTensor

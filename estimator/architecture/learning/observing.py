@@ -9,8 +9,8 @@ import torch
 
 from estimator.architecture.learning.fit import values_of
 from estimator.architecture.learning.remembering import Sized, plain_values
-from estimator.architecture.learning.tell import Observation
 from estimator.architecture.learning.trace import Trace
+from estimator.architecture.learning.truths import Observation
 from estimator.architecture.surveying import tiny
 from estimator.architecture.surveying.observe import Seen, SeenTensor
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from estimator.architecture.conditions import Place, written
-from estimator.architecture.formula import Unfit, met
+from estimator.architecture.conditions import written
 from estimator.architecture.learning.remembering import How
+from estimator.architecture.learning.truths import Observation, Truths
 from estimator.architecture.learning.written import from_the_last, general
 from estimator.architecture.surveying.discover import text_of
 
@@ -17,28 +17,12 @@ _SINGLES, _ALTERNATIVES, _PLACES = 160, 3, 3
 _PAIRS, _TRIPLES, _MOST_VALUES, _MOST_ATOMS, _MOST_LAYERS = 80, 24, 6, 400, 100
 
 
-class Observation(NamedTuple):
-    """A place in a model that was built from one config."""
-
-    number: int  # of the config: what tells it from others
-    values: Mapping[str, Any]  # the config's scalars and lists by dotted path, as its class has filled it in
-    place: Place = Place()
-    mixed: bool = False  # several numbers were changed at once
-
-    def lookup(self, path: str) -> Any:
-        """The field's value; None where there is none."""
-        return self.values.get(path)
-
-    @property
-    def key(self) -> Any:
-        return self.number, self.place
-
-
 class Teller:
     """Tells apart by what varies in the configs."""
 
     def __init__(self, configs: Sequence[Observation], comparisons: Iterable[How], lists: Iterable[str]) -> None:
         self.values: dict[int, dict[str, str]] = {}
+        self._elements: dict[tuple[int, str], list[str]] = {}
         for one in configs:
             self.add(one)
         held = {p for one in configs for p, value in one.values.items() if isinstance(value, list)}
@@ -55,7 +39,7 @@ class Teller:
         self.atoms: dict[str, None] = {}
         self._learnt: dict[How, None] = {}
         self.learn(comparisons)
-        self._known: dict[Any, bool | None] = {}
+        self._truths = Truths()
 
     def add(self, config: Observation) -> None:
         """One more config, whose observations may be told apart."""
@@ -90,23 +74,22 @@ class Teller:
         """
         if not no:
             return ""
-        yes, no = ({one.key: one for one in each} for each in (yes, no))
-        if yes.keys() & no.keys():
+        yes, no = (list({one.key: one for one in each}.values()) for each in (yes, no))
+        truths, ours, theirs = self._truths, self._truths.bits(yes), self._truths.bits(no)
+        if ours & theirs:
             return None
-        yes, no = list(yes.values()), list(no.values())
         full, clean = [], []
         for text in itertools.chain(self._candidates(yes, no), more):
-            all_yes = all(self._holds(text, one) for one in yes)
-            none_no = all(self._holds(text, one) is False for one in no)
+            all_yes, none_no = truths.all_hold(text, ours), truths.all_fail(text, theirs)
             if all_yes and none_no:
                 return text
-            if all_yes and any(self._holds(text, one) is False for one in no):
+            if all_yes and truths.fails(text, theirs):
                 full.append(text)
-            elif not all_yes and none_no and any(self._holds(text, one) for one in yes):
+            elif not all_yes and none_no and truths.holds(text, ours):
                 clean.append(text)
         return (
-            self._cover(full, no, " & ", wanted=False)
-            or self._cover(clean, yes, " / ", wanted=True)
+            _cover({text: truths.fails(text, theirs) for text in full}, theirs, " & ")
+            or _cover({text: truths.holds(text, ours) for text in clean}, ours, " / ")
             or self._alternatives(yes, no)
             or self._within(full, yes, no)
         )
@@ -114,7 +97,8 @@ class Teller:
     def _within(self, full: Sequence[str], yes: Sequence[Observation], no: Sequence[Observation]) -> str | None:
         """A place at which all of `yes` are, as the first block of a stage, and what tells them apart there."""
         for place in [text for text in full if text.lstrip("^").startswith("#")][:_PLACES]:
-            inner = self._alternatives(yes, [one for one in no if self._holds(place, one)], everywhere=False)
+            there = [one for one in no if self._truths.holds(place, self._truths.bits([one]))]
+            inner = self._alternatives(yes, there, everywhere=False)
             if inner is not None:
                 return " / ".join(f"{place} & {text}" for text in inner.split(" / "))
         return None
@@ -126,12 +110,12 @@ class Teller:
 
         Each can be asked of all of `yes`, unless not `everywhere`: then beside one that does not hold where it can't.
         """
+        truths, ours, theirs = self._truths, self._truths.bits(yes), self._truths.bits(no)
         masks: dict[tuple[int, int], str] = {}
         for text in self._candidates(yes, no):
-            ours = sum(1 << at for at, one in enumerate(yes) if self._holds(text, one))
-            theirs = sum(1 << at for at, one in enumerate(no) if self._holds(text, one) is not False)
-            if ours and not (everywhere and any(self._holds(text, one) is None for one in yes)):
-                masks.setdefault((ours, theirs), text)
+            right, wrong = truths.holds(text, ours), theirs & ~truths.fails(text, theirs)
+            if right and not (everywhere and ours & ~right & ~truths.fails(text, ours)):
+                masks.setdefault((right, wrong), text)
         several = list(masks.items())[:_SINGLES]
         clean: dict[int, str] = {}
         for ((one, wrong), text), ((other, wrong_too), more) in itertools.combinations(several, 2):
@@ -140,7 +124,7 @@ class Teller:
         for (one, wrong), text in several:
             if not wrong:
                 clean[one] = text
-        left, chosen = (1 << len(yes)) - 1, []
+        left, chosen = ours, []
         while left and len(chosen) < _ALTERNATIVES and clean:
             best = max(clean, key=lambda mask: (mask & left).bit_count())
             if not best & left:
@@ -148,33 +132,6 @@ class Teller:
             chosen.append(clean[best])
             left &= ~best
         return None if left else " / ".join(chosen)
-
-    def _cover(self, texts: Sequence[str], observed: Sequence[Observation], sign: str, wanted: bool) -> str | None:
-        """Two or three of the texts that say, together, what is wanted of every observation."""
-        masks: dict[int, str] = {}
-        for text in texts:
-            mask = sum(1 << at for at, one in enumerate(observed) if self._holds(text, one) is wanted)
-            masks.setdefault(mask, text)
-        whole, known = (1 << len(observed)) - 1, list(masks.items())
-        for at, (mask, text) in enumerate(known[:_PAIRS]):
-            for other, more in known[at + 1 :]:
-                if mask | other == whole:
-                    return sign.join((text, more))
-        most = sorted(known, key=lambda one: ("#" in one[1], -one[0].bit_count()))
-        for some in itertools.combinations(most[:_TRIPLES], 3):
-            if some[0][0] | some[1][0] | some[2][0] == whole:
-                return sign.join(text for _, text in some)
-        return None
-
-    def _holds(self, text: str, one: Observation) -> bool | None:
-        """None where a field is missing: the condition may not be asked there."""
-        key = (text, *one.key)
-        if key not in self._known:
-            try:
-                self._known[key] = met(text, one.lookup, one.place)
-            except (Unfit, TypeError, AttributeError, ValueError):
-                self._known[key] = None
-        return self._known[key]
 
     def _candidates(self, yes: Sequence[Observation], no: Sequence[Observation]) -> Iterator[str]:
         yield from self._of_fields(yes, no)
@@ -207,8 +164,12 @@ class Teller:
                 yield f"{path}={'|'.join(sorted(only))}"
 
     def _of_lists(self, yes: Sequence[Observation], no: Sequence[Observation], up: str) -> Iterator[str]:
+        sides = [{(one.number, _index(one, up)): one.values for one in each} for each in (yes, no)]
         for path in self.lists:
-            ours, theirs = ({_element(one, path, up) for one in each} - {None} for each in (yes, no))
+            ours, theirs = (
+                {text for at, values in each.items() for text in self._element(*at, values.get(path), path)}
+                for each in sides
+            )
             words = not any(_is_number(value) and value not in ("0", "1") for value in ours | theirs)
             if not words or not ours or not theirs:
                 continue
@@ -221,9 +182,15 @@ class Teller:
             if len(theirs) <= _MOST_VALUES:
                 yield f"not {up}{path}@{'|'.join(sorted(theirs))}"
 
+    def _element(self, number: int, index: int, values: Any, path: str) -> Sequence[str]:
+        """The list's element for the index, where it has one."""
+        if (key := (number, path)) not in self._elements:
+            self._elements[key] = [written(value) for value in values] if isinstance(values, list) else []
+        return self._elements[key][index : index + 1]
+
     def _of_places(self, yes: Sequence[Observation], no: Sequence[Observation], up: str) -> Iterator[str]:
         yield from (f"{up}#first", f"{up}#!first", f"{up}#last", f"{up}#!last", f"{up}#=0", f"{up}#~0")
-        ours, theirs = ({(one.place.outer if up else one.place).index for one in each} for each in (yes, no))
+        ours, theirs = ({_index(one, up) for one in each} for each in (yes, no))
         counts = {(one.place.outer if up else one.place).count for one in (*yes, *no)}
         if not ours & theirs and len(counts) == 1 and len(ours) <= _MOST_VALUES:
             yield f"{up}#={'|'.join(map(str, sorted(ours)))}"
@@ -233,6 +200,23 @@ class Teller:
             if all(_is_small(one.get(path, "null")) for one in self.values.values()):
                 yield f"(#<{path})"
                 yield f"(#>={path})"
+
+
+def _cover(said: Mapping[str, int], whole: int, sign: str) -> str | None:
+    """Two or three of the texts, of those beside what each says, that say the whole together."""
+    masks: dict[int, str] = {}
+    for text, mask in said.items():
+        masks.setdefault(mask, text)
+    known = list(masks.items())
+    for at, (mask, text) in enumerate(known[:_PAIRS]):
+        for other, more in known[at + 1 :]:
+            if mask | other == whole:
+                return sign.join((text, more))
+    most = sorted(known, key=lambda one: ("#" in one[1], -one[0].bit_count()))
+    for some in itertools.combinations(most[:_TRIPLES], 3):
+        if some[0][0] | some[1][0] | some[2][0] == whole:
+            return sign.join(text for _, text in some)
+    return None
 
 
 def _is_small(text: str) -> bool:
@@ -259,10 +243,8 @@ def _periods() -> Iterator[str]:
             yield f"(#%{period}!={rest})"
 
 
-def _element(one: Observation, path: str, up: str) -> str | None:
-    values = one.values.get(path)
-    index = (one.place.outer if up else one.place).index
-    return written(values[index]) if isinstance(values, list) and index < len(values) else None
+def _index(one: Observation, up: str) -> int:
+    return (one.place.outer if up else one.place).index
 
 
 def is_told(path: str) -> bool:
