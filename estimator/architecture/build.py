@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.config_fields import unties
-from estimator.architecture.facts import ClassFacts, class_outline
+from estimator.architecture.facts import ClassFacts, class_outline, classes_for
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree, named_parameters
@@ -38,13 +38,13 @@ def build(
     """The module tree, in `named_modules()` order.
 
     `task` is PEFT's task type: it chooses transformers' class for that task, whose head may be fresh, sized by
-    `num_labels`. An architecture without facts, and any under `use_facts=False`, is inferred from names and shapes.
+    `num_labels`. An architecture without facts, and any under `use_facts=False`, is inferred from names and shapes, as
+    is one whose own code has other layers than transformers' class or a model type of its own (`auto_map`).
     """
     facts = choose(config, task) if use_facts else None
-    if facts is None:
-        from estimator.architecture.infer import infer
-
-        return infer(config, checkpoint)
+    own_code = "auto_map" in config
+    if facts is None or (own_code and not classes_for(config.get("model_type"))):
+        return _guessed(config, checkpoint)
     own = own_config(config, section_of(config, facts.said.name) or "", facts.said.name)
     facts, unknown = with_towers(facts, own)
     for part in unknown:
@@ -55,12 +55,17 @@ def build(
     loaded = load(checkpoint.tensors, facts, lookup)
     left = _not_loaded(loaded, facts)
     most = sum(count for _, count in left) * 2 > len(checkpoint.tensors)
+    if most and own_code:
+        return _guessed(config, checkpoint)
     if most and facts.said.name not in (config.get("architectures") or ()):
         return _of_other_names(config, checkpoint, facts, left, (task, num_labels))
     grown = grow(facts, loaded, lookup, own)
     never = dict(facts.said.declared_ties) if unties(own, shapes_of(facts.said.name)) else {}
     facts = facts._replace(ties=tuple(tie for tie in facts.ties if tie[0] not in never)) if never else facts
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
+    absent = [name for name in grown.absent if name not in tied]
+    if own_code and _of_layers(name for name, _ in left) and _of_layers(absent):
+        return _guessed(config, checkpoint)
     tie = lookup("tie_word_embeddings")
     return ModuleTree(
         architecture=facts.said.name,
@@ -86,7 +91,7 @@ def build(
             *tie_notes,
             *grown.notes,
             *_left_out(left, facts),
-            *_made_anew(grown, tied, facts, config),
+            *_made_anew(absent, facts, config),
         ),
     )
 
@@ -102,12 +107,17 @@ def _of_other_names(
     file is another class's of transformers; a repository's own class under a model type of transformers is inferred.
     """
     from estimator.architecture.from_config import from_config
-    from estimator.architecture.infer import infer
 
     if any(class_outline(name) for name in config.get("architectures") or ()):
         with contextlib.suppress(NoWeightsError):
             tree = from_config(config, task=asked[0], num_labels=asked[1])
             return tree._replace(notes=(*tree.notes, *_left_out(left, facts)))
+    return _guessed(config, checkpoint)
+
+
+def _guessed(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
+    from estimator.architecture.infer import infer  # few need it: it takes time to import
+
     return infer(config, checkpoint)
 
 
@@ -148,9 +158,16 @@ def _left_out(left: Sequence[tuple[str, int]], facts: ClassFacts) -> list[Note]:
     return [Note("unused_tensors", f"{facts.said.name} does not load {first}{others} from this checkpoint.")]
 
 
-def _made_anew(grown: Grown, tied: Mapping[str, str], facts: ClassFacts, config: Mapping[str, Any]) -> list[Note]:
+def _of_layers(names: Iterable[str]) -> bool:
+    """Whether a layer's are among them: where a file holds others than the class builds, `auto_map`'s code is meant.
+
+    Where it holds further layers alone, the class lacks none; a fresh head is no layer.
+    """
+    return any(re.search(r"\.\d+\.", name) for name in names)
+
+
+def _made_anew(absent: Sequence[str], facts: ClassFacts, config: Mapping[str, Any]) -> list[Note]:
     """A note on parameters that the file of this very class lacks; of another class's file a head is made anew."""
-    absent = [name for name in grown.absent if name not in tied]
     if not absent or facts.said.name not in (config.get("architectures") or ()):
         return []
     others = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""

@@ -190,6 +190,43 @@ def test_code_of_a_repository_keeps_its_experts_apart():
     ]
 
 
+_EXPERT = {"model.layers.0.mlp.experts.0.up_proj.weight": (8, 16)}
+_QKV = {"bert.encoder.layer.0.attention.self.Wqkv.weight": (48, 16)}
+_NORMS = {f"bert.encoder.layer.{at}.output.LayerNorm.{of}": (16,) for at in range(2) for of in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(
+    ("said", "shapes", "basis", "linear"),
+    [
+        pytest.param(
+            {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "kimi_k2"},
+            _EXPERT, "inferred", "model.layers.0.mlp.experts.0.up_proj", id="a type of its own: its code builds it",
+        ),
+        pytest.param(
+            {"architectures": ["BertForMaskedLM"], "model_type": "bert"},
+            _NORMS | _QKV, "inferred", "bert.encoder.layer.0.attention.self.Wqkv", id="other layers than the class",
+        ),
+        pytest.param(
+            {"architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta"},
+            {f"encoder.layers.{at}.mixer.Wqkv.weight": (48, 16) for at in range(2)},
+            "inferred", "encoder.layers.0.mixer.Wqkv", id="little that the class loads",
+        ),
+    ],
+)  # fmt: skip
+def test_code_of_a_repository_is_seen_from_what_it_stores(said, shapes, basis, linear):
+    """transformers 5.23.0: trust_remote_code takes `auto_map`'s class, be there one of transformers by its name."""
+    config = {**said, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+    tree = build({**config, "auto_map": {"AutoModel": "modeling.Own"}}, stored(**shapes))
+    assert tree.basis == basis
+    assert linear in [module.name for module in tree.modules if module.kind == "Linear"]
+
+
+def test_a_repository_s_code_that_builds_what_the_class_builds_needs_no_guess():
+    config = {**LLAMA["config"], "auto_map": {"AutoModelForCausalLM": "modeling.LlamaForCausalLM"}}
+    tree = build(config, checkpoint_of(LLAMA))
+    assert (tree.basis, tree.notes) == ("exact", ())
+
+
 @pytest.mark.parametrize(
     ("cls", "stated", "head_dim"),
     [
