@@ -83,7 +83,8 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
     if not found and not scans:
         return None
     own = sorted(found)[: len(found) - int(config.get("num_kv_shared_layers") or 0)]
-    kept = tuple(found[n]._replace(is_windowed=is_windowed(config, n, len(layers))) for n in own)
+    again = int(config.get("num_hidden_layers") or 0) // len(layers)  # each time that they run (modeling_hrm_text.py)
+    kept = tuple(found[n]._replace(is_windowed=is_windowed(config, n, len(layers))) for n in own) * max(again, 1)
     unknown = [n for n, members in layers.items() if n not in found and n not in scans and has_state(members)]
     return KvCache(
         kept=kept,

@@ -96,15 +96,7 @@ def _add(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
 
 def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if block.experts:
-        one_by_one = setting.software.loops_experts
-        routed = (_experts_one_by_one if one_by_one else _experts)(tape, x, block, setting)
-        shared = tuple(item for item in block.mlp if "shared" in item.name and min(item.inputs, item.outputs) > 1)
-        if not shared:
-            return routed
-        width = shared[-1].inputs
-        is_gated = sum(item.outputs for item in shared[:-1]) >= 2 * width
-        always = replace(block, experts=0, mlp=shared, inner=width, is_gated=is_gated)
-        return _add(tape, routed, _weighted(tape, x, _mlp(tape, x, always, setting), block, setting))
+        return _mixture(tape, x, block, setting)
     down = next((item for item in reversed(block.mlp) if item.inputs == block.inner), None)
     first, *others = [item for item in block.mlp if item is not down]
     gate = linear(tape, x, first, setting)
@@ -117,6 +109,20 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if setting.shape.drops_inner:
         inner = tape.run((inner,), block.inner, inner.width, keeps=tape.tokens * block.inner)
     return linear(tape, inner, down, setting) if down is not None else inner
+
+
+def _mixture(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
+    """Experts that are chosen, and one that always is: behind them, or at most before (modeling_hunyuan_v1_moe.py)."""
+    routed = _experts_one_by_one if setting.software.loops_experts else _experts
+    shared = tuple(item for item in block.mlp if "shared" in item.name and min(item.inputs, item.outputs) > 1)
+    if not shared:
+        return routed(tape, x, block, setting)
+    width = shared[-1].inputs
+    is_gated = sum(item.outputs for item in shared[:-1]) >= 2 * width
+    always = replace(block, experts=0, mlp=shared, inner=width, is_gated=is_gated)
+    before = _mlp(tape, x, always, setting) if setting.software.names_all else None
+    chosen = routed(tape, x, block, setting)
+    return _add(tape, chosen, _weighted(tape, x, before or _mlp(tape, x, always, setting), block, setting))
 
 
 def _given(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:

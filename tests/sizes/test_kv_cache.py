@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from estimator.architecture.from_config import from_config
 from estimator.jobs.base import BaseCache
 from estimator.request.request import Request
 from estimator.sizes.kv_cache import KvCache, kv_cache
@@ -49,3 +50,10 @@ def test_what_is_not_known_is_none(model: str) -> None:
 def test_windows_are_read_where_the_config_names_them() -> None:
     cache = cache_of("google/gemma-4-26B-A4B")
     assert (cache.layers, cache.windowed_layers, cache.window) == (30, 25, 1024)
+
+
+def test_layers_that_run_several_times_keep_keys_each_time() -> None:
+    """HRM-Text: a stack of 2 layers takes turns with another, 8 times in all (transformers' cache has 16 layers)."""
+    config = {"architectures": ["HrmTextForCausalLM"], "num_layers_per_stack": 2, "num_hidden_layers": 16}
+    cache = kv_cache(from_config({**config, "num_attention_heads": 4, "head_dim": 8}))
+    assert (cache.layers, cache.elements()) == (16, 16 * 2 * 4 * 8)
