@@ -58,8 +58,10 @@ def _identity(value: Any) -> Any:
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
+    if len(line) > MAX_LINE_BYTES:
+        raise UsageError(f"the line has over {MAX_LINE_BYTES:,} bytes.", where=where, way_out="write one object a line")
     try:
-        row = parse_json(line.rstrip(b"\r\n")) if len(line) <= MAX_LINE_BYTES else "over the limit of a line"
+        row = parse_json(line.rstrip(b"\r\n"))
     except NotUsable as error:
         what = f"the line can't be used: {error}."
         raise UsageError(what, where=where, way_out="write one object a line") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.index import to_checkpoint
-from estimator.errors import LoraSizeError
+from estimator.errors import LoraSizeError, NotFoundError
 from estimator.jobs.check_limits import Limits, over_budget
 from estimator.jobs.check_pairs import pair_problems
 from estimator.jobs.check_paths import is_training_state, is_whole_model
@@ -60,6 +60,7 @@ MENDS = {
     "extra_modules": "Set target_modules, or target_parameters, to what was trained, or name the base that it was "
     "trained on.",
 }
+_NO_CONFIG = f"There is no {CONFIG}, without which PEFT loads nothing. Add it, or remove what is left of the adapter."
 _LOCAL = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\|\.\.?/)")
 
 
@@ -68,6 +69,10 @@ def check_adapter(folder: str, limits: Limits, strict: bool, bases: Any) -> Chec
     problems = _strangers(folder)
     try:
         found = find_adapter(folder if os.path.isabs(folder) else os.path.join(".", folder), offline=True)
+    except NotFoundError as error:
+        lost = Problem("unreadable", f"{error.what} Check its permissions and the disk.")
+        there = os.path.isfile(os.path.join(folder, CONFIG))
+        return CheckedPath(folder, "failed", (*problems, lost if there else Problem("no_config", _NO_CONFIG)))
     except LoraSizeError as error:
         return CheckedPath(folder, "failed", (*problems, _zero_bytes(folder) or _problem(error)))
     problems += _config_problems(found.config or {})

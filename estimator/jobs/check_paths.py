@@ -57,12 +57,13 @@ def _of_file(path: str) -> Unit:
 def _in_folder(top: str) -> Iterator[Unit]:
     for folder, inner, names in os.walk(top):
         inner[:] = sorted(name for name in inner if name not in _PASSED_BY)
-        if any(name in names for name in ADAPTER_FILES):
+        is_adapter = any(name in names for name in ADAPTER_FILES)
+        if is_adapter:
             yield Unit("adapter", folder, False)
-            continue
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if os.path.isfile(path) and (name.endswith(IN_FOLDERS) or (name.endswith(".json") and _is_short(path))):
+            in_json = name.endswith(".json") and not is_adapter and _is_short(path)  # beside one: a tokenizer's
+            if os.path.isfile(path) and (name.endswith(IN_FOLDERS) or in_json):
                 yield Unit("config", path, False)
 
 

@@ -139,6 +139,8 @@ def _raw(path: str) -> bytes:
     try:
         if os.path.isdir(path):
             path = os.path.join(path, "adapter_config.json")
+            if os.path.exists(path) and not os.path.isfile(path):  # a pipe that is named itself is read, as a shell's
+                raise ValueError("it is no file")
         with open(path, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -150,9 +152,13 @@ def _decoded(path: str, raw: bytes) -> str:
     if len(raw) > MAX_BYTES:
         raise UsageError(f"the file is over {MAX_BYTES:,} bytes.", where=path, way_out="name a config file")
     try:
-        return raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError("the file is not text in UTF-8.", where=path, way_out="save it in UTF-8") from error
+    if "\0" in text:
+        way_out = "name an adapter_config.json or a trainer's config file"
+        raise UsageError("the file is no text: it holds zeros.", where=path, way_out=way_out)
+    return text
 
 
 def _parse(path: str, text: str) -> dict[str, Any]:

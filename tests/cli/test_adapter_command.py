@@ -101,3 +101,14 @@ def test_what_has_no_base(
         main(["--adapter", str(tmp_path), "--offline"])
     assert end.value.code == code
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["adapter_model.safetensors", "."])
+def test_weights_without_their_config_are_a_check_that_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str
+) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"12345678")
+    with pytest.raises(SystemExit) as end:
+        main(["check", str(tmp_path / named)])
+    assert end.value.code == 1
+    assert "[no_config]" in capsys.readouterr().out

@@ -249,6 +249,7 @@ def test_every_line_of_a_batch_is_answered_in_json(
 
     first, second = (json.loads(text, parse_constant=refuse) for text in capsys.readouterr().out.splitlines())
     assert first.get("error", {}).get("code") == code
+    assert len(line) <= 100 or "over 100 bytes" in first["error"]["message"]
     assert second["id"] == 7
     assert "result" in second
 

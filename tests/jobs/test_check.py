@@ -120,7 +120,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("pointer of another size", "size_differs", lambda f: bare(f, "adapter_model.safetensors", pointer(777_777))),
     ("pointer one byte off", "size_differs", lambda f: bare(f, "adapter_model.safetensors", pointer(_whole(f) + 1))),
     ("no weights", "no_weights", lambda f: without(f, "adapter_model.safetensors")),
-    ("no config", "not_found", lambda f: without(f, "adapter_config.json")),
+    ("no config", "no_config", lambda f: without(f, "adapter_config.json")),
     ("a pickle beside", "pickle", lambda f: bare(f, "adapter_model.bin")),
     ("a whole model beside", "base_model_committed", lambda f: bare(f, "model-00001-of-00002.safetensors")),
     ("optimizer state beside", "training_state_committed", lambda f: bare(f, "optimizer.pt")),

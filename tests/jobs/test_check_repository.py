@@ -38,6 +38,8 @@ SEEDED: list[tuple[str, str, Make]] = [
     *((name, code, make) for name, code, make in FAULTS),
     ("everything frozen", "nothing_trains", text("train.yaml", AXOLOTL.format("lora") + "unfrozen_parameters: [lm_head]\n")),
     ("qlora without 4 bit", "usage", text("train.yaml", AXOLOTL.format("qlora"))),
+    ("a training config beside an adapter", "usage",
+     lambda f: (write(f), (f / "train.yaml").write_text(AXOLOTL.format("qlora")))),
     ("r is no number", "usage", text("train.yaml", AXOLOTL.format("lora").replace("lora_r: 8", "lora_r: many"))),
     ("targets nobody has", "no_target_modules", text("train.yaml", FACTORY.format("c_attn"))),
     ("broken YAML of a trainer", "usage", text("train.yaml", "base_model: gpt2\nadapter: [lora\n")),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from estimator.errors import LoraSizeError, UnsupportedError, UsageError
+from estimator.errors import LoraSizeError, NotFoundError, UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.request.command_line import parse_command
 from estimator.request.files import read_config_file, to_request
@@ -99,6 +100,27 @@ def test_the_base_is_of_the_revision_that_the_file_names(tmp_path: Path, text: s
     request = with_config_file(Request(config=str(path)))
     assert (request.model, request.revision) == ("a/b", revision)
     assert with_config_file(Request(config=str(path), model="c/d")).revision is None
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        pytest.param(b"\x08\0\0\0\0\0\0\0{}      ", "no text", id="safetensors"),
+        pytest.param(b"\x89PNG\r\n", "not text in UTF-8", id="a picture"),
+    ],
+)
+def test_what_is_no_text_is_no_config(tmp_path: Path, said: bytes, words: str) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(said)
+    with pytest.raises(UsageError, match=words):
+        read_config_file(str(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "adapter_config.json")
+    with pytest.raises(NotFoundError, match="it is no file"):
+        read_config_file(str(tmp_path))
 
 
 def test_a_config_of_nobody_is_told_apart(tmp_path: Path) -> None:
