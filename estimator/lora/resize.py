@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
+from estimator.architecture.facts import class_outline
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError, UsageError
 from estimator.lora.index import TreeIndex
@@ -34,7 +34,7 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
             where="--vocab-size",
             way_out="leave it out, or give a positive number for a model with token embeddings",
         )
-    _refuse_ambiguous(tree.config)
+    _refuse_ambiguous(tree)
     tree = _with_one_embedding(index)
     index = index if tree is index.tree else TreeIndex(tree)
     embedding, others = index.root(f"{tree.input_embedding}.weight"), _head(index) | _tables_beside(index)
@@ -118,9 +118,13 @@ def vocabulary_is_at_the_top(tree: ModuleTree) -> bool:
 _TEXT_SECTIONS = ("text_encoder", "decoder", "generator", "text_config")
 
 
-def _refuse_ambiguous(config: Mapping[str, Any]) -> None:
-    sections = [name for name in ("encoder", *_TEXT_SECTIONS) if isinstance(config.get(name), Mapping)]
-    if len(sections) > 1:  # EncoderDecoderModel and its kin have their parts resized, not themselves
+def _refuse_ambiguous(tree: ModuleTree) -> None:
+    """Raises UsageError for EncoderDecoderModel and its kin: their parts are resized, not they themselves."""
+    said = class_outline(tree.architecture or "")
+    own_encoder = said is not None and all(tower.section != "encoder" for tower in said.towers)  # T5Gemma's
+    names = _TEXT_SECTIONS if own_encoder else ("encoder", *_TEXT_SECTIONS)
+    sections = [name for name in names if isinstance(tree.config.get(name), Mapping)]
+    if len(sections) > 1:
         raise UsageError(
             f"transformers can't resize this vocabulary: {' and '.join(sections)} of config.json may both be meant.",
             where="--vocab-size",

@@ -26,6 +26,7 @@ KINDS = (
     "IBertModel",
     "MllamaForCausalLM",
     "ReformerForMaskedLM",
+    "T5GemmaForConditionalGeneration",
 )
 LARGEST = 20_000_000
 
