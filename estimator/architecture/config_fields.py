@@ -167,8 +167,8 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
     objects, several layers in the place of one (LLaVA-NeXT's vision_feature_layer, whose outputs its projector takes
     side by side), or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
+    check_layer_kinds(config, facts)
     config, read = gathered(config, facts), fields_of(facts)
-    _check_counts(config, facts)
     for path, value in config.items():
         several = isinstance(value, list) and len(value) > 1 and path.endswith("feature_layer") and path not in read
         if several or (isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value)):
@@ -193,12 +193,13 @@ def _check_outside(rules: Mapping[str, Any], config: Mapping[str, Any], section:
             raise Unfit(f"{section} is {'missing' if said is MISSING else 'null'}, {leaf} stands outside it")
 
 
-def _check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def check_layer_kinds(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raises NoModel where a list of the layers' kinds is not as long as there are layers, in any of the sections.
 
     transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: of the MLPs' kinds too where attention's are said. Some
     classes drop what is too many (DeepSeek V4).
     """
+    config = gathered(config, facts)
     for section in sections_of(facts):
         held, before = get(config, section), f"{section}." if section else ""
         count, kinds = get(held, "num_hidden_layers"), get(held, LAYER_KINDS[0])

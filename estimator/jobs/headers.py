@@ -7,8 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from estimator.architecture.build import build
+from estimator.architecture.config_fields import check_layer_kinds
 from estimator.architecture.dimensions import check_dimensions
+from estimator.architecture.formula import NoModel
 from estimator.architecture.module import Module, ModuleTree, full_name
+from estimator.architecture.shapes import shapes_of
 from estimator.architecture.stored_names import run_time_names, split_weights, splits_weights
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
@@ -16,7 +19,7 @@ from estimator.checkpoint.packed_layouts import LAYOUTS
 from estimator.checkpoint.quantized import Unpacked, packed_layers, quantization_of, unpack
 from estimator.checkpoint.unknown_packing import packed_otherwise
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
-from estimator.errors import LoraSizeError, NoWeightsError, UnsupportedError
+from estimator.errors import LoraSizeError, MalformedConfigError, NoWeightsError, UnsupportedError
 from estimator.jobs.by_config import by_config, features_of, with_sized
 from estimator.lora.closest import listed
 from estimator.notes import Note
@@ -38,6 +41,7 @@ def tree_of_headers(
         tree = build(config, unpacked.checkpoint, task=task, num_labels=num_labels)
     check_dimensions(tree)
     check_experts(tree)
+    _check_layer_kinds(tree)
     quantized = quantization_of(config)
     if quantized is not None and quantized.scheme not in _SPLIT_WITH_THEIR_SCALES and splits_weights(tree):
         packed = [f"{stem}.weight" for stem in packed_layers(config, checkpoint)]
@@ -55,6 +59,18 @@ def tree_of_headers(
     if quantized.scheme not in SCHEMES:
         return tree._replace(basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
     return _without_unbuilt_biases(tree, config, task, num_labels)
+
+
+def _check_layer_kinds(tree: ModuleTree) -> None:
+    """Raises MalformedConfigError where config.json lists kinds of layers for another number of them."""
+    facts = shapes_of(tree.architecture or "") if tree.basis == "exact" else None
+    if facts is None:
+        return
+    try:
+        check_layer_kinds(tree.config, facts)
+    except NoModel as error:
+        way_out = "correct the field in config.json"
+        raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
 
 
 def _packs_experts(scheme: str, checkpoint: Checkpoint) -> bool:

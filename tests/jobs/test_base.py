@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from estimator.architecture.from_config import from_config
-from estimator.errors import LoraSizeError
+from estimator.errors import LoraSizeError, MalformedConfigError
 from estimator.jobs.base import Base, BaseCache
 from estimator.jobs.by_config import with_sized
 from estimator.jobs.estimate import estimate
@@ -44,6 +44,12 @@ def test_a_config_that_cannot_be_compared_is_a_note(tmp_path: Path, fields: dict
     good, odd = document(tmp_path), document(tmp_path, **fields)
     assert odd["adapter"] == good["adapter"]
     assert odd["cross_check"] == good["cross_check"]
+
+
+def test_kinds_of_layers_for_another_number_of_them_are_refused_beside_headers(tmp_path: Path) -> None:
+    """transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: such a config does not load."""
+    with pytest.raises(MalformedConfigError, match="layer_types has 5 entries, and num_hidden_layers is"):
+        document(tmp_path, layer_types=["full_attention"] * 5)
 
 
 def test_the_note_says_what_config_json_holds(tmp_path: Path) -> None:
