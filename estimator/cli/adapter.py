@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estimator.cli.options import request_fields
+from estimator.cli.options import quiet, request_fields
 from estimator.errors import NotFoundError, UsageError
 from estimator.jobs.explain_adapter import explain_adapter
 from estimator.report.explanation import explanation_document, explanation_text
@@ -32,7 +32,7 @@ def run(options: dict[str, Any]) -> int:
 
         print(as_json(document))
     elif options["quiet"]:
-        print(document["implied"]["bytes"], document["actual"]["bytes"], document["status"], sep="\t")
+        print(quiet(document["implied"]["bytes"], document["actual"]["bytes"], document["status"]))
     else:
         print(explanation_text(document))
     return 1 if explanation.status in ("damaged", "unexplained") else 0

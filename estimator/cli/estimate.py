@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from estimator.cli.modes import refuse_strays
-from estimator.cli.options import request_fields
+from estimator.cli.options import quiet, request_fields
 from estimator.cli.verify import verified
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document
@@ -28,7 +28,7 @@ def run(options: dict[str, Any]) -> int:
         document["verification"] = verification
     format_ = "json" if options["json_"] else options["format_"]
     if options["quiet"]:
-        print(document["adapter"]["parameters"], document["adapter"]["file"]["bytes"], sep="\t")
+        print(quiet(document["adapter"]["parameters"], document["adapter"]["file"]["bytes"]))
     else:
         print(_FORMATS[format_](document))
         for text in _extras(options, format_, answer, document):

@@ -165,6 +165,11 @@ SECTIONS = {
 estimate_options = together(*SECTIONS.values())
 
 
+def quiet(*values: Any) -> str:
+    """One line, a tab between; nothing for what is not known."""
+    return "\t".join("" if value is None else str(value) for value in values)
+
+
 def request_fields(options: dict[str, Any]) -> dict[str, Any]:
     """click's values as the fields of a Request; those of output and display are left out.
 

@@ -8,7 +8,7 @@ import click
 
 from estimator.cli.estimate import tell_mismatch
 from estimator.cli.modes import refuse_strays
-from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, request_fields, together
+from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, quiet, request_fields, together
 from estimator.cli.run_options import COUNT, GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand
 
@@ -77,7 +77,7 @@ def _shown(options: dict[str, Any], document: dict[str, Any]) -> str:
     from estimator.report.plan_forms import FORMS
 
     if options["quiet"]:
-        return f"{document['adapter']['parameters']}\t{document['adapter']['file']['bytes']}"
+        return quiet(document["adapter"]["parameters"], document["adapter"]["file"]["bytes"])
     return FORMS["json" if options["json_"] else options["format_"]](document)
 
 

@@ -18,6 +18,7 @@ from estimator.jobs.estimate import estimate
 from estimator.lora.closest import listed
 from estimator.report.answer import Answer
 from estimator.report.units import tensors
+from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request
 from estimator.sizes.adapter_causes import Cause, Parts
 from estimator.sizes.classifier_layers import left_out
@@ -54,11 +55,14 @@ def explain_adapter(
 ) -> AdapterExplanation:
     """The adapter at a path or of an id. `request` may name another base or what the config does not say.
 
+    Its revision and subfolder are the base's where it names one, else the adapter's.
+
     Raises LoraSizeError where the adapter or its base can't be found or read.
     """
     found = find_adapter(
         adapter,
         revision=request.revision if request.model is None else None,
+        subfolder=request.subfolder if request.model is None else None,
         token=request.token,
         offline=request.offline,
         timeout=request.timeout,
@@ -186,8 +190,10 @@ def _on_its_base(found: Found, request: Request) -> Request:
         raise UsageError(
             "adapter_config.json names no base model.", where="base_model_name_or_path", way_out="name it with --model"
         )
-    revision = request.revision if request.model else config.get("revision")
-    return request._replace(model=model, revision=revision, lora={**config, **request.lora})
+    if not request.model:
+        revision = from_mapping({"revision": config.get("revision")}).revision
+        request = request._replace(revision=None if revision in ("", "main") else revision, subfolder=None)
+    return request._replace(model=model, lora={**config, **request.lora})
 
 
 def _actual_bytes(found: Found) -> int | None:

@@ -173,9 +173,10 @@ def _parse(path: str, text: str) -> dict[str, Any]:
     try:
         values = json.loads(text) if text.lstrip().startswith("{") else _yaml(path, text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"the file is neither JSON nor YAML: {error}.", where=path, way_out="mend its syntax"
-        ) from error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        reason = "a number in it has thousands of digits" if "set_int_max_str_digits" in reason else reason
+        what = f"the file is neither JSON nor YAML: {reason}."
+        raise UsageError(what, where=path, way_out="mend its syntax") from error
     if not isinstance(values, dict):
         raise UnknownTrainerError("the file holds no object of named values.", where=path, way_out="name a config file")
     named = {key: value for key, value in values.items() if isinstance(key, str)}  # `on:` is true in YAML

@@ -126,7 +126,7 @@ def _of_its_kind(name: str, value: Any) -> Any:
     if kinds and bool in kinds and isinstance(value, _NUMBER) and (str not in kinds or not value):
         return bool(value)  # PEFT asks whether it is true; what is true but not True, init_lora_weights reads as a text
     if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-        said = " or ".join(dict.fromkeys(SAID[kind] for kind in kinds))
+        said = kinds_in_words(kinds)
         raise InvalidLoraError(
             f"{name} is {str(value)[:_MAX_TEXT]!r}, which is {_said(value)}{_WHY.get(name, '')}.",
             where=name,
@@ -149,6 +149,13 @@ SAID: Mapping[type, str] = {
     str: "a text", int: "a whole number", float: "a number", bool: "true or false", Mapping: "an object",
     dict: "an object", **dict.fromkeys(_NAMES, "a list"),
 }  # fmt: skip
+
+
+def kinds_in_words(kinds: Iterable[type]) -> str:
+    """What one may give, each once; a number may be whole."""
+    words = dict.fromkeys(SAID[kind] for kind in kinds)
+    return " or ".join(word for word in words if word != SAID[int] or SAID[float] not in words)
+
 
 _ONLY_PYTHON = {tuple: "a tuple", set: "a set", frozenset: "a set"}
 

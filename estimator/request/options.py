@@ -8,7 +8,7 @@ from typing import Any
 from estimator.dtypes import from_torch
 from estimator.errors import UsageError
 from estimator.request.load_options import PRECISIONS
-from estimator.request.lora_config import SAID, LoraConfig
+from estimator.request.lora_config import LoraConfig, kinds_in_words
 from estimator.request.request import MOST, NAMING, Request, check_timeout
 
 _FIELDS = frozenset(Request._fields) - {"target_rule", "config_notes", "freezing"}  # of --config alone
@@ -98,7 +98,7 @@ def _check_type(name: str, value: Any) -> None:
     if right and not _holds_names(name, value):
         raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out="give names, each of them a text")
     if not right or (isinstance(value, str) and value not in _CHOICES.get(name, (value,))):
-        kinds = " or ".join(SAID[kind] for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
+        kinds = kinds_in_words(wanted if isinstance(wanted, tuple) else (wanted,))
         way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give {kinds}"
         raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out=way_out)
 

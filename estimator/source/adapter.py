@@ -42,7 +42,7 @@ def find_adapter(
         return _in_folder(path)
     if is_path(name):
         way_out = "name a folder with adapter_config.json in it, or an adapter's id on the Hub"
-        raise NotFoundError(f"there is no folder {name}.", where="--adapter", way_out=way_out)
+        raise NotFoundError(f"there is no folder {path}.", where="--adapter", way_out=way_out)
     id_, _, at_revision = name.partition("@")
     return _on_hub(id_, revision or at_revision or None, subfolder, token, offline, timeout)
 

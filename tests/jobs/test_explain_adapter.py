@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from estimator.errors import InvalidLoraError, NotFoundError
 from estimator.jobs.base import BaseCache
 from estimator.jobs.explain_adapter import explain_adapter
 from estimator.request.request import Request
@@ -38,6 +39,29 @@ def test_a_file_too_short_for_any_tensor(tmp_path):
     (tmp_path / "adapter_model.safetensors").write_text(pointer)
     explained = explain_adapter(str(tmp_path), Request(offline=True), bases=BASES)
     assert (explained.status, [cause.code for cause in explained.causes]) == ("damaged", ["no_tensors"])
+
+
+@pytest.mark.parametrize("revision", ["main", "", None])
+def test_the_default_revision_is_none(revision, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**ROWS[0]["config"], "revision": revision}))
+    assert explain_adapter(str(tmp_path), Request(offline=True), bases=BASES).status == "unknown"
+
+
+@pytest.mark.parametrize("revision", [-1, 1.5, True, [], {}])
+def test_a_revision_that_is_no_text_is_refused(revision, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**ROWS[0]["config"], "revision": revision}))
+    with pytest.raises(InvalidLoraError, match="revision is"):
+        explain_adapter(str(tmp_path), Request(offline=True), bases=BASES)
+
+
+def test_a_subfolder_is_the_adapters_where_no_base_is_named(tmp_path):
+    (tmp_path / "checkpoint-9").mkdir()
+    (tmp_path / "checkpoint-9" / "adapter_config.json").write_text(json.dumps(ROWS[0]["config"]))
+    explained = explain_adapter(str(tmp_path), Request(offline=True, subfolder="checkpoint-9"), bases=BASES)
+    assert explained.adapter.id.endswith("checkpoint-9")
+    assert explained.answer is not None
+    with pytest.raises(NotFoundError, match="checkpoint-8"):
+        explain_adapter(str(tmp_path), Request(offline=True, subfolder="checkpoint-8"), bases=BASES)
 
 
 XLORA = {"peft_type": "XLORA", "hidden_size": 64, "adapters": {"0": "a", "1": "b", "2": "c", "3": "d"}}

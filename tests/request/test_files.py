@@ -107,9 +107,11 @@ def test_the_base_is_of_the_revision_that_the_file_names(tmp_path: Path, text: s
     [
         pytest.param(b"\x08\0\0\0\0\0\0\0{}      ", "no text", id="safetensors"),
         pytest.param(b"\x89PNG\r\n", "not text in UTF-8", id="a picture"),
+        pytest.param(b'{"lora_r": ' + b"9" * 5_000 + b"}", "a number in it has thousands of digits", id="5,000 digits"),
+        pytest.param(b'{"lora_r": ' + b"[" * 200_000, "nested too deeply", id="200,000 deep"),
     ],
 )
-def test_what_is_no_text_is_no_config(tmp_path: Path, said: bytes, words: str) -> None:
+def test_what_can_be_no_config_is_called_what_it_is(tmp_path: Path, said: bytes, words: str) -> None:
     path = tmp_path / "weights"
     path.write_bytes(said)
     with pytest.raises(UsageError, match=words):

@@ -66,6 +66,7 @@ def test_an_unknown_name_shows_the_way_out(name, way_out):
         pytest.param({"targets": [["q_proj"]]}, "targets is", id="a list of lists"),
         pytest.param({"r": "8"}, "r is", id="a text where a number belongs"),
         pytest.param({"num_labels": 0}, "num_labels is 0", id="no labels"),
+        pytest.param({"timeout": "1"}, "timeout is", id="a time in words"),
         pytest.param({"timeout": float("nan")}, "nan is no time", id="a time that is no number"),
         pytest.param({"timeout": float("inf")}, "inf is no time", id="a time without end"),
         pytest.param({"timeout": -1}, "-1 is no time", id="a time before now"),
@@ -88,3 +89,9 @@ def test_names_that_are_no_texts_are_told_from_what_is_no_list(name, value):
     with pytest.raises(UsageError) as caught:
         to_request({name: value})
     assert caught.value.way_out == "give names, each of them a text"
+
+
+def test_a_number_is_asked_for_once():
+    with pytest.raises(UsageError) as caught:
+        to_request({"timeout": "1"})
+    assert caught.value.way_out == "give a number"
