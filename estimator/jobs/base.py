@@ -8,6 +8,7 @@ from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.dtypes import from_torch
 from estimator.errors import LoraSizeError, MalformedHeaderError, NoWeightsError, UsageError
 from estimator.jobs.by_config import second_opinion
+from estimator.jobs.class_notes import notes_on_class, of_the_named_class
 from estimator.jobs.labels import with_labels
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
@@ -131,26 +132,8 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         base = base._replace(notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
     saved = None if request.set else found  # a model that does not exist yet has no checkpoint to differ from
     base = base._replace(tree=with_labels(base.tree, saved, base.config, task, request.num_labels))
-    base = base._replace(notes=(*base.notes, *_other_class(base, task)))
-    return base._replace(tree=_of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
-
-
-def _other_class(base: Base, task: str | None) -> Iterator[Note]:
-    """A word where the task's Auto class would not build the class that is taken."""
-    from estimator.architecture.facts import class_for
-
-    kind, taken = base.config.get("model_type"), base.tree.architecture
-    if task is None or base.tree.basis != "exact" or not isinstance(kind, str):
-        return
-    usual = class_for(kind, task)
-    if usual not in (None, taken):
-        message = (
-            f"{taken} is taken, as the checkpoint has it; transformers' Auto class for {task} would build {usual}."
-        )
-        yield Note("class_of_checkpoint", message)
-    elif usual is None and task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
-        message = f"transformers has no class for {task} of the model type {kind}: {taken} is taken as it is."
-        yield Note("no_class_for_task", message)
+    base = base._replace(notes=(*base.notes, *notes_on_class(base.tree, base.config, found, task)))
+    return base._replace(tree=of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
 
 
 def _check_names(changes: Mapping[str, Any], config: Mapping[str, Any], task: str | None) -> None:
@@ -182,15 +165,6 @@ def _without_effect(changes: Mapping[str, Any], config: Mapping[str, Any], task:
             close = [] if known else get_close_matches(path, sorted({*read, *config}), n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             yield Note("field_without_effect", f"--set {path}: no shape of the model depends on it.{hint}")
-
-
-def _of_the_named_class(tree: ModuleTree, task: str | None) -> ModuleTree:
-    """A class that config.json names and nobody knows is taken for its model type's: that is inferred, not exact."""
-    named = next(iter(tree.config.get("architectures") or ()), None)
-    if task is not None or named is None or tree.basis == "inferred" or tree.architecture == named:
-        return tree
-    message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."
-    return tree._replace(basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))
 
 
 def _loaded(found: Found, config: Mapping[str, Any], task: str | None, request: Request) -> Base:

@@ -52,6 +52,19 @@ def test_kinds_of_layers_for_another_number_of_them_are_refused_beside_headers(t
         document(tmp_path, layer_types=["full_attention"] * 5)
 
 
+@pytest.mark.parametrize("headers", [True, False])
+def test_code_of_its_own_beside_a_class_of_transformers_is_named(tmp_path: Path, headers: bool) -> None:
+    code = {"auto_map": {"AutoModelForCausalLM": "modeling_own.LlamaForCausalLM"}}
+    document(tmp_path, **code)
+    if not headers:
+        (tmp_path / "model.safetensors").unlink()
+    base = BaseCache().base(Request(model=str(tmp_path)), None)
+    assert base.tree.basis == "exact"
+    assert [note.message for note in base.notes if note.code == "custom_code"] == [
+        f"config.json names code of its own (auto_map); it was not run: {base.tree.architecture} is taken."
+    ]
+
+
 def test_the_note_says_what_config_json_holds(tmp_path: Path) -> None:
     notes = {note["code"]: note["message"] for note in document(tmp_path, intermediate_size="wide")["notes"]}
     assert "intermediate_size is 'wide'" in notes["config_not_compared"]
