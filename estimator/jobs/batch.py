@@ -11,10 +11,12 @@ from estimator.errors import LoraSizeError, UsageError, unforeseen
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document
+from estimator.report.units import printable
 from estimator.request.options import to_request
 from estimator.source.bounded_json import NotUsable, parse_json
 
 MAX_LINE_BYTES = 20_000_000
+MAX_MESSAGE = 1_200  # characters
 
 
 def answers(lines: Iterable[bytes], *, offline: bool = False) -> Iterator[tuple[str, bool]]:
@@ -45,7 +47,7 @@ def _answer(line: bytes, where: str, bases: BaseCache, offline: bool) -> dict[st
         return {"id": ident, "result": to_document(estimate(request, bases=bases))}
     except Exception as fault:  # one bad line never stops the rest
         error = fault if isinstance(fault, LoraSizeError) else unforeseen(fault)
-        return {"id": ident, "error": {"code": error.code, "message": str(error)}}
+        return {"id": ident, "error": {"code": error.code, "message": printable(error, MAX_MESSAGE)}}
 
 
 def _identity(value: Any) -> Any:

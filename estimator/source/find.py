@@ -129,7 +129,7 @@ def _ask_hub(
             name, f"no model is known as {name!r} without a network, and the Hub was not reached."
         ) from error
     except NotFoundError as error:
-        if not closest_names(name):
+        if bundled or not closest_names(name):
             raise
         raise _unknown(name, error.what) from error
 

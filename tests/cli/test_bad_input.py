@@ -231,6 +231,9 @@ def test_one_faulty_line_never_stops_a_batch(tmp_path: Path, capsys: pytest.Capt
         pytest.param(b'{"model": "gpt2", "lora": {"alpha_pattern": {"a": 1e400}}}', "invalid_lora", id="one of many"),
         pytest.param(b"[" * 100_000, "usage", id="nested"),
         pytest.param(b'\xef\xbb\xbf{"model": "gpt2"}', None, id="a mark of the byte order"),
+        pytest.param(
+            b'{"model": "gpt2", "config": "\\u001b[2J\\u0000"}', "not_found", id="a path that clears the screen"
+        ),
         pytest.param(b"x" * 101, "usage", id="over the limit"),
         pytest.param(b'{"model": "gpt2"}' + b" " * 1_000, "usage", id="over the limit by spaces"),
         pytest.param(b'{"model": "gpt2", "task": "seq_cls"}\r', None, id="a task in small letters, for Windows"),
@@ -249,6 +252,7 @@ def test_every_line_of_a_batch_is_answered_in_json(
 
     first, second = (json.loads(text, parse_constant=refuse) for text in capsys.readouterr().out.splitlines())
     assert first.get("error", {}).get("code") == code
+    assert first.get("error", {}).get("message", "").isprintable()
     assert len(line) <= 100 or "over 100 bytes" in first["error"]["message"]
     assert second["id"] == 7
     assert "result" in second

@@ -14,6 +14,7 @@ from estimator.errors import (
     NoWeightsError,
     UsageError,
 )
+from estimator.source.find import find
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
 from tests.hub.models import (
@@ -67,6 +68,12 @@ def test_shards_without_an_index_have_to_be_all_there(hub: StandIn) -> None:
     hub.add(Repo("org/half", files))
     with pytest.raises(MalformedHeaderError, match="1 of 2 shards"):
         find_on_hub("org/half")
+
+
+def test_a_bundled_model_that_the_hub_has_not_is_not_proposed_again(hub: StandIn) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        find("gpt2", online=True)
+    assert "did you mean" not in caught.value.way_out
 
 
 def test_a_folder_that_is_not_there(hub: StandIn) -> None:
