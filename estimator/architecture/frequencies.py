@@ -1,0 +1,107 @@
+"""Rotary frequencies: one for each pair of dimensions of a head that is rotated (transformers 5.23.0)."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from estimator.architecture.sections import Read, first_number
+from estimator.errors import MalformedConfigError
+
+Shape = tuple[int, ...]
+
+_IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT")  # rows and columns take half of the head each
+_IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
+_WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
+_DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
+_ROTATED_WHOLE = ("Lfm3RotaryEmbedding",)  # whatever share is said: the frequencies beyond it are noughts
+_ROTATED_ALONE = ("MiniMaxM2RotaryEmbedding",)  # rotary_dim is the config's word for the share of a head
+_UNSAID_SHARES = {"MiMoV2FlashRotaryEmbedding": 0.334}  # of a head, where no config says it: a constant of the class
+_HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
+          "encoder_num_attention_heads")  # fmt: skip
+
+
+class Wanted(NamedTuple):
+    """A buffer that is to be sized."""
+
+    module: str  # full name
+    cls: str
+    name: str
+    dimensions: int | None
+
+
+def kind_of(name: str) -> str:
+    """The kind of layer that rotary frequencies serve: "sliding_attention_original_inv_freq" -> "sliding_attention"."""
+    return name.removesuffix("inv_freq").removesuffix("original_").rstrip("_")
+
+
+def heads_of(config: Read) -> int | None:
+    return first_number(config, *_HEADS)
+
+
+def _head_dim(config: Read) -> int | None:
+    stated = first_number(config, "head_dim", "attention_head_dim", "kv_channels")
+    return stated if stated is not None else _divided(config)
+
+
+def _divided(config: Read) -> int | None:
+    width, heads = first_number(config, "hidden_size", "n_embd", "d_model", "dim"), heads_of(config)
+    return width // heads if width and heads else None
+
+
+def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
+    """One for each pair of rotated dimensions. `shapes`: of all parameters, by full name."""
+    kind = kind_of(wanted.name)
+    if any(word in wanted.cls for word in _IN_TWO_AXES):
+        return _of_a_vision_tower(wanted, config)
+    if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
+        head = first_number(config, "global_head_dim") or _normalised_head(wanted.module, kind, shapes, config)
+        return (_pairs(head),) if head else None
+    head = _divided(config) if wanted.cls in _DERIVED_HEADS else _head_dim(config)
+    if not head:
+        return None
+    share = 1.0 if wanted.cls in _ROTATED_WHOLE else _share(wanted, kind, head, config)
+    if not isinstance(share, (int, float)) or share < 0:
+        raise MalformedConfigError(
+            f"{repr(share)[:60]} of each head is to be rotated, which is no share of it.",
+            where="partial_rotary_factor in config.json",
+            way_out="correct the field, in config.json or in --set",
+        )
+    return (_pairs(int(head * share)),)
+
+
+def _normalised_head(module: str, kind: str, shapes: Mapping[str, Shape], config: Read) -> int | None:
+    """The width of a query's norm in the first layer of this kind."""
+    kinds = config("layer_types")
+    if not isinstance(kinds, (list, tuple)) or kind not in kinds:
+        return None
+    layers = f"{module.rpartition('.')[0]}.layers.".lstrip(".")
+    norm = shapes.get(f"{layers}{kinds.index(kind)}.self_attn.q_norm.weight")
+    return norm[0] if norm else None
+
+
+def _share(wanted: Wanted, kind: str, head: int, config: Read) -> Any:
+    """Of a head that is rotated: as the kind of layer has it, the config, or the dimensions that MiniMax M2 states."""
+    rope = config("rope_parameters") or config("rope_scaling") or {}
+    rope = rope.get(kind, rope) if isinstance(rope, Mapping) else {}
+    factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
+    stated = ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
+    rotated = config("rotary_dim") if wanted.cls in _ROTATED_ALONE else None
+    if rotated is not None and not isinstance(rotated, (int, float)):
+        return rotated
+    unsaid = _UNSAID_SHARES.get(wanted.cls, 1.0) if rotated is None else rotated / head
+    return next((f for f in (factor, *map(config, stated)) if f is not None), unsaid)
+
+
+def _of_a_vision_tower(wanted: Wanted, config: Read) -> Shape | None:
+    """An axis takes its share of the head's pairs; Pixtral keeps rows and columns side by side."""
+    width = first_number(config, "embed_dim", "hidden_size", "d_model")  # hidden_size may be the width that it ends in
+    heads = first_number(config, "num_heads", "num_attention_heads")
+    head = first_number(config, "head_dim") or (width // heads if width and heads else 0)
+    if not head:
+        return None
+    if any(word in wanted.cls for word in _IN_THREE_AXES):
+        return (head // 3 // 2,)
+    return (_pairs(head // (1 if "Pixtral" in wanted.cls else 2)),)
+
+
+def _pairs(dimensions: int) -> int:
+    return -(-dimensions // 2)
