@@ -58,7 +58,10 @@ def _several_towers(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[st
     lora["target_modules"] = _scoped(tree, given, scopes) if narrowed else given
     if scopes.get("finetune_vision_layers") is False:
         return Resolved(tree, lora)
-    message = "Unsloth is taken to train on images here; on text alone it adapts nothing of the vision tower."
+    message = (
+        "Unsloth is taken to train on images here; on text alone it adapts nothing of the vision tower, as with "
+        "finetune_vision_layers: false."
+    )
     return Resolved(tree, lora, (Note("images_assumed", message),))
 
 

@@ -113,6 +113,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
         "prepare_kbit": config.prepare_kbit or None,
         "adapter_dtype": None if config.adapter_dtype in (None, "float32") else config.adapter_dtype,
         "num_labels": config.num_labels,
+        "save_embedding_layers": None if config.saved_by_peft else "no",
     }
     return {name: value for name, value in options.items() if value is not None}
 

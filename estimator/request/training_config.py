@@ -53,6 +53,7 @@ class TrainingConfig:
     gpus: int | None = None  # processes on the machine, where the file says it
     strategy: str | None = None  # "zero1" | "zero2" | "zero3" | "fsdp"
     num_labels: int | None = None
+    saved_by_peft: bool = True  # False: the trainer writes the adapter itself, and never the embeddings along
     freezing: Freezing | None = None
     defaulted: tuple[str, ...] = ()  # keys that the file leaves out
     source: str = ""  # the release whose defaults they got

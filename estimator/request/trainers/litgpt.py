@@ -49,6 +49,7 @@ def read(keys: Keys) -> TrainingConfig:
         loss="chunked",
         mixed_precision={"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(keys.get("precision")), "no"),
         gpus=devices,
+        saved_by_peft=False,
         defaulted=(*keys.defaulted, *train.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),

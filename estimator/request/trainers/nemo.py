@@ -61,6 +61,7 @@ def read(keys: Keys) -> TrainingConfig:
         mixed_precision="no",
         num_labels=Keys(_model(keys), keys.where, {}).integer("num_labels"),
         attention=attention_of(_model(keys).get("attn_implementation")),
+        saved_by_peft=False,
         defaulted=(*keys.defaulted, *peft.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),

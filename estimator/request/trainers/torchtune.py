@@ -57,6 +57,7 @@ def read(keys: Keys) -> TrainingConfig:
         optimizer=keys.section("optimizer").get("_component_"),
         mixed_precision="no",
         loss="chunked" if str(keys.section("loss").get("_component_")).rpartition(".")[2] in CHUNKED_LOSS else None,
+        saved_by_peft=False,
         defaulted=(*keys.defaulted, *model.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
