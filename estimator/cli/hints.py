@@ -7,6 +7,9 @@ import click
 from estimator.request.other_names import OTHER_NAMES
 from estimator.request.request import flag
 
+_NO_SIZE = ("lora_alpha", "lora_dropout", "use_rslora")
+_INTO_A_FILE = ("output", "out", "o", "output_file")
+
 
 def way_out(written: str, ctx: click.Context) -> str | None:
     """For an option as it was written, `--lora_r`; None where only its neighbours can be named."""
@@ -23,9 +26,12 @@ def way_out(written: str, ctx: click.Context) -> str | None:
 
     if flag(ours) in _options(plan, ctx):
         return f"lora-size plan {shown}"
-    if theirs in LORA_FIELDS:
-        return f"it has no option: give it as {theirs} in an adapter_config.json, with --config"
-    return None
+    field = next((name for name in (theirs, f"lora_{theirs}", f"use_{theirs}") if name in LORA_FIELDS), None)
+    if field in _NO_SIZE:
+        return "leave it out: no size depends on it"
+    if field is not None:
+        return f"it has no option: give it as {field} in an adapter_config.json, with --config"
+    return "write the answer into a file with > FILE" if theirs in _INTO_A_FILE else None
 
 
 def _options(command: click.Command, ctx: click.Context) -> set[str]:

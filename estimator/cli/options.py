@@ -26,8 +26,11 @@ class _Dtype(click.Choice):
 
 
 def named(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Refuses an empty name, which a shell makes of a variable that nobody set."""
-    if any(not name.strip() for name in ((value,) if isinstance(value, str) else value or ())):
+    """Refuses an empty name, which a shell makes of a variable that nobody set, and an option in a name's place."""
+    names = (value,) if isinstance(value, str) else value or ()
+    if isinstance(option, click.Option) and (taken := next((name for name in names if name.startswith("--")), None)):
+        raise click.BadParameter(f"{taken} is an option, and no name stands before it.", context, option)
+    if any(not name.strip() for name in names):
         way_out = "name one" if isinstance(option, click.Argument) else "name one, or leave the option out"
         raise click.BadParameter(f"the name is empty; {way_out}.", context, option)
     return value

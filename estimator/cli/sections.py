@@ -35,5 +35,13 @@ class SectionedCommand(click.Command):
         super().__init__(*args, **kwargs)
         self.sections = sections or {}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True  # only to say what they were to be
+        rest = super().parse_args(ctx, args)
+        if ctx.args:
+            stray = ctx.args[0]
+            raise click.UsageError(f"{stray!r} belongs to no option; a model is given as --model {stray}", ctx)
+        return rest
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_options(self, self.sections, ctx, formatter)

@@ -55,7 +55,11 @@ CASES = [
             ([], "--target-modules", "--targets"),
             ([], "--load-in-4bit", "--base-precision nf4"),
             ([], "--batch-size", "lora-size plan --batch-size"),
-            ([], "--lora-alpha", "it has no option: give it as lora_alpha in an adapter_config.json, with --config"),
+            ([], "--lora-alpha", "leave it out: no size depends on it"),
+            ([], "--dropout", "leave it out: no size depends on it"),
+            ([], "--use-qalora", "it has no option: give it as use_qalora in an adapter_config.json, with --config"),
+            ([], "--output", "write the answer into a file with > FILE"),
+            ([], "-o", "write the answer into a file with > FILE"),
             (["plan"], "--per_device_train_batch_size", "--batch-size"),
             (["plan"], "--bf16", "--mixed-precision bf16"),
             (["batch"], "--base-precision", "lora-size --base-precision"),
@@ -88,6 +92,13 @@ CASES = [
     ),
     pytest.param(["llama-3.1-8b"], 2, "usage", "--model llama-3.1-8b", id="a model without its option"),
     pytest.param(["chek"], 2, "usage", "check", id="a typo in a command"),
+    *(
+        pytest.param(
+            [command, "gpt2"], 2, "usage", "given as --model gpt2", id=f"{command} of a model without its option"
+        )
+        for command in ("plan", "sweep")
+    ),
+    pytest.param(["--model", "--json"], 2, "usage", "--json is an option", id="an option in a name's place"),
     pytest.param([*LLAMA, "--json", "--format", "csv"], 2, "usage", "--format csv and --json", id="two forms"),
     pytest.param([*LLAMA, "-q", "--json"], 2, "usage", "--json and --quiet", id="two forms, one of them quiet"),
     pytest.param(
