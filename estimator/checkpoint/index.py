@@ -120,6 +120,8 @@ def _against_index(
     weight_map = index.get("weight_map")  # which the Hub's metadata endpoint leaves out
     if isinstance(weight_map, Mapping):
         _check_weight_map(tensors, weight_map)
+    if said is not None and (total is None or total != said):
+        return (f"the index's total_size is {repr(said)[:60]}, no number of bytes",), None
     if total is None or total == stored_bytes:
         return (), total
     return (f"the index claims {total:,} bytes of tensors; the headers declare {stored_bytes:,}",), total

@@ -51,6 +51,13 @@ def test_another_total_is_a_complaint() -> None:
     assert checkpoint.complaints == ("the index claims 48 bytes of tensors; the headers declare 24",)
 
 
+@pytest.mark.parametrize("said", ["24", -24, 24.5, True, [24], 2**63, float("nan")])
+def test_a_total_that_is_no_number_of_bytes_is_a_complaint(said: object) -> None:
+    checkpoint = to_checkpoint(FILES, {"weight_map": MAP, "metadata": {"total_size": said}})
+    assert checkpoint.complaints == (f"the index's total_size is {said!r}, no number of bytes",)
+    assert checkpoint.index_total_size is None
+
+
 @pytest.mark.parametrize(
     ("files", "weight_map", "words"),
     [

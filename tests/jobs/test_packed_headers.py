@@ -15,7 +15,9 @@ from estimator.dtypes import BITS
 from estimator.errors import NoWeightsError, UnsupportedError, UnsupportedModuleError
 from estimator.jobs.estimate import estimate
 from estimator.jobs.headers import check_states
+from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
+from estimator.sizes.loading import as_loaded
 
 WIDTH, INNER, KEYS, ROWS, RANK = 128, 256, 64, 320, 8
 CONFIG = {
@@ -290,6 +292,21 @@ def test_what_the_config_has_packed_is_packed_in_the_file_and_nothing_else(
     write(tmp_path, {**fields, "llm_int8_skip_modules": spared}, pack, CONFIG, linears)
     with pytest.raises(UnsupportedError, match=why):
         estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
+
+
+def test_what_the_class_joins_of_packed_weights_loses_its_state():
+    """from_pretrained leaves a Parameter of bytes, and PEFT asks it for `compress_statistics`."""
+    before, joined = "language_model.layers.0.mlp.shared_experts.", "gate_up_proj"
+    pairs = [(f"{before}{half}_proj{part}", kind) for half in ("gate", "up") for part, kind in bnb(96, 32).items()]
+    checkpoint = Checkpoint(
+        tensors={name: Tensor(name, kind[0], kind[1:], "one") for name, kind in pairs}, files=(), bytes=0
+    )
+    config = {"model_type": "minimax_m3_vl", "architectures": ["MiniMaxM3VLModel"], "quantization_config": BNB}
+    module = Module(before + joined, "Linear", "Linear", (Parameter("weight", (192, 32), "BF16"),))
+    norm = Module("language_model.norm", "MiniMaxM3VLRMSNorm", "other", (Parameter("weight", (32,), "BF16"),))
+    tree = ModuleTree(architecture="MiniMaxM3VLModel", config=config, modules=(module, norm), tied={})
+    with pytest.raises(UnsupportedError, match="gate_up_proj is made of what the file has packed otherwise"):
+        as_loaded(tree, checkpoint, LoadOptions())
 
 
 def test_a_packing_that_nobody_knows_on_a_class_that_nobody_knows(tmp_path):
