@@ -14,6 +14,7 @@ from estimator.architecture.config_fields import fields_of, sections_of, unties
 from estimator.architecture.facts import line
 from estimator.architecture.formula import NoModel, NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter, full_name, named_parameters, parameter_shapes
+from estimator.architecture.refusals import check_refusals
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import Slot
 from estimator.architecture.tie_names import expanded, matched
@@ -30,29 +31,13 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     own = own_config(config, section, name)
     try:
         tree, unsized, model = grown(name, facts, own, num_labels)
-        _check_heads(facts, tree)
+        check_refusals(model)
         return with_buffers(tree, unsized, model, num_labels) if unsized else tree
     except (NoNumber, NoModel) as error:
         way_out = "correct the field, in config.json or in --set"
         raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
     except (Unfit, RecursionError, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _needs_headers(name, f" ({error})") from None
-
-
-def _check_heads(facts: Mapping[str, Any], tree: ModuleTree) -> None:
-    """Raises NoModel where attention divides its width by no heads, though no formula of its shapes did.
-
-    Without attention (Mamba) nothing divides by them, and where towers have sections none reads what stands beside.
-    """
-    none = [field for field in ("num_attention_heads", "n_head") if tree.config.get(field) == 0]
-    if not none or not any("Attention" in m.cls for m in tree.modules):
-        return
-    read = _names_read(facts)
-    if len(sections_of(facts)) == 1:  # what attention reads stands here, for its shapes or not
-        read |= {"num_attention_heads", "n_head"} if "n_layer" in read else {"num_attention_heads"}
-    for field in none:
-        if field in read:
-            raise NoModel(f"{field} is 0, by which attention divides the width")
 
 
 def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:

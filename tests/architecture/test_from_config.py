@@ -187,7 +187,7 @@ def test_kinds_of_layers_that_are_not_there_are_dropped_where_the_class_drops_th
     ],
 )
 def test_no_heads_are_refused_where_attention_divides_by_them(kind, field, divides):
-    with pytest.raises(MalformedConfigError, match=f"{field} is 0, by which") if divides else nullcontext():
+    with pytest.raises(MalformedConfigError, match=f"{field} is 0, of which") if divides else nullcontext():
         from_config({"model_type": kind, field: 0})
 
 
