@@ -150,17 +150,23 @@ def _twice(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
 
 
 def _flash(tape: Tape, heads: tuple[Tensor, ...], block: Block, setting: Setting) -> Tensor:
-    """Scaled dot product and flash attention: query, key, value, output and a float32 for each head are kept."""
+    """Scaled dot product and flash attention: query, key, value, output and a float32 for each head are kept.
+
+    With a mask, sdpa repeats key and value for each head (sdpa_attention.py), and each layer keeps the mask in the
+    query's dtype (torch 2.13, attention.cpp, convert_boolean_attn_mask).
+    """
     if setting.autocast or setting.training.attention == "flash_attention_2":
         query = _narrow(tape, heads[0], block.query)
         with tape.seeing(setting.training.tokens):
             heads = (query, *(_narrow(tape, t, block.key_value) for t in heads[1:]))
     rows = 4 * tape.tokens * setting.shape.heads
     software, shares = setting.software, block.key_value < block.query
-    if shares and (software.fuses_heads or (setting.padded and setting.training.attention == "sdpa")):
+    masked = setting.masked(block)
+    if shares and (software.fuses_heads or masked):
         heads = (heads[0], *(tape.run((t,), block.query, t.width) for t in heads[1:]))
     if software.views_fused_value and not (software.fuses_heads and shares):
         rows += tape.tokens * (block.query + block.key_value) * heads[0].width
+    rows += tape.tokens * setting.training.sequence_length * heads[0].width if masked else 0
     mixed = tape.run(heads, block.mixed, heads[0].width, saves=heads, saves_output=True, keeps=rows)
     # The output has the query's strides: litgpt's, fresh from a concatenation, are copied to lie token by token
     return tape.run((mixed,), block.mixed, mixed.width) if software.fuses_heads else mixed
@@ -198,7 +204,8 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         each = tape.run((each,), scores, width)
     for place in (query, key)[: setting.shape.position_terms]:
         each = tape.run((each, _on_positions(tape, place, scores, setting)), scores, width, passes=True)
-    each = tape.run((each,), scores, product, saves_output=block.sinks and setting.software.names_all)  # with the mask
+    if setting.masks:
+        each = tape.run((each,), scores, product, saves_output=block.sinks and setting.software.names_all)
     if setting.shape.support.clamps_scores:
         each = tape.run((each,), scores, product, saves=(each,))
     wide = width if setting.shape.support.narrow_scores and not setting.autocast else 4

@@ -15,8 +15,7 @@ from estimator.sizes.scans import Scan, read_scan
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
 _ATTENTION = re.compile(r"att(?:entio)?n|mixer|(?:Self|EncDec)Attention", re.IGNORECASE)
 _CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?att", re.IGNORECASE)  # a decoder's, on what the encoder made
-# Where each layer is one thing, a mixer (modeling_nemotron_h.py).
-_MLP = re.compile(r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)")
+_MLP = re.compile(r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)")  # a layer is one thing (modeling_nemotron_h.py)
 _GIVEN = re.compile(r"^\.?per_layer_(?:input_gate|projection)$")
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
@@ -79,6 +78,7 @@ class Block:
     cross: tuple[Linear, ...] = ()  # attention on the encoder's output
     state: tuple[Linear, ...] = ()  # around a scan along the sequence, in place of attention or beside it
     scan: Scan | None = None  # None where there is none, and where it is not known
+    window: int = 0  # tokens that its attention sees at most; 0: all
     tower: str = ""  # of images or sound, whose pieces it sees: what stands before its number
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from estimator.sizes.blocks import Linear, Norm
+from estimator.sizes.blocks import Block, Linear, Norm
 from estimator.sizes.shape import Shape
 from estimator.sizes.tape import Tape, Tensor
 from estimator.sizes.training import TODAY, Adapter, Software, Training
@@ -27,7 +27,8 @@ class Setting:
     kbit: bool = False  # prepare_model_for_kbit_training: norms and embeddings are float32
     packed: frozenset[str] = frozenset()  # matrices in 4 bits: unpacked each time they are used
     piece_share: float = 1.0  # of the pieces of images and sound that config.json says
-    padded: bool = False  # a padding mask makes sdpa repeat key and value for each head (sdpa_attention.py)
+    padded: bool = False
+    masks: bool = True  # attention has one where it takes one; encoders of whole examples do without
     software: Software = TODAY
 
     @property
@@ -39,6 +40,15 @@ class Setting:
         """Whether attention's scores are whole: asked for, or all that the model's classes have."""
         whole = self.software.caps_whole_scores and self.shape.caps_scores
         return whole or self.shape.support.eager_for(self.training.attention)
+
+    def masked(self, block: Block) -> bool:
+        """Whether sdpa is given a mask, for padding or for a window that is no longer than the sequence.
+
+        transformers 5.23.0, masking_utils.py, _ignore_causal_mask_sdpa. litgpt says that attention is causal.
+        """
+        windowed = 0 < block.window <= self.training.sequence_length
+        asked = self.masks and self.training.attention == "sdpa" and not self.software.fuses_heads
+        return asked and not block.tower and (self.padded or windowed)
 
     def of(self, tower: str) -> Setting:
         """The same for a tower of images or sound, where an example has another number of pieces than of tokens."""

@@ -201,6 +201,7 @@ def _steps(
         head_width=base.width,
         software=_LEAST,
         padded=False,
+        masks=False,
     )
     high = replace(
         middle,

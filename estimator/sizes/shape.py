@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -21,6 +22,7 @@ from estimator.sizes.fields import (
     tower_config,
 )
 from estimator.sizes.towers import Tower, seeing_tokens, tower_of
+from estimator.sizes.windows import is_windowed, window_tokens
 
 _EMBEDDED_NORM = re.compile(
     r"embed\w*[._]?(?:layer_?|rms_?)?norm|(?:layer)?norm_embed|pre_la?ye?rnorm|(?:^|\.)ln_pre$", re.IGNORECASE
@@ -90,12 +92,12 @@ def shape_of(tree: ModuleTree) -> Shape:
     columns = words.parameters[0].shape[1] if words is not None and words.parameters and tree.basis == "exact" else 0
     hidden = first(config, "hidden_size", "n_embd", "d_model", "dim") or columns
     towers: dict[str, Shape] = {}
-    blocks = []
+    blocks, alike = [], Counter(map(stack, repeated))
     described = set()
     for name, members in repeated.items():
         if name in seeing:
             block = read_block(members, hidden, config)
-            blocks += [block] if block else []
+            blocks += [replace(block, window=_window(name, alike, config))] if block else []
             described |= {name} if block else set()
             continue
         tower = tower_of(stack(name), next((n.width for n in norms_of(members, hidden)), hidden), outside)
@@ -151,6 +153,12 @@ def shape_of(tree: ModuleTree) -> Shape:
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
     )
+
+
+def _window(layer: str, alike: Mapping[str, int], config: Mapping[str, object]) -> int:
+    """Tokens that this layer's attention sees at most; 0 for all. alike: how many layers each stack has."""
+    number = int(layer.removeprefix(stack(layer)))
+    return (window_tokens(config) or 0) if is_windowed(config, number, alike[stack(layer)]) else 0
 
 
 def _before(tree: ModuleTree, hidden: int) -> tuple[Linear, ...]:

@@ -84,9 +84,14 @@ def _gives_layers(setting: Setting) -> bool:
 
 
 def _mask(setting: Setting) -> int:
-    """Bytes of the mask that eager attention adds to its scores; checkpointed layers are given it again."""
-    sees_words = setting.eager and any(not block.tower for block in setting.shape.blocks)
-    return setting.training.tokens * setting.training.sequence_length * setting.base_width if sees_words else 0
+    """Bytes of the masks that attention is given, one for each kind of layer; checkpointed layers are given them again.
+
+    Eager attention adds them to its scores, sdpa has them as booleans.
+    """
+    seeing = [block for block in setting.shape.blocks if not block.tower]
+    masked = [block for block in seeing if setting.masks and setting.eager or setting.masked(block)]
+    width = setting.base_width if setting.eager else 1
+    return setting.training.tokens * setting.training.sequence_length * width * len({b.window > 0 for b in masked})
 
 
 def _between_layers(setting: Setting) -> int:
@@ -189,7 +194,8 @@ def _walked(setting: Setting) -> list[Block]:
 def _cached(setting: Setting) -> int:
     """Bytes of keys and values that only the cache holds, until the model's outputs go: copies of them are kept.
 
-    Copies are made where flash attention takes 16 bits of float32, and where eager attention repeats or widens them.
+    Copies are made where flash attention takes 16 bits of float32, and where eager attention, or sdpa with a mask,
+    repeats or widens them.
     """
     training = setting.training
     if training.gradient_checkpointing:
@@ -199,7 +205,8 @@ def _cached(setting: Setting) -> int:
     total = 0
     for block in (b for b in setting.shape.blocks if not b.tower):
         is_wide = setting.kbit and any(item.name in setting.packed for item in block.attention)
-        copied = block.key_value < block.query or wide if setting.eager else is_wide and narrow
+        shares = block.key_value < block.query
+        copied = shares or wide if setting.eager else is_wide and narrow or shares and setting.masked(block)
         width = 4 if is_wide else 2 if setting.autocast else setting.base_width
         total += 2 * training.tokens * block.key_value * width if copied or block.looks_twice else 0
     return total
@@ -217,7 +224,16 @@ def _likeness(block: Block, setting: Setting) -> object:
     fused = block.fused and (block.fused.name, f"{block.fused.name}.base_layer", block.fused.router)
     experts = [(ranks.get(name), adapter.wrapped.get(name), *[name in part for part in parts]) for name in fused or ()]
     norms = [(*norm[:3], norm.name.rpartition(".")[2], norm.name in adapter.open_norms) for norm in block.norms]
-    return matrices, tuple(norms), block.query, block.key_value, block.inner, block.experts, tuple(experts)
+    return (
+        matrices,
+        tuple(norms),
+        block.query,
+        block.key_value,
+        block.window,
+        block.inner,
+        block.experts,
+        tuple(experts),
+    )
 
 
 def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
