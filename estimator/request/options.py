@@ -100,7 +100,8 @@ def _check_type(name: str, value: Any) -> None:
     if not right or (isinstance(value, str) and value not in _CHOICES.get(name, (value,))):
         kinds = kinds_in_words(wanted if isinstance(wanted, tuple) else (wanted,))
         way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give {kinds}"
-        raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out=way_out)
+        shown = "what is no text" if name == "token" else repr(str(value)[:80])  # a secret is not repeated
+        raise UsageError(f"{name} is {shown}.", where=name, way_out=way_out)
 
 
 def _holds_names(name: str, value: Any) -> bool:

@@ -95,3 +95,9 @@ def test_a_number_is_asked_for_once():
     with pytest.raises(UsageError) as caught:
         to_request({"timeout": "1"})
     assert caught.value.way_out == "give a number"
+
+
+def test_a_token_is_not_repeated():
+    with pytest.raises(UsageError) as caught:
+        to_request({"token": ["hf_secret"]})
+    assert "hf_secret" not in str(caught.value)
