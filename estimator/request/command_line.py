@@ -118,6 +118,11 @@ def _program(words: list[str]) -> tuple[str, list[str]]:
             return f"{'megatron' if match[2] else match[1]} {match[3]}", words[index + 1 :]
     if scripts:
         return words[scripts[0]].rpartition("/")[2], words[scripts[0] + 1 :]
+    if words[:1] == ["torchrun"]:  # its own options come first
+        for index, (name, does) in enumerate(pairwise(words)):
+            leaf = name.rpartition("/")[2]
+            if leaf in _COMMANDS and f"{leaf} {does}".endswith(TRAINING):
+                return f"{leaf} {does}", words[index + 2 :]
     return (words[0] if words else ""), words[1:]
 
 

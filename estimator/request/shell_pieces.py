@@ -1,7 +1,7 @@
 """The text of a shell script in pieces: what is quoted, what is open, what ends a word or a command (bash 5.2).
 
-Comments and here-documents are left out. Command substitutions and backticks are `$(...)`, whatever is in them; a
-process substitution is `<(...)`.
+Comments and here-documents are left out. Command substitutions and backticks are `$(...)`, whatever is in them, but for
+`$(which NAME)`, which is NAME; a process substitution is `<(...)`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _IN_CODE = re.compile(r"\\.|'[^']*'|(?<=[\s;(])#[^\n]*|[\"()]|`[^`]*`", re.DOTAL
 _IN_QUOTES = re.compile(r"\\.|\"|\$\(|`[^`]*`", re.DOTALL)
 _CLOSING = {'"': '"', "(": ")", "$(": ")"}
 _INSERTED = re.compile(r"\$\(|`(?:\\.|[^`\\])*`", re.DOTALL)
+_WHERE = re.compile(r"\$\((?:which|command -v) ([\w.-]+)\)")  # where a program lies: the program, as a word
 _MAX_ARITHMETIC = 1_000  # characters of `((...))`
 
 
@@ -46,7 +47,9 @@ def pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
             end = closing(text, opening.end() - 1 - arithmetic, at + _MAX_ARITHMETIC if arithmetic else len(text))
             nested = end > 0 or arithmetic
             if end > 0 and (not arithmetic or text.endswith("))", at, end)):
-                yield "literal", text[at:end] if arithmetic else f"{opening[0]}...)"
+                program = _WHERE.fullmatch(text, at, end)
+                said = text[at:end] if arithmetic else f"{opening[0]}...)"
+                yield "literal", said if program is None else program[1]
                 at, fresh = end, False
                 continue
         if text[at] == "<" and (document := _HERE.match(text, at)) is not None:

@@ -252,6 +252,11 @@ def test_options_of_an_estimate(tmp_path: Path) -> None:
             {"_program": "megatron pt"},
             id="torchrun",
         ),
+        pytest.param(
+            "torchrun --nproc_per_node 2 $(which swift) sft --model a/b",
+            {"_program": "swift sft", "model": "a/b"},
+            id="torchrun of what lies on the path",
+        ),
         pytest.param("python -m swift.cli.rlhf --model a/b", {"_program": "swift rlhf"}, id="a module"),
         pytest.param(
             "python my/sft.py --model_name_or_path a/b --hub_name trl --plugin other.py",

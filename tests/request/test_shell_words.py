@@ -55,6 +55,8 @@ from estimator.request.shell_words import commands
         pytest.param("a --x <(b | c) --y", ["a", "--x", "<(...)", "--y"], id="a process for a file"),
         pytest.param("a --x > >(tee b) --y", ["a", "--x", "--y"], id="a redirection to a process"),
         pytest.param("a --x `b --c`", ["a", "--x", "$(...)"], id="backticks"),
+        pytest.param("a $(which b-c) d --x $(command -v e)", ["a", "b-c", "d", "--x", "e"], id="where a program lies"),
+        pytest.param("a --x $(which b | c)", ["a", "--x", "$(...)"], id="or what is made of that"),
         pytest.param("a --x\ncase $1 in\n--y|--z) b;;\nesac", ["a", "--x"], id="a pattern is no command"),
         pytest.param("a --x <your model>", ["a", "--x", "<your model>"], id="a placeholder"),
         pytest.param("A=xx\n" + 'A="$A$A"\n' * 60 + "a --y", ["a", "--y"], id="a variable that doubles"),
