@@ -29,7 +29,7 @@ _CONTRASTIVE = re.compile(r"\w*logit_scale|(text|visual)_projection")  # of CLIP
 _HEADS = ("lm_head", "cls.predictions.decoder", "lm_head.decoder", "predictions.decoder", "lm_head.out_proj",
           "proj_out", "output_projection", "generator_lm_head", "vocab_projector", "pred_layer.proj", "lm_loss",
           "embed_out", "head.decoder", "decoder", "output", "head", "lm_head.linear")  # fmt: skip
-_LANGUAGE = ("language_model", "llm")
+_LANGUAGE = ("language_model", "language", "llm")
 _INNER = (*_LANGUAGE, "text_model", "decoder")
 _DEPTH = 4
 

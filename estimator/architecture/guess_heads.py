@@ -94,7 +94,7 @@ def _head_name(modules: list[Module], source: str) -> str:
     """`lm_head`, beside the model that holds the embedding; `proj_out` in what turns speech to text."""
     if ".decoder." in source and any(_SPEECH.fullmatch(module.name) for module in modules):
         return "proj_out"
-    inner = re.match(r"(language_model|llm|text_model)\.model\.", source)
+    inner = re.match(r"(language_model|language|llm|text_model)\.model\.", source)
     return f"{inner[1]}.lm_head" if inner else "lm_head"
 
 

@@ -23,7 +23,7 @@ _BUFFERS = re.compile(
     r"(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|e_score_correction_bias"
     r"|final_logits_bias|relative_position_index|attn_mask|mean|std|freqs|cos|sin)"
 )
-_EMBEDDING = re.compile(r"embed|lookup|(emb|[wv]te|wpe|shared|_token|quer(y|ies)_feat(ure)?s?)$")
+_EMBEDDING = re.compile(r"embed|lookup|^emb_|(emb|[wv][tpq]e|shared|_token|quer(y|ies)_feat(ure)?s?)$")
 _PROJECTION = re.compile(r"(dense|proj|projections?|projector|linear|fc\d*|_out)$")
 _LINEAR = re.compile(r"(linear|proj|fc\d?|w\d)$")
 _TRANSPOSED = re.compile(r"transpos|deconv|convtr|upscale_conv|conv_?t(_|\d|$)")

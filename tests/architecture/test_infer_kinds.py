@@ -17,6 +17,8 @@ from estimator.architecture.module import Parameter
         pytest.param("h.0.attn.c_new", {"weight": (4, 12), "bias": (12,)}, "Conv1D", id="output last: GPT-2's Conv1D"),
         pytest.param("model.embed_tokens", {"weight": (100, 4)}, "Embedding", id="tokens"),
         pytest.param("new_embed", {"weight": (100, 4)}, "Embedding", id="called so, and without a bias"),
+        pytest.param("tts.emb_code.0", {"weight": (100, 4)}, "Embedding", id="one of several, called emb"),
+        pytest.param("transformer.wqe", {"weight": (100, 4)}, "Embedding", id="GPT-2's way to call them"),
         pytest.param("embed_dense", {"weight": (8, 4)}, "Linear", id="a projection of embeddings"),
         pytest.param("altup_unembed_projections.0", {"weight": (8, 4)}, "Linear", id="one of several projections"),
         pytest.param("norm", {"weight": (4,)}, "other", id="a norm"),

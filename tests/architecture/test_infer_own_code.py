@@ -112,6 +112,13 @@ def test_what_gpt2_s_names_mean_the_shapes_tell(shapes, kinds):
             id="MiniCPM-V and Ovis: the language model is called llm",
         ),
         pytest.param(
+            "DeepseekVLV2ForCausalLM",
+            {f"language.{name}": shape for name, shape in (LANGUAGE | {"lm_head.weight": (ROWS, WIDTH)}).items()},
+            "language.model.embed_tokens",
+            "language.lm_head",
+            id="DeepSeek-VL 2: the language model is called language",
+        ),
+        pytest.param(
             "InternVLChatModel",
             {
                 "language_model.model.tok_embeddings.weight": (ROWS, WIDTH),
