@@ -190,6 +190,7 @@ def test_a_value_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
 
 
 AXOLOTL = "base_model: gpt2\nadapter: lora\nlora_r: 4\n"
+UNSLOTH = "model: gpt2\ntraining: {load_in_4bit: true}\nlora:\n  lora_r: 4\n"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,8 @@ AXOLOTL = "base_model: gpt2\nadapter: lora\nlora_r: 4\n"
         (AXOLOTL + "lora_mlp_kernel: true\nlora_model_dir:\nloraplus_lr_ratio: 16\n", "not_read", False),
         (FACTORY + "lora_r: 8\n", "not_read", True),
         ("peft_type: LORA\nlora_alpha: 8\nlora_dropout: 0.1\nlora_bias: true\n", "not_read", False),
+        (UNSLOTH + "  modules_to_save: [lm_head]\n", "not_read", True),
+        (UNSLOTH + "  lora_alpha: 8\n  use_rslora: true\n  vision_all_linear: true\n", "not_read", False),
         (FACTORY + "use_kt: true\n", "own_experts", True),
         ("base_model: gpt2\nadapter: lora\n", "no_rank", True),
         (AXOLOTL, "no_rank", False),
@@ -218,6 +221,12 @@ def test_what_a_key_leaves_open_is_a_note(tmp_path: Path, text: str, code: str, 
     path = tmp_path / "a.yaml"
     path.write_text(text)
     assert (code in {note.code for note in read_config_file(str(path)).notes}) == said
+
+
+def test_unsloths_application_saves_no_modules(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(UNSLOTH + "  modules_to_save: [lm_head]\n")
+    assert read_config_file(str(path)).lora["modules_to_save"] is None
 
 
 @pytest.mark.parametrize(

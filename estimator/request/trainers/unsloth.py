@@ -31,6 +31,9 @@ def read(keys: Keys) -> TrainingConfig:
     lora = Keys(keys.section("lora"), keys.where, LORA_DEFAULTS)
     if training.values.get("training_type") in ("full", "full_finetuning") or not (lora.values or training.values):
         raise keys.no_lora("training_type is full: this config trains no LoRA.", "set training_type: lora")
+    if lora.values.get("modules_to_save"):
+        message = "modules_to_save is not read by Unsloth's application: embed_tokens in target_modules trains in full."
+        lora.note("not_read", message)
     base = keys.values.get("model")
     scopes = {name: lora.flag(name) for name in SCOPES if name in lora.values}
     return TrainingConfig(
@@ -52,7 +55,7 @@ def read(keys: Keys) -> TrainingConfig:
         loss="fused",
         defaulted=(*training.defaulted, *lora.defaulted),
         source=SOURCE,
-        notes=tuple(lora.notes),
+        notes=(*lora.notes, *lora.unread()),
     )
 
 
@@ -80,7 +83,7 @@ def _lora(lora: Keys) -> dict[str, Any]:
         "lora_dropout": lora.number("lora_dropout"),
         "target_modules": _targets(lora),
         "target_parameters": None,
-        "modules_to_save": lora.names("modules_to_save"),
+        "modules_to_save": None,
         "bias": "none",
         "use_dora": lora.flag("use_dora"),
         "use_rslora": lora.flag("use_rslora"),
