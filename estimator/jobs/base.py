@@ -132,7 +132,9 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         base = base._replace(notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
     saved = None if request.set else found  # a model that does not exist yet has no checkpoint to differ from
     base = base._replace(tree=with_labels(base.tree, saved, base.config, task, request.num_labels))
-    base = base._replace(notes=(*base.notes, *notes_on_class(base.tree, base.config, found, task)))
+    base = base._replace(
+        notes=(*base.notes, *notes_on_class(base.tree, base.config, found, (task, request.num_labels)))
+    )
     return base._replace(tree=of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
 
 

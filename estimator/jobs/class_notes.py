@@ -5,16 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from estimator.architecture.facts import class_for
+from estimator.architecture.facts import class_for, class_outline
 from estimator.architecture.module import ModuleTree
 from estimator.notes import Note
 from estimator.source.found import Found
 
+_ENDS = {
+    "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification",
+    "QUESTION_ANS": "ForQuestionAnswering",
+}
 
-def notes_on_class(tree: ModuleTree, config: Mapping[str, Any], found: Found, task: str | None) -> Iterator[Note]:
-    """Where a task's Auto class would build another, and where a folder's own code would."""
-    yield from _other_class(tree, config, task)
+
+def notes_on_class(
+    tree: ModuleTree, config: Mapping[str, Any], found: Found, asked: tuple[str | None, int | None]
+) -> Iterator[Note]:
+    """Where a task's Auto class would build another, where a folder's own code would, and where its head is not known.
+
+    `asked`: the task and the number of labels.
+    """
+    yield from _other_class(tree, config, asked[0])
     yield from _code_beside(tree, config, found)
+    yield from _no_head(tree, *asked)
+
+
+def _no_head(tree: ModuleTree, task: str | None, num_labels: int | None) -> Iterator[Note]:
+    """A word where a head is asked for that code of its own makes fresh: names and shapes tell nothing of it."""
+    if not any(note.code == "inferred" for note in tree.notes):
+        return
+    if task in _ENDS and not str(tree.architecture).endswith(_ENDS[task]):
+        message = f"Which head {tree.architecture} gets for {task} is its own code's affair: none is counted."
+        yield Note("head_not_counted", message)
+    elif num_labels is not None and class_outline(str(tree.architecture)) is None:
+        message = f"--num-labels {num_labels} changes nothing: the heads of {tree.architecture} are counted as stored."
+        yield Note("labels_without_effect", message)
 
 
 def _other_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> Iterator[Note]:

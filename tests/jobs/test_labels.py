@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from estimator.errors import UnsupportedError
 from estimator.jobs.estimate import estimate
 from estimator.request.request import Request
+from tests.hub.models import header_of, weights_file
 from tests.real_models import tiny_model
 
 BERT = {
@@ -84,3 +87,23 @@ def test_what_from_pretrained_refuses_is_refused(cls, task, labels, tmp_path):
 def test_labels_that_change_nothing_are_said(changed):
     notes = estimate(Request(offline=True, model="llama-3.1-8b", num_labels=7, set=changed)).notes
     assert "labels_without_effect" in [note.code for note in notes]
+
+
+@pytest.mark.parametrize(
+    ("cls", "asked", "codes"),
+    [
+        pytest.param("OwnForCausalLM", {"lora": {"task_type": "SEQ_CLS"}}, ["head_not_counted"], id="a fresh head"),
+        pytest.param("OwnForCausalLM", {"lora": {"task_type": "CAUSAL_LM"}}, [], id="the head that is stored"),
+        pytest.param("OwnForSequenceClassification", {"lora": {"task_type": "SEQ_CLS"}}, [], id="a classifier's own"),
+        pytest.param("OwnForCausalLM", {"num_labels": 5}, ["labels_without_effect"], id="labels of nothing"),
+    ],
+)
+def test_a_head_that_code_of_its_own_makes_is_not_counted_in_silence(tmp_path, cls, asked, codes):
+    config = {"architectures": [cls], "model_type": "own", "auto_map": {"AutoModelForCausalLM": f"modeling.{cls}"}}
+    shapes = {"model.embed_tokens.weight": (20, 8), "model.layers.0.q_proj.weight": (8, 8), "lm_head.weight": (20, 8)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    file = weights_file(header_of({name: ("BF16", shape) for name, shape in shapes.items()}))
+    (tmp_path / "model.safetensors").write_bytes(file.part(0, file.size - 1))
+    asked = {**asked, "lora": {"target_modules": ["q_proj"], **asked.get("lora", {})}}
+    told = [note.code for note in estimate(Request(model=str(tmp_path), **asked)).notes]
+    assert [code for code in told if code in ("head_not_counted", "labels_without_effect")] == codes
