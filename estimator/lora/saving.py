@@ -17,6 +17,7 @@ from estimator.lora.ties import NO_EMBEDDING
 from estimator.request.lora_config import LoraConfig
 
 State = dict[str, Leaf]
+_WRITTEN_APART = frozenset({"ValueHead"})  # of TRL: trainers write it to value_head.safetensors
 
 
 class SavingError(Exception):
@@ -85,6 +86,8 @@ def _wrappers(root: Node, state: State) -> State:
     for name, node in named_modules(root):
         if node.role == SAVED:
             copy = node.children["modules_to_save"].children[ADAPTER]
+            if copy.cls in _WRITTEN_APART:
+                continue
             kept.update({f"{name}.{key}": state[f"{name}.modules_to_save.{ADAPTER}.{key}"] for key in state_dict(copy)})
         elif node.is_wrapper and not node.tied:
             key = f"{name}.token_adapter.trainable_tokens_delta"

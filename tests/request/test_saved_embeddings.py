@@ -1,4 +1,4 @@
-"""Who saves the embeddings beside an adapted output head: PEFT does, trainers that write the adapter themselves do not."""
+"""What trainers save otherwise than PEFT: no embeddings beside an adapted output head, value heads in their own file."""
 
 from __future__ import annotations
 
@@ -50,6 +50,19 @@ def test_what_the_user_says_wins(tmp_path: Path) -> None:
     path.write_text(TORCHTUNE)
     said = Request(config=str(path), model=BASE, offline=True, save_embedding_layers="yes")
     assert "embeddings" in _parts(said)
+
+
+@pytest.mark.parametrize("stage", ["rm", "ppo"])
+def test_a_value_head_trains_and_is_not_in_the_file(tmp_path: Path, stage: str) -> None:
+    path = tmp_path / "a.yaml"
+    answers = []
+    for name in ("sft", stage):
+        path.write_text(f"model_name_or_path: a/b\nfinetuning_type: lora\ndo_train: true\nstage: {name}\n")
+        answers.append(to_document(estimate(Request(config=str(path), model=BASE, offline=True))))
+    plain, valued = (answer["adapter"] for answer in answers)
+    assert valued["parameters"] - plain["parameters"] == 4096 + 1
+    assert valued["file"] == plain["file"]
+    assert [note["code"] for note in answers[1]["notes"]].count("value_head") == 1
 
 
 def _parts(request: Request) -> set[str]:

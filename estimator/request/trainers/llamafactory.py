@@ -119,12 +119,6 @@ def _lora(keys: Keys, rank: int | None) -> dict[str, Any]:
 
 
 def _rule(keys: Keys) -> TargetRule:
-    if keys.values.get("stage") in ("rm", "ppo"):
-        keys.note(
-            "value_head",
-            "The stage wraps a value head of hidden_size + 1 parameters, which trains and is saved "
-            "in a file of its own.",
-        )
     return TargetRule(
         name="llamafactory",
         settings={
