@@ -43,9 +43,10 @@ def build(
     """
     facts = choose(config, task) if use_facts else None
     own_code = "auto_map" in config
-    if facts is None or (own_code and not classes_for(config.get("model_type"))):
+    section = None if facts is None else section_of(config, facts.said.name)
+    if facts is None or (own_code and section is None and not classes_for(config.get("model_type"))):
         return _guessed(config, checkpoint)
-    own = own_config(config, section_of(config, facts.said.name) or "", facts.said.name)
+    own = own_config(config, section or "", facts.said.name)
     facts, unknown = with_towers(facts, own)
     for part in unknown:
         facts = opened(facts, part)
