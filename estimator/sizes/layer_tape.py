@@ -197,12 +197,9 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         trains=opens,
     )
     acted = tape.run((both,), each * block.inner, width, saves=(both,))
-    clamped = 3 * tape.tokens * each * block.inner * width if setting.shape.clamps_gate else 0
-    inner = (
-        tape.run((acted, both), each * block.inner, width, saves=(acted, both), keeps=clamped)
-        if block.is_gated
-        else acted
-    )
+    clamped = tape.tokens * each * block.inner * width if setting.shape.clamps_gate else 0  # of gate, or up
+    pair, own = (acted, both), each * block.inner
+    inner = tape.run(pair, own, width, saves=pair, keeps=3 * clamped, unwinds=clamped) if block.is_gated else acted
     made = tape.run(
         (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
     )
