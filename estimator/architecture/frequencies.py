@@ -9,6 +9,7 @@ from estimator.errors import MalformedConfigError
 Shape = tuple[int, ...]
 
 _IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT")  # rows and columns take half of the head each
+_IN_ONE_AXIS = ("VisionText", "DeepseekOcr2Vision")  # a text model beside vision; learned queries in a row
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
 _DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
@@ -50,7 +51,7 @@ def _divided(config: Read) -> int | None:
 def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     """One for each pair of rotated dimensions. `shapes`: of all parameters, by full name."""
     kind = kind_of(wanted.name)
-    if any(word in wanted.cls for word in _IN_TWO_AXES):
+    if any(word in wanted.cls for word in _IN_TWO_AXES) and not any(word in wanted.cls for word in _IN_ONE_AXIS):
         return _of_a_vision_tower(wanted, config)
     if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
         head = first_number(config, "global_head_dim") or _normalised_head(wanted.module, kind, shapes, config)

@@ -224,6 +224,16 @@ def reader(config):
             "model", "GroundingDinoModel", "special_tokens", 1, {}, (4,), id="Grounding DINO's ends of phrases"
         ),
         pytest.param("v.r", "MLCDRotaryEmbedding", "inv_freq", 1, LLAMA, (32,), id="rows and columns"),
+        pytest.param("r", "Granite4VisionTextRotaryEmbedding", "inv_freq", 1, LLAMA, (64,), id="a text model's"),
+        pytest.param(
+            "vision_tower.vision_encoder.rotary_emb",
+            "DeepseekOcr2VisionRotaryEmbedding",
+            "inv_freq",
+            1,
+            {"vision_config": {"encoder_config": LLAMA}, "text_config": {"head_dim": 8}},
+            (64,),
+            id="queries in a row",
+        ),
         pytest.param("v.r", "Glm4vVisionRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 80}, (20,), id="stated"),
         pytest.param("v.r", "MiniMaxM3VLVisionRotaryEmbedding", "inv_freq", 1, LLAMA, (21,), id="and time"),
         pytest.param("layers.7", "Sam3ViTLayer", "position_ids", 2, SAM_3, (5184, 2), id="patches of the image"),
