@@ -58,7 +58,7 @@ def infer(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
         transposed=tuple(_transposed(modules)),
         is_composite=any(isinstance(value, Mapping) and "model_type" in value for value in config.values()),
         basis="inferred",
-        notes=(_note(named, shared.tied, config),),
+        notes=(_note(named, shared.tied, config, _router(modules, config)),),
     )
 
 
@@ -107,12 +107,20 @@ def _usual_place(part: str) -> tuple[int, int, str]:
     return number, rank, stem
 
 
-def _note(named: Any, tied: Mapping[str, str], config: Mapping[str, Any]) -> Note:
+def _router(modules: Iterable[Module], config: Mapping[str, Any]) -> str | None:
+    """A matrix with a row for each expert that is taken for no Linear: DeepSeek's code has none, Mixtral's one."""
+    counts = expert_counts(config)
+    matrices = ((m, p.shape) for m in modules for p in m.parameters if m.kind == "other" and p.name == "weight")
+    return next((module.name for module, shape in matrices if len(shape) == 2 and shape[0] in counts), None)
+
+
+def _note(named: Any, tied: Mapping[str, str], config: Mapping[str, Any], router: str | None) -> Note:
     what = named or config.get("model_type") or "this architecture"
     ties = f"; {', '.join(tied)} is taken as tied" if tied else ""
+    routers = f"; {router} is taken for a router that is no Linear" if router else ""
     message = (
         f"{what} is not among the known architectures: which modules are Linear, Embedding or convolutions was "
-        f"inferred from names and shapes{ties}. Compare with --verify --device meta before relying on it."
+        f"inferred from names and shapes{ties}{routers}. Compare with --verify --device meta before relying on it."
     )
     return Note("inferred", message)
 

@@ -135,3 +135,11 @@ def test_embedding_and_head(cls, shapes, embedding, head):
     assert (tree.basis, tree.input_embedding, tree.output_embedding) == ("inferred", embedding, head)
     assert not tree.tied
     assert not [m for m in tree.modules if m.name == "vte" and m.kind != "Embedding"]
+
+
+@pytest.mark.parametrize(("rows", "named"), [pytest.param(4, True, id="of experts"), pytest.param(5, False, id="more")])
+def test_a_router_that_may_be_a_linear_is_named(rows, named):
+    """DeepSeek's published code keeps a parameter of its own there, Mixtral's and Qwen's a Linear: all-linear differs."""
+    gate = {"model.layers.0.mlp.gate.weight": (rows, WIDTH)}
+    (note,) = inferred("OwnForCausalLM", LANGUAGE | gate, num_experts=4).notes
+    assert ("model.layers.0.mlp.gate is taken for a router that is no Linear" in note.message) is named
