@@ -33,6 +33,22 @@ def test_versions_of_torchao(quant_type, codes):
 
 
 @pytest.mark.parametrize(
+    ("said", "asked", "weight_bytes"),
+    [
+        pytest.param({"dtype": "bfloat16"}, "F32", 2, id="the dtype from which it was quantised"),
+        pytest.param({"torch_dtype": "float32"}, "BF16", 4, id="in the older spelling"),
+        pytest.param({}, "F32", 4, id="unsaid: the load dtype"),
+    ],
+)
+def test_a_quantised_weight_keeps_its_dtype(said, asked, weight_bytes):
+    """from_pretrained(dtype=...) casts the head alone: Int8Tensor's and Float8Tensor's own dtype is the file's."""
+    tree = one_linear({**said, "quantization_config": {"quant_method": "torchao", "quant_type": {"default": INT8}}})
+    head = 320 * 128 * (4 if asked == "F32" else 2)
+    loaded = base_sizes(tree, None, LoadOptions(dtype=asked)).loaded
+    assert loaded.footprint_bytes == 192 * 128 * weight_bytes + head
+
+
+@pytest.mark.parametrize(
     ("version", "said", "refused"),
     [
         pytest.param(2, {"group_size": 64}, True, id="as it comes"),

@@ -14,6 +14,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter, Quantis
 from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import mlx_by_layer
 from estimator.checkpoint.quantized import Quantization
+from estimator.dtypes import stated_dtype
 from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import CONFIG, skipped_by, skips
 
@@ -87,8 +88,10 @@ def _mxfp4_experts(module: Module) -> QuantisedLayer:
     )
 
 
-def unchanged_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """torchao and quanto: a weight reports its logical shape in the load dtype, so counts and footprint stay.
+def unchanged_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
+    """torchao and quanto: a weight reports its logical shape, so counts and footprint stay.
+
+    In the load dtype; torchao's in the dtype from which it was quantised, as its tensors say and config.json.
 
     Raises UnsupportedError for a quant_type that transformers cannot read, and for activations that it quantises not.
     """
@@ -100,11 +103,12 @@ def unchanged_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) 
     scales = tuple(Parameter(name, (), "F32", True) for name in ("input_scale", "output_scale"))
     buffers, cls = (scales, "QLinear") if scheme == "quanto" else ((), "Linear")
     group = _plain_int4_group(quantization.fields) if scheme == "torchao" else None
+    held = stated_dtype(tree.config) or dtype if scheme == "torchao" else dtype
     return {
         m.name: QuantisedLayer(
             scheme=scheme,
             cls=cls,
-            parameters=m.parameters,
+            parameters=(m.parameters[0]._replace(dtype=held), *m.parameters[1:]),
             buffers=buffers,
             refusal=INT4 if group and m.parameters[0].shape[-1] % group == 0 else None,
         )
