@@ -92,7 +92,8 @@ def _extras(options: dict[str, Any], format_: str, answer: Any, document: dict[s
     if options["tree"] and format_ in ("table", "markdown"):
         from estimator.report.as_tree import as_tree
 
-        texts.append(as_tree(answer.tree, answer.adaptation.modules))
+        dtype = next((part["dtype"] for part in document["adapter"]["parts"] if part["part"] == "lora"), None)
+        texts.append(as_tree(answer.tree, answer.adaptation.modules, document["lora"], dtype))
     return texts
 
 

@@ -1,4 +1,4 @@
-"""The module tree as `print(model)` shows it, with lora_A and lora_B where PEFT would put them.
+"""The module tree as `print(model)` shows it, with what PEFT would put around its modules.
 
 Layout: torch 2.13.0, nn/modules/module.py (`Module.__repr__`) and container.py (`ModuleList.__repr__`, which folds
 neighbours of equal text into `(0-31): 32 x ...`). What only the running class knows (eps, p) is left out.
@@ -6,7 +6,7 @@ neighbours of equal text into `(0-31): 32 x ...`). What only the running class k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -15,29 +15,44 @@ from estimator.report.units import printable
 
 _INDENT = "  "
 _FOLDED = "ModuleList"
+_TENSORS = {"F32": "Float", "BF16": "BFloat16", "F16": "Half"}  # torch's classes of a parameter on the CPU
+
+Pairs = list[tuple[str, list[str]]]  # how a child begins, and its lines
 
 
-def as_tree(tree: ModuleTree, adapted: Iterable[Any]) -> str:
-    """`adapted`: entries with name, what (PEFT's class), in_features, out_features and rank (None: no LoRA)."""
+def as_tree(tree: ModuleTree, adapted: Iterable[Any], config: Mapping[str, Any], dtype: str | None = None) -> str:
+    """`adapted`: entries with name, what (PEFT's class), in_features, out_features and rank (None: no LoRA);
+    `config`: the LoraConfig; `dtype`: that of the LoRA matrices.
+    """
     by_name = {module.name: module for module in tree.modules}
     children: dict[str, list[str]] = {}
     for module in tree.modules:
         if module.name:
             parent = module.name.rpartition(".")[0]
             children.setdefault(parent, []).append(module.name)
-    loras = {module.name.replace(".base_layer", ""): module for module in adapted if module.rank is not None}
-    return "\n".join(_Printer(by_name, children, loras).lines(""))
+    around = {module.name.replace(".base_layer", ""): module for module in adapted}
+    return "\n".join(_Printer(by_name, children, around, config, dtype).lines(""))
 
 
 class _Printer:
     def __init__(
-        self, modules: Mapping[str, Module], children: Mapping[str, list[str]], loras: Mapping[str, Any]
+        self,
+        modules: Mapping[str, Module],
+        children: Mapping[str, list[str]],
+        around: Mapping[str, Any],
+        config: Mapping[str, Any],
+        dtype: str | None,
     ) -> None:
-        self.modules, self.children, self.loras = modules, children, loras
+        self.modules, self.children, self.around, self.config = modules, children, around, config
+        self.tensors = f"torch.{_TENSORS.get(dtype or 'F32', 'Float')}Tensor"
 
     def lines(self, name: str) -> list[str]:
-        if name in self.loras:
-            return self._with_lora(name)
+        wrapped = self.around.get(name)
+        if wrapped is not None and wrapped.rank is not None:
+            return _block(f"lora.{printable(wrapped.what)}", [*self._with_lora(wrapped, name)])
+        if wrapped is not None and wrapped.what == "ModulesToSaveWrapper":
+            saved = _block("ModuleDict", [("(default): ", self._plain(name))])
+            return _block(wrapped.what, [("(original_module): ", self._plain(name)), ("(modules_to_save): ", saved)])
         return self._plain(name)
 
     def _plain(self, name: str) -> list[str]:
@@ -48,13 +63,42 @@ class _Printer:
         pairs = _folded(inner) if module.cls == _FOLDED else [(f"({printable(key)}): ", text) for key, text in inner]
         return _block(printable(module.cls), pairs)
 
-    def _with_lora(self, name: str) -> list[str]:
-        lora = self.loras[name]
-        pairs = [("(base_layer): ", self._plain(name))]
-        for matrix, size in (("lora_A", (lora.in_features, lora.rank)), ("lora_B", (lora.rank, lora.out_features))):
-            inside = f"Linear(in_features={size[0]}, out_features={size[1]}, bias=False)"
-            pairs.append((f"({matrix}): ", _block("ModuleDict", [("(default): ", [inside])])))
-        return _block(f"lora.{printable(lora.what)}", pairs)
+    def _with_lora(self, lora: Any, name: str) -> Iterator[tuple[str, list[str]]]:
+        """What LoraLayer holds, in its order (peft 0.21.2, tuners/lora/layer.py)."""
+        drop, in_embedding = self.config.get("lora_dropout"), lora.what == "Embedding"
+        yield "(base_layer): ", self._plain(name)
+        yield "(lora_dropout): ", _dict(f"Dropout(p={drop}, inplace=False)" if drop else "Identity()")
+        matrices = [None, None] if in_embedding else self._matrices(lora, name)
+        yield from (_named(f"lora_{letter}", _dict(matrix)) for letter, matrix in zip("AB", matrices, strict=True))
+        sizes = ((lora.rank, lora.in_features), (lora.out_features, lora.rank))
+        for letter, (rows, columns) in zip("AB", sizes, strict=True):
+            held = f"  (default): Parameter containing: [{self.tensors} of size {rows}x{columns}]"
+            yield _named(f"lora_embedding_{letter}", [f"ParameterDict({held if in_embedding else ''})"])
+        of_its_own = in_embedding or lora.what.startswith("Conv")  # such a layer's class puts the prefix twice
+        layer = f"lora.dora.lora.dora.Dora{lora.what}Layer()" if of_its_own else "lora.dora.DoraLinearLayer()"
+        yield _named("lora_magnitude_vector", _dict(layer if self.config.get("use_dora") else None))
+
+    def _matrices(self, lora: Any, name: str) -> list[str]:
+        bias, r = bool(self.config.get("lora_bias")), lora.rank
+        weight = next((p.shape for p in self.modules[name].parameters if p.name == "weight"), ())
+        if lora.what.startswith("Conv"):
+            kernel, points = tuple(weight[2:]), (1,) * len(weight[2:])
+            second = f"{lora.what}({r}, {lora.out_features}, kernel_size={points}, stride={points}"
+            first = f"{lora.what}({lora.in_features}, {r}, kernel_size={kernel}, bias=False)"
+            return [first, f"{second})" if bias else f"{second}, bias=False)"]
+        return [
+            f"Linear(in_features={lora.in_features}, out_features={r}, bias=False)",
+            f"Linear(in_features={r}, out_features={lora.out_features}, bias={bias})",
+        ]
+
+
+def _named(name: str, lines: list[str]) -> tuple[str, list[str]]:
+    return f"({name}): ", lines
+
+
+def _dict(held: str | None) -> list[str]:
+    """A ModuleDict of the adapter `default`; empty without one."""
+    return ["ModuleDict()"] if held is None else _block("ModuleDict", [("(default): ", [held])])
 
 
 def _block(title: str, pairs: Iterable[tuple[str, list[str]]]) -> list[str]:
@@ -65,7 +109,7 @@ def _block(title: str, pairs: Iterable[tuple[str, list[str]]]) -> list[str]:
     return [*lines, ")"]
 
 
-def _folded(inner: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+def _folded(inner: Pairs) -> Pairs:
     pairs = []
     for text, group in groupby(inner, key=lambda pair: pair[1]):
         keys = [key for key, _ in group]
