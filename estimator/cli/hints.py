@@ -7,7 +7,7 @@ import click
 from estimator.request.other_names import OTHER_NAMES
 from estimator.request.request import flag
 
-_NO_SIZE = ("lora_alpha", "lora_dropout", "use_rslora")
+_NO_SIZE = ("lora_alpha", "use_rslora")  # dropout has one: its masks are part of the activations
 _INTO_A_FILE = ("output", "out", "o", "output_file")
 
 

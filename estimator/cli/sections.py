@@ -38,7 +38,7 @@ class SectionedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_extra_args = True  # only to say what they were to be
         rest = super().parse_args(ctx, args)
-        if ctx.args:
+        if ctx.args and not ctx.resilient_parsing:  # completion is asked while the line is being written
             stray = ctx.args[0]
             raise click.UsageError(f"{stray!r} belongs to no option; a model is given as --model {stray}", ctx)
         return rest

@@ -56,7 +56,7 @@ CASES = [
             ([], "--load-in-4bit", "--base-precision nf4"),
             ([], "--batch-size", "lora-size plan --batch-size"),
             ([], "--lora-alpha", "leave it out: no size depends on it"),
-            ([], "--dropout", "leave it out: no size depends on it"),
+            ([], "--dropout", "it has no option: give it as lora_dropout in an adapter_config.json, with --config"),
             ([], "--use-qalora", "it has no option: give it as use_qalora in an adapter_config.json, with --config"),
             ([], "--output", "write the answer into a file with > FILE"),
             ([], "-o", "write the answer into a file with > FILE"),

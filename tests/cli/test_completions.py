@@ -20,6 +20,7 @@ from estimator.cli.group import cli
         pytest.param(["plan", "--gpu"], "RTX", "plain", "rtx4090", id="a GPU"),
         pytest.param(["--base-precision"], "n", "plain", "nf4", id="a choice"),
         pytest.param([], "sw", "plain", "sweep", id="a command"),
+        pytest.param(["plan", "gpt2"], "--gpu-", "plain", "--gpu-memory", id="behind a word that belongs to no option"),
     ],
 )
 def test_a_shell_completes(words: list[str], begun: str, kind: str, among: str) -> None:
