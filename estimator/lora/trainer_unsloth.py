@@ -38,6 +38,9 @@ def unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any])
         raise uncounted("Unsloth does not take all-linear on text models", "name the modules with --targets")
     if tree.config.get("model_type") in FAST:
         return Resolved(tree, _embeddings_saved({**lora, "target_modules": given}))
+    stored = tree.config.get("architectures") or [tree.architecture]
+    if "ForCausalLM" not in str(stored):  # models/sentence_transformer.py, and FastModel on speech
+        return Resolved(tree, {**lora, "target_modules": given})
     return Resolved(tree, {**lora, "target_modules": _scoped(tree, given, _OF_TEXT)})
 
 

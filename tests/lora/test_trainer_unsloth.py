@@ -51,6 +51,8 @@ def off(*names: str) -> dict[str, Any]:
         pytest.param(PLAIN, {}, ["q_proj", "up_proj", "in_proj"],
                      ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"],
                      id="text without fast code: attention and MLP alone"),
+        pytest.param(PLAIN._replace(config={"model_type": "bert", "architectures": ["TinyModel"]}), {},
+                     ["q_proj", "in_proj"], ["q_proj", "in_proj"], id="an encoder of sentences: as it is"),
         pytest.param(PLAIN._replace(config={"model_type": "qwen2"}), {}, ["q_proj", "in_proj"], ["q_proj", "in_proj"],
                      id="text with fast code: as it is"),
     ],
