@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.class_lookup import lookup_for
-from estimator.architecture.config_fields import unties
+from estimator.architecture.config_fields import own_code, unties
 from estimator.architecture.facts import ClassFacts, class_outline, classes_for
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
@@ -42,9 +42,9 @@ def build(
     is one whose own code has other layers than transformers' class or a model type of its own (`auto_map`).
     """
     facts = choose(config, task) if use_facts else None
-    own_code = "auto_map" in config
+    its_own = own_code(config)
     section = None if facts is None else section_of(config, facts.said.name)
-    if facts is None or (own_code and section is None and not classes_for(config.get("model_type"))):
+    if facts is None or (its_own and section is None and not classes_for(config.get("model_type"))):
         return _guessed(config, checkpoint)
     own = own_config(config, section or "", facts.said.name)
     facts, unknown = with_towers(facts, own)
@@ -56,7 +56,7 @@ def build(
     loaded = load(checkpoint.tensors, facts, lookup)
     left = _not_loaded(loaded, facts)
     most = sum(count for _, count in left) * 2 > len(checkpoint.tensors)
-    if most and own_code:
+    if most and its_own:
         return _guessed(config, checkpoint)
     if most and facts.said.name not in (config.get("architectures") or ()):
         return _of_other_names(config, checkpoint, facts, left, (task, num_labels))
@@ -65,7 +65,7 @@ def build(
     facts = facts._replace(ties=tuple(tie for tie in facts.ties if tie[0] not in never)) if never else facts
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
     absent = [name for name in grown.absent if name not in tied]
-    if own_code and _of_layers(name for name, _ in left) and _of_layers(absent):
+    if its_own and _of_layers(name for name, _ in left) and _of_layers(absent):
         return _guessed(config, checkpoint)
     tie = lookup("tie_word_embeddings")
     return ModuleTree(

@@ -288,3 +288,9 @@ def sections_of(facts: Mapping[str, Any]) -> dict[str, None]:
 def fields_of(facts: Mapping[str, Any]) -> set[str]:
     """The fields on which the class's shapes depend."""
     return {*facts["rules"], *facts["seen"]}
+
+
+def own_code(config: Mapping[str, Any]) -> bool:
+    """Whether config.json names a config's or a model's class that the repository brings itself (`auto_map`)."""
+    named = config.get("auto_map")
+    return isinstance(named, Mapping) and any(str(key).startswith(("AutoConfig", "AutoModel")) for key in named)

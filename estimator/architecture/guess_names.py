@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from estimator.architecture.config_fields import own_code
 from estimator.architecture.layouts import LAYOUTS, LEGACY, Layout
 from estimator.architecture.load import Loaded
 from estimator.architecture.rename import natural_key
@@ -18,7 +19,7 @@ _ROLES = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_
 
 def run_time_parameters(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Loaded]:
     """By run-time name. Code that a repository brings itself (`auto_map`) keeps its names, and its experts apart."""
-    if "auto_map" in config:
+    if own_code(config):
         rename = _renamer(tensors, ())
         return {rename(name): _loaded(tensor) for name, tensor in tensors.items()}
     layouts = shown_layouts(config, tensors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from estimator.architecture.config_fields import own_code
 from estimator.architecture.facts import class_for, class_outline
 from estimator.architecture.module import ModuleTree
 from estimator.notes import Note
@@ -62,7 +63,7 @@ def _code_beside(tree: ModuleTree, config: Mapping[str, Any], found: Found) -> I
 
     transformers 5.23.0, `resolve_trust_remote_code`: the class is its own unless trust_remote_code=True.
     """
-    if found.source == "local" and config.get("auto_map") and tree.basis == "exact":
+    if found.source == "local" and own_code(config) and tree.basis == "exact":
         message = f"config.json names code of its own (auto_map); it was not run: {tree.architecture} is taken."
         yield Note("custom_code", message)
 

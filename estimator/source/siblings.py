@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable
 from estimator.errors import MalformedHeaderError
 from estimator.source.plain import plain
 
+_DIGITS = 9  # of a number of shards; longer ones are part of a name
+
 
 def unnamed_shard(named: Collection[str], there: Iterable[str]) -> str | None:
     """A path in `there` that is numbered as one of the shards in `named` and is none of them; None where all are."""
@@ -21,7 +23,7 @@ def check_whole(named: Iterable[str], *, where: str) -> None:
     sets = Counter(filter(None, map(_set, named)))
     for (head, ending), there in sets.items():
         total = ending.partition(".")[0]
-        if total.isdecimal() and there < int(total):
+        if total.isdecimal() and len(total) <= _DIGITS and there < int(total):
             what = f"{there:,} of {int(total):,} shards {plain(head, 100)}-*-of-{plain(ending, 100)} are there."
             raise MalformedHeaderError(what, where=where, way_out="fetch the missing shards again")
 

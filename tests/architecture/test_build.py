@@ -221,6 +221,12 @@ def test_code_of_a_repository_is_seen_from_what_it_stores(said, shapes, basis, l
     assert linear in [module.name for module in tree.modules if module.kind == "Linear"]
 
 
+@pytest.mark.parametrize("named", [None, {}, {"AutoTokenizer": ["tokenization.Own", None]}])
+def test_a_tokenizer_of_a_repository_s_own_is_no_code_of_the_model(named):
+    tree = build({**LLAMA["config"], "model_type": "own", "auto_map": named}, checkpoint_of(LLAMA))
+    assert (tree.basis, tree.notes) == ("exact", ())
+
+
 def test_a_repository_s_code_that_builds_what_the_class_builds_needs_no_guess():
     config = {**LLAMA["config"], "auto_map": {"AutoModelForCausalLM": "modeling.LlamaForCausalLM"}}
     tree = build(config, checkpoint_of(LLAMA))

@@ -12,6 +12,7 @@ import pytest
 
 from estimator.errors import LoraSizeError, NotFoundError
 from estimator.source.folder import find_in_folder
+from estimator.source.siblings import check_whole
 
 HEADER = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 
@@ -190,6 +191,10 @@ def test_odd_folders_are_refused(
         find_in_folder(put(tmp_path, files), subfolder=subfolder)
     assert caught.value.code == code
     assert says in caught.value.what + caught.value.way_out
+
+
+def test_digits_without_end_number_no_shards() -> None:
+    check_whole([f"m-1-of-{'9' * 5000}.safetensors"], where="a repository")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json"])
