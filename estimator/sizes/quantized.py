@@ -17,6 +17,7 @@ from estimator.sizes.schemes.others import (
     aqlm_layers,
     bitnet_layers,
     check_loads,
+    check_names,
     eetq_layers,
     hqq_layers,
     is_first_version,
@@ -48,6 +49,8 @@ def quantise_as_stored(
     check_loads(quantization.scheme)
     if quantization.scheme in KEPT_BY_NONE:
         check_splitting(tree, {}, "")
+    if quantization.scheme == "torchao" and checkpoint is not None:
+        check_names(checkpoint.tensors)
     if quantization.scheme == "compressed-tensors":
         check_formats(quantization.fields)
     if any(note.code == "unknown_packing" for note in tree.notes):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
@@ -66,6 +69,15 @@ def test_what_peft_adapts_of_four_bits(version, said, refused):
     tree = one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": quant_type}})
     layer = base_sizes(tree, None, LoadOptions()).model.quantised["layers.0.q_proj"]
     assert (layer.refusal is not None) == refused
+
+
+@pytest.mark.parametrize(("name", "reads"), [("model.query_tokens", True), ("query_tokens", False)])
+def test_a_tensor_that_the_model_itself_owns(name, reads):
+    """from_pretrained: "not enough values to unpack (expected 2, got 1)", in torchao."""
+    tree = one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": {"default": INT8}}})
+    stored = Checkpoint(tensors={name: Tensor(name, "BF16", (1, 32, 128), "one")}, files=(), bytes=0)
+    with nullcontext() if reads else pytest.raises(UnsupportedError, match="no file that holds 'query_tokens'"):
+        base_sizes(tree, stored, LoadOptions())
 
 
 @pytest.mark.parametrize(

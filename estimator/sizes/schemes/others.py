@@ -6,7 +6,7 @@ optimum-quanto 0.2.7, torchao 0.18.0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil, prod
 from typing import Any
 
@@ -142,6 +142,19 @@ def check_loads(scheme: str) -> None:
     """Raises UnsupportedError for a quantiser that transformers has for plain weights alone (`NVFP4HfQuantizer`)."""
     if scheme == "nvfp4":
         raise _no_checkpoint("weights that are stored by nvfp4", "quant_method")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises UnsupportedError for torchao's file of a model that owns a tensor itself (Blip-2's `query_tokens`).
+
+    torchao 0.18.0, `unflatten_tensor_state_dict`: every name is taken apart at a dot.
+    """
+    if (bare := next((name for name in names if "." not in name), None)) is not None:
+        raise UnsupportedError(
+            f"torchao 0.18 reads no file that holds {bare[:100]!r}: every name in it is to have a dot.",
+            where="the names of the tensors",
+            way_out="name the model that was quantised instead",
+        )
 
 
 def _no_checkpoint(what: str, field: str) -> UnsupportedError:
