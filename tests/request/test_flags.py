@@ -96,8 +96,8 @@ def test_set_that_cannot_be_read(pair: str) -> None:
         pytest.param({"lora": []}, "give an object", id="lora as a list"),
         pytest.param({"tokenizer": " "}, "name one, or leave it out", id="a name that is empty"),
         pytest.param({"base_precision": "int7"}, "one of stored", id="a precision that is none"),
-        pytest.param({"skip_modules": [1]}, "give a list", id="a number where names belong"),
-        pytest.param({"rank_pattern": {1: 2}}, "give an object", id="a number where a name belongs"),
+        pytest.param({"skip_modules": [1]}, "give names, each of them a text", id="a number where names belong"),
+        pytest.param({"rank_pattern": {1: 2}}, "give names, each of them a text", id="a number where a name belongs"),
         pytest.param({"num_labels": 10_000_001}, "10,000,000", id="more labels than there may be"),
     ],
 )
