@@ -127,3 +127,9 @@ def test_what_can_not_be_told_apart_is_not():
 
     configs = [observed(1, a=1), observed(2, a=1)]
     assert Teller(configs, [], []).condition(configs[:1], configs[1:]) is None
+
+
+def test_a_base_that_can_not_be_built_has_no_company():
+    from estimator.architecture.learning.company import company
+
+    assert not list(company("LlamaForCausalLM", {"hidden_size": "wide"}, ("use_cache",), True, ()))

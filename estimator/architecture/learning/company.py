@@ -18,7 +18,10 @@ def company(
     """The base with other fields set as well: a switch wants numbers, or another switch; a number, smaller ones, or
     more layers of the same kinds.
     """
-    section = tiny.make(name, base)
+    try:
+        section = config = tiny.make(name, base)
+    except Exception:  # the class wants what makes way for the switch
+        return
     for key in path[:-1]:
         section = getattr(section, key)
     if not isinstance(value, bool):
@@ -32,7 +35,7 @@ def company(
         return
     if value:
         fields = dict(base)
-        for other, number in tiny.absent_numbers(tiny.make(name, base), path[:-1]):
+        for other, number in tiny.absent_numbers(config, path[:-1]):
             fields = tiny.changed(fields, other, number)
         yield fields
     for key, other in vars(section).items():
