@@ -249,6 +249,21 @@ def test_the_field_that_makes_the_switch_counts_and_not_its_neighbour(projection
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "fields", "parameters"),
+    [
+        ("TextNetModel", "textnet", {"hidden_sizes": [64, 128, 128, 256, 512]}, 11_258_944),
+        ("UniSpeechSatForXVector", "unispeech-sat", {"do_stable_layer_norm": True, "adapter_attn_dim": 2}, 100_547_444),
+        ("HubertModel", "hubert", {"do_stable_layer_norm": True, "adapter_attn_dim": 2}, 94_436_248),
+        ("SEWDModel", "sew-d", {"mask_time_prob": 0.0, "mask_feature_prob": 0.1}, 93_589_632),
+        ("RoCBertModel", "roc_bert", {"enable_pronunciation": False, "enable_shape": False}, 123_499_008),
+    ],
+)  # fmt: skip
+def test_what_two_fields_decide_together_follows_both(name, kind, fields, parameters):
+    """Counted by transformers 5.23.0 on the meta device."""
+    assert count(from_config({"architectures": [name], "model_type": kind, **fields})) == parameters
+
+
 def test_a_tied_parameter_is_as_large_as_the_one_that_takes_its_place():
     tree = from_config(
         {"architectures": ["UdopForConditionalGeneration"], "model_type": "udop", "relative_attention_num_buckets": 16}
