@@ -19,7 +19,7 @@ from estimator.sizes.scans import read_scan
 from estimator.sizes.windows import is_windowed, window_tokens
 
 _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
-_OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|(?:^|\.)mtp|linear_attn|mamba|cross")
+_OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|protein|(?:^|\.)mtp|linear_attn|mamba|cross")
 _KEYS = ("k_proj", "key", "k_lin", "wk", "k")
 _VALUES = ("v_proj", "value", "v_lin", "wv", "v")
 _HEADS = re.compile(r"(?:key_value|kv)_heads$|^n_head_kv$|^multi_query_group_num$")  # fields
@@ -152,8 +152,10 @@ def _heads_of(width: int, config: Mapping[str, Any]) -> int:
     Layers of one model may differ in both (Gemma 4's global_head_dim, MiMo V2's swa_head_dim).
     """
     sizes = {n: v for n, v in config.items() if type(v) is int and v > 0}
-    widths = {v for n, v in sizes.items() if n.endswith("head_dim")} or {_usual_head(config)}
-    counted = [n for n in (v for name, v in sizes.items() if _HEADS.search(name)) if width / n in widths]
+    usual = {_usual_head(config)}
+    widths = {v for n, v in sizes.items() if n.endswith("head_dim")} or usual
+    # What is named may be another layer's: OLMo Hybrid names linear attention's alone.
+    counted = [n for n in (v for name, v in sizes.items() if _HEADS.search(name)) if width / n in widths | usual]
     return min(counted or [width // each for each in widths if each and width % each == 0] or [1])
 
 

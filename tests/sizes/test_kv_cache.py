@@ -57,3 +57,16 @@ def test_layers_that_run_several_times_keep_keys_each_time() -> None:
     config = {"architectures": ["HrmTextForCausalLM"], "num_layers_per_stack": 2, "num_hidden_layers": 16}
     cache = kv_cache(from_config({**config, "num_attention_heads": 4, "head_dim": 8}))
     assert (cache.layers, cache.elements()) == (16, 16 * 2 * 4 * 8)
+
+
+def test_heads_are_of_the_usual_width_where_the_config_names_another_layer_s_alone() -> None:
+    config = {"architectures": ["OlmoHybridForCausalLM"], "model_type": "olmo_hybrid", "num_hidden_layers": 4}
+    width = {"hidden_size": 3840, "num_attention_heads": 30, "num_key_value_heads": 30}
+    linear = dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 30)
+    sizes = {"linear_key_head_dim": 96, "linear_value_head_dim": 192}
+    assert [kept.heads for kept in kv_cache(from_config({**config, **width, **linear, **sizes})).kept] == [30]
+
+
+def test_a_tower_of_proteins_keeps_nothing() -> None:
+    config = {"architectures": ["EvollaForProteinText2Text"], "model_type": "evolla", "num_hidden_layers": 2}
+    assert kv_cache(from_config({**config, "protein_encoder_config": {"num_hidden_layers": 3}})).layers == 2
