@@ -65,14 +65,12 @@ def refuse_none(tree: ModuleTree, found: Sequence[str], key: str) -> None:
         raise NoTargetModulesError(what, where=f"{key} in --config", way_out=way_out)
 
 
-def has_fused(tree: ModuleTree) -> bool:
-    """Whether layers are fused that Unsloth's own copies of a model have apart."""
-    return any(leaf(module.name) in ("qkv_proj", "gate_up_proj", "query_key_value") for module in linear(tree))
-
-
-def refuse_unsloths_own(tree: ModuleTree) -> None:
-    """Raises UnsupportedError where Unsloth, in another trainer, may not take names as they are."""
-    if tree.is_composite or has_fused(tree) or has_experts(tree):
+def refuse_unsloths_own(tree: ModuleTree, *, has_towers: bool) -> None:
+    """Raises UnsupportedError for towers whose names Unsloth may not take as they are, for experts, and for fused
+    layers, which its own copies of a model have apart.
+    """
+    fused = any(leaf(module.name) in ("qkv_proj", "gate_up_proj", "query_key_value") for module in linear(tree))
+    if has_towers or fused or has_experts(tree):
         raise uncounted("Unsloth makes a target pattern of its own for this model", "name the modules with --targets")
 
 

@@ -67,7 +67,7 @@ _HEADS = {"chatglm": "output_layer", "internlm2": "output"}
 def llamafactory(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """LLaMA-Factory 0.9.6.dev0, model/model_utils/misc.py find_all_linear_modules, visual.py patch_target_modules."""
     if settings.get("unsloth"):
-        refuse_unsloths_own(tree)
+        refuse_unsloths_own(tree, has_towers=tree.is_composite)
     given = settings.get("targets") or ["all"]
     kind = str(tree.config.get("model_type"))
     towers = LLAMAFACTORY.get(kind)
@@ -164,7 +164,7 @@ def swift(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -
     if settings.get("megatron"):
         return megatron(tree, lora)
     if settings.get("unsloth"):
-        refuse_unsloths_own(tree)
+        refuse_unsloths_own(tree, has_towers=tree.is_composite)
     if settings.get("classifies") and not (tree.architecture or "").endswith("ForSequenceClassification"):
         what = f"ms-swift puts a head of its own on {tree.architecture}, which transformers has no classifier of"
         raise uncounted(what, "without task_type and num_labels the LoRA alone is counted")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
-from estimator.lora.trainer_rule import Resolved, has_experts, has_fused, leaf, linear, refused, uncounted
+from estimator.lora.trainer_rule import Resolved, leaf, linear, refuse_unsloths_own, refused, uncounted
 from estimator.notes import Note
 
 FAST = frozenset({"llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3"})  # models/loader.py
@@ -30,7 +30,7 @@ _HEARING = ("audio_config", "speech_config")
 
 def unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
     """Raises UnsupportedError for experts, for models that hear and for layers that Unsloth's own copies split."""
-    _refuse_unknown(tree)
+    refuse_unsloths_own(tree, has_towers=any(tree.config.get(section) for section in _HEARING))
     if tree.is_composite:
         return _several_towers(settings, tree, lora)
     given = lora.get("target_modules") or list(SEVEN)
@@ -42,12 +42,6 @@ def unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any])
     if "ForCausalLM" not in str(stored):  # models/sentence_transformer.py, and FastModel on speech
         return Resolved(tree, {**lora, "target_modules": given})
     return Resolved(tree, {**lora, "target_modules": _scoped(tree, given, _OF_TEXT)})
-
-
-def _refuse_unknown(tree: ModuleTree) -> None:
-    hears = any(tree.config.get(section) for section in _HEARING)
-    if hears or has_experts(tree) or has_fused(tree):
-        raise uncounted("Unsloth makes a target pattern of its own for this model", "name the modules with --targets")
 
 
 def _several_towers(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from estimator.errors import NotFoundError
-from estimator.source.config import MAX_CONFIG_BYTES, parse_config
+from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_config
 from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
 from estimator.source.opening import open_file
@@ -16,7 +16,7 @@ from estimator.source.place import is_path
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
-_POINTER = re.compile(rb"version https://git-lfs.*?^size (\d{1,19})$", re.DOTALL | re.MULTILINE)
+_POINTER = re.compile(LFS_POINTER + rb".*?^size (\d{1,19})$", re.DOTALL | re.MULTILINE)
 _POINTER_BYTES = 1_024
 
 

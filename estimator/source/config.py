@@ -12,6 +12,7 @@ from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.plain import plain
 
 MAX_CONFIG_BYTES = 20_000_000
+LFS_POINTER = b"version https://git-lfs"  # what stands for a file that Git LFS has not fetched begins so
 _WAY_OUT = "fetch the file again, or write it with save_pretrained"
 
 
@@ -38,7 +39,7 @@ def _unreadable(text: bytes, error: NotUsable, where: str) -> MalformedConfigErr
     elif text.lstrip()[:1] == b"<":
         what = f"{_name(where)} is a web page, no JSON."
         way_out = "log in to this network first, or fetch the file again"
-    elif text.startswith(_POINTER):
+    elif text.startswith(LFS_POINTER):
         what = f"{_name(where)} is a Git LFS pointer, not the file itself."
         way_out = "run `git lfs pull` to fetch the file"
     elif "UTF-16" in str(error):
@@ -113,7 +114,6 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
-_POINTER = b"version https://git-lfs"
 _JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _DEEPEST = 50  # objects and lists in each other; a published config has some 6
 _LARGEST = 2**48

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Truths:
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}
         self._observed: list[Observation] = []
-        self._said: dict[str, _Said] = {}
+        self._said: defaultdict[str, _Said] = defaultdict(_Said)
 
     def bits(self, observed: Iterable[Observation]) -> int:
         """These observations."""
@@ -61,21 +62,16 @@ class Truths:
         return self._all(text, bits, False)
 
     def _all(self, text: str, bits: int, wanted: bool) -> bool:
-        said = self._of(text)
+        said = self._said[text]
         if bits & said.asked & ~(said.holds if wanted else said.fails):
             return False
         return all(self._ask(text, said, bit) is wanted for bit in _each(bits & ~said.asked))
 
     def _asked(self, text: str, bits: int) -> _Said:
-        said = self._of(text)
+        said = self._said[text]
         for bit in _each(bits & ~said.asked):
             self._ask(text, said, bit)
         return said
-
-    def _of(self, text: str) -> _Said:
-        if text not in self._said:
-            self._said[text] = _Said()
-        return self._said[text]
 
     def _ask(self, text: str, said: _Said, bit: int) -> bool | None:
         """None where a field is missing: the condition may not be asked there."""
