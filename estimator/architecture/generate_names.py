@@ -33,11 +33,13 @@ def structures(text: str) -> dict[str, list[Structure]]:
 
 def generate() -> str:
     """The file's text: one name a line."""
+    limit = sys.getrecursionlimit()
     sys.setrecursionlimit(10_000)
-    said = {
-        "": stamp().replace("architecture.generate ", "architecture.generate_names "),
-        **meanings(structures(whole_text())),
-    }
+    try:
+        meant = meanings(structures(whole_text()))
+    finally:  # what is nested without end is refused by this limit
+        sys.setrecursionlimit(limit)
+    said = {"": stamp().replace("architecture.generate ", "architecture.generate_names "), **meant}
     return json.dumps(said, indent=0, ensure_ascii=False) + "\n"
 
 
