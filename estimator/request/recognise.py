@@ -54,7 +54,10 @@ def _adapter_config(values: Mapping[str, Any]) -> bool:
 
 
 def _swift(values: Mapping[str, Any]) -> bool:
+    """Of a command, its YAML, or the YAML that Ray takes, which has the training's own options in a group."""
     said = any(key in values for key in ("tuner_type", "sft_type", "target_regex"))
+    if "rlhf_type" in values and "tuner_type" in _section(values, "train"):
+        return True
     model = any(key in values for key in ("model", "model_id_or_path", "model_type"))
     return _program(values) in _SWIFT or said or ("train_type" in values and model)
 

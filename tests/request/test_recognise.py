@@ -43,6 +43,8 @@ from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
         ("data_config: {}\npeft_config: {peft_type: LORA, r: 8}", None),
         ("model: a/b\ntrain_type: lora", "swift"),
         ("train_type: slow\nstation: b", None),
+        ("model: a/b\nrlhf_type: grpo\ntrain: {gpus: 4, tuner_type: lora}", "swift"),
+        ("model: a/b\ntrain: {gpus: 4}", None),
         ("checkpoint_dir: checkpoints/a/b\ntrain: {epochs: 1}", "litgpt"),
         ("checkpoint_dir: out\nsteps: 1", None),
         ("task: llm\nbase_model: a/b\nparams: {peft: true}", "autotrain"),

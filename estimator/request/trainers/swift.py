@@ -32,14 +32,22 @@ TRAINING = ("sft", "pt", "rlhf")
 KIND_KEYS = ("tuner_type", "train_type", "sft_type")
 OF_RELEASE_2 = ("model_id_or_path", "sft_type", "lora_target_modules", "lora_dropout_p")
 WITHOUT_PREPARATION = ("lora", "lora_llm", "longlora")
+# megatron/arguments/megatron_args.py: `swift sft` has no such options and stops at one.
+OF_MEGATRON = frozenset(
+    ("micro_batch_size", "global_batch_size", "tensor_model_parallel_size", "pipeline_model_parallel_size",
+     "expert_model_parallel_size", "recompute_granularity", "train_iters", "no_save_optim")
+)  # fmt: skip
 
 
 def read(keys: Keys) -> TrainingConfig:
     """Raises UsageError for what trains no LoRA, UnsupportedError for a command of another release."""
+    group = keys.section("train")  # ray/megatron/driver_utils.py: its options win over those beside it
+    keys.values.update(group)
     program = str(keys.values.get("_program") or "")
     if program and program.rpartition(" ")[2] not in TRAINING and not program.endswith(".py"):
         raise keys.no_lora(f"{program} trains nothing.", "give the command that trains: swift sft, pt or rlhf")
-    megatron = program.startswith("megatron")
+    in_a_file = not program and bool(group or not OF_MEGATRON.isdisjoint(keys.values))
+    megatron = program.startswith("megatron") or in_a_file
     kind = next((keys.values[key] for key in KIND_KEYS if key in keys.values), "full" if megatron else "lora")
     if kind not in WITHOUT_PREPARATION:
         raise keys.no_lora(f"tuner_type is {kind!r}: this command trains no LoRA.", "give --tuner_type lora")
