@@ -17,8 +17,8 @@ FIELDS = ("head_dim", "partial_rotary_factor", "rope_parameters.partial_rotary_f
           "max_position_embeddings", "window_size")  # fmt: skip
 # Classes whose buffers of these names follow no field of config.json that could be named, or constants.
 _OF_THEIR_OWN = (
-    "RelPositionalEncoding", "DINOv3", "Sapiens2", "SeamlessM4TSin", "SeamlessM4Tv2Sin", "Speech2Text", "Tipsv2",
-    "TimeEmbedding", "CsmRotary", "PPDoc", "SpeechT5", "FalconMamba",
+    "ParakeetEncoderRel", "NemotronAsrStreamingEncoderRel", "DINOv3", "Speech2Text", "Tipsv2", "TimeEmbedding",
+    "SpeechT5", "FalconMamba",
 )  # fmt: skip
 _OF_THE_WHOLE = ("MusicFlamingoRotaryEmbedding",)  # which reads the model's own fields, and no tower's
 _OFFSET_BY_TWO = ("Mra", "Nystromformer", "Yoso")
@@ -58,6 +58,28 @@ def _positions(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Sha
             return (1, found[0] - (2 if wanted.cls.startswith(_OFFSET_BY_TWO) else 0))
     stated = first_number(config, *_POSITIONS, "max_positions")
     return (1, stated) if stated else None
+
+
+def _places_of_a_grid(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
+    """SAM 2's memory of a video: column and row of each place of an image, and of one in memory where they are fewer.
+
+    Elsewhere position ids.
+    """
+    if not wanted.cls.endswith("VideoMemoryAttention"):
+        return _positions(wanted, shapes, config) if wanted.name == "position_ids" else None
+    field = "memory_attention_rope_" + ("feat_sizes" if wanted.name == "position_ids" else "k_sizes")
+    sides = config(field)
+    whole = isinstance(sides, (list, tuple)) and len(sides) > 1 and all(type(side) is int for side in sides[:2])
+    return (sides[0] * sides[1], 2) if whole else None
+
+
+def _pairs_of_places(wanted: Wanted, shapes: Mapping[str, Shape], _: Read) -> Shape | None:
+    """LeViT: which bias each pair of places has; as many biases as places, where half the sides are left a quarter."""
+    biases = shapes.get(f"{wanted.module}.attention_biases")
+    if not biases:
+        return None
+    side = isqrt(biases[-1])
+    return ((side + 1) // 2) ** 2 if wanted.cls.endswith("Subsample") else side * side, side * side
 
 
 def _places_of_a_window(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
@@ -107,8 +129,30 @@ def _sinusoids(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Sha
     if wanted.cls.startswith("Musicgen"):  # as long as it says, as wide as the norm behind the layers
         norm = shapes.get(f"{wanted.module.rpartition('.')[0]}.layer_norm.weight")
         return (positions, *norm) if positions and norm else None
+    if "t2u_model" in wanted.module.split("."):  # Seamless: its fields stand in the model's own section
+        positions = first_number(config, "t2u_max_position_embeddings") or positions
     width = first_number(config, "d_model", "hidden_size", "embed_dim")
     return (positions + 2, width) if positions and width else None
+
+
+def _frames(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    """Qwen's sound: sines and cosines side by side, no row more than positions."""
+    if wanted.cls != "SinusoidsPositionEmbedding":
+        return None
+    frames = first_number(config, "max_source_positions", "max_position_embeddings")
+    width = first_number(config, "d_model", "hidden_size")
+    return (frames, width) if frames and width else None
+
+
+def _distances_of_a_constant(wanted: Wanted, shapes: Mapping[str, Shape], _: Read) -> Shape | None:
+    """FastSpeech 2: as `_distances`, of 5,000 positions whatever config.json says, as wide as the layers."""
+    output = shapes.get(f"{wanted.module.rpartition('.')[0]}.conformer_layers.0.self_attn.linear_out.weight")
+    return (1, 2 * 5000 - 1, output[0]) if output else None
+
+
+def _timescales(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    width = first_number(config, "hidden_size")
+    return (1, 1, width // 2) if width else None
 
 
 def _distances(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
@@ -158,8 +202,36 @@ def _every_code(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | Non
     return (prod(levels), len(levels)) if whole and levels else None
 
 
+def _codebooks(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    """Where each codebook begins in the one table of all; Kyutai's has text before them. Inkling's bins are as much."""
+    count = first_number(config, "num_codebooks", "n_mel_bins")
+    return (count + wanted.cls.startswith("Kyutai"),) if count else None
+
+
+def _pairs_of_queries(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    queries = first_number(config, "num_queries")
+    return (queries, queries) if queries else None
+
+
+def _bins(wanted: Wanted, _: Mapping[str, Shape], config: Read) -> Shape | None:
+    """ZoeDepth: the bins of the head that the module's name ends in, of the only one where it ends in none."""
+    heads = config("bin_configurations")
+    heads = [head for head in heads if isinstance(head, Mapping)] if isinstance(heads, (list, tuple)) else []
+    on_path = wanted.module.split(".")
+    bins = next((head.get("n_bins") for head in heads if len(heads) == 1 or head.get("name") in on_path), None)
+    return (1, bins, 1, 1) if type(bins) is int else None
+
+
+def _timesteps(_: Wanted, __: Mapping[str, Shape], config: Read) -> Shape | None:
+    """VibeVoice's diffusion: a frequency for each sine and cosine."""
+    width = first_number(config, "frequency_embedding_size")
+    return (width // 2,) if width else None
+
+
 _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], Read], Shape | None]] = {
-    ("position_ids", 2): _positions,
+    ("position_ids", 2): _places_of_a_grid,
+    ("position_ids_k", 2): _places_of_a_grid,
+    ("attention_bias_idxs", 2): _pairs_of_places,
     ("token_type_ids", 2): _positions,
     ("position_ids", 1): _position_list,
     ("relative_position_index", 1): _window_pairs,
@@ -169,7 +241,11 @@ _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], R
     ("bias", 4): _square_mask,
     ("embed_positions", 2): _rotary_table,
     ("weights", 2): _sinusoids,
+    ("positional_embedding", 2): _frames,
     ("pe", 3): _distances,
+    ("pos_enc", 3): _distances_of_a_constant,
+    ("inv_timescales", 3): _timescales,
+    ("freq", 1): _timesteps,
     ("visual_bbox", 2): _boxes_of_patches,
     ("box_bias", 2): _boxes_of_patches,
     ("pos_embed", 2): _places_of_a_tile,
@@ -177,5 +253,11 @@ _RULES: Mapping[tuple[str, int | None], Callable[[Wanted, Mapping[str, Shape], R
     ("alpha", 1): inverse_frequencies,  # Mistral Large 4: a learned scale for each
     ("position_angles", 2): _angles_of_positions,
     ("codebook", 2): _every_code,
+    ("audio_tokens_offsets", 1): _codebooks,
+    ("eye", 2): _pairs_of_queries,
+    ("one_minus_eye", 2): _pairs_of_queries,
+    ("k_idx", 4): _bins,
+    ("k_minus_1", 4): lambda *_: (1, 1, 1, 1),
+    ("filter", 3): lambda *_: (1, 1, 12),  # BigVGAN's resampling, as the classes have it by default
     ("special_tokens", 1): lambda *_: (4,),  # Grounding DINO: two that frame a text, two that end a phrase of it
 }

@@ -8,7 +8,7 @@ from estimator.errors import MalformedConfigError
 
 Shape = tuple[int, ...]
 
-_IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT")  # rows and columns take half of the head each
+_IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT", "Sapiens2")  # rows and columns take half of the head each
 _IN_ONE_AXIS = ("VisionText", "DeepseekOcr2Vision")  # a text model beside vision; learned queries in a row
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
@@ -51,6 +51,8 @@ def _divided(config: Read) -> int | None:
 def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     """One for each pair of rotated dimensions. `shapes`: of all parameters, by full name."""
     kind = kind_of(wanted.name)
+    if wanted.cls.endswith("PositionRelationEmbedding"):
+        return _of_boxes(wanted, shapes)
     if any(word in wanted.cls for word in _IN_TWO_AXES) and not any(word in wanted.cls for word in _IN_ONE_AXIS):
         return _of_a_vision_tower(wanted, config)
     if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
@@ -92,16 +94,33 @@ def _share(wanted: Wanted, kind: str, head: int, config: Read) -> Any:
     return next((f for f in (factor, *map(config, stated)) if f is not None), unsaid)
 
 
+def _of_boxes(wanted: Wanted, shapes: Mapping[str, Shape]) -> Shape | None:
+    """PP-DocLayout v2: the projection beside it takes a sine and a cosine for each of a box's four numbers."""
+    projection = shapes.get(f"{wanted.module}.pos_proj.weight")
+    return (projection[1] // 8,) if projection else None
+
+
 def _of_a_vision_tower(wanted: Wanted, config: Read) -> Shape | None:
     """An axis takes its share of the head's pairs; Pixtral keeps rows and columns side by side."""
-    width = first_number(config, "embed_dim", "hidden_size", "d_model")  # hidden_size may be the width that it ends in
-    heads = first_number(config, "num_heads", "num_attention_heads")
-    head = first_number(config, "head_dim") or (width // heads if width and heads else 0)
+    head = _head_of_memory(config) if ".memory_attention." in f".{wanted.module}." else _head_that_sees(config)
     if not head:
         return None
     if any(word in wanted.cls for word in _IN_THREE_AXES):
         return (head // 3 // 2,)
     return (_pairs(head // (1 if "Pixtral" in wanted.cls else 2)),)
+
+
+def _head_that_sees(config: Read) -> int | None:
+    width = first_number(config, "embed_dim", "hidden_size", "d_model")  # hidden_size may be the width that it ends in
+    heads = first_number(config, "num_heads", "num_attention_heads")
+    return first_number(config, "head_dim") or (width // heads if width and heads else None)
+
+
+def _head_of_memory(config: Read) -> int | None:
+    """SAM 2's memory attention: a head of what is left of the width."""
+    names = ("hidden_size", "downsample_rate", "num_attention_heads")
+    width, rate, heads = (first_number(config, f"memory_attention_{name}") for name in names)
+    return width // (rate * heads) if width and rate and heads else None
 
 
 def _pairs(dimensions: int) -> int:

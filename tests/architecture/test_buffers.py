@@ -18,8 +18,21 @@ POSITIONS = {
     "swin.relative_position_bias_table": (529, 4),
     "model.language_model.layers.2.self_attn.q_norm.weight": (512,),
     "vision_model.connector.fine.projection.weight": (1024, 768 * 3 * 3),
+    "levit.stages.0.module.attention_biases": (4, 196),
+    "rel_bias_module.pos_proj.weight": (12, 64, 1, 1),
+    "model.encoder.conformer_layers.0.self_attn.linear_out.weight": (384, 384),
 }
 SAM_3 = {"image_size": 1008, "patch_size": 14, "window_size": 24, "global_attn_indexes": [7, 15]}
+SAM_2 = {
+    "memory_attention_rope_feat_sizes": [64, 48],
+    "memory_attention_rope_k_sizes": [16, 16],
+    "memory_attention_hidden_size": 256,
+    "memory_attention_downsample_rate": 1,
+    "memory_attention_num_attention_heads": 2,
+    "vision_config": {"hidden_size": 144, "num_attention_heads": 4},
+}
+SEAMLESS = {"hidden_size": 1024, "max_position_embeddings": 4096, "t2u_max_position_embeddings": 2048}
+ZOE = {"bin_configurations": [{"name": "nyu", "n_bins": 64}, {"name": "kitti", "n_bins": 32}]}
 LLAMA_4, SWIN = {"vision_config": {"num_attention_heads": 16}}, {"backbone_config": {"window_size": 7}}
 
 
@@ -293,6 +306,108 @@ def reader(config):
             id="places of nine patches together",
         ),
         pytest.param("c.pos_embed", "X", "pos_embed", 2, LLAMA, None, id="no projection beside it"),
+        pytest.param(
+            "memory_attention", "Sam2VideoMemoryAttention", "position_ids", 2, SAM_2, (3072, 2), id="places of an image"
+        ),
+        pytest.param(
+            "memory_attention", "EdgeTamVideoMemoryAttention", "position_ids_k", 2, SAM_2, (256, 2), id="in memory"
+        ),
+        pytest.param(
+            "memory_attention",
+            "Sam2VideoMemoryAttention",
+            "position_ids",
+            2,
+            {**SAM_2, "memory_attention_rope_feat_sizes": [64]},
+            None,
+            id="one side of an image",
+        ),
+        pytest.param(
+            "tracker_model.memory_attention.rotary_emb",
+            "Sam3TrackerVideoVisionRotaryEmbedding",
+            "inv_freq",
+            1,
+            SAM_2,
+            (32,),
+            id="heads of the memory, not of the tower",
+        ),
+        pytest.param("r", "Sapiens2RopePositionEmbedding", "inv_freq", 1, LLAMA, (32,), id="axes of Sapiens 2"),
+        pytest.param(
+            "rel_bias_module",
+            "PPDocLayoutV2PositionRelationEmbedding",
+            "inv_freq",
+            1,
+            {},
+            (8,),
+            id="numbers of a box",
+        ),
+        pytest.param(
+            "levit.stages.0.module", "LevitAttention", "attention_bias_idxs", 2, {}, (196, 196), id="a place each bias"
+        ),
+        pytest.param(
+            "levit.stages.0.module", "LevitAttentionSubsample", "attention_bias_idxs", 2, {}, (49, 196), id="a quarter"
+        ),
+        pytest.param(
+            "text_decoder.embed_positions",
+            "SeamlessM4TSinusoidalPositionalEmbedding",
+            "weights",
+            2,
+            SEAMLESS,
+            (4098, 1024),
+            id="sinusoids of text",
+        ),
+        pytest.param(
+            "t2u_model.model.decoder.embed_positions",
+            "SeamlessM4Tv2SinusoidalPositionalEmbedding",
+            "weights",
+            2,
+            SEAMLESS,
+            (2050, 1024),
+            id="and of units",
+        ),
+        pytest.param(
+            "thinker.model.audio_tower.positional_embedding",
+            "SinusoidsPositionEmbedding",
+            "positional_embedding",
+            2,
+            {"thinker_config": {"audio_config": {"d_model": 1280, "max_source_positions": 1500}}},
+            (1500, 1280),
+            id="sinusoids of sound",
+        ),
+        pytest.param("e", "FunAsrNanoX", "positional_embedding", 2, {"d_model": 8}, None, id="a width of another kind"),
+        pytest.param(
+            "model.encoder.pos_enc",
+            "FastSpeech2ConformerRelPositionalEncoding",
+            "pos_enc",
+            3,
+            {},
+            (1, 9999, 384),
+            id="distances of a constant",
+        ),
+        pytest.param(
+            "audio_tower.rel_pos_enc",
+            "Gemma4AudioRelPositionalEncoding",
+            "inv_timescales",
+            3,
+            {"audio_config": {"hidden_size": 1024}},
+            (1, 1, 512),
+            id="timescales",
+        ),
+        pytest.param(
+            "model.diffusion_head.timestep_embedding",
+            "VibeVoiceDiffusionHeadSinusoidalEmbedding",
+            "freq",
+            1,
+            {"diffusion_head_config": {"frequency_embedding_size": 256}},
+            (128,),
+            id="timesteps",
+        ),
+        pytest.param("e", "CsmX", "audio_tokens_offsets", 1, {"num_codebooks": 32}, (32,), id="a codebook each"),
+        pytest.param("e", "KyutaiX", "audio_tokens_offsets", 1, {"num_codebooks": 32}, (33,), id="text before them"),
+        pytest.param("h", "X", "eye", 2, {"num_queries": 300}, (300, 300), id="pairs of queries"),
+        pytest.param("h.nyu.t", "LogBinomialSoftmax", "k_idx", 4, ZOE, (1, 64, 1, 1), id="bins of one of two heads"),
+        pytest.param("h.t", "LogBinomialSoftmax", "k_idx", 4, ZOE, None, id="bins of neither"),
+        pytest.param("h.t", "LogBinomialSoftmax", "k_minus_1", 4, ZOE, (1, 1, 1, 1), id="their number"),
+        pytest.param("d", "Qwen2_5OmniDownSample1d", "filter", 3, {}, (1, 1, 12), id="a filter of BigVGAN"),
         pytest.param("a", "SwinSelfAttention", "relative_position_index", 2, LLAMA, None, id="no rule"),
         pytest.param("a", "ParakeetEncoderRelPositionalEncoding", "inv_freq", 1, LLAMA, None, id="a class of its own"),
     ],
