@@ -43,17 +43,38 @@ def _build_dtype():
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, seed):
     from estimator.architecture.learning.changing import changed_numbers, numbers
-    from estimator.architecture.learning.experiments import Experiments
-    from estimator.architecture.learning.taken import taken_by
-    from estimator.architecture.learning.trial import difference
     from estimator.architecture.surveying import tiny
 
     base = tiny.base_fields(name)
-    built = Experiments(name, taken_by(name)).build(changed_numbers(base, numbers(name, base), random.Random(seed)))
-    assume(built is not None)
+    why = difference_of(name, changed_numbers(base, numbers(name, base), random.Random(seed)))
+    assume(why is not None)
+    assert why == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        pytest.param(
+            "JambaForCausalLM", {"num_hidden_layers": 6, "attn_layer_period": 4, "num_experts": 1}, id="a single expert"
+        ),
+    ],
+)
+def test_what_is_compared_decides_in_layers_that_the_base_does_not_have(name, changes):
+    from estimator.architecture.surveying import tiny
+
+    assert difference_of(name, {**tiny.base_fields(name), **changes}) == ""
+
+
+def difference_of(name, fields):
+    """The first difference from the tree that transformers builds; None where it refuses."""
+    from estimator.architecture.learning.experiments import Experiments
+    from estimator.architecture.learning.taken import taken_by
+    from estimator.architecture.learning.trial import difference
+
+    built = Experiments(name, taken_by(name)).build(fields)
     facts = shapes_of(name)
     assert facts is not None
-    assert difference(name, facts, built) == ""
+    return None if built is None else difference(name, facts, built)
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "Qwen2MoeForCausalLM", "SegformerForImageClassification"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from estimator.architecture.learning.changing import (
@@ -25,7 +25,7 @@ from estimator.architecture.learning.changing import (
 from estimator.architecture.learning.company import company
 from estimator.architecture.learning.fields_used import given, without
 from estimator.architecture.learning.observing import observation_of, sized
-from estimator.architecture.learning.pairs import kept, two_at_once
+from estimator.architecture.learning.pairs import among_numbers, decided, kept, two_at_once
 from estimator.architecture.learning.published import published
 from estimator.architecture.learning.remembering import How
 from estimator.architecture.learning.taken import Taken
@@ -37,7 +37,7 @@ from estimator.architecture.surveying.observe import Seen, embeddings_of, observ
 _SECONDS = 20  # of the process, whatever else a machine does: a build that takes longer is a fault, not a large model
 _PROBE = "a text of no meaning"
 _TURNED = 0.7  # of the mixes of what needs a switch have it turned
-_MIXES, _MOST_MIXES, _FRESH, _REAL, _PAIRS = 14, 30, 12, 4, 48
+_MIXES, _MOST_MIXES, _FRESH, _REAL = 14, 30, 12, 4
 
 
 class Build(NamedTuple):
@@ -74,24 +74,19 @@ class Experiments:
         if first is None:
             raise RuntimeError("the base does not build")
         self.builds.append(first)
-        for fields in (*(() if base == bare else (bare,)), *self._without_a_tower(base)):
-            if (one := self.build(fields)) is not None:
-                self.builds.append(one)
+        self.builds += self._all([*(() if base == bare else (bare,)), *self._without_a_tower(base)])
         effective = self._effective(base, first)
-        self.builds += [*self.beside, *self._decided(base, effective)]
-        for fields in shortened(self.name, base):
-            if (one := self.build(fields)) is not None:
-                self.builds.append(one)
+        before = observation_of(tiny.make(self.name, base), 0).values
+        self.builds += [*self.beside, *self._all(decided(compared(self.comparisons, before), effective))]
+        self.builds += self._all(shortened(self.name, base))
         mixed = self._mixes(base, effective, random.Random(self.name))
         self.fresh, mixed = mixed[:_FRESH], mixed[_FRESH:]
         self.builds += mixed
-        for fields in tiny.other_bases(self.name):
-            if (one := self.build(fields)) is not None:
-                self.builds.append(one)
-        if (one := self.build({})) is not None:
-            self.fresh.append(one)
-        self.fresh += self._real(random.Random(self.name))
-        self.fresh += self._pairs(base, effective)
+        self.builds += self._all(tiny.other_bases(self.name))
+        self.fresh += self._all([{}, *self._real(random.Random(self.name))])
+        self.fresh += self._all(two_at_once(self.name, base, before, effective, self.tried))
+        sides = list(compared(self.comparisons, before))
+        self.fresh += self._all(among_numbers(self.name, base, sides, random.Random(self.name)))
 
     def _effective(self, base: Mapping[str, Any], first: Build, asked: set[str] | None = None) -> list[Any]:
         """(path, value, keyword arguments) of the changes that show, each built; where `asked`, of these fields alone.
@@ -234,32 +229,14 @@ class Experiments:
         own = ".".join(path)
         return any(after.get(read) != before.get(read) for read in self.reads if read != own)
 
-    def _real(self, chance: random.Random) -> Iterator[Build]:
+    def _real(self, chance: random.Random) -> list[Mapping[str, Any]]:
         """Published configs of the class."""
         configs = published(self.name)
-        for config in chance.sample(configs, min(_REAL, len(configs))):
-            if (one := self.build(config)) is not None:
-                yield one
+        return chance.sample(configs, min(_REAL, len(configs)))
 
-    def _pairs(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
-        """Two changes at once, each built."""
-        before = observation_of(tiny.make(self.name, base), 0).values
-        for fields in two_at_once(self.name, base, before, effective, self.tried):
-            if (one := self.build(fields)) is not None:
-                yield one
-
-    def _decided(self, base: Mapping[str, Any], effective: Any) -> Iterator[Build]:
-        """What a comparison decides, under each switch and text that shows: another part may compare the same."""
-        before = observation_of(tiny.make(self.name, base), 0).values
-        sides = {(path, repr(value)) for path, value in compared(self.comparisons, before)}
-        decided = [(path, value) for path, value, _ in effective if (path, repr(value)) in sides]
-        words = [(path, fields) for path, value, fields in effective if isinstance(value, (bool, str))]
-        both = [
-            (fields, one) for path, fields in words for one in decided if one[0][:-1] == path[:-1] and one[0] != path
-        ]
-        for fields, (path, value) in both[:_PAIRS]:
-            if (one := self.build(tiny.changed(fields, path, value))) is not None:
-                yield one
+    def _all(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[Build]:
+        """Those of the configs that the class does not refuse, built."""
+        return (one for fields in configs if (one := self.build(fields)) is not None)
 
     def _mixes(self, base: Mapping[str, Any], effective: Any, chance: random.Random) -> list[Build]:
         before = observation_of(tiny.make(self.name, base), 0).values

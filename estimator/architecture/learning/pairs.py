@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.learning.changing import turned
+from estimator.architecture.learning.changing import changed_numbers, numbers, turned
 from estimator.architecture.surveying import tiny
 
-_MOST, _MOST_NEW = 48, 160
+_MOST, _MOST_NEW, _MOST_SIDES, _DRAWS = 48, 160, 6, 16
 
 
 def two_at_once(
@@ -30,6 +31,28 @@ def two_at_once(
     switches = [(path, value) for path, value, _ in effective if isinstance(value, bool)]
     yield from _both(new, all_switches, _MOST_NEW)
     yield from _both(kinds, switches, _MOST)
+
+
+def decided(sides: Iterable[Any], effective: Any) -> Iterator[dict[str, Any]]:
+    """What a comparison decides, under each switch and text that shows: another part may compare the same.
+
+    sides: (path, value) on either side of what is compared.
+    """
+    known = {(path, repr(value)) for path, value in sides}
+    shown = [(path, value) for path, value, _ in effective if (path, repr(value)) in known]
+    words = [(path, fields) for path, value, fields in effective if isinstance(value, (bool, str))]
+    both = [(fields, one) for path, fields in words for one in shown if one[0][:-1] == path[:-1] and one[0] != path]
+    yield from (tiny.changed(fields, path, value) for fields, (path, value) in both[:_MOST])
+
+
+def among_numbers(
+    name: str, base: Mapping[str, Any], sides: Sequence[Any], chance: random.Random
+) -> Iterator[dict[str, Any]]:
+    """What a comparison decides, among other numbers: layers that the base does not have may compare the same."""
+    groups = numbers(name, base)
+    for path, value in sides[:_MOST_SIDES] * _DRAWS:
+        some = chance.sample(groups, chance.randint(0, len(groups)))
+        yield tiny.changed(changed_numbers(base, some, chance), path, value)
 
 
 def _both(kinds: Sequence[Any], switches: Sequence[Any], most: int) -> Iterator[dict[str, Any]]:
