@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estimator.architecture.facts import class_for
 from estimator.architecture.module import ModuleTree
 from estimator.errors import MalformedConfigError
 from estimator.lora.index import index_of
@@ -22,6 +23,7 @@ from estimator.lora.trainer_rule import (
     leaf,
     linear,
     refuse_none,
+    refused,
     uncounted,
 )
 from estimator.lora.trainer_towers import llamafactory, swift
@@ -121,6 +123,21 @@ def _listed(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any])
     return Resolved(tree, {**lora, "lora_dropout": 0.0}, (Note("experts_without_dropout", message),))
 
 
+def _causal(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
+    """PEFT's own rules, on what AutoModelForCausalLM loads: of some models of several towers the text model alone."""
+    kind = str(tree.config.get("model_type"))
+    if not tree.is_composite or kind in settings["multimodal"]:
+        return Resolved(tree, lora)
+    built = class_for(kind, "CAUSAL_LM")
+    if built is None:
+        what = f"AutoModelForCausalLM, with which the trainer loads its model, has no class for {kind}"
+        raise refused(what, "the base", "name a text model")
+    if built != tree.architecture:
+        what = f"The trainer loads {built}, the text model of {tree.architecture}, with AutoModelForCausalLM"
+        raise uncounted(what, f"--set 'architectures=[\"{built}\"]' counts it")
+    return Resolved(tree, lora)
+
+
 _RULES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree, dict[str, Any]], Resolved]] = {
     "listed": _listed,
     "axolotl_linear": _axolotl_linear,
@@ -130,4 +147,5 @@ _RULES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree, dict[str, Any]], R
     "litgpt": litgpt,
     "nemo": _nemo,
     "unsloth": unsloth,
+    "causal": _causal,
 }

@@ -51,7 +51,8 @@ def read_config_file(path: str) -> TrainingConfig:
         raise UnknownTrainerError(
             "this is no config of a trainer that is known.",
             where=path,
-            way_out="known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt",
+            way_out="known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt, "
+            "Oumi",
         )
     if "_program" in values and _is_file_of_options(values.get("config")):
         what = f"the command takes its options from {str(values['config'])[:200]}."
@@ -98,6 +99,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
     bits = quantization.get("bits") if quantization.get("method") == "bnb" and not quantization.get("stored") else None
     precision = {8: "int8", 4: quantization.get("quant_type", "nf4")}.get(bits) if bits else None
     dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(config.base_precision or "")
+    precision = dtype if quantization.get("dequantize") else precision
     options = {
         "model": named_base(config),
         "revision": None if config.revision in (None, "main") else str(config.revision),
@@ -110,6 +112,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
         "double_quant": quantization.get("double_quant") if bits == 4 else None,
         "quant_storage": quantization.get("quant_storage") if bits == 4 else None,
         "compute_dtype": quantization.get("compute_dtype") if bits == 4 else None,
+        "skip_modules": quantization.get("skip_modules") if bits else None,
         "prepare_kbit": config.prepare_kbit or None,
         "adapter_dtype": None if config.adapter_dtype in (None, "float32") else config.adapter_dtype,
         "num_labels": config.num_labels,

@@ -29,6 +29,15 @@ _TRL = frozenset(
         "lora_task_type",
     )
 )  # fmt: skip
+# PeftParams of Oumi (August 2026), which takes no other key in its section `peft`.
+_OUMI = frozenset(
+    (
+        "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_exclude_modules", "lora_target_parameters",
+        "lora_modules_to_save", "lora_bias", "lora_init_weights", "lora_task_type", "q_lora", "q_lora_bits",
+        "bnb_4bit_quant_type", "llm_int8_skip_modules", "use_bnb_nested_quant", "bnb_4bit_quant_storage",
+        "bnb_4bit_compute_dtype", "peft_save_mode",
+    )
+)  # fmt: skip
 _LITGPT = frozenset(("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp", "lora_head"))
 _AXOLOTL = ("adapter", "datasets", "pretraining_dataset", "sequence_len", "micro_batch_size")
 _LLAMAFACTORY = ("finetuning_type", "lora_target", "pissa_init", "additional_target")
@@ -87,6 +96,12 @@ def _unsloth(values: Mapping[str, Any]) -> bool:
     return bool(training) and ("training_type" in training or "lora_r" in lora) and lora.keys() <= _UNSLOTH
 
 
+def _oumi(values: Mapping[str, Any]) -> bool:
+    model, training = _section(values, "model"), _section(values, "training")
+    trains = "use_peft" in training or str(training.get("trainer_type")).upper().startswith(("TRL_", "VERL_"))
+    return "model_name" in model and trains and _section(values, "peft").keys() <= _OUMI
+
+
 def _litgpt(values: Mapping[str, Any]) -> bool:
     run = "checkpoint_dir" in values and ("lora_r" in values or bool(_section(values, "train")))
     started = _program(values).startswith("litgpt finetune")
@@ -97,6 +112,12 @@ def _axolotl(values: Mapping[str, Any]) -> bool:
     foreign = any(key in values for key in ("target_modules", "lora_rank", "lora", "peft_config", "use_peft"))
     file = "base_model" in values and not _program(values) and not foreign and any(key in values for key in _AXOLOTL)
     return file or (_program(values).startswith("axolotl train") and "config" in values)
+
+
+def _peft_sft(values: Mapping[str, Any]) -> bool:
+    """Of PEFT's example as it is today: older copies of it name the base and the length otherwise."""
+    own = any(key in values for key in ("chat_template_format", "append_concat_token", "splits"))
+    return "use_peft_lora" in values and "model_name_or_path" in values and own
 
 
 def _trl(values: Mapping[str, Any]) -> bool:
@@ -111,10 +132,12 @@ _SIGNS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("torchtune", _torchtune),
     ("nemo", _nemo),
     ("autotrain", _autotrain),
+    ("oumi", _oumi),
     ("unsloth", _unsloth),
     ("litgpt", _litgpt),
     ("llamafactory", _llamafactory),
     ("swift", _swift),
     ("axolotl", _axolotl),
+    ("peft_sft", _peft_sft),
     ("trl", _trl),
 )

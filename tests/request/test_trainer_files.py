@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from estimator.errors import UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate
+from estimator.request.files import read_config_file, to_request
 from estimator.request.request import Request
 
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
@@ -29,3 +31,92 @@ def test_whose_layers_a_yaml_of_ms_swift_adapts(tmp_path: Path, text: str, param
     path = tmp_path / "run.yaml"
     path.write_text(f"model: {QWEN}\n{text}")
     assert estimate(Request(config=str(path), offline=True)).adaptation.trainable_parameters == parameters
+
+
+LLAMA = "model: {model_name: meta-llama/Llama-3.1-8B-Instruct, torch_dtype_str: bfloat16}\n"
+OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
+# Llama 3.1 8B, 32 layers of 4,096: the query, and the value of 1,024.
+QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
+PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    [
+        pytest.param(OUMI, 8 * (QUERY + VALUE), id="Oumi leaves the targets to PEFT"),
+        pytest.param(OUMI + "peft: {lora_r: 4, lora_target_modules: [q_proj]}\n", 4 * QUERY, id="a rank and a target"),
+        pytest.param(OUMI + "peft: {lora_exclude_modules: ['.*v_proj', '.*[.][0-9][.].*']}\n", 8 * QUERY * 22 // 32,
+                     id="expressions for what is left out"),
+        pytest.param(PEFT_SFT + "lora_target_modules: q_proj,v_proj\n", 64 * (QUERY + VALUE), id="PEFT's example"),
+        pytest.param(PEFT_SFT + "lora_r: 2\nlora_target_modules: q_proj\n", 2 * QUERY, id="with one name"),
+    ],
+)  # fmt: skip
+def test_what_trains(tmp_path: Path, text: str, parameters: int) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert estimate(Request(config=str(path), offline=True)).adaptation.trainable_parameters == parameters
+
+
+GPT_OSS = (
+    "base_model: openai/gpt-oss-20b\nadapter: lora\nlora_target_parameters: [7.mlp.experts.down_proj]\nbf16: true\n"
+)
+MXFP4 = "model_quantization_config: Mxfp4Config\nmodel_quantization_config_kwargs: {dequantize: VALUE}\n"
+SKIPPING = "adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {llm_int8_skip_modules: [b]}\n"
+IN_4 = "load_in_4bit: true\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (OUMI + "peft: {q_lora: true}\n", {"base_precision": "fp4", "compute_dtype": "float32", "dtype": "bf16",
+                                           "adapter_dtype": "bfloat16", "prepare_kbit": True}),
+        (OUMI + "peft: {q_lora: true}\nfsdp: {enable_fsdp: true}\n", {"adapter_dtype": "bfloat16", "prepare_kbit": None}),
+        (OUMI.replace("TRL_SFT", "HF") + "peft: {q_lora: true, q_lora_bits: 8, llm_int8_skip_modules: [a]}\n",
+         {"base_precision": "int8", "skip_modules": ["a"], "adapter_dtype": None, "prepare_kbit": True}),
+        (OUMI.replace("bfloat16", "bfloat16, model_kwargs: {quantization_config: {quant_method: mxfp4}}"),
+         {"base_precision": "bf16", "adapter_dtype": None, "prepare_kbit": None}),
+        (PEFT_SFT, {"base_precision": None, "dtype": "fp32", "adapter_dtype": None}),
+        (PEFT_SFT + "use_4bit_quantization: true\nbnb_4bit_quant_storage_dtype: bfloat16\n",
+         {"base_precision": "nf4", "dtype": "bf16", "compute_dtype": "float16", "adapter_dtype": "bfloat16"}),
+        (PEFT_SFT + "use_4bit_quantization: true\n", {"dtype": "fp32", "quant_storage": "uint8"}),
+        ("model_name_or_path: a/b-bnb-4bit\nuse_peft: true\n", {"base_precision": None, "adapter_dtype": "bfloat16"}),
+        ("model_name_or_path: a/b-GPTQ\nuse_peft: true\n", {"base_precision": None, "adapter_dtype": None}),
+        (GPT_OSS + MXFP4.replace("VALUE", "true"), {"base_precision": "bf16"}),
+        (GPT_OSS + MXFP4.replace("VALUE", "false"), {"base_precision": None}),
+        ("base_model: a/b\n" + SKIPPING, {"base_precision": "nf4", "skip_modules": ["b"]}),
+        ("base_model: a/Jamba-b\nadapter: lora\nload_in_8bit: true\n", {"skip_modules": ["mamba"]}),
+    ],
+)  # fmt: skip
+def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    found = to_request(read_config_file(str(path)))
+    assert {name: found.get(name) for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        pytest.param(LLAMA + "training: {use_peft: false}\n", UsageError, "trains no LoRA", id="Oumi trains in full"),
+        pytest.param(OUMI.replace("TRL_SFT", "VERL_GRPO"), UnsupportedError, "verl", id="verl makes the adapter"),
+        pytest.param(OUMI + "peft: {q_lora: true, q_lora_bits: 3}\n", UsageError, "q_lora_bits is 3", id="three bits"),
+        pytest.param(PEFT_SFT.replace("lora: true", "lora: false"), UsageError, "trains no LoRA", id="the example in full"),
+        pytest.param(OUMI.replace("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-27B"), UnsupportedError,
+                     "Qwen3_5ForCausalLM, the text model of Qwen3_5ForConditionalGeneration", id="the text model alone"),
+        pytest.param(PEFT_SFT.replace("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"), UsageError,
+                     "has no class for qwen2_5_vl", id="AutoModelForCausalLM sees nothing"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path: Path, text: str, error: type[Exception], said: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(error, match=said):
+        estimate(Request(config=str(path), offline=True))
+
+
+def test_oumi_loads_what_it_knows_as_seeing_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    targets = "peft: {lora_target_modules: [q_proj]}\n"
+    path.write_text(OUMI.replace("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct") + targets)
+    found = estimate(Request(config=str(path), offline=True))
+    assert found.tree.architecture == "Qwen2_5_VLForConditionalGeneration"

@@ -19,6 +19,7 @@ DEFAULTS = {
 }
 # Kept in float32 when 4-bit weights are stored, unless DeepSpeed or FSDP shards them.
 # By the repositories of the model types jamba, qwen2_moe and nemotron_h.
+SKIPPED_IN_8_BITS = (("jamba", "mamba"), ("falcon-h1", "out_proj"))  # of a base of that name
 FLOAT32_STORAGE = ("jamba", "qwen1.5moe", "qwen257ba14b", "nemotronh", "nemotron3nano")
 FUSED_LOSS = ("liger_fused_linear_cross_entropy", "cut_cross_entropy")
 ATTENTION = (
@@ -224,12 +225,14 @@ def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None
     if stored := stored_quantization(keys.values.get("base_model")):
         return stored
     experts = {"moe_experts": True} if keys.flag("quantize_moe_experts") else {}
+    base = str(keys.values.get("base_model") or "").lower()
     if adapter == "lora":
         if keys.flag("load_in_4bit"):
             keys.note("not_quantised", "adapter: lora with load_in_4bit quantises nothing; adapter: qlora does.")
-        return {**BNB8, **experts} if keys.flag("load_in_8bit") else None
+        skipped = [name for kind, name in SKIPPED_IN_8_BITS if kind in base]
+        skips = {"skip_modules": skipped} if skipped else {}
+        return {**BNB8, **experts, **skips} if keys.flag("load_in_8bit") else _mxfp4(keys)
     sharded = keys.values.get("deepspeed") or keys.values.get("fsdp") or keys.values.get("fsdp_config")
-    base = str(keys.values.get("base_model") or "").lower()
     wide = not sharded and any(
         name.replace("_", "") in base.replace("-", "").replace("_", "") for name in FLOAT32_STORAGE
     )
@@ -243,9 +246,16 @@ def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None
         "bnb_4bit_quant_type": "quant_type",
         "bnb_4bit_quant_storage": "quant_storage",
         "bnb_4bit_compute_dtype": "compute_dtype",
+        "llm_int8_skip_modules": "skip_modules",
     }
     quantization.update({names[key]: value for key, value in given.items() if key in names})
     return quantization
+
+
+def _mxfp4(keys: Keys) -> dict[str, Any] | None:
+    if keys.values.get("model_quantization_config") != "Mxfp4Config":
+        return None
+    return {"method": "mxfp4", "dequantize": keys.section("model_quantization_config_kwargs").get("dequantize") is True}
 
 
 def _prepares(keys: Keys, adapter: str) -> bool:

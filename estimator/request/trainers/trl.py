@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TrainingConfig
 
@@ -36,9 +36,10 @@ def read(keys: Keys) -> TrainingConfig:
     script = _script(keys)
     dtype = _dtype(keys)
     quantization = _quantization(keys, dtype)
-    prepares = bool(quantization) and (handbook or any(name in script for name in PREPARING))
+    by_bnb = quantization is not None and quantization["method"] == "bnb"
+    prepares = by_bnb and (handbook or any(name in script for name in PREPARING))
     zero3 = "zero3" in _launch(keys)
-    cast = bool(quantization) and not prepares
+    cast = by_bnb and not prepares  # is_loaded_in_4bit and is_loaded_in_8bit are bitsandbytes' alone
     if zero3 and not quantization:
         keys.note("zero3", "ZeRO-3 keeps the adapter in the base's dtype.")
     return TrainingConfig(
@@ -106,6 +107,8 @@ def _lora(keys: Keys, script: str) -> dict[str, Any]:
 
 
 def _quantization(keys: Keys, dtype: str | None) -> dict[str, Any] | None:
+    if stored := stored_quantization(keys.values.get("model_name_or_path")):
+        return stored
     if keys.flag("load_in_4bit"):
         return bnb4(dtype, keys.flag("use_bnb_nested_quant"), keys.get("bnb_4bit_quant_type"))
     return dict(BNB8) if keys.flag("load_in_8bit") else None
