@@ -85,7 +85,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         answer=answer,
         serving=serving,
         memory=memory,
-        peft=_in_peft(answer, shape, replace(held, gpus=1), cache),
+        peft=_in_peft(answer, shape, replace(held, gpus=1, packs_chosen_by=False), cache),
         gpu_memory=gpu_memory,
         fits=None if gpu_memory is None else fits(memory, _share(gpu_memory)),
         likely_fits=None if gpu_memory is None else likely_fits(memory, _share(gpu_memory)),
@@ -193,6 +193,9 @@ def _largest(
 def _notes(answer: Answer, cache: KvCache | None, gpu_memory: int | None) -> tuple[Note, ...]:
     if cache is None:
         return (Note("no_kv_cache", "How this model caches keys and values is not known; no cache is counted here."),)
+    if not cache.kept and not cache.states:
+        message = "This class keeps no keys and values: for each token that it makes, it reads all others again."
+        return (Note("keeps_no_cache", message),)
     notes = [POSITIONS_UNKNOWN] if gpu_memory is not None and positions(answer) is None else []
     if cache.windowed_layers:
         message = f"{cache.windowed_layers} of {cache.layers} layers keep {cache.window:,} tokens at most."
@@ -200,7 +203,4 @@ def _notes(answer: Answer, cache: KvCache | None, gpu_memory: int | None) -> tup
     if cache.uncounted:
         message = f"{cache.uncounted} layers keep a state for each sequence in place of keys and values: not counted."
         notes.append(Note("states_not_counted", message))
-    if cache.has_indexer:
-        message = "The keys that sparse attention chooses by (its indexer's) are not counted in the cache."
-        notes.append(Note("indexer_not_counted", message))
     return tuple(notes)

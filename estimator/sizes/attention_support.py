@@ -39,6 +39,13 @@ def takes_loss_as_is(architecture: str | None) -> bool:
     return "l" in _facts().get(str(architecture), "")
 
 
+def keeps_no_cache(architecture: str | None, is_decoder: bool) -> bool:
+    """Whether this class reads all tokens again for each one it makes (modeling_openai.py), or would if it were asked
+    to make any (modeling_bert.py where config.json does not say is_decoder)."""
+    letters = _facts().get(str(architecture), "")
+    return "k" in letters or ("d" in letters and not is_decoder)
+
+
 @cache
 def _facts() -> dict[str, str]:
     text = Path(__file__).with_name("attention.facts").read_text(encoding="utf-8")

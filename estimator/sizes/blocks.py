@@ -18,6 +18,7 @@ _CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?att", re.IGNORECASE)  
 _MLP = re.compile(r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)")  # a layer is one thing (modeling_nemotron_h.py)
 _GIVEN = re.compile(r"^\.?per_layer_(?:input_gate|projection)$")
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
+_DECAYS = frozenset({"slope_rate", "time_decay"})
 _LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _SEE_ALL = frozenset({"Llama4TextExperts"})  # modeling_llama4.py
 _WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
@@ -83,15 +84,14 @@ class Block:
 
 
 def has_state(members: Iterable[Module]) -> bool:
-    """Mamba and linear attention shift a convolution along the sequence, and keep the state behind it; MiniMax's
-    lightning attention has rates of decay for it."""
+    """Mamba and linear attention shift a convolution along the sequence, and keep the state behind it; others decay."""
     members = tuple(members)
     return any(module.kind == "Conv1d" or _STATE.search(module.name) for module in members) or decays(members)
 
 
 def decays(members: Iterable[Module]) -> bool:
-    """Attention that is a state which decays (modeling_minimax.py, MiniMaxLightningAttention)."""
-    return any(buffer.name == "slope_rate" for module in members for buffer in module.buffers)
+    """Attention that is a state which decays (modeling_minimax.py, MiniMaxLightningAttention; modeling_rwkv.py)."""
+    return any(item.name in _DECAYS for module in members for item in (*module.parameters, *module.buffers))
 
 
 def scans(members: list[Module]) -> bool:

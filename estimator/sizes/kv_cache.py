@@ -2,7 +2,7 @@
 
 Latent attention (MLA) is kept compressed by vLLM (0.33.0, v1/kv_cache_interface.py, MLAAttentionSpec) and by
 transformers (5.23.0, DeepseekV3Attention passes the latents to the cache). Layers that keep a state for a sequence
-(Mamba, linear attention) keep what their scan leaves behind, and the last tokens that their convolution sees.
+(Mamba, linear attention) are in layer_states.py.
 """
 
 from __future__ import annotations
@@ -13,15 +13,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.sizes.blocks import decays, has_state
+from estimator.sizes.attention_support import keeps_no_cache
+from estimator.sizes.blocks import decays, has_state, is_repeated, layers, stack
 from estimator.sizes.fields import first, heads, text_config
-from estimator.sizes.scans import read_scan
+from estimator.sizes.layer_states import layer_state
+from estimator.sizes.towers import seeing_tokens, shared_parts
 from estimator.sizes.windows import is_windowed, window_tokens
 
-_LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)\.(.+)$")
-_OTHER_TOWER = re.compile(r"vision|visual|image|audio|speech|protein|(?:^|\.)mtp|linear_attn|mamba|cross")
-_KEYS = ("k_proj", "key", "k_lin", "wk", "k")
-_VALUES = ("v_proj", "value", "v_lin", "wv", "v")
+_OTHER_TOWER = re.compile(r"vision|visual|image|video|audio|speech|protein|qformer|(?:^|\.)mtp")
+_ENCODED = re.compile(r"EncDecAttention|encoder_(?:decoder_)?att|cross_?att")  # keys of what an encoder made
+_NOT_KEPT = re.compile(
+    f"{_OTHER_TOWER.pattern}|{_ENCODED.pattern}|cross|linear_attn|mamba|feed_forward|indexer|compressor"
+)
+_HASHES = re.compile(r"^(?:LSH|Local)SelfAttention$")  # keeps what its layers see instead (modeling_reformer.py)
+_KEYS = ("k_proj", "key", "k_lin", "wk", "k", "key_proj", "Wk", "project_k")
+_VALUES = ("v_proj", "value", "v_lin", "wv", "v", "value_proj", "Wv", "project_v")
 _HEADS = re.compile(r"(?:key_value|kv)_heads$|^n_head_kv$|^multi_query_group_num$")  # fields
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv", "W_pack", "att_proj", "wqkv")
 
@@ -51,7 +57,7 @@ class KvCache:
     uncounted: int = 0  # of `states`: of a kind whose size is not known
     state_elements: int = 0  # for a sequence, of the layers that are counted
     shifted_elements: int = 0  # what their convolutions see, with the token at hand
-    has_indexer: bool = False  # sparse attention keeps keys of its own to choose by, which are not counted
+    chosen_by: tuple[int, ...] = ()  # for a token, the keys by which sparse attention chooses, of each layer that does
 
     @property
     def layers(self) -> int:
@@ -75,58 +81,85 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
     keys and values or a state are found."""
     config = text_config(tree.config)
     masked = (tree.architecture or "").endswith("MaskedLM")
-    if tree.output_embedding is None or masked or _has_two_stacks(tree):
+    unlike = any(_HASHES.search(module.cls) for module in tree.modules)
+    if tree.output_embedding is None or masked or unlike or _has_two_stacks(tree):
         return None
-    layers = _layers(tree)
-    found = {n: layer for n, members in layers.items() if (layer := _kept(members, config)) is not None}
-    scans = {number: scan for number, members in layers.items() if (scan := read_scan(members, config)) is not None}
-    if not found and not scans:
+    if keeps_no_cache(tree.architecture, bool(config.get("is_decoder"))):
+        return KvCache(kept=())
+    numbered = _layers(tree)
+    found = {n: layer for n, members in numbered.items() if (layer := _kept(members, config)) is not None}
+    states = {n: state for n, members in numbered.items() if (state := layer_state(members, config)) is not None}
+    if not found and not states:
         return None
-    own = sorted(found)[: len(found) - int(config.get("num_kv_shared_layers") or 0)]
-    again = int(config.get("num_hidden_layers") or 0) // len(layers)  # each time that they run (modeling_hrm_text.py)
-    kept = tuple(found[n]._replace(is_windowed=is_windowed(config, n, len(layers))) for n in own) * max(again, 1)
-    unknown = [n for n, members in layers.items() if n not in found and n not in scans and has_state(members)]
+    own = len(numbered) - int(config.get("num_kv_shared_layers") or 0)  # the last ones look at keys of those before
+    again = int(config.get("num_hidden_layers") or 0) // len(numbered)  # each time that they run (modeling_hrm_text.py)
+    windowed = {n: is_windowed(config, n, len(numbered)) for n in found}
+    kept = tuple(found[n]._replace(is_windowed=windowed[n]) for n in sorted(found) if n < own) * max(again, 1)
+    unknown = [n for n, members in numbered.items() if n not in found and n not in states and has_state(members)]
     return KvCache(
         kept=kept,
         window=window_tokens(config) if any(layer.is_windowed for layer in kept) else None,
-        states=len(scans) + len(unknown),
+        states=len(states) + len(unknown),
         uncounted=len(unknown),
-        state_elements=sum(scan.inner * scan.state for scan in scans.values()),
-        shifted_elements=sum(scan.convolved * scan.kernel for scan in scans.values()),
-        has_indexer=config.get("index_head_dim") is not None,
+        state_elements=sum(state.elements for state in states.values()),
+        shifted_elements=sum(state.shifted for state in states.values()),
+        chosen_by=tuple(width for members in numbered.values() for width in _chosen_by(members)),
     )
 
 
 def _has_two_stacks(tree: ModuleTree) -> bool:
-    """An encoder beside the decoder, towers of other senses apart; the config's own word is often a class default."""
-    parts = {part for m in tree.modules if not _OTHER_TOWER.search(m.name) for part in m.name.split(".")}
-    return bool(tree.config.get("is_encoder_decoder")) or {"encoder", "decoder"} <= parts
+    """An encoder, and layers that look at what it made; towers of other senses apart."""
+    names = [module.name for module in tree.modules if not _OTHER_TOWER.search(module.name)]
+    looks = bool(tree.config.get("is_encoder_decoder")) or any(map(_ENCODED.search, names))
+    return looks and any("encoder" in name.split(".") for name in names)
 
 
 def _layers(tree: ModuleTree) -> dict[int, list[Module]]:
-    """Modules of each numbered layer of the stack that has the most layers."""
+    """Modules of each numbered layer of the stack that sees tokens: the nearest to what embeds them, of these the one
+    with the most layers."""
+    repeated = layers(tree.modules)
+    outside = [module for module in tree.modules if not is_repeated(module.name)]
+    seeing = seeing_tokens(repeated, outside, tree.input_embedding)
     stacks: dict[str, dict[int, list[Module]]] = {}
-    for module in tree.modules:
-        match = _LAYER.match(module.name)
-        if match and (module.parameters or module.buffers) and not _OTHER_TOWER.search(match[1]):
-            stacks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(module)
-    return max(stacks.values(), key=len, default={})
+    for name, members in repeated.items():
+        before = stack(name)
+        holding = [module for module in members if module.parameters or module.buffers]
+        if name in seeing and holding and not _OTHER_TOWER.search(before):
+            stacks.setdefault(before, {})[int(name[len(before) :])] = holding
+    near = {before: shared_parts(before, tree.input_embedding or "") for before in stacks}
+    return stacks[max(stacks, key=lambda before: (near[before], len(stacks[before])))] if stacks else {}
 
 
 def _kept(members: list[Module], config: Mapping[str, Any]) -> Kept | None:
-    """Of key and value for a token; None where the layer has neither."""
-    if config.get("kv_lora_rank") and any(module.name.endswith("kv_b_proj") for module in members):
+    """Of keys and values for a token, of all attention in the layer (LongCat Flash has two); None where none keeps."""
+    states = _state_holders(members)
+    holders: dict[str, dict[str, int]] = {}
+    for module in members:
+        for holder, name, width in _outputs(module):
+            if holder not in states:
+                holders.setdefault(holder, {})[name] = width
+    each = [kept for widths in holders.values() if (kept := _of_attention(widths, config)) is not None]
+    return Kept(sum(kept.elements for kept in each), min(kept.heads for kept in each)) if each else None
+
+
+def _of_attention(widths: Mapping[str, int], config: Mapping[str, Any]) -> Kept | None:
+    """widths: of what its matrices make, by their names."""
+    if config.get("kv_lora_rank") and "kv_b_proj" in widths:
         return Kept(int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0), 1)
-    holders = _state_holders(members)
-    outputs = {n: size for m in members if m.name.rpartition(".")[0] not in holders for n, size in _outputs(m)}
-    key = next((outputs[name] for name in _KEYS if name in outputs), None)
-    if key is not None:
-        return Kept(key + next((outputs[name] for name in _VALUES if name in outputs), key), _heads_of(key, config))
-    fused = next((outputs[name] for name in _FUSED if name in outputs), None)
-    if fused is None:
-        return None
-    both = fused - _query(config, fused)
-    return Kept(both, _heads_of(both // 2, config))
+    key, value, fused = (first(widths, *names) for names in (_KEYS, _VALUES, _FUSED))
+    value = key if value is None and config.get("attention_k_eq_v") else value
+    if key is not None and value is not None:
+        return Kept(key + value, _heads_of(key, config))
+    joined = widths.get("kv_proj") if "q_a_proj" not in widths else None  # DeepSeek V4 compresses what it makes
+    both = joined if fused is None else fused - _query(config, fused)
+    return None if both is None else Kept(both, _heads_of(both // 2, config))
+
+
+def _chosen_by(members: list[Module]) -> Iterator[int]:
+    """Width of the keys by which sparse attention chooses: those of its indexer (modeling_deepseek_v32.py)."""
+    for module in members:
+        if module.name.endswith("indexer.wk") and module.parameters:
+            yield module.parameters[0].shape[0]
 
 
 def _state_holders(members: list[Module]) -> set[str]:
@@ -135,9 +168,12 @@ def _state_holders(members: list[Module]) -> set[str]:
     return shifted | {module.name for module in members if decays([module])}
 
 
-def _outputs(module: Module) -> Iterator[tuple[str, int]]:
-    if module.kind in ("Linear", "Conv1D") and not _OTHER_TOWER.search(module.name):
-        yield module.name.rpartition(".")[2], module.parameters[0].shape[1 if module.kind == "Conv1D" else 0]
+def _outputs(module: Module) -> Iterator[tuple[str, str, int]]:
+    """What holds a matrix, its name, and the width of what it makes."""
+    name = module.name.removesuffix(".linear")  # a layer around it (modeling_moshi.py)
+    holder, _, last = name.rpartition(".")
+    if module.kind in ("Linear", "Conv1D") and not _NOT_KEPT.search(holder):
+        yield holder, last, module.parameters[0].shape[1 if module.kind == "Conv1D" else 0]
 
 
 def _query(config: Mapping[str, Any], fused: int) -> int:

@@ -29,11 +29,19 @@ class Served:
     batch_size: int  # sequences at a time
     sequence_length: int
     gpus: int
+    packs_chosen_by: bool = True  # keys by which sparse attention chooses are float8, a float32 for each 128
 
 
 def cache_bytes_per_token(cache: KvCache | None, served: Served) -> int:
-    """Bytes for a token of one sequence."""
-    return cache.elements(served.gpus) * served.width if cache else 0
+    """Bytes for a token of one sequence; what sparse attention chooses by is whole on each GPU.
+
+    vllm 0.33.0, models/deepseek_v2.py, Indexer; transformers 5.23.0 keeps it in the model's dtype.
+    """
+    if cache is None:
+        return 0
+    packed = sum(width + width // 128 * 4 for width in cache.chosen_by)
+    beside = packed if served.packs_chosen_by else served.width * sum(cache.chosen_by)
+    return cache.elements(served.gpus) * served.width + beside
 
 
 def cached_bytes(cache: KvCache | None, served: Served) -> tuple[int, int]:

@@ -41,18 +41,18 @@ def seeing_tokens(blocks: Iterable[str], outside: Iterable[Module], embedding: s
     reads_pieces = any(f"{stem}.".startswith(f"{embedding}.") for stem in stems)
 
     def sees(block: str) -> bool:
-        near = max((_shared(block, stem) for stem in stems), default=0)
+        near = max((shared_parts(block, stem) for stem in stems), default=0)
         if near == 0:
             return has_words and not reads_pieces
-        return is_words and _shared(block, embedding or "") >= near
+        return is_words and shared_parts(block, embedding or "") >= near
 
     return frozenset(filter(sees, blocks))
 
 
 def tower_of(stack: str, width: int, outside: Sequence[Module]) -> Tower:
     """The tower of these layers; outside: the modules that stand in no layer."""
-    near = max((_shared(stack, m.name) for m in outside if m.kind in _STEMS), default=0)
-    around = tuple(m for m in outside if _shared(stack, m.name) >= near)
+    near = max((shared_parts(stack, m.name) for m in outside if m.kind in _STEMS), default=0)
+    around = tuple(m for m in outside if shared_parts(stack, m.name) >= near)
     stems = [m for m in around if m.kind in _STEMS]
     named = [(m, f"{m.name}.{p.name}".removesuffix(".weight"), p.shape) for m in around for p in m.parameters]
     tables = [shape for _, name, shape in named if _POSITIONS.search(name) and _is_table(shape, width)]
@@ -81,7 +81,7 @@ def _is_table(shape: Sequence[int], width: int) -> bool:
     return len(shape) in (2, 3) and shape[-1] == width and (len(shape) == 2 or shape[0] == 1)
 
 
-def _shared(one: str, other: str) -> int:
+def shared_parts(one: str, other: str) -> int:
     """Parts of two names that are the same, from the left."""
     pairs = zip(one.split("."), other.split("."), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -78,6 +78,20 @@ def test_a_rank_that_vllm_does_not_take() -> None:
         serve(LLAMA, Serving(max_lora_rank=24))
 
 
+def test_what_sparse_attention_chooses_by_is_packed_in_vllm() -> None:
+    """DeepSeek V3.2: 576 of latents and 128 of the indexer's keys in each of 61 layers, these in 132 bytes of vLLM's."""
+    plan = serve(Request(model="deepseek-ai/DeepSeek-V3.2", dtype="bf16", targets="qo"), Serving(gpus=8))
+    assert plan.bytes_per_token == 61 * (2 * 576 + 132)
+    assert plan.peft.bytes_per_token == 61 * 2 * (576 + 128)
+
+
+def test_a_class_without_a_cache_says_so(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["OpenAIGPTLMHeadModel"], "model_type": "openai-gpt"}')
+    plan = serve(Request(model=str(tmp_path), targets="all-linear"), Serving())
+    assert (plan.bytes_per_token, plan.peft.cache_bytes) == (0, 0)
+    assert "keeps_no_cache" in {note.code for note in plan.notes}
+
+
 def test_largest_fits_and_one_more_does_not() -> None:
     gpu = 48 * 10**9
     plan = serve(LLAMA, Serving(batch_size=2), gpu)

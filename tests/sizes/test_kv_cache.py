@@ -35,6 +35,69 @@ def test_layers_and_elements(model: str, layers: int, elements: int, states: int
     assert (cache.layers, cache.elements(), cache.states) == (layers, elements, states)
 
 
+LATENT = {"kv_lora_rank": 20, "q_lora_rank": 36, "qk_nope_head_dim": 10, "qk_rope_head_dim": 8, "v_head_dim": 12}
+SMALL = {"hidden_size": 96, "intermediate_size": 128, "num_attention_heads": 6, "num_hidden_layers": 3}
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+EXPERTS = {"moe_intermediate_size": 48, "n_routed_experts": 8}
+MIXED = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+DELTA = {"linear_num_key_heads": 6, "linear_num_value_heads": 6, "linear_key_head_dim": 12, "linear_value_head_dim": 24}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields", "elements", "state"),
+    [
+        pytest.param(
+            "LongcatFlashForCausalLM",
+            {**LATENT, "hidden_size": 96, "num_attention_heads": 6, "num_layers": 3},
+            168,
+            0,
+            id="two in a layer",
+        ),
+        pytest.param("Gemma3nForCausalLM", {}, 20_480, 0, id="the last 15 of 35 layers share"),
+        pytest.param("DeepseekV32ForCausalLM", {**SMALL, **LATENT, "index_head_dim": 14}, 126, 0, id="an indexer"),
+        pytest.param(
+            "HYV4ForCausalLM",
+            {**SMALL, **LATENT, "index_head_dim": 14, "indexer_types": ["full", "full", "shared"]},
+            112,
+            0,
+            id="one that layers share",
+        ),
+        pytest.param(
+            "KimiLinearForCausalLM", {**SMALL, **LATENT, **MIXED}, 28, 1_146_880, id="delta rule, latent attention"
+        ),
+        pytest.param("OlmoHybridForCausalLM", {**GROUPED, **DELTA, **MIXED}, 64, 5760, id="delta rule"),
+        pytest.param(
+            "MiniMaxForCausalLM",
+            {**GROUPED, "head_dim": 16, "layer_types": ["full_attention", "linear_attention", "full_attention"]},
+            128,
+            1536,
+            id="lightning attention",
+        ),
+        pytest.param("InklingForCausalLM", GROUPED, 12_288, 51_456, id="shifted keys and values"),
+        pytest.param("JetMoeForCausalLM", GROUPED, 1536, 0, id="key and value in one"),
+        pytest.param("CTRLLMHeadModel", {"n_embd": 96, "n_head": 6, "n_layer": 3}, 576, 0, id="Wk"),
+        pytest.param("MoshiForCausalLM", {**GROUPED, "head_dim": 16}, 192, 0, id="a layer around the matrix"),
+        pytest.param("ElectraForCausalLM", {**SMALL, "is_decoder": True}, 576, 0, id="a decoder of BERT's kind"),
+        pytest.param("ElectraForCausalLM", SMALL, 0, 0, id="an encoder of BERT's kind"),
+        pytest.param("OpenAIGPTLMHeadModel", {}, 0, 0, id="no cache"),
+        pytest.param("FlaubertWithLMHeadModel", {}, 0, 0, id="no cache, as an encoder"),
+    ],
+)
+def test_what_transformers_keeps_of_tiny_models(architecture: str, fields: dict, elements: int, state: int) -> None:
+    """Elements for a token, and for a sequence: of transformers 5.23.0's own cache after a forward pass on a CPU."""
+    cache = kv_cache(from_config({"architectures": [architecture], **fields}))
+    assert cache.elements() + sum(cache.chosen_by) == elements
+    assert (cache.state_elements + cache.shifted_elements, cache.uncounted) == (state, 0)
+
+
+def test_the_stack_nearest_to_the_words_is_the_decoder() -> None:
+    """Idefics 2: as many layers resample images (heads of 96) as make text."""
+    text = {"model_type": "mistral", **GROUPED, "head_dim": 16}
+    images = {"resampler_depth": 3, "resampler_head_dim": 96, "num_key_value_heads": 2}
+    config = {"architectures": ["Idefics2ForConditionalGeneration"], "model_type": "idefics2", "text_config": text}
+    assert kv_cache(from_config({**config, "perceiver_config": images})).elements() == 192
+
+
 @pytest.mark.parametrize(
     "model",
     [
