@@ -11,7 +11,7 @@ from typing import Any
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.module import ModuleTree
 from estimator.architecture.structure import Child, Structure
-from estimator.checkpoint.quantized import quantization_of
+from estimator.checkpoint.quantization import quantization_of
 from estimator.errors import UnsupportedError
 
 _SCHEMES = ("bitsandbytes_4bit", "bitsandbytes_8bit", "compressed-tensors")

@@ -17,7 +17,8 @@ from estimator.checkpoint.checkpoint import Tensor, Tensors, stacks_of
 from estimator.dtypes import BITS
 from estimator.errors import MalformedHeaderError
 from estimator.source.bounded_json import NotUsable, check_affordable
-from estimator.source.compact import LIMIT, Compact, compact
+from estimator.source.compact import LIMIT, compact
+from estimator.source.stack import Compact
 
 _DEPTH = 127  # serde_json's recursion limit, which the library keeps
 _METADATA = "__metadata__"

@@ -11,7 +11,7 @@ from typing import Any
 
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.packed_layouts import LAYOUTS
-from estimator.checkpoint.quantized import quantization_of
+from estimator.checkpoint.quantization import quantization_of
 
 _INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "F4")
 # What quantisers call the packed weights, and scales of weights that keep their shape.

@@ -7,7 +7,6 @@ from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.dtypes import from_torch
 from estimator.errors import LoraSizeError, MalformedHeaderError, NoWeightsError, UsageError
-from estimator.jobs.by_config import second_opinion
 from estimator.jobs.class_notes import notes_on_class, of_the_named_class
 from estimator.jobs.labels import with_labels
 from estimator.notes import Note
@@ -94,6 +93,8 @@ def _kept(store: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value
 def _cross_checked(base: Base) -> tuple[CrossCheck, tuple[Note, ...]]:
     if base.checkpoint is None:
         return cross_check(None, base.config, base.tree, None), ()
+    from estimator.jobs.by_config import second_opinion
+
     by_config, notes = second_opinion(base.tree, base.config, base.task, base.num_labels)
     return cross_check(base.checkpoint, base.config, base.tree, by_config), notes
 

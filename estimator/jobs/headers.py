@@ -16,7 +16,8 @@ from estimator.architecture.stored_names import run_time_names, split_weights, s
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.checkpoint.packed_layouts import LAYOUTS
-from estimator.checkpoint.quantized import Unpacked, packed_layers, quantization_of, unpack
+from estimator.checkpoint.quantization import quantization_of
+from estimator.checkpoint.quantized import Unpacked, packed_layers, unpack
 from estimator.checkpoint.unknown_packing import packed_otherwise
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 from estimator.errors import LoraSizeError, MalformedConfigError, NoWeightsError, UnsupportedError

@@ -11,7 +11,6 @@ from typing import Any
 
 from estimator.architecture.module import ModuleTree, parameter_shapes
 from estimator.errors import LoraSizeError, UnsupportedError
-from estimator.jobs.by_config import by_config
 from estimator.notes import Note
 from estimator.source.found import Found
 
@@ -57,6 +56,8 @@ def _held(tree: ModuleTree, found: Found | None, config: Mapping[str, Any], name
 
 def _by_config(config: Mapping[str, Any], task: str | None, num_labels: int | None) -> _Shapes | None:
     """The shapes that config.json gives; None where there are no formulas for it."""
+    from estimator.jobs.by_config import by_config
+
     try:
         return parameter_shapes(by_config(config, task, num_labels).modules)
     except LoraSizeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from estimator.architecture.module import Module, Parameter
-from estimator.checkpoint.quantized import quantization_of
+from estimator.checkpoint.quantization import quantization_of
 from estimator.errors import UnsupportedModuleError
 from estimator.lora.dtypes import is_float
 from estimator.lora.facts import mamba_types

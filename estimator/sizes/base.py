@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer, named_buffers
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.checkpoint.quantized import quantization_of
+from estimator.checkpoint.quantization import quantization_of
 from estimator.dtypes import BITS
 from estimator.errors import UsageError
 from estimator.notes import Note

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from estimator.architecture.difference import compare
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint
 
@@ -46,6 +45,8 @@ def cross_check(
 
 def _against(tree: ModuleTree, by_config: ModuleTree) -> Iterator[str]:
     """What the headers hold and config.json does not promise, or the other way round."""
+    from estimator.architecture.difference import compare
+
     found = compare(tree, by_config)
     yield from (difference.message for difference in found[:_MOST])
     if len(found) > _MOST:

@@ -8,7 +8,7 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, named_parameters
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
-from estimator.checkpoint.quantized import quantization_of
+from estimator.checkpoint.quantization import quantization_of
 from estimator.dtypes import config_dtype
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise

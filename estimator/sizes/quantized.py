@@ -7,7 +7,7 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
-from estimator.checkpoint.quantized import Quantization, quantization_of
+from estimator.checkpoint.quantization import Quantization, quantization_of
 from estimator.notes import Note
 from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import check_formats, compressed_layers

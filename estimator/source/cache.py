@@ -31,10 +31,11 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from estimator.notes import Note
-from estimator.source.compact import UNREADABLE, Compact, of_json, to_json
+from estimator.source.compact import UNREADABLE, of_json, to_json
 from estimator.source.found import StoredFile
 from estimator.source.opening import open_file
 from estimator.source.place import is_commit, is_id
+from estimator.source.stack import Compact
 
 FORMAT = 2
 _MAX_ENTRY_BYTES = 256_000_000

@@ -18,11 +18,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from operator import sub
-from typing import Any, NamedTuple
+from typing import Any
 
 from estimator.dtypes import BITS
 from estimator.source.bounded_json import parse_json
-from estimator.source.stack import Kind, Stack, gathered, same_name
+from estimator.source.stack import Compact, Kind, Stack, gathered, same_name
 
 LIMIT = 2**64  # of a number: the usize of the safetensors library
 _LONGEST_NAME = 120  # characters; with a longer one there is more to check
@@ -35,14 +35,6 @@ _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _METADATA = re.compile(r'\{"__metadata__":(\{[^{}\[\]]*\}),')
 _RESERVED = "__metadata__"
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # what JSON of another form than expected raises
-
-
-class Compact(NamedTuple):
-    """What a header declares; no name is there twice."""
-
-    stacks: tuple[Stack, ...]
-    data_bytes: int  # where the last tensor ends
-    metadata: Mapping[str, str]
 
 
 def compact(header: bytes) -> Compact | None:

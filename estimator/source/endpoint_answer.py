@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from estimator.source.bounded_json import NotUsable, parse_json
-from estimator.source.compact import Compact, compact
+from estimator.source.compact import compact
 from estimator.source.plain import plain
+from estimator.source.stack import Compact
 
 _BEGIN = b'{"headers":{'
 _SHARD = b'.safetensors":{'

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from estimator.notes import Note
-from estimator.source.compact import Compact
+from estimator.source.stack import Compact
 
 
 class StoredFile(NamedTuple):

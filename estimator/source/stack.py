@@ -56,6 +56,14 @@ class Stack(NamedTuple):
         return self._replace(indices=tuple([indices[at] for at in places]), begins=tuple([begins[at] for at in places]))
 
 
+class Compact(NamedTuple):
+    """What a whole header declares; no name is there twice."""
+
+    stacks: tuple[Stack, ...]
+    data_bytes: int  # where the last tensor ends
+    metadata: Mapping[str, str]
+
+
 Row = tuple[str, str, str, int]  # what is before the index, the index, the rest in the caller's words, the beginning
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from estimator.errors import MalformedHeaderError
 from estimator.source.bounded_json import NotUsable, parse_json
-from estimator.source.compact import Compact
 from estimator.source.found import StoredFile
 from estimator.source.metadata_endpoint import Described
 from estimator.source.place import Place
 from estimator.source.plain import plain
 from estimator.source.ranges import read_headers
+from estimator.source.stack import Compact
 from estimator.source.transport import Line
 
 _MOST = 4  # files that are read; a writer that pads its headers in its own way pads them all so

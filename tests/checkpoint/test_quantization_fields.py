@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
-from estimator.checkpoint.quantized import quantization_of, unpack
+from estimator.checkpoint.quantization import quantization_of
+from estimator.checkpoint.quantized import unpack
 from estimator.errors import MalformedConfigError, MalformedHeaderError
 from estimator.request import patterns
 

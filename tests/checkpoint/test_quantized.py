@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
-from estimator.checkpoint.quantized import packed_layers, quantization_of, unpack
+from estimator.checkpoint.quantization import quantization_of
+from estimator.checkpoint.quantized import packed_layers, unpack
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 from estimator.dtypes import BITS
 from estimator.errors import MalformedConfigError

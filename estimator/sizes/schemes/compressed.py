@@ -15,7 +15,7 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.layer_fields import compressed_groups, named
-from estimator.checkpoint.quantized import Quantization
+from estimator.checkpoint.quantization import Quantization
 from estimator.dtypes import from_torch
 from estimator.errors import UnsupportedError
 from estimator.sizes.schemes.compressed_attention import (

@@ -13,7 +13,7 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import renamed_modules
-from estimator.checkpoint.quantized import Quantization
+from estimator.checkpoint.quantization import Quantization
 from estimator.errors import UnsupportedError
 from estimator.sizes.fields import text_config
 from estimator.sizes.skipping import skips

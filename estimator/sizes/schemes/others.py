@@ -13,7 +13,7 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import mlx_by_layer
-from estimator.checkpoint.quantized import Quantization
+from estimator.checkpoint.quantization import Quantization
 from estimator.dtypes import stated_dtype
 from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import CONFIG, skipped_by, skips

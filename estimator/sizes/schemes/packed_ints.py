@@ -19,7 +19,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter, Quantis
 from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import Fields, auto_round_by_layer, gptq_by_layer
 from estimator.checkpoint.packed_layouts import awq_format, packs_as_awq
-from estimator.checkpoint.quantized import Quantization
+from estimator.checkpoint.quantization import Quantization
 from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import skips
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from estimator.checkpoint.quantized import Quantization
+from estimator.checkpoint.quantization import Quantization
 from estimator.dtypes import FROM_TORCH
 from estimator.errors import MalformedConfigError
 from estimator.request.load_options import LoadOptions
