@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 
 from estimator.errors import LoraSizeError, NetworkError, NotFoundError, OfflineError, UsageError
+from estimator.notes import Note
 from estimator.source.found import Found
 from estimator.source.snapshot import find_in_snapshot, known_models
 
-# huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`): up to 96 characters a part, at most one slash.
-_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-_HUB_ID = re.compile(f"(?:{_PART}/)?{_PART}")
-# A repository's address in the browser.
-_PAGE = re.compile(rf"(?:https?://[^/]+|(?:huggingface|hf)\.co)/({_PART}(?:/{_PART})?)")
 DEFAULT_TIMEOUT = 60.0  # seconds
 
 
@@ -51,8 +46,14 @@ def find(
     if is_local or os.path.isfile(model):  # of a file that is no model's, it says which ones are read
         from estimator.source.folder import find_in_folder  # a bundled model needs nothing of it
 
-        return find_in_folder(os.path.expanduser(model), subfolder=subfolder)
+        found = find_in_folder(os.path.expanduser(model), subfolder=subfolder)
+        return found if revision is None else found._replace(notes=(*found.notes, _no_revisions(revision)))
     return _ask_hub(name, revision, subfolder, token, offline, timeout, progress)
+
+
+def _no_revisions(revision: str) -> Note:
+    message = f"What lies on this machine has no revisions: {revision[:80]!r} changes nothing, as in from_pretrained."
+    return Note("revision_without_effect", message)
 
 
 def answers_without_network(
@@ -79,18 +80,21 @@ def closest_names(name: str, count: int = 3) -> list[str]:
 def _is_local(model: str) -> bool:
     if os.path.isdir(model) or (os.path.isfile(model) and model.endswith((".json", ".safetensors"))):
         return True
-    looks_like_a_path = model.startswith((".", "/", "~")) or "\\" in model or re.match(r"[A-Za-z]:/", model)
+    if os.path.islink(model) and not os.path.exists(model):
+        what, way_out = f"{model} is a link that leads nowhere.", "make it again, or name the folder itself"
+        raise NotFoundError(what, where="--model", way_out=way_out)
+    looks_like_a_path = model.startswith((".", "/", "~")) or "\\" in model or model[1:3] == ":/"
     if looks_like_a_path and not os.path.exists(os.path.expanduser(model)):
         like = named_like(model)
         named = f"or --model {like}, if that lay there" if like else "a model of the Hub is named org/name"
         way_out = f"check the spelling; {named}"
         raise NotFoundError(f"there is no folder {model}.", where="--model", way_out=way_out)
-    return bool(looks_like_a_path)
+    return looks_like_a_path
 
 
 def named_like(path: str) -> str | None:
     """The bundled model that a folder is named for, as people name those that they download into."""
-    leaf = re.split(r"[\\/]", path.rstrip("\\/"))[-1].lower()
+    leaf = path.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
     return next((known.id for known in known_models() if known.id.lower().rpartition("/")[2] == leaf), None)
 
 
@@ -103,7 +107,9 @@ def _ask_hub(
     timeout: float,
     progress: Callable[[str], None] | None,
 ) -> Found:
-    if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+    from estimator.source.place import is_id
+
+    if not is_id(name):
         raise _unknown(name, f"{name[:200]!r} is neither a folder, a known model nor an id of the Hub.")
     from estimator.source.hub import find_on_hub
 
@@ -135,8 +141,10 @@ def _ask_hub(
 
 
 def _unknown(name: str, what: str) -> LoraSizeError:
+    from estimator.source.place import id_in_page
+
     close = closest_names(name)
     way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists what is known offline"
-    if page := _PAGE.match(name):
-        way_out = f"name it by its id: --model {page[1]}"
+    if page := id_in_page(name):
+        way_out = f"name it by its id: --model {page}"
     return NotFoundError(what, where="--model", way_out=way_out)

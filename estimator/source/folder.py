@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError
+from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError, UsageError
 from estimator.source.bounded_json import MAX_TEXT_BYTES, NotUsable, parse_json
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.found import Found, StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length
 from estimator.source.opening import open_file
+from estimator.source.place import folder_of
 from estimator.source.plain import plain
 from estimator.source.siblings import check_whole, unnamed_shard
 
@@ -25,11 +26,15 @@ _NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "r
 def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
     """Config and headers of a folder, or of the folder around a config.json or a .safetensors file.
 
-    Raises NotFoundError where there is nothing, MalformedHeaderError and MalformedConfigError where what is there lies.
+    Raises NotFoundError where there is nothing, MalformedHeaderError and MalformedConfigError where what is there lies,
+    UsageError where no such subfolder can be.
     """
     if os.path.isfile(path):
+        if subfolder:
+            what = f"{path} is a file, in which there is no folder {subfolder!r}."
+            raise UsageError(what, where="--subfolder", way_out="name the folder around it, or leave --subfolder out")
         return _find_by_file(path)
-    folder = os.path.join(path, *_inside(subfolder)) if subfolder else path
+    folder = os.path.join(path, folder_of(subfolder)) if subfolder else path
     if not subfolder and not os.path.isdir(folder):
         raise NotFoundError(f"{path} is neither a file nor a folder.", where="--model", way_out="check what it is")
     if not os.path.isdir(folder):
@@ -73,15 +78,6 @@ def _find_by_file(path: str) -> Found:
         where="--model",
         way_out="name the folder that holds config.json and the weights",
     )
-
-
-def _inside(subfolder: str) -> list[str]:
-    parts = subfolder.replace("\\", "/").split("/")
-    if os.path.isabs(subfolder) or ".." in parts:
-        raise NotFoundError(
-            f"the subfolder {subfolder!r} lies outside the model.", where="--subfolder", way_out="give a path inside it"
-        )
-    return [part for part in parts if part not in ("", ".")]
 
 
 def _listed(folder: str) -> list[str]:

@@ -10,8 +10,10 @@ from estimator.source.plain import plain
 DEFAULT_REVISION = "main"
 _LONGEST_REVISION = 255  # characters, as git's files have it
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`).
-_ID = re.compile(r"(?:[\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
+# huggingface_hub 2.4.0, utils/_validators.py (`validate_repo_id`): up to 96 characters a part, at most one slash.
+_PART = r"\w(?:[\w.-]{0,94}\w)?"
+_ID = re.compile(f"(?:{_PART}/)?{_PART}", re.ASCII)
+_PAGE = re.compile(rf"(?:https?://[^/]+|(?:huggingface|hf)\.co)/({_PART}(?:/{_PART})?)", re.ASCII)
 
 
 def is_commit(revision: str | None) -> TypeGuard[str]:
@@ -26,7 +28,14 @@ def is_path(text: str) -> bool:
 
 def is_id(text: str) -> bool:
     """Whether a repository of the Hub can be called so."""
-    return _ID.fullmatch(text) is not None and "--" not in text and ".." not in text
+    odd = "--" in text or ".." in text or text.endswith(".git")
+    return _ID.fullmatch(text) is not None and not odd
+
+
+def id_in_page(address: str) -> str | None:
+    """The repository whose page in a browser has this address; None where it is the address of none."""
+    page = _PAGE.match(address)
+    return page[1].removesuffix(".git") if page else None
 
 
 class Place(NamedTuple):
@@ -87,9 +96,9 @@ def place_of(endpoint: str, id_: str, revision: str | None, subfolder: str | Non
 
 
 def folder_of(subfolder: str | None) -> str:
-    """A subfolder as a prefix of paths: "" or ending in "/". Raises UsageError where it leaves the repository."""
+    """A subfolder as a prefix of paths: "" or ending in "/". Raises UsageError where it leaves the model's folder."""
     parts = [part for part in (subfolder or "").replace("\\", "/").split("/") if part not in ("", ".")]
     if ".." in parts or (subfolder or "").startswith(("/", "\\")) or not (subfolder or "").isprintable():
-        what = f"the subfolder {plain(subfolder, 100)!r} lies outside the repository."
+        what = f"the subfolder {plain(subfolder, 100)!r} lies outside the model."
         raise UsageError(what, where="--subfolder", way_out="give a path inside it")
     return "".join(part + "/" for part in parts)

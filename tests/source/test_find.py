@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from estimator.errors import LoraSizeError
 from estimator.source.find import closest_names, find
+from estimator.source.place import is_id
 from estimator.source.snapshot import find_in_snapshot, known_models
 
 
@@ -56,6 +59,7 @@ def test_what_is_not_bundled_is_none(name: str) -> None:
         pytest.param("https://huggingface.co/gpt2", "not_found", "--model gpt2", id="an address"),
         pytest.param("https://huggingface.co/a/b/tree/main", "not_found", "--model a/b", id="the address of a page"),
         pytest.param("huggingface.co/a/b", "not_found", "--model a/b", id="an address without its scheme"),
+        pytest.param("https://hf.co/a/b.git", "not_found", "--model a/b", id="the address that git clones"),
         pytest.param("@main", "not_found", "org/name@revision", id="a revision of nothing"),
         pytest.param("models\\llama", "not_found", "check the spelling", id="a path of Windows"),
         pytest.param("C:/models/llama", "not_found", "check the spelling", id="a path of Windows with slashes"),
@@ -99,6 +103,51 @@ def test_a_missing_folder_named_for_a_model(path: str, way_out: str) -> None:
     with pytest.raises(LoraSizeError, match="there is no folder") as caught:
         find(path)
     assert caught.value.way_out == f"check the spelling; {way_out}"
+
+
+@pytest.mark.parametrize("target", ["nowhere", "link"], ids=["to nothing", "to itself"])
+def test_a_link_that_leads_nowhere_is_not_asked_of_the_hub(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LoraSizeError, match="link is a link that leads nowhere") as caught:
+        find("link")
+    assert caught.value.code == "not_found"
+
+
+def test_a_folder_has_no_revisions(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    codes = {
+        revision: [note.code for note in find(str(tmp_path), revision=revision).notes] for revision in (None, "v1")
+    }
+    assert codes == {None: [], "v1": ["revision_without_effect"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        pytest.param("org/name", True, id="an owner and a name"),
+        pytest.param("a" * 96, True, id="96 characters"),
+        pytest.param("a" * 97, False, id="97 characters"),
+        pytest.param("_a/0-b.c", True, id="signs inside"),
+        pytest.param("-a", False, id="a hyphen in front"),
+        pytest.param("org/a.", False, id="a dot at the end"),
+        pytest.param("a--b", False, id="two hyphens"),
+        pytest.param("a..b", False, id="two dots"),
+        pytest.param("org/name.git", False, id="the address that git takes"),
+        pytest.param("a/b/c", False, id="two slashes"),
+        pytest.param("\u00e9", False, id="a letter beyond ASCII"),
+        pytest.param("a\n", False, id="the end of a line"),
+    ],
+)
+def test_what_can_be_an_id_is_what_huggingface_hub_takes(text: str, is_one: bool) -> None:
+    assert is_id(text) == is_one
+    if is_one:
+        validate_repo_id(text)
+    else:
+        with pytest.raises(HFValidationError):
+            validate_repo_id(text)
 
 
 def test_what_is_neither_a_file_nor_a_folder() -> None:

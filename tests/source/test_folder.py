@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from estimator.errors import LoraSizeError, NotFoundError
+from estimator.errors import LoraSizeError, NotFoundError, UsageError
 from estimator.source.folder import find_in_folder
 from estimator.source.siblings import check_whole
 
@@ -93,6 +93,20 @@ def test_a_subfolder_is_read_in_place_of_the_folder(tmp_path: Path) -> None:
     assert find_in_folder(str(tmp_path), subfolder="text_encoder").files[0].actual_bytes == len(weights())
 
 
+@pytest.mark.parametrize(
+    ("path", "subfolder", "says"),
+    [
+        pytest.param(".", "/etc", "lies outside the model", id="a path from the root"),
+        pytest.param("config.json", "text_encoder", "is a file", id="of a file"),
+    ],
+)
+def test_a_subfolder_that_none_can_be(tmp_path: Path, path: str, subfolder: str, says: str) -> None:
+    put(tmp_path, {"config.json": CONFIG})
+    with pytest.raises(UsageError, match=says) as caught:
+        find_in_folder(str(tmp_path / path), subfolder=subfolder)
+    assert caught.value.where == "--subfolder"
+
+
 ODD = [
     pytest.param({}, None, "not_found", "neither config.json nor safetensors", id="empty folder"),
     pytest.param({"config.json": b"{"}, None, "malformed_config", "not JSON", id="config.json is broken"),
@@ -171,7 +185,7 @@ ODD = [
     ),
     pytest.param({"unet/config.json": CONFIG}, None, "not_found", "unet", id="models are in subfolders"),
     pytest.param({"unet/config.json": CONFIG}, "vae", "not_found", "unet", id="another subfolder"),
-    pytest.param({"config.json": CONFIG}, "../x", "not_found", "outside", id="subfolder outside"),
+    pytest.param({"config.json": CONFIG}, "../x", "usage", "outside", id="subfolder outside"),
     pytest.param({"adapter_config.json": b"{}"}, None, "not_found", "--config", id="an adapter alone"),
     *(
         pytest.param(dict.fromkeys(names, weights()), None, "malformed_header", said, id=said)
