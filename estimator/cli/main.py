@@ -102,7 +102,10 @@ def _say_usage(error: click.ClickException) -> int:
     from estimator.report.units import printable
 
     ctx = getattr(error, "ctx", None)
-    where = getattr(getattr(error, "param", None), "opts", None)
+    param = getattr(error, "param", None)
+    where = (
+        param.human_readable_name if isinstance(param, click.Argument) else max(getattr(param, "opts", [""]), key=len)
+    )
     what, way_out = " ".join(error.format_message().split()), f"{ctx.command_path if ctx else 'lora-size'} --help"
     if isinstance(error, click.NoSuchOption) and ctx:
         from estimator.cli.hints import way_out as hinted
@@ -110,7 +113,7 @@ def _say_usage(error: click.ClickException) -> int:
         if hint := hinted(error.option_name, ctx):
             what, way_out = f"there is no option {error.option_name}.", hint
     lines = [f"Error: {printable(what, 600)}"]
-    lines += [f"  where  {max(where, key=len)}"] if where else []
+    lines += [f"  where  {where}"] if where else []
     lines += [f"  try    {printable(way_out, 600)}", "  code   usage"]
     _tell(lines)
     return 2

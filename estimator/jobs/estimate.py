@@ -131,9 +131,15 @@ def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[A
 
 
 def vocab_size(request: Request) -> int | None:
-    """Rows of the embedding after resizing, given or counted from the tokenizer; None where it stays as it is."""
-    if request.vocab_size is not None or request.tokenizer is None:
+    """Rows of the embedding after resizing, given or counted from the tokenizer; None where it stays as it is.
+
+    Raises UsageError where both say it, and what the tokenizer's source raises.
+    """
+    if request.tokenizer is None:
         return request.vocab_size
+    if request.vocab_size is not None:
+        what = "--vocab-size and --tokenizer both say how many rows the embedding gets."
+        raise UsageError(what, where="--tokenizer", way_out="give one of the two")
     from estimator.source.tokenizer import vocabulary_size
 
     return vocabulary_size(request.tokenizer, token=request.token, offline=request.offline, timeout=request.timeout)

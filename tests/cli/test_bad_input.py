@@ -105,6 +105,15 @@ CASES = [
         ["check", ".", "--json", "--format", "sarif"], 2, "usage", "--format sarif", id="two forms of a check"
     ),
     pytest.param(["plan", *LLAMA, "-q", "--format", "csv"], 2, "usage", "--quiet", id="two forms of a plan"),
+    *(
+        pytest.param([*LLAMA, *form, closer], 2, "usage", f"where  {closer}\n", id=f"{closer} in {' '.join(form)}")
+        for form in (["-q"], ["--format", "csv"])
+        for closer in ("--explain", "--tree")
+    ),
+    pytest.param(
+        [*LLAMA, "--vocab-size", "128257", "--tokenizer", "x"], 2, "usage", "one of the two", id="rows said twice"
+    ),
+    pytest.param(["check"], 2, "usage", "where  PATHS\n", id="an argument by the name that the help has"),
     pytest.param(
         ["--model", "llama-3.1-8", "--offline"], 3, "not_found", "meta-llama/Llama-3.1-8B", id="a typo in the model"
     ),

@@ -63,6 +63,13 @@ def test_more_below_the_table(capsys: pytest.CaptureFixture[str], option: str, s
     assert says in run(capsys, *HEADLINE, option)
 
 
+@pytest.mark.parametrize("option", ["explain", "tree"])
+def test_what_stands_below_the_table_is_a_field_of_the_json(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    table, text = run(capsys, *HEADLINE), run(capsys, *HEADLINE, f"--{option}")
+    document = json.loads(run(capsys, *HEADLINE, f"--{option}", "--json"))
+    assert text == f"{table}\n{document[option]}\n"
+
+
 def test_a_tree_with_saved_modules_and_nested_layers(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "--model", "Qwen/Qwen3-30B-A3B", "--targets", "qgud", "--modules-to-save", "lm_head", "--tree")
     assert "lora.ParamWrapper(" in out
