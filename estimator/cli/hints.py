@@ -8,6 +8,7 @@ from estimator.request.other_names import OTHER_NAMES
 from estimator.request.request import flag
 
 _NO_SIZE = ("lora_alpha", "use_rslora")  # dropout has one: its masks are part of the activations
+_LOCAL = ("check", "models")
 _INTO_A_FILE = ("output", "out", "o", "output_file")
 
 
@@ -20,6 +21,8 @@ def way_out(written: str, ctx: click.Context) -> str | None:
     shown = flag(ours) + (f" {value}" if value else "")
     if flag(ours) in _options(ctx.command, ctx):
         return shown
+    if ours == "offline" and ctx.command.name in _LOCAL:
+        return f"leave it out: {ctx.command.name} never asks the network"
     if flag(ours) in _options(ctx.find_root().command, ctx):
         return f"lora-size {shown}"
     from estimator.cli.plan import command as plan

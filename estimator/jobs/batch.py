@@ -20,7 +20,10 @@ MAX_MESSAGE = 1_200  # characters
 
 
 def answers(lines: Iterable[bytes], *, offline: bool = False) -> Iterator[tuple[str, bool]]:
-    """For each line that is not blank: the answer as a line of JSON, and whether it is a result."""
+    """For each line that is not blank: the answer as a line of JSON, and whether it is a result.
+
+    `offline` holds whatever a line says.
+    """
     bases = BaseCache()
     for number, line in enumerate(lines, 1):
         line = line.removeprefix(BOM_UTF8) if number == 1 else line
@@ -43,7 +46,7 @@ def _answer(line: bytes, where: str, bases: BaseCache, offline: bool) -> dict[st
     try:
         row = _parse(line, where)
         ident = _identity(row.pop("id", None))
-        request = to_request({"offline": offline, **row})
+        request = to_request({**row, "offline": True} if offline else row)
         return {"id": ident, "result": to_document(estimate(request, bases=bases))}
     except Exception as fault:  # one bad line never stops the rest
         error = fault if isinstance(fault, LoraSizeError) else unforeseen(fault)

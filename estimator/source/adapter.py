@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from estimator.errors import NotFoundError
+from estimator.errors import LoraSizeError, NotFoundError
 from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_config
 from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
@@ -85,9 +85,14 @@ def _on_hub(
 ) -> Found:
     from estimator.source.hub_adapter import find_adapter_on_hub
 
-    found = find_adapter_on_hub(
-        id_, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout
-    )
+    try:
+        found = find_adapter_on_hub(
+            id_, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout
+        )
+    except LoraSizeError as error:
+        if error.where != "--model":
+            raise
+        raise type(error)(error.what, where="--adapter", way_out=error.way_out) from error  # no base is asked for yet
     return Found(
         id=found.id,
         revision=found.revision,

@@ -63,6 +63,7 @@ CASES = [
             (["plan"], "--per_device_train_batch_size", "--batch-size"),
             (["plan"], "--bf16", "--mixed-precision bf16"),
             (["batch"], "--base-precision", "lora-size --base-precision"),
+            (["check"], "--offline", "leave it out: check never asks the network"),
             ([], "--nonsense", "lora-size --help"),
         )
     ),
@@ -250,6 +251,7 @@ def test_one_faulty_line_never_stops_a_batch(tmp_path: Path, capsys: pytest.Capt
         pytest.param(b'{"model": "gpt2", "lora": {"lora_alpha": 1e400}}', "invalid_lora", id="an endless alpha"),
         pytest.param(b'{"model": "gpt2", "lora": {"alpha_pattern": {"a": 1e400}}}', "invalid_lora", id="one of many"),
         pytest.param(b"[" * 100_000, "usage", id="nested"),
+        pytest.param(b'{"model": "no/such", "offline": false}', "offline", id="a line that would ask the network"),
         pytest.param(b'\xef\xbb\xbf{"model": "gpt2"}', None, id="a mark of the byte order"),
         pytest.param(
             b'{"model": "gpt2", "config": "\\u001b[2J\\u0000"}', "not_found", id="a path that clears the screen"

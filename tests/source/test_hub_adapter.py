@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from estimator.errors import (
     NotFoundError,
     OfflineError,
 )
+from estimator.source.adapter import find_adapter
 from estimator.source.hub_adapter import find_adapter_on_hub
 from tests.hub.faults import header, refuse, silence
 from tests.hub.laid_down import snapshot
@@ -74,6 +76,24 @@ def test_an_adapter_goes_wrong(hub: StandIn, route: str, fault, expected: type[L
     hub.faults[route] = fault
     with pytest.raises(expected):
         find_adapter_on_hub("org/adapter", timeout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("adapter_id", "expected"),
+    [
+        pytest.param("org/private", NotFoundError, id="private, or missing"),
+        pytest.param("org/gated", GatedError, id="gated"),
+        pytest.param("a--b", NotFoundError, id="no id"),
+    ],
+)
+def test_an_adapter_that_is_not_shown_is_no_fault_of_its_base(
+    hub: StandIn, adapter_id: str, expected: type[LoraSizeError]
+) -> None:
+    hub.add(replace(adapter(private=True), id="org/private"))
+    hub.add(replace(adapter(gated=True), id="org/gated"))
+    with pytest.raises(expected) as caught:
+        find_adapter(adapter_id)
+    assert caught.value.where == "--adapter"
 
 
 def test_nothing_cached_of_an_adapter(hub: StandIn) -> None:
