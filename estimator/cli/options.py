@@ -69,7 +69,7 @@ MODEL = (
     ),
 )
 LORA = (
-    click.option("-r", "--r", type=int, help="Rank. [default: 8]"),
+    click.option("-r", "--r", type=int, metavar="N", help="Rank. [default: 8]"),
     click.option("-t", "--targets",
                  help="Letters (qkvo), names (q_proj,v_proj), all-linear, default, re:REGEX. "
                  "[default: PEFT's for the model]"),
@@ -88,8 +88,9 @@ LORA = (
                  help="An adapter_config.json or a trainer's config file."),
     click.option("--task", type=click.Choice(TASK_TYPES, case_sensitive=False), metavar="TYPE",
                  help="PEFT's task_type: " + ", ".join(TASK_TYPES).lower() + "."),
-    click.option("--num-labels", type=click.IntRange(1, MOST["num_labels"]), help="Labels of the fresh head."),
-    click.option("--vocab-size", type=click.IntRange(1, MOST["vocab_size"]),
+    click.option("--num-labels", type=click.IntRange(1, MOST["num_labels"]), metavar="N",
+                 help="Labels of the fresh head."),
+    click.option("--vocab-size", type=click.IntRange(1, MOST["vocab_size"]), metavar="N",
                  help="Rows of the embedding after resizing."),
     click.option("--tokenizer", metavar="PATH|ID", callback=named, help="Count those rows from a tokenizer's files."),
     click.option("--save-embedding-layers", type=click.Choice(("auto", "yes", "no")),

@@ -106,7 +106,7 @@ def _served(options: dict[str, Any]) -> dict[str, Any]:
 def _within_limits(options: dict[str, Any], request: Any) -> dict[str, Any]:
     """The largest r below --max-file-size and --max-parameters, for the targets and for others; {} without a limit."""
     from estimator.jobs.largest import Limits, within_limits
-    from estimator.sizes.gpus import parse_size
+    from estimator.request.size import parse_size
 
     text, parameters = options["max_file_size"], options["max_parameters"]
     if text is None and parameters is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,9 @@ from typing import Any
 from estimator.errors import UsageError
 from estimator.report.findings import Problem
 from estimator.report.units import exact_size
+from estimator.request.size import parse_size
 
-_UNITS = {
-    "": 1,
-    "B": 1,
-    **{p + "B": 1000**i for i, p in enumerate("KMGT", 1)},
-    **{p + "IB": 1024**i for i, p in enumerate("KMGT", 1)},
-}
-_SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*")
+_SECTIONS = ("tool.lora-size", "tool:lora-size")  # of setup.cfg; the latter as pytest and others are called there
 NAMES = ("max_file_size", "max_parameters", "max_percent")
 
 
@@ -51,18 +45,10 @@ def to_limits(given: Mapping[str, Any], where: str = "") -> Limits:
     """Raises UsageError for a value that can't be read."""
     size, parameters, percent = (given.get(name) for name in NAMES)
     return Limits(
-        max_file_size=None if size is None else _size(size, where or "--max-file-size"),
+        max_file_size=None if size is None else parse_size(str(size), where or "--max-file-size"),
         max_parameters=None if parameters is None else int(_number(parameters, where or "--max-parameters")),
         max_percent=None if percent is None else _number(percent, where or "--max-percent"),
     )
-
-
-def _size(value: Any, where: str) -> int:
-    match = _SIZE.fullmatch(str(value))
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        raise UsageError(f"{str(value)[:60]!r} is no size.", where=where, way_out="write bytes, 50MB or 48MiB")
-    return int(float(match[1]) * unit)
 
 
 def _number(value: Any, where: str) -> float:
@@ -128,7 +114,7 @@ def _setup_cfg(path: str) -> dict[str, Any]:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, ValueError) as error:
         raise UsageError("broken setup.cfg.", where=path, way_out="mend its syntax") from error
-    return dict(parser["tool.lora-size"]) if parser.has_section("tool.lora-size") else {}
+    return next((dict(parser[name]) for name in _SECTIONS if parser.has_section(name)), {})
 
 
 def over_budget(

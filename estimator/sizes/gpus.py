@@ -20,6 +20,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from estimator.errors import UsageError
+from estimator.request.size import parse_size
 
 
 class Gpu(NamedTuple):
@@ -60,8 +61,6 @@ _ALIASES = {
     "a100-80g": "a100-80gb", "a100-40g": "a100-40gb", "teslat4": "t4", "rtxa6000": "a6000", "rtxa4000": "a4000",
     "4090": "rtx4090", "3090": "rtx3090", "5090": "rtx5090", "4080": "rtx4080",
 }  # fmt: skip
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|k|m|g|t)(i?)(b?)", re.IGNORECASE)
-_STEPS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _LEAST_MEMORY = 64 * 2**20
 
 
@@ -79,14 +78,6 @@ def find_gpu(name: str) -> Gpu:
 def gpu_bytes(name: str) -> int:
     """Bytes that CUDA reports on a GPU of this name. Raises UsageError for a name that is not in the table."""
     return int(find_gpu(name).cuda_gib * 2**30)
-
-
-def parse_size(text: str, option: str) -> int:
-    """`24GB`, `24GiB` or bytes as bytes. Raises UsageError for what is no size."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or len(text) > 40 or (match[3] and not match[2]):
-        raise UsageError(f"{text[:60]!r} is no size.", where=option, way_out="write 24GB, 24GiB or a number of bytes")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** _STEPS[match[2].lower()])
 
 
 def memory_bytes(text: str, option: str) -> int:

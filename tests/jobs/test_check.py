@@ -183,6 +183,7 @@ def test_what_is_over_a_limit_is_named(tmp_path: Path, given: dict, code: str) -
     [
         ("pyproject.toml", '[tool.lora-size]\nmax-file-size = "5MB"\n'),
         ("setup.cfg", "[tool.lora-size]\nmax-file-size = 5MB\n"),
+        ("setup.cfg", "[tool:lora-size]\nmax-file-size = 5M\n"),
         (".lora-size.toml", 'max-file-size = "5MB"\n'),
     ],
 )

@@ -1,31 +1,11 @@
-"""Names of GPUs and sizes, as users write them."""
+"""Names of GPUs and their memory, as users write them."""
 
 from __future__ import annotations
 
 import pytest
 
 from estimator.errors import UsageError
-from estimator.sizes.gpus import GPUS, gpu_bytes, memory_bytes, parse_size
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        pytest.param("24GB", 24_000_000_000, id="decimal"),
-        pytest.param("24GiB", 25_769_803_776, id="binary"),
-        pytest.param("24 gib", 25_769_803_776, id="small letters and a space"),
-        pytest.param("1.5GB", 1_500_000_000, id="a fraction"),
-        pytest.param("80000000000", 80_000_000_000, id="bytes"),
-    ],
-)
-def test_a_memory_size_is_read_in_each_unit(text: str, size: int) -> None:
-    assert parse_size(text, "--gpu-memory") == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "24XB", "1e9", "24iB", "9" * 50])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_size(text, "--gpu-memory")
+from estimator.sizes.gpus import GPUS, gpu_bytes, memory_bytes
 
 
 @pytest.mark.parametrize(
