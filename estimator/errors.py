@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_OPTION = re.compile(r"(?<!\S)--([a-z][a-z-]*)")
+_OPTION = r"(?<!\S)--([a-z][a-z-]*)"
 
 
 class LoraSizeError(Exception):
@@ -29,7 +29,7 @@ class LoraSizeError(Exception):
 
     def __str__(self) -> str:
         """All three, as a program reads them: options by their names in Python and in a line of a batch."""
-        where = _OPTION.sub(lambda option: option[1].replace("-", "_"), self.where)
+        where = re.sub(_OPTION, lambda option: option[1].replace("-", "_"), self.where)
         return f"{self.what} ({where}) {self.way_out}"
 
 
