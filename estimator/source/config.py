@@ -74,7 +74,7 @@ def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
             what = f"{plain(path, 60)} is {plain(value, 60)}, not the name of a dtype."
             raise MalformedConfigError(what, where=f"{plain(path, 60)} in {where}", way_out=way_out)
     for name, value in config.items():
-        if isinstance(value, (int, float)) and not abs(value) < _LARGEST and _COUNTS & set(name.split("_")):
+        if isinstance(value, (int, float)) and not abs(value) < _LARGEST and _COUNTS.intersection(name.split("_")):
             what = f"{plain(name, 60)} is {plain(value, 60)}, not a size."
             raise MalformedConfigError(what, where=f"{plain(name, 60)} in {where}", way_out=way_out)
     for name in _SIZES:
@@ -116,7 +116,8 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
 _JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _DEEPEST = 50  # objects and lists in each other; a published config has some 6
 _LARGEST = 2**48
-_COUNTS = frozenset(("size", "dim", "num", "n", "heads", "layers", "depth", "width", "rank", "experts"))  # parts of names
+# Words in the names of counts.
+_COUNTS = {"size", "dim", "num", "n", "heads", "layers", "depth", "width", "rank", "experts"}
 # A whole number in nearly every architecture; some have a list by layer or an object by tower.
 _SIZES = ("hidden_size", "vocab_size", "num_hidden_layers", "n_embd", "n_layer", "d_model")
 _SIZES_OF_PARTS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "n_head")
