@@ -1,7 +1,7 @@
 """What LoraConfig refuses before it has seen a model.
 
 peft 0.21.2: LoraConfig.__post_init__ and its sub-configs (peft/tuners/lora/config.py), PeftConfigMixin.__post_init__
-(peft/config.py), AdaLoraConfig.__post_init__ (peft/tuners/adalora/config.py).
+(peft/config.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator.errors import InvalidLoraError, UnsupportedError
+from estimator.lora.adalora import check_adalora
 from estimator.request.lora_config import TASK_TYPES, LoraConfig
 
 
@@ -27,7 +28,7 @@ def check_config(config: LoraConfig) -> None:
     for name, rules in _SUB_CONFIGS.items():
         _check_sub_config(name, getattr(config, name), rules)
     if config.peft_type == "ADALORA":
-        _check_adalora(config)
+        check_adalora(config)
     if config.megatron_config:
         _refuse_megatron(config)
 
@@ -138,16 +139,28 @@ _SUB_CONFIGS: Mapping[str, tuple[Rule, ...]] = {
     "monteclora_config": (
         ("num_samples", 8, lambda n: _is_count(n), "a whole positive number"),
         ("dirichlet_prior", 0.1, lambda n: n > 0, "a positive number"),
-        ("buffer_size", 150, lambda n: n > 0, "a positive number"),
+        ("buffer_size", 150, lambda n: _is_count(n), "a whole positive number"),
     ),
     "corda_config": (),
     "lora_ga_config": (),
-    "use_bdlora": (),
+    "use_bdlora": (
+        ("target_modules_bd_a", None, lambda names: _are_names(names), "a list of names"),
+        ("target_modules_bd_b", None, lambda names: _are_names(names), "a list of names"),
+    ),
 }  # fmt: skip
+# LoraConfig.__post_init__ hands this one on as it is; of all others it leaves out what it does not know.
+_MONTECLORA = frozenset(
+    ("num_samples", "use_entropy", "dirichlet_prior", "sample_scaler", "kl_loss_weight", "buffer_size")
+)
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_RANK
+
+
+def _are_names(value: Any) -> bool:
+    """What a set can be made of and looked up in a name."""
+    return not value or all(isinstance(name, str) for name in value)
 
 
 def _check_sub_config(name: str, value: Any, rules: tuple[Rule, ...]) -> None:
@@ -167,6 +180,12 @@ def _check_sub_config(name: str, value: Any, rules: tuple[Rule, ...]) -> None:
             raise InvalidLoraError(f"{field} is {str(given)[:60]!r}.", where=f"{name}.{field}", way_out=allowed)
     if name == "use_bdlora":
         _check_bdlora(value)
+    if name == "monteclora_config" and (unknown := sorted(map(str, value.keys() - _MONTECLORA))):
+        raise InvalidLoraError(
+            f"{unknown[0][:60]} is no field of monteclora_config, and PEFT takes no other.",
+            where=f"monteclora_config.{unknown[0][:60]}",
+            way_out="one of " + ", ".join(sorted(_MONTECLORA)),
+        )
 
 
 def _check_bdlora(value: Mapping[str, Any]) -> None:
@@ -176,39 +195,6 @@ def _check_bdlora(value: Mapping[str, Any]) -> None:
             f"{', '.join(sorted(map(str, both)))[:200]} stand in target_modules_bd_a and in target_modules_bd_b.",
             where="use_bdlora",
             way_out="make each module's A or its B block-diagonal",
-        )
-
-
-ADALORA_DEFAULTS: Mapping[str, Any] = {
-    "target_r": 8, "init_r": 12, "tinit": 0, "tfinal": 0, "deltaT": 1, "beta1": 0.85, "beta2": 0.85,
-    "orth_reg_weight": 0.5, "total_step": None,
-}  # fmt: skip
-
-
-def adalora_fields(config: LoraConfig) -> dict[str, Any]:
-    """The fields that AdaLoraConfig has beside LoraConfig's."""
-    return {name: config.unknown.get(name, default) for name, default in ADALORA_DEFAULTS.items()}
-
-
-def _check_adalora(config: LoraConfig) -> None:
-    fields = adalora_fields(config)
-    steps = fields["total_step"]
-    checks = (
-        (bool(config.use_dora), "AdaLoRA does not support DoRA.", "use_dora", "leave it out"),
-        (bool(config.loftq_config), "AdaLoRA does not support LoftQ.", "loftq_config", "leave it out"),
-        (not isinstance(steps, int) or steps <= 0, "AdaLoRA needs total_step, a positive number of training steps.",
-         "total_step", "give total_step"),
-    )  # fmt: skip
-    for broken, what, where, way_out in checks:
-        if broken:
-            raise InvalidLoraError(what, where=where, way_out=way_out)
-    if fields["orth_reg_weight"] < 0:
-        raise InvalidLoraError("orth_reg_weight is negative.", where="orth_reg_weight", way_out="give 0 or more")
-    if fields["tinit"] >= steps - fields["tfinal"]:
-        raise InvalidLoraError(
-            "tinit and tfinal leave no step in which AdaLoRA could give up ranks.",
-            where="total_step",
-            way_out="decrease tinit or tfinal, or increase total_step",
         )
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from estimator.architecture.module import Module
 from estimator.errors import InvalidLoraError, UnsupportedError
-from estimator.lora.config_rules import adalora_fields, check_names, check_rank
+from estimator.lora.adalora import adalora_fields
+from estimator.lora.config_rules import check_names, check_rank
 from estimator.lora.facts import default_targets, generates
 from estimator.lora.index import TreeIndex
 from estimator.lora.initialisation import makes_its_own

@@ -62,15 +62,14 @@ def from_mapping(given: Mapping[str, Any]) -> LoraConfig:
     Raises InvalidLoraError for a value of the wrong kind (a list where a text belongs).
     """
     known, unknown = {}, {}
+    of_adalora = given.get("peft_type") == "ADALORA"
     for name, value in given.items():
-        if name in _IGNORED:
+        if name in _IGNORED or (of_adalora and name == "rank_pattern" and value is None):  # AdaLoRA's before it trains
             continue
         if name in _FIELDS:
             known[name] = _of_its_kind(name, value)
         else:
             unknown[name] = value
-    if known.get("peft_type") == "ADALORA" and given.get("rank_pattern") is None:
-        known["rank_pattern"] = {}
     return LoraConfig(**{name: value for name, value in known.items() if value is not _DEFAULT}, unknown=unknown)
 
 

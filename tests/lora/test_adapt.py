@@ -49,6 +49,8 @@ from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, layer, linear, model
         pytest.param({"kasa_config": {}, "r": 2}, 2 * (2 * (Q + V) + 4), id="KaSA's diagonal"),
         pytest.param({"peft_type": "ADALORA", "total_step": 9}, 2 * (12 * (Q + V + 2) + 2),
                      id="AdaLoRA starts with init_r 12; on a bf16 base autocast sets ranknum training"),
+        pytest.param({"peft_type": "ADALORA", "total_step": 9, "rank_pattern": None}, 2 * (12 * (Q + V + 2) + 2),
+                     id="as AdaLoRA saves it before it gave up a rank"),
     ],
 )  # fmt: skip
 def test_trainable_parameters(config, parameters):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.errors import LoraSizeError
+from estimator.errors import InvalidLoraError, LoraSizeError
 from estimator.lora.adapt import adapt
 from estimator.request import patterns
 from estimator.request.lora_config import from_mapping
@@ -103,6 +103,10 @@ def test_an_endless_name_of_a_tied_module_is_one_message():
         pytest.param("alpha_pattern", {5: 4}, id="a number where a name belongs"),
         pytest.param("trainable_token_indices", {5: [4]}, id="a number where an embedding belongs"),
         pytest.param("kasa_config", "yes", id="a text where an object belongs"),
+        pytest.param("use_bdlora", {"target_modules_bd_a": 3}, id="a number where block-diagonal names belong"),
+        pytest.param("use_bdlora", {"target_modules_bd_b": [1]}, id="a number where a block-diagonal name belongs"),
+        pytest.param("monteclora_config", {"samples": 8}, id="a field that MonteCLoRA does not have"),
+        pytest.param("monteclora_config", {"buffer_size": 2.5}, id="half a place of a buffer"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_one_message(field, value):
@@ -111,6 +115,20 @@ def test_a_bad_value_is_one_message(field, value):
     error = refusal.value
     assert error.code in ("invalid_lora", "unsupported")
     assert len(error.what) + len(error.where) + len(error.way_out) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tinit", None), ("tinit", "1"), ("tfinal", [1]), ("orth_reg_weight", {}), ("target_r", None), ("total_step", "9"),
+        ("beta1", 0), ("beta1", True), ("beta2", 1), ("beta2", None), ("beta2", 10**400),
+    ],
+)  # fmt: skip
+def test_a_bad_value_of_adalora_is_one_message(field, value):
+    config = {"peft_type": "ADALORA", "total_step": 9, "target_modules": ["q_proj"], field: value}
+    with pytest.raises(InvalidLoraError) as refusal:
+        adapt(TREE, from_mapping(config))
+    assert refusal.value.where == field
 
 
 @pytest.mark.parametrize(
