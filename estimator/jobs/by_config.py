@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
+from estimator.architecture.module import NOTHING_STORED, Module, ModuleTree, full_name, parameter_shapes
 from estimator.errors import LoraSizeError, NoWeightsError
 from estimator.notes import Note
 
@@ -73,44 +73,60 @@ def with_sized(
     tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None, stored: Iterable[str] = ()
 ) -> ModuleTree:
     """The tree with the parameters and buffers that no header holds and no rule sizes, where the class's formulas size
-    them all: what a checkpoint fuses is split by the model's own sizes (transformers 5.23.0, Split), say. A task's
-    class that is not the checkpoint's has its parts whether they are stored or not, in the class's own shapes; without
-    formulas they are inferred. `stored`: the file's names.
+    them all: what a checkpoint fuses is split by the model's own sizes (transformers 5.23.0, Split), say. A class has
+    its parts whether they are stored or not, in its own shapes, be it a task's or one whose file is not whole; without
+    formulas a task's are inferred. `stored`: the file's names.
     """
     other_class = task is not None and tree.architecture not in (config.get("architectures") or ())
-    if not other_class and not any(note.code in _LEFT_OPEN for note in tree.notes):
+    anew = any(note.code == "made_anew" for note in tree.notes)
+    if not other_class and not anew and not any(note.code in _LEFT_OPEN for note in tree.notes):
         return tree
     other, _ = second_opinion(tree, config, task, num_labels)
     if other is None and other_class and tree.basis == "exact":
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_class(tree)))
     if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
         return tree
-    if other_class:
-        tree = _with_fresh_shapes(_with_parts(tree, other), other, config, stored)
+    before = parameter_shapes(tree.modules).keys()
+    if other_class or anew:
+        tree = _with_fresh_shapes(_with_parts(tree, other, whole=anew), other, config, stored)
     known = {module.name: module for module in other.modules}
     modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
-    return tree._replace(modules=modules, notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN))
+    now = parameter_shapes(modules).keys()
+    fresh = {name: root for name, root in other.tied.items() if {name, root} <= now and not {name, root} <= before}
+    return tree._replace(
+        modules=modules,
+        tied={**fresh, **tree.tied},  # what is stored may hold values of its own
+        notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN),
+    )
 
 
-def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
-    """The tree with what its class has beside the class of the checkpoint: the decoder of an encoder's, made fresh."""
+def _with_parts(tree: ModuleTree, other: ModuleTree, *, whole: bool) -> ModuleTree:
+    """The tree with what its class has beside what is stored: the decoder of an encoder's, made fresh.
+
+    whole: the file is said to hold this very class, so that its lack is told; one that lacks most is another model's.
+    """
     stored = {module.name: module for module in tree.modules}
-    if not stored.keys() < {module.name for module in other.modules}:
+    lacking = [module.name for module in other.modules if module.name not in stored and module.parameters]
+    of_another = whole and len(lacking) > sum(1 for module in tree.modules if module.parameters)
+    if of_another or not stored.keys() < {module.name for module in other.modules}:
         return tree
-    fresh = {
-        name: source
-        for name, source in other.tied.items()
-        if not {name.rpartition(".")[0], source.rpartition(".")[0]} <= stored.keys()
-    }
     return tree._replace(
         modules=tuple(stored.get(module.name, module) for module in other.modules),
-        tied={**fresh, **tree.tied},  # what is stored may hold values of its own
+        notes=(*tree.notes, *_nothing_of(lacking)) if whole else tree.notes,
         declared_ties=other.declared_ties,
         one_embedding=other.one_embedding,
         input_embedding=other.input_embedding,
         output_embedding=other.output_embedding,
         beside_head=other.beside_head,
     )
+
+
+def _nothing_of(modules: Sequence[str]) -> list[Note]:
+    if not modules:
+        return []
+    others = f" and {len(modules) - 1:,} more modules" if len(modules) > 1 else ""
+    message = f"The files hold nothing of {modules[0]}{others}, which config.json promises."
+    return [Note(NOTHING_STORED, message)]
 
 
 def _other_class(tree: ModuleTree) -> Note:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import NOTHING_STORED, ModuleTree
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
@@ -31,7 +31,8 @@ def cross_check(
     if checkpoint is None or not checkpoint.files:
         return CrossCheck(status="unavailable")
     shapes = _shapes(checkpoint, config, tree) if by_config is None else _against(tree, by_config)
-    complaints = (*checkpoint.complaints, *shapes)
+    lacking = (note.message for note in tree.notes if note.code == NOTHING_STORED)
+    complaints = (*checkpoint.complaints, *shapes, *lacking)
     compared = [f for f in checkpoint.files if f.expected_bytes is not None and f.actual_bytes is not None]
     differs = complaints or any(file.expected_bytes != file.actual_bytes for file in compared)
     agrees = "match" if compared or checkpoint.index_total_size is not None else "unavailable"

@@ -6,6 +6,7 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.jobs.by_config import features_of, with_sized
+from estimator.notes import Note
 
 TEXT = {"model_type": "llama", "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 1,
         "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "vocab_size": 101}  # fmt: skip
@@ -95,3 +96,57 @@ def test_another_class_without_formulas_is_inferred():
     tree = from_config(DECODER)._replace(architecture="Zamba2Model")
     found = with_sized(tree, {"model_type": "zamba2", "architectures": ["X"]}, "FEATURE_EXTRACTION", None)
     assert (found.basis, [note.code for note in found.notes][-1]) == ("inferred", "class_not_confirmed")
+
+
+ANEW = Note("made_anew", "The checkpoint lacks some")
+MARIAN = {**DECODER, "architectures": ["MarianModel"]}
+SWIN = {"model_type": "swin", "architectures": ["SwinModel"], "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2],
+        "image_size": 32, "patch_size": 4, "window_size": 4}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "lost", "first"),
+    [
+        pytest.param(MARIAN, "encoder.layers", "encoder.layers.0.self_attn.k_proj and 7 more", id="a decoder's file"),
+        pytest.param(SWIN, "encoder.layers.1.blocks.0.mlp.fc2", "encoder.layers.1.blocks.0.mlp.fc2", id="one alone"),
+        pytest.param(SWIN, "nothing", "", id="a bias alone is no module that is missing"),
+    ],
+)
+def test_a_class_has_its_layers_though_its_file_holds_none_of_them(config, lost, first):
+    whole = from_config(config)
+    kept = tuple(module for module in whole.modules if not module.name.startswith(lost))
+    found = with_sized(whole._replace(modules=kept, notes=(ANEW,)), config, None, None)
+    assert (found.modules, found.tied) == (whole.modules, whole.tied)
+    said = [note.message for note in found.notes if note.code == "modules_made_anew"]
+    assert [f"nothing of {first}" in message for message in said] == [True] * bool(first)
+
+
+def test_what_a_file_lacks_has_the_shape_of_its_own_layer():
+    whole = from_config(SWIN)
+    name = "encoder.layers.1.blocks.0.layernorm_before"
+    modules = {m.name: m for m in whole.modules}
+    neighbours = modules[name.replace("layers.1", "layers.0")].parameters
+    guessed = {**modules, name: modules[name]._replace(parameters=neighbours)}
+    tree = whole._replace(modules=tuple(guessed.values()), notes=(ANEW,))
+    assert with_sized(tree, SWIN, None, None).modules == whole.modules
+
+
+def test_parameters_that_are_put_in_are_tied_as_the_class_ties_them():
+    config = {"model_type": "big_bird", "architectures": ["BigBirdForMaskedLM"], "hidden_size": 48, "vocab_size": 101,
+              "num_hidden_layers": 1, "num_attention_heads": 6, "attention_type": "original_full"}  # fmt: skip
+    whole = from_config(config)
+    bias = "cls.predictions.decoder.bias"
+    modules = tuple(
+        m._replace(parameters=tuple(p for p in m.parameters if p.name != "bias")) if m.name == "cls.predictions" else m
+        for m in whole.modules
+    )
+    tied = {name: root for name, root in whole.tied.items() if name != bias}
+    stored = whole._replace(modules=modules, tied=tied, notes=(Note("missing_tensors", "1 is missing"),))
+    assert with_sized(stored, config, None, None).tied == whole.tied
+
+
+def test_a_file_that_lacks_most_of_its_class_is_another_models():
+    whole = from_config(SWIN)
+    bare = tuple(module for module in whole.modules if not module.name.startswith("encoder.layers"))
+    found = with_sized(whole._replace(modules=bare, notes=(ANEW,)), SWIN, None, None)
+    assert (found.modules, found.notes) == (bare, (ANEW,))

@@ -6,6 +6,7 @@ import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
+from estimator.notes import Note
 from estimator.sizes.cross_check import cross_check
 
 TREE = ModuleTree(architecture=None, config={}, modules=(), tied={}, input_embedding="model.embed_tokens")
@@ -58,6 +59,12 @@ def test_files_are_held_against_what_they_claim(found, config, status, complaint
     assert check.status == status
     assert (complaint is None) == (not check.complaints)
     assert complaint is None or complaint in check.complaints[0]
+
+
+def test_modules_that_the_files_hold_nothing_of_are_a_mismatch():
+    tree = TREE._replace(notes=(Note("modules_made_anew", "The files hold nothing of encoder"), Note("other", "some")))
+    assert cross_check(checkpoint(GOOD), CONFIG, tree).complaints == ("The files hold nothing of encoder",)
+    assert cross_check(checkpoint(GOOD), CONFIG, tree).status == "mismatch"
 
 
 def test_dtypes_of_all_files():
