@@ -57,7 +57,8 @@ def tree_of_headers(
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
     from estimator.sizes.quantized import SCHEMES  # few need all its schemes
 
-    if quantized.scheme not in SCHEMES:
+    apart = quantized.scheme in _TAKES_EXPERTS_APART and any(note.code == "packed_experts" for note in tree.notes)
+    if quantized.scheme not in SCHEMES or apart:
         return tree._replace(basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
     return _without_unbuilt_biases(tree, config, task, num_labels)
 
@@ -89,9 +90,16 @@ def _has_separate_experts(tree: ModuleTree) -> bool:
 
 _SPLIT_WITH_THEIR_SCALES = ("fp8", "mxfp8", "compressed-tensors")
 _KNOW_FUSED_EXPERTS = ("fp8", "mxfp8", "mxfp4")
+_TAKES_EXPERTS_APART = ("auto-round",)  # as it loads, of the classes that it has a block of its own for
 
 
 def _packed_experts(scheme: str) -> Note:
+    if scheme in _TAKES_EXPERTS_APART:
+        message = (
+            "Experts are packed one by one. AutoRound takes fused ones apart as it loads and makes Linears of routers, "
+            "which are all that all-linear finds: footprint and counts here are those of plain, fused experts."
+        )
+        return Note("packed_experts", message)
     return Note(
         "packed_experts",
         f"Experts are packed one by one by {scheme}; transformers 5.23.0 builds them as fused parameters, into which "

@@ -163,7 +163,11 @@ _FIRST_VERSION = Note(
 )
 CAUTIONS: Mapping[str, Note] = {
     "gptq": _GPTQ,
-    "auto-round": _GPTQ,
+    "auto-round": Note(
+        "kernel_dependent",
+        "The footprint is that of the packed tensors, as AutoRound's own kernels hold them. PEFT adapts the layers if "
+        "AutoRound takes gptqmodel's kernels (on a GPU, where gptqmodel is installed), and refuses its own.",
+    ),
     "awq": Note("kernel_dependent", "The footprint is that of the packed tensors; kernels hold buffers beside them."),
     "fp8": Note(
         "gpu_needed",

@@ -327,16 +327,17 @@ EXPERTS = {
 
 
 @pytest.mark.parametrize(
-    ("fields", "pack", "said"),
+    ("fields", "pack", "said", "basis"),
     [
-        pytest.param(GPTQ, gptq, True, id="GPTQ knows no fused experts"),
-        pytest.param({"quant_method": "fp8", "weight_block_size": [64, 64]}, fp8, False, id="FP8 does"),
+        pytest.param(GPTQ, gptq, True, "exact", id="GPTQ knows no fused experts"),
+        pytest.param({**GPTQ, "quant_method": "auto-round"}, gptq, True, "inferred", id="AutoRound takes them apart"),
+        pytest.param({"quant_method": "fp8", "weight_block_size": [64, 64]}, fp8, False, "exact", id="FP8 does"),
     ],
 )
-def test_experts_that_are_packed_one_by_one(fields, pack, said, tmp_path):
+def test_experts_that_are_packed_one_by_one(fields, pack, said, basis, tmp_path):
     write(tmp_path, fields, pack, MIXTRAL, EXPERTS, {f"{LAYER}block_sparse_moe.gate.weight": ("BF16", 2, WIDTH)})
     answer = estimate(Request(model=str(tmp_path), lora={"r": RANK, "target_modules": ["q_proj"]}))
-    assert ("packed_experts" in {note.code for note in answer.notes}) == said
+    assert ("packed_experts" in {note.code for note in answer.notes}, answer.tree.basis) == (said, basis)
     assert answer.base.parameters == sum(map(prod, (*PLAIN.values(), *EXPERTS.values()))) + 2 * WIDTH
 
 

@@ -67,7 +67,12 @@ GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": -1, "block_name_to_quan
 
 def packed(bits):
     """GPTQ's words, zeros, scales, order of columns and shifts, of 192 x 128 weights in one group."""
-    return (128 * bits // 32) * 192 * 4 + (192 * bits // 32) * 4 + 192 * 2 + 128 * 4 + 2 * (32 // bits) * 4
+    return packed_by_auto_round(bits) + 128 * 4 + 2 * (32 // bits) * 4
+
+
+def packed_by_auto_round(bits):
+    """Words, zeros and scales alone."""
+    return (128 * bits // 32) * 192 * 4 + (192 * bits // 32) * 4 + 192 * 2
 
 
 @pytest.mark.parametrize(
@@ -148,7 +153,7 @@ def packed(bits):
         pytest.param({**GPTQ, "dynamic": {r"-:.*q_proj": {}}}, HEAD + 192 * 128 * 2, id="gptq: a layer left out"),
         pytest.param(
             {**GPTQ, "quant_method": "auto-round", "extra_config": {"layers.0.q_proj": {"bits": 8, "sym": None}}},
-            HEAD + packed(8),
+            HEAD + packed_by_auto_round(8),
             id="auto-round: bits of one layer",
         ),
         pytest.param(
@@ -260,6 +265,15 @@ def test_gptq_by_layer_says_who_loads_it():
     fields = {**GPTQ, "dynamic": {"-:.*q_proj": {}}}
     notes = base_sizes(one_linear({"dtype": "bfloat16", "quantization_config": fields}), None, LoadOptions()).notes
     assert "dynamic_gptq" in [note.code for note in notes]
+
+
+@pytest.mark.parametrize(("method", "converted"), [("auto-round", set()), ("gptq", {"layers.0.q_proj"})])
+def test_autoround_converts_no_class_derived_from_linear(method, converted):
+    """Falcon's: in its file they are packed, and from_pretrained makes them anew."""
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": {**GPTQ, "quant_method": method}})
+    falcon = tuple(m._replace(cls="FalconLinear") if m.name == "layers.0.q_proj" else m for m in tree.modules)
+    sizes = base_sizes(tree._replace(modules=falcon), None, LoadOptions())
+    assert sizes.model.quantised.keys() == converted
 
 
 def test_an_unknown_scheme_says_so():

@@ -8,6 +8,8 @@ llm-awq     the same, with scaled_zeros for qzeros
 
 gptqmodel's PyTorch kernels hold two more buffers of shifts; its CUDA kernels (Marlin, ExLlama) hold workspaces of
 their own. None of these classes is a torch.nn.Linear, so PEFT's all-linear passes them by; named targets are adapted.
+AutoRound (0.16.1) packs as GPTQ without g_idx, or as AWQ; its own kernels hold what is packed alone, and PEFT knows
+none of them.
 """
 
 from __future__ import annotations
@@ -44,9 +46,13 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
 
 
 def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """Every Linear and Conv1D inside the blocks, and what `extra_config` and `dynamic` name beside them."""
+    """Every Linear and Conv1D inside the blocks, and what `extra_config` and `dynamic` name beside them.
+
+    None of a class derived from these (`get_layer_config`): Falcon's stay as they are.
+    """
     fields = {**quantization.fields, "extra_config": by_module(tree, quantization.fields.get("extra_config") or {})}
-    blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
+    blocks = _blocks(tree, fields.get("block_name_to_quantize"))
+    wrapped = {name: module for name, module in _wrapped(tree).items() if module.cls == module.kind}
     inside = [name for name in wrapped if name.startswith(blocks)]
     outside = [name for name in wrapped if not name.startswith(blocks)]
     own = auto_round_by_layer(fields, inside, outside)
@@ -55,7 +61,7 @@ def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str)
         [*inside, *(name for name in outside if name in own)],
         own,
         fields,
-        _awq_layer if packs_as_awq(fields) else _gptq_layer,
+        _awq_layer if packs_as_awq(fields) else _auto_round_layer,
     )
 
 
@@ -102,6 +108,12 @@ def _gptq_layer(module: Module, fields: Fields) -> QuantisedLayer:
         ),
         is_linear=False,
     )
+
+
+def _auto_round_layer(module: Module, fields: Fields) -> QuantisedLayer:
+    layer = _gptq_layer(module, fields)
+    packed = ("qweight", "qzeros", "scales", "bias")
+    return layer._replace(buffers=tuple(buffer for buffer in layer.buffers if buffer.name in packed))
 
 
 def _shifts(bits: int) -> tuple[int, ...]:
