@@ -53,6 +53,7 @@ LLAMAFACTORY: Mapping[str, Towers] = {
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe"), _DEEPSTACK),
     **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), _VISUAL._replace(
         vision=("visual.pos_embed", "visual.patch_embed", "visual.blocks"))),
+    "minicpmv4_6": Towers(("model.language_model", "lm_head"), ("model.merger",), ("model.vision_tower",)),
     "qwen2_audio": Towers(vision=("audio_tower",)),
     "qwen2_5_omni_thinker": _THINKER,
     "qwen3_omni_moe_thinker": _THINKER._replace(
@@ -130,15 +131,18 @@ _EMBEDDERS = Towers(("model.language_model",), ("model.embed_vision", "model.emb
 # ms-swift 4.6.0.dev0, model/model_arch.py, by the model type of the classes registered with each.
 SWIFT: Mapping[str, Towers] = {
     **dict.fromkeys(
-        ("llava", "llava_next", "llava_next_video", "llava_onevision", "gemma3", "internvl", "interns1", "mistral3",
-         "paligemma"),
+        ("llava", "llava_next", "llava_next_video", "llava_onevision", "gemma3", "got_ocr2", "internvl", "interns1",
+         "minimax_m3_vl", "mistral3", "paligemma"),
         _LLAVA,
     ),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr"), _MERGER),
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe"), _MERGER._replace(
         projector=("model.visual.merger", "model.visual.deepstack_merger_list"))),
     **dict.fromkeys(("gemma3n", "gemma4"), _EMBEDDERS),
+    "gemma4_unified": _EMBEDDERS._replace(vision=()),
     "mllama": _LLAVA._replace(vision=("model.vision_model",)),
+    "minicpmv4_6": _LLAVA._replace(projector=("model.merger",)),
+    "muse_glimmer": _LLAVA._replace(projector=("model.vision_adapter", "model.vision_projection")),
     "llama4": Towers(("language_model",), ("multi_modal_projector",), ("vision_model",)),
     "idefics3": Towers(("model.text_model",), ("model.connector",), ("model.vision_model",)),
     "qwen2_audio": Towers(("language_model",), ("multi_modal_projector",), ("audio_tower",)),

@@ -100,3 +100,34 @@ def test_axolotl_says_where_it_adapts_the_head(model_type: str, adapted: bool) -
     resolved = apply_rule("axolotl_linear", {}, model(*layer(0), model_type=model_type), {})
     assert ("lm_head" in resolved.lora["target_modules"]) == adapted
     assert ("head_adapted" in {note.code for note in resolved.notes}) == adapted
+
+
+TOWERS = {
+    "minicpmv4_6": ("model.merger", "model.vision_tower"),
+    "got_ocr2": ("model.multi_modal_projector", "model.vision_tower"),
+    "minimax_m3_vl": ("model.multi_modal_projector", "model.vision_tower"),
+    "muse_glimmer": ("model.vision_projection", "model.vision_tower"),
+    "gemma4_unified": ("model.embed_vision", "model.embed_audio"),  # two projectors, no tower
+}
+
+
+@pytest.mark.parametrize(("kind", "parts"), TOWERS.items())
+def test_swift_leaves_projector_and_tower_alone_unless_asked(kind: str, parts: tuple[str, str]) -> None:
+    text, projector, tower = (linear(f"{part}.fc", 4, WIDTH) for part in ("model.language_model", *parts))
+    tree = model(text, projector, tower, model_type=kind)._replace(is_composite=True)
+    found = {
+        freeze: apply_rule("swift_all_linear", {**SWIFT, freeze: False}, tree, {"target_modules": ["all-linear"]}).lora
+        for freeze in ("freeze_llm", "freeze_aligner", "freeze_vit")
+    }
+    vit = [] if kind == "gemma4_unified" else [tower.name]
+    aligner = [projector.name, tower.name] if kind == "gemma4_unified" else [projector.name]
+    assert [lora["target_modules"] for lora in found.values()] == [
+        [text.name], [text.name, *aligner], [text.name, *vit],
+    ]  # fmt: skip
+
+
+def test_llamafactory_freezes_the_tower_of_minicpm_v() -> None:
+    names = ("model.language_model.fc", "model.merger.fc", "model.vision_tower.fc")
+    tree = model(*(linear(name, 4, WIDTH) for name in names), model_type="minicpmv4_6")
+    settings = {**FACTORY, "freeze_vision_tower": True, "freeze_projector": True}
+    assert apply_rule("llamafactory", settings, tree, {}).lora["target_modules"] == [names[0]]
