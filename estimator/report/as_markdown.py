@@ -14,13 +14,14 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     """Field and value, one a row; notes and PEFT's line below."""
     from tabulate import tabulate
 
-    rows = [(field.replace("_", " "), _cell(value)) for field, value in flat_row(document).items()]
+    rows = [(field.replace("_", " "), cell(value)) for field, value in flat_row(document).items()]
     lines = [tabulate(rows, headers=("", "value"), tablefmt="github", disable_numparse=True), ""]
     lines += [f"- {_escaped(note['message'])}" for note in document["notes"]]
     return "\n".join([*lines, "", f"`{peft_line(document)}`"])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value in a table: nothing for None, a text that neither ends its cell nor begins a tag."""
     if value is None:
         return ""
     return f"{value:,}" if type(value) is int else _escaped(value)

@@ -19,10 +19,9 @@ def _table(document: Document) -> str:
 def _markdown(document: Document) -> str:
     from tabulate import tabulate
 
-    from estimator.report.as_markdown import as_markdown
+    from estimator.report.as_markdown import as_markdown, cell
 
-    rows = [[row["section"], row["name"], *map(_cell, (row["lower"], row["expected"], row["upper"])), row["remark"]]
-            for row in rows_of(document["plan"])]  # fmt: skip
+    rows = [list(map(cell, row.values())) for row in rows_of(document["plan"])]
     headers = ("section", "name", "lower", "expected", "upper", "remark")
     return as_markdown(document) + "\n\n" + tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
@@ -40,12 +39,6 @@ def _json(document: Document) -> str:
 
 
 FORMS: dict[str, Callable[[Document], str]] = {"table": _table, "markdown": _markdown, "csv": _csv, "json": _json}
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else printable(value).replace("|", "\\|")
 
 
 def rows_of(plan: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -38,12 +38,13 @@ def _contradictions(cases: Sequence[Any]) -> list[str]:
 
 def _json(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, notes: Sequence[Any]) -> str:
     from estimator.report.as_json import as_json
+    from estimator.report.document import SCHEMA_VERSION
 
     def error(case: Any) -> dict[str, str] | None:
         return None if case.error is None else {"code": case.error.code, "message": str(case.error)}
 
     document = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "gpu_memory": gpu_memory,
         "sweep": [
             {**_row(case), "notes": [note._asdict() for note in case.notes], "error": error(case)} for case in cases
@@ -80,9 +81,11 @@ def _cells(case: Any) -> list[str]:
 
 
 def _markdown(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, notes: Sequence[Any]) -> str:
+    from estimator.report.as_markdown import cell
+
     rows = [list(_HEADINGS), ["---"] * len(_HEADINGS), *map(_cells, cases)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    said = [f"- {message}" for message in _messages(cases, notes)]
+    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
+    said = [f"- {cell(message)}" for message in _messages(cases, notes)]
     return "\n".join([*lines, *([""] if said else []), *said])
 
 

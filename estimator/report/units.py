@@ -26,7 +26,7 @@ def tensors(count: int) -> str:
 
 
 def percent(value: float) -> str:
-    """Three digits that count: 0.3395 -> "0.340 %"."""
+    """Three digits that count, without zeros at the end: 0.3395 -> "0.34 %"."""
     return f"{value:.3g} %" if value < 100 else f"{value:,.0f} %"
 
 
