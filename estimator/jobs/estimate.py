@@ -10,7 +10,7 @@ from estimator.dtypes import config_dtype, from_torch
 from estimator.errors import NoTargetModulesError, UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
 from estimator.lora.adapt import Adaptation, adapt
-from estimator.lora.letters import resolve_targets
+from estimator.lora.target_roles import resolve_targets
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.flags import lora_fields, names_in

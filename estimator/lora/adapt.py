@@ -14,9 +14,9 @@ from estimator.errors import UnsupportedError
 from estimator.lora.config_rules import check_config
 from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.inject import Injection, Prepared, injected, prepared
+from estimator.lora.layers_alone import needs_run_time, with_layers_alone
 from estimator.lora.loaded import how_to_spare
 from estimator.lora.outcome import BASE, AdaptedModule, HeldTensor, Outcome, held_of
-from estimator.lora.plain import needs_run_time, with_layers_alone
 from estimator.lora.remarks import remarks
 from estimator.lora.tensors import SavedTensor, embeddings_are_targeted
 from estimator.lora.ties import NO_EMBEDDING
@@ -126,7 +126,7 @@ def _outcome(
     if freezing is None and not needs_run_time(request, injection.layers, with_embeddings):
         along = with_embeddings and not targeted  # a targeted embedding that is not adapted has no base layer to save
         return with_layers_alone(request.index, injection.layers, adapter_dtype, with_embeddings=along)
-    from estimator.lora.beside import with_all_beside
+    from estimator.lora.trained_beside import with_all_beside
 
     return with_all_beside(
         request, injection.layers, adapter_dtype, with_embeddings=with_embeddings, targeted=targeted, freezing=freezing

@@ -8,11 +8,11 @@ import pytest
 
 from estimator.dtypes import BITS
 from estimator.errors import LoraSizeError
-from estimator.lora import plain
+from estimator.lora import layers_alone
 from estimator.lora.adapt import Adaptation, adapt
-from estimator.lora.beside import with_all_beside
 from estimator.lora.index import index_of
 from estimator.lora.inject import injected, prepared
+from estimator.lora.trained_beside import with_all_beside
 from estimator.request.lora_config import from_mapping
 from estimator.sizes.adapter_file import adapter_file_bytes
 from tests.lora.small import MOE, TIED, TREE
@@ -171,7 +171,7 @@ def test_layers_alone_are_what_playing_it_through_makes_of_them(tree, targets, r
         layers = injected(request).layers
     except LoraSizeError:
         assume(False)
-    fast = plain.with_layers_alone(index, layers, dtype, with_embeddings=False)
+    fast = layers_alone.with_layers_alone(index, layers, dtype, with_embeddings=False)
     slow = with_all_beside(request, layers, dtype, with_embeddings=False, targeted=False)
     assert (fast.trained, fast.all_parameters) == (slow.trained, slow.all_parameters)
     assert sorted(fast.tensors) == sorted(slow.tensors)

@@ -11,8 +11,8 @@ from estimator.lora.freezing import freeze
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
+from estimator.lora.layers_alone import described
 from estimator.lora.outcome import BASE, AdaptedModule, HeldTensor, Outcome
-from estimator.lora.plain import described
 from estimator.lora.runtime import (
     ADAPTER,
     OUTER,

@@ -6,7 +6,7 @@ import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import NoTargetModulesError
-from estimator.lora.letters import resolve_targets
+from estimator.lora.target_roles import resolve_targets
 
 
 def tree(*names: str, model_type: str = "x", kind: str = "Linear") -> ModuleTree:
