@@ -26,6 +26,15 @@ PLAIN = model(
     model_type="lfm2",
 )
 
+TOWER, SOUND = "model.vision_tower.encoder.layers.0.self_attn", "model.audio_tower.layers.0"
+HEARS = model(
+    *(Module(name, "Gemma4ClippableLinear", "other") for name in (f"{TOWER}.q_proj", f"{SOUND}.self_attn.q_proj")),
+    *(linear(f"{name}.linear", 4, WIDTH) for name in (f"{TOWER}.q_proj", f"{SOUND}.self_attn.q_proj")),
+    *(linear(name, 4, WIDTH) for name in (f"{TEXT}.self_attn.q_proj", f"{SOUND}.ffw_layer_1", f"{SOUND}.conv.x",
+                                          "model.embed_vision.embedding_projection")),
+)._replace(is_composite=True, config={"model_type": "gemma4", "audio_config": {"a": 1}})  # fmt: skip
+OMNI = model(linear("model.text_mlp_q_proj.x", 4, WIDTH), linear("code.layers.0.mlp.q_proj", 4, WIDTH))
+
 
 def off(*names: str) -> dict[str, Any]:
     kinds = {"vision": "layers", "language": "layers", "attention": "modules", "mlp": "modules"}
@@ -48,6 +57,16 @@ def off(*names: str) -> dict[str, Any]:
         pytest.param(SEES, {"text_names": True}, ["v_proj"],
                      ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
                      id="names of the command line are not for models that see"),
+        pytest.param(HEARS, {}, ["q_proj"],
+                     [f"{TOWER}.q_proj.linear", f"{SOUND}.self_attn.q_proj.linear", f"{TEXT}.self_attn.q_proj"],
+                     id="Gemma 4: the Linear inside a clippable one"),
+        pytest.param(HEARS, off("attention"), ["q_proj", "embedding_projection", "ffw_layer_1"],
+                     ["model.embed_vision.embedding_projection"], id="Gemma 4: what it sees with, if it is named"),
+        pytest.param(HEARS, {"all_linear": True}, ["all-linear"],
+                     [f"{TOWER}.q_proj.linear", f"{SOUND}.self_attn.q_proj.linear", f"{SOUND}.ffw_layer_1",
+                      "model.embed_vision.embedding_projection"], id="Gemma 4: all-linear hears too"),
+        pytest.param(OMNI._replace(is_composite=True), off("vision"), ["q_proj"], [],
+                     id="a name that goes on behind a leaf keeps the parts asked for"),
         pytest.param(PLAIN, {}, ["q_proj", "up_proj", "in_proj"],
                      ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"],
                      id="text without fast code: attention and MLP alone"),
