@@ -24,6 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+_AUTOCAST = torch.is_autocast_enabled
+
+
 class Tracker(TorchDispatchMode):
     """Bytes of storages that live, and the most in each phase."""
 
@@ -200,7 +203,7 @@ def measure(run):
     model = build(run)
     autocast = run["mixed_precision"] == "bf16"
     torch.nn.functional.dropout = lambda x, p=0.5, training=True, inplace=False: Dropout.apply(x) if p else x
-    torch.is_autocast_enabled = lambda device=None: autocast  # PEFT asks for CUDA's
+    torch.is_autocast_enabled = lambda device=None: _AUTOCAST(device) if device else autocast  # PEFT names no device
     with FakeTensorMode(allow_non_fake_inputs=True):
         materialise(model)
         with (tracker := Tracker()):

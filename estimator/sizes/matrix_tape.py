@@ -126,6 +126,7 @@ def adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting) 
     fed = cast_x = x if x.width == width or (packed and setting.autocast) else tape.run((x,), item.inputs, width)
     if adapter.dropout > 0:
         fed = tape.run((fed,), item.inputs, fed.width, keeps=tape.tokens * item.inputs)
+    given, weighed = fed, _weighed(tape, fed, item, setting) if adapter.dora else None
     if setting.autocast:
         fed = fed if fed.width == 2 else tape.run((fed,), item.inputs, 2)
         width = 2
@@ -134,22 +135,45 @@ def adapted(tape: Tape, x: Tensor, out: Tensor, item: Linear, setting: Setting) 
     between = tape.run((fed,), rank, width, saves=(fed,) * down, keeps=cast, trains=down, asks=True)
     moves = up or item.name in adapter.biased_up
     added = tape.run((between,), item.outputs, width, saves=(between,) * up, trains=moves, asks=True)
+    if weighed is not None:
+        total = _directed(tape, out, added, given, item, setting)
+        tape.hold(x, cast_x, given, weighed)
+        return total if total.width == out.width else tape.run((total,), item.outputs, out.width)
     added = tape.run((added,), item.outputs, width)
     tape.hold(x, cast_x)
-    if adapter.dora:
-        return _directed(tape, out, added, item, width)
     if packed and not setting.autocast and width != out.width:
         added = tape.run((added,), item.outputs, out.width)
     total = tape.run((out, added), item.outputs, max(out.width, width), passes=out.width == width)
     return total if total.width == out.width else tape.run((total,), item.outputs, out.width)
 
 
-def _directed(tape: Tape, out: Tensor, added: Tensor, item: Linear, width: int) -> Tensor:
-    """DoRA: (m - 1) * out + m * added, with m trained; the weight's norm is taken over the whole matrix."""
-    matrix = 4 * item.inputs * (item.inputs + 3 * item.outputs)
-    wide = max(out.width, width)
-    base = tape.run((out,), item.outputs, wide, saves=(out,), scratch=matrix, trains=True)
-    lora = tape.run((added,), item.outputs, wide, saves=(added,), trains=True)
+def _weighed(tape: Tape, given: Tensor, item: Linear, setting: Setting) -> Tensor:
+    """What DoRA makes to take the norm of the whole matrix, and names until it returns: an identity that LoRA's product
+    is made of, that product, and the weight in the dtype of what is given; their sum goes at once."""
+    adapter, whole = setting.adapter, item.inputs * item.outputs * given.width
+    is_own = item.name not in setting.packed and setting.base_width == given.width
+    identity = item.inputs**2 * (2 if setting.autocast else adapter.width)
+    named = identity + whole * (1 if is_own else 2)
+    return tape.run((), -(-named // tape.tokens), 1, scratch=2 * whole)
+
+
+def _directed(tape: Tape, out: Tensor, added: Tensor, given: Tensor, item: Linear, setting: Setting) -> Tensor:
+    """DoRA: out + (m - 1) * base + m * added, with m trained. base is out, but behind a dropout it is made anew of what
+    is given and of the whole weight, whose copy in another dtype autograd keeps.
+
+    peft 0.21.2, lora/variants.py (DoraLinearVariant.forward) and lora/dora.py.
+    """
+    wide, base = max(out.width, setting.adapter.width), out
+    if setting.adapter.dropout > 0:
+        width = 2 if setting.autocast else given.width
+        is_own = item.name not in setting.packed and setting.base_width == given.width == width
+        fed = given if given.width == width else tape.run((given,), item.inputs, width)
+        copy = 0 if is_own else width * item.inputs * item.outputs
+        base = tape.run((fed,), item.outputs, width, keeps=copy, asks=True)
+    whole = tape.tokens * item.outputs * wide
+    unwinds = 2 * whole - base.size  # gradients of both factors are as wide as the product, before they are cast
+    base = tape.run((base,), item.outputs, wide, saves=(base,), unwinds=unwinds, trains=True)
+    lora = tape.run((added,), item.outputs, wide, saves=(added,), unwinds=2 * whole - added.size, trains=True)
+    lora = tape.run((lora,), item.outputs, wide)
     total = tape.run((base, lora), item.outputs, wide, passes=True)
-    total = tape.run((out, total), item.outputs, wide, passes=out.width == wide)
-    return total if wide == out.width else tape.run((total,), item.outputs, out.width)
+    return tape.run((out, total), item.outputs, wide, passes=out.width == wide)
