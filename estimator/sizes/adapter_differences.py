@@ -7,7 +7,7 @@ then left over on either side is told by what the config would have to say for i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from estimator.sizes.adapter_causes import (
     EMBEDDINGS_LEFT_OUT,
@@ -52,6 +52,8 @@ def _missing(implied: Parts, lost: Parts) -> list[Cause]:
     causes = []
     frozen = {name for name in lost if name.endswith(".bias") and name.removesuffix("bias") + "weight" not in implied}
     biases = {name: part for name, part in lost.items() if name in frozen and ".lora_" not in name}
+    if any(name.endswith(_WRAPPED_BIAS) and name not in lost for name in implied):
+        biases = {}  # those of other layers are there: no release left these out
     if biases:
         causes.append(Cause("older_peft_bias", OLDER_BIASES, len(biases), -total_bytes(biases)))
     along = {name: part for name, part in lost.items() if name.endswith(SAVED_ALONG)}
@@ -92,7 +94,7 @@ def _layer(name: str) -> tuple[str, str]:
 def _extra(implied: Parts, odd: Parts, embeddings: Parts) -> list[Cause]:
     kinds: dict[str, dict[str, Part]] = defaultdict(dict)
     for name, part in odd.items():
-        kinds[_kind_of_extra(name, {*implied, *odd}, embeddings)][name] = part
+        kinds[_kind_of_extra(name, implied, odd, embeddings)][name] = part
     causes = [
         Cause(code, _EXTRA[code].format(_summary(parts)), len(parts), total_bytes(parts))
         for code, parts in kinds.items()
@@ -113,6 +115,7 @@ _EXTRA = {
     "bias_not_said": "Biases of the base are in the file, which adapter_config.json's bias does not save: {}.",
     "tokens_not_said": "Trained tokens are in the file, and adapter_config.json has no trainable_token_indices: {}.",
 }
+_WRAPPED_BIAS = ".base_layer.bias"
 # How a tensor ends, how the one ends without which it stands for nothing, and what the config then does not say.
 _OF_ADAPTED = (
     (".lora_magnitude_vector", ".lora_A.weight", "dora_not_said"),
@@ -120,11 +123,13 @@ _OF_ADAPTED = (
 )
 
 
-def _kind_of_extra(name: str, names: Iterable[str], embeddings: Mapping[str, Part]) -> str:
+def _kind_of_extra(name: str, implied: Parts, odd: Parts, embeddings: Mapping[str, Part]) -> str:
+    names = {*implied, *odd}
     for end, beside, code in _OF_ADAPTED:
-        if name.endswith(end) and name.removesuffix(end) + beside in names:
+        if name.endswith(end) and name.removesuffix(end) + beside in implied:
             return code
-    if ".lora_" in name:
+    of_odd = name.endswith(SAVED_ALONG) and name.removesuffix(SAVED_ALONG) + ".lora_embedding_A" in odd
+    if ".lora_" in name or of_odd:
         return "experts_one_by_one" if EXPERT.search(name) else "extra_modules"
     if name.endswith(TOKENS):
         return "tokens_not_said"

@@ -15,10 +15,10 @@ from estimator.sizes.adapter_causes import (
     OLDER_BIASES,
     PREFIX,
     SAVED_ALONG,
-    TOKENS,
     Cause,
     Part,
     Parts,
+    is_embedding,
 )
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -48,12 +48,14 @@ def guess_causes(
     for causes, parts in changed[1:]:
         if size_of(parts) == actual_bytes:
             return _or_half_the_rank(causes) if size_of(_with_half_the_rank(implied)) == actual_bytes else causes
-    for causes, parts in changed:
+    alone = next(_solved(implied, actual_bytes, size_of, embeddings), None)
+    if simpler := alone or _longer_names(implied, actual_bytes, size_of):
+        return simpler
+    for causes, parts in changed[1:]:
         for more in _solved(parts, actual_bytes, size_of, embeddings):
             return (*more, *causes)
-    named = _longer_names(implied, actual_bytes, size_of)
     fitting = ((cause,) for cause, parts in others if _longer_names(parts, actual_bytes, size_of))
-    return named or next(fitting, None)
+    return next(fitting, None)
 
 
 def _with_half_the_rank(implied: Parts) -> Parts:
@@ -119,7 +121,7 @@ def _solved(
     parts: Parts, actual_bytes: int, size_of: SizeOf, embeddings: Mapping[str, Part]
 ) -> Iterator[tuple[Cause, ...]]:
     """Hypotheses with a number in them, solved for it: labels of the head, rows of the embeddings."""
-    head = _head(parts)
+    head = _head({name: part for name, part in parts.items() if not is_embedding(_unwrapped(name), embeddings)})
     for rows, first in _solve_rows(parts, head, actual_bytes, size_of):
         message = f"The head has {rows:,} labels, which adapter_config.json does not say."
         yield (Cause("number_of_labels", message, len(head), (rows - first) * _row_bytes(parts, head)),)
@@ -140,11 +142,24 @@ def _choices(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield names
 
 
+def _unwrapped(name: str) -> str:
+    return name.replace(".base_layer.", ".")
+
+
 def _head(parts: Parts) -> tuple[str, ...]:
-    """Tensors whose rows are labels: the smallest number of rows among the modules saved whole, of one module."""
-    saved = {n: part for n, part in parts.items() if ".lora_" not in n and part.shape and not n.endswith(TOKENS)}
-    fewest = min((part.shape[0] for part in saved.values()), default=0)
-    return tuple(name for name, part in saved.items() if part.shape[0] == fewest)
+    """Tensors whose rows are labels: the smallest number of rows among matrices saved whole, their biases with them.
+
+    parts: without embeddings and what is tied to them, whose rows are tokens.
+    """
+    modules = {n.removesuffix(".weight"): part.shape[0] for n, part in parts.items() if _is_matrix_saved(n, part)}
+    fewest = min(modules.values(), default=0)
+    ends = (".weight", ".bias")
+    names = (module + end for module, rows in modules.items() if rows == fewest for end in ends)
+    return tuple(name for name in names if name in parts)
+
+
+def _is_matrix_saved(name: str, part: Part) -> bool:
+    return name.endswith(".weight") and ".lora_" not in name and len(part.shape) > 1
 
 
 def _solve_rows(parts: Parts, names: tuple[str, ...], actual_bytes: int, size_of: SizeOf) -> Iterator[tuple[int, int]]:

@@ -22,6 +22,11 @@ TOKENS = "base_model.model.model.embed_tokens.lora_embedding_"
 TOKENS_OWN = "base_model.model.model.embed_tokens.base_layer.weight"
 BIAS = "base_model.model.model.layers.0.self_attn.q_proj.bias"
 
+BIASES = {BIAS.replace("0", layer).replace("bias", "base_layer.bias"): Part("F32", (32,)) for layer in "01"}
+ADAPTED_TOKENS = {
+    TOKENS + "A": Part("F32", (8, 300)), TOKENS + "B": Part("F32", (64, 8)), TOKENS_OWN: Part("F32", (300, 64)),
+}  # fmt: skip
+
 
 def lora(dtype="F32", r=8, layers=(0, 1), names=("q_proj", "v_proj"), template=LAYER):
     return {
@@ -155,6 +160,12 @@ def renamed(parts, change):
         pytest.param(
             {**IMPLIED, BIAS: Part("F32", (32,))}, IMPLIED, [("older_peft_bias", 1, -128)], id="biases not saved"
         ),
+        pytest.param(
+            {**IMPLIED, **BIASES},
+            {**lora(layers=(0,)), **dict(list(BIASES.items())[:1])},
+            [("missing_layers", 5, -2 * 4 * 8 * 96 - 128)],
+            id="a layer is missing, its bias with it",
+        ),
         pytest.param(IMPLIED, lora(layers=(0,)), [("missing_layers", 4, -2 * 4 * 8 * 96)], id="a layer is missing"),
         pytest.param(
             IMPLIED,
@@ -167,6 +178,18 @@ def renamed(parts, change):
             {**IMPLIED, MAGNITUDE: Part("F32", (32,))},
             [("dora_not_said", 1, 128)],
             id="DoRA that the config lost",
+        ),
+        pytest.param(
+            lora(names=("v_proj",)),
+            {**IMPLIED, MAGNITUDE: Part("F32", (32,))},
+            [("extra_modules", 5, 2 * 4 * 8 * 96 + 128)],
+            id="DoRA of one more module",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, **ADAPTED_TOKENS},
+            [("extra_modules", 3, 4 * (8 * 300 + 64 * 8 + 300 * 64))],
+            id="an embedding that is adapted, and its own rows",
         ),
         pytest.param(
             IMPLIED,

@@ -123,3 +123,25 @@ def test_trained_tokens_are_no_labels():
     rows = "base_model.model.embed_tokens.token_adapter.trainable_tokens_delta"
     two, three = ({**MATRICES, rows: Part("F32", (count, 6400))} for count in (2, 3))
     assert guess_causes(two, size_of(three), size_of, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("saved", "grown_by"),
+    [
+        pytest.param({Q.format("base_layer.bias"): Part("F32", (32,))}, 4_000, id="biases"),
+        pytest.param({"base_model.model.lm_head.weight": Part("F32", (300, 64))}, 40 * 4 * 64, id="a head of tokens"),
+        pytest.param({"base_model.model.embed_tokens.base_layer.weight": Part("F32", (300, 64))}, 1_024, id="along"),
+    ],
+)
+def test_what_has_no_labels_gets_none(saved, grown_by):
+    implied = {name: part for name, part in IMPLIED.items() if ".lora_" in name} | saved
+    causes = guess_causes(implied, size_of(implied) + grown_by, size_of, EMBEDDINGS)
+    assert "number_of_labels" not in [cause.code for cause in causes or ()]
+
+
+def test_other_names_go_before_halves_with_other_labels():
+    """Names that are sixteen characters longer are as long as 16 bits with a head of 88 labels."""
+    implied = {**IMPLIED, "base_model.model.layers.1.q_proj.lora_A.weight": Part("F32", (8, 64))}
+    longer = {"x" * 16 + name: part for name, part in implied.items()}
+    causes = guess_causes(implied, size_of(longer), size_of, EMBEDDINGS)
+    assert [cause.code for cause in causes or ()] == ["older_names"]
