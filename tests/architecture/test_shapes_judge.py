@@ -55,11 +55,23 @@ def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, se
     ("name", "changes"),
     [
         pytest.param(
-            "JambaForCausalLM", {"num_hidden_layers": 6, "attn_layer_period": 4, "num_experts": 1}, id="a single expert"
+            "JambaForCausalLM",
+            {"num_hidden_layers": 6, "attn_layer_period": 4, "num_experts": 1},
+            id="what is compared decides in layers that the base does not have",
+        ),
+        pytest.param(
+            "T5ForQuestionAnswering",
+            {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu"},
+            id="a field is made of another than the one that mostly goes with it",
+        ),
+        pytest.param(
+            "WavLMForSequenceClassification",
+            {"do_stable_layer_norm": True, "feat_extract_norm": "layer"},
+            id="a number that few random configs show",
         ),
     ],
 )
-def test_what_is_compared_decides_in_layers_that_the_base_does_not_have(name, changes):
+def test_two_changes_at_once_give_the_tree_that_transformers_builds(name, changes):
     from estimator.architecture.surveying import tiny
 
     assert difference_of(name, {**tiny.base_fields(name), **changes}) == ""

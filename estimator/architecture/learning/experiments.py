@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import signal
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +38,7 @@ from estimator.architecture.surveying.observe import Seen, embeddings_of, observ
 _SECONDS = 20  # of the process, whatever else a machine does: a build that takes longer is a fault, not a large model
 _PROBE = "a text of no meaning"
 _TURNED = 0.7  # of the mixes of what needs a switch have it turned
-_MIXES, _MOST_MIXES, _FRESH, _REAL = 14, 30, 12, 4
+_MIXES, _MOST_MIXES, _FRESH, _REAL, _ALIKE = 14, 30, 12, 4, 4
 
 
 class Build(NamedTuple):
@@ -234,9 +235,16 @@ class Experiments:
         configs = published(self.name)
         return chance.sample(configs, min(_REAL, len(configs)))
 
-    def _all(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[Build]:
+    def alike(self, one: Build) -> list[Build]:
+        """A few with the same switches among other numbers."""
+        chance, groups = random.Random(self.name), numbers(self.name, one.fields)
+        draws = (chance.sample(groups, chance.randint(0, len(groups))) for _ in range(_ALIKE * 4))
+        configs = (changed_numbers(one.fields, some, chance) for some in draws)
+        return list(itertools.islice(self._all(configs, mixed=True), _ALIKE))
+
+    def _all(self, configs: Iterable[Mapping[str, Any]], mixed: bool = False) -> Iterator[Build]:
         """Those of the configs that the class does not refuse, built."""
-        return (one for fields in configs if (one := self.build(fields)) is not None)
+        return (one for fields in configs if (one := self.build(fields, mixed)) is not None)
 
     def _mixes(self, base: Mapping[str, Any], effective: Any, chance: random.Random) -> list[Build]:
         before = observation_of(tiny.make(self.name, base), 0).values

@@ -70,7 +70,7 @@ def _rules(seen: Experiments, path: str, builds: Sequence[Any], learner: Any) ->
     pairs = [(given(one.fields, parts), one.at.values.get(path)) for one in builds]
     if any(value is not None and type(value) is int and value != kept for value, kept in pairs):
         rules["ignored"] = True  # the class computes the field whatever config.json says
-    telling = _telling(builds, path, seen.taken)
+    telling = _telling(builds, path, seen)
     configs = [*(one.fields for one in telling), *_longer(telling, path), *_made_otherwise(seen.name, telling, path)]
     for key in ("absent", "null", "alone") if len(parts) > 1 else ("absent", "null"):
         observed, values = [], []
@@ -106,14 +106,16 @@ def _left_out(fields: Mapping[str, Any], parts: tuple[str, ...], key: str) -> Ma
     return without(fields, parts if key == "absent" else parts[:1])
 
 
-def _telling(builds: Sequence[Any], path: str, taken: Taken) -> list[Any]:
-    """Builds that show how a field is set: some of each value of it and of what is taken and not kept, and others."""
+def _telling(builds: Sequence[Any], path: str, seen: Experiments) -> list[Any]:
+    """Builds that show how a field is set: some of each value of it and of what is taken and not kept, others, and
+    those that earlier formulas missed.
+    """
     by_value: dict[str, list[Any]] = {}
     for one in builds:
-        by_value.setdefault(repr([one.at.values.get(key) for key in (path, *taken.defaults)]), []).append(one)
+        by_value.setdefault(repr([one.at.values.get(key) for key in (path, *seen.taken.defaults)]), []).append(one)
     some = [one for group in list(by_value.values())[:_RULED] for one in group[:2]]
-    others = [one for one in builds[:: max(1, len(builds) // _RULED)] if one not in some]
-    return [*some, *others]
+    others = [*builds[:: max(1, len(builds) // _RULED)], *builds[len(seen.builds) :]]
+    return [*some, *(one for one in others if one not in some)]
 
 
 def _longer(builds: Sequence[Any], path: str) -> Iterator[Mapping[str, Any]]:

@@ -28,6 +28,7 @@ from estimator.architecture.surveying.survey import activations
 from estimator.architecture.surveying.tie_patterns import agreed, tie_pairs, ties_hold
 
 _ROUNDS, _ADDED, _FEW = 6, 4, (1, 2, 3, 4)
+_RARE = f"Unfit: {UNKNOWN}"  # of a size, too few random configs told
 _NEVER = ("_token_id", "_token_index", "_ids", "pretraining_tp", "problem_type", "_attn_implementation")  # size nothing
 
 
@@ -81,25 +82,36 @@ def _learnt(name: str, taken: Taken) -> tuple[dict[str, Any] | None, str]:
     seen = Experiments(name, taken)
     seen.run()
     known, reason = list(seen.builds), ""
+    answer: dict[str, Any] | None = None  # right wherever it answers
+    asked: list[Build] = []
     for round_ in range(_ROUNDS):
         try:
             facts = _facts(seen, known)
         except (Unresolved, ValueError) as error:
-            return None, f"{type(error).__name__} {error}"
+            reason = f"{type(error).__name__} {error}"
+            break
         if round_ == _ROUNDS - 1:
             _forget_buffers(facts)
         found = [(one, difference(name, facts, one)) for one in seen.fresh]
         wrong = [(one, why) for one, why in found if why and not why.startswith("Unfit")]
         if not wrong and any(not why for _, why in found):
-            _leave_to_the_rule(name, facts, [*seen.builds, *seen.fresh])
-            return facts, ""
+            answer, reason = facts, ""
+            rare = [one for one, why in found if why == _RARE and one not in asked]
+            if not rare:
+                break
+            asked.append(rare[0])
+            known += seen.alike(rare[0])
+            continue
         reason = (wrong or found)[0][1]
         by_fault = {why: one for one, why in reversed(wrong or found) if one not in known}
         added = list(by_fault.values())[-_ADDED:]
         if not added:
             break
         known += added
-    return None, reason
+    if answer is None:
+        return None, reason
+    _leave_to_the_rule(name, answer, [*seen.builds, *seen.fresh])
+    return answer, ""
 
 
 def _forget_buffers(facts: Mapping[str, Any]) -> None:
