@@ -102,6 +102,11 @@ def _oumi(values: Mapping[str, Any]) -> bool:
     return "model_name" in model and trains and _section(values, "peft").keys() <= _OUMI
 
 
+def _ludwig(values: Mapping[str, Any]) -> bool:
+    sections = any(key in values for key in ("input_features", "adapters")) or bool(_section(values, "adapter"))
+    return values.get("model_type") == "llm" and "base_model" in values and sections
+
+
 def _litgpt(values: Mapping[str, Any]) -> bool:
     run = "checkpoint_dir" in values and ("lora_r" in values or bool(_section(values, "train")))
     started = _program(values).startswith("litgpt finetune")
@@ -133,6 +138,7 @@ _SIGNS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("nemo", _nemo),
     ("autotrain", _autotrain),
     ("oumi", _oumi),
+    ("ludwig", _ludwig),
     ("unsloth", _unsloth),
     ("litgpt", _litgpt),
     ("llamafactory", _llamafactory),

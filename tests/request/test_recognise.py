@@ -43,6 +43,8 @@ from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
         ("data_config: {}\npeft_config: {peft_type: LORA, r: 8}", None),
         ("model: a/b\ntrain_type: lora", "swift"),
         ("train_type: slow\nstation: b", None),
+        ("model_type: llm\nbase_model: a/b\nadapter: {type: lora}", "ludwig"),
+        ("model_type: ecd\nbase_model: a/b\ninput_features: []", None),
         ("model: {model_name: a/b}\ntraining: {trainer_type: TRL_SFT}", "oumi"),
         ("model: {model_name: a/b}\ntraining: {use_peft: true}\npeft: {lora_r: 8}", "oumi"),
         ("model: {model_name: a/b}\ntraining: {use_peft: true}\npeft: {r: 8}", None),

@@ -37,6 +37,7 @@ LLAMA = "model: {model_name: meta-llama/Llama-3.1-8B-Instruct, torch_dtype_str: 
 OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 # Llama 3.1 8B, 32 layers of 4,096: the query, and the value of 1,024.
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
+LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
 
@@ -48,6 +49,8 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
         pytest.param(OUMI + "peft: {lora_exclude_modules: ['.*v_proj', '.*[.][0-9][.].*']}\n", 8 * QUERY * 22 // 32,
                      id="expressions for what is left out"),
         pytest.param(PEFT_SFT + "lora_target_modules: q_proj,v_proj\n", 64 * (QUERY + VALUE), id="PEFT's example"),
+        pytest.param(LUDWIG, 4 * (QUERY + VALUE), id="Ludwig leaves the targets to PEFT"),
+        pytest.param(LUDWIG.replace("r: 4", "target_modules: '.*q_proj'"), 8 * QUERY, id="an expression of Ludwig's"),
         pytest.param(PEFT_SFT + "lora_r: 2\nlora_target_modules: q_proj\n", 2 * QUERY, id="with one name"),
     ],
 )  # fmt: skip
@@ -79,6 +82,10 @@ IN_4 = "load_in_4bit: true\n"
         (PEFT_SFT + "use_4bit_quantization: true\nbnb_4bit_quant_storage_dtype: bfloat16\n",
          {"base_precision": "nf4", "dtype": "bf16", "compute_dtype": "float16", "adapter_dtype": "bfloat16"}),
         (PEFT_SFT + "use_4bit_quantization: true\n", {"dtype": "fp32", "quant_storage": "uint8"}),
+        (LUDWIG, {"base_precision": None, "dtype": "fp32", "prepare_kbit": None}),
+        (LUDWIG + "quantization: {bits: 4}\n", {"base_precision": "nf4", "dtype": "fp16", "double_quant": True,
+                                               "prepare_kbit": True, "adapter_dtype": None}),
+        (LUDWIG + "quantization: {bits: 8}\n", {"base_precision": "int8", "dtype": "fp16", "prepare_kbit": True}),
         ("model_name_or_path: a/b-bnb-4bit\nuse_peft: true\n", {"base_precision": None, "adapter_dtype": "bfloat16"}),
         ("model_name_or_path: a/b-GPTQ\nuse_peft: true\n", {"base_precision": None, "adapter_dtype": None}),
         (GPT_OSS + MXFP4.replace("VALUE", "true"), {"base_precision": "bf16"}),
@@ -101,6 +108,10 @@ def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> Non
         pytest.param(OUMI.replace("TRL_SFT", "VERL_GRPO"), UnsupportedError, "verl", id="verl makes the adapter"),
         pytest.param(OUMI + "peft: {q_lora: true, q_lora_bits: 3}\n", UsageError, "q_lora_bits is 3", id="three bits"),
         pytest.param(PEFT_SFT.replace("lora: true", "lora: false"), UsageError, "trains no LoRA", id="the example in full"),
+        pytest.param(LUDWIG.replace("lora", "adalora"), UsageError, "trains no LoRA", id="another method of Ludwig's"),
+        pytest.param(LUDWIG + "quantization: {backend: torchao, mode: float8}\n", UnsupportedError, "torchao", id="torchao"),
+        pytest.param(LUDWIG + "quantization: {bits: 3}\n", UsageError, "bits is 3", id="three bits of Ludwig's"),
+        pytest.param(LUDWIG + "adapters: {a: {type: lora}}\n", UnsupportedError, "several", id="several adapters"),
         pytest.param(OUMI.replace("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-27B"), UnsupportedError,
                      "Qwen3_5ForCausalLM, the text model of Qwen3_5ForConditionalGeneration", id="the text model alone"),
         pytest.param(PEFT_SFT.replace("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"), UsageError,
