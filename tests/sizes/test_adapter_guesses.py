@@ -113,6 +113,21 @@ MATRICES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("beside", "codes", "said"),
+    [
+        pytest.param(16 * 338, ["bin_file"], False, id="as torch.save leaves them"),
+        pytest.param(16 * 338 + 16_384, None, False, id="and another matrix"),
+        pytest.param(16 * 338 - 8 * 4 * 8 * 96 // 2, ["sixteen_bit", "bin_file"], True, id="half the bits or the rank"),
+    ],
+)
+def test_what_torch_saves_beside_matrices(beside, codes, said):
+    """torch 2.13: 345 bytes a tensor of 16 whose names have 60 letters."""
+    found = guess_bin_causes(MATRICES, sum(part.bytes for part in MATRICES.values()) + beside)
+    assert (None if found is None else [cause.code for cause in found]) == codes
+    assert any("half the rank" in cause.message for cause in found or ()) == said
+
+
 @pytest.mark.parametrize(("dtype", "said"), [("F16", True), pytest.param("BF16", False, id="a longer header")])
 def test_half_the_rank_may_be_as_long_as_half_the_bits(dtype, said):
     (cause,) = guess_causes(MATRICES, size_of(halved(MATRICES, dtype)), size_of, {})
