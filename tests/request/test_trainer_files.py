@@ -87,6 +87,8 @@ IN_4 = "load_in_4bit: true\n"
                                                "prepare_kbit": True, "adapter_dtype": None}),
         (LUDWIG + "quantization: {bits: 8}\n", {"base_precision": "int8", "dtype": "fp16", "prepare_kbit": True}),
         ("model_name_or_path: a/b-bnb-4bit\nuse_peft: true\n", {"base_precision": None, "adapter_dtype": "bfloat16"}),
+        ("model_name_or_path: a/b\nuse_peft: true\nload_in_4bit: true\nbnb_4bit_quant_storage: bfloat16\n",
+         {"quant_storage": "bfloat16"}),
         ("model_name_or_path: a/b-GPTQ\nuse_peft: true\n", {"base_precision": None, "adapter_dtype": None}),
         (GPT_OSS + MXFP4.replace("VALUE", "true"), {"base_precision": "bf16"}),
         (GPT_OSS + MXFP4.replace("VALUE", "false"), {"base_precision": None}),
