@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -12,14 +13,30 @@ from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, quiet, request_f
 from estimator.cli.run_options import COUNT, GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand
 
+
+def _a_number(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Refuses NaN, which is below no bound and above none, and of which JSON knows nothing."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter(f"{value} is no price.", context, option)
+    return value
+
+
 _LIMITS = (
     click.option("--max-file-size", metavar="SIZE", help="Say the largest r, and the targets, whose file stays below."),
     click.option(
         "--max-parameters", type=click.IntRange(1), metavar="N", help="The same for at most so many parameters."
     ),
     click.option("--save-total-limit", type=COUNT, metavar="N", help="Checkpoints that are kept: their disk."),
-    click.option("--tokens", type=click.IntRange(1), metavar="N", help="Tokens trained in all: bounds of the time."),
-    click.option("--price", type=click.FloatRange(0), metavar="PER_HOUR", help="Of one GPU: bounds of the cost."),
+    click.option(
+        "--tokens", type=click.IntRange(1, 10**18), metavar="N", help="Tokens trained in all: bounds of the time."
+    ),
+    click.option(
+        "--price",
+        type=click.FloatRange(0, 10**9),
+        metavar="PER_HOUR",
+        callback=_a_number,
+        help="Of one GPU: bounds of the cost.",
+    ),
 )
 _SERVING = (
     click.option("--infer", is_flag=True, help="Serving instead of training: vLLM's memory, and PEFT's."),

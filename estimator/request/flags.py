@@ -101,8 +101,13 @@ def _tokens(value: Any) -> list[int] | Mapping[str, list[int]] | None:
     if not isinstance(value, str):
         return value
     if "=" in value:
-        pairs = (part.partition("=") for part in value.split(";"))
-        return {name.strip(): _numbers(numbers, value) for name, _, numbers in pairs}
+        by_module: dict[str, list[int]] = {}
+        for part in value.split(";"):
+            name, _, numbers = part.partition("=")
+            if name.strip() in by_module:
+                raise _odd("--trainable-tokens", value, f"{name.strip()[:80]} has tokens already: give each name once")
+            by_module[name.strip()] = _numbers(numbers, value)
+        return by_module
     return _numbers(value, value)
 
 

@@ -107,6 +107,12 @@ CASES = [
     ),
     pytest.param(["plan", *LLAMA, "-q", "--format", "csv"], 2, "usage", "--quiet", id="two forms of a plan"),
     *(
+        pytest.param(
+            ["plan", *LLAMA, "--tokens", "9", "--price", value], 2, "usage", "--price", id=f"a price of {value}"
+        )
+        for value in ("nan", "inf", "-1")
+    ),
+    *(
         pytest.param([*LLAMA, *form, closer], 2, "usage", f"where  {closer}\n", id=f"{closer} in {' '.join(form)}")
         for form in (["-q"], ["--format", "csv"])
         for closer in ("--explain", "--tree")

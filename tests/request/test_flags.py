@@ -54,7 +54,14 @@ def test_rank_patterns_that_cannot_be_read(pair: str) -> None:
 
 
 def test_what_is_given_twice_is_refused() -> None:
-    for read, pairs in ((parse_rank_pattern, ["q=4", "k=4", "q=8"]), (parse_set, ["n=1", "n=2"])):
+    def tokens(pairs: list[str]) -> object:
+        return lora_fields(Request(trainable_tokens=";".join(pairs)))
+
+    for read, pairs in (
+        (parse_rank_pattern, ["q=4", "k=4", "q=8"]),
+        (parse_set, ["n=1", "n=2"]),
+        (tokens, ["wte=0", "lm_head=0", "wte=1"]),
+    ):
         with pytest.raises(UsageError, match="can't be read") as caught:
             read(pairs)
         assert "already" in caught.value.way_out
