@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from estimator.errors import UnsupportedError, UsageError
+from estimator.errors import NoTargetModulesError, UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate
 from estimator.request.files import read_config_file, to_request
 from estimator.request.request import Request
@@ -38,6 +38,7 @@ OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 # Llama 3.1 8B, 32 layers of 4,096: the query, and the value of 1,024.
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
+AXOLOTL = "base_model: mistralai/Mixtral-8x7B-v0.1\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
 
@@ -49,6 +50,8 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
         pytest.param(OUMI + "peft: {lora_exclude_modules: ['.*v_proj', '.*[.][0-9][.].*']}\n", 8 * QUERY * 22 // 32,
                      id="expressions for what is left out"),
         pytest.param(PEFT_SFT + "lora_target_modules: q_proj,v_proj\n", 64 * (QUERY + VALUE), id="PEFT's example"),
+        pytest.param(AXOLOTL + "lora_target_parameters: [mlp.experts.down_proj]\n", 32 * 8 * 8 * (14336 + 4096),
+                     id="Axolotl asks for no defaults beside parameters"),
         pytest.param(LUDWIG, 4 * (QUERY + VALUE), id="Ludwig leaves the targets to PEFT"),
         pytest.param(LUDWIG.replace("r: 4", "target_modules: '.*q_proj'"), 8 * QUERY, id="an expression of Ludwig's"),
         pytest.param(PEFT_SFT + "lora_r: 2\nlora_target_modules: q_proj\n", 2 * QUERY, id="with one name"),
@@ -110,6 +113,7 @@ def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> Non
         pytest.param(OUMI.replace("TRL_SFT", "VERL_GRPO"), UnsupportedError, "verl", id="verl makes the adapter"),
         pytest.param(OUMI + "peft: {q_lora: true, q_lora_bits: 3}\n", UsageError, "q_lora_bits is 3", id="three bits"),
         pytest.param(PEFT_SFT.replace("lora: true", "lora: false"), UsageError, "trains no LoRA", id="the example in full"),
+        pytest.param(AXOLOTL, NoTargetModulesError, "No module and no parameter", id="Axolotl has no targets of its own"),
         pytest.param(LUDWIG.replace("lora", "adalora"), UsageError, "trains no LoRA", id="another method of Ludwig's"),
         pytest.param(LUDWIG + "quantization: {backend: torchao, mode: float8}\n", UnsupportedError, "torchao", id="torchao"),
         pytest.param(LUDWIG + "quantization: {bits: 3}\n", UsageError, "bits is 3", id="three bits of Ludwig's"),

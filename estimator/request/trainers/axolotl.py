@@ -146,7 +146,8 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "r": keys.integer("lora_r"),
         "lora_alpha": keys.number("lora_alpha"),
         "lora_dropout": keys.number("lora_dropout"),
-        "target_modules": targets if isinstance(targets, str) else keys.names("lora_target_modules"),
+        # Where none are named PEFT is handed an empty list, and its own defaults are not asked for.
+        "target_modules": targets if targets and isinstance(targets, str) else keys.names("lora_target_modules") or [],
         "target_parameters": keys.names("lora_target_parameters"),
         "modules_to_save": keys.names("lora_modules_to_save"),
         "exclude_modules": keys.values.get("lora_exclude_modules"),
