@@ -65,6 +65,7 @@ def build(
     facts = facts._replace(ties=tuple(tie for tie in facts.ties if tie[0] not in never)) if never else facts
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
     absent = [name for name in grown.absent if name not in tied]
+    lacking = absent if facts.said.name in (config.get("architectures") or ()) else []  # else a head is made anew
     if its_own and _of_layers(name for name, _ in left) and _of_layers(absent):
         return _guessed(config, checkpoint)
     tie = lookup("tie_word_embeddings")
@@ -92,8 +93,9 @@ def build(
             *tie_notes,
             *grown.notes,
             *_left_out(left, facts),
-            *_made_anew(absent, facts, config),
+            *_made_anew(lacking, facts),
         ),
+        lacking=tuple(lacking),
     )
 
 
@@ -167,10 +169,10 @@ def _of_layers(names: Iterable[str]) -> bool:
     return any(re.search(r"\.\d+\.", name) for name in names)
 
 
-def _made_anew(absent: Sequence[str], facts: ClassFacts, config: Mapping[str, Any]) -> list[Note]:
-    """A note on parameters that the file of this very class lacks; of another class's file a head is made anew."""
-    if not absent or facts.said.name not in (config.get("architectures") or ()):
+def _made_anew(lacking: Sequence[str], facts: ClassFacts) -> list[Note]:
+    """A note on parameters that the file of this very class does not hold."""
+    if not lacking:
         return []
-    others = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
-    message = f"The checkpoint lacks {absent[0]}{others}: {facts.said.name} makes what it lacks anew, at random."
+    others = f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
+    message = f"The checkpoint lacks {lacking[0]}{others}: {facts.said.name} makes what it lacks anew, at random."
     return [Note("made_anew", message)]

@@ -82,6 +82,7 @@ class ModuleTree(NamedTuple):
     basis: str = "exact"  # "exact" | "inferred"
     shapes: str = "headers"  # "headers" | "config"
     quantised: Mapping[str, QuantisedLayer] = {}  # by module name; {} until loaded so
+    lacking: tuple[str, ...] = ()  # parameters that the file of this very class does not hold
     notes: tuple[Note, ...] = ()
 
 

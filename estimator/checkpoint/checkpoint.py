@@ -100,6 +100,7 @@ class Checkpoint(NamedTuple):
     files: tuple[CheckedFile, ...]
     bytes: int  # of all tensors as stored
     index_total_size: int | None = None  # what the index claims
+    index_total_parameters: int | None = None  # of the model, as the index claims; save_pretrained writes it
     complaints: tuple[str, ...] = ()  # index against headers, in words
 
 

@@ -48,7 +48,12 @@ def to_checkpoint(files: Iterable[StoredFile], index: Mapping[str, Any] | None =
         raise _contradiction(f"the headers name more than {MAX_MODULES:,} modules.", way_out)
     complaints, total_size = _against_index(tensors, stored_bytes, index)
     return Checkpoint(
-        tensors=tensors, files=tuple(checked), bytes=stored_bytes, index_total_size=total_size, complaints=complaints
+        tensors=tensors,
+        files=tuple(checked),
+        bytes=stored_bytes,
+        index_total_size=total_size,
+        index_total_parameters=_total_parameters(index),
+        complaints=complaints,
     )
 
 
@@ -125,6 +130,13 @@ def _against_index(
     if total is None or total == stored_bytes:
         return (), total
     return (f"the index claims {total:,} bytes of tensors; the headers declare {stored_bytes:,}",), total
+
+
+def _total_parameters(index: Mapping[str, Any] | None) -> int | None:
+    """`num_parameters()` of the model that was saved (transformers 5.23.0, save_pretrained)."""
+    metadata = (index or {}).get("metadata")
+    said: Any = metadata.get("total_parameters") if isinstance(metadata, Mapping) else None
+    return said if type(said) is int and said > 0 else None
 
 
 def _check_weight_map(tensors: Mapping[str, Tensor], weight_map: Mapping[str, Any]) -> None:

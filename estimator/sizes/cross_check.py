@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 from estimator.architecture.module import NOTHING_STORED, ModuleTree
-from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, stacks_of
+from estimator.checkpoint.quantization import quantization_of
+from estimator.sizes.base import parameters_of
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
 _MOST = 8
@@ -30,9 +33,8 @@ def cross_check(
     """
     if checkpoint is None or not checkpoint.files:
         return CrossCheck(status="unavailable")
-    shapes = _shapes(checkpoint, config, tree) if by_config is None else _against(tree, by_config)
-    lacking = (note.message for note in tree.notes if note.code == NOTHING_STORED)
-    complaints = (*checkpoint.complaints, *shapes, *lacking)
+    shapes = _shapes(checkpoint, config, tree) if by_config is None else _against(_upright(tree, config), by_config)
+    complaints = (*checkpoint.complaints, *_total_parameters(checkpoint, config, tree), *shapes, *_lacking(tree))
     compared = [f for f in checkpoint.files if f.expected_bytes is not None and f.actual_bytes is not None]
     differs = complaints or any(file.expected_bytes != file.actual_bytes for file in compared)
     agrees = "match" if compared or checkpoint.index_total_size is not None else "unavailable"
@@ -42,6 +44,39 @@ def cross_check(
         complaints=complaints,
         dtypes=_dtype_mix(checkpoint),
     )
+
+
+def _total_parameters(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree) -> Iterator[str]:
+    """The index's number is the class's own, or that of all tensors; what is packed is counted otherwise."""
+    claimed, own = checkpoint.index_total_parameters, tree.architecture in (config.get("architectures") or ())
+    if claimed is None or not own or tree.basis != "exact" or quantization_of(config) is not None:
+        return
+    stored = sum(prod(stack.kind.shape) * len(stack.indices) for stack in stacks_of(checkpoint.tensors))
+    held = parameters_of(tree)
+    if claimed not in (held, stored):
+        yield f"the index claims {claimed:,} parameters; {tree.architecture} has {held:,}, the headers {stored:,}"
+
+
+def _lacking(tree: ModuleTree) -> Iterator[str]:
+    """What config.json promises and no file holds: modules, or some of their weights.
+
+    What a model owns beside its modules may well be missing: wav2vec 2.0's masked_spec_embed is, in most fine-tunes.
+    """
+    modules = [note.message for note in tree.notes if note.code == NOTHING_STORED]
+    yield from modules
+    lost = [name for name in tree.lacking if name.endswith((".weight", ".bias")) or _LAYER.search(name)]
+    if lost and not modules:
+        others = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""
+        yield f"The files do not hold {lost[0]}{others}, which config.json promises."
+
+
+def _upright(tree: ModuleTree, config: Mapping[str, Any]) -> ModuleTree:
+    """The tree with matrices of Conv1D as the class keeps them, which quantisers store the other way round."""
+    if quantization_of(config) is None:
+        return tree
+    from estimator.sizes.quantized import upright
+
+    return tree._replace(modules=tuple(map(upright, tree.modules)))
 
 
 def _against(tree: ModuleTree, by_config: ModuleTree) -> Iterator[str]:

@@ -57,7 +57,7 @@ def quantise_as_stored(
         return tree
     if layers is None:
         return tree._replace(notes=(*tree.notes, _unknown(quantization.scheme)))
-    tree = tree._replace(modules=tuple(_upright(module) for module in tree.modules))
+    tree = tree._replace(modules=tuple(upright(module) for module in tree.modules))
     converted = layers(tree, quantization, dtype)
     if quantization.scheme in REASSEMBLED and converted and checkpoint is not None:
         check_against_file(converted, tree, checkpoint)
@@ -94,7 +94,7 @@ def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> 
     return dict(bitsandbytes.quantise(tree, bitsandbytes_options(quantization), where=CONFIG).quantised)
 
 
-def _upright(module: Module) -> Module:
+def upright(module: Module) -> Module:
     """A Conv1D whose weight was stored as [out, in], the way quantisers keep it, turned back to (in, out)."""
     if module.kind != "Conv1D" or len(module.parameters) < 2:
         return module

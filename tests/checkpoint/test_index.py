@@ -51,6 +51,13 @@ def test_another_total_is_a_complaint() -> None:
     assert checkpoint.complaints == ("the index claims 48 bytes of tensors; the headers declare 24",)
 
 
+@pytest.mark.parametrize(("said", "read"), [(6, 6), (0, None), ("6", None), (True, None), (None, None)])
+def test_the_parameters_that_the_index_claims_are_read(said: object, read: int | None) -> None:
+    """ZeRO-3 leaves 0 there."""
+    index = {"weight_map": MAP, "metadata": {"total_size": 24, "total_parameters": said}}
+    assert to_checkpoint(FILES, index).index_total_parameters == read
+
+
 @pytest.mark.parametrize("said", ["24", -24, 24.5, True, [24], 2**63, float("nan")])
 def test_a_total_that_is_no_number_of_bytes_is_a_complaint(said: object) -> None:
     checkpoint = to_checkpoint(FILES, {"weight_map": MAP, "metadata": {"total_size": said}})

@@ -67,6 +67,70 @@ def test_modules_that_the_files_hold_nothing_of_are_a_mismatch():
     assert cross_check(checkpoint(GOOD), CONFIG, tree).status == "mismatch"
 
 
+@pytest.mark.parametrize(
+    ("lacking", "complaints"),
+    [
+        pytest.param(
+            ("model.layers.1.mlp.up_proj.weight", "lm_head.weight"),
+            ("The files do not hold model.layers.1.mlp.up_proj.weight and 1 more, which config.json promises.",),
+            id="weights",
+        ),
+        pytest.param(
+            ("backbone.layers.1.mixer.A_log",),
+            ("The files do not hold backbone.layers.1.mixer.A_log, which config.json promises.",),
+            id="a layer's own",
+        ),
+        pytest.param(("wav2vec2.masked_spec_embed",), (), id="most fine-tunes of wav2vec 2.0 lack it"),
+    ],
+)
+def test_weights_that_the_files_do_not_hold_are_a_mismatch(lacking, complaints):
+    assert cross_check(checkpoint(GOOD), CONFIG, TREE._replace(lacking=lacking)).complaints == complaints
+    both = TREE._replace(lacking=lacking, notes=(Note("modules_made_anew", "The files hold nothing of mlp"),))
+    assert cross_check(checkpoint(GOOD), CONFIG, both).complaints == ("The files hold nothing of mlp",)
+
+
+def conv1d(*shape):
+    parameters = (Parameter("weight", shape, "I8"), Parameter("bias", (96,), "BF16"))
+    return TREE._replace(modules=(Module("h.0.c_attn", "Conv1D", "Conv1D", parameters),))
+
+
+@pytest.mark.parametrize(
+    ("stored", "quantised", "status"),
+    [
+        pytest.param((96, 32), True, "match", id="8-bit GPT-2"),
+        pytest.param((96, 32), False, "mismatch", id="a plain one the other way round"),
+        pytest.param((96, 16), True, "mismatch", id="another width"),
+    ],
+)
+def test_quantisers_store_conv1d_the_other_way_round(stored, quantised, status):
+    config = {**CONFIG, **({"quantization_config": {"load_in_8bit": True}} if quantised else {})}
+    assert cross_check(checkpoint(GOOD), config, conv1d(*stored), conv1d(32, 96)).status == status
+
+
+OWN = {**CONFIG, "architectures": ["OwnForCausalLM"]}
+OF_OWN = TREE._replace(
+    architecture="OwnForCausalLM", modules=(Module("a", "Linear", "Linear", (Parameter("weight", (64, 96), "BF16"),)),)
+)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "config", "tree", "said"),
+    [
+        pytest.param(64 * 96, OWN, OF_OWN, False, id="the class's own"),
+        pytest.param(64 * (100 + 2 * 64), OWN, OF_OWN, False, id="of all tensors, buffers among them"),
+        pytest.param(7, OWN, OF_OWN, True, id="another number"),
+        pytest.param(7, CONFIG, OF_OWN, False, id="a task's class"),
+        pytest.param(7, OWN, OF_OWN._replace(basis="inferred"), False, id="an inferred class"),
+        pytest.param(7, {**OWN, "quantization_config": {"load_in_8bit": True}}, OF_OWN, False, id="packed"),
+    ],
+)
+def test_the_parameters_that_the_index_claims(claimed, config, tree, said):
+    found = cross_check(checkpoint(GOOD, index_total_parameters=claimed), config, tree)
+    assert found.complaints == (
+        ("the index claims 7 parameters; OwnForCausalLM has 6,144, the headers 14,592",) if said else ()
+    )
+
+
 def test_dtypes_of_all_files():
     assert cross_check(checkpoint(GOOD, file(1, 1, "b")), {}, TREE).dtypes == {"BF16": 4}
 
