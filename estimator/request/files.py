@@ -103,7 +103,8 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
     options = {
         "model": named_base(config),
         "revision": None if config.revision in (None, "main") else str(config.revision),
-        "lora": {name: value for name, value in config.lora.items() if value is not None and value != "lora-ga"},
+        # PEFT's own file is handed on as it is: null is no default to PEFT everywhere.
+        "lora": {name: value for name, value in config.lora.items() if value is not None or config.trainer == "peft"},
         "target_rule": config.target_rule,
         "config_notes": config.notes or None,
         "freezing": config.freezing,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from estimator.errors import LoraSizeError, NotFoundError, UnsupportedError, UsageError
+from estimator.errors import InvalidLoraError, LoraSizeError, NotFoundError, UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.request.command_line import parse_command
 from estimator.request.files import read_config_file, to_request
@@ -212,6 +212,26 @@ def test_options_of_an_estimate(tmp_path: Path) -> None:
         "model": "gpt2", "base_precision": "nf4", "dtype": "bf16", "double_quant": True, "prepare_kbit": True,
     }  # fmt: skip
     assert options["lora"]["r"] == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        *((f'"{name}": null', name) for name in ("r", "lora_alpha", "bias", "rank_pattern", "alpha_pattern")),
+        ('"init_lora_weights": "lora-ga"', "init_lora_weights"),
+        ('"modules_to_save": null, "loftq_config": null, "use_dora": null, "exclude_modules": null', None),
+    ],
+)
+def test_null_in_an_adapter_config_is_what_it_is_to_peft(tmp_path: Path, fields: str, refused: str | None) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(f'{{"peft_type": "LORA", "base_model_name_or_path": "gpt2", "target_modules": ["c_fc"], {fields}}}')
+    request = Request(config=str(path), offline=True)
+    if refused is None:
+        assert estimate(request).adaptation.trainable_parameters == 12 * 8 * (768 + 3072)
+        return
+    with pytest.raises(InvalidLoraError) as error:
+        estimate(request)
+    assert error.value.where.startswith(refused)
 
 
 @pytest.mark.parametrize(

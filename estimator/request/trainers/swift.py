@@ -105,7 +105,7 @@ def _lora(keys: Keys) -> dict[str, Any]:
         targets = keys.values["target_regex"]
     elif targets == ["all-linear"]:
         targets = "all-linear"
-    classifies = _classifies(keys)
+    classifies, init = _classifies(keys), keys.get("init_weights")
     return {
         "r": keys.integer("lora_rank"),
         "lora_alpha": keys.number("lora_alpha"),
@@ -116,7 +116,7 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "bias": keys.get("lora_bias"),
         "use_dora": keys.flag("use_dora"),
         "use_rslora": keys.flag("use_rslora"),
-        "init_lora_weights": keys.get("init_weights"),
+        "init_lora_weights": True if init == "lora-ga" else init,  # a package of its own, on PEFT's layers
         "task_type": _task(keys, classifies),
     }
 
