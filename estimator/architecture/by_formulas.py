@@ -11,6 +11,7 @@ from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
 from estimator.architecture.facts import ClassOutline, Tower, class_outline, line
 from estimator.architecture.formula import NoModel, Unfit, choose, evaluate, met
+from estimator.architecture.layer_kinds import check_layer_kinds
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import ACTIVATION, Slot
@@ -41,6 +42,7 @@ class Model:
         self._inner = {tower.section: model for tower, model in self.towers.values()}
         self._lookup = lookup_for(config, facts, num_labels)
         check_labels(self.said, self._lookup("num_labels"))
+        check_layer_kinds(config, facts, self.lookup)
         check_nesting(facts, config, self.lookup)
         check_region(facts, self.lookup, tuple(self._inner))
 

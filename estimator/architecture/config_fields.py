@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.conditions import Lookup, written
-from estimator.architecture.formula import NoModel, Unfit, by_default
+from estimator.architecture.formula import Unfit, by_default
 
 MISSING = object()
 TIE = "tie_word_embeddings"
@@ -167,7 +167,6 @@ def check_nesting(facts: Mapping[str, Any], config: Mapping[str, Any], lookup: L
     objects, several layers in the place of one (LLaVA-NeXT's vision_feature_layer, whose outputs its projector takes
     side by side), or a tower's fields at the top of an old config, where which the class takes over was not tried.
     """
-    check_layer_kinds(config, facts)
     config, read = gathered(config, facts), fields_of(facts)
     for path, value in config.items():
         several = isinstance(value, list) and len(value) > 1 and path.endswith("feature_layer") and path not in read
@@ -191,26 +190,6 @@ def _check_outside(rules: Mapping[str, Any], config: Mapping[str, Any], section:
         parent, _, leaf = path.rpartition(".")
         if parent == section and leaf in beside and leaf != "model_type" and _is_there(section, lookup):
             raise Unfit(f"{section} is {'missing' if said is MISSING else 'null'}, {leaf} stands outside it")
-
-
-def check_layer_kinds(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Raises NoModel where a list of the layers' kinds is not as long as there are layers, in any of the sections.
-
-    transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: of the MLPs' kinds too where attention's are said. Some
-    classes drop what is too many (DeepSeek V4).
-    """
-    config = gathered(config, facts)
-    for section in sections_of(facts):
-        held, before = get(config, section), f"{section}." if section else ""
-        count, kinds = get(held, "num_hidden_layers"), get(held, LAYER_KINDS[0])
-        for field in LAYER_KINDS if isinstance(kinds, list) else ():
-            said = get(held, field)
-            if not isinstance(said, list) or not isinstance(count, int) or len(said) == count:
-                continue
-            if len(said) < count or before + field not in facts.get("longer", ()):
-                entries = "1 entry" if len(said) == 1 else f"{len(said):,} entries"
-                what = f"{before}{field} has {entries}, and {before}num_hidden_layers is {count:,}"
-                raise NoModel(f"{what}, which transformers refuses")
 
 
 def _is_there(section: str, lookup: Lookup) -> bool:

@@ -91,11 +91,12 @@ def _fresh_shape(name: str, facts: ClassFacts, lookup: Lookup) -> tuple[int, ...
 
 
 def _sibling(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The shape of the same parameter in another layer."""
+    """The shape of the same parameter in all other layers; None where they differ."""
     if not re.search(r"\.\d+\.", name):
         return None
     pattern = re.compile(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(name), count=1))
-    return next((shape for other, shape in shapes.items() if pattern.fullmatch(other)), None)
+    found = {shape for other, shape in shapes.items() if pattern.fullmatch(other)}
+    return found.pop() if len(found) == 1 else None
 
 
 def buffer_note(unsized: list[str]) -> list[Note]:

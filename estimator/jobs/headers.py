@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from estimator.architecture.build import build
-from estimator.architecture.config_fields import check_layer_kinds
 from estimator.architecture.dimensions import check_dimensions
 from estimator.architecture.formula import NoModel
+from estimator.architecture.layer_kinds import check_layer_kinds
 from estimator.architecture.module import Module, ModuleTree, full_name
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.stored_names import run_time_names, split_weights, splits_weights

@@ -111,6 +111,22 @@ def test_what_the_file_lacks_is_made_anew(case, lost, expected):
     assert [message.partition(":")[0] for message in found] == expected
 
 
+@pytest.mark.parametrize(
+    ("case", "lost", "known"),
+    [
+        pytest.param("llama--LlamaForCausalLM", "model.layers.1.mlp.up_proj.weight", True, id="all layers alike"),
+        pytest.param("bit--BitForImageClassification", "bit.encoder.stages.1.layers.0.conv1.weight", False, id="widths of their own"),
+    ],
+)  # fmt: skip
+def test_a_layer_s_neighbours_tell_a_shape_where_all_are_alike(case, lost, known):
+    truth = read(case)
+    whole = checkpoint_of(truth).tensors
+    left = {name: tensor for name, tensor in whole.items() if name != lost}
+    tree = build(truth["config"], Checkpoint(tensors=left, files=(), bytes=0))
+    assert full_names(tree).get(lost) == (whole[lost].shape if known else None)
+    assert any(note.code == "missing_tensors" for note in tree.notes) != known
+
+
 def test_the_base_model_prefix_may_be_missing_in_the_file():
     checkpoint = checkpoint_of(LLAMA)
     bare = {name.removeprefix("model."): tensor for name, tensor in checkpoint.tensors.items()}

@@ -163,6 +163,27 @@ def test_kinds_of_layers_in_a_section_are_as_many_as_its_layers():
         from_config(config)
 
 
+GPT2 = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 48, "n_head": 6, "vocab_size": 101}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({"n_layer": 2, "layer_types": ["full_attention"]}, "n_layer is 2,", id="its own name"),
+        pytest.param({"num_hidden_layers": 2, "layer_types": []}, "num_hidden_layers is 2,", id="its other name"),
+        pytest.param({"layer_types": ["full_attention"] * 2}, "n_layer is 12,", id="the class's default"),
+        pytest.param({"layer_types": ["full_attention"] * 12}, None, id="as many as by default"),
+    ],
+)
+def test_kinds_of_layers_are_as_many_as_there_are_under_any_name(fields, said):
+    """Truth: GPT2Config of transformers 5.23.0, which reads no layer_types and holds them against their number."""
+    if said is None:
+        assert from_config(GPT2 | fields).modules
+        return
+    with pytest.raises(MalformedConfigError, match=f"layer_types has .*{said}"):
+        from_config(GPT2 | fields)
+
+
 def test_kinds_of_layers_that_are_not_there_are_dropped_where_the_class_drops_them():
     """transformers 5.23.0, `DeepseekV4Config.__post_init__`: both lists end with the layers."""
     kinds = {"layer_types": ["sliding_attention"] * 3, "mlp_layer_types": ["moe"] * 4}
