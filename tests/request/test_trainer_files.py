@@ -39,6 +39,7 @@ OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
 AXOLOTL = "base_model: mistralai/Mixtral-8x7B-v0.1\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
+NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
 
@@ -85,6 +86,11 @@ IN_4 = "load_in_4bit: true\n"
         (PEFT_SFT + "use_4bit_quantization: true\nbnb_4bit_quant_storage_dtype: bfloat16\n",
          {"base_precision": "nf4", "dtype": "bf16", "compute_dtype": "float16", "adapter_dtype": "bfloat16"}),
         (PEFT_SFT + "use_4bit_quantization: true\n", {"dtype": "fp32", "quant_storage": "uint8"}),
+        (NEMO, {"adapter_dtype": "base"}),
+        (NEMO.replace("a/b", "a/b, torch_dtype: bf16"), {"adapter_dtype": "bfloat16"}),
+        (NEMO + "quantization: {load_in_8bit: true}\n", {"base_precision": "int8", "adapter_dtype": None}),
+        (NEMO + "quantization: {load_in_4bit: true}\n",
+         {"base_precision": "nf4", "double_quant": True, "quant_storage": "bfloat16", "adapter_dtype": "bfloat16"}),
         (LUDWIG, {"base_precision": None, "dtype": "fp32", "prepare_kbit": None}),
         (LUDWIG + "quantization: {bits: 4}\n", {"base_precision": "nf4", "dtype": "fp16", "double_quant": True,
                                                "prepare_kbit": True, "adapter_dtype": None}),

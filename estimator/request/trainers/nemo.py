@@ -13,6 +13,13 @@ SOURCE = "NeMo Automodel of August 2026, components/_peft/lora.py"
 # recipes/llm/train_seq_cls.py opens what has `classifier` in its name; PEFT's SEQ_CLS would open this as well.
 HEADS_LEFT_FROZEN = ("score",)
 DEFAULTS = {"dim": 8, "alpha": 32, "dropout": 0.0, "target_modules": "*_proj"}
+# components/quantization/qlora.py, create_bnb_config; in 8 bits the compute dtype stays BitsAndBytesConfig's float32.
+QUANTIZATION_DEFAULTS = {
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+    "bnb_4bit_quant_storage": "bfloat16",
+}
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -24,7 +31,7 @@ def read(keys: Keys) -> TrainingConfig:
     steps = Keys(keys.section("step_scheduler"), keys.where, {})
     dtype = dtype_name(_model(keys).get("torch_dtype"))
     quantization = _quantization(keys)
-    adapter = quantization["compute_dtype"] if quantization and quantization["bits"] == 4 else dtype
+    adapter = quantization.get("compute_dtype", "float32") if quantization else dtype or "base"
     own = _targets(peft)
     if (whole := steps.integer("global_batch_size")) is not None:
         keys.note(
@@ -123,9 +130,9 @@ def _freezing(keys: Keys, heads: tuple[str, ...]) -> Freezing | None:
 
 
 def _quantization(keys: Keys) -> dict[str, Any] | None:
-    given = Keys(keys.section("quantization"), keys.where, {"bnb_4bit_quant_type": "fp4"})
+    given = Keys(keys.section("quantization"), keys.where, QUANTIZATION_DEFAULTS)
     if given.flag("load_in_4bit"):
-        compute = dtype_name(given.get("bnb_4bit_compute_dtype")) or "float32"
+        compute = dtype_name(given.get("bnb_4bit_compute_dtype"))
         storage = dtype_name(given.get("bnb_4bit_quant_storage"))
         return bnb4(compute, given.flag("bnb_4bit_use_double_quant"), given.get("bnb_4bit_quant_type"), storage)
     return dict(BNB8) if given.flag("load_in_8bit") else None
