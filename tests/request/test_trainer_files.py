@@ -39,6 +39,7 @@ OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
 AXOLOTL = "base_model: mistralai/Mixtral-8x7B-v0.1\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
+LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
 NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
@@ -86,6 +87,8 @@ IN_4 = "load_in_4bit: true\n"
         (PEFT_SFT + "use_4bit_quantization: true\nbnb_4bit_quant_storage_dtype: bfloat16\n",
          {"base_precision": "nf4", "dtype": "bf16", "compute_dtype": "float16", "adapter_dtype": "bfloat16"}),
         (PEFT_SFT + "use_4bit_quantization: true\n", {"dtype": "fp32", "quant_storage": "uint8"}),
+        (LITGPT + "precision: bf16-true\n", {"dtype": "bf16", "adapter_dtype": "bfloat16"}),
+        (LITGPT + "precision: bf16-mixed\n", {"dtype": "fp32", "adapter_dtype": None}),
         (NEMO, {"adapter_dtype": "base"}),
         (NEMO.replace("a/b", "a/b, torch_dtype: bf16"), {"adapter_dtype": "bfloat16"}),
         (NEMO + "quantization: {load_in_8bit: true}\n", {"base_precision": "int8", "adapter_dtype": None}),
@@ -123,6 +126,8 @@ def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> Non
         pytest.param(LUDWIG.replace("lora", "adalora"), UsageError, "trains no LoRA", id="another method of Ludwig's"),
         pytest.param(LUDWIG + "quantization: {backend: torchao, mode: float8}\n", UnsupportedError, "torchao", id="torchao"),
         pytest.param(LUDWIG + "quantization: {bits: 3}\n", UsageError, "bits is 3", id="three bits of Ludwig's"),
+        pytest.param(LITGPT + "precision: bf16-mixed\nquantize: bnb.nf4\n", UsageError, "precision is 'bf16-mixed'",
+                     id="litgpt quantises with no autocast"),
         pytest.param(LUDWIG + "adapters: {a: {type: lora}}\n", UnsupportedError, "several", id="several adapters"),
         pytest.param(OUMI.replace("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3.5-27B"), UnsupportedError,
                      "Qwen3_5ForCausalLM, the text model of Qwen3_5ForConditionalGeneration", id="the text model alone"),

@@ -191,7 +191,7 @@ def dtype_name(value: Any) -> str | None:
     """torch's name of a dtype: `torch.bfloat16`, `bf16`, `bf16-true`; None for auto or nothing."""
     if not isinstance(value, str) or value in ("auto", "null", "None", "none"):
         return None
-    name = value.removeprefix("torch.").removesuffix("-true").removesuffix("-mixed")
+    name = value.removeprefix("torch.").removesuffix("-true")
     name = {"16": "float16", "32": "float32"}.get(name, name)
     return SHORT_DTYPES.get(name, name)
 

@@ -29,7 +29,11 @@ def read(keys: Keys) -> TrainingConfig:
     dotted = {key.removeprefix("train."): value for key, value in keys.values.items() if key.startswith("train.")}
     train = Keys({**keys.section("train"), **dotted}, keys.where, TRAIN_DEFAULTS)
     own = {name: keys.flag(name) for name in SWITCHES}
-    dtype = dtype_name(keys.get("precision"))
+    precision = str(keys.get("precision"))
+    mixed = precision.removesuffix("-mixed") if precision.endswith("-mixed") else None
+    if mixed and keys.values.get("quantize"):
+        raise keys.odd("precision", precision, "bf16-true, 16-true or 32-true: litgpt quantises with no other")
+    dtype = "float32" if mixed else dtype_name(precision)  # Fabric's autocast keeps the weights in float32
     micro, whole = train.integer("micro_batch_size"), train.integer("global_batch_size")
     devices = (keys.integer("devices") or 1) * (keys.integer("num_nodes") or 1)
     return TrainingConfig(
@@ -47,7 +51,7 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_checkpointing=devices > 1,
         optimizer=_optimizer(keys),
         loss="chunked",
-        mixed_precision={"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(keys.get("precision")), "no"),
+        mixed_precision={"bf16": "bf16", "16": "fp16"}.get(mixed or "", "no"),
         gpus=devices,
         saved_by_peft=False,
         defaulted=(*keys.defaulted, *train.defaulted),
