@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -143,6 +144,7 @@ def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_co
     return Wanted(
         config=answer.config,
         place=None if changed else _place(found.id, found.source),
+        subfolder=request.subfolder or "",
         revision=found.revision if found.source in ("hub", "cache") else None,
         task=answer.adaptation.config.get("task_type"),
         num_labels=request.num_labels,
@@ -163,10 +165,11 @@ def _kept_apart(answer: Answer) -> frozenset[str]:
 
 
 def _place(id_: str, source: str) -> str | None:
-    """Where from_pretrained finds the weights: the folder itself where a config.json was named."""
-    if source != "local":
+    """Where from_pretrained finds the weights: the folder around a file that it reads; None around any other."""
+    if source != "local" or not os.path.isfile(id_):
         return id_
-    return id_.removesuffix("config.json").rstrip("/") or "." if id_.endswith("config.json") else id_
+    folder, name = os.path.split(id_)
+    return (folder or ".") if name in ("config.json", "model.safetensors") else None
 
 
 def _must_fit(answer: Answer, device: str, step: Training | None) -> None:

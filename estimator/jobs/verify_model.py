@@ -30,6 +30,7 @@ class Wanted(NamedTuple):
 
     config: Mapping[str, Any]  # config.json
     place: str | None  # folder or Hub id with the weights or the remote code; None where there is none
+    subfolder: str  # of the place; "" for itself
     revision: str | None
     task: str | None
     num_labels: int | None
@@ -37,9 +38,7 @@ class Wanted(NamedTuple):
     untied: tuple[str, ...]  # the class ties them, the file holds values of their own
     load: LoadOptions
     trust_remote_code: bool
-    kept_apart: frozenset[str] = (
-        frozenset()
-    )  # stored under their own names, with values that the estimate found unequal
+    kept_apart: frozenset[str] = frozenset()  # stored under names of their own, with values found unequal
     token: str | None = None
     offline: bool = False
 
@@ -101,20 +100,21 @@ def load(wanted: Wanted, folder: str, device: str) -> Any:
     """
     if wanted.place is None:
         raise UnsupportedError(
-            "there are no weights to load, only a config.json.",
+            "there are no weights here that from_pretrained would load.",
             where=f"--device {device}",
             way_out="--device meta compares everything that needs no weights",
         )
     config = read_config(wanted, folder)
     cls = model_class(wanted, config)
-    place = {"revision": wanted.revision} if wanted.revision else {}
     options: dict[str, Any] = {
         "dtype": "auto" if wanted.dtype == "auto" else torch_dtype(wanted.dtype),
         "device_map": {"": 0 if device == "cuda" else "cpu"},
         "token": wanted.token,
         "local_files_only": wanted.offline,
-        **place,
+        "subfolder": wanted.subfolder,
     }
+    if wanted.revision:
+        options["revision"] = wanted.revision
     if quantization := bitsandbytes_config(wanted.load):
         options["quantization_config"] = quantization
     try:
@@ -134,11 +134,11 @@ def read_config(wanted: Wanted, folder: str) -> Any:
     from transformers import AutoConfig
 
     source = folder
+    options: dict[str, Any] = {} if wanted.num_labels is None else {"num_labels": wanted.num_labels}
     if wanted.trust_remote_code and wanted.config.get("auto_map") and wanted.place:
-        source = wanted.place
-    labels = {} if wanted.num_labels is None else {"num_labels": wanted.num_labels}
+        source, options["subfolder"] = wanted.place, wanted.subfolder
     with refused("transformers can't read config.json"):
-        return AutoConfig.from_pretrained(source, trust_remote_code=wanted.trust_remote_code, **labels)
+        return AutoConfig.from_pretrained(source, trust_remote_code=wanted.trust_remote_code, **options)
 
 
 def model_class(wanted: Wanted, config: Any) -> Any:

@@ -85,6 +85,20 @@ def test_saved_modules_stay_tied_on_meta(tmp_path):
     check(Request(model=str(tmp_path), lora=lora), "meta")
 
 
+@pytest.mark.parametrize(
+    ("name", "subfolder"),
+    [
+        pytest.param("", "text", id="a subfolder"),
+        pytest.param("text/config.json", None, id="a config.json in its folder"),
+        pytest.param("text/model.safetensors", None, id="a file of weights in its folder"),
+    ],
+)
+def test_weights_are_loaded_from_where_the_headers_were_read(tmp_path, name, subfolder):
+    pytest.importorskip("peft")
+    tiny_model(*FAMILIES["qwen2, tied"]).save_pretrained(tmp_path / "text")
+    check(Request(model=str(tmp_path / name), subfolder=subfolder, lora={"target_modules": ["q_proj"]}), "cpu")
+
+
 def check(request, device):
     verification = verify(request, estimate(request), device=device)
     assert not verification.differences
