@@ -148,3 +148,21 @@ def test_oumi_loads_what_it_knows_as_seeing_whole(tmp_path: Path) -> None:
     path.write_text(OUMI.replace("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct") + targets)
     found = estimate(Request(config=str(path), offline=True))
     assert found.tree.architecture == "Qwen2_5_VLForConditionalGeneration"
+
+
+AUTOTRAIN = "task: llm-sft\nbase_model: a/b\nparams: {peft: true, unsloth: false}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "grows"),
+    [
+        pytest.param(AUTOTRAIN, True, id="AutoTrain resizes to the tokenizer"),
+        pytest.param(AUTOTRAIN.replace("unsloth: false", "unsloth: true"), False, id="Unsloth does not"),
+        pytest.param(PEFT_SFT + "chat_template_format: chatml\n", True, id="PEFT's example adds a template's tokens"),
+        pytest.param(PEFT_SFT + "chat_template_format: none\n", False, id="and without a template none"),
+    ],
+)
+def test_rows_that_only_the_tokenizer_knows_are_said(tmp_path: Path, text: str, grows: bool) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert ("vocabulary_may_grow" in {note.code for note in read_config_file(str(path)).notes}) == grows

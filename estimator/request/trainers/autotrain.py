@@ -43,6 +43,12 @@ def read(keys: Keys) -> TrainingConfig:
     if task == "seq2seq" and quantized == "int4":
         raise keys.odd("quantization", quantized, "int8 or none: AutoTrain's seq2seq refuses int4")
     quantization = {"int4": bnb4("float16", False), "int8": dict(BNB8)}.get(str(quantized))
+    if task.startswith(CAUSAL) and not keys.flag("unsloth"):
+        keys.note(
+            "vocabulary_may_grow",
+            "AutoTrain resizes the embeddings to the tokenizer's length, to fewer rows as well: PEFT saves them along "
+            "where that changes their number. --tokenizer or --vocab-size says how many there are.",
+        )
     return TrainingConfig(
         trainer="autotrain",
         lora=_lora(keys, task),
