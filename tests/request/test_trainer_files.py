@@ -39,6 +39,7 @@ OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
 AXOLOTL = "base_model: mistralai/Mixtral-8x7B-v0.1\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
+FACTORY = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nfinetuning_type: lora\nlora_target: q_proj\n"
 LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
 NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
@@ -54,6 +55,10 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
         pytest.param(PEFT_SFT + "lora_target_modules: q_proj,v_proj\n", 64 * (QUERY + VALUE), id="PEFT's example"),
         pytest.param(AXOLOTL + "lora_target_parameters: [mlp.experts.down_proj]\n", 32 * 8 * 8 * (14336 + 4096),
                      id="Axolotl asks for no defaults beside parameters"),
+        pytest.param(FACTORY + "add_special_tokens: <a>,<b>\n", 8 * QUERY + 2 * 128_256 * 4096,
+                     id="LLaMA-Factory trains both embeddings where tokens are new"),
+        pytest.param(FACTORY + "add_tokens: a\nadditional_target: norm\n", 8 * QUERY + (2 * 32 + 1) * 4096,
+                     id="or what is named in their place"),
         pytest.param(LUDWIG, 4 * (QUERY + VALUE), id="Ludwig leaves the targets to PEFT"),
         pytest.param(LUDWIG.replace("r: 4", "target_modules: '.*q_proj'"), 8 * QUERY, id="an expression of Ludwig's"),
         pytest.param(PEFT_SFT + "lora_r: 2\nlora_target_modules: q_proj\n", 2 * QUERY, id="with one name"),
@@ -126,6 +131,8 @@ def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> Non
         pytest.param(LUDWIG.replace("lora", "adalora"), UsageError, "trains no LoRA", id="another method of Ludwig's"),
         pytest.param(LUDWIG + "quantization: {backend: torchao, mode: float8}\n", UnsupportedError, "torchao", id="torchao"),
         pytest.param(LUDWIG + "quantization: {bits: 3}\n", UsageError, "bits is 3", id="three bits of Ludwig's"),
+        pytest.param(FACTORY + "quantization_bit: 4\nresize_vocab: true\n", UsageError, "refuses resize_vocab", id="in 4 bits"),
+        pytest.param(FACTORY + "quantization_bit: 4\npissa_init: true\n", UsageError, "refuses pissa_init", id="PiSSA"),
         pytest.param(LITGPT + "precision: bf16-mixed\nquantize: bnb.nf4\n", UsageError, "precision is 'bf16-mixed'",
                      id="litgpt quantises with no autocast"),
         pytest.param(LUDWIG + "adapters: {a: {type: lora}}\n", UnsupportedError, "several", id="several adapters"),

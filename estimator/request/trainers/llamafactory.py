@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estimator.errors import UnsupportedError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
@@ -27,6 +27,8 @@ DEFAULTS = {
     "quantization_type": "nf4",
     "finetuning_type": "lora",
 }
+# What grows the vocabulary; the last is what an earlier release calls the third.
+RESIZING = ("resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config", "new_special_tokens")
 V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": "all"}
 
 
@@ -42,8 +44,8 @@ def read(keys: Keys) -> TrainingConfig:
         keys.note("own_experts", "use_kt puts KTransformers' experts in: what is counted is the plain class.")
     if not keys.flag("create_new_adapter"):
         keys.continues(keys.values.get("adapter_name_or_path"))
-    if keys.flag("resize_vocab"):
-        keys.may_grow("resize_vocab")
+    if _resizes(keys):
+        keys.may_grow(*RESIZING)
     rank = keys.integer("lora_rank")
     dtype = _compute(keys)
     return TrainingConfig(
@@ -69,10 +71,19 @@ def read(keys: Keys) -> TrainingConfig:
     )
 
 
+def _resizes(keys: Keys) -> bool:
+    """model/patcher.py, patch_tokenizer: tokens that are new set resize_vocab."""
+    return keys.flag("resize_vocab") or any(keys.values.get(name) for name in RESIZING[1:])
+
+
 def _refuse(keys: Keys) -> None:
     """Raises NoLoraError for what trains nothing, UnsupportedError for modules and defaults that are not known here."""
     if not _trains(keys):
         raise keys.no_lora("do_train is not set: this config trains nothing.", "set do_train: true")
+    for name in ("pissa_init", "resize_vocab"):  # hparams/parser.py, _verify_model_args
+        if keys.values.get("quantization_bit") is not None and keys.flag(name):
+            what = f"LLaMA-Factory refuses {name} with quantization_bit."
+            raise UsageError(what, where=f"{name} in {keys.where}", way_out="leave out one of them")
     if keys.flag("use_megatron_bridge"):
         what = "use_megatron_bridge builds modules of its own: not counted."
         raise UnsupportedError(what, where=f"use_megatron_bridge in {keys.where}", way_out="leave it out")
@@ -128,7 +139,7 @@ def _rule(keys: Keys) -> TargetRule:
             "freeze_language_model": keys.flag("freeze_language_model"),
             "value_head": keys.values.get("stage") in ("rm", "ppo"),
             "expanded_layers": keys.integer("freeze_trainable_layers") if keys.flag("use_llama_pro") else None,
-            "embeddings": keys.flag("resize_vocab") and not keys.values.get("additional_target"),
+            "embeddings": _resizes(keys) and not keys.values.get("additional_target"),
             "unsloth": keys.flag("use_unsloth"),
             "skip": ["lm_head"],
         },
