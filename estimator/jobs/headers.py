@@ -47,8 +47,13 @@ def tree_of_headers(
     if quantized is not None and quantized.scheme not in _SPLIT_WITH_THEIR_SCALES and splits_weights(tree):
         packed = [f"{stem}.weight" for stem in packed_layers(config, checkpoint)]
         _check_splitting(tree, packed, unpacked.checkpoint.tensors)
-    if quantized is not None and _packs_experts(quantized.scheme, checkpoint) and not _has_separate_experts(tree):
-        tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
+    if quantized is not None and not _has_separate_experts(tree):
+        if quantized.scheme == "compressed-tensors" and tree.basis == "exact":
+            from estimator.sizes.schemes.compressed_experts import check_compressed_experts
+
+            check_compressed_experts(checkpoint, quantized.fields)
+        if _packs_experts(quantized.scheme, checkpoint):
+            tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
     tree = with_sized(tree, config, task, num_labels, checkpoint.tensors)
     if quantized is None or tree.basis != "exact":
@@ -100,10 +105,11 @@ def _packed_experts(scheme: str) -> Note:
             "which are all that all-linear finds: footprint and counts here are those of plain, fused experts."
         )
         return Note("packed_experts", message)
+    how = "unpacked as it loads" if scheme == "compressed-tensors" else "into which that quantiser unpacks nothing"
     return Note(
         "packed_experts",
-        f"Experts are packed one by one by {scheme}; transformers 5.23.0 builds them as fused parameters, into which "
-        "that quantiser unpacks nothing: footprints and counts are those of plain ones.",
+        f"Experts are packed one by one by {scheme}; transformers 5.23.0 builds them as fused parameters, {how}: "
+        "footprints and counts are those of plain ones.",
     )
 
 

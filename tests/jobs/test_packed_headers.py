@@ -326,12 +326,31 @@ EXPERTS = {
 }
 
 
+def by_rows(out, into):
+    return {".weight": ("F8_E4M3", out, into), ".weight_scale": ("BF16", out, 1)}
+
+
+ROWS_OF_FLOATS = {"num_bits": 8, "type": "float", "strategy": "channel"}
+BY_ROWS = {
+    "quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": ["lm_head"],
+    "config_groups": {"0": {"targets": ["Linear"], "format": "float-quantized", "weights": ROWS_OF_FLOATS}},
+}  # fmt: skip
+
+
+def test_experts_that_are_not_fused_are_refused(tmp_path):
+    fields = {**BY_ROWS, "config_groups": {"0": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int"}}}}
+    write(tmp_path, fields, by_rows, MIXTRAL, EXPERTS, {f"{LAYER}block_sparse_moe.gate.weight": ("BF16", 2, WIDTH)})
+    with pytest.raises(UnsupportedError, match="fails to fuse these experts"):
+        estimate(Request(model=str(tmp_path), lora={"target_modules": ["embed_tokens"]}))
+
+
 @pytest.mark.parametrize(
     ("fields", "pack", "said", "basis"),
     [
         pytest.param(GPTQ, gptq, True, "exact", id="GPTQ knows no fused experts"),
         pytest.param({**GPTQ, "quant_method": "auto-round"}, gptq, True, "inferred", id="AutoRound takes them apart"),
         pytest.param({"quant_method": "fp8", "weight_block_size": [64, 64]}, fp8, False, "exact", id="FP8 does"),
+        pytest.param(BY_ROWS, by_rows, True, "exact", id="compressed-tensors unpacks them"),
     ],
 )
 def test_experts_that_are_packed_one_by_one(fields, pack, said, basis, tmp_path):
@@ -339,6 +358,7 @@ def test_experts_that_are_packed_one_by_one(fields, pack, said, basis, tmp_path)
     answer = estimate(Request(model=str(tmp_path), lora={"r": RANK, "target_modules": ["q_proj"]}))
     assert ("packed_experts" in {note.code for note in answer.notes}, answer.tree.basis) == (said, basis)
     assert answer.base.parameters == sum(map(prod, (*PLAIN.values(), *EXPERTS.values()))) + 2 * WIDTH
+    assert ("unpacked as it loads" in str(answer.notes)) == (fields is BY_ROWS)
 
 
 def write(folder, fields, pack, config, linears=LINEARS, more=None):
