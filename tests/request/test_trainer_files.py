@@ -40,6 +40,7 @@ QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
 AXOLOTL = "base_model: mistralai/Mixtral-8x7B-v0.1\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
 FACTORY = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nfinetuning_type: lora\nlora_target: q_proj\n"
+SWIFT = "model: a/b\ntuner_type: lora\n"
 LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
 NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
@@ -94,6 +95,9 @@ IN_4 = "load_in_4bit: true\n"
         (PEFT_SFT + "use_4bit_quantization: true\n", {"dtype": "fp32", "quant_storage": "uint8"}),
         (LITGPT + "precision: bf16-true\n", {"dtype": "bf16", "adapter_dtype": "bfloat16"}),
         (LITGPT + "precision: bf16-mixed\n", {"dtype": "fp32", "adapter_dtype": None}),
+        (SWIFT, {"adapter_dtype": None}),
+        (SWIFT + "lora_dtype: bfloat16\n", {"adapter_dtype": "bfloat16"}),
+        (SWIFT + "lora_dtype: float16\n", {"adapter_dtype": None}),
         (NEMO, {"adapter_dtype": "base"}),
         (NEMO.replace("a/b", "a/b, torch_dtype: bf16"), {"adapter_dtype": "bfloat16"}),
         (NEMO + "quantization: {load_in_8bit: true}\n", {"base_precision": "int8", "adapter_dtype": None}),

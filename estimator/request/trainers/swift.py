@@ -69,7 +69,7 @@ def read(keys: Keys) -> TrainingConfig:
         revision=keys.values.get("model_revision"),
         base_precision=dtype,
         quantization=_quantization(keys, dtype),
-        adapter_dtype=dtype_name(keys.values.get("lora_dtype")) or (dtype if megatron else "float32"),
+        adapter_dtype=_adapter_dtype(keys, dtype, megatron),
         batch_size=keys.integer("micro_batch_size" if megatron else "per_device_train_batch_size"),
         gradient_accumulation=None if megatron else _accumulation(keys),
         sequence_length=keys.integer("max_length"),
@@ -93,6 +93,12 @@ def _dtype(keys: Keys) -> str:
     if given:
         return given
     return "float16" if keys.flag("fp16") else "bfloat16"
+
+
+def _adapter_dtype(keys: Keys, dtype: str, megatron: bool) -> str:
+    """pipelines/train/tuner.py, prepare_model: what would train in float16 is made float32."""
+    given = dtype_name(keys.values.get("lora_dtype")) or (dtype if megatron else "float32")
+    return "float32" if given == "float16" and not megatron else given
 
 
 def _rewards(keys: Keys) -> bool:
