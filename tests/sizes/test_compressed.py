@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from estimator.architecture.from_config import from_config
@@ -125,6 +127,16 @@ def test_classes_count_by_alphabet():
 def test_what_the_library_does_not_load(group, words):
     with pytest.raises(UnsupportedError, match=words):
         loaded_by({"g": group})
+
+
+@pytest.mark.parametrize(("weights", "fault"), [(FP8, "which is tied to model.embed_tokens"), (INT8, None)])
+def test_a_tied_head_of_8_bit_floats_is_refused(weights, fault):
+    """RuntimeError of torch.equal in `tie_weights`: bfloat16 and 8-bit floats have no dtype in common."""
+    section = {"quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": []}
+    section |= {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "format": "int-quantized"}}}
+    tree = from_config({**CONFIG, "tie_word_embeddings": True, "quantization_config": section})
+    with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
+        base_sizes(tree, None, LoadOptions())
 
 
 def test_a_file_in_a_format_that_the_library_has_removed():

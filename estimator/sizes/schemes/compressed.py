@@ -30,6 +30,7 @@ NO_WEIGHT = "compressed-tensors keeps it packed, without the `weight` that PEFT'
 _REMOVED_ORDERS = ("group", "dynamic", True)  # `QuantizationArgs`: each weight had the number of its group
 _REMOVED_FORMATS = ("marlin-24", "sparse-bitmask", "sparse-24-bitmask")  # named still, and read no more
 _KINDS = ("Linear", "Embedding")
+_FLOATS = ("F8_E4M3", "F8_E5M2")
 _PARTS = ("weights", "input_activations", "output_activations")
 
 Weights = Mapping[str, Any]
@@ -55,10 +56,17 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
         if name in ignored or not any(isinstance(group.get(part), Mapping) for part in _PARTS):
             continue
         if name not in attention:
-            layers[name] = make(targetable[name], group, dtype)
+            layers[name] = _not_tied(make(targetable[name], group, dtype), name, tree)
         elif is_narrow(tree, name, group.get("targets") or ()):
             layers[name] = attention_layer(tree, targetable[name], group, dtype, zeros=not is_compressed(fields))
     return layers
+
+
+def _not_tied(layer: QuantisedLayer, name: str, tree: ModuleTree) -> QuantisedLayer:
+    """Raises UnsupportedError for 8-bit floats that are tied: torch does not compare them with an embedding's."""
+    if f"{name}.weight" in tree.tied and any(p.name == "weight" and p.dtype in _FLOATS for p in layer.parameters):
+        raise _not_read(f"{name} in 8-bit floats, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
+    return layer
 
 
 def check_formats(fields: Mapping[str, Any]) -> None:
