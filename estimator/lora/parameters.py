@@ -53,6 +53,7 @@ def parameter_layers(
     _refuse_nested({module.name for _, module, _ in parameters})
     left = Counter(module.name for _, module, _ in parameters)
     layers: list[LoraLayer] = []
+    settings_checked = False
     for key, module, parameter in parameters:
         _refuse_place(index, module, wrapped)
         left[module.name] -= 1  # the first parameter's wrapper is the innermost
@@ -60,7 +61,9 @@ def parameter_layers(
         if packing is not None and packing.scheme in PACKED:  # its own kind of layer goes before ParamWrapper
             layers += lora_layers(module, chosen[key], Settings.of(config), weight, packing)
             continue
-        _check_parameter_settings(config, before)
+        if not settings_checked:
+            _check_parameter_settings(config, before)  # the same for all, of which there may be thousands
+            settings_checked = True
         name = module.name + ".base_layer" * left[module.name]
         turned = key in index.tree.transposed or module.name in index.tree.transposed
         layers.append(
