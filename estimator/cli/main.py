@@ -24,8 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the contract's code; never a traceback for what users or files bring."""
     try:
         code = _run(arguments)
-    except KeyboardInterrupt:
-        _tell(["\nstopped."])
+    except KeyboardInterrupt as error:
+        _tell(["stopped." if error.__cause__ else "\nstopped."])  # click has ended the line already
         os._exit(130)  # at once: a thread may be in the middle of an import, where the interpreter can't end
     sys.exit(code)
 

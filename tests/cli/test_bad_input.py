@@ -304,4 +304,4 @@ main(["--model", "llama-3.1-8b"])
 def test_ctrl_c_is_heard_while_the_command_is_imported(name: str) -> None:
     script = INTERRUPTED.format(name=name)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", "stopped.")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\nstopped.\n")
