@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import TYPE_CHECKING
 
 import click
 
 from estimator.cli.options import models
-
-if TYPE_CHECKING:
-    from estimator.source.snapshot import Known
+from estimator.source.snapshot import Known, known_models
 
 
 @click.command("models", short_help="List the models that are known without a network.")
@@ -28,7 +25,6 @@ def command(pattern: str, json_: bool) -> int:
     from estimator.errors import NotFoundError
     from estimator.report.as_json import as_json
     from estimator.source.find import closest_names
-    from estimator.source.snapshot import known_models
 
     wanted = pattern.lower() if any(letter in pattern for letter in "*?[") else f"*{pattern.lower()}*"
     found = [
@@ -37,7 +33,7 @@ def command(pattern: str, json_: bool) -> int:
         if any(fnmatch.fnmatchcase(name.lower(), wanted) for name in (known.id, *known.aliases))
     ]
     if not found:
-        close = closest_names(pattern)
+        close = closest_names(pattern) or [f"`lora-size models {word}`" for word in _closest_words(pattern)]
         way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists all of them"
         raise NotFoundError(f"no bundled model matches {pattern!r}.", where="PATTERN", way_out=way_out)
     if json_:
@@ -47,6 +43,15 @@ def command(pattern: str, json_: bool) -> int:
     for known in found:
         print(f"{known.id:<{width}}  {', '.join(known.aliases)}".rstrip())
     return 0
+
+
+def _closest_words(pattern: str) -> list[str]:
+    """What stands in ids and is spelled almost like the pattern: a family such as qwen."""
+    import re
+    from difflib import get_close_matches
+
+    words = {word for known in known_models() for word in re.findall("[a-z]{3,}", known.id.lower())}
+    return get_close_matches(pattern.lower(), sorted(words), n=1, cutoff=0.75)
 
 
 def _as_object(known: Known) -> dict[str, object]:

@@ -147,7 +147,8 @@ CASES = [
     pytest.param([*LLAMA, "--offline", "--online"], 2, "usage", "contradict", id="offline and online"),
     pytest.param([*LLAMA, "--config", "no-such.json"], 3, "not_found", "no-such.json", id="a config that is not there"),
     pytest.param(["batch", "no-such.jsonl"], 3, "not_found", "no-such.jsonl", id="a batch that is not there"),
-    pytest.param(["models", "zzzzzz"], 3, "not_found", "zzzzzz", id="a pattern that matches nothing"),
+    pytest.param(["models", "zzzzzz"], 3, "not_found", "lists all of them", id="a pattern that matches nothing"),
+    pytest.param(["models", "qwn"], 3, "not_found", "`lora-size models qwen`", id="a typo in a family"),
     pytest.param(
         ["completion"], 2, "usage", "Choose from: bash, zsh, fish\n", id="one line, whatever click has between"
     ),
