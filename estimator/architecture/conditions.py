@@ -4,6 +4,7 @@
     "?path"  "!path"    the field is truthy, is not
     "path=a|b"          the field's JSON text is one of these;  "path~a|b": is none of these
     "path@a|b"          the list field's element at this layer's index is one of these
+    "path@@a|b"         the same of the list said over and over
     "path<"  "path>="   the index is below the field's number, or not;  "one-other<": below the difference of two
     "#=0|2" "#~0|2"     the index is, is not one of these;  "#%2=1": its remainder;  "#last" "#!last"
     "#first" "#!first"  all indices that lead there are 0, are not
@@ -96,8 +97,9 @@ def _holds_of_field(text: str, lookup: Lookup, place: Place) -> bool:
             value = numbers[0] - numbers[1] if all(isinstance(number, int) for number in numbers) else None
         return isinstance(value, int) and (place.index < value) == (mark == "<")
     if mark == "@":
-        inside = isinstance(value, (list, tuple)) and place.index < len(value)
-        return inside and written(value[place.index]) in rest.split("|")
+        values = value if isinstance(value, (list, tuple)) else ()
+        index = place.index % len(values) if rest[0] == "@" and values else place.index
+        return index < len(values) and written(values[index]) in rest.lstrip("@").split("|")
     return (written(value) in rest.split("|")) == (mark == "=")
 
 

@@ -24,6 +24,7 @@ OUTER = Place(1, 3, first=False)
         pytest.param("layers>=", Place(2, 3), True, id="at or above"),
         pytest.param("kinds@sliding", Place(1, 2), True, id="the list's element here"),
         pytest.param("kinds@sliding", Place(5, 6), False, id="beyond the list"),
+        pytest.param("kinds@@sliding", Place(5, 6), True, id="the list said over and over"),
         pytest.param("#=0|2", Place(2, 3), True, id="index"),
         pytest.param("#%2=1", Place(2, 3), False, id="remainder"),
         pytest.param("#last", Place(2, 3), True, id="last"),

@@ -69,6 +69,11 @@ def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, se
             {"do_stable_layer_norm": True, "feat_extract_norm": "layer"},
             id="a number that few random configs show",
         ),
+        pytest.param(
+            "RecurrentGemmaForCausalLM",
+            {"num_hidden_layers": 5, "block_types": ["recurrent", "attention"]},
+            id="a list said over and over",
+        ),
     ],
 )
 def test_two_changes_at_once_give_the_tree_that_transformers_builds(name, changes):

@@ -166,27 +166,33 @@ class Teller:
     def _of_lists(self, yes: Sequence[Observation], no: Sequence[Observation], up: str) -> Iterator[str]:
         sides = [{(one.number, _index(one, up)): one.values for one in each} for each in (yes, no)]
         for path in self.lists:
-            ours, theirs = (
-                {text for at, values in each.items() for text in self._element(*at, values.get(path), path)}
-                for each in sides
-            )
-            words = not any(_is_number(value) and value not in ("0", "1") for value in ours | theirs)
-            if not words or not ours or not theirs:
-                continue
-            if ours & theirs:  # one of several conditions
-                some = (ours - theirs, ours if theirs - ours else set())
-                yield from (f"{up}{path}@{'|'.join(sorted(only))}" for only in some if only)
-                continue
-            if len(ours) <= _MOST_VALUES:
-                yield f"{up}{path}@{'|'.join(sorted(ours))}"
-            if len(theirs) <= _MOST_VALUES:
-                yield f"not {up}{path}@{'|'.join(sorted(theirs))}"
+            for mark in ("@", "@@"):
+                ours, theirs = (
+                    {text for at, values in each.items() for text in self._element(*at, values.get(path), path, mark)}
+                    for each in sides
+                )
+                yield from self._of_elements(ours, theirs, f"{up}{path}{mark}")
 
-    def _element(self, number: int, index: int, values: Any, path: str) -> Sequence[str]:
-        """The list's element for the index, where it has one."""
+    def _of_elements(self, ours: set[str], theirs: set[str], said: str) -> Iterator[str]:
+        words = not any(_is_number(value) and value not in ("0", "1") for value in ours | theirs)
+        if not words or not ours or not theirs:
+            return
+        if ours & theirs:  # one of several conditions
+            some = (ours - theirs, ours if theirs - ours else set())
+            yield from (f"{said}{'|'.join(sorted(only))}" for only in some if only)
+            return
+        if len(ours) <= _MOST_VALUES:
+            yield f"{said}{'|'.join(sorted(ours))}"
+        if len(theirs) <= _MOST_VALUES:
+            yield f"not {said}{'|'.join(sorted(theirs))}"
+
+    def _element(self, number: int, index: int, values: Any, path: str, mark: str) -> Sequence[str]:
+        """The list's element for the index, where it has one, or comes to it when it is said over and over ("@@")."""
         if (key := (number, path)) not in self._elements:
             self._elements[key] = [written(value) for value in values] if isinstance(values, list) else []
-        return self._elements[key][index : index + 1]
+        elements = self._elements[key]
+        index = index % len(elements) if mark == "@@" and elements else index
+        return elements[index : index + 1]
 
     def _of_places(self, yes: Sequence[Observation], no: Sequence[Observation], up: str) -> Iterator[str]:
         yield from (f"{up}#first", f"{up}#!first", f"{up}#last", f"{up}#!last", f"{up}#=0", f"{up}#~0")
