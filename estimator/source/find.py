@@ -44,16 +44,26 @@ def find(
     if bundled and (found := find_in_snapshot(name)) is not None:
         return found
     if is_local or os.path.isfile(model):  # of a file that is no model's, it says which ones are read
-        from estimator.source.folder import find_in_folder  # a bundled model needs nothing of it
-
-        found = find_in_folder(os.path.expanduser(model), subfolder=subfolder)
-        return found if revision is None else found._replace(notes=(*found.notes, _no_revisions(revision)))
+        return _on_this_machine(model, revision, subfolder)
     return _ask_hub(name, revision, subfolder, token, offline, timeout, progress)
 
 
-def _no_revisions(revision: str) -> Note:
+def _on_this_machine(path: str, revision: str | None, subfolder: str | None) -> Found:
+    """What lies at a path, which hides a bundled model of that name."""
+    from estimator.source.folder import find_in_folder  # a bundled model needs nothing of it
+
+    try:
+        found = find_in_folder(os.path.expanduser(path), subfolder=subfolder)
+    except NotFoundError as error:
+        hidden = find_in_snapshot(path)
+        if hidden is None or os.path.exists(hidden.id):
+            raise
+        way_out = f"{error.way_out}; or --model {hidden.id}, which this folder hides"
+        raise NotFoundError(error.what, where=error.where, way_out=way_out) from error
+    if revision is None:
+        return found
     message = f"What lies on this machine has no revisions: {revision[:80]!r} changes nothing, as in from_pretrained."
-    return Note("revision_without_effect", message)
+    return found._replace(notes=(*found.notes, Note("revision_without_effect", message)))
 
 
 def answers_without_network(

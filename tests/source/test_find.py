@@ -116,6 +116,18 @@ def test_a_link_that_leads_nowhere_is_not_asked_of_the_hub(
     assert caught.value.code == "not_found"
 
 
+def test_an_empty_folder_that_hides_a_bundled_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ways = {}
+    for name in ("gpt2", "other"):
+        with pytest.raises(LoraSizeError, match="holds neither config.json") as caught:
+            find(name)
+        ways[name] = caught.value.way_out
+    assert ways["gpt2"] == f"{ways['other']}; or --model openai-community/gpt2, which this folder hides"
+
+
 def test_a_folder_has_no_revisions(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     codes = {
