@@ -37,9 +37,12 @@ def find_adapter(
     path = os.path.expanduser(name)
     path = os.path.join(path, subfolder) if subfolder else path
     if os.path.isfile(path) and os.path.basename(path) in (CONFIG, WEIGHTS, PICKLED):
-        path = os.path.dirname(path)
+        path = os.path.dirname(path) or "."
     if os.path.isdir(path):
         return _in_folder(path)
+    if os.path.lexists(path):
+        what = f"{path} is neither a folder nor one of {CONFIG}, {WEIGHTS} and {PICKLED}."
+        raise NotFoundError(what, where="--adapter", way_out="name the adapter's own folder")
     if is_path(name):
         way_out = "name a folder with adapter_config.json in it, or an adapter's id on the Hub"
         raise NotFoundError(f"there is no folder {path}.", where="--adapter", way_out=way_out)

@@ -42,8 +42,19 @@ def test_what_lies_in_a_folder(folder, name, content, headers, sizes):
     assert (dict(found.other_files), found.config["base_model_name_or_path"]) == (sizes, "gpt2")
 
 
-def test_a_file_stands_for_its_folder(folder):
+def test_a_file_stands_for_its_folder(folder, monkeypatch):
     assert find_adapter(str(folder / CONFIG)).id == str(folder)
+    monkeypatch.chdir(folder)
+    assert find_adapter(CONFIG).id == "."
+
+
+@pytest.mark.parametrize("name", ["config.json", "dead"])
+def test_what_is_here_and_no_adapter_is_not_asked_of_the_hub(folder, monkeypatch, name):
+    (folder / "config.json").write_text("{}")
+    (folder / "dead").symlink_to("nowhere")
+    monkeypatch.chdir(folder)
+    with pytest.raises(NotFoundError, match=f"{name} is neither a folder nor one of"):
+        find_adapter(name)
 
 
 @pytest.mark.parametrize(
