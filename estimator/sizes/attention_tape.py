@@ -208,7 +208,9 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         each = tape.run((each,), scores, product, saves_output=block.sinks and setting.software.names_all)
     if setting.shape.support.clamps_scores:
         each = tape.run((each,), scores, product, saves=(each,))
-    wide = width if setting.shape.support.narrow_scores and not setting.autocast else 4
+    # One that is asked for in 16 bits stays so under autocast (modeling_falcon.py)
+    widens = setting.autocast and not setting.software.narrow_softmax
+    wide = width if setting.shape.support.narrow_scores and not widens else 4
     each = (
         each if product == wide else tape.run((each,), scores, wide)
     )  # softmax of bfloat16 in float32 copies it first

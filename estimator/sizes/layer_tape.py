@@ -28,9 +28,11 @@ def layer(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     norms = [norm for norm in block.norms if not norm.role]
     if block.is_parallel:
         first = normed(tape, x, norms[0], setting) if norms else x
-        second = normed(tape, x, norms[1], setting) if len(norms) > 1 else first
+        waits = len(norms) > 1 and "post_attention" in norms[1].name  # modeling_gpt_neox.py; Falcon's does not
+        second = normed(tape, x, norms[1], setting) if len(norms) > 1 and not waits else first
         attended = _dropped(tape, _mixed(tape, first, block, setting), drops=setting.shape.drops_states)
         tape.hold(first, second)
+        second = normed(tape, x, norms[1], setting) if waits else second
         mixed = _dropped(tape, _mlp(tape, second, block, setting), drops=setting.shape.drops_mlp)
         tape.hold(attended, x)
         tape.name(first, second, attended, mixed)

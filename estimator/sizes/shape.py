@@ -270,9 +270,13 @@ def _norms_sums(outside: Iterable[Module], repeated: Iterable[str], hidden: int)
 
 
 def _outer_norms(outside: Iterable[Module], hidden: int) -> tuple[int, int]:
+    """Tensors kept behind embeddings, one for each norm there; a norm behind the layers that has no weight norms
+    embeddings too, in float32, and keeps them beside (modeling_nanochat.py). And the norms behind the layers."""
+    outside = list(outside)
     names = _norms_outside(outside, hidden)
     embedded = sum(_EMBEDDED_NORM.search(name) is not None for name in names)
-    return embedded, len(names) - embedded
+    plain = sum(module.name in names and not module.parameters and module.kind == "other" for module in outside)
+    return embedded + 3 * plain, len(names) - embedded
 
 
 def _norms_outside(outside: Iterable[Module], hidden: int) -> list[str]:

@@ -42,6 +42,7 @@ class Software:
     # Embeddings' output wants gradients without checkpointing as well (Unsloth's prepare_model_for_kbit_training)
     wants_inputs: bool = False
     loops_experts: bool = False  # transformers 4 kept experts one by one, and quantised them
+    narrow_softmax: bool = False  # eager attention's, where autocast would take float32 and its class names a dtype
     wide_routing: bool = False  # experts' shares are float32, and with them what they are multiplied with
     names_all: bool = False  # what goes in and out of a layer's parts is named by its code up to the layer's end
 

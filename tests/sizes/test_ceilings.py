@@ -1,4 +1,4 @@
-"""Ceilings against steps of real models of odd shapes, their LoRA with dropout (fixtures/memory/ceilings.jsonl)."""
+"""Ceilings and floors against steps of real models of odd shapes, their LoRA with dropout (fixtures/memory/ceilings.jsonl)."""
 
 from __future__ import annotations
 
@@ -48,18 +48,19 @@ def planned(model: Path, run: dict) -> tuple[Loaded, Training, int]:
         packing=True,
         gradient_checkpointing=run["gradient_checkpointing"],
         attention=run["attention"],
+        mixed_precision=run.get("mixed_precision", "no"),
     )
     return loaded_of(answer, BASES), training, answer.adaptation.trainable_parameters
 
 
 @pytest.mark.parametrize(("row", "run"), RUNS, ids=name)
-def test_the_ceiling_is_no_lower_than_the_real_step(row: dict, run: dict, models: dict[str, Path]) -> None:
+def test_the_real_step_is_within_the_bounds(row: dict, run: dict, models: dict[str, Path]) -> None:
     loaded, training, parameters = planned(models[name(row)], run)
     assert parameters == run["parameters"]
     states = 2 * sum(prod(part.shape) * part.width for part in loaded.trained)
     resident = loaded.base.weight_bytes + loaded.adapter.added_bytes + states
     memory = training_memory(*loaded, training)
-    assert memory.allocated.upper - WORKSPACE_BYTES >= resident + run["peak_bytes"]
+    assert memory.allocated.lower <= resident + run["peak_bytes"] <= memory.allocated.upper - WORKSPACE_BYTES
     if row["is_near"]:
         setting = Setting(shape=loaded.shape, training=training, adapter=loaded.adapter, base_width=2)
         step = training_step(setting, states // 2)
