@@ -93,7 +93,7 @@ def build(
             *tie_notes,
             *grown.notes,
             *_left_out(left, facts),
-            *_made_anew(lacking, facts),
+            *made_anew(lacking, facts.said.name),
         ),
         lacking=tuple(lacking),
     )
@@ -169,10 +169,10 @@ def _of_layers(names: Iterable[str]) -> bool:
     return any(re.search(r"\.\d+\.", name) for name in names)
 
 
-def _made_anew(lacking: Sequence[str], facts: ClassFacts) -> list[Note]:
+def made_anew(lacking: Sequence[str], architecture: str) -> list[Note]:
     """A note on parameters that the file of this very class does not hold."""
     if not lacking:
         return []
     others = f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
-    message = f"The checkpoint lacks {lacking[0]}{others}: {facts.said.name} makes what it lacks anew, at random."
+    message = f"The checkpoint lacks {lacking[0]}{others}: {architecture} makes what it lacks anew, at random."
     return [Note("made_anew", message)]

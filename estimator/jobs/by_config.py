@@ -88,7 +88,8 @@ def with_sized(
         return tree
     before = parameter_shapes(tree.modules).keys()
     if other_class or anew:
-        tree = _with_fresh_shapes(_with_parts(tree, other, whole=anew), other, config, stored)
+        tree = _with_parts(_without_unbuilt(tree, other, config, stored), other, whole=anew)
+        tree = _with_fresh_shapes(tree, other, config, stored)
     known = {module.name: module for module in other.modules}
     modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
     now = parameter_shapes(modules).keys()
@@ -108,7 +109,7 @@ def _with_parts(tree: ModuleTree, other: ModuleTree, *, whole: bool) -> ModuleTr
     stored = {module.name: module for module in tree.modules}
     lacking = [module.name for module in other.modules if module.name not in stored and module.parameters]
     of_another = whole and len(lacking) > sum(1 for module in tree.modules if module.parameters)
-    if of_another or not stored.keys() < {module.name for module in other.modules}:
+    if of_another or not stored.keys() <= {module.name for module in other.modules}:
         return tree
     return tree._replace(
         modules=tuple(stored.get(module.name, module) for module in other.modules),
@@ -118,6 +119,29 @@ def _with_parts(tree: ModuleTree, other: ModuleTree, *, whole: bool) -> ModuleTr
         input_embedding=other.input_embedding,
         output_embedding=other.output_embedding,
         beside_head=other.beside_head,
+    )
+
+
+def _without_unbuilt(
+    tree: ModuleTree, other: ModuleTree, config: Mapping[str, Any], stored: Iterable[str]
+) -> ModuleTree:
+    """The tree without modules that the class does not build of this config.json and the file holds nothing of: the
+    file does not lack them.
+    """
+    from estimator.architecture.build import made_anew
+    from estimator.architecture.stored_names import run_time_names
+
+    built = {module.name for module in other.modules}
+    odd = {module.name for module in tree.modules if module.name not in built}
+    held = run_time_names(config, tree, stored).values() if odd else ()
+    odd = {module for module in odd if not any(name.startswith(f"{module}.") for name in held)}
+    if not odd:
+        return tree
+    lacking = tuple(name for name in tree.lacking if name.rpartition(".")[0] not in odd)
+    return tree._replace(
+        modules=tuple(module for module in tree.modules if module.name not in odd),
+        lacking=lacking,
+        notes=(*(n for n in tree.notes if n.code != "made_anew"), *made_anew(lacking, tree.architecture or "")),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.from_config import from_config
+from estimator.architecture.module import parameter_shapes
 from estimator.jobs.by_config import features_of, with_sized
 from estimator.notes import Note
 
@@ -150,3 +151,26 @@ def test_a_file_that_lacks_most_of_its_class_is_another_models():
     bare = tuple(module for module in whole.modules if not module.name.startswith("encoder.layers"))
     found = with_sized(whole._replace(modules=bare, notes=(ANEW,)), SWIN, None, None)
     assert (found.modules, found.notes) == (bare, (ANEW,))
+
+
+DEBERTA = {"model_type": "deberta", "architectures": ["DebertaForMaskedLM"], "hidden_size": 48, "vocab_size": 101,
+           "num_hidden_layers": 1, "num_attention_heads": 6, "pos_att_type": ["c2p"], "legacy": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("older", "kept"),
+    [
+        pytest.param([], False, id="nothing of it is stored"),
+        pytest.param(["cls.predictions.decoder.weight"], True, id="stored all the same"),
+    ],
+)
+def test_a_head_that_the_class_builds_in_another_way_is_gone_where_the_file_has_none_of_it(older, kept):
+    """DeBERTa's head for masked words, an older one and a newer one: the outputs' embedding with it."""
+    whole, old = from_config(DEBERTA), from_config({**DEBERTA, "legacy": True})
+    head = tuple(module for module in old.modules if module.name.startswith("cls"))
+    both = whole._replace(modules=(*whole.modules, *head), output_embedding="cls.predictions.decoder", notes=(ANEW,))
+    both = both._replace(lacking=("cls.predictions.bias",))
+    found = with_sized(both, DEBERTA, None, None, [*parameter_shapes(whole.modules), *older])
+    assert (found.modules == whole.modules) != kept
+    assert [note.code for note in found.notes] == (["made_anew"] if kept else [])
+    assert found.output_embedding == ("cls.predictions.decoder" if kept else "lm_predictions.lm_head.dense")
