@@ -136,7 +136,8 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
     base = base._replace(
         notes=(*base.notes, *notes_on_class(base.tree, base.config, found, (task, request.num_labels)))
     )
-    return base._replace(tree=of_the_named_class(base.tree, task), task=task, num_labels=request.num_labels)
+    tree = of_the_named_class(base.tree, base.config, task)
+    return base._replace(tree=tree, task=task, num_labels=request.num_labels)
 
 
 def _check_names(changes: Mapping[str, Any], config: Mapping[str, Any], task: str | None) -> None:

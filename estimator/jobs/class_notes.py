@@ -68,10 +68,13 @@ def _code_beside(tree: ModuleTree, config: Mapping[str, Any], found: Found) -> I
         yield Note("custom_code", message)
 
 
-def of_the_named_class(tree: ModuleTree, task: str | None) -> ModuleTree:
-    """A class that config.json names and nobody knows is taken for its model type's: that is inferred, not exact."""
-    named = next(iter(tree.config.get("architectures") or ()), None)
-    if task is not None or named is None or tree.basis == "inferred" or tree.architecture == named:
+def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> ModuleTree:
+    """A class that config.json names and nobody knows is taken for its model type's, unless a task's Auto class builds
+    that: it is inferred, not exact.
+    """
+    named = next(iter(config.get("architectures") or ()), None)
+    of_task = class_for(config.get("model_type"), task) if task is not None else None
+    if named is None or tree.basis == "inferred" or tree.architecture in (named, of_task):
         return tree
     message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))

@@ -65,6 +65,25 @@ def test_code_of_its_own_beside_a_class_of_transformers_is_named(tmp_path: Path,
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "named", "task", "built", "basis"),
+    [
+        pytest.param("llama", "LlamaForRewards", None, "LlamaForCausalLM", "inferred", id="no task: the model type's"),
+        pytest.param("llama", "LlamaForRewards", "SEQ_CLS", "LlamaForSequenceClassification", "exact", id="the task's"),
+        pytest.param("bloom", "BloomOfOurs", "SEQ_2_SEQ_LM", "BloomForCausalLM", "inferred", id="none for the task"),
+        pytest.param("bloom", "BloomForCausalLM", "SEQ_2_SEQ_LM", "BloomForCausalLM", "exact", id="a known class"),
+    ],
+)
+def test_a_class_that_nobody_knows_is_inferred_unless_a_task_chooses_its_own(
+    tmp_path: Path, kind: str, named: str, task: str | None, built: str, basis: str
+) -> None:
+    fields = {"n_layer": 1, "num_hidden_layers": 1, "vocab_size": 101, "architectures": [named], "model_type": kind}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    tree = BaseCache().base(Request(model=str(tmp_path)), task).tree
+    assert (tree.architecture, tree.basis) == (built, basis)
+    assert any(note.code == "class_assumed" for note in tree.notes) == (basis == "inferred")
+
+
 def test_the_note_says_what_config_json_holds(tmp_path: Path) -> None:
     notes = {note["code"]: note["message"] for note in document(tmp_path, intermediate_size="wide")["notes"]}
     assert "intermediate_size is 'wide'" in notes["config_not_compared"]
