@@ -225,9 +225,10 @@ _QUANTO_PARTS = (
     ".weight._data", ".weight._data._data", ".weight._scale", ".weight._shift", ".input_scale", ".output_scale",
 )  # fmt: skip
 
+_AWQ_OTHERS = (".act.scales", ".gelu_impl.scales")  # of activations
 LAYOUTS: Mapping[str, Layout] = {
     "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq, fields_by_layer=gptq_by_layer),
-    "awq": Layout(".qweight", (".qweight", ".qzeros", ".scaled_zeros", ".scales"), _awq),
+    "awq": Layout(".qweight", (".qweight", ".qzeros", ".scaled_zeros", ".scales"), _awq, others=_AWQ_OTHERS),
     "auto-round": Layout(".qweight", _GPTQ_PARTS, _auto_round, fields_by_layer=auto_round_by_layer),
     "bitsandbytes_4bit": Layout(".weight.absmax", _BNB_PARTS, _bnb_4bit, needs=(".weight",), is_whole=_is_whole_4bit),
     "bitsandbytes_8bit": Layout(".SCB", (".weight", ".SCB", ".weight_format"), _as_stored, needs=(".weight",)),

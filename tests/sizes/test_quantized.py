@@ -267,13 +267,42 @@ def test_gptq_by_layer_says_who_loads_it():
     assert "dynamic_gptq" in [note.code for note in notes]
 
 
-@pytest.mark.parametrize(("method", "converted"), [("auto-round", set()), ("gptq", {"layers.0.q_proj"})])
-def test_autoround_converts_no_class_derived_from_linear(method, converted):
-    """Falcon's: in its file they are packed, and from_pretrained makes them anew."""
-    tree = one_linear({"dtype": "bfloat16", "quantization_config": {**GPTQ, "quant_method": method}})
+@pytest.mark.parametrize(
+    ("method", "converted"), [("auto-round", set()), ("gptq", set()), ("awq", {"layers.0.q_proj"})]
+)
+def test_what_becomes_of_classes_derived_from_linear(method, converted):
+    """Falcon's: optimum and AutoRound ask for Linear itself, gptqmodel's AWQ for what is one."""
+    fields = {"quant_method": method, "bits": 4, "group_size": 64, "block_name_to_quantize": "layers"}
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": fields})
     falcon = tuple(m._replace(cls="FalconLinear") if m.name == "layers.0.q_proj" else m for m in tree.modules)
     sizes = base_sizes(tree._replace(modules=falcon), None, LoadOptions())
     assert sizes.model.quantised.keys() == converted
+
+
+NEOX = {
+    "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "vocab_size": 256, "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "dtype": "bfloat16",
+}  # fmt: skip
+
+
+def test_activations_that_awq_gives_scales():
+    """A tiny GPT-NeoX that auto-round saved as AWQ, loaded by transformers 5.23.0 with gptqmodel 7.7.0."""
+    fields = {"quant_method": "awq", "bits": 4, "group_size": 32, "modules_to_not_convert": ["embed_out"]}
+    sizes = base_sizes(from_config({**NEOX, "quantization_config": fields}), None, LoadOptions())
+    assert (sizes.loaded.footprint_bytes, sizes.all_parameters) == (107_024, 33_664)
+    assert {layer.cls for layer in sizes.model.quantised.values()} == {"AwqQuantLinear", "ScaledActivation"}
+
+
+def test_scales_of_activations_are_not_missed():
+    """AutoAWQ stores them, auto-round does not; from_pretrained has them as ones."""
+    config = {**NEOX, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}}
+    tree = from_config(config)
+    packed = [m.name for m in tree.modules if m.kind == "Linear" and m.name != "embed_out"]
+    names = [f"{name}.qweight" for name in packed] + ["gpt_neox.layers.0.mlp.act.scales"]
+    tensors = {name: Tensor(name, "I32", (64, 8), "one") for name in names}
+    sizes = base_sizes(tree, Checkpoint(tensors=tensors, files=(), bytes=0), LoadOptions())
+    assert "packed_missing" not in {note.code for note in sizes.notes}
+    assert "gpt_neox.layers.0.mlp.act.scales" not in unpack(config, Checkpoint(tensors, (), 0)).checkpoint.tensors
 
 
 def test_an_unknown_scheme_says_so():

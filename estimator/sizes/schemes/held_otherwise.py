@@ -20,7 +20,8 @@ def held_otherwise(tree: ModuleTree, layers: Mapping[str, QuantisedLayer], check
     odd = next((said for name, layer in layers.items() for said in _odd(name, layer, held.get(name, {}))), None)
     if odd is not None:
         yield Note("held_otherwise", f"{odd}: the footprint is that of the layout that config.json's fields give.")
-    if missing := [name for name in layers if name not in held]:
+    own = {module.name for module in tree.modules if module.parameters}  # and no activation, which may get scales
+    if missing := [name for name in layers if name not in held and name in own]:
         message = (
             f"{listed(missing)} are to be quantised by config.json, and the file holds nothing packed of them: "
             "from_pretrained makes these layers anew."

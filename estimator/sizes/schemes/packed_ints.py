@@ -32,7 +32,7 @@ _GROUP = 128  # where nothing is said: GPTQConfig, AwqConfig, AutoRoundConfig
 
 
 def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`).
+    """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`, `get_layers`).
 
     Raises UnsupportedError for a width that GPTQConfig refuses, or none.
     """
@@ -46,13 +46,9 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
 
 
 def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """Every Linear and Conv1D inside the blocks, and what `extra_config` and `dynamic` name beside them.
-
-    None of a class derived from these (`get_layer_config`): Falcon's stay as they are.
-    """
+    """Every Linear and Conv1D inside the blocks, and what `extra_config` and `dynamic` name beside them."""
     fields = {**quantization.fields, "extra_config": by_module(tree, quantization.fields.get("extra_config") or {})}
-    blocks = _blocks(tree, fields.get("block_name_to_quantize"))
-    wrapped = {name: module for name, module in _wrapped(tree).items() if module.cls == module.kind}
+    blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
     inside = [name for name in wrapped if name.startswith(blocks)]
     outside = [name for name in wrapped if not name.startswith(blocks)]
     own = auto_round_by_layer(fields, inside, outside)
@@ -66,7 +62,8 @@ def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str)
 
 
 def _wrapped(tree: ModuleTree) -> dict[str, Module]:
-    return {m.name: m for m in tree.modules if m.kind in ("Linear", "Conv1D") and m.parameters}
+    """None of a class derived from these, as optimum and AutoRound have it: Falcon's stay as they are."""
+    return {m.name: m for m in tree.modules if m.kind in ("Linear", "Conv1D") and m.cls == m.kind and m.parameters}
 
 
 def _by_layer(
@@ -121,12 +118,35 @@ def _shifts(bits: int) -> tuple[int, ...]:
     return (3, 12) if bits == 3 else (32 // bits,)
 
 
-def awq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """Every Linear that is not skipped; the default list counts beside the config's own (quantizer_awq.py)."""
+# transformers 5.23.0, AWQ_SCALES_MAPPINGS: the activation that gets scales, and the Linear before it.
+_SCALED_ACTIVATIONS = {
+    "bloom": ("gelu_impl", "dense_h_to_4h"), "falcon": ("act", "dense_h_to_4h"), "gpt_bigcode": ("act", "c_fc"),
+    "gpt_neox": ("act", "dense_h_to_4h"), "gptj": ("act", "fc_in"), "mpt": ("act", "up_proj"),
+    "starcoder2": ("act", "c_fc"),
+}  # fmt: skip
+
+
+def awq_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
+    """Every Linear that is not skipped; the default list counts beside the config's own (quantizer_awq.py).
+
+    Some activations get scales, one for each feature (`replace_quantization_scales`).
+    """
     fields = quantization.fields
     skipped = skips(tree, fields.get("modules_to_not_convert"), add_default=True)
     linears = (m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name))
-    return {module.name: _awq_layer(module, fields) for module in linears}
+    return {module.name: _awq_layer(module, fields) for module in linears} | _scaled_activations(tree, dtype)
+
+
+def _scaled_activations(tree: ModuleTree, dtype: str) -> dict[str, QuantisedLayer]:
+    activation, before = _SCALED_ACTIVATIONS.get(str(tree.config.get("model_type")), ("", ""))
+    linears = {m.name: m for m in tree.modules if m.name.endswith(f".{before}") and m.parameters}
+    found = {}
+    for module in tree.modules:
+        parent, _, own = module.name.rpartition(".")
+        if own == activation and f"{parent}.{before}" in linears:
+            scales = Parameter("scales", linears[f"{parent}.{before}"].parameters[0].shape[:1], dtype)
+            found[module.name] = QuantisedLayer("awq", "ScaledActivation", (scales,), is_linear=False)
+    return found
 
 
 def _awq_layer(module: Module, fields: Fields) -> QuantisedLayer:
