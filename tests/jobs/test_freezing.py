@@ -63,7 +63,7 @@ def test_what_trains_beside_what_is_saved(tmp_path: Path, text: str, trained: in
     ("text", "added", "gradients", "moments"),
     [
         (AUTOTRAIN, 4 * (TEXT + VISION), 4 * TEXT, 8 * TEXT + 68 * 4),
-        (NEMO + "freeze_config: {freeze_vision_tower: true}\n", 4 * (TEXT + VISION), 4 * TEXT, 8 * TEXT + 68 * 4),
+        (NEMO + "freeze_config: {freeze_vision_tower: true}\n", 2 * (TEXT + VISION), 2 * TEXT, 4 * TEXT + 68 * 4),
         (GPT2 + "unfrozen_parameters: ['.+lora_A']\n", 4 * 294_912, 4 * 73_728, 8 * 73_728 + 12 * 4),
         (GPT2 + "unfrozen_parameters: ['.+wte']\n", 4 * 294_912, 2 * WTE, 4 * WTE + 4),
         (GPT2 + "unfrozen_parameters: ['.+wte', '.+lora_']\n", 4 * 294_912, 2 * WTE + 4 * 294_912,
