@@ -169,7 +169,7 @@ def _largest(
     request: Request, answer: Answer, shape: Shape, cache: KvCache | None, serving: Serving, gpu_memory: int | None
 ) -> dict[str, int | None]:
     """Sequences, tokens of each, and max_lora_rank that surely fit, the rest held; None without a GPU or a cache."""
-    if gpu_memory is None or cache is None or not (cache.kept or cache.states):
+    if gpu_memory is None or cache is None:
         return {"batch_size": None, "sequence_length": None, "r": None}
 
     def sure(**changes: Any) -> bool:
