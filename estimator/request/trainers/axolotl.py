@@ -17,9 +17,9 @@ DEFAULTS = {
     "sequence_len": 512,
     "optimizer": "adamw_torch_fused",
 }
+SKIPPED_IN_8_BITS = (("jamba", "mamba"), ("falcon-h1", "out_proj"))  # of a base of that name
 # Kept in float32 when 4-bit weights are stored, unless DeepSpeed or FSDP shards them.
 # By the repositories of the model types jamba, qwen2_moe and nemotron_h.
-SKIPPED_IN_8_BITS = (("jamba", "mamba"), ("falcon-h1", "out_proj"))  # of a base of that name
 FLOAT32_STORAGE = ("jamba", "qwen1.5moe", "qwen257ba14b", "nemotronh", "nemotron3nano")
 FUSED_LOSS = ("liger_fused_linear_cross_entropy", "cut_cross_entropy")
 ATTENTION = (
