@@ -38,7 +38,7 @@ OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 # Llama 3.1 8B, 32 layers of 4,096: the query, and the value of 1,024.
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
-AXOLOTL = "base_model: mistralai/Mixtral-8x7B-v0.1\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
+AXOLOTL = "base_model: meta-llama/Llama-3.1-8B\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
 FACTORY = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nfinetuning_type: lora\nlora_target: q_proj\n"
 SWIFT = "model: a/b\ntuner_type: lora\n"
 LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
@@ -54,7 +54,7 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
         pytest.param(OUMI + "peft: {lora_exclude_modules: ['.*v_proj', '.*[.][0-9][.].*']}\n", 8 * QUERY * 22 // 32,
                      id="expressions for what is left out"),
         pytest.param(PEFT_SFT + "lora_target_modules: q_proj,v_proj\n", 64 * (QUERY + VALUE), id="PEFT's example"),
-        pytest.param(AXOLOTL + "lora_target_parameters: [mlp.experts.down_proj]\n", 32 * 8 * 8 * (14336 + 4096),
+        pytest.param(AXOLOTL + "lora_target_parameters: [down_proj.weight]\n", 32 * 8 * (14336 + 4096),
                      id="Axolotl asks for no defaults beside parameters"),
         pytest.param(FACTORY + "add_special_tokens: <a>,<b>\n", 8 * QUERY + 2 * 128_256 * 4096,
                      id="LLaMA-Factory trains both embeddings where tokens are new"),
