@@ -64,7 +64,7 @@ def from_mapping(given: Mapping[str, Any]) -> LoraConfig:
     known, unknown = {}, {}
     of_adalora = given.get("peft_type") == "ADALORA"
     for name, value in given.items():
-        if name in _IGNORED or (of_adalora and name == "rank_pattern" and value is None):  # AdaLoRA's before it trains
+        if name in _IGNORED or (of_adalora and name in _NULL_TO_ADALORA and value is None):
             continue
         if name in _FIELDS:
             known[name] = _of_its_kind(name, value)
@@ -107,10 +107,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 # To torch a tuple is one place in a table, and no list of rows.
 _WHY = {"trainable_token_indices": ", on which PEFT fails, at the latest in the first forward pass"}
 # Where null stands for the default, and where PEFT ends in a TypeError or AttributeError of its own.
-_NULL_IS_DEFAULT = frozenset(
-    {"loftq_config", "peft_type"} | {name for name, kinds in _KINDS.items() if kinds == (bool,)}
-)
-_NULL_FAILS = frozenset({"rank_pattern", "alpha_pattern", "bias", "r", "lora_alpha", "lora_dropout"})
+_NULL_IS_DEFAULT = frozenset({"loftq_config"} | {name for name, kinds in _KINDS.items() if kinds == (bool,)})
+_NULL_FAILS = frozenset({"peft_type", "rank_pattern", "alpha_pattern", "bias", "r", "lora_alpha", "lora_dropout"})
+# AdaLoRA reads neither r nor alpha_pattern, and has no rank_pattern before it gives up ranks.
+_NULL_TO_ADALORA = frozenset({"r", "rank_pattern", "alpha_pattern"})
 
 
 _BY_NAME = ("rank_pattern", "alpha_pattern", "trainable_token_indices")  # keys are names of modules

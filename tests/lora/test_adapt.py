@@ -51,6 +51,8 @@ from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, layer, linear, model
                      id="AdaLoRA starts with init_r 12; on a bf16 base autocast sets ranknum training"),
         pytest.param({"peft_type": "ADALORA", "total_step": 9, "rank_pattern": None}, 2 * (12 * (Q + V + 2) + 2),
                      id="as AdaLoRA saves it before it gave up a rank"),
+        pytest.param({"peft_type": "ADALORA", "total_step": 9, "r": None, "alpha_pattern": None},
+                     2 * (12 * (Q + V + 2) + 2), id="AdaLoRA reads neither r nor alpha_pattern"),
     ],
 )  # fmt: skip
 def test_trainable_parameters(config, parameters):

@@ -218,6 +218,7 @@ def test_options_of_an_estimate(tmp_path: Path) -> None:
     ("fields", "refused"),
     [
         *((f'"{name}": null', name) for name in ("r", "lora_alpha", "bias", "rank_pattern", "alpha_pattern")),
+        ('"peft_type": null', "peft_type"),
         ('"init_lora_weights": "lora-ga"', "init_lora_weights"),
         ('"modules_to_save": null, "loftq_config": null, "use_dora": null, "exclude_modules": null', None),
     ],
