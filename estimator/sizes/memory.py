@@ -123,7 +123,8 @@ def training_memory(
     scratch = step_bytes(training.optimizer, trained) // kept.shares
     update = kept.gradients.expected + scratch
     peaks = [max(step.forward, step.loss, step.backward, update) for step in steps]
-    slack = (-int(_MARGIN * peaks[0]), 0, int(_MARGIN * peaks[2]) + WORKSPACE_BYTES + kept.gathers_more)
+    margin = int(_MARGIN * peaks[2])
+    slack = (-int(_MARGIN * peaks[0]), 0, margin + WORKSPACE_BYTES + kept.gathers_more)
     allocated = Bounds(*map(sum, zip(weights, stays, peaks, slack, strict=True)))
     cached = [0, _cached(steps[1]), peaks[2] + _LOADING_REST]
     reserved = Bounds(*map(sum, zip(allocated, cached, strict=True)))
@@ -132,7 +133,7 @@ def training_memory(
     middle = steps[1]
     moments = {"forward": middle.forward, "loss": middle.loss, "backward": middle.backward, "optimizer step": update}
     return Memory(
-        components=_components(kept, weights, training, steps, fetched, cached, slack, scratch),
+        components=_components(kept, weights, training, steps, fetched, cached, margin, scratch),
         allocated=allocated,
         reserved=reserved,
         device=device._replace(upper=device.upper + paged),
@@ -254,7 +255,7 @@ def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:
 
 def _components(
     kept: Resident, weights: tuple[int, ...], training: Training, steps: list[Step],
-    fetched: list[Moments], cached: list[int], slack: tuple[int, int, int], scratch: int,
+    fetched: list[Moments], cached: list[int], margin: int, scratch: int,
 ) -> tuple[Component, ...]:  # fmt: skip
     low, _, high = steps
     states = kept.states._replace(expected=0) if is_paged(training.optimizer) else kept.states
@@ -269,7 +270,8 @@ def _components(
         Component("backward through one layer", min(low.walk, high.walk), max(low.walk, high.walk), "modelled"),
         Component("logits and loss", low.head, high.head, "modelled"),
         Component("optimizer step", scratch, scratch, "modelled"),
-        Component("workspaces", 0, slack[2] - kept.gathers_more, "modelled"),
+        Component("workspaces", 0, WORKSPACE_BYTES, "modelled"),
+        Component("margin of the model", 0, margin, "modelled"),
         Component("cached and fragmented", cached[0], cached[2], "modelled"),
         Component("CUDA context", CONTEXT_BYTES[0], CONTEXT_BYTES[2], "modelled"),
     )

@@ -14,6 +14,7 @@ from estimator.jobs.largest import Limits, within_limits
 from estimator.jobs.plan import plan
 from estimator.request.request import Request
 from estimator.sizes.gpus import gpu_bytes
+from estimator.sizes.memory import WORKSPACE_BYTES
 from estimator.sizes.training import Training
 
 REQUEST = Request(model="llama-3.1-8b", r=16, targets="qkvo", base_precision="nf4")
@@ -168,7 +169,9 @@ def test_json_of_a_plan_keeps_the_contract() -> None:
     assert all(set(part) == {"name", "lower_bytes", "upper_bytes", "basis"} for part in components)
     assert {part["basis"] for part in components} == {"exact", "modelled"}
     assert all(part["lower_bytes"] == part["upper_bytes"] for part in components if part["basis"] == "exact")
-    assert {"base weights", "adapter weights", "gradients", "optimizer state"} <= {part["name"] for part in components}
+    upper = {part["name"]: part["upper_bytes"] for part in components}
+    assert {"base weights", "adapter weights", "gradients", "optimizer state", "margin of the model"} <= upper.keys()
+    assert upper["workspaces"] == WORKSPACE_BYTES  # the margin is a part of its own
     assert document["plan"]["gpu_memory"] == gpu_bytes("a100-80gb")
     assert document["plan"]["fits"] == "yes"
     assert set(document["plan"]["largest"]) == {"batch_size", "sequence_length", "r"}
