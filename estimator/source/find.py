@@ -151,10 +151,11 @@ def _ask_hub(
 
 
 def _unknown(name: str, what: str) -> LoraSizeError:
-    from estimator.source.place import id_in_page
+    from estimator.source.place import id_in_page, is_id
 
     close = closest_names(name)
     way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists what is known offline"
-    if page := id_in_page(name):
-        way_out = f"name it by its id: --model {page}"
+    id_ = id_in_page(name) or name.removesuffix(".git")
+    if id_ != name and is_id(id_):
+        way_out = f"name it by its id: --model {id_}"
     return NotFoundError(what, where="--model", way_out=way_out)

@@ -60,6 +60,8 @@ def test_what_is_not_bundled_is_none(name: str) -> None:
         pytest.param("https://huggingface.co/a/b/tree/main", "not_found", "--model a/b", id="the address of a page"),
         pytest.param("huggingface.co/a/b", "not_found", "--model a/b", id="an address without its scheme"),
         pytest.param("https://hf.co/a/b.git", "not_found", "--model a/b", id="the address that git clones"),
+        pytest.param("a/b.git", "not_found", "--model a/b", id="an id as git clones it"),
+        pytest.param("meta-llama/Llama-3.1-8B.git", "not_found", "its id: --model meta-", id="the id of a known model"),
         pytest.param("@main", "not_found", "org/name@revision", id="a revision of nothing"),
         pytest.param("models\\llama", "not_found", "check the spelling", id="a path of Windows"),
         pytest.param("C:/models/llama", "not_found", "check the spelling", id="a path of Windows with slashes"),
