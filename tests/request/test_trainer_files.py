@@ -39,6 +39,7 @@ OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
 AXOLOTL = "base_model: meta-llama/Llama-3.1-8B\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
+QLORA = AXOLOTL.replace("lora\n", "qlora\nload_in_4bit: true\n")
 FACTORY = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nfinetuning_type: lora\nlora_target: q_proj\n"
 SWIFT = "model: a/b\ntuner_type: lora\n"
 LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
@@ -131,6 +132,22 @@ def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> Non
         pytest.param(OUMI.replace("TRL_SFT", "VERL_GRPO"), UnsupportedError, "verl", id="verl makes the adapter"),
         pytest.param(OUMI + "peft: {q_lora: true, q_lora_bits: 3}\n", UsageError, "q_lora_bits is 3", id="three bits"),
         pytest.param(PEFT_SFT.replace("lora: true", "lora: false"), UsageError, "trains no LoRA", id="the example in full"),
+        *(
+            pytest.param(text, UsageError, f"{said} is (a list|5)", id=f"{text.split(':')[0]}: {said} is no text")
+            for said, text in (
+                ("bnb_4bit_quant_type", NEMO + "quantization: {load_in_4bit: true, bnb_4bit_quant_type: [x]}\n"),
+                ("bnb_4bit_quant_type", "model_name_or_path: a/b\nuse_peft: true\nload_in_4bit: true\nbnb_4bit_quant_type: 5\n"),
+                ("bnb_4bit_quant_type", SWIFT + "quant_method: bnb\nquant_bits: 4\nbnb_4bit_quant_type: [x]\n"),
+                ("bnb_4bit_quant_type", LUDWIG + "quantization: {bits: 4, bnb_4bit_quant_type: 5}\n"),
+                ("bnb_4bit_quant_type", OUMI + "peft: {q_lora: true, bnb_4bit_quant_type: [x]}\n"),
+                ("bnb_4bit_quant_type", PEFT_SFT + "use_4bit_quantization: true\nbnb_4bit_quant_type: [x]\n"),
+                ("quantization_type", FACTORY + "quantization_bit: 4\nquantization_type: [x]\n"),
+                ("quantization_method", FACTORY + "quantization_bit: 4\nquantization_method: [x]\n"),
+                ("bnb_4bit_quant_type", QLORA + "bnb_config_kwargs: {bnb_4bit_quant_type: [x]}\n"),
+                ("bnb_4bit_use_double_quant", QLORA + "bnb_config_kwargs: {bnb_4bit_use_double_quant: [x]}\n"),
+                ("llm_int8_skip_modules", QLORA + "bnb_config_kwargs: {llm_int8_skip_modules: 5}\n"),
+            )
+        ),
         pytest.param(AXOLOTL, NoTargetModulesError, "No module and no parameter", id="Axolotl has no targets of its own"),
         pytest.param(LUDWIG.replace("lora", "adalora"), UsageError, "trains no LoRA", id="another method of Ludwig's"),
         pytest.param(LUDWIG + "quantization: {backend: torchao, mode: float8}\n", UnsupportedError, "torchao", id="torchao"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
@@ -241,16 +242,15 @@ def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None
     quantization.update(experts)
     if "falcon-h1" in base:
         quantization["skip_modules"] = ["out_proj"]
-    given = keys.section("bnb_config_kwargs")
-    names = {
-        "bnb_4bit_use_double_quant": "double_quant",
-        "bnb_4bit_quant_type": "quant_type",
-        "bnb_4bit_quant_storage": "quant_storage",
-        "bnb_4bit_compute_dtype": "compute_dtype",
-        "llm_int8_skip_modules": "skip_modules",
+    given = Keys(keys.section("bnb_config_kwargs"), keys.where, {})
+    readers: dict[str, tuple[str, Callable[[str], Any]]] = {
+        "bnb_4bit_use_double_quant": ("double_quant", given.flag),
+        "bnb_4bit_quant_type": ("quant_type", given.text),
+        "bnb_4bit_quant_storage": ("quant_storage", given.text),
+        "bnb_4bit_compute_dtype": ("compute_dtype", given.text),
+        "llm_int8_skip_modules": ("skip_modules", given.names),
     }
-    quantization.update({names[key]: value for key, value in given.items() if key in names})
-    return quantization
+    return quantization | {name: read(key) for key, (name, read) in readers.items() if key in given.values}
 
 
 def _mxfp4(keys: Keys) -> dict[str, Any] | None:

@@ -92,6 +92,13 @@ class Keys:
             raise known_when_run(key, value, self.where)
         raise self.odd(key, value, "true or false")
 
+    def text(self, key: str) -> str | None:
+        """Raises UsageError for what is no text."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.odd(key, value, "a text")
+        return value
+
     def names(self, key: str) -> list[str] | None:
         """A list, or text with commas or spaces between the names."""
         value = self.get(key)
@@ -170,7 +177,7 @@ class NoLoraError(UsageError):
     """The config is read, and it trains something else than a LoRA."""
 
 
-def bnb4(dtype: str | None, double: bool, quant_type: str = "nf4", storage: str | None = None) -> dict[str, Any]:
+def bnb4(dtype: str | None, double: bool, quant_type: str | None = "nf4", storage: str | None = None) -> dict[str, Any]:
     """A BitsAndBytesConfig of 4 bits."""
     return {
         "method": "bnb",

@@ -152,11 +152,11 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
     bits = keys.integer("quantization_bit")
     if bits is None:
         return None
-    method = keys.get("quantization_method")
+    method = keys.text("quantization_method")
     if method in ("bnb", "bitsandbytes", "BNB"):
         if bits == 8:
             return {"method": "bnb", "bits": 8}
-        return bnb4(dtype, keys.flag("double_quantization"), keys.get("quantization_type"), storage=dtype)
+        return bnb4(dtype, keys.flag("double_quantization"), keys.text("quantization_type"), storage=dtype)
     return {"method": method, "bits": bits}
 
 

@@ -79,7 +79,7 @@ def _quantization(given: Keys) -> dict[str, Any]:
     if bits not in (4, 8):
         raise given.odd("bits", bits, "4 or 8")
     compute, double = str(given.get("bnb_4bit_compute_dtype")), given.flag("bnb_4bit_use_double_quant")
-    return dict(BNB8) if bits == 8 else bnb4(compute, double, str(given.get("bnb_4bit_quant_type")))
+    return dict(BNB8) if bits == 8 else bnb4(compute, double, given.text("bnb_4bit_quant_type"))
 
 
 def _number(keys: Keys, key: str) -> int | None:

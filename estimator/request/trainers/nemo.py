@@ -134,7 +134,7 @@ def _quantization(keys: Keys) -> dict[str, Any] | None:
     if given.flag("load_in_4bit"):
         compute = dtype_name(given.get("bnb_4bit_compute_dtype"))
         storage = dtype_name(given.get("bnb_4bit_quant_storage"))
-        return bnb4(compute, given.flag("bnb_4bit_use_double_quant"), given.get("bnb_4bit_quant_type"), storage)
+        return bnb4(compute, given.flag("bnb_4bit_use_double_quant"), given.text("bnb_4bit_quant_type"), storage)
     return dict(BNB8) if given.flag("load_in_8bit") else None
 
 

@@ -115,7 +115,7 @@ def _quantization(peft: Keys) -> dict[str, Any] | None:
         raise peft.odd("q_lora_bits", bits, "4 or 8")
     storage = _dtype(peft.get("bnb_4bit_quant_storage"))
     compute = _dtype(peft.get("bnb_4bit_compute_dtype"))
-    four = bnb4(compute, peft.flag("use_bnb_nested_quant"), str(peft.get("bnb_4bit_quant_type")), storage)
+    four = bnb4(compute, peft.flag("use_bnb_nested_quant"), peft.text("bnb_4bit_quant_type"), storage)
     return {**four, **skips}
 
 

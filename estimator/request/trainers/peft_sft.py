@@ -100,5 +100,5 @@ def _quantization(keys: Keys, storage: str | None, unsloth: bool) -> dict[str, A
         if unsloth:
             return bnb4("bfloat16", True)
         compute = dtype_name(keys.get("bnb_4bit_compute_dtype"))
-        return bnb4(compute, keys.flag("use_nested_quant"), str(keys.get("bnb_4bit_quant_type")), storage)
+        return bnb4(compute, keys.flag("use_nested_quant"), keys.text("bnb_4bit_quant_type"), storage)
     return dict(BNB8) if keys.flag("use_8bit_quantization") and not unsloth else None

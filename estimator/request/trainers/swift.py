@@ -175,7 +175,7 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
         return dict(BNB8)
     compute = dtype_name(keys.values.get("bnb_4bit_compute_dtype")) or dtype
     storage = dtype_name(keys.values.get("bnb_4bit_quant_storage"))
-    return bnb4(compute, keys.flag("bnb_4bit_use_double_quant"), keys.get("bnb_4bit_quant_type"), storage)
+    return bnb4(compute, keys.flag("bnb_4bit_use_double_quant"), keys.text("bnb_4bit_quant_type"), storage)
 
 
 def _accumulation(keys: Keys) -> int | None:

@@ -111,7 +111,7 @@ def _quantization(keys: Keys, dtype: str | None) -> dict[str, Any] | None:
         return stored
     if keys.flag("load_in_4bit"):
         storage = dtype_name(keys.values.get("bnb_4bit_quant_storage"))
-        return bnb4(dtype, keys.flag("use_bnb_nested_quant"), keys.get("bnb_4bit_quant_type"), storage)
+        return bnb4(dtype, keys.flag("use_bnb_nested_quant"), keys.text("bnb_4bit_quant_type"), storage)
     return dict(BNB8) if keys.flag("load_in_8bit") else None
 
 
