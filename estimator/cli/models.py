@@ -33,7 +33,7 @@ def command(pattern: str, json_: bool) -> int:
         if any(fnmatch.fnmatchcase(name.lower(), wanted) for name in (known.id, *known.aliases))
     ]
     if not found:
-        close = closest_names(pattern) or [f"`lora-size models {word}`" for word in _closest_words(pattern)]
+        close = [f"`lora-size models {word}`" for word in _closest_words(pattern)] or closest_names(pattern)
         way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists all of them"
         raise NotFoundError(f"no bundled model matches {pattern!r}.", where="PATTERN", way_out=way_out)
     if json_:

@@ -15,10 +15,10 @@ from estimator.cli.sections import SectionedCommand
 
 
 def _a_number(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
-    """Refuses NaN, which is below no bound and above none, and of which JSON knows nothing."""
+    """Refuses NaN, which is below no bound and above none, and of which JSON knows nothing; -0 is 0."""
     if value is not None and math.isnan(value):
         raise click.BadParameter(f"{value} is no price.", context, option)
-    return value
+    return None if value is None else abs(value)
 
 
 _LIMITS = (

@@ -148,7 +148,15 @@ CASES = [
     pytest.param([*LLAMA, "--config", "no-such.json"], 3, "not_found", "no-such.json", id="a config that is not there"),
     pytest.param(["batch", "no-such.jsonl"], 3, "not_found", "no-such.jsonl", id="a batch that is not there"),
     pytest.param(["models", "zzzzzz"], 3, "not_found", "lists all of them", id="a pattern that matches nothing"),
-    pytest.param(["models", "qwn"], 3, "not_found", "`lora-size models qwen`", id="a typo in a family"),
+    *(
+        pytest.param(
+            ["models", typo], 3, "not_found", f"did you mean `lora-size models {word}`?\n", id=f"{typo}, a typo"
+        )
+        for typo, word in (("qwn", "qwen"), ("lamma", "llama"), ("berrt", "bert"))
+    ),
+    pytest.param(
+        ["models", "qwen2.5-7b-instuct"], 3, "not_found", "did you mean Qwen/Qwen2.5-7B", id="a typo in an id"
+    ),
     pytest.param(
         ["completion"], 2, "usage", "Choose from: bash, zsh, fish\n", id="one line, whatever click has between"
     ),

@@ -90,6 +90,10 @@ def test_bounds_of_time_and_money_are_ordered() -> None:
     assert cost["bounds"]["flops"]["lower"] == 1_000_000 * (4 * matrices + 6 * 13_631_488 + scores)
 
 
+def test_a_price_of_minus_nothing_is_nothing() -> None:
+    assert re.search("price +0 to 0\n", run("--tokens", "100", "--gpu", "h100", "--price", "-0").stdout)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "said"),
     [
