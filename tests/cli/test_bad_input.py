@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,32 +200,6 @@ def test_bad_input_ends_in_one_message_and_its_exit_code(
         assert err.rstrip().endswith(f"code   {code}") or code is None
 
 
-def test_a_pipe_closed_early_is_no_error(tmp_path: Path) -> None:
-    script = f"{sys.executable} -m estimator models | head -n 1"
-    run = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, check=False)
-    assert run.returncode == 0
-    assert run.stderr == ""
-    assert run.stdout.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("shell", "exit_code", "out", "err"),
-    [
-        pytest.param("{} --model gpt2 -q >&-", 0, "", "", id="output closed"),
-        pytest.param("{} --model gpt2 -q 2>&-", 0, "294912\t1182680\n", "", id="errors closed"),
-        pytest.param("{} --model ./nowhere 2>&-", 3, "", "", id="errors closed, and an error"),
-        pytest.param("{} batch - <&-", 0, "", "", id="input closed"),
-        pytest.param("{} --model gpt2 -q >/dev/full", 2, "", "can't be written: no space left", id="a full disk"),
-    ],
-)
-def test_streams_that_are_closed_or_full(shell: str, exit_code: int, out: str, err: str) -> None:
-    command = f'"{sys.executable}" -m estimator'
-    done = subprocess.run(shell.format(command), shell=True, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (exit_code, out)
-    assert err in done.stderr
-    assert bool(err) == bool(done.stderr)
-
-
 def test_a_fault_of_the_program_is_one_message(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
@@ -237,80 +209,3 @@ def test_a_fault_of_the_program_is_one_message(run: Callable, monkeypatch: pytes
     assert (code, out) == (2, "")
     assert "ZeroDivisionError" in err
     assert "please report" in err
-
-
-def test_one_faulty_line_never_stops_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [
-        "{",
-        "[]",
-        '{"id": 1, "model": 5}',
-        '{"id": 2, "model": "gpt2", "lora": {"r": "8"}}',
-        '{"id": 3, "model": "gpt2"}',
-    ]
-    (tmp_path / "requests.jsonl").write_text("\n".join(lines))
-    with pytest.raises(SystemExit) as end:
-        main(["batch", str(tmp_path / "requests.jsonl"), "--offline"])
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    codes = [answer.get("error", {}).get("code") for answer in answers]
-    assert end.value.code == 1
-    assert codes == ["usage", "usage", "usage", "invalid_lora", None]
-    assert "(line 2)" in answers[1]["error"]["message"]
-    assert answers[-1]["result"]["adapter"]["parameters"] == 294_912
-
-
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        pytest.param(b'{"id": NaN, "model": "gpt2"}', "usage", id="an id that is no JSON"),
-        pytest.param(b'{"id": [1e400], "model": "gpt2"}', "usage", id="an id that JSON can't say"),
-        pytest.param(b'{"model": "gpt2", "lora": {"lora_alpha": 1e400}}', "invalid_lora", id="an endless alpha"),
-        pytest.param(b'{"model": "gpt2", "lora": {"alpha_pattern": {"a": 1e400}}}', "invalid_lora", id="one of many"),
-        pytest.param(b"[" * 100_000, "usage", id="nested"),
-        pytest.param(b'{"model": "no/such", "offline": false}', "offline", id="a line that would ask the network"),
-        pytest.param(b'\xef\xbb\xbf{"model": "gpt2"}', None, id="a mark of the byte order"),
-        pytest.param(
-            b'{"model": "gpt2", "config": "\\u001b[2J\\u0000"}', "not_found", id="a path that clears the screen"
-        ),
-        pytest.param(b"x" * 101, "usage", id="over the limit"),
-        pytest.param(b'{"model": "gpt2"}' + b" " * 1_000, "usage", id="over the limit by spaces"),
-        pytest.param(b'{"model": "gpt2", "task": "seq_cls"}\r', None, id="a task in small letters, for Windows"),
-    ],
-)
-def test_every_line_of_a_batch_is_answered_in_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: bytes, code: str | None
-) -> None:
-    monkeypatch.setattr("estimator.jobs.batch.MAX_LINE_BYTES", 100)
-    (tmp_path / "requests.jsonl").write_bytes(line + b"\n" + b'{"id": 7, "model": "gpt2"}')
-    with pytest.raises(SystemExit):
-        main(["batch", str(tmp_path / "requests.jsonl"), "--offline"])
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    first, second = (json.loads(text, parse_constant=refuse) for text in capsys.readouterr().out.splitlines())
-    assert first.get("error", {}).get("code") == code
-    assert first.get("error", {}).get("message", "").isprintable()
-    assert len(line) <= 100 or "over 100 bytes" in first["error"]["message"]
-    assert second["id"] == 7
-    assert "result" in second
-
-
-INTERRUPTED = """
-import sys
-
-class Interrupt:
-    def find_spec(self, name, *_):
-        if name == "{name}":
-            raise KeyboardInterrupt
-
-sys.meta_path.insert(0, Interrupt())
-from estimator.cli.main import main
-main(["--model", "llama-3.1-8b"])
-"""
-
-
-@pytest.mark.parametrize("name", ["click", "estimator.cli.group", "estimator.cli.estimate", "estimator.lora.adapt"])
-def test_ctrl_c_is_heard_while_the_command_is_imported(name: str) -> None:
-    script = INTERRUPTED.format(name=name)
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\nstopped.\n")

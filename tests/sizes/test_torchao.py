@@ -10,7 +10,7 @@ from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
-from tests.sizes.test_quantized import one_linear
+from tests.sizes.trees import one_linear
 
 INT8 = {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {"group_size": None}}
 
