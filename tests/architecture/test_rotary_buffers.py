@@ -1,0 +1,190 @@
+"""Shapes of the frequencies that positions are rotated by; truth from the classes of transformers 5.23.0."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
+from tests.architecture.buffer_places import CLIP, LLAMA, LLAMA_4, POSITIONS, SAM_2, reader
+
+
+@pytest.mark.parametrize(
+    ("module", "cls", "name", "dimensions", "config", "shape"),
+    [
+        pytest.param("model.rotary_emb", "LlamaRotaryEmbedding", "inv_freq", 1, LLAMA, (64,), id="half a head"),
+        pytest.param("model.rotary_emb", "LlamaRotaryEmbedding", "original_inv_freq", 1, LLAMA, (64,), id="its copy"),
+        pytest.param("r", "GemmaRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 256}, (128,), id="head_dim"),
+        pytest.param("r", "X", "inv_freq", 1, {**LLAMA, "head_dim": 9}, (5,), id="an odd head"),
+        pytest.param(
+            "r", "FalconRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 9}, (64,), id="a head that is computed"
+        ),
+        pytest.param(
+            "r", "PhiRotaryEmbedding", "inv_freq", 1, {**LLAMA, "partial_rotary_factor": 0.5}, (32,), id="half rotated"
+        ),
+        pytest.param(
+            "r",
+            "Gemma3RotaryEmbedding",
+            "sliding_attention_inv_freq",
+            1,
+            {**LLAMA, "rope_parameters": {"sliding_attention": {"partial_rotary_factor": 0.25}}},
+            (16,),
+            id="by kind of layer",
+        ),
+        pytest.param(
+            "model.rotary_emb",
+            "MiniMaxM2RotaryEmbedding",
+            "inv_freq",
+            1,
+            {**LLAMA, "head_dim": 128, "rotary_dim": 64},
+            (32,),
+            id="a share of the head in dimensions",
+        ),
+        pytest.param(
+            "r", "MiMoV2FlashRotaryEmbedding", "inv_freq", 1, {"head_dim": 192}, (32,), id="a share of the class's own"
+        ),
+        pytest.param("r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": 0}, (0,), id="none of it"),
+        pytest.param(
+            "r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": True}, (1,), id="true is 1"
+        ),
+        pytest.param(
+            "model.rotary_emb",
+            "Lfm3RotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {**LLAMA, "rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5}}},
+            (64,),
+            id="noughts beyond the share",
+        ),
+        pytest.param(
+            "model.pos_emb",
+            "MusicFlamingoRotaryEmbedding",
+            "position_angles",
+            2,
+            {
+                "head_dim": 256,
+                "rope_parameters": {"rope_theta": 1200, "partial_rotary_factor": 0.2},
+                "text_config": LLAMA,
+            },
+            (1200, 52),
+            id="angles of the model's own positions",
+        ),
+        pytest.param(
+            "model.visual.rotary_pos_emb",
+            "Qwen2VLVisionRotaryEmbedding",
+            "inv_freq",
+            1,
+            CLIP,
+            (20,),
+            id="a vision tower",
+        ),
+        pytest.param(
+            "model.visual.rotary_pos_emb",
+            "Qwen2VLVisionRotaryEmbedding",
+            "inv_freq",
+            1,
+            {"vision_config": {"embed_dim": 1280, "hidden_size": 1536, "num_heads": 16}},
+            (20,),
+            id="a vision tower that ends in another width",
+        ),
+        pytest.param("model.language_model.r", "X", "inv_freq", 1, {"text_config": LLAMA}, (64,), id="the text model"),
+        pytest.param(
+            "a", "GPTJAttention", "embed_positions", 2, {"n_positions": 64, "rotary_dim": 16}, (64, 16), id="GPT-J"
+        ),
+        pytest.param(
+            "vision_model.r",
+            "Llama4VisionRotaryEmbedding",
+            "freqs_ci",
+            3,
+            LLAMA_4,
+            (577, 1, 44),
+            id="complex rotations",
+        ),
+        pytest.param(
+            "r", "MistralLarge4TextRotaryEmbedding", "alpha", 1, LLAMA, (64,), id="a scale for each frequency"
+        ),
+        pytest.param("v.r", "MLCDRotaryEmbedding", "inv_freq", 1, LLAMA, (32,), id="rows and columns"),
+        pytest.param("r", "Granite4VisionTextRotaryEmbedding", "inv_freq", 1, LLAMA, (64,), id="a text model's"),
+        pytest.param(
+            "vision_tower.vision_encoder.rotary_emb",
+            "DeepseekOcr2VisionRotaryEmbedding",
+            "inv_freq",
+            1,
+            {"vision_config": {"encoder_config": LLAMA}, "text_config": {"head_dim": 8}},
+            (64,),
+            id="queries in a row",
+        ),
+        pytest.param("v.r", "Glm4vVisionRotaryEmbedding", "inv_freq", 1, {**LLAMA, "head_dim": 80}, (20,), id="stated"),
+        pytest.param("v.r", "MiniMaxM3VLVisionRotaryEmbedding", "inv_freq", 1, LLAMA, (21,), id="and time"),
+        pytest.param(
+            "encoder.text_model.r",
+            "T5Gemma2RotaryEmbedding",
+            "sliding_attention_inv_freq",
+            1,
+            {"encoder": {"text_config": {"head_dim": 256}}},
+            (128,),
+            id="an encoder's text",
+        ),
+        pytest.param(
+            "audio_tower.asr_encoder.rotary_emb",
+            "Nemotron3_5TranscribeRotaryEmbedding",
+            "inv_freq",
+            1,
+            {"audio_config": {"asr_config": LLAMA}, "text_config": {"head_dim": 256}},
+            (64,),
+            id="a section within a section",
+        ),
+        pytest.param(
+            "model.word_timestamp_encoder.rotary_emb",
+            "Nemotron3_5TranscribeRotaryEmbedding",
+            "inv_freq",
+            1,
+            {"word_timestamp_config": LLAMA, "text_config": {"head_dim": 256}},
+            (64,),
+            id="a section that the module's name begins like",
+        ),
+        pytest.param(
+            "model.language_model.rotary_emb",
+            "Gemma4TextRotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {"text_config": {"head_dim": 64, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]}},
+            (256,),
+            id="heads as wide as the norm of their queries",
+        ),
+        pytest.param(
+            "tracker_model.memory_attention.rotary_emb",
+            "Sam3TrackerVideoVisionRotaryEmbedding",
+            "inv_freq",
+            1,
+            SAM_2,
+            (32,),
+            id="heads of the memory, not of the tower",
+        ),
+        pytest.param("r", "Sapiens2RopePositionEmbedding", "inv_freq", 1, LLAMA, (32,), id="axes of Sapiens 2"),
+        pytest.param(
+            "rel_bias_module",
+            "PPDocLayoutV2PositionRelationEmbedding",
+            "inv_freq",
+            1,
+            {},
+            (8,),
+            id="numbers of a box",
+        ),
+        pytest.param("a", "ParakeetEncoderRelPositionalEncoding", "inv_freq", 1, LLAMA, None, id="a class of its own"),
+    ],
+)
+def test_frequencies_have_the_shape_that_the_class_gives_it(module, cls, name, dimensions, config, shape):
+    assert buffer_shape(Wanted(module, cls, name, dimensions), POSITIONS, reader(config)) == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "exists"),
+    [
+        pytest.param("sliding_attention_inv_freq", {"layer_types": ["sliding_attention"]}, True, id="such layers"),
+        pytest.param("full_attention_original_inv_freq", {"layer_types": ["sliding_attention"]}, False, id="none such"),
+        pytest.param("full_attention_inv_freq", {}, True, id="the config does not say"),
+        pytest.param("inv_freq", {"layer_types": ["full_attention"]}, True, id="for all kinds"),
+    ],
+)
+def test_frequencies_of_a_kind_of_layer(name, config, exists):
+    assert buffer_exists(Wanted("rotary_emb", "X", name, 1), reader(config)) is exists
