@@ -74,6 +74,16 @@ def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, se
             {"num_hidden_layers": 5, "block_types": ["recurrent", "attention"]},
             id="a list said over and over",
         ),
+        pytest.param(
+            "FalconForCausalLM",
+            {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1},
+            id="a number that a switch sets where it is not given",
+        ),
+        pytest.param(
+            "MiniMaxM3VLForCausalLM",
+            {"moe_layer_freq": [0, 1, 1], "sparse_attention_config": {"sparse_attention_freq": [0, 1, 1]}},
+            id="two lists of as many, one of which spells the kinds of layers",
+        ),
     ],
 )
 def test_two_changes_at_once_give_the_tree_that_transformers_builds(name, changes):

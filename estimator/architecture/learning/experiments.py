@@ -26,7 +26,7 @@ from estimator.architecture.learning.changing import (
 from estimator.architecture.learning.company import company
 from estimator.architecture.learning.fields_used import given, without
 from estimator.architecture.learning.observing import observation_of, sized
-from estimator.architecture.learning.pairs import among_numbers, decided, kept, two_at_once
+from estimator.architecture.learning.pairs import among_numbers, decided, kept, several_at_once, two_at_once
 from estimator.architecture.learning.published import published
 from estimator.architecture.learning.remembering import How
 from estimator.architecture.learning.taken import Taken
@@ -86,6 +86,7 @@ class Experiments:
         self.builds += self._all(tiny.other_bases(self.name))
         self.fresh += self._all([{}, *self._real(random.Random(self.name))])
         self.fresh += self._all(two_at_once(self.name, base, before, effective, self.tried))
+        self.fresh += self._all(several_at_once(base, effective, random.Random(self.name)))
         sides = list(compared(self.comparisons, before))
         self.fresh += self._all(among_numbers(self.name, base, sides, random.Random(self.name)))
 

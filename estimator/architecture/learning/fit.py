@@ -202,6 +202,8 @@ def _letters_rule(
         if not all(len(text) >= len(value) for text, value in spelt):
             continue
         letters = {str(letter): element for text, value in spelt for letter, element in zip(text, value, strict=False)}
+        if len(set(map(str, letters.values()))) == 1:
+            continue  # it spells nothing: another list of as many
         rule: dict[str, Any] = {"letters": path, "map": dict(sorted(letters.items()))}
         at = [one for one in observed if one.lookup(path)]
         if any(len(text) > len(value) for text, value in spelt):

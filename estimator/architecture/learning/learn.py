@@ -27,7 +27,7 @@ from estimator.architecture.surveying.observe import BUILD_DTYPE
 from estimator.architecture.surveying.survey import activations
 from estimator.architecture.surveying.tie_patterns import agreed, tie_pairs, ties_hold
 
-_ROUNDS, _ADDED, _FEW = 6, 4, (1, 2, 3, 4)
+_ROUNDS, _ADDED, _FEW = 10, 4, (1, 2, 3, 4)
 _RARE = f"Unfit: {UNKNOWN}"  # of a size, too few random configs told
 _NEVER = ("_token_id", "_token_index", "_ids", "pretraining_tp", "problem_type", "_attn_implementation")  # size nothing
 

@@ -6,22 +6,24 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.learning.changing import changed_numbers, numbers, turned
+from estimator.architecture.learning.changing import changed_numbers, numbers, turned, with_new
 from estimator.architecture.surveying import tiny
 
-_MOST, _MOST_NEW, _MOST_SIDES, _DRAWS = 48, 160, 6, 16
+_MOST, _MOST_NEW, _MOST_SIDES, _DRAWS, _SEVERAL = 48, 160, 6, 16, 32
 
 
 def two_at_once(
     name: str, base: Mapping[str, Any], before: Mapping[str, Any], effective: Any, tried: Mapping[str, Sequence[Any]]
 ) -> Iterator[dict[str, Any]]:
     """Switches turned where a number is given of which the class has none (its head_dim is the size of what a switch
-    adds, too), where layers are of other kinds or in turned order, and where another switch or text is set.
+    adds, too; a switch may set it where it is not given), where layers are of other kinds or in turned order, and where
+    another switch or text is set.
 
     before: the base as its class fills it in. effective: (path, value, keyword arguments) of what shows. tried: values
     that the class takes, by path, whether they show or not.
     """
     new = [(path, fields) for path, value, fields in effective if type(value) is int and not before.get(".".join(path))]
+    new += [(path, tiny.changed(fields, path, 1)) for path, fields in new]
     lists = dict.fromkeys(path for path, value, _ in effective if isinstance(value, list))
     kinds = [(path, turned(name, base, path)) for path in lists]
     kinds += [(path, fields) for path, value, fields in effective[::-1] if isinstance(value, (list, str))]
@@ -53,6 +55,17 @@ def among_numbers(
     for path, value in sides[:_MOST_SIDES] * _DRAWS:
         some = chance.sample(groups, chance.randint(0, len(groups)))
         yield tiny.changed(changed_numbers(base, some, chance), path, value)
+
+
+def several_at_once(
+    base: Mapping[str, Any], effective: Sequence[Any], chance: random.Random
+) -> Iterator[dict[str, Any]]:
+    """A few changes that show, together: which of them decides."""
+    for _ in range(_SEVERAL if len(effective) > 2 else 0):
+        fields = dict(base)
+        for path, value, whole in chance.sample(effective, min(len(effective), chance.randint(2, 5))):
+            fields = tiny.changed(with_new(fields, whole, base), path, value)
+        yield fields
 
 
 def _both(kinds: Sequence[Any], switches: Sequence[Any], most: int) -> Iterator[dict[str, Any]]:
