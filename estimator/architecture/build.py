@@ -174,5 +174,5 @@ def made_anew(lacking: Sequence[str], architecture: str) -> list[Note]:
     if not lacking:
         return []
     others = f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
-    message = f"The checkpoint lacks {lacking[0]}{others}: {architecture} makes what it lacks anew, at random."
+    message = f"The checkpoint lacks {lacking[0]}{others}: {architecture} makes what it lacks anew."
     return [Note("made_anew", message)]

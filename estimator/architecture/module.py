@@ -9,8 +9,6 @@ from estimator.notes import Note
 KINDS = ("Linear", "Conv1D", "Embedding", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention", "other")
 
 
-NOTHING_STORED = "modules_made_anew"  # code of the note on modules that a file holds nothing of
-
 VARIES = (-1,)  # shape of a text that is as long as the weights' values make it
 
 

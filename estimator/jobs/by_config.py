@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.module import NOTHING_STORED, Module, ModuleTree, full_name, parameter_shapes
+from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
 from estimator.errors import LoraSizeError, NoWeightsError
 from estimator.notes import Note
 
@@ -75,16 +75,16 @@ def with_sized(
     """The tree with the parameters and buffers that no header holds and no rule sizes, where the class's formulas size
     them all: what a checkpoint fuses is split by the model's own sizes (transformers 5.23.0, Split), say. A class has
     its parts whether they are stored or not, in its own shapes, be it a task's or one whose file is not whole; without
-    formulas a task's are inferred. `stored`: the file's names.
+    formulas a task's are inferred. A list of layers that is cut short stays so. `stored`: the file's names.
     """
     other_class = task is not None and tree.architecture not in (config.get("architectures") or ())
-    anew = any(note.code == "made_anew" for note in tree.notes)
-    if not other_class and not anew and not any(note.code in _LEFT_OPEN for note in tree.notes):
-        return tree
     other, _ = second_opinion(tree, config, task, num_labels)
     if other is None and other_class and tree.basis == "exact":
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_class(tree)))
     if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
+        return tree
+    anew = not other_class and (bool(tree.lacking) or _lacks(tree, other))
+    if not other_class and not anew and not any(note.code in _LEFT_OPEN for note in tree.notes):
         return tree
     before = parameter_shapes(tree.modules).keys()
     if other_class or anew:
@@ -94,26 +94,46 @@ def with_sized(
     modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
     now = parameter_shapes(modules).keys()
     fresh = {name: root for name, root in other.tied.items() if {name, root} <= now and not {name, root} <= before}
-    return tree._replace(
+    tree = tree._replace(
         modules=modules,
         tied={**fresh, **tree.tied},  # what is stored may hold values of its own
         notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN),
     )
+    return _telling(tree, [name for name in now if name not in before], config, stored) if anew else tree
+
+
+def _lacks(tree: ModuleTree, other: ModuleTree) -> bool:
+    """Whether the class has parameters that the headers lack, beside layers at the end of a list."""
+    from estimator.architecture.difference import compare
+
+    return any(difference.code == "missing" for difference in compare(tree, other))
+
+
+def _telling(tree: ModuleTree, put: Sequence[str], config: Mapping[str, Any], stored: Iterable[str]) -> ModuleTree:
+    """The tree, which says what its file lacks: of the parameters that were put in those that nothing stored gives."""
+    from estimator.architecture.build import made_anew
+    from estimator.architecture.stored_names import converted_weights, run_time_names
+
+    stored = tuple(stored) if put else ()
+    held = {*run_time_names(config, tree, stored).values(), *converted_weights(tree, stored)} if put else set()
+    held |= {*tree.tied, *tree.lacking}
+    lacking = (*tree.lacking, *(name for name in put if name not in held))
+    notes = (note for note in tree.notes if note.code != "made_anew")
+    return tree._replace(lacking=lacking, notes=(*notes, *made_anew(lacking, tree.architecture or "")))
 
 
 def _with_parts(tree: ModuleTree, other: ModuleTree, *, whole: bool) -> ModuleTree:
     """The tree with what its class has beside what is stored: the decoder of an encoder's, made fresh.
 
-    whole: the file is said to hold this very class, so that its lack is told; one that lacks most is another model's.
+    whole: the file is said to hold this very class; one that lacks most is another model's.
     """
     stored = {module.name: module for module in tree.modules}
-    lacking = [module.name for module in other.modules if module.name not in stored and module.parameters]
-    of_another = whole and len(lacking) > sum(1 for module in tree.modules if module.parameters)
+    lacking = sum(1 for module in other.modules if module.name not in stored and module.parameters)
+    of_another = whole and lacking > sum(1 for module in tree.modules if module.parameters)
     if of_another or not stored.keys() <= {module.name for module in other.modules}:
         return tree
     return tree._replace(
         modules=tuple(stored.get(module.name, module) for module in other.modules),
-        notes=(*tree.notes, *_nothing_of(lacking)) if whole else tree.notes,
         declared_ties=other.declared_ties,
         one_embedding=other.one_embedding,
         input_embedding=other.input_embedding,
@@ -128,7 +148,6 @@ def _without_unbuilt(
     """The tree without modules that the class does not build of this config.json and the file holds nothing of: the
     file does not lack them.
     """
-    from estimator.architecture.build import made_anew
     from estimator.architecture.stored_names import run_time_names
 
     built = {module.name for module in other.modules}
@@ -137,20 +156,10 @@ def _without_unbuilt(
     odd = {module for module in odd if not any(name.startswith(f"{module}.") for name in held)}
     if not odd:
         return tree
-    lacking = tuple(name for name in tree.lacking if name.rpartition(".")[0] not in odd)
     return tree._replace(
         modules=tuple(module for module in tree.modules if module.name not in odd),
-        lacking=lacking,
-        notes=(*(n for n in tree.notes if n.code != "made_anew"), *made_anew(lacking, tree.architecture or "")),
+        lacking=tuple(name for name in tree.lacking if name.rpartition(".")[0] not in odd),
     )
-
-
-def _nothing_of(modules: Sequence[str]) -> list[Note]:
-    if not modules:
-        return []
-    others = f" and {len(modules) - 1:,} more modules" if len(modules) > 1 else ""
-    message = f"The files hold nothing of {modules[0]}{others}, which config.json promises."
-    return [Note(NOTHING_STORED, message)]
 
 
 def _other_class(tree: ModuleTree) -> Note:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import NOTHING_STORED, ModuleTree
+from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, stacks_of
 from estimator.checkpoint.quantization import quantization_of
 from estimator.sizes.base import parameters_of
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
+_NUMBERED = re.compile(r"\.\d+\.")
 _MOST = 8
 _SIDE_TOWERS = ("vision", "visual", "audio", "encoder", "decoder", "mtp", "talker", "speech")
 
@@ -47,25 +48,26 @@ def cross_check(
 
 
 def _total_parameters(checkpoint: Checkpoint, config: Mapping[str, Any], tree: ModuleTree) -> Iterator[str]:
-    """The index's number is the class's own, or that of all tensors; what is packed is counted otherwise."""
+    """The index's number is the class's own, with tied parameters once or each time, or that of all tensors; what is
+    packed is counted otherwise.
+    """
     claimed, own = checkpoint.index_total_parameters, tree.architecture in (config.get("architectures") or ())
     if claimed is None or not own or tree.basis != "exact" or quantization_of(config) is not None:
         return
     stored = sum(prod(stack.kind.shape) * len(stack.indices) for stack in stacks_of(checkpoint.tensors))
-    held = parameters_of(tree)
-    if claimed not in (held, stored):
+    held, untied = parameters_of(tree), parameters_of(tree._replace(tied={}))
+    if claimed not in (held, untied, stored):
         yield f"the index claims {claimed:,} parameters; {tree.architecture} has {held:,}, the headers {stored:,}"
 
 
 def _lacking(tree: ModuleTree) -> Iterator[str]:
-    """What config.json promises and no file holds: modules, or some of their weights.
+    """Weights of numbered layers that config.json promises and no file holds.
 
-    What a model owns beside its modules may well be missing: wav2vec 2.0's masked_spec_embed is, in most fine-tunes.
+    What stands beside the layers may well be missing, as it is in many whose weights are all there: a pooler, wav2vec
+    2.0's masked_spec_embed, positions that a class works out and leaves out as it saves (Marian's).
     """
-    modules = [note.message for note in tree.notes if note.code == NOTHING_STORED]
-    yield from modules
-    lost = [name for name in tree.lacking if name.endswith((".weight", ".bias")) or _LAYER.search(name)]
-    if lost and not modules:
+    lost = [name for name in tree.lacking if _NUMBERED.search(name)]
+    if lost:
         others = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""
         yield f"The files do not hold {lost[0]}{others}, which config.json promises."
 

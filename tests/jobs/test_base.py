@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from estimator.architecture.from_config import from_config
+from estimator.architecture.module import parameter_shapes
 from estimator.errors import LoraSizeError, MalformedConfigError
 from estimator.jobs.base import Base, BaseCache
 from estimator.jobs.by_config import with_sized
@@ -153,10 +154,11 @@ def test_what_no_header_holds_and_no_rule_sizes_is_as_the_class_computes_it(part
     whole = from_config(config)
     bare = tuple(module._replace(**{part: ()}) for module in whole.modules)
     unsized = whole._replace(modules=bare, notes=(Note(code, "1 is missing"),))
-    sized = with_sized(unsized, config, None, None)
+    sized = with_sized(unsized, config, None, None, parameter_shapes(whole.modules))
     assert sized.modules == whole.modules
     assert sized.notes == ()
-    assert with_sized(unsized._replace(notes=()), config, None, None).modules == bare
+    silent = with_sized(unsized._replace(notes=()), config, None, None)
+    assert silent.modules == (bare if part == "buffers" else whole.modules)  # a class has its parameters all the same
 
 
 def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
@@ -172,7 +174,10 @@ def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
     decoder = whole._replace(modules=tuple(m for m in whole.modules if not m.name.startswith("encoder")))
     assert whole.architecture == "MBartModel"
     assert with_sized(decoder, config, "FEATURE_EXTRACTION", None).modules == whole.modules
-    assert with_sized(decoder, {**config, "architectures": ["MBartModel"]}, "FEATURE_EXTRACTION", None) == decoder
+    assert with_sized(decoder, config, "FEATURE_EXTRACTION", None).lacking == ()
+    own = with_sized(decoder, {**config, "architectures": ["MBartModel"]}, "FEATURE_EXTRACTION", None)
+    assert own.modules == whole.modules
+    assert own.lacking[0] == "encoder.embed_positions.weight"  # of its own class the file is not whole
 
 
 def test_a_batch_of_many_bases_keeps_the_last_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,27 +99,40 @@ def test_another_class_without_formulas_is_inferred():
     assert (found.basis, [note.code for note in found.notes][-1]) == ("inferred", "class_not_confirmed")
 
 
-ANEW = Note("made_anew", "The checkpoint lacks some")
 MARIAN = {**DECODER, "architectures": ["MarianModel"]}
 SWIN = {"model_type": "swin", "architectures": ["SwinModel"], "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2],
         "image_size": 32, "patch_size": 4, "window_size": 4}  # fmt: skip
+SEQ2SEQ = {**T5, "architectures": ["T5ForConditionalGeneration"]}
+CTC = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"], "hidden_size": 48, "intermediate_size": 80,
+       "num_hidden_layers": 1, "num_attention_heads": 4, "num_conv_pos_embeddings": 4, "vocab_size": 32,
+       "num_conv_pos_embedding_groups": 2}  # fmt: skip
+RELATIVE = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
 
 
 @pytest.mark.parametrize(
     ("config", "lost", "first"),
     [
-        pytest.param(MARIAN, "encoder.layers", "encoder.layers.0.self_attn.k_proj and 7 more", id="a decoder's file"),
-        pytest.param(SWIN, "encoder.layers.1.blocks.0.mlp.fc2", "encoder.layers.1.blocks.0.mlp.fc2", id="one alone"),
-        pytest.param(SWIN, "nothing", "", id="a bias alone is no module that is missing"),
+        pytest.param(MARIAN, "encoder.layers", "encoder.layers.0.self_attn.k_proj.weight and 15 more", id="a list"),
+        pytest.param(SWIN, "encoder.layers.1.blocks.0.mlp.fc2", "encoder.layers.1.blocks.0.mlp.fc2.weight and 1 more",
+                     id="one alone"),
+        pytest.param(SWIN, "no such", "", id="nothing"),
+        pytest.param(SEQ2SEQ, RELATIVE, f"{RELATIVE}.weight", id="what only some layers have"),
+        pytest.param(CTC, "wav2vec2.masked_spec_embed", "wav2vec2.masked_spec_embed", id="a module's own parameter"),
     ],
-)
-def test_a_class_has_its_layers_though_its_file_holds_none_of_them(config, lost, first):
+)  # fmt: skip
+def test_a_class_has_its_parts_though_its_file_holds_none_of_them(config, lost, first):
     whole = from_config(config)
-    kept = tuple(module for module in whole.modules if not module.name.startswith(lost))
-    found = with_sized(whole._replace(modules=kept, notes=(ANEW,)), config, None, None)
+    kept = tuple(
+        m._replace(parameters=tuple(p for p in m.parameters if f"{m.name}.{p.name}" != lost))
+        for m in whole.modules
+        if not m.name.startswith(lost)
+    )
+    stored = [name for name in parameter_shapes(whole.modules) if not name.startswith(lost)]
+    found = with_sized(whole._replace(modules=kept), config, None, None, stored)
     assert (found.modules, found.tied) == (whole.modules, whole.tied)
-    said = [note.message for note in found.notes if note.code == "modules_made_anew"]
-    assert [f"nothing of {first}" in message for message in said] == [True] * bool(first)
+    assert list(found.lacking) == [name for name in parameter_shapes(whole.modules) if name.startswith(lost)]
+    said = [note.message for note in found.notes if note.code == "made_anew"]
+    assert [f"lacks {first}: " in message for message in said] == [True] * bool(first)
 
 
 def test_what_a_file_lacks_has_the_shape_of_its_own_layer():
@@ -128,7 +141,7 @@ def test_what_a_file_lacks_has_the_shape_of_its_own_layer():
     modules = {m.name: m for m in whole.modules}
     neighbours = modules[name.replace("layers.1", "layers.0")].parameters
     guessed = {**modules, name: modules[name]._replace(parameters=neighbours)}
-    tree = whole._replace(modules=tuple(guessed.values()), notes=(ANEW,))
+    tree = whole._replace(modules=tuple(guessed.values()), lacking=(f"{name}.weight",))
     assert with_sized(tree, SWIN, None, None).modules == whole.modules
 
 
@@ -149,8 +162,8 @@ def test_parameters_that_are_put_in_are_tied_as_the_class_ties_them():
 def test_a_file_that_lacks_most_of_its_class_is_another_models():
     whole = from_config(SWIN)
     bare = tuple(module for module in whole.modules if not module.name.startswith("encoder.layers"))
-    found = with_sized(whole._replace(modules=bare, notes=(ANEW,)), SWIN, None, None)
-    assert (found.modules, found.notes) == (bare, (ANEW,))
+    found = with_sized(whole._replace(modules=bare, lacking=("layernorm.bias",)), SWIN, None, None)
+    assert (found.modules, found.lacking) == (bare, ("layernorm.bias",))
 
 
 DEBERTA = {"model_type": "deberta", "architectures": ["DebertaForMaskedLM"], "hidden_size": 48, "vocab_size": 101,
@@ -168,7 +181,7 @@ def test_a_head_that_the_class_builds_in_another_way_is_gone_where_the_file_has_
     """DeBERTa's head for masked words, an older one and a newer one: the outputs' embedding with it."""
     whole, old = from_config(DEBERTA), from_config({**DEBERTA, "legacy": True})
     head = tuple(module for module in old.modules if module.name.startswith("cls"))
-    both = whole._replace(modules=(*whole.modules, *head), output_embedding="cls.predictions.decoder", notes=(ANEW,))
+    both = whole._replace(modules=(*whole.modules, *head), output_embedding="cls.predictions.decoder")
     both = both._replace(lacking=("cls.predictions.bias",))
     found = with_sized(both, DEBERTA, None, None, [*parameter_shapes(whole.modules), *older])
     assert (found.modules == whole.modules) != kept

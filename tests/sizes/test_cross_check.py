@@ -6,7 +6,6 @@ import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
-from estimator.notes import Note
 from estimator.sizes.cross_check import cross_check
 
 TREE = ModuleTree(architecture=None, config={}, modules=(), tied={}, input_embedding="model.embed_tokens")
@@ -61,19 +60,18 @@ def test_files_are_held_against_what_they_claim(found, config, status, complaint
     assert complaint is None or complaint in check.complaints[0]
 
 
-def test_modules_that_the_files_hold_nothing_of_are_a_mismatch():
-    tree = TREE._replace(notes=(Note("modules_made_anew", "The files hold nothing of encoder"), Note("other", "some")))
-    assert cross_check(checkpoint(GOOD), CONFIG, tree).complaints == ("The files hold nothing of encoder",)
-    assert cross_check(checkpoint(GOOD), CONFIG, tree).status == "mismatch"
-
-
 @pytest.mark.parametrize(
     ("lacking", "complaints"),
     [
         pytest.param(
-            ("model.layers.1.mlp.up_proj.weight", "lm_head.weight"),
+            ("lm_head.weight", "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.down_proj.weight"),
             ("The files do not hold model.layers.1.mlp.up_proj.weight and 1 more, which config.json promises.",),
             id="weights",
+        ),
+        pytest.param(
+            ("bert.encoder.layer.1.output.LayerNorm.bias",),
+            ("The files do not hold bert.encoder.layer.1.output.LayerNorm.bias, which config.json promises.",),
+            id="a norm",
         ),
         pytest.param(
             ("backbone.layers.1.mixer.A_log",),
@@ -81,12 +79,14 @@ def test_modules_that_the_files_hold_nothing_of_are_a_mismatch():
             id="a layer's own",
         ),
         pytest.param(("wav2vec2.masked_spec_embed",), (), id="most fine-tunes of wav2vec 2.0 lack it"),
+        pytest.param(("pooler.dense.weight", "pooler.dense.bias"), (), id="saved from a class without a pooler"),
+        pytest.param(("model.encoder.embed_positions.weight",), (), id="Marian never saves it"),
     ],
 )
-def test_weights_that_the_files_do_not_hold_are_a_mismatch(lacking, complaints):
-    assert cross_check(checkpoint(GOOD), CONFIG, TREE._replace(lacking=lacking)).complaints == complaints
-    both = TREE._replace(lacking=lacking, notes=(Note("modules_made_anew", "The files hold nothing of mlp"),))
-    assert cross_check(checkpoint(GOOD), CONFIG, both).complaints == ("The files hold nothing of mlp",)
+def test_weights_of_layers_that_the_files_do_not_hold_are_a_mismatch(lacking, complaints):
+    check = cross_check(checkpoint(GOOD), CONFIG, TREE._replace(lacking=lacking))
+    assert check.complaints == complaints
+    assert check.status == ("mismatch" if complaints else "match")
 
 
 def conv1d(*shape):
@@ -112,11 +112,15 @@ OF_OWN = TREE._replace(
     architecture="OwnForCausalLM", modules=(Module("a", "Linear", "Linear", (Parameter("weight", (64, 96), "BF16"),)),)
 )
 
+TIED = OF_OWN._replace(modules=(*OF_OWN.modules, OF_OWN.modules[0]._replace(name="b")), tied={"b.weight": "a.weight"})
+
 
 @pytest.mark.parametrize(
     ("claimed", "config", "tree", "said"),
     [
         pytest.param(64 * 96, OWN, OF_OWN, False, id="the class's own"),
+        pytest.param(64 * 96 * 2, OWN, TIED, False, id="a tied head counted again, as some who shard do"),
+        pytest.param(64 * 96, OWN, TIED, False, id="a tied head counted once"),
         pytest.param(64 * (100 + 2 * 64), OWN, OF_OWN, False, id="of all tensors, buffers among them"),
         pytest.param(7, OWN, OF_OWN, True, id="another number"),
         pytest.param(7, CONFIG, OF_OWN, False, id="a task's class"),
