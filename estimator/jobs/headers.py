@@ -8,7 +8,7 @@ from typing import Any
 
 from estimator.architecture.build import build
 from estimator.architecture.dimensions import check_dimensions
-from estimator.architecture.formula import NoModel
+from estimator.architecture.formula import NoModel, Unfit
 from estimator.architecture.layer_kinds import check_layer_kinds
 from estimator.architecture.module import Module, ModuleTree, full_name
 from estimator.architecture.shapes import shapes_of
@@ -78,6 +78,8 @@ def _check_layer_kinds(tree: ModuleTree) -> None:
     except NoModel as error:
         way_out = "correct the field in config.json"
         raise MalformedConfigError(f"{error}.", where="config.json", way_out=way_out) from None
+    except Unfit:
+        return  # how many layers there are by default is not known; the headers tell
 
 
 def _packs_experts(scheme: str, checkpoint: Checkpoint) -> bool:

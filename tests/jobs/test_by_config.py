@@ -6,7 +6,9 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import parameter_shapes
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.jobs.by_config import features_of, with_sized
+from estimator.jobs.headers import tree_of_headers
 from estimator.notes import Note
 
 TEXT = {"model_type": "llama", "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 1,
@@ -187,3 +189,15 @@ def test_a_head_that_the_class_builds_in_another_way_is_gone_where_the_file_has_
     assert (found.modules == whole.modules) != kept
     assert [note.code for note in found.notes] == (["made_anew"] if kept else [])
     assert found.output_embedding == ("cls.predictions.decoder" if kept else "lm_predictions.lm_head.dense")
+
+
+@pytest.mark.parametrize("fields", [{}, {"num_hidden_layers": 2}])
+def test_headers_tell_how_many_layers_there_are_where_no_default_does(fields):
+    """Zamba's number is 76 by default, which its formulas have no use for."""
+    kinds = {"layer_types": ["hybrid", "mamba"], "hidden_size": 48, "intermediate_size": 80, "vocab_size": 101}
+    config = {"model_type": "zamba", "architectures": ["ZambaModel"], "num_attention_heads": 4, **kinds}
+    whole = from_config({**config, "num_key_value_heads": 4, "num_hidden_layers": 2})
+    shapes = parameter_shapes(whole.modules)
+    stored = {n: Tensor(n, "F32", shape, "model.safetensors") for n, shape in shapes.items() if n not in whole.tied}
+    found = tree_of_headers({**config, **fields}, Checkpoint(tensors=stored, files=(), bytes=0), None, None)
+    assert parameter_shapes(found.modules) == shapes
