@@ -21,8 +21,8 @@ from estimator.report.units import tensors
 from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request
 from estimator.sizes.adapter_causes import Cause, Parts
-from estimator.sizes.classifier_layers import left_out
-from estimator.sizes.other_methods import other_method_parts
+from estimator.sizes.methods.classifier import left_out
+from estimator.sizes.methods.saved import other_method_parts
 from estimator.source.adapter import PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
 

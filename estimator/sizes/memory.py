@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import NamedTuple
 
+from estimator.sizes.activations.matrix import Setting
+from estimator.sizes.activations.step import Step, training_step
 from estimator.sizes.attention_support import Support
 from estimator.sizes.blocks import is_adapted, layer_of
-from estimator.sizes.matrix_tape import Setting
 from estimator.sizes.optimizers import Trained, is_paged, step_bytes
 from estimator.sizes.shape import Shape
 from estimator.sizes.sharding import Moments, Resident, gathered, resident
-from estimator.sizes.step import Step, training_step
 from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
 
 # The driver's context and the kernels that torch and cuBLAS load: smallest, usual and largest.

@@ -13,9 +13,9 @@ from estimator.jobs.estimate import estimate
 from estimator.jobs.memory import loaded_of
 from estimator.request.request import Request
 from estimator.request.training_config import Freezing
-from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.activations.matrix import Setting
+from estimator.sizes.activations.step import training_step
 from estimator.sizes.optimizers import state_bytes
-from estimator.sizes.step import training_step
 from estimator.sizes.training import Training
 
 torch = pytest.importorskip("torch")

@@ -12,9 +12,9 @@ from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.jobs.memory import Loaded, loaded_of
 from estimator.request.request import Request
-from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.activations.matrix import Setting
+from estimator.sizes.activations.step import training_step
 from estimator.sizes.memory import WORKSPACE_BYTES, training_memory
-from estimator.sizes.step import training_step
 from estimator.sizes.training import Training
 
 FILE = Path(__file__).parents[2] / "fixtures" / "memory" / "ceilings.jsonl"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.activations.matrix import Setting
+from estimator.sizes.activations.step import training_step
 from estimator.sizes.shape import Shape
-from estimator.sizes.step import training_step
 from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
 
 TOKENS, ENTRIES, HIDDEN = 1000, 1_000_000, 8

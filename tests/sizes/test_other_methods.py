@@ -10,10 +10,10 @@ import pytest
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import VARIES
 from estimator.jobs.compare_adapter import file_bytes
-from estimator.sizes.adapted_layer import Adapted
 from estimator.sizes.adapter_causes import Part
-from estimator.sizes.lycoris_layers import loha, lokr
-from estimator.sizes.other_methods import other_method_parts
+from estimator.sizes.methods.adapted_layer import Adapted
+from estimator.sizes.methods.lycoris import loha, lokr
+from estimator.sizes.methods.saved import other_method_parts
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "adapters" / "other_methods.jsonl"
 RECORDED, *ROWS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]

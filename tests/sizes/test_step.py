@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.activations.matrix import Setting
+from estimator.sizes.activations.step import training_step
 from estimator.sizes.shape import shape_of
-from estimator.sizes.step import training_step
 from estimator.sizes.training import Adapter, Training
 
 ROWS = Path(__file__).parents[2] / "fixtures" / "memory" / "saved_tensors.jsonl"

@@ -12,9 +12,9 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
-from estimator.sizes.matrix_tape import Setting
+from estimator.sizes.activations.matrix import Setting
+from estimator.sizes.activations.step import Step, training_step
 from estimator.sizes.shape import shape_of
-from estimator.sizes.step import Step, training_step
 from estimator.sizes.training import Adapter, Training
 
 LINES = [

@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from estimator.architecture.module import VARIES, ModuleTree
-from estimator.sizes.adapted_layer import Config
 from estimator.sizes.adapter_causes import Part
-from estimator.sizes.method_layers import places
+from estimator.sizes.methods.adapted_layer import Config
+from estimator.sizes.methods.layers import places
 
 
 def xlora_parts(config: Config, tree: ModuleTree) -> Iterator[tuple[str, Part]]:

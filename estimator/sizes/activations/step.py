@@ -1,6 +1,6 @@
 """One training step in time: what lives beside weights and optimizer state while it runs forward, back and steps.
 
-The layers are played one by one (`layer_tape`). Without gradient checkpointing what each keeps adds up; with it only
+The layers are played one by one (`layer.py`). Without gradient checkpointing what each keeps adds up; with it only
 the layers' inputs do, and one layer at a time is run again and walked back (transformers 5.23, modeling_layers.py).
 Gradients of the adapter grow while the layers are walked back, and lie there from the start when they accumulate.
 """
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from estimator.errors import UnsupportedError
+from estimator.sizes.activations.layer import activated, layer
+from estimator.sizes.activations.loss import loss
+from estimator.sizes.activations.matrix import Setting, linear, normed
+from estimator.sizes.activations.tape import Played, Tape
 from estimator.sizes.blocks import Block, Linear, Norm, is_adapted, on_the_tape
-from estimator.sizes.layer_tape import activated, layer
-from estimator.sizes.loss_tape import loss
-from estimator.sizes.matrix_tape import Setting, linear, normed
-from estimator.sizes.tape import Played, Tape
 
 
 class Step(NamedTuple):

@@ -5,9 +5,9 @@ Sources: ForCausalLMLoss of transformers 5.23.0 (loss_utils.py), liger-kernel 0.
 
 from math import ceil
 
+from estimator.sizes.activations.matrix import Setting, adapted
+from estimator.sizes.activations.tape import Tape, Tensor
 from estimator.sizes.blocks import Linear
-from estimator.sizes.matrix_tape import Setting, adapted
-from estimator.sizes.tape import Tape, Tensor
 
 
 def loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:

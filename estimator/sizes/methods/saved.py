@@ -8,10 +8,10 @@
                       CARTRIDGE the same
     LN_TUNING         the targeted norms themselves
     TRAINABLE_TOKENS  a row of each of `token_indices`
-    SHADOW            what shadow_layers says
-    XLORA             what classifier_layers says; the LoRAs that it mixes lie in folders of their own
+    SHADOW            what shadow.py says
+    XLORA             what classifier.py says; the LoRAs that it mixes lie in folders of their own
     VERA, PVERA, RANDLORA, VBLORA, UNILORA, TINYLORA, FROD   what all layers share, beside each layer's own
-    the others        of each targeted matrix what method_layers says; a shape that the weights decide is VARIES
+    the others        of each targeted matrix what layers.py says; a shape that the weights decide is VARIES
 
 and the modules that modules_to_save or the task names, whole. peft 0.21.2, tuners/*/model.py and peft_model.py
 (get_prompt_embedding_to_save).
@@ -30,11 +30,11 @@ from estimator.lora.index import TreeIndex, index_of
 from estimator.lora.match import DUMMY_TARGET_MODULES, match_modules, ranks
 from estimator.lora.tensors import embeddings_are_targeted
 from estimator.request.lora_config import LoraConfig, from_mapping
-from estimator.sizes.adapted_layer import Adapted, Shapes
 from estimator.sizes.adapter_causes import PREFIX, Part, Parts
-from estimator.sizes.classifier_layers import xlora_parts
-from estimator.sizes.method_layers import NUMBERS, OF_A_LAYER, frod_values
-from estimator.sizes.shadow_layers import shadow_parts
+from estimator.sizes.methods.adapted_layer import Adapted, Shapes
+from estimator.sizes.methods.classifier import xlora_parts
+from estimator.sizes.methods.layers import NUMBERS, OF_A_LAYER, frod_values
+from estimator.sizes.methods.shadow import shadow_parts
 
 Config = Mapping[str, Any]
 Named = Iterator[tuple[str, "tuple[int, ...] | Part"]]

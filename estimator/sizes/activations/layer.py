@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from estimator.sizes.attention_tape import attention, cross_attention
+from estimator.sizes.activations.attention import attention, cross_attention
+from estimator.sizes.activations.matrix import Setting, linear, normed
+from estimator.sizes.activations.scan import scan
+from estimator.sizes.activations.tape import Tape, Tensor
 from estimator.sizes.blocks import Block, Norm
-from estimator.sizes.matrix_tape import Setting, linear, normed
-from estimator.sizes.scan_tape import scan
-from estimator.sizes.tape import Tape, Tensor
 
 # Tensors kept by those written in Python (of xIELU half of one is a mask), and those made beside when walked back
 _STEPS = {"gelu_new": 4, "gelu_python": 3, "gelu_fast": 6, "gelu_accurate": 4, "xielu": 3.5}

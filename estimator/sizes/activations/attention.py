@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from estimator.sizes.activations.matrix import Setting, linear, normed
+from estimator.sizes.activations.tape import Tape, Tensor
 from estimator.sizes.blocks import Block, Linear, Norm
-from estimator.sizes.matrix_tape import Setting, linear, normed
-from estimator.sizes.tape import Tape, Tensor
 
 _OUTPUT = re.compile(r"(?:o|out|output|dense|wo|c_proj|proj|out_lin|wo_proj|out_proj|o_proj)$")
 

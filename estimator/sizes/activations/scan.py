@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
+from estimator.sizes.activations.matrix import Setting, linear
+from estimator.sizes.activations.tape import Tape, Tensor
 from estimator.sizes.blocks import Block, Linear
-from estimator.sizes.matrix_tape import Setting, linear
 from estimator.sizes.scans import Scan
-from estimator.sizes.tape import Tape, Tensor
 
 _RATES = 24  # bytes of a head and token: steps, their softplus, sums and powers
 

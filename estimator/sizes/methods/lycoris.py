@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
-from estimator.sizes.adapted_layer import Adapted, Config, Shapes
+from estimator.sizes.methods.adapted_layer import Adapted, Config, Shapes
 
 
 def loha(config: Config, layer: Adapted) -> Shapes:

@@ -11,10 +11,10 @@ from math import ceil
 from typing import Any
 
 from estimator.architecture.module import VARIES
-from estimator.sizes.adapted_layer import Adapted, Config, Shapes
 from estimator.sizes.adapter_causes import Part
-from estimator.sizes.lycoris_layers import loha, lokr
-from estimator.sizes.orthogonal_layers import boft, oft
+from estimator.sizes.methods.adapted_layer import Adapted, Config, Shapes
+from estimator.sizes.methods.lycoris import loha, lokr
+from estimator.sizes.methods.orthogonal import boft, oft
 
 
 def is_named(module: str, names: Any) -> bool:

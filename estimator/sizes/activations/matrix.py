@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
+from estimator.sizes.activations.tape import Tape, Tensor
 from estimator.sizes.blocks import Block, Linear, Norm
 from estimator.sizes.shape import Shape
-from estimator.sizes.tape import Tape, Tensor
 from estimator.sizes.training import TODAY, Adapter, Software, Training
 
 

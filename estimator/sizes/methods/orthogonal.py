@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil
 
-from estimator.sizes.adapted_layer import Adapted, Config, Shapes
+from estimator.sizes.methods.adapted_layer import Adapted, Config, Shapes
 
 
 def boft(config: Config, layer: Adapted) -> Shapes:
