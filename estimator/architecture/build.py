@@ -119,7 +119,7 @@ def _of_other_names(
 
 
 def _guessed(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:
-    from estimator.architecture.infer import infer  # few need it: it takes time to import
+    from estimator.architecture.inference.infer import infer  # few need it: it takes time to import
 
     return infer(config, checkpoint)
 

@@ -10,7 +10,7 @@ import json
 import sys
 
 from estimator.architecture.facts import stamp, whole_text
-from estimator.architecture.guess_kinds import MEANINGS
+from estimator.architecture.inference.kinds import MEANINGS
 from estimator.architecture.structure import Structure, read_structure
 from estimator.architecture.surveying.meanings import meanings
 from estimator.generated import run

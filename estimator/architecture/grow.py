@@ -82,7 +82,7 @@ class _Grower:
             self.transposed += [f"{name}.{parameter.name}" for parameter in parameters]
         before = f"{name}." if name else ""
         if structure.is_open:
-            from estimator.architecture.infer import below_open  # only where it is needed: it takes time to import
+            from estimator.architecture.inference.infer import below_open  # few need it: it takes time to import
 
             self.modules[at:] = below_open(name, branch)
             self.open_parts.append(name)

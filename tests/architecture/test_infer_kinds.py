@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.generate_names import generate
-from estimator.architecture.guess_kinds import MEANINGS, expert_counts, groups_of, kind_of, known_meanings, told_apart
+from estimator.architecture.inference.kinds import (
+    MEANINGS,
+    expert_counts,
+    groups_of,
+    kind_of,
+    known_meanings,
+    told_apart,
+)
 from estimator.architecture.module import Parameter
 
 

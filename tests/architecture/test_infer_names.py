@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.guess_names import run_time_parameters
+from estimator.architecture.inference.names import run_time_parameters
 from estimator.checkpoint.checkpoint import Tensor
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.infer import infer
+from estimator.architecture.inference.infer import infer
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 
 WIDTH, ROWS = 8, 40

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.guess_embeddings import Embeddings
-from estimator.architecture.infer import infer
+from estimator.architecture.inference.embeddings import Embeddings
+from estimator.architecture.inference.infer import infer
 from estimator.architecture.module import Module, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 

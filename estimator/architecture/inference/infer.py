@@ -1,7 +1,7 @@
 """Modules of an architecture without facts, from the checkpoint's names, its shapes and config.json alone.
 
-In turn: run-time names (guess_names.py), the kind of each module (guess_kinds.py), input embedding and head
-(guess_embeddings.py), what the file leaves out because it is shared (guess_ties.py).
+In turn: run-time names (inference/names.py), the kind of each module (inference/kinds.py), input embedding and head
+(inference/embeddings.py), what the file leaves out because it is shared (inference/ties.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from estimator.architecture.guess_kinds import (
+from estimator.architecture.inference.kinds import (
     Meanings,
     class_of_other,
     expert_counts,
@@ -20,8 +20,8 @@ from estimator.architecture.guess_kinds import (
     told_apart,
     without_conv1d,
 )
-from estimator.architecture.guess_names import run_time_parameters
-from estimator.architecture.guess_ties import with_shared
+from estimator.architecture.inference.names import run_time_parameters
+from estimator.architecture.inference.ties import with_shared
 from estimator.architecture.load import Loaded
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, names_more_modules

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from estimator.architecture.guess_embeddings import Embeddings
-from estimator.architecture.guess_heads import Added, with_biases, with_heads
+from estimator.architecture.inference.embeddings import Embeddings
+from estimator.architecture.inference.heads import Added, with_biases, with_heads
 from estimator.architecture.module import Module, full_name
 
 _KINDS_OF_LAYERS = ("layers_block_type", "layer_types")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from estimator.architecture.guess_embeddings import Embeddings
+from estimator.architecture.inference.embeddings import Embeddings
 from estimator.architecture.module import Module, Parameter
 
 # Classes whose head is there even where the file has nothing for it.
