@@ -162,10 +162,18 @@ UNKNOWN = with_(architectures=["Nobodys"], model_type="nobodys")
         pytest.param("checkpoint.index.MAX_NAMES", len("".join(TINY)) - 1, TEXT, "malformed_header", id="names"),
         pytest.param("checkpoint.index.MAX_MODULES", MODULES - 1, TEXT, "malformed_header", id="modules"),
         pytest.param("checkpoint.index.MAX_MODULES", MODULES, TEXT, "answered", id="just so many modules"),
-        pytest.param("architecture.inference.infer._MOST_TENSORS", len(TINY) - 1, UNKNOWN, "unsupported", id="unknown tensors"),
-        pytest.param("architecture.inference.infer._MOST_MODULES", MODULES - 1, UNKNOWN, "unsupported", id="unknown modules"),
         pytest.param(
-            "architecture.inference.infer._MOST_MODULES", MODULES, UNKNOWN, "answered", id="just so many unknown modules"
+            "architecture.inference.infer._MOST_TENSORS", len(TINY) - 1, UNKNOWN, "unsupported", id="unknown tensors"
+        ),
+        pytest.param(
+            "architecture.inference.infer._MOST_MODULES", MODULES - 1, UNKNOWN, "unsupported", id="unknown modules"
+        ),
+        pytest.param(
+            "architecture.inference.infer._MOST_MODULES",
+            MODULES,
+            UNKNOWN,
+            "answered",
+            id="just so many unknown modules",
         ),
     ],
 )
