@@ -159,7 +159,18 @@ def refused(error: LoraSizeError, request: Request, bases: BaseCache) -> tuple[s
         return "refused", said
     task, labels = request.lora.get("task_type"), request.num_labels
     base = bases.base(request, task)
-    wanted = Wanted(base.config, None, None, task, labels, "auto", base.found.untied, LoadOptions(), False)
+    wanted = Wanted(
+        config=base.config,
+        place=None,
+        subfolder="",
+        revision=None,
+        task=task,
+        num_labels=labels,
+        dtype="auto",
+        untied=base.found.untied,
+        load=LoadOptions(),
+        trust_remote_code=False,
+    )
     with config_folder(base.config) as folder:
         try:
             model = build_on_meta(wanted, folder)
