@@ -110,6 +110,11 @@ class Keys:
             raise self.odd(key, value, "a list of names")
         return [str(name) for name in value]
 
+    def targets(self, key: str) -> Any:
+        """Names as above; all-linear, where it is the only one, is PEFT's own word and no name."""
+        names = self.names(key)
+        return "all-linear" if names == ["all-linear"] else names
+
     def section(self, key: str) -> Mapping[str, Any]:
         """A nested object; {} where there is none. Raises UsageError for what is no object."""
         value = self.values.get(key)

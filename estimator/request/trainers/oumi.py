@@ -86,14 +86,13 @@ def read(keys: Keys) -> TrainingConfig:
 
 def _lora(peft: Keys) -> dict[str, Any]:
     """PeftParams.to_lora: the names that are left out are joined into one expression."""
-    targets: Any = peft.names("lora_target_modules")
     excluded = peft.names("lora_exclude_modules")
     init = str(peft.get("lora_init_weights")).lower()
     return {
         "r": peft.integer("lora_r"),
         "lora_alpha": peft.number("lora_alpha"),
         "lora_dropout": peft.number("lora_dropout"),
-        "target_modules": "all-linear" if targets == ["all-linear"] else targets,
+        "target_modules": peft.targets("lora_target_modules"),
         "exclude_modules": "|".join(f"({name})" for name in excluded) if excluded else None,
         "target_parameters": peft.names("lora_target_parameters"),
         "modules_to_save": peft.names("lora_modules_to_save"),

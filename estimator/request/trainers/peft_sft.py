@@ -73,13 +73,7 @@ def read(keys: Keys) -> TrainingConfig:
 def _rule(keys: Keys, unsloth: bool) -> TargetRule:
     if not unsloth:
         return TargetRule(name="causal", settings={"multimodal": ()})
-    return TargetRule(name="unsloth", settings={"all_linear": _targets(keys) == "all-linear"})
-
-
-def _targets(keys: Keys) -> Any:
-    """One word is the string itself where it is all-linear; anything else is split at its commas."""
-    names = keys.names("lora_target_modules")
-    return "all-linear" if names == ["all-linear"] else names
+    return TargetRule(name="unsloth", settings={"all_linear": keys.targets("lora_target_modules") == "all-linear"})
 
 
 def _lora(keys: Keys) -> dict[str, Any]:
@@ -87,7 +81,7 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "r": keys.integer("lora_r"),
         "lora_alpha": keys.number("lora_alpha"),
         "lora_dropout": keys.number("lora_dropout"),
-        "target_modules": _targets(keys),
+        "target_modules": keys.targets("lora_target_modules"),
         "bias": "none",
         "task_type": "CAUSAL_LM",
     }

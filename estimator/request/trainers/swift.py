@@ -106,11 +106,9 @@ def _rewards(keys: Keys) -> bool:
 
 
 def _lora(keys: Keys) -> dict[str, Any]:
-    targets: Any = keys.names("target_modules")
+    targets = keys.targets("target_modules")
     if keys.values.get("target_regex"):
         targets = keys.values["target_regex"]
-    elif targets == ["all-linear"]:
-        targets = "all-linear"
     classifies, init = _classifies(keys), keys.get("init_weights")
     return {
         "r": keys.integer("lora_rank"),
