@@ -83,6 +83,7 @@ def with_sized(
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_class(tree)))
     if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
         return tree
+    tree = _as_built(tree, other)
     anew = not other_class and (bool(tree.lacking) or _lacks(tree, other))
     if not other_class and not anew and not any(note.code in _LEFT_OPEN for note in tree.notes):
         return tree
@@ -100,6 +101,23 @@ def with_sized(
         notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN),
     )
     return _telling(tree, [name for name in now if name not in before], config, stored) if anew else tree
+
+
+def _as_built(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
+    """The tree with what no header tells of modules whose shapes config.json confirms: classes, and the buffers that
+    are never stored, which the class's formulas size and its rules only guess.
+    """
+    known = {module.name: module for module in other.modules}
+    return tree._replace(modules=tuple(_of_class(module, known.get(module.name)) for module in tree.modules))
+
+
+def _of_class(module: Module, known: Module | None) -> Module:
+    if known is None or module.kind != known.kind or parameter_shapes([module]) != parameter_shapes([known]):
+        return module
+    made = {buffer.name: buffer.shape for buffer in known.buffers}
+    kept = (buffer for buffer in module.buffers if buffer.persistent or buffer.name in made)
+    buffers = (buffer if buffer.persistent else buffer._replace(shape=made[buffer.name]) for buffer in kept)
+    return module._replace(cls=known.cls, buffers=tuple(buffers))
 
 
 def _lacks(tree: ModuleTree, other: ModuleTree) -> bool:

@@ -201,3 +201,28 @@ def test_headers_tell_how_many_layers_there_are_where_no_default_does(fields):
     stored = {n: Tensor(n, "F32", shape, "model.safetensors") for n, shape in shapes.items() if n not in whole.tied}
     found = tree_of_headers({**config, **fields}, Checkpoint(tensors=stored, files=(), bytes=0), None, None)
     assert parameter_shapes(found.modules) == shapes
+
+
+GLM = {"model_type": "glm_moe_dsa", "architectures": ["GlmMoeDsaForCausalLM"], "hidden_size": 48,
+       "intermediate_size": 80, "num_hidden_layers": 1, "num_attention_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16,
+       "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 16, "head_dim": 24, "vocab_size": 101}  # fmt: skip
+BIRD = {"model_type": "big_bird", "architectures": ["BigBirdForCausalLM"], "is_decoder": True, "hidden_size": 48,
+        "add_cross_attention": True, "intermediate_size": 80, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "vocab_size": 101}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "cls", "buffers"),
+    [
+        pytest.param(GLM, "model.rotary_emb", "GlmMoeDsaRotaryEmbedding", [(4,), (4,)], id="frequencies of another width"),
+        pytest.param(BIRD, "bert.encoder.layer.0.attention.self", "BigBirdSelfAttention", [], id="a class by two fields"),
+    ],
+)  # fmt: skip
+def test_what_no_header_tells_is_as_the_class_has_it(config, name, cls, buffers):
+    """The truth is `named_modules()` of the class on the meta device."""
+    stored = {
+        name: Tensor(name, "F32", shape, "f") for name, shape in parameter_shapes(from_config(config).modules).items()
+    }
+    tree = tree_of_headers(config, Checkpoint(tensors=stored, files=(), bytes=0), None, None)
+    module = next(module for module in tree.modules if module.name == name)
+    assert (module.cls, [buffer.shape for buffer in module.buffers]) == (cls, buffers)
