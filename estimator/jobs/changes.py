@@ -9,7 +9,6 @@ from estimator.sizes.memory import Memory
 from estimator.sizes.training import Training
 
 _EIGHT_BITS = "adamw_bnb_8bit"
-_LARGE_STATES = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "paged_adamw_32bit", "rmsprop", "adagrad")
 
 
 class Step(NamedTuple):
@@ -91,7 +90,7 @@ def _steps_of_the_run(training: Training) -> Iterator[Step]:
         yield Step("--loss fused", {}, {"loss": "fused"})
     if training.attention == "eager":
         yield Step("--attention sdpa", {}, {"attention": "sdpa"})
-    if training.optimizer in _LARGE_STATES:
+    if training.optimizer != _EIGHT_BITS:
         yield Step(f"--optimizer {_EIGHT_BITS}", {}, {"optimizer": _EIGHT_BITS})
     if training.batch_size > 1:
         half, more = training.batch_size // 2, training.gradient_accumulation * 2

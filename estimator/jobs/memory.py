@@ -124,7 +124,9 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
 
 def trained_of(answer: Answer) -> list[Trained]:
     """What the optimizer holds."""
-    return [_in_memory(tensor, answer) for tensor in answer.adaptation.held() if tensor.trains]
+    embeddings = {f"{m.name}.weight" for m in answer.tree.modules if m.kind == "Embedding"}
+    trained = [tensor for tensor in answer.adaptation.held() if tensor.trains]
+    return [_in_memory(t, answer)._replace(embeds=_parameter_of(t) in embeddings) for t in trained]
 
 
 def added_bytes(answer: Answer) -> int:
@@ -144,7 +146,13 @@ def _bytes(parameter: Trained) -> int:
 
 def _module_of(tensor: HeldTensor) -> str:
     """The base's name of the module that holds a tensor."""
-    return _INSIDE.sub("", tensor.name.removeprefix(PREFIX).rpartition(".")[0])
+    return _parameter_of(tensor).rpartition(".")[0]
+
+
+def _parameter_of(tensor: HeldTensor) -> str:
+    """The base's name of a tensor."""
+    holder, dot, name = tensor.name.removeprefix(PREFIX).rpartition(".")
+    return _INSIDE.sub("", holder) + dot + name
 
 
 def _with(tensors: Iterable[HeldTensor], part: str) -> frozenset[str]:

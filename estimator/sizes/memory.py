@@ -20,7 +20,7 @@ from estimator.sizes.activations.matrix import Setting
 from estimator.sizes.activations.step import Step, training_step
 from estimator.sizes.attention_support import Support
 from estimator.sizes.blocks import is_adapted, layer_of
-from estimator.sizes.optimizers import Trained, is_paged, step_bytes
+from estimator.sizes.optimizers import Trained, step_bytes
 from estimator.sizes.shape import Shape
 from estimator.sizes.sharding import Moments, Resident, gathered, resident
 from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
@@ -119,7 +119,7 @@ def training_memory(
     steps = _steps(shape, base, adapter, training, software, kept)
     fetched = _fetched(kept, whole, base.outer_bytes, len(shape.blocks), training)
     steps = [step.beside(*more) for step, more in zip(steps, fetched, strict=True)]
-    stays = [_stays(kept, training, upper=upper) for upper in (False, False, True)]
+    stays = [_stays(kept, upper=upper) for upper in (False, False, True)]
     scratch = step_bytes(training.optimizer, trained) // kept.shares
     update = kept.gradients.expected + scratch
     peaks = [max(step.forward, step.loss, step.backward, update) for step in steps]
@@ -129,14 +129,13 @@ def training_memory(
     cached = [0, _cached(steps[1]), peaks[2] + _LOADING_REST]
     reserved = Bounds(*map(sum, zip(allocated, cached, strict=True)))
     device = Bounds(*map(sum, zip(reserved, CONTEXT_BYTES, strict=True)))
-    paged = kept.states.upper if is_paged(training.optimizer) else 0
     middle = steps[1]
     moments = {"forward": middle.forward, "loss": middle.loss, "backward": middle.backward, "optimizer step": update}
     return Memory(
-        components=_components(kept, weights, training, steps, fetched, cached, margin, scratch),
+        components=_components(kept, weights, steps, fetched, cached, margin, scratch),
         allocated=allocated,
         reserved=reserved,
-        device=device._replace(upper=device.upper + paged),
+        device=device._replace(upper=device.upper + kept.paged),
         unbounded=bool(shape.states)
         or shape.is_inferred
         or shape.convolves_behind
@@ -165,11 +164,11 @@ def _implied(training: Training, base: BaseInMemory) -> Software:
     return LITGPT if training.loss == "chunked" and base.packed else TODAY
 
 
-def _stays(kept: Resident, training: Training, *, upper: bool) -> int:
+def _stays(kept: Resident, *, upper: bool) -> int:
     """Adapter, optimizer state and buckets; gradients are part of the step."""
-    spans = (kept.adapter, kept.buckets, *(() if is_paged(training.optimizer) else (kept.states,)))
     more = kept.gradients.upper - kept.gradients.expected if upper else 0
-    return sum(span.upper if upper else span.expected for span in spans) + more
+    spans = (kept.adapter, kept.buckets, kept.states)
+    return sum(span.upper if upper else span.expected for span in spans) - kept.paged + more
 
 
 def _steps(
@@ -254,11 +253,11 @@ def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:
 
 
 def _components(
-    kept: Resident, weights: tuple[int, ...], training: Training, steps: list[Step],
-    fetched: list[Moments], cached: list[int], margin: int, scratch: int,
+    kept: Resident, weights: tuple[int, ...], steps: list[Step], fetched: list[Moments], cached: list[int],
+    margin: int, scratch: int,
 ) -> tuple[Component, ...]:  # fmt: skip
     low, _, high = steps
-    states = kept.states._replace(expected=0) if is_paged(training.optimizer) else kept.states
+    states = kept.states._replace(expected=kept.states.expected - kept.paged)
     parts = (
         _component("base weights", weights[0], weights[2]),
         _component("adapter weights", *kept.adapter),

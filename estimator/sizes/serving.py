@@ -114,13 +114,14 @@ def _step_bytes(shape: Shape, served: Served, tokens: int, sequences: int) -> in
 def _memory(components: list[Component], moment: str, cache: KvCache | None) -> Memory:
     lower = sum(part.lower_bytes for part in components)
     upper = sum(part.upper_bytes for part in components)
+    cached = Component("cached and fragmented", 0, upper // 20, "modelled")
     middle = sum((part.lower_bytes + part.upper_bytes) // 2 for part in components)
     context = Component("CUDA context", CONTEXT_BYTES[0], CONTEXT_BYTES[2], "modelled")
     allocated = Bounds(lower, middle, upper)
-    reserved = Bounds(lower, int(middle * 1.02), int(upper * 1.05))
+    reserved = Bounds(lower, int(middle * 1.02), upper + cached.upper_bytes)
     device = Bounds(*(bytes_ + extra for bytes_, extra in zip(reserved, CONTEXT_BYTES, strict=True)))
     return Memory(
-        components=tuple(part for part in (*components, context) if part.upper_bytes),
+        components=tuple(part for part in (*components, cached, context) if part.upper_bytes),
         allocated=allocated,
         reserved=reserved,
         device=device,

@@ -18,7 +18,7 @@ ZeRO-3 and FSDP gather what they use beside the shares: what stands outside the 
 from math import prod
 from typing import NamedTuple
 
-from estimator.sizes.optimizers import Trained, state_bytes
+from estimator.sizes.optimizers import Trained, paged_bytes, state_bytes
 from estimator.sizes.training import Adapter, Training
 
 _SHARDED = {
@@ -56,6 +56,7 @@ class Resident(NamedTuple):
     adapter: Span
     gradients: Span
     states: Span
+    paged: int  # of `states`, outside the caching allocator
     buckets: Span
     gathers_more: int  # the ceiling's, beside `gathered`
 
@@ -69,7 +70,11 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
     cut = _SHARDED.get(strategy, ())
     states = state_bytes(training.optimizer, trained)
     parameters, beside = adapter.parameter_bytes, adapter.added_bytes
-    whole = {"weights": weight_bytes, "adapter": beside, "gradients": parameters, "states": states}
+    # ZeRO hands the optimizer one flat tensor
+    steps = [Trained((adapter.parameters,), 4)] if strategy.startswith("zero") else trained
+    paged = paged_bytes(training.optimizer, steps)
+    whole = {"weights": weight_bytes, "adapter": beside, "gradients": parameters, "states": states, "paged": paged}
+    cut = (*cut, "paged") if "states" in cut else cut
     parts = {name: -(-size // (training.gpus if name in cut else 1)) for name, size in whole.items()}
     copies = -(-4 * adapter.parameters // training.gpus) if strategy.startswith("zero") else 0
     uneven = _cut_along_rows(trained, training.gpus) / max(parameters, 1) if strategy == "fsdp" else 0.0
@@ -83,6 +88,7 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
         adapter=Span(parts["adapter"], uppers["adapter"]),
         gradients=Span(parts["gradients"], uppers["gradients"] + copies),
         states=Span(parts["states"], uppers["states"] + copies),
+        paged=min(parts["paged"], parts["states"]),
         buckets=_buckets(strategy, parameters),
         gathers_more=min(_LIVE * width, weight_bytes) if strategy == "zero3" else 0,
     )

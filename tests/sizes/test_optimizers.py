@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.errors import UsageError
-from estimator.sizes.optimizers import RULES, Trained, is_paged, state_bytes
+from estimator.sizes.optimizers import RULES, Trained, paged_bytes, state_bytes, step_bytes
 
 SHAPES = [(8, 4096), (4096, 8), (16, 100), (63,)]
 
@@ -20,6 +20,13 @@ SHAPES = [(8, 4096), (4096, 8), (16, 100), (63,)]
         pytest.param("adafactor", 4 * (8 + 4096) + 4, id="a row, a column and an RMS"),
         pytest.param("sgd", 0, id="nothing without momentum"),
         pytest.param("muon", 4 * 32_768, id="one momentum"),
+        pytest.param("paged_ademamix_32bit", 3 * 4 * 32_768, id="two first moments and a second"),
+        pytest.param("rmsprop_bnb_8bit", 32_768 + 4 * 128 + 1024, id="one moment in 8 bits"),
+        pytest.param("adamw_torch_8bit", 68_612, id="torchao 0.18 in 8 bits, a code book each"),
+        pytest.param("adamw_torch_4bit", 33_924, id="torchao 0.18 in 4 bits"),
+        pytest.param("schedule_free_adamw", 262_144, id="schedulefree 1.4.1: the average and a moment"),
+        pytest.param("schedule_free_sgd", 131_072, id="schedulefree 1.4.1: the average"),
+        pytest.param("stable_adamw", 262_148, id="torch-optimi 0.3.3: two moments and a number"),
     ],
 )
 def test_state_of_one_matrix(optimizer: str, expected: int) -> None:
@@ -30,14 +37,76 @@ def test_small_tensors_stay_float32_in_8_bit_optimizers() -> None:
     assert state_bytes("adamw_8bit", [Trained((4095,), 4)]) == 2 * 4 * 4095
 
 
-def test_an_unknown_optimizer_gets_its_neighbour() -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        pytest.param("adamw_torch_8bit", 6_404, id="torchao: under 4,096 elements as wide as the parameter"),
+        pytest.param("schedule_free_radam", 6_400, id="schedulefree"),
+        pytest.param("stable_adamw", 9_602, id="torch-optimi: Kahan summation in 16 bits"),
+    ],
+)
+def test_state_of_one_small_matrix_in_16_bits(optimizer: str, expected: int) -> None:
+    assert state_bytes(optimizer, [Trained((16, 100), 2)]) == expected
+
+
+def test_an_embedding_has_its_8_bit_state_in_32() -> None:
+    """transformers 5.23.0, Trainer.create_optimizer, register_module_override."""
+    assert state_bytes("adamw_8bit", [Trained((32, 256), 2, embeds=True)]) == 2 * 4 * 8_192 + 2 * 1024
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "way_out"),
+    [
+        pytest.param("adamw_trch", "adamw_torch", id="its neighbour"),
+        pytest.param("galore_adamw", "optim_target_modules", id="needs what no option says"),
+        pytest.param("adamw_torch_npu_fused", "NPUs", id="another device's"),
+    ],
+)
+def test_an_unknown_optimizer_is_told_why(optimizer: str, way_out: str) -> None:
     with pytest.raises(UsageError) as refusal:
-        state_bytes("adamw_trch", [])
-    assert "adamw_torch" in refusal.value.way_out
+        state_bytes(optimizer, [])
+    assert way_out in refusal.value.what + refusal.value.way_out
 
 
-def test_paged_state_lies_outside_the_allocator() -> None:
-    assert {name for name in RULES if is_paged(name)} == {name for name in RULES if name.startswith("paged")}
+@pytest.mark.judges
+def test_each_name_of_transformers_is_counted_or_refused_by_a_reason() -> None:
+    names = pytest.importorskip("transformers.training_args").OptimizerNames
+    for name in names:
+        if name.value not in RULES:
+            with pytest.raises(UsageError, match="is not counted: "):
+                state_bytes(name.value, [])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "shape", "embeds", "expected"),
+    [
+        pytest.param("paged_adamw_32bit", (25, 4000), False, 8 * 100_000, id="two moments in 32 bits"),
+        pytest.param("paged_adamw_32bit", (8, 4096), False, 0, id="state of small tensors stays"),
+        pytest.param("paged_lion_8bit", (25, 4000), False, 100_000, id="absmax and code book stay"),
+        pytest.param("paged_adamw_8bit", (25, 4000), True, 8 * 100_000, id="an embedding's in 32 bits"),
+        pytest.param("adamw_8bit", (25, 4000), False, 0, id="not paged at all"),
+    ],
+)
+def test_paged_state_of_large_tensors_lies_outside_the_allocator(
+    optimizer: str, shape: tuple[int, ...], embeds: bool, expected: int
+) -> None:
+    """bitsandbytes 0.50.2, optim/optimizer.py, get_state_buffer."""
+    assert paged_bytes(optimizer, [Trained(shape, 4, embeds)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "copies"),
+    [
+        pytest.param("adamw_torch", 1, id="roots of a moment"),
+        pytest.param("rmsprop", 1, id="roots of its moment"),
+        pytest.param("adagrad", 2, id="roots, and what they divide"),
+        pytest.param("sgd", 0, id="nothing"),
+        pytest.param("adamw_torch_fused", 0, id="one kernel"),
+    ],
+)
+def test_copies_while_it_steps(optimizer: str, copies: int) -> None:
+    """Counted on torch 2.13's own steps (foreach, six matrices of 64 by 4,096)."""
+    assert step_bytes(optimizer, [Trained((64, 4096), 4)] * 6) == copies * 6 * 64 * 4096 * 4
 
 
 def _torch_optimizers():
@@ -84,6 +153,10 @@ def test_muon_keeps_one_momentum() -> None:
     ("optimizer", "cls"),
     [
         ("adamw_bnb_8bit", "AdamW8bit"),
+        ("ademamix", "AdEMAMix"),
+        ("ademamix_8bit", "AdEMAMix8bit"),
+        ("rmsprop_bnb", "RMSprop32bit"),
+        ("rmsprop_bnb_8bit", "RMSprop8bit"),
         ("lion_8bit", "Lion8bit"),
         ("lion_32bit", "Lion32bit"),
         ("paged_adamw_32bit", "AdamW32bit"),
