@@ -52,6 +52,8 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     floats = {p: _float_bytes(tree, dtype) for p, dtype in FLOAT_PRECISIONS.items()}
     packed = {p: (weight_bytes(model), buffer_bytes(model)) for p, model in at.items()}
     weights, state = weight_bytes(loaded), state_bytes(loaded)
+    if load.base_precision == "int8":
+        _check_inputs(loaded)
     if load.prepare_kbit:
         _check_checkpointing(tree, load)
     model = prepared(loaded) if load.prepare_kbit else loaded
@@ -170,6 +172,18 @@ def _check_checkpointing(tree: ModuleTree, load: LoadOptions) -> None:
             where="--prepare-kbit",
             way_out="leave it out: this class trains in 4 and 8 bits as it is loaded, or not at all",
         )
+
+
+def _check_inputs(loaded: ModuleTree) -> None:
+    """Raises UsageError for a layer of no inputs, by which bitsandbytes' int8_vectorwise_quant divides."""
+    for name, layer in loaded.quantised.items():
+        weight = layer.parameters[0]
+        if weight.shape[-1] == 0 and weight.dtype == "I8":
+            raise UsageError(
+                f"{name} has no inputs, and bitsandbytes fails to quantise it to 8 bits.",
+                where="--base-precision int8",
+                way_out="take nf4, or skip this module with --skip-modules",
+            )
 
 
 def _widened(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:

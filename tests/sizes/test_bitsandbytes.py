@@ -163,3 +163,13 @@ def test_a_tied_weight_that_is_converted_all_the_same_keeps_its_tie():
 def test_a_linear_of_unknown_shape_is_left(precision):
     model = tree(linear("a"), Module("unknown", "Linear", "Linear"), NORM)
     assert set(quantise(model, LoadOptions(base_precision=precision)).quantised) == {"a"}
+
+
+def test_a_layer_without_inputs_is_refused_in_eight_bits_alone():
+    no_inputs = Module("fc2", "Linear", "Linear", (Parameter("weight", (64, 0), "BF16"),))
+    no_outputs = Module("fc1", "Linear", "Linear", (Parameter("weight", (0, 64), "BF16"),))
+    with pytest.raises(UsageError, match="fc2 has no inputs"):
+        base_sizes(tree(no_inputs, NORM), None, LoadOptions(base_precision="int8"))
+    spared = LoadOptions(base_precision="int8", skip_modules=("fc2",))
+    assert base_sizes(tree(no_outputs, no_inputs, NORM), None, spared).loaded.state_bytes == 0
+    assert base_sizes(tree(no_inputs, NORM), None, LoadOptions(base_precision="nf4")).loaded.state_bytes == 16 * 4
