@@ -3,7 +3,8 @@
 What comes back are the options of the last command that trains, and beside them `_program` (what is started),
 `_command` (its words before the options), `_world` (processes on this machine, where the line says it), `_hidden`
 (variables behind the options that may hold further ones) and `_others` (how many more commands train). A file of
-options that a trainer takes without a name for it is `config`, litgpt's base `checkpoint_dir`.
+options that a trainer takes without a name for it is `config`, litgpt's base `checkpoint_dir`. verl's overrides
+(`a.b=1`) come as sections.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from estimator.errors import UsageError
+from estimator.request.overrides import is_override, nested
 from estimator.request.recognise import recognise
 from estimator.request.shell_words import commands, split_assignments
 from estimator.request.trainers.keys import UnknownTrainerError
@@ -35,10 +37,22 @@ TRAINING = (
     " llm",
     " finetune",
     " finetune_lora",
+    " train_sft",
+    " train_dpo",
+    " train_kto",
+    " train_rm",
+    " train_ppo",
+    " train_ppo_ray",
+    " main_ppo",
+    " fsdp_sft_trainer",
+    " sft_trainer",
 )
 # Programs whose next word says what they do, and the same started as a script or a module.
 _COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl", "autotrain", "axolotl", "litgpt")
-_SCRIPT = re.compile(r"(?:.*/)?(swift|axolotl)[/.]cli[/.](_megatron[/.])?(\w+)(?:\.py)?")
+_SCRIPT = re.compile(
+    r"(?:.*/)?(?:(swift|axolotl|openrlhf)[/.]cli|(verl)[/.]trainer)[/.](_megatron[/.])?(?!config)(\w+)(?:\.py)?"
+)
+_VERL = "actor_rollout_ref."  # verl's section for the model, on whose main program others build theirs
 _OPTION_FILES = (".yaml", ".yml", ".json")
 _PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
 # A word that is wholly an expansion, one that may be several words, and options that need no value behind them.
@@ -83,7 +97,14 @@ def _tests(options: Mapping[str, Any]) -> bool:
 
 
 def _has_options(words: list[str]) -> bool:
-    return any(word.startswith("--") for word in words) or _unnamed(*_program(words)) is not None
+    return any(word.startswith("--") for word in words) or _unnamed(*_program(words)) is not None or _is_verl(words)
+
+
+def _is_verl(words: list[str]) -> bool:
+    overrides = [word for word in words if is_override(word)]
+    return any(word.lstrip("+").startswith(_VERL) for word in overrides) or (
+        bool(overrides) and _program(words)[0].startswith("verl ")
+    )
 
 
 def _read(command: list[str]) -> dict[str, Any]:
@@ -94,7 +115,11 @@ def _read(command: list[str]) -> dict[str, Any]:
     named = list(words)
     if unnamed is not None:
         del named[len(words) - len(behind) + unnamed[1]]
+    overrides = [word for word in words if is_override(word)] if _is_verl(words) else []
+    if overrides:
+        named = [word for word in words if not is_override(word)]
     return {
+        **nested(overrides),
         **({} if unnamed is None else {unnamed[0]: behind[unnamed[1]]}),
         **_options(named),
         "_program": program,
@@ -109,13 +134,13 @@ def _before_options(words: list[str]) -> list[str]:
 
 def _program(words: list[str]) -> tuple[str, list[str]]:
     """`swift sft`, `megatron sft`, `llamafactory-cli train`, `trl sft`, or the script that is run; the words behind."""
-    scripts = [i for i, word in enumerate(words) if word.endswith(".py") or _SCRIPT.fullmatch(word)]  # others: options
+    scripts = [i for i, word in enumerate(words) if word.endswith(".py") or _is_module(word)]  # others: options
     for index, word in enumerate(words[: scripts[0] + 1] if scripts else _before_options(words)):
         leaf = word.rpartition("/")[2]
         if leaf in _COMMANDS:
             return " ".join((leaf, *words[index + 1 : index + 2])), words[index + 2 :]
         if (match := _SCRIPT.fullmatch(word)) is not None:
-            return f"{'megatron' if match[2] else match[1]} {match[3]}", words[index + 1 :]
+            return f"{'megatron' if match[3] else match[1] or match[2]} {match[4]}", words[index + 1 :]
     if scripts:
         return words[scripts[0]].rpartition("/")[2], words[scripts[0] + 1 :]
     if words[:1] == ["torchrun"]:  # its own options come first
@@ -124,6 +149,10 @@ def _program(words: list[str]) -> tuple[str, list[str]]:
             if leaf in _COMMANDS and f"{leaf} {does}".endswith(TRAINING):
                 return f"{leaf} {does}", words[index + 2 :]
     return (words[0] if words else ""), words[1:]
+
+
+def _is_module(word: str) -> bool:
+    return _SCRIPT.fullmatch(word) is not None
 
 
 def _unnamed(program: str, behind: list[str]) -> tuple[str, int] | None:
@@ -162,7 +191,7 @@ def _options(words: list[str]) -> dict[str, Any]:
             options["_hidden"].append(word)
         elif key is not None:
             values.append(word)
-        started = started or word.endswith(".py") or word.rpartition("/")[2] in _COMMANDS
+        started = started or word.endswith(".py") or word.rpartition("/")[2] in _COMMANDS or _is_module(word)
     return options
 
 

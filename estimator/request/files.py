@@ -52,7 +52,7 @@ def read_config_file(path: str) -> TrainingConfig:
             "this is no config of a trainer that is known.",
             where=path,
             way_out="known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt, "
-            "Oumi, Ludwig",
+            "Oumi, Ludwig, verl, OpenRLHF",
         )
     if "_program" in values and _is_file_of_options(values.get("config")):
         what = f"the command takes its options from {str(values['config'])[:200]}."

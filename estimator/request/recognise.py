@@ -107,6 +107,15 @@ def _ludwig(values: Mapping[str, Any]) -> bool:
     return values.get("model_type") == "llm" and "base_model" in values and sections
 
 
+def _verl(values: Mapping[str, Any]) -> bool:
+    reinforced = isinstance(_section(values, "actor_rollout_ref").get("model"), Mapping)
+    return reinforced or _program(values).startswith("verl ") or "partial_pretrain" in _section(values, "model")
+
+
+def _openrlhf(values: Mapping[str, Any]) -> bool:
+    return _program(values).startswith("openrlhf ")
+
+
 def _litgpt(values: Mapping[str, Any]) -> bool:
     run = "checkpoint_dir" in values and ("lora_r" in values or bool(_section(values, "train")))
     started = _program(values).startswith("litgpt finetune")
@@ -139,6 +148,8 @@ _SIGNS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("autotrain", _autotrain),
     ("oumi", _oumi),
     ("ludwig", _ludwig),
+    ("verl", _verl),
+    ("openrlhf", _openrlhf),
     ("unsloth", _unsloth),
     ("litgpt", _litgpt),
     ("llamafactory", _llamafactory),

@@ -1,7 +1,7 @@
 """The text of a shell script in pieces: what is quoted, what is open, what ends a word or a command (bash 5.2).
 
-Comments and here-documents are left out. Command substitutions and backticks are `$(...)`, whatever is in them, but for
-`$(which NAME)`, which is NAME; a process substitution is `<(...)`.
+Comments are left out, and of here-documents those between quotes. Command substitutions and backticks are `$(...)`,
+whatever is in them, but for `$(which NAME)`, which is NAME; a process substitution is `<(...)`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ _MAX_ARITHMETIC = 1_000  # characters of `((...))`
 
 
 def pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
-    """ "text", "quoted", "literal" (as it is), "space", "redirection", "list", "bracket", "function" and "end".
+    """ "text", "quoted", "literal" (as it is), "space", "redirection", "list", "bracket", "function", "here" and "end".
 
     Raises UsageError where a quote is left open.
     """
-    at, fresh, here, nested = 0, True, "", True
+    at, fresh, nested = 0, True, True
+    here: re.Match[str] | None = None
     while at < len(text):
         if fresh and (comment := _COMMENT.match(text, at)) is not None:
             at = comment.end()
@@ -53,7 +54,7 @@ def pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
                 at, fresh = end, False
                 continue
         if text[at] == "<" and (document := _HERE.match(text, at)) is not None:
-            here, at, fresh = document[1] or document[2] or document[3], document.end(), False
+            here, at, fresh = document, document.end(), False
             continue
         match = _PIECE.match(text, at)
         if match is None:
@@ -65,8 +66,12 @@ def pieces(text: str, where: str) -> Iterator[tuple[str, str]]:
             nested, end = whole > 0, max(whole, end) if whole > 0 else end
             piece = text[at:end]
         fresh = kind in ("space", "end")
-        if here and "\n" in piece and kind == "end":
-            end, here = _behind(text, match.start() + piece.index("\n"), here), ""
+        if here is not None and "\n" in piece and kind == "end":
+            start = match.start() + piece.index("\n")
+            over, end = _over(text, start, here[1] or here[2] or here[3])
+            if here[1] and "\\" not in here[0]:
+                yield "here", text[start + 1 : over].replace("\\\n", "")
+            here = None
         at = end
         yield _as_piece(kind, piece)
     yield "end", "\n"
@@ -88,10 +93,10 @@ def closing(text: str, at: int, end: int) -> int:
             open_.append(_CLOSING[sign])
 
 
-def _behind(text: str, start: int, here: str) -> int:
-    """Where the here-document that begins at `start` is over."""
+def _over(text: str, start: int, here: str) -> tuple[int, int]:
+    """Where the here-document that begins at `start` ends, and where the script goes on."""
     over = re.compile(rf"\n\t*{re.escape(here)}[ \t\r]*(?=\n|\Z)").search(text, start)
-    return over.end() if over else len(text)
+    return over.span() if over else (len(text), len(text))
 
 
 def _as_piece(kind: str, piece: str) -> tuple[str, str]:

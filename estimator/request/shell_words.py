@@ -1,7 +1,8 @@
 """The commands of a shell script as lists of words, as bash 5.2 splits them (its manual, 3.1 to 3.5); nothing is run.
 
 Plain variables and arrays that the script itself sets are put in where it names them; what only a run knows stays as
-it is written (`$NAME`), an expression is `$(...)`. Redirections, comments and here-documents are left out.
+it is written (`$NAME`), an expression is `$(...)`. Redirections, comments and here-documents are left out, but for
+what `read -d ''` sets a variable to.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class _Reader:
         self.skips = False  # the next word is a redirection's file
         self.header = ""  # `for`, `select` or `case`, whose words are read
         self.names = False  # the next word is a function's name
+        self.here: str | None = None  # the here-document of this command
         self.function = ""  # whose body comes next
 
     def read(self, found: Iterable[tuple[str, str]]) -> None:
@@ -72,6 +74,8 @@ class _Reader:
                 self._put_in(piece, splits=kind == "text")
             elif kind == "literal" or (kind == "bracket" and self._belongs(piece)):
                 self._add(piece)
+            elif kind == "here":
+                self.here = piece
             elif kind == "function":
                 self._add("()")
                 self._end_word()
@@ -145,7 +149,7 @@ class _Reader:
         if self.header:
             self._loop(words)
             words, self.header = [], ""
-        sets = self._set(words)
+        sets, self.here = self._set(words), None
         option = bool(words) and words[0].startswith("-")
         if words and not sets and not (option and self.known.inside() == "esac"):
             told = [f"{name}={self.known.value(name)}" for name in self.told if name in self.known.exported]
@@ -196,6 +200,8 @@ class _Reader:
         if first in _SETTING or changing or (first == "printf" and "-v" in words):
             for name in _NAME.findall(" ".join(word for word in words[not changing :] if not word.startswith("-"))):
                 self.known.set(name, None)
+            if words[-3:-1] == ["-d", ""] and self.here is not None:
+                self.known.set(words[-1], self.known.text(self.here))
             return False
         variables, command = split_assignments(words)
         for word in words if not command else ():
