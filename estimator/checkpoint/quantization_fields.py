@@ -46,7 +46,7 @@ Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
 _NUMBER, _GROUP = (_whole, "a whole number above nought"), (_group, "-1 or a whole number above nought")
 _NAMES, _OBJECT = (_texts, "a list of names"), (_object, "an object")
 _ANYWHERE: Rules = {
-    **dict.fromkeys(("bits", "w_bit", "num_bits", "nbits", "nbits_per_codebook", "num_codebooks"), _NUMBER),
+    **dict.fromkeys(("bits", "w_bit", "num_bits", "nbits_per_codebook", "num_codebooks"), _NUMBER),
     **dict.fromkeys(("in_group_size", "out_group_size"), _NUMBER),
     **dict.fromkeys(("group_size", "q_group_size"), _GROUP),
     **dict.fromkeys(("weight_block_size", "block_structure"), (_block, "two whole numbers above nought")),
@@ -61,11 +61,16 @@ _TOP: Rules = {
     "config_groups": (_objects, "an object of objects"),
     "quant_config": _OBJECT,
 }
+_HQQ_BITS = (8, 6, 5, 4, 3, 2, 1.58, 1)  # hqq 0.2.8.post1, `Quantizer.SUPPORTED_BITS`
 _STRATEGIES = ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head")
 _IN_A_PART: Rules = {
     **_ANYWHERE,
     "strategy": (lambda value: value in _STRATEGIES, f"one of {', '.join(_STRATEGIES)}"),
     "type": (lambda value: value in ("int", "float"), "int or float"),
+}
+_OF_HQQ: Rules = {
+    "nbits": (lambda value: value in _HQQ_BITS, f"one of {', '.join(map(str, _HQQ_BITS))}"),
+    "group_size": _NUMBER,
 }
 _IN_A_GROUP: Rules = {
     "targets": _NAMES,
@@ -81,13 +86,15 @@ def check_fields(fields: Mapping[str, Any]) -> None:
         for part in ("weights", "input_activations", "output_activations"):
             inner = group.get(part) or {}
             _check(inner, _IN_A_PART, f"config_groups.{str(name)[:40]}.{part}.", never_null=("num_bits",))
-    params = (fields.get("quant_config") or {}).get("weight_quant_params")
     for by_layer in (fields, fields.get("dynamic") or {}, fields.get("extra_config") or {}):  # the first: MLX's
         for name, own in by_layer.items():
             if isinstance(own, Mapping):
                 _check(own, _ANYWHERE, f"{str(name)[:60]}.")
-    _check({"weight_quant_params": params}, {"weight_quant_params": _OBJECT}, "quant_config.")
-    _check(params or {}, _ANYWHERE, "quant_config.weight_quant_params.")
+    of_all = fields.get("quant_config") or {}
+    by_tag = {f"quant_config.{str(tag)[:60]}": own for tag, own in of_all.items() if isinstance(own, Mapping)}
+    for within, own in {"quant_config": of_all, **by_tag}.items():
+        _check(own, {"weight_quant_params": _OBJECT}, f"{within}.")
+        _check(own.get("weight_quant_params") or {}, _OF_HQQ, f"{within}.weight_quant_params.")
 
 
 def _check(fields: Mapping[str, Any], rules: Rules, within: str, *, never_null: Container[str] = ()) -> None:

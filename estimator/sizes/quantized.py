@@ -13,13 +13,13 @@ from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import check_formats, compressed_layers
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
 from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_otherwise
+from estimator.sizes.schemes.hqq import hqq_layers
 from estimator.sizes.schemes.others import (
     aqlm_layers,
     bitnet_layers,
     check_loads,
     check_names,
     eetq_layers,
-    hqq_layers,
     is_first_version,
     mlx_layers,
     mxfp4_layers,

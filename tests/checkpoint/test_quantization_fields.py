@@ -24,6 +24,9 @@ from estimator.request import patterns
             id="a group without weights",
         ),
         pytest.param({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4}}}, id="HQQ"),
+        pytest.param(
+            {"quant_method": "hqq", "quant_config": {"mlp": {"weight_quant_params": {"nbits": 1.58}}}}, id="HQQ by tags"
+        ),
         pytest.param({"quant_method": "exl2", "bits": 4.65}, id="a quantiser of which no field is read"),
     ],
 )
@@ -49,6 +52,16 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
         pytest.param({"weight_block_size": 128}, "weight_block_size", id="one side of a block"),
         pytest.param({"modules_in_block_to_quantize": ["q"]}, "lists", id="names for lists of names"),
         pytest.param({"block_name_to_quantize": 7}, "a name", id="a name that is a number"),
+        pytest.param(
+            {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 7}}},
+            "1.58",
+            id="HQQ has no 7 bits",
+        ),
+        pytest.param(
+            {"quant_method": "hqq", "quant_config": {"mlp": {"weight_quant_params": []}}},
+            "quant_config.mlp.",
+            id="a tag's",
+        ),
         pytest.param({"config_groups": True}, "config_groups", id="groups that are none"),
         pytest.param({"config_groups": {"g": 1}}, "config_groups", id="a group that is a number"),
         pytest.param({"config_groups": {"g": {"targets": [1]}}}, "config_groups.g.targets", id="a number as target"),

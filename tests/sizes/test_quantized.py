@@ -135,7 +135,7 @@ def packed_by_auto_round(bits):
             id="fp8 a tensor: two scales",
         ),
         pytest.param(
-            {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3, "group_size": 64}}},
+            {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3, "group_size": 64, "axis": 1}}},
             HEAD + 39 * 64 * 4,
             id="hqq at 3 bits: ten values a word",
         ),

@@ -1,13 +1,13 @@
-"""Schemes with a rule of a few lines each: BitNet, MXFP4, torchao, quanto, EETQ, AQLM, HQQ, and MLX's layout.
+"""Schemes with a rule of a few lines each: BitNet, MXFP4, torchao, quanto, EETQ, AQLM, and MLX's layout.
 
-Sources: transformers 5.23.0 (quantizers and integrations of the same names); figures of hqq 0.2.8.post1,
-optimum-quanto 0.2.7, torchao 0.18.0.
+Sources: transformers 5.23.0 (quantizers and integrations of the same names); figures of optimum-quanto 0.2.7,
+torchao 0.18.0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import ceil, prod
+from math import ceil
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
@@ -30,7 +30,7 @@ def bitnet_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> d
     """
     fields = quantization.fields
     make = _auto_bit_linear if fields.get("linear_class") == "autobitlinear" else _bit_linear
-    return {m.name: make(m, dtype, fields) for m in _linears(tree, fields)}
+    return {m.name: make(m, dtype, fields) for m in linears(tree, fields)}
 
 
 def _bit_linear(module: Module, dtype: str, fields: Mapping[str, Any]) -> QuantisedLayer:
@@ -112,7 +112,7 @@ def unchanged_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -
             buffers=buffers,
             refusal=INT4 if group and m.parameters[0].shape[-1] % group == 0 else None,
         )
-        for m in _linears(tree, quantization.fields)
+        for m in linears(tree, quantization.fields)
     }
 
 
@@ -186,7 +186,7 @@ _WITHOUT_VERSION_1 = (
 def eetq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
     """EetqLinear: weight I8 [in, out], weight_scales F16 [out], bias F16; no torch.nn.Linear."""
     layers = {}
-    for module in _linears(tree, quantization.fields):
+    for module in linears(tree, quantization.fields):
         weight, *rest = module.parameters
         out, columns = weight.shape
         parameters = (
@@ -226,38 +226,6 @@ def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dic
     return layers
 
 
-def hqq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """HQQLinear: the packed W_q [groups x bits / 8, group] alone is a parameter, ten 3-bit values to an int32.
-
-    Scale and zero of each group (float16) and the bias are plain tensors, in no footprint.
-    """
-    said = quantization.fields.get("quant_config") or {}
-    layers = {}
-    for module in _linears(tree, {"modules_to_not_convert": quantization.fields.get("skip_modules")}):
-        own = said if "weight_quant_params" in said or not said else said.get(_tag(module.name))
-        if not isinstance(own, Mapping):
-            continue
-        weights = own.get("weight_quant_params") or {}
-        bits, group = int(weights.get("nbits") or 4), weights.get("group_size")
-        out, columns = module.parameters[0].shape
-        width = int(group) if group else columns
-        rows = out * columns // width
-        packed = ((ceil(rows / 10), width), "I32") if bits == 3 else ((rows * bits // 8, width), "U8")
-        layers[module.name] = QuantisedLayer(
-            scheme="hqq",
-            cls="HQQLinear",
-            parameters=(Parameter("W_q", *packed, True),),
-            state_bytes=2 * 2 * rows + 2 * sum(prod(bias.shape) for bias in module.parameters[1:]),
-            is_linear=False,
-        )
-    return layers
-
-
-def _tag(name: str) -> str:
-    """The layer's name as HQQ's `dynamic_config` has it (`name_to_linear_tag`)."""
-    return ".".join(part for part in name.split(".") if part not in ("model", "layers") and not part.isnumeric())
-
-
 def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
     """What the file holds, for its bytes; no library beside MLX loads it, so PEFT adapts none of it."""
     wrapped = [m for m in tree.modules if m.kind in ("Linear", "Embedding") and m.parameters]
@@ -278,7 +246,7 @@ def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict
     return layers
 
 
-def _linears(tree: ModuleTree, fields: Mapping[str, Any]) -> list[Module]:
+def linears(tree: ModuleTree, fields: Mapping[str, Any]) -> list[Module]:
     """Linear modules that are not skipped."""
     skipped = skips(tree, fields.get("modules_to_not_convert"))
     return [m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name)]
