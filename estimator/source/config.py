@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from estimator.dtypes import from_torch, to_torch
 from estimator.errors import MalformedConfigError
 from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.plain import plain
@@ -28,6 +29,7 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
         what = f"{_name(where)} is nested more than {_DEEPEST} deep."
         raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
     check_config(config, where=where)
+    _check_dtype(config, where)
     return config
 
 
@@ -84,6 +86,20 @@ def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
 
 
+def _check_dtype(config: Mapping[str, Any], where: str) -> None:
+    """Raises MalformedConfigError for a text that torch has no dtype for.
+
+    transformers 5.23.0, `PreTrainedConfig.__post_init__`: getattr(torch, dtype), of the newer field where both are set.
+    """
+    name = "torch_dtype" if config.get("dtype") is None else "dtype"
+    value = config.get(name)
+    if isinstance(value, str) and not value.startswith(_DTYPES):
+        known = from_torch(value)
+        what = f"{name} is {plain(value, 60)!r}, which names no dtype of torch, so transformers fails to load it."
+        way_out = f"write it as {to_torch(known) if known else 'bfloat16, float16 or float32'}, or leave it out"
+        raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
+
+
 def dtypes_in(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """What stands for a dtype by its dotted path, in sections too, of which a quantiser's names dtypes of its own."""
     found = {before + name: config[name] for name in ("dtype", "torch_dtype") if name in config}
@@ -113,6 +129,9 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
+# How dtypes of torch begin, those of its releases to come as well.
+_DTYPES = ("float", "bfloat", "half", "double", "int", "uint", "qint", "quint", "short", "long", "bool", "bit",
+           "complex", "cfloat", "chalf", "cdouble")  # fmt: skip
 _JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _DEEPEST = 50  # objects and lists in each other; a published config has some 6
 _LARGEST = 2**48

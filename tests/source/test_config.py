@@ -19,6 +19,11 @@ from estimator.source.config import parse_config
         pytest.param(b'{"rope_theta": 1e300}', id="a large number that is no size"),
         pytest.param(b'{"hidden_size": [64, 128]}', id="a size for each layer"),
         pytest.param(b'{"quantization_config": {"dtype": 5}}', id="a dtype of a quantiser's own"),
+        *(
+            pytest.param(b'{"torch_dtype": "%s"}' % name.encode(), id=f"stored as {name}")
+            for name in ("float8_e4m3fnuz", "half", "bfloat16", "float4_e2m1fn_x2", "uint8", "bool", "cfloat", "qint8")
+        ),
+        pytest.param(b'{"dtype": "float32", "torch_dtype": "auto"}', id="an older field that is not read"),
         pytest.param(b'\xef\xbb\xbf{"hidden_size": 64}', id="a byte order mark"),
         pytest.param(b'{"hidden_size": 1, "hidden_size": 64}', id="a name given twice, as Python reads it"),
     ],
@@ -58,6 +63,11 @@ def test_a_config_that_is_read(text: bytes) -> None:
         pytest.param(b'{"architectures": "Llama"}', "architectures", id="a class that is in no list"),
         pytest.param(b'{"architectures": [7]}', "architectures", id="a class that is a number"),
         pytest.param(b'{"model_type": {}}', "model_type", id="a type that is an object"),
+        pytest.param(b'{"torch_dtype": "torch.bfloat16"}', "'torch.bfloat16'", id="a dtype with its module before it"),
+        pytest.param(b'{"dtype": "bf16"}', "dtype is 'bf16'", id="a dtype's short name"),
+        pytest.param(
+            b'{"dtype": "auto", "torch_dtype": "half"}', "dtype is 'auto'", id="of two, the newer one is read"
+        ),
         pytest.param(b'{"torch_dtype": 5}', "torch_dtype is 5", id="a dtype that is a number"),
         pytest.param(b'{"text_config": {"dtype": 5}}', "text_config.dtype is 5", id="a section's dtype"),
         pytest.param(b'{"\\n_config": {"dtype": []}}', "_config.dtype is []", id="a dtype in a section of odd name"),
