@@ -10,7 +10,7 @@ from typing import Any
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.config_fields import own_code, unties
-from estimator.architecture.facts import ClassFacts, class_outline, classes_for
+from estimator.architecture.facts import ClassFacts, class_for, class_outline, classes_for
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree, named_parameters
@@ -68,6 +68,8 @@ def build(
     lacking = absent if facts.said.name in (config.get("architectures") or ()) else []  # else a head is made anew
     if its_own and _of_layers(name for name, _ in left) and _of_layers(absent):
         return _guessed(config, checkpoint)
+    if (left or absent) and _is_stand_in(config, facts.said.name, task):
+        return _guessed(config, checkpoint)
     tie = lookup("tie_word_embeddings")
     return ModuleTree(
         architecture=facts.said.name,
@@ -116,6 +118,15 @@ def _of_other_names(
             tree = from_config(config, task=asked[0], num_labels=asked[1])
             return tree._replace(notes=(*tree.notes, *_left_out(left, facts)))
     return _guessed(config, checkpoint)
+
+
+def _is_stand_in(config: Mapping[str, Any], name: str, task: str | None) -> bool:
+    """Whether a class is taken for another that config.json names and nobody knows: names and shapes tell more of that
+    one's head than the class that its model type usually has.
+    """
+    named = next(iter(config.get("architectures") or ()), None)
+    known = name in (named, class_for(config.get("model_type"), task) if task is not None else None)
+    return isinstance(named, str) and not known and class_outline(named) is None
 
 
 def _guessed(config: Mapping[str, Any], checkpoint: Checkpoint) -> ModuleTree:

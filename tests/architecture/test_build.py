@@ -112,6 +112,27 @@ def test_what_the_file_lacks_is_made_anew(case, lost, expected):
 
 
 @pytest.mark.parametrize(
+    ("architectures", "task", "lost", "more", "head", "basis"),
+    [
+        pytest.param(["LlamaForPairs"], None, "lm_head", {"pair.weight": (3, 96)}, ["pair"], "inferred", id="its own head"),
+        pytest.param(["LlamaForPairs"], None, "lm_head", {}, [], "inferred", id="no head at all"),
+        pytest.param(["LlamaForPairs"], None, None, {}, ["lm_head"], "exact", id="the model type's class to the letter"),
+        pytest.param(["LlamaForPairs"], "SEQ_CLS", "lm_head", {}, ["score"], "exact", id="a task's Auto class"),
+        pytest.param(["LlamaForCausalLM"], None, "lm_head", {"pair.weight": (3, 96)}, ["lm_head"], "exact", id="known"),
+        pytest.param(None, None, "lm_head", {"pair.weight": (3, 96)}, ["lm_head"], "exact", id="none is named"),
+    ],
+)  # fmt: skip
+def test_a_named_class_that_nobody_knows_has_what_its_file_holds(architectures, task, lost, more, head, basis):
+    """Who names a class of its own loads that one: its model type's would make fresh what the file lacks."""
+    config = {**LLAMA["config"], "architectures": architectures, "tie_word_embeddings": False}
+    kept = {name: tensor for name, tensor in checkpoint_of(LLAMA).tensors.items() if not (lost and lost in name)}
+    tensors = {**kept, **stored(**more).tensors}
+    tree = build(config, Checkpoint(tensors=tensors, files=(), bytes=0), task=task)
+    found = [m.name for m in tree.modules if m.kind == "Linear" and not m.name.startswith("model.")]
+    assert (found, tree.basis) == (head, basis)
+
+
+@pytest.mark.parametrize(
     ("case", "lost", "known"),
     [
         pytest.param("llama--LlamaForCausalLM", "model.layers.1.mlp.up_proj.weight", True, id="all layers alike"),
