@@ -179,7 +179,7 @@ def differing_shapes(implied: Parts, real: Parts, shared: list[str], embeddings:
     for name in shared:
         was, is_ = implied[name].shape, real[name].shape
         if was not in (is_, VARIES):
-            found[_why_shape(name, was, is_, embeddings)].append(name)
+            found[_why_shape(name, implied, real, embeddings)].append(name)
     return [
         Cause(
             code,
@@ -194,7 +194,8 @@ def differing_shapes(implied: Parts, real: Parts, shared: list[str], embeddings:
 _NAMED_BY_ONE = ("empty_tensors", "other_shape")
 
 
-def _why_shape(name: str, was: tuple[int, ...], is_: tuple[int, ...], embeddings: Parts) -> tuple[str, str]:
+def _why_shape(name: str, implied: Parts, real: Parts, embeddings: Parts) -> tuple[str, str]:
+    was, is_ = implied[name].shape, real[name].shape
     rows_alone = len(was) == len(is_) and was[1:] == is_[1:]
     if 0 in is_:
         return "empty_tensors", "Tensors have no elements, as ZeRO-3 and FSDP leave what was not gathered."
@@ -206,10 +207,21 @@ def _why_shape(name: str, was: tuple[int, ...], is_: tuple[int, ...], embeddings
         return "other_tokens", f"The file trains {is_[0]:,} tokens; trainable_token_indices names {was[0]:,}."
     elif rows_alone and is_embedding(name, embeddings):
         return "resized_vocabulary", _resized(was[0], is_[0])
-    elif rows_alone:
+    elif rows_alone and _is_of_a_head(name, implied):
         labels = "1 label" if is_[0] == 1 else f"{is_[0]:,} labels"
         return "number_of_labels", f"The head has {labels}, which adapter_config.json does not say."
     return "other_shape", f"Tensors are {list(is_)}, not {list(was)}: another base or another class."
+
+
+def _is_of_a_head(name: str, implied: Parts) -> bool:
+    """Whether rows may be labels: of a matrix that is saved whole, or of its bias."""
+    weight = implied.get(name.removesuffix(".bias") + ".weight") if name.endswith(".bias") else implied[name]
+    return not in_a_layer(name) and (weight is None or len(weight.shape) > 1)
+
+
+def in_a_layer(name: str) -> bool:
+    """Whether a tensor's module lies within a numbered one, as no head does."""
+    return any(part.isdecimal() for part in name.split(".")[:-2])
 
 
 def resized_vocabulary(was: int, rows: int, tensors: int, bytes_: int) -> Cause:

@@ -18,6 +18,7 @@ from estimator.sizes.adapter_causes import (
     Cause,
     Part,
     Parts,
+    in_a_layer,
     is_embedding,
 )
 
@@ -169,7 +170,7 @@ def _head(parts: Parts) -> tuple[str, ...]:
 
 
 def _is_matrix_saved(name: str, part: Part) -> bool:
-    return name.endswith(".weight") and ".lora_" not in name and len(part.shape) > 1
+    return name.endswith(".weight") and ".lora_" not in name and len(part.shape) > 1 and not in_a_layer(name)
 
 
 def _solve_rows(parts: Parts, names: tuple[str, ...], actual_bytes: int, size_of: SizeOf) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ LAYER = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
 HEAD = "base_model.model.score.weight"
 EMBEDDING = "base_model.model.model.embed_tokens.weight"
 ALPHA = "base_model.model.model.layers.0.self_attn.q_proj.alpha"
+GATE, NORM = "base_model.model.model.layers.0.mlp.gate_proj.weight", "base_model.model.model.norm.weight"
 HEAD_BIAS = "base_model.model.score.bias"
 Q_B = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
 CONV = "base_model.model.vision.patch_embedding.lora_"
@@ -111,6 +112,12 @@ def renamed(parts, change):
             lora(names=("query", "key"), template="base_model.model.vit.encoder.layer.{}.attention.{}.lora_{}.weight"),
             [("older_names", 8, 0)],
             id="two modules of one shape, both renamed",
+        ),
+        pytest.param(
+            {**IMPLIED, GATE: Part("F32", (32, 64)), NORM: Part("F32", (64,))},
+            {**IMPLIED, GATE: Part("F32", (33, 64)), NORM: Part("F32", (65,))},
+            [("other_shape", 1, 4 * 64), ("other_shape", 1, 4)],
+            id="rows of a layer and of a norm are no labels",
         ),
         pytest.param(
             {**IMPLIED, HEAD: Part("F32", (2, 64))},

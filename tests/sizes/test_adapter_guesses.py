@@ -144,6 +144,7 @@ def test_trained_tokens_are_no_labels():
     ("saved", "grown_by"),
     [
         pytest.param({Q.format("base_layer.bias"): Part("F32", (32,))}, 4_000, id="biases"),
+        pytest.param({Q.format("weight"): Part("F32", (32, 64))}, 40 * 4 * 64, id="a module of a layer, saved whole"),
         pytest.param({"base_model.model.lm_head.weight": Part("F32", (300, 64))}, 40 * 4 * 64, id="a head of tokens"),
         pytest.param({"base_model.model.embed_tokens.base_layer.weight": Part("F32", (300, 64))}, 1_024, id="along"),
     ],
