@@ -65,6 +65,16 @@ def test_options_have_the_names_that_a_program_gives_them(where, named):
     assert str(estimator.LoraSizeError("no.", where=where, way_out="yes")) == f"no. ({named}) yes"
 
 
+def test_who_changes_an_answer_changes_no_default_and_no_request():
+    fields = {"r": 4, "alpha_pattern": {"c_attn": 8}, "loftq_config": {"loftq_bits": 4}}
+    lora = estimator.estimate("gpt2", offline=True, lora=fields)["lora"]
+    lora["rank_pattern"]["c_attn"] = 2
+    lora["alpha_pattern"].clear()
+    lora["loftq_config"].clear()
+    assert fields == {"r": 4, "alpha_pattern": {"c_attn": 8}, "loftq_config": {"loftq_bits": 4}}
+    assert estimator.estimate("gpt2", offline=True)["adapter"]["parameters"] == 8 * (768 + 3 * 768) * 12
+
+
 def test_an_error_comes_back_from_another_process():
     with pytest.raises(estimator.LoraSizeError) as caught:
         estimator.estimate(LLAMA, targets="nowhere_proj", offline=True)

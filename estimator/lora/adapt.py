@@ -207,4 +207,11 @@ def _as_saved(config: LoraConfig) -> dict[str, Any]:
             said[name] = sorted(said[name])
     if config.peft_type == "ADALORA":
         said.update(config.unknown)
-    return {name: list(value) if isinstance(value, (tuple, set)) else value for name, value in said.items()}
+    return {name: _copied(value) for name, value in said.items()}
+
+
+def _copied(value: Any) -> Any:
+    """The value in objects of its own, as JSON has them: who changes an answer changes no default and no request."""
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, (list, tuple, set, frozenset)) else value
