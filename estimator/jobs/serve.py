@@ -76,7 +76,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
     request, bases, answer, assumed = sized(request)
     of_training = () if precision_asked else _precision_of_training(request)
     cache, shape = kv_cache(answer.tree), bases.shape(answer.tree)
-    held = _served(answer, serving)
+    held = _served(answer, shape, serving)
     downcast = _downcasts(request, answer)
     served = _as_vllm_loads(answer, held) if downcast else held
     memory = vllm_memory(shape, cache, served, _lora_width(request, served))
@@ -95,7 +95,7 @@ def serve(request: Request, serving: Serving, gpu_memory: int | None = None) -> 
         tokens=None if gpu_memory is None else tokens_left(memory, cache, served, gpu_memory),
         refused=refusals(answer, serving.max_lora_rank, serving.gpus),
         disk=disk(answer, Training(), trained, None) | {"checkpoint_bytes": None},
-        notes=(*assumed, *of_training, *([_DOWNCAST] if downcast else ()), *_notes(answer, cache, gpu_memory)),
+        notes=(*assumed, *of_training, *([_DOWNCAST] if downcast else ()), *_notes(answer, cache, held, gpu_memory)),
     )
 
 
@@ -127,8 +127,9 @@ def _share(gpu_memory: int) -> int:
     return int(GPU_MEMORY_UTILIZATION * gpu_memory)
 
 
-def _served(answer: Answer, serving: Serving) -> Served:
+def _served(answer: Answer, shape: Shape, serving: Serving) -> Served:
     loaded = answer.base.loaded
+    towers = tuple(shape.towers.values())
     return Served(
         weight_bytes=loaded.weight_bytes or 0,
         width=_width(loaded.dtype),
@@ -137,6 +138,7 @@ def _served(answer: Answer, serving: Serving) -> Served:
         max_lora_rank=serving.max_lora_rank,
         batch_size=serving.batch_size,
         sequence_length=serving.sequence_length,
+        encoder_length=(towers[0].pieces if len(towers) == 1 else None) or serving.sequence_length,
         gpus=serving.gpus,
     )
 
@@ -174,7 +176,7 @@ def _largest(
 
     def sure(**changes: Any) -> bool:
         try:
-            served = _served(answer, replace(serving, **changes))
+            served = _served(answer, shape, replace(serving, **changes))
             served = _as_vllm_loads(answer, served) if _downcasts(request, answer) else served
             memory = vllm_memory(shape, cache, served, _lora_width(request, served))
         except LoraSizeError:
@@ -190,7 +192,7 @@ def _largest(
     }
 
 
-def _notes(answer: Answer, cache: KvCache | None, gpu_memory: int | None) -> tuple[Note, ...]:
+def _notes(answer: Answer, cache: KvCache | None, held: Served, gpu_memory: int | None) -> tuple[Note, ...]:
     if cache is None:
         return (Note("no_kv_cache", "How this model caches keys and values is not known; no cache is counted here."),)
     if not cache.kept and not cache.states:
@@ -200,6 +202,12 @@ def _notes(answer: Answer, cache: KvCache | None, gpu_memory: int | None) -> tup
     if cache.windowed_layers:
         message = f"{cache.windowed_layers} of {cache.layers} layers keep {cache.window:,} tokens at most."
         notes.append(Note("sliding_window", message if cache.window else message.replace(" None", " few")))
+    if cache.encoded:
+        message = (
+            f"The cache holds keys and values of {held.encoder_length:,} positions of the encoder for each sequence, "
+            f"{cache.encoded * held.width:,} bytes for each, beside those of the tokens that the decoder makes."
+        )
+        notes.append(Note("encoder_cached", message))
     if cache.uncounted:
         message = f"{cache.uncounted} layers keep a state for each sequence in place of keys and values: not counted."
         notes.append(Note("states_not_counted", message))

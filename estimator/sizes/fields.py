@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-TEXT = ("text_config", "llm_config", "language_config")
+TEXT = ("text_config", "llm_config", "language_config", "decoder")
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions")
 _MANY_TOKENS = 2**40  # no model is made for as many
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")

@@ -2,7 +2,9 @@
 
 Beside what scans.py knows: the gated delta rule with query, key and value of their own (modeling_kimi_linear.py,
 modeling_olmo_hybrid.py: a convolution over the three, a decay A_log for each head), lightning attention (qkv_proj,
-slope_rate for each head; modeling_minimax.py), and layers that only shift tokens (modeling_inkling.py).
+slope_rate for each head; modeling_minimax.py), Mamba of several heads (A_log [heads, channels, state];
+modeling_zamba.py), the linear recurrence of RecurrentGemma (a number for each channel), RWKV's (three of each, and
+tokens shifted by one in each part; modeling_rwkv.py), and layers that only shift tokens (modeling_inkling.py).
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ def layer_state(members: list[Module], config: Mapping[str, Any]) -> LayerState 
     shifted = sum(channels * kernel for channels, *_, kernel in convolutions)
     decays = [prod(p.shape) for m in members for p in m.parameters if p.name == "A_log"]
     slopes = [prod(buffer.shape) for m in members for buffer in m.buffers if buffer.name == "slope_rate"]
+    held = {p.name: p.shape for m in members for p in m.parameters}
+    if "time_decay" in held:
+        shifts = [prod(p.shape) for m in members for p in m.parameters if p.name == "time_mix_key"]
+        return LayerState(3 * prod(held["time_decay"]), sum(shifts))
+    if "recurrent_param" in held or len(held.get("A_log", ())) == 3:
+        return LayerState(sum(decays) or prod(held["recurrent_param"]), shifted)
     query, key, value = (widths.get(name, 0) for name in ("q_proj", "k_proj", "v_proj"))
     if len(decays) == 1 and [channels for channels, *_ in convolutions] == [query + key + value]:
         return LayerState(key * value // decays[0], shifted)

@@ -258,6 +258,8 @@ def _components(
 ) -> tuple[Component, ...]:  # fmt: skip
     low, _, high = steps
     states = kept.states._replace(expected=kept.states.expected - kept.paged)
+    back = high.backward - fetched[2].backward - kept.gradients.expected
+    running = max(high.walk, low.walk, max(high.forward - fetched[2].forward, back) - high.kept)
     parts = (
         _component("base weights", weights[0], weights[2]),
         _component("adapter weights", *kept.adapter),
@@ -266,7 +268,7 @@ def _components(
         _component("gradient buckets", *kept.buckets),
         Component("gathered weights", fetched[0].loss, fetched[2].backward + kept.gathers_more, "modelled"),
         Component("activations kept", low.kept, high.kept, "modelled"),
-        Component("backward through one layer", min(low.walk, high.walk), max(low.walk, high.walk), "modelled"),
+        Component("running one layer", min(low.walk, high.walk), running, "modelled"),
         Component("logits and loss", low.head, high.head, "modelled"),
         Component("optimizer step", scratch, scratch, "modelled"),
         Component("workspaces", 0, WORKSPACE_BYTES, "modelled"),

@@ -28,6 +28,7 @@ class Served:
     max_lora_rank: int
     batch_size: int  # sequences at a time
     sequence_length: int
+    encoder_length: int  # positions that an encoder makes of what a decoder looks at
     gpus: int
     packs_chosen_by: bool = True  # keys by which sparse attention chooses are float8, a float32 for each 128
 
@@ -47,7 +48,10 @@ def cache_bytes_per_token(cache: KvCache | None, served: Served) -> int:
 def cached_bytes(cache: KvCache | None, served: Served) -> tuple[int, int]:
     """Of all sequences at their full length: with every window honoured, and without."""
     whole = served.batch_size * served.sequence_length * cache_bytes_per_token(cache, served)
-    if cache is None or cache.window is None:
+    if cache is None:
+        return whole, whole
+    whole += served.batch_size * served.encoder_length * -(-cache.encoded // served.gpus) * served.width
+    if cache.window is None:
         return whole, whole
     beyond = max(served.sequence_length - cache.window, 0)
     return whole - served.batch_size * beyond * cache.elements_windowed(served.gpus) * served.width, whole

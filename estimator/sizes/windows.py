@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WINDOWED = ("sliding_attention", "chunked_attention")  # kinds of layers
-FIELDS = ("sliding_window", "attention_chunk_size")  # that name the window
+_OF_ALL = "attention_window_size"  # names the window of all attention (configuration_recurrent_gemma.py)
+FIELDS = ("sliding_window", "attention_chunk_size", _OF_ALL)  # that name the window
 
 
 class Rule(NamedTuple):
@@ -35,7 +36,7 @@ def is_windowed(config: Mapping[str, Any], number: int, layers: int) -> bool:
         return (number + 1) % pattern != 0
     rule = _facts().get(str(config.get("model_type")))
     if rule is None:
-        return False
+        return _OF_ALL in config
     letter = rule.last if rule.last and number == layers - 1 else rule.period[number % len(rule.period)]
     return letter == "s"
 

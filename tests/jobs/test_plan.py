@@ -178,6 +178,28 @@ def test_json_of_a_plan_keeps_the_contract() -> None:
     assert set(document["plan"]["disk"]) == {"adapter_bytes", "checkpoint_bytes", "download_bytes"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        pytest.param({}, {"optimizer": "paged_adamw_32bit", "gradient_accumulation": 4}, id="a plain run"),
+        pytest.param(
+            {"model": "EleutherAI/pythia-31m-deduped", "r": 1},
+            {"sequence_length": 8192, "attention": "eager", "gradient_checkpointing": True, "loss": "fused"},
+            id="masks of eager attention",
+        ),
+        pytest.param(
+            {"model": "microsoft/Phi-3-mini-4k-instruct", "targets": "qkvo", "dora": True},
+            {"sequence_length": 1, "loss": "fused"},
+            id="a peak while running forward",
+        ),
+        pytest.param({}, {"gpus": 8, "strategy": "zero3", "gradient_checkpointing": True}, id="gathered weights"),
+    ],
+)
+def test_parts_sum_to_no_less_than_the_peak(changes: dict, run: dict) -> None:
+    memory = plan(Request(model="llama-3.1-8b")._replace(**changes), Training(**run)).memory
+    assert sum(part.upper_bytes for part in memory.components) >= memory.device.upper
+
+
 def test_a_dtype_that_is_not_known_is_assumed_and_said() -> None:
     answer = plan(Request(model="openai-community/gpt2", online=False), Training())
     said = {note.code for note in answer.notes}

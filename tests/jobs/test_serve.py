@@ -92,6 +92,26 @@ def test_a_class_without_a_cache_says_so(tmp_path) -> None:
     assert "keeps_no_cache" in {note.code for note in plan.notes}
 
 
+@pytest.mark.parametrize(
+    ("model", "positions"),
+    [
+        pytest.param("openai/whisper-large-v2", 1500, id="sound, of which there is a table of positions"),
+        pytest.param("google-t5/t5-small", 100, id="words, as many as the decoder's"),
+    ],
+)
+def test_a_decoder_s_cache_has_its_encoder_s_positions_too(model: str, positions: int) -> None:
+    served = serve(Request(model=model, offline=True, targets="all-linear"), Serving(sequence_length=100))
+    each = 2 * served.cache.elements()
+    assert part(served, "KV cache of these sequences").upper_bytes == (100 + positions) * each
+    assert "encoder_cached" in {note.code for note in served.notes}
+
+
+def test_components_sum_to_the_peak() -> None:
+    served = serve(Request(model="llama-3.1-8b", offline=True), Serving(batch_size=4))
+    for memory in (served.memory, served.peft.memory):
+        assert sum(part.upper_bytes for part in memory.components) == memory.device.upper
+
+
 def test_largest_fits_and_one_more_does_not() -> None:
     gpu = 48 * 10**9
     plan = serve(LLAMA, Serving(batch_size=2), gpu)
@@ -146,7 +166,7 @@ def test_tokens_left_honour_windows_at_most() -> None:
 
 
 def test_without_a_known_cache_nothing_is_sure() -> None:
-    plan = serve(Request(model="google-t5/t5-small", targets="qv"), Serving(), 80 * 10**9)
+    plan = serve(Request(model="google-bert/bert-base-uncased", targets="qv"), Serving(), 80 * 10**9)
     assert plan.fits == "maybe"
     assert set(plan.largest.values()) == {None}
 

@@ -40,6 +40,17 @@ SMALL = {"hidden_size": 96, "intermediate_size": 128, "num_attention_heads": 6, 
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 EXPERTS = {"moe_intermediate_size": 48, "n_routed_experts": 8}
 MIXED = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+V4 = {
+    **{"hidden_size": 32, "moe_intermediate_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4},
+    **{"head_dim": 16, "q_lora_rank": 12, "o_groups": 2, "o_lora_rank": 8, "n_routed_experts": 4, "sliding_window": 8},
+    **{"num_experts_per_tok": 2, "index_n_heads": 2, "index_head_dim": 8, "index_topk": 4, "num_hash_layers": 0},
+    "mlp_layer_types": ["moe"] * 4,
+    "layer_types": [
+        *("sliding_attention", "compressed_sparse_attention"),
+        *("heavily_compressed_attention", "compressed_sparse_attention"),
+    ],
+    "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 16},
+}
 DELTA = {"linear_num_key_heads": 6, "linear_num_value_heads": 6, "linear_key_head_dim": 12, "linear_value_head_dim": 24}
 
 
@@ -73,6 +84,27 @@ DELTA = {"linear_num_key_heads": 6, "linear_num_value_heads": 6, "linear_key_hea
             1536,
             id="lightning attention",
         ),
+        pytest.param("RwkvForCausalLM", {"hidden_size": 24, "num_hidden_layers": 3}, 0, 360, id="RWKV"),
+        pytest.param(
+            "RecurrentGemmaForCausalLM",
+            {**SMALL, "num_key_value_heads": 1, "head_dim": 8, "lru_width": 36, "num_hidden_layers": 4},
+            16,
+            3 * 36 * (1 + 4),
+            id="a recurrence with a number for each channel, and one token at hand",
+        ),
+        pytest.param(
+            "ZambaForCausalLM",
+            {
+                **{"hidden_size": 24, "attention_hidden_size": 48, "intermediate_size": 32, "num_hidden_layers": 8},
+                **{"num_attention_heads": 4, "num_key_value_heads": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
+                **{"n_mamba_heads": 2, "mamba_d_state": 6, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_dt_rank": 3},
+                "layers_block_type": ["linear_attention", *["linear_attention", "hybrid"] * 3, "linear_attention"],
+            },
+            288,
+            2304 + 1536,
+            id="Mamba of several heads, attention that layers share",
+        ),
+        pytest.param("DeepseekV4ForCausalLM", V4, 77, 1440, id="compressed keys, and what fills no entry yet"),
         pytest.param("InklingForCausalLM", GROUPED, 12_288, 51_456, id="shifted keys and values"),
         pytest.param("JetMoeForCausalLM", GROUPED, 1536, 0, id="key and value in one"),
         pytest.param("CTRLLMHeadModel", {"n_embd": 96, "n_head": 6, "n_layer": 3}, 576, 0, id="Wk"),
@@ -90,6 +122,47 @@ def test_what_transformers_keeps_of_tiny_models(architecture: str, fields: dict,
     assert (cache.state_elements + cache.shifted_elements, cache.uncounted) == (state, 0)
 
 
+BART = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 3, "encoder_attention_heads": 2}
+BART = {**BART, "decoder_attention_heads": 3, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "vocab_size": 60}
+T5 = {"d_model": 24, "d_kv": 10, "num_heads": 3, "num_layers": 2, "d_ff": 16, "vocab_size": 60}
+GEMMA = {"hidden_size": 24, "intermediate_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 10}
+KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
+GEMMA_LAYERS = {"num_hidden_layers": 3, "sliding_window": 4, "layer_types": KINDS}
+T5_GEMMA = {"encoder": {**GEMMA, "num_hidden_layers": 1}, "decoder": {**GEMMA, **GEMMA_LAYERS}, "vocab_size": 60}
+SOUND = {"max_source_positions": 20, "max_target_positions": 64, "num_mel_bins": 8}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "fields", "elements"),
+    [
+        pytest.param("T5ForConditionalGeneration", "t5", {**T5, "num_decoder_layers": 3}, 180, id="T5"),
+        pytest.param("LongT5ForConditionalGeneration", "longt5", T5, 120, id="LongT5"),
+        pytest.param("BartForConditionalGeneration", "bart", BART, 144, id="BART"),
+        pytest.param("NllbMoeForConditionalGeneration", "nllb-moe", {**BART, "num_experts": 2}, 144, id="experts"),
+        pytest.param("WhisperForConditionalGeneration", "whisper", {**BART, **SOUND}, 144, id="sound"),
+        pytest.param("T5GemmaForConditionalGeneration", "t5gemma", T5_GEMMA, 120, id="a window in the decoder"),
+    ],
+)
+def test_a_decoder_keeps_as_much_of_each_position_of_its_encoder(
+    architecture: str, model_type: str, fields: dict, elements: int
+) -> None:
+    """Elements for a token, and for a position: of transformers 5.23.0's EncoderDecoderCache."""
+    config = {"architectures": [architecture], "model_type": model_type, "is_encoder_decoder": True, **fields}
+    cache = kv_cache(from_config(config))
+    assert (cache.elements(), cache.encoded, cache.uncounted) == (elements, elements, 0)
+
+
+def test_the_window_of_a_decoder_is_its_own_config_s() -> None:
+    cache = kv_cache(from_config({"architectures": ["T5GemmaForConditionalGeneration"], **T5_GEMMA}))
+    assert (cache.windowed_layers, cache.window) == (2, 4)
+
+
+def test_compressed_keys_are_kept_beyond_the_window() -> None:
+    """A tiny DeepSeek V4: 9 elements a token of 73, beside 4 that entries are chosen by."""
+    cache = kv_cache(from_config({"architectures": ["DeepseekV4ForCausalLM"], "model_type": "deepseek_v4", **V4}))
+    assert (cache.elements(), cache.elements_windowed(), sum(cache.chosen_by), cache.window) == (73, 64, 4, 8)
+
+
 def test_the_stack_nearest_to_the_words_is_the_decoder() -> None:
     """Idefics 2: as many layers resample images (heads of 96) as make text."""
     text = {"model_type": "mistral", **GROUPED, "head_dim": 16}
@@ -102,8 +175,7 @@ def test_the_stack_nearest_to_the_words_is_the_decoder() -> None:
     "model",
     [
         pytest.param("google-bert/bert-base-uncased", id="an encoder"),
-        pytest.param("google-t5/t5-small", id="two stacks"),
-        pytest.param("deepseek-ai/DeepSeek-V4-Flash", id="attention of another kind"),
+        pytest.param("openai/clip-vit-base-patch16", id="two towers without a head"),
     ],
 )
 def test_what_is_not_known_is_none(model: str) -> None:
