@@ -144,8 +144,8 @@ def _kept(members: list[Module], config: Mapping[str, Any], *, encoded: bool = F
     encoded: of keys and values of what an encoder made.
     """
     if compressed := compressed_keys(members):
-        each, beyond = compressed.windowed + compressed.beyond, compressed.beyond
-        return Kept(each, 1, is_windowed=True, beyond=beyond)
+        elements = compressed.windowed + compressed.beyond
+        return Kept(elements, 1, is_windowed=True, beyond=compressed.beyond)
     states = _state_holders(members)
     holders: dict[str, dict[str, int]] = {}
     for module in members:
