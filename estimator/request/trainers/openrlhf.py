@@ -21,7 +21,9 @@ DEFAULTS: dict[str, Any] = {
     "param_dtype": "bf16",
     "zero_stage": 2,
     "max_len": 2048,
+    "batch": 8,
 }
+PPO_DEFAULTS = {**DEFAULTS, "batch": 1}
 # What an option is called, the newest name first.
 _NAMES = {
     "base": ("model.model_name_or_path", "actor.model_name_or_path", "pretrain"),
@@ -46,7 +48,7 @@ _WITH_HEADS = ("train_rm", "train_prm")
 def read(keys: Keys) -> TrainingConfig:
     """Raises UsageError where the rank is 0, UnsupportedError for reward models, whose heads are OpenRLHF's own."""
     program = str(keys.values.get("_program"))
-    said = _said(keys)
+    said = _said(keys, PPO_DEFAULTS if "ppo" in program else DEFAULTS)
     if not said.integer("lora.rank"):
         raise keys.no_lora("the rank of LoRA is 0: this command trains none.", "give --ds.lora.rank")
     if program.endswith(_WITH_HEADS):
@@ -78,14 +80,14 @@ def read(keys: Keys) -> TrainingConfig:
     )
 
 
-def _said(keys: Keys) -> Keys:
+def _said(keys: Keys, defaults: dict[str, Any]) -> Keys:
     """The options by one name each."""
     found = {
         name: keys.values[known]
         for name, names in _NAMES.items()
         if (known := next((one for one in names if one in keys.values), None)) is not None
     }
-    return Keys(found, keys.where, DEFAULTS)
+    return Keys(found, keys.where, defaults)
 
 
 def _lora(said: Keys) -> dict[str, Any]:
