@@ -54,10 +54,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         time.sleep(self.hub.latency)
-        path = unquote(urlsplit(self.path).path)
-        if self.name == "hub":
-            path = path.removeprefix(self.hub.prefix)
-        self.route, right = self.hub.answer(self, path) if self.name == "hub" else self.hub.answer_cdn(self, path)
+        at_hub = self.name == "hub"
+        path = urlsplit(self.path).path.removeprefix(self.hub.prefix if at_hub else "").strip("/")
+        parts = [unquote(part) for part in path.split("/")]  # a branch's slash comes encoded
+        self.route, right = self.hub.answer(self, parts) if at_hub else self.hub.answer_cdn(self, parts)
         fault = self.hub.faults.get(self.route)
         try:
             right() if fault is None else fault(self, right)

@@ -67,11 +67,14 @@ class Repo:
     gated: bool = False  # files only with the token
     endpoint: bool = True  # whether the metadata endpoint serves it
     older: Mapping[str, Mapping[str, File]] = field(default_factory=dict)  # other commits -> files
+    branches: Mapping[str, str] = field(default_factory=dict)  # other branches, tags and pull requests -> commits
+
+    def commit_of(self, revision: str) -> str:
+        return self.commit if revision == "main" else self.branches.get(revision, revision)
 
     def at(self, revision: str) -> Mapping[str, File] | None:
-        if revision in ("main", self.commit):
-            return self.files
-        return self.older.get(revision)
+        commit = self.commit_of(revision)
+        return self.files if commit == self.commit else self.older.get(commit)
 
     @cached_property
     def metadata(self) -> dict[str, bytes]:

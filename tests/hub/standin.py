@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from tests.hub.handler import Fault, Handler, Seen, Server
 from tests.hub.models import File, Repo
@@ -84,9 +84,8 @@ class StandIn:
         """The routes asked for, in the order in which they were answered."""
         return [seen.route for seen in self.seen]
 
-    def answer(self, handler: Handler, path: str) -> tuple[str, Callable[[], None]]:
+    def answer(self, handler: Handler, parts: list[str]) -> tuple[str, Callable[[], None]]:
         """The route of a request to the Hub, and its right answer."""
-        parts = path.strip("/").split("/")
         if parts[:2] == ["api", "resolve-cache"]:
             repo = self.repos.get("/".join(parts[3:5]))
             name = "/".join(parts[6:])
@@ -101,9 +100,9 @@ class StandIn:
             return _of_file(name, "resolve"), lambda: self._resolve(handler, "/".join(parts[:at]), parts[at + 1], name)
         return "unknown", lambda: handler.refuse(404)
 
-    def answer_cdn(self, handler: Handler, path: str) -> tuple[str, Callable[[], None]]:
+    def answer_cdn(self, handler: Handler, parts: list[str]) -> tuple[str, Callable[[], None]]:
         """The route of a request to the CDN, and its right answer."""
-        org, name, commit, *rest = path.strip("/").split("/")
+        org, name, commit, *rest = parts
         repo = self.repos.get(f"{org}/{name}")
         files = repo.at(commit) if repo else None
         file = files.get("/".join(rest)) if files else None
@@ -160,18 +159,19 @@ class StandIn:
         entries = [_listed(path, file) for path, file in files.items()]
         headers = {}
         if start + self.page < len(entries):
-            url = f"{self.endpoint}/api/models/{id_}/tree/{revision}?recursive=true&cursor={start + self.page}"
+            url = f"{self.endpoint}/api/models/{id_}/tree/{quote(revision, safe='')}?recursive=true&cursor={start + self.page}"
             headers["Link"] = f'<{url}>; rel="next"'
         handler.json(200, entries[start : start + self.page], headers)
 
     def _resolve(self, handler: Handler, id_: str, revision: str, name: str) -> None:
         if id_ in self.renamed:
-            handler.reply(307, {"Location": f"{self.prefix}/{self.renamed[id_]}/resolve/{revision}/{name}"})
+            url = f"{self.prefix}/{self.renamed[id_]}/resolve/{quote(revision, safe='')}/{quote(name)}"
+            handler.reply(307, {"Location": url})
             return
         repo, files = self._held(handler, id_, revision, for_files=True)
         if repo is None or files is None:
             return
-        commit = repo.commit if revision == "main" else revision
+        commit = repo.commit_of(revision)
         file = files.get(name)
         if file is None:
             body = json.dumps({"error": "Entry not found"}).encode()
@@ -180,10 +180,10 @@ class StandIn:
         headers = {"X-Repo-Commit": commit, "ETag": '"0"'}
         if file.lfs:
             headers["X-Linked-Size"] = str(file.size)
-            url = f"{self.cdn}/{repo.id}/{commit}/{name}?Expires=1&Signature=secret"
+            url = f"{self.cdn}/{repo.id}/{commit}/{quote(name)}?Expires=1&Signature=secret"
             handler.reply(302, {**headers, "Location": url}, b"Found. Redirecting")
         else:
-            url = f"{self.prefix}/api/resolve-cache/models/{repo.id}/{commit}/{name}?etag=0"
+            url = f"{self.prefix}/api/resolve-cache/models/{repo.id}/{commit}/{quote(name)}?etag=0"
             handler.reply(307, {**headers, "Location": url}, b"Temporary Redirect. Redirecting")
 
     def _cached(self, handler: Handler, repo: Repo | None, commit: str, name: str) -> None:

@@ -111,6 +111,19 @@ def test_an_older_commit_is_read_by_ranges(hub: StandIn) -> None:
     assert "metadata" not in hub.routes()
 
 
+@pytest.mark.parametrize("revision", ["v1.0", "refs/pr/1", "feature/long context", "100%", "grün"])
+@pytest.mark.parametrize("id_", ["org/moved", "old/moved"])
+def test_a_branch_is_read_at_its_commit(hub: StandIn, id_: str, revision: str) -> None:
+    files = {f"a b/ü/{path}": file for path, file in tiny_sharded().files.items()}
+    hub.add(Repo("org/moved", tiny_single().files, older={OLDER: files}, branches={revision: OLDER}))
+    hub.renamed["old/moved"] = "org/moved"
+    found = find_on_hub(id_, revision=revision, subfolder="a b/ü")
+    assert (found.id, found.revision) == ("org/moved", OLDER)
+    assert shapes_of(found) == TINY
+    assert "metadata" not in hub.routes()
+    assert find_on_hub(id_, revision=revision, subfolder="a b/ü").source == "cache"
+
+
 def test_a_renamed_repository_is_found_under_its_new_name(hub: StandIn) -> None:
     hub.renamed["old/tiny"] = "org/tiny"
     assert find_on_hub("old/tiny").id == "org/tiny"

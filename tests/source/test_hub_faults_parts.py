@@ -256,7 +256,7 @@ def test_a_repository_that_has_another_name_now(hub: StandIn, status: int) -> No
     [
         pytest.param("/org/none/resolve/main/config.json", "redirected", id="to nobody"),
         pytest.param("/datasets/org/single/resolve/main/config.json", "no model", id="to data"),
-        pytest.param("/..%2f..%2fetc/x/resolve/main/config.json", "no model", id="above"),
+        pytest.param("/..%2f..%2fetc/x/resolve/main/config.json", "redirected", id="above"),
     ],
 )
 def test_a_new_name_that_is_none(hub: StandIn, target: str, words: str) -> None:
