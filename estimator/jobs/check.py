@@ -66,7 +66,8 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
     try:
         config = read_config_file(unit.path)
     except UnknownTrainerError as error:
-        return CheckedPath(unit.path, "skipped", (Problem("not_a_config", error.what),)) if unit.named else None
+        message = f"{error.what} {error.way_out[:1].upper()}{error.way_out[1:]}."
+        return CheckedPath(unit.path, "skipped", (Problem("not_a_config", message),)) if unit.named else None
     except NoLoraError as error:
         return CheckedPath(unit.path, "skipped", (Problem("no_lora", error.what),))
     except NotFoundError as error:

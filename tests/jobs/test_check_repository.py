@@ -198,6 +198,12 @@ def test_a_file_named_by_itself(tmp_path: Path, name: str, said: bytes, status: 
     assert f"[{code}]" in FORMATS["text"](rows)
 
 
+def test_a_config_of_others_is_told_whose_are_read(tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text("replicas: 3")
+    (row,) = check([str(tmp_path / "values.yaml")])
+    assert "Known: PEFT, Axolotl" in row.problems[0].message
+
+
 @pytest.mark.parametrize(("strict", "status"), [(False, "skipped"), (True, "failed")])
 def test_an_adapter_that_names_no_base(tmp_path: Path, strict: bool, status: str) -> None:
     folder = write(tmp_path / "adapter", {"base_model_name_or_path": None})
