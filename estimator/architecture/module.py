@@ -81,6 +81,7 @@ class ModuleTree(NamedTuple):
     shapes: str = "headers"  # "headers" | "config"
     quantised: Mapping[str, QuantisedLayer] = {}  # by module name; {} until loaded so
     lacking: tuple[str, ...] = ()  # parameters that the file of this very class does not hold
+    unstored: frozenset[str] = frozenset()  # parameters that no file holds, whatever class it is of: a task's head
     notes: tuple[Note, ...] = ()
 
 

@@ -3,7 +3,8 @@
 A 4-bit weight of n elements is ceil(n / 2) bytes, held as [bytes / itemsize, 1] of the storage dtype; beside it stand
 a code book (16 float32) and a float32 absmax for each block of 64 elements. Double quantisation turns the absmax into
 bytes and adds a float32 for each 256 of them, a code book of 256 float32 and a float32 offset. An 8-bit weight is int8,
-with a float32 for each row beside it. What stands beside a weight is in no footprint.
+with a float32 for each row beside it. What stands beside a weight is in no footprint. Only what is read from a file is
+quantised: a weight that is made anew stays plain, in the class that was to hold a packed one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ STATE_TEXT = "weight.quant_state.bitsandbytes__"
 def quantise(tree: ModuleTree, load: LoadOptions, *, where: str = OPTION) -> ModuleTree:
     """The tree with the layers that `load` converts in `quantised`; the same tree where it converts none.
 
-    where: what says `load.skip_modules`. A note names those of an option's that spare no layer.
+    where: what says `load.skip_modules`; CONFIG of a checkpoint that is packed. A note names those of an option's that
+    spare no layer.
     """
     convert = {"int8": eight_bit_layer, "nf4": four_bit_layer, "fp4": four_bit_layer}.get(load.base_precision)
     if convert is None:
@@ -43,6 +45,10 @@ def quantise(tree: ModuleTree, load: LoadOptions, *, where: str = OPTION) -> Mod
     layers = {}
     for module in convertible:
         if not skipped(module.name):
+            if f"{module.name}.weight" in tree.unstored and where == OPTION:
+                shell = convert(module, load._replace(quant_storage="U8"))
+                layers[module.name] = unquantised(shell, module.parameters)
+                continue
             kind = module.kind, module.parameters
             layers[module.name] = alike.get(kind) or alike.setdefault(kind, convert(module, load))
     notes = _spare_nothing(tree, load.skip_modules or (), convertible) if where == OPTION else ()
