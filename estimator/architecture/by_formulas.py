@@ -147,13 +147,13 @@ class Grower:
         if not child.endswith("*"):
             return [(child, place)] if met(when, self.lookup, place) else []
         if isinstance(when, dict):  # the stages' blocks in one list
-            stages = self._turns(child, when["stages"], place)
-            turns = [turn for stage in stages for turn in self._turns(child, when["each"], stage)]
+            stages = self._turns(when["stages"], place)
+            turns = [turn for stage in stages for turn in self._turns(when["each"], stage)]
         else:
-            turns = self._turns(child, when, place)
+            turns = self._turns(when, place)
         return [(f"{child[:-1]}{index}", turn) for index, turn in enumerate(turns)]
 
-    def _turns(self, child: str, size: Any, place: Place) -> list[Place]:
+    def _turns(self, size: Any, place: Place) -> list[Place]:
         count = self._size(size, place)
         if count > _MOST_LAYERS:
             raise UnsupportedError(

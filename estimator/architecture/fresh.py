@@ -43,7 +43,7 @@ def fill(
         waiting = later
     unknown = [full_name(modules[at].name, slot.name) for at, slot, _ in waiting]
     for at, found in added.items():
-        modules[at] = modules[at]._replace(parameters=_ordered(modules[at], found, facts))
+        modules[at] = modules[at]._replace(parameters=_ordered(modules[at], found))
     unsized = fill_buffers(modules, [entry for entry in missing if entry[2]], shapes, lookup, dtype)
     return modules, [*_note(unknown), *buffer_note(unsized)]
 
@@ -67,7 +67,7 @@ def fill_buffers(
     return unsized
 
 
-def _ordered(module: Module, found: Mapping[str, Parameter], facts: ClassFacts) -> tuple[Parameter, ...]:
+def _ordered(module: Module, found: Mapping[str, Parameter]) -> tuple[Parameter, ...]:
     """weight before bias: what is stored and what is added, as Linear and Embedding register them."""
     both = {parameter.name: parameter for parameter in module.parameters} | dict(found)
     return tuple(sorted(both.values(), key=lambda parameter: (parameter.name != "weight", parameter.name == "bias")))

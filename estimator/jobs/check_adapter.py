@@ -80,7 +80,7 @@ def check_adapter(folder: str, limits: Limits, strict: bool, bases: Any) -> Chec
         checkpoint = to_checkpoint(found.files) if found.files else None
     except LoraSizeError as error:
         return CheckedPath(folder, "failed", (*problems, _problem(error)))
-    problems += _file_problems(found, checkpoint, folder)
+    problems += _file_problems(found, checkpoint)
     more, base_missing = _on_its_base(folder, found, checkpoint, limits, bases, bool(problems))
     problems += [problem for problem in more if problem.code not in {known.code for known in problems}]
     if base_missing and checkpoint is not None:
@@ -142,7 +142,7 @@ def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
-def _file_problems(found: Found, checkpoint: Checkpoint | None, folder: str) -> list[Problem]:
+def _file_problems(found: Found, checkpoint: Checkpoint | None) -> list[Problem]:
     problems = []
     if not found.files and not found.other_files:
         problems.append(Problem("no_weights", f"there is no {WEIGHTS} beside {CONFIG}. Add it, or remove the config."))

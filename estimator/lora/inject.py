@@ -192,7 +192,7 @@ def _inside(layer: LoraLayer, outer: dict[str, int]) -> str:
 def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -> list[LoraLayer]:
     if config.peft_type == "ADALORA":
         return _adalora_layers(index, config, names)
-    chosen = ranks(index, names, config)
+    chosen = ranks(names, config)
     for rank in {id(rank): rank for rank in chosen.values()}.values():  # each once; a wrong one may have no hash
         check_rank(rank, "r" if rank == config.r else "rank_pattern")
     check_alphas(config, chosen)

@@ -223,7 +223,7 @@ def _find_minimal_among(index: TreeIndex, names: Iterable[str], targets: set[str
 # rank_pattern
 
 
-def ranks(index: TreeIndex, names: Sequence[str], config: LoraConfig) -> dict[str, int]:
+def ranks(names: Sequence[str], config: LoraConfig) -> dict[str, int]:
     """The rank of each name: the first key of rank_pattern that its end matches, else r."""
     pattern = config.rank_pattern
     if not pattern:

@@ -46,7 +46,7 @@ def parameter_layers(
 
     Raises InvalidLoraError and UnsupportedModuleError where PEFT refuses.
     """
-    chosen = ranks(index, [key for key, _, _ in parameters], config)
+    chosen = ranks([key for key, _, _ in parameters], config)
     for rank in chosen.values():
         check_rank(rank, "r" if rank == config.r else "rank_pattern")
     check_alphas(config, chosen)

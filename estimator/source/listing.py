@@ -12,7 +12,7 @@ from typing import Any
 
 from estimator.errors import MalformedHeaderError, NetworkError
 from estimator.source.bounded_json import NotUsable, parse_json
-from estimator.source.folder import INDEX, OTHER_WEIGHTS, SINGLE
+from estimator.source.folder import OTHER_WEIGHTS
 from estimator.source.place import Place
 from estimator.source.plain import plain
 from estimator.source.redirects import origin
@@ -135,11 +135,3 @@ def model_folders(files: Mapping[str, int]) -> list[str]:
 def _directly_in(files: Mapping[str, int], folder: str) -> list[str]:
     inside = (path[len(folder) :] for path in files if path.startswith(folder))
     return sorted(name for name in inside if "/" not in name)
-
-
-def holds(files: Mapping[str, int] | None, folder: str, name: str) -> bool | None:
-    """Whether a file is there; None where the list is not known."""
-    return None if files is None else folder + name in files
-
-
-__all__ = ["INDEX", "SINGLE", "holds", "list_files", "model_folders", "other_weights", "weight_files"]

@@ -100,12 +100,12 @@ def _targeted(config: Config, tree: ModuleTree) -> tuple[TreeIndex, list[Module]
 
 def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
     """Raises ValueError for a layer that is no matrix: what most methods make of convolutions is not stated here."""
-    index, modules = _targeted(config, tree)
+    _, modules = _targeted(config, tree)
     said = LoraConfig(r=0)
     if config["peft_type"] in NUMBERS:
         field, pattern = NUMBERS[config["peft_type"]]
         said = LoraConfig(r=config[field], rank_pattern=config.get(pattern) or {})
-    numbers = ranks(index, [module.name for module in modules], said)
+    numbers = ranks([module.name for module in modules], said)
     known = (*_MATRICES, *_CONVOLUTIONS) if config["peft_type"] in _OF_KERNELS else _MATRICES
     if any(module.kind not in known for module in modules):
         raise ValueError("no matrix")
