@@ -186,6 +186,7 @@ def _base_in_memory(answer: Answer) -> BaseInMemory:
         weight_bytes=(footprint if prepared is None else prepared) + (loaded.state_bytes or 0) + _bytes_of_rows(answer),
         outer_bytes=(_outer_elements(answer) + answer.adaptation.rows_parameters) * BITS[loaded.dtype or "F32"] // 8,
         width=BITS[loaded.dtype or "F32"] // 8,
+        is_half=loaded.dtype == "F16",
         packed=frozenset(module.name for module in packed),
         kbit=_is_prepared(answer),
         expert_elements=expert_elements(answer) if packed else 0,

@@ -7,8 +7,9 @@ lower   batches shorter than the limit where nothing packs them; kernels that ke
         that works in place; experts packed one by one (transformers 4); embeddings cast back to 16 bits (trl)
 upper   dropout, which most trainers set; a padding mask, which makes sdpa repeat key and value for each head; value
         as a view of a fused matrix, which then stays; inputs of packed matrices kept (bitsandbytes before 0.43.2);
-        shifted copies of the logits (transformers before 4.50); inputs that want gradients (Unsloth); under a chunked
-        loss, all that litgpt keeps beside; workspaces of cuBLAS; what ZeRO-3 and FSDP gather
+        shifted copies of the logits (transformers before 4.50); a loop that names the logits; inputs that want
+        gradients (Unsloth); under a chunked loss, all that litgpt keeps beside; workspaces of cuBLAS; what ZeRO-3 and
+        FSDP gather
 """
 
 from collections.abc import Iterable
@@ -25,10 +26,12 @@ from estimator.sizes.shape import Shape
 from estimator.sizes.sharding import Moments, Resident, gathered, resident
 from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
 
-# The driver's context and the kernels that torch and cuBLAS load: smallest, usual and largest.
-CONTEXT_BYTES = (300 * 2**20, 550 * 2**20, 1200 * 2**20)
-# cuBLAS on Hopper, 8 MiB before: each thread has a handle of its own (CUDABlasHandlePool), autograd's as well
-WORKSPACE_BYTES = 2 * 32 * 2**20
+# The driver's context and the kernels that torch and cuBLAS load: smallest, usual and largest. A T4's, with kernels
+# that are loaded as they are used (CUDA 12), has 105 MiB at first and 141 after a step.
+CONTEXT_BYTES = (100 * 2**20, 550 * 2**20, 1200 * 2**20)
+# cuBLAS before Hopper (4,096 KiB twice and 16 KiB eight times), and on it: each thread has a handle of its own
+# (CUDABlasHandlePool), autograd's as well
+USUAL_WORKSPACE_BYTES, WORKSPACE_BYTES = 2 * 8320 * 2**10, 2 * 32 * 2**20
 # Without packing a batch is as long as its longest example, which may stay far below the maximum.
 SHORTEST_SHARE = 0.125
 USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, where nothing is said
@@ -48,9 +51,11 @@ _LEAST = Software(
     drops_logits=True,
     loops_experts=True,
     narrow_head=True,
+    multiplies_softmax=False,
 )
 _MOST = Software(
     shifts_logits=True,
+    names_logits=True,
     keeps_packed_inputs=True,
     views_fused_value=True,
     checkpoints_around_fsdp=True,
@@ -81,6 +86,7 @@ class BaseInMemory:
     weight_bytes: int  # parameters, buffers and quantisation state
     outer_bytes: int = 0  # of these, what stands outside the repeated layers
     width: int  # bytes of an element of what is not quantised
+    is_half: bool = False  # that is float16
     packed: frozenset[str] = frozenset()  # names of the matrices that are unpacked each time they are used
     expert_elements: int = 0  # of fused experts, kept unquantised today, packed one by one before transformers 5
     packed_bytes: float = 0.0  # of an element that is packed, quantisation state included
@@ -124,7 +130,7 @@ def training_memory(
     update = kept.gradients.expected + scratch
     peaks = [max(step.forward, step.loss, step.backward, update) for step in steps]
     margin = int(_MARGIN * peaks[2])
-    slack = (-int(_MARGIN * peaks[0]), 0, margin + WORKSPACE_BYTES + kept.gathers_more)
+    slack = (-int(_MARGIN * peaks[0]), USUAL_WORKSPACE_BYTES, margin + WORKSPACE_BYTES + kept.gathers_more)
     allocated = Bounds(*map(sum, zip(weights, stays, peaks, slack, strict=True)))
     cached = [0, _cached(steps[1]), peaks[2] + _LOADING_REST]
     reserved = Bounds(*map(sum, zip(allocated, cached, strict=True)))
@@ -187,6 +193,7 @@ def _steps(
         training=training,
         adapter=adapter,
         base_width=base.width,
+        is_half=training.mixed_precision == "fp16" or (base.is_half and training.mixed_precision == "no"),
         head_width=base.width if software.narrow_head or not base.kbit else 4,
         kbit=base.kbit,
         packed=base.packed,

@@ -28,6 +28,7 @@ class Software:
     # A 4-bit base gets embeddings that want a gradient nobody uses, beside the old ones (litgpt since 2024-10)
     renews_embeddings: bool = False
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
+    names_logits: bool = False  # a loop that names the model's outputs holds their logits until the next step's
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
     # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit): as long as the loss is named
     keeps_packed_inputs: bool = False
@@ -42,6 +43,8 @@ class Software:
     # Embeddings' output wants gradients without checkpointing as well (Unsloth's prepare_model_for_kbit_training)
     wants_inputs: bool = False
     loops_experts: bool = False  # transformers 4 kept experts one by one, and quantised them
+    # CUDA's softmax walked back makes gradient times output first (SoftMax.cu, softmax_backward_cuda_out)
+    multiplies_softmax: bool = True
     narrow_softmax: bool = False  # eager attention's, where autocast would take float32 and its class names a dtype
     wide_routing: bool = False  # experts' shares are float32, and with them what they are multiplied with
     names_all: bool = False  # what goes in and out of a layer's parts is named by its code up to the layer's end

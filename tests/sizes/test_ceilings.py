@@ -16,6 +16,7 @@ from estimator.sizes.activations.matrix import Setting
 from estimator.sizes.activations.step import training_step
 from estimator.sizes.memory import WORKSPACE_BYTES, training_memory
 from estimator.sizes.training import Training
+from tests.sizes.on_cpu import CPU
 
 FILE = Path(__file__).parents[2] / "fixtures" / "memory" / "ceilings.jsonl"
 ROWS = [json.loads(line) for line in FILE.read_text().splitlines()]
@@ -62,6 +63,6 @@ def test_the_real_step_is_within_the_bounds(row: dict, run: dict, models: dict[s
     memory = training_memory(*loaded, training)
     assert memory.allocated.lower <= resident + run["peak_bytes"] <= memory.allocated.upper - WORKSPACE_BYTES
     if row["is_near"]:
-        setting = Setting(shape=loaded.shape, training=training, adapter=loaded.adapter, base_width=2)
+        setting = Setting(shape=loaded.shape, training=training, adapter=loaded.adapter, base_width=2, software=CPU)
         step = training_step(setting, states // 2)
         assert max(step.forward, step.loss, step.backward) == pytest.approx(run["peak_bytes"], rel=0.03)

@@ -13,6 +13,7 @@ from estimator.sizes.activations.matrix import Setting
 from estimator.sizes.activations.step import training_step
 from estimator.sizes.shape import shape_of
 from estimator.sizes.training import Adapter, Training
+from tests.sizes.on_cpu import CPU
 
 RUNS = [
     json.loads(line)
@@ -39,6 +40,6 @@ def test_peak_is_within_two_percent(row: dict) -> None:
         gradient_checkpointing=row["gradient_checkpointing"],
         attention=row["attention"],
     )
-    setting = Setting(shape=shape_of(tree), training=training, adapter=adapter, base_width=2)
+    setting = Setting(shape=shape_of(tree), training=training, adapter=adapter, base_width=2, software=CPU)
     step = training_step(setting, 4 * parameters)
     assert max(step.forward, step.loss, step.backward) == pytest.approx(row["peak_bytes"], rel=0.02)

@@ -16,6 +16,7 @@ from estimator.sizes.activations.matrix import Setting
 from estimator.sizes.activations.step import Step, training_step
 from estimator.sizes.shape import shape_of
 from estimator.sizes.training import Adapter, Training
+from tests.sizes.on_cpu import CPU
 
 LINES = [
     json.loads(line)
@@ -85,6 +86,7 @@ def played(row: dict) -> tuple[Step, int]:
         ),
         adapter=adapter,
         base_width=2,
+        software=CPU,
         head_width=4 if kbit else 2,
         kbit=kbit,
         packed=frozenset(linear) if row["precision"] != "bf16" else frozenset(),

@@ -10,6 +10,7 @@ from estimator.sizes.activations.matrix import Setting
 from estimator.sizes.activations.step import training_step
 from estimator.sizes.shape import shape_of
 from estimator.sizes.training import Adapter, Training
+from tests.sizes.on_cpu import CPU
 
 LINES = (Path(__file__).parents[2] / "fixtures" / "memory" / "towers.jsonl").read_text().splitlines()
 RUNS = [(row, *run) for row in map(json.loads, LINES) for run in row["runs"]]
@@ -37,6 +38,7 @@ def test_peak_is_within_two_percent(row: dict, attention: str, checkpointing: bo
             ranks={m.name: row["r"] for m in linear}, parameters=parameters, parameter_bytes=4 * parameters
         ),
         base_width=2,
+        software=CPU,
     )
     step = training_step(setting, 4 * parameters)
     assert max(step.forward, step.loss, step.backward) == pytest.approx(peak_bytes, rel=0.02)

@@ -211,9 +211,10 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     # One that is asked for in 16 bits stays so under autocast (modeling_falcon.py)
     widens = setting.autocast and not setting.software.narrow_softmax
     wide = width if setting.shape.support.narrow_scores and not widens else 4
-    # Softmax of bfloat16 in float32 copies it first
-    each = each if product == wide else tape.run((each,), scores, wide)
-    each = tape.run((each,), scores, wide, saves_output=True)
+    # Softmax of bfloat16 in float32 copies it first; of float16 CUDA's does not (SoftMax.cpp)
+    each = each if product == wide or setting.is_half else tape.run((each,), scores, wide)
+    multiplied = tape.tokens * scores * wide if setting.software.multiplies_softmax else 0
+    each = tape.run((each,), scores, wide, saves_output=True, unwinds=multiplied)
     each = each if wide == own else tape.run((each,), scores, own)
     if setting.shape.drops_scores:
         each = tape.run((each,), scores, own, keeps=tape.tokens * scores)

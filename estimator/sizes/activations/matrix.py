@@ -23,6 +23,7 @@ class Setting:
     training: Training
     adapter: Adapter
     base_width: int  # bytes of an element of what is not quantised
+    is_half: bool = False  # that is float16, or autocast's dtype is
     head_width: int = 2  # of the output head
     kbit: bool = False  # prepare_model_for_kbit_training: norms and embeddings are float32
     packed: frozenset[str] = frozenset()  # matrices in 4 bits: unpacked each time they are used

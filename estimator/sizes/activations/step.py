@@ -68,8 +68,9 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     unplaced = sum(number for _, _, number in walked)
     forward += _cached(setting)
     step = Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss, unplaced)
-    mask = _mask(setting)
+    mask, named = _mask(setting), _named_logits(setting)
     given = setting.training.tokens * setting.shape.for_layers * setting.residual if _gives_layers(setting) else 0
+    step = step.beside(named, named, named)
     return step.beside(mask, mask * checkpointed, mask * checkpointed + given)
 
 
@@ -81,6 +82,14 @@ def _wide(setting: Setting) -> int:
 def _gives_layers(setting: Setting) -> bool:
     """Whether what layers are given beside needs a gradient, which is made whole and added to layer by layer."""
     return setting.shape.for_layers > 0 and (setting.training.gradient_checkpointing or setting.adapter.trains_before)
+
+
+def _named_logits(setting: Setting) -> int:
+    """Bytes of logits that outlive the forward pass; under autocast accelerate hands over a float32 copy."""
+    whole = setting.training.loss in ("standard", "in_place")
+    if not setting.software.names_logits or not whole:
+        return 0
+    return setting.training.tokens * setting.shape.vocabulary * (4 if setting.autocast else setting.head_width)
 
 
 def _mask(setting: Setting) -> int:
