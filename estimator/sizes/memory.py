@@ -208,7 +208,7 @@ def _steps(
         training=shorter,
         piece_share=SHORTEST_SHARE,
         head_width=base.width,
-        software=_LEAST,
+        software=replace(_LEAST, offloads_inputs=software.offloads_inputs),
         padded=False,
         masks=False,
     )

@@ -28,6 +28,7 @@ class Software:
     # A 4-bit base gets embeddings that want a gradient nobody uses, beside the old ones (litgpt since 2024-10)
     renews_embeddings: bool = False
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
+    offloads_inputs: bool = False  # those of checkpointed layers lie on the host until they are run again (Unsloth)
     names_logits: bool = False  # a loop that names the model's outputs holds their logits until the next step's
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
     # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit): as long as the loss is named
@@ -62,7 +63,7 @@ LITGPT = Software(
     fuses_heads=True,
     caps_whole_scores=True,
 )
-UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True, wants_inputs=True)
+UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True, wants_inputs=True, offloads_inputs=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

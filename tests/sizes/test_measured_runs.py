@@ -15,7 +15,7 @@ from estimator.jobs.estimate import estimate
 from estimator.jobs.memory import memory_of
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.training import Software, Training
+from estimator.sizes.training import UNSLOTH, Software, Training
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "memory"
 RUNS, T4_RUNS = (
@@ -82,3 +82,30 @@ def test_each_counter_of_a_t4_is_within_its_bounds(run: dict) -> None:
 
 def test_half_of_a_t4_s_runs_are_within_half_a_percent() -> None:
     assert median(abs(error(run)) for run in T4_RUNS) < 0.005
+
+
+QLORA = '{"model": "meta-llama/Llama-3.1-8B", "r": 32, "targets": "all-linear", "base_precision": "nf4"}'
+LONG = Training(
+    batch_size=1, packing=True, gradient_checkpointing=True, attention="flash_attention_2", optimizer="adamw_8bit"
+)
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "tokens"), [(12, 21_848), (16, 40_724), (24, 78_475), (40, 153_977), (48, 191_728), (80, 342_733)]
+)
+def test_as_many_tokens_as_unsloth_publishes_fill_the_gpu(gigabytes: int, tokens: int) -> None:
+    """Llama 3.1 8B, QLoRA of rank 32 (unsloth, README of 2025): layers' inputs lie on the host. The rest is cached."""
+    run = replace(LONG, sequence_length=tokens, mixed_precision="bf16", loss="fused", software=UNSLOTH)
+    memory = memory_of(answer_of(QLORA), run)
+    assert memory.allocated.lower <= gigabytes * 10**9 <= memory.device.upper
+    assert memory.allocated.expected == pytest.approx(gigabytes * 0.96e9, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "tokens"), [(12, 932), (16, 2551), (24, 5789), (40, 12_264), (48, 15_502), (80, 28_454)]
+)
+def test_as_many_tokens_as_fit_beside_it_in_transformers_fill_the_gpu(gigabytes: int, tokens: int) -> None:
+    """The column beside: Hugging Face with flash attention 2."""
+    prepared = QLORA.replace("}", ', "prepare_kbit": true}')
+    memory = memory_of(answer_of(prepared), replace(LONG, sequence_length=tokens))
+    assert memory.device.expected == pytest.approx(gigabytes * 10**9, rel=0.04)

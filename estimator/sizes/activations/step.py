@@ -46,7 +46,9 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     walked = list(_layers(setting))
     played = [part for part, _, _ in walked]
     checkpointed = setting.training.gradient_checkpointing
-    there = [wide if checkpointed else p.kept + (wide if p.keeps_input else 0) for p, wide, _ in walked]
+    offloads = setting.software.offloads_inputs
+    inputs = [0 if offloads else wide for _, wide, _ in walked]
+    there = inputs if checkpointed else [p.kept + (wide if p.keeps_input else 0) for p, wide, _ in walked]
     kept = _between_layers(setting)
     forward = 0
     for (part, wide, _), own in zip(walked, there, strict=True):
@@ -59,8 +61,9 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     in_loss = max(head.forward + x_bytes + _cached(setting), head.backward + (kept_by_head - head.kept)) + gradients
     backward, walk, before = 0, 0, kept
     for index in range(len(played) - 1, -1, -1):
-        part, own = played[index], there[index]
+        (part, wide, _), own = walked[index], there[index]
         before -= own
+        own = wide if checkpointed else own
         here = own + max(part.backward, part.again) if checkpointed else own - part.kept + part.backward
         grown = gradients or gradient_bytes * (len(played) - index) // len(played)
         if before + here + grown > backward:
