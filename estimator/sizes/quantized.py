@@ -18,17 +18,16 @@ from estimator.sizes.schemes.others import (
     aqlm_layers,
     bitnet_layers,
     check_loads,
-    check_names,
     eetq_layers,
-    is_first_version,
     mlx_layers,
     mxfp4_layers,
-    unchanged_layers,
+    quanto_layers,
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.schemes.saved_config import bitsandbytes_options
 from estimator.sizes.schemes.scales import KEPT_BY_NONE, SCALES, check_splitting, with_scales, with_stored_dtypes
 from estimator.sizes.schemes.stored_bitsandbytes import as_the_file_has_them
+from estimator.sizes.schemes.torchao import as_stored, check_names, is_first_version, torchao_layers
 from estimator.sizes.schemes.unloadable_bitsandbytes import check_against_file
 from estimator.sizes.skipping import CONFIG
 
@@ -50,7 +49,7 @@ def quantise_as_stored(
     if quantization.scheme in KEPT_BY_NONE:
         check_splitting(tree, {}, "")
     if quantization.scheme == "torchao" and checkpoint is not None:
-        check_names(checkpoint.tensors)
+        check_names(tree, checkpoint.tensors)
     if quantization.scheme == "compressed-tensors":
         check_formats(quantization.fields)
     if any(note.code == "unknown_packing" for note in tree.notes):
@@ -58,7 +57,10 @@ def quantise_as_stored(
     if layers is None:
         return tree._replace(notes=(*tree.notes, _unknown(quantization.scheme)))
     tree = tree._replace(modules=tuple(upright(module) for module in tree.modules))
-    converted = layers(tree, quantization, dtype)
+    if quantization.scheme == "torchao" and checkpoint is not None:
+        converted = as_stored(tree, quantization, dtype, checkpoint)
+    else:
+        converted = layers(tree, quantization, dtype)
     if quantization.scheme in REASSEMBLED and converted and checkpoint is not None:
         check_against_file(converted, tree, checkpoint)
         converted, notes = as_the_file_has_them(converted, tree, checkpoint)
@@ -138,8 +140,8 @@ SCHEMES: Mapping[str, Layers] = {
     "compressed-tensors": compressed_layers,
     "mxfp4": mxfp4_layers,
     "bitnet": bitnet_layers,
-    "torchao": unchanged_layers,
-    "quanto": unchanged_layers,
+    "torchao": torchao_layers,
+    "quanto": quanto_layers,
     "eetq": eetq_layers,
     "aqlm": aqlm_layers,
     "hqq": hqq_layers,

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
 from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
@@ -59,7 +59,6 @@ def test_a_quantised_weight_keeps_its_dtype(said, asked, weight_bytes):
         pytest.param(
             2, {"int4_packing_format": {"_type": "Int4PackingFormat", "_data": "TILE_PACKED_TO_4D"}}, False, id="tiles"
         ),
-        pytest.param(2, {"group_size": 256}, False, id="groups that the weight has not"),
         pytest.param(1, {"group_size": 64}, False, id="an older tensor"),
     ],
 )
@@ -69,6 +68,67 @@ def test_what_peft_adapts_of_four_bits(version, said, refused):
     tree = one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": quant_type}})
     layer = base_sizes(tree, None, LoadOptions()).model.quantised["layers.0.q_proj"]
     assert (layer.refusal is not None) == refused
+
+
+BIAS = '{"_type": "Tensor"}'
+INT8_FROM_FLOAT16 = '{"_type": "Int8Tensor", "_data": {"dtype": {"_type": "torch.dtype", "_data": "float16"}}}'
+
+
+def saved(said, *packed, plain=(), **metadata):
+    """A file with these layers packed, and the tree of its config; `said`: beside quant_type."""
+    quantization = {"quant_method": "torchao", "quant_type": {"default": INT8}, **said}
+    names = [*(f"{stem}._weight_qdata" for stem in packed), *(f"{stem}.weight" for stem in plain)]
+    tensors = {name: Tensor(name, "I8" if "qdata" in name else "F32", (192, 128), "one") for name in names}
+    file = CheckedFile("one", None, None, {}, metadata)
+    return one_linear({"dtype": "float32", "quantization_config": quantization}), Checkpoint(tensors, (file,), 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "weight_bytes"),
+    [  # of 192 x 128 elements, quantised from float32 and loaded as bfloat16
+        pytest.param(saved({}, "layers.0.q_proj"), 4, id="packed"),
+        pytest.param(saved({}, plain=["layers.0.q_proj"]), 2, id="plain, whatever config.json says"),
+        pytest.param(
+            saved({"modules_to_not_convert": ["layers.0"]}, "layers.0.q_proj"), 4, id="packed, though it is spared"
+        ),
+        pytest.param(
+            saved({}, "layers.0.q_proj", **{"layers.0.q_proj.weight": INT8_FROM_FLOAT16, "norm.bias": BIAS}),
+            2,
+            id="the header names another dtype",
+        ),
+        pytest.param(
+            saved({}, "layers.0.q_proj", **{"layers.0.q_proj.weight": '{"_data": []}'}), 4, id="the header names none"
+        ),
+    ],
+)
+def test_the_file_says_what_is_packed(model, weight_bytes):
+    tree, checkpoint = model
+    loaded = base_sizes(tree, checkpoint, LoadOptions(dtype="BF16")).loaded
+    assert loaded.footprint_bytes == 192 * 128 * weight_bytes + 320 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "converted"),
+    [  # should_convert_module meets "layers.0.q_proj.weight"
+        pytest.param({"modules_to_not_convert": ["q_proj"]}, True, id="the end of a module's name spares nothing"),
+        pytest.param({"modules_to_not_convert": ["q_proj.weight"]}, False, id="that of a parameter's does"),
+        pytest.param({"modules_to_not_convert": ["layers.0"]}, False, id="as does a beginning"),
+        pytest.param(
+            {"quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_version": 2, "_data": {"group_size": 256}}}},
+            False,
+            id="groups that the weight has not",
+        ),
+    ],
+)
+def test_what_config_json_alone_converts(said, converted):
+    tree, _ = saved(said)
+    assert ("layers.0.q_proj" in base_sizes(tree, None, LoadOptions()).model.quantised) == converted
+
+
+def test_the_head_is_packed_with_the_embeddings():
+    for said, packed in ({}, False), ({"include_input_output_embeddings": True}, True):
+        tree, _ = saved({"modules_to_not_convert": ["lm_head"], **said})
+        assert ("lm_head" in base_sizes(tree, None, LoadOptions()).model.quantised) == packed
 
 
 @pytest.mark.parametrize(("name", "reads"), [("model.query_tokens", True), ("query_tokens", False)])

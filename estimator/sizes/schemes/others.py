@@ -1,12 +1,11 @@
-"""Schemes with a rule of a few lines each: BitNet, MXFP4, torchao, quanto, EETQ, AQLM, and MLX's layout.
+"""Schemes with a rule of a few lines each: BitNet, MXFP4, quanto, EETQ, AQLM, and MLX's layout.
 
-Sources: transformers 5.23.0 (quantizers and integrations of the same names); figures of optimum-quanto 0.2.7,
-torchao 0.18.0.
+Sources: transformers 5.23.0 (quantizers and integrations of the same names); figures of optimum-quanto 0.2.7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -14,12 +13,10 @@ from estimator.architecture.module import Module, ModuleTree, Parameter, Quantis
 from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import mlx_by_layer
 from estimator.checkpoint.quantization import Quantization
-from estimator.dtypes import stated_dtype
 from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import CONFIG, skipped_by, skips
 
 NOT_LOADABLE = "MLX wrote this checkpoint, and transformers cannot load its packed weights"
-INT4 = "PEFT's layer for torchao takes no Int4Tensor"  # peft 0.21.2, TorchaoLoraLinear._check_dtype_supported
 BITLINEAR = "BitLinear is no module that PEFT's LoRA supports"
 
 
@@ -88,99 +85,37 @@ def _mxfp4_experts(module: Module) -> QuantisedLayer:
     )
 
 
-def unchanged_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
-    """torchao and quanto: a weight reports its logical shape, so counts and footprint stay.
+def quanto_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
+    """A weight reports its logical shape in the load dtype, so counts and footprint stay; two scales are buffers.
 
-    In the load dtype; torchao's in the dtype from which it was quantised, as its tensors say and config.json.
-
-    Raises UnsupportedError for a quant_type that transformers cannot read, and for activations that it quantises not.
+    Raises UnsupportedError for activations that transformers quantises not.
     """
-    scheme = quantization.scheme
-    if scheme == "torchao":
-        _check_torchao(quantization.fields)
-    elif quantization.fields.get("activations") is not None:
-        raise _no_checkpoint("quanto's activations that are quantised", "activations")
+    if quantization.fields.get("activations") is not None:
+        raise no_checkpoint("quanto's activations that are quantised", "activations")
     scales = tuple(Parameter(name, (), "F32", True) for name in ("input_scale", "output_scale"))
-    buffers, cls = (scales, "QLinear") if scheme == "quanto" else ((), "Linear")
-    group = _plain_int4_group(quantization.fields) if scheme == "torchao" else None
-    held = stated_dtype(tree.config) or dtype if scheme == "torchao" else dtype
     return {
         m.name: QuantisedLayer(
-            scheme=scheme,
-            cls=cls,
-            parameters=(m.parameters[0]._replace(dtype=held), *m.parameters[1:]),
-            buffers=buffers,
-            refusal=INT4 if group and m.parameters[0].shape[-1] % group == 0 else None,
+            scheme="quanto",
+            cls="QLinear",
+            parameters=(m.parameters[0]._replace(dtype=dtype), *m.parameters[1:]),
+            buffers=scales,
         )
         for m in linears(tree, quantization.fields)
     }
 
 
-def _plain_int4_group(fields: Mapping[str, Any]) -> int | None:
-    """The group size of torchao's Int4Tensor, which no weight becomes whose in features it does not divide.
-
-    None of other kinds, and of the first version's, whose weights were no Int4Tensor.
-    """
-    config = _torchao_config(fields)
-    said = config["_data"]
-    if config["_type"] != "Int4WeightOnlyConfig" or not isinstance(said, Mapping) or is_first_version(fields):
-        return None
-    packing, size = said.get("int4_packing_format", "PLAIN"), said.get("group_size", 128)
-    name = packing.get("_data") if isinstance(packing, Mapping) else packing
-    return size if str(name).upper() == "PLAIN" and type(size) is int else None
-
-
-def _check_torchao(fields: Mapping[str, Any]) -> None:
-    """Raises UnsupportedError for what `TorchAoConfig.from_dict` cannot read."""
-    config = _torchao_config(fields)
-    if not isinstance(config, Mapping) or "_type" not in config or "_data" not in config:
-        said = "torchao's quant_type but as {'default': {'_type': ..., '_data': ...}}"
-        raise _no_checkpoint(said, "quant_type")
-
-
 def check_loads(scheme: str) -> None:
     """Raises UnsupportedError for a quantiser that transformers has for plain weights alone (`NVFP4HfQuantizer`)."""
     if scheme == "nvfp4":
-        raise _no_checkpoint("weights that are stored by nvfp4", "quant_method")
+        raise no_checkpoint("weights that are stored by nvfp4", "quant_method")
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raises UnsupportedError for torchao's file of a model that owns a tensor itself (Blip-2's `query_tokens`).
-
-    torchao 0.18.0, `unflatten_tensor_state_dict`: every name is taken apart at a dot.
-    """
-    if (bare := next((name for name in names if "." not in name), None)) is not None:
-        raise UnsupportedError(
-            f"torchao 0.18 reads no file that holds {bare[:100]!r}: every name in it is to have a dot.",
-            where="the names of the tensors",
-            way_out="name the model that was quantised instead",
-        )
-
-
-def _no_checkpoint(what: str, field: str) -> UnsupportedError:
+def no_checkpoint(what: str, field: str) -> UnsupportedError:
     return UnsupportedError(
         f"transformers 5.23.0 reads no {what}.",
         where=f"{field} of quantization_config in config.json",
         way_out="name the model that was quantised instead",
     )
-
-
-def is_first_version(fields: Mapping[str, Any]) -> bool:
-    """Whether it is a kind of which torchao 0.18.0 reads the second version alone, in its first (`quant_api.py`)."""
-    config = _torchao_config(fields)
-    return config.get("_type") in _WITHOUT_VERSION_1 and config.get("_version", 1) == 1
-
-
-def _torchao_config(fields: Mapping[str, Any]) -> Any:
-    said = fields.get("quant_type")
-    return said.get("default") if isinstance(said, Mapping) and len(said) == 1 else None
-
-
-_WITHOUT_VERSION_1 = (
-    "Float8DynamicActivationFloat8WeightConfig", "Float8WeightOnlyConfig", "Int4WeightOnlyConfig",
-    "Int8DynamicActivationInt8WeightConfig", "Int8DynamicActivationIntxWeightConfig", "Int8WeightOnlyConfig",
-    "IntxWeightOnlyConfig",
-)  # fmt: skip
 
 
 def eetq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
