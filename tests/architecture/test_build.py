@@ -132,6 +132,34 @@ def test_a_named_class_that_nobody_knows_has_what_its_file_holds(architectures, 
     assert (found, tree.basis) == (head, basis)
 
 
+EXPERTS = {"d_model": 48, "encoder_layers": 1, "encoder_ffn_dim": 64, "num_experts": 12, "encoder_sparse_step": 1}
+NLLB = {"model_type": "nllb-moe", "architectures": ["NllbMoeForConditionalGeneration"], **EXPERTS}
+SWITCH = {"model_type": "switch_transformers", "architectures": ["SwitchTransformersForConditionalGeneration"]}
+CLIP = {"model_type": "clip_text_model", "architectures": ["CLIPTextModelWithProjection"], "num_hidden_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "router", "expert", "parts"),
+    [
+        pytest.param(NLLB, "model.encoder.layers.0.ffn.router.classifier", "model.encoder.layers.0.ffn.experts.expert_{}",
+                     ("fc1", "fc2"), id="NLLB's"),
+        pytest.param(SWITCH, "encoder.block.1.layer.1.mlp.router.classifier",
+                     "encoder.block.1.layer.1.mlp.experts.expert_{}", ("wi", "wo"), id="Switch's"),
+    ],
+)  # fmt: skip
+def test_experts_called_by_number_are_as_many_as_are_stored(config, router, expert, parts):
+    """Names and kinds are `named_modules()` of the class; a tiny one that the facts are found with has four experts."""
+    names = [f"{expert.format(index)}.{part}" for index in range(12) for part in parts]
+    tree = build(config, stored(**{f"{name}.weight": (48, 48) for name in (router, *names)}))
+    assert [m.name for m in tree.modules if m.kind == "Linear" and ".experts." in m.name and m.parameters] == names
+
+
+def test_a_projection_that_no_auto_class_builds_is_known():
+    tree = build(CLIP, stored(**{"text_projection.weight": (20, 48)}))
+    module = next(module for module in tree.modules if module.name == "text_projection")
+    assert (tree.basis, module.kind, module.parameters[0].shape) == ("exact", "Linear", (20, 48))
+
+
 @pytest.mark.parametrize(
     ("case", "lost", "known"),
     [

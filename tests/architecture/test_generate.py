@@ -20,6 +20,8 @@ PART = [
     pytest.param("DebertaV2Model", id="a switch that only code names"),
     pytest.param("Wav2Vec2Model", id="convolutions, weight norm"),
     pytest.param("ViTForImageClassification", id="vision"),
+    pytest.param("NllbMoeModel", id="experts by name, more or fewer"),
+    pytest.param("CLIPTextModelWithProjection", id="a class that no Auto mapping names"),
 ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from estimator.architecture.structure import ACTIVATION, Child, Slot, Structure
+from estimator.architecture.surveying.counted import counted, stem_of, weighs
 from estimator.architecture.surveying.discover import Setting, find_condition
 from estimator.architecture.surveying.observe import Seen, SeenTensor
 
@@ -47,7 +48,12 @@ class Merger:
         if stem := _numbered(sights):
             return [self._any_index(stem, sights, f"{where}.{stem}*")]
         children = []
+        stems = counted([sight.seen for sight in sights])
         for name in in_order([[name for name, _ in sight.seen.children] for sight in sights]):
+            if (stem := stem_of(name)) in stems:
+                if name == stems[stem]:
+                    children.append(self._any_index(stem, _only(stem, sights), f"{where}.{stem}*"))
+                continue
             there = [Sight(dict(sight.seen.children)[name], sight.setting) for sight in sights if _has(sight, name)]
             absent = [sight.setting for sight in sights if not _has(sight, name)]
             when = self._presence(there, absent, f"{where}.{name}")
@@ -59,7 +65,7 @@ class Merger:
     def _presence(self, there: Sequence[Sight], absent: Sequence[Setting], where: str) -> str | None:
         if not absent:
             return ""
-        if all(_weighs(sight.seen) for sight in there):
+        if all(weighs(sight.seen) for sight in there):
             return None
         condition = find_condition([sight.setting for sight in there], absent, self.varying)
         if condition is None:
@@ -78,7 +84,7 @@ class Merger:
             for sight in sights
             for name, child in sight.seen.children
         ]
-        weightless = not all(_weighs(sight.seen) for sight in there)
+        weightless = not all(weighs(sight.seen) for sight in there)
         count = None if stem else self._count(sights, where, weightless)
         return Child(f"{stem}*", count, self._options(there, where))
 
@@ -193,11 +199,20 @@ def _numbered(sights: Sequence[Sight]) -> str:
     return stems.pop() if alike else ""
 
 
+def _only(stem: str, sights: Sequence[Sight]) -> list[Sight]:
+    """The sights with no other children than those of this stem."""
+
+    def kept(seen: Seen) -> Seen:
+        return seen._replace(children=tuple(pair for pair in seen.children if stem_of(pair[0]) == stem))
+
+    return [sight._replace(seen=kept(sight.seen)) for sight in sights]
+
+
 def _companion(name: str, sights: Sequence[Sight]) -> str | None:
     """A sibling with weights that is there exactly when this one is."""
     here = [_has(sight, name) for sight in sights]
     for other in dict.fromkeys(child for sight in sights for child, _ in sight.seen.children):
-        weighty = all(_weighs(child) for sight in sights for key, child in sight.seen.children if key == other)
+        weighty = all(weighs(child) for sight in sights for key, child in sight.seen.children if key == other)
         if other != name and weighty and [_has(sight, other) for sight in sights] == here:
             return other
     return None
@@ -205,15 +220,6 @@ def _companion(name: str, sights: Sequence[Sight]) -> str | None:
 
 def _has(sight: Sight, name: str) -> bool:
     return any(child == name for child, _ in sight.seen.children)
-
-
-def _weighs(seen: Seen) -> bool:
-    """Whether a checkpoint holds anything of this module."""
-    return (
-        bool(seen.parameters or seen.is_open)
-        or any(b.persistent for b in seen.buffers)
-        or any(_weighs(c) for _, c in seen.children)
-    )
 
 
 def _is_list(sights: Sequence[Sight]) -> bool:

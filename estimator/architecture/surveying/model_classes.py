@@ -9,8 +9,10 @@ import functools
 import importlib
 import sys
 import types
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.utils.import_utils import BACKENDS_MAPPING
@@ -30,7 +32,7 @@ class ModelClass(NamedTuple):
 
 @functools.cache
 def classes() -> dict[str, ModelClass]:
-    """Every class of every Auto mapping, by name, in alphabetical order."""
+    """Every class of every Auto mapping, and those beside them, by name, in alphabetical order."""
     types: dict[str, list[str]] = {}
     mappings: dict[str, list[str]] = {}
     for mapping, names in vars(modeling_auto).items():
@@ -40,10 +42,23 @@ def classes() -> dict[str, ModelClass]:
             for name in (value,) if isinstance(value, str) else value:
                 types.setdefault(name, []).append(model_type)
                 mappings.setdefault(name, []).append(mapping)
+    for name, model_type in _projecting({model_type for kinds in types.values() for model_type in kinds}):
+        types.setdefault(name, [model_type])
     return {
-        name: ModelClass(name, tuple(dict.fromkeys(types[name])), tuple(dict.fromkeys(mappings[name])))
+        name: ModelClass(name, tuple(dict.fromkeys(types[name])), tuple(dict.fromkeys(mappings.get(name, ()))))
         for name in sorted(types)
     }
+
+
+def _projecting(model_types: Collection[str]) -> Iterator[tuple[str, str]]:
+    """(class, model type) of towers with a projection, which no Auto mapping names: the text and image encoders of
+    image generators, whose config is that of a class that one does name.
+    """
+    for name in dir(transformers):
+        if name.endswith("ModelWithProjection"):
+            model_type = getattr(transformers, name).config_class.model_type
+            if model_type in model_types:
+                yield name, model_type
 
 
 @functools.cache
