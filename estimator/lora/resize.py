@@ -8,6 +8,8 @@ from estimator.architecture.facts import class_outline
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError, UsageError
 from estimator.lora.index import TreeIndex
+from estimator.lora.loaded import how_to_spare
+from estimator.lora.ties import ties_words
 from estimator.request.lora_config import LoraConfig
 
 
@@ -25,7 +27,10 @@ def stated_vocabulary(tree: ModuleTree) -> int | None:
 
 
 def resized(index: TreeIndex, rows: int) -> ModuleTree:
-    """The tree with so many rows in its embeddings. Raises UsageError where it has none, or the number is none."""
+    """The tree with so many rows in its embeddings.
+
+    Raises UsageError where it has none, the number is none, or the head is packed.
+    """
     tree = index.tree
     old, table = base_vocabulary(tree), index.modules.get(tree.input_embedding or "")
     if old is None or table is None or table.kind != "Embedding" or rows < 1 or rows > 2**31:
@@ -35,7 +40,8 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
             way_out="leave it out, or give a positive number for a model with token embeddings",
         )
     _refuse_ambiguous(tree)
-    tree = _with_one_embedding(index)
+    _refuse_packed_head(index, rows)
+    tree = _with_one_embedding(_tied_again(index))
     index = index if tree is index.tree else TreeIndex(tree)
     embedding, others = index.root(f"{tree.input_embedding}.weight"), _head(index) | _tables_beside(index)
     beside = _beside_the_head(index, {embedding} | others, old)
@@ -55,7 +61,45 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
         )
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
-    return tree._replace(modules=tuple(map(of, tree.modules)), tied={**tree.tied, **shared})
+    modules = tuple(map(of, tree.modules))
+    renewed = {now.name for now, before in zip(modules, tree.modules, strict=True) if now is not before}
+    packed = {name: layer for name, layer in tree.quantised.items() if name not in renewed or _is_tied(tree, name)}
+    return tree._replace(modules=modules, tied={**tree.tied, **shared}, quantised=packed)
+
+
+def _tied_again(index: TreeIndex) -> TreeIndex:
+    """tie_weights() at the end of resizing ties what from_pretrained left apart, a head of other values (Flan-T5's)."""
+    tree = index.tree
+    left = tree.declared_ties.keys() - tree.tied.keys()
+    if not left or tree.is_composite or not ties_words(tree):
+        return index
+    return TreeIndex(tree._replace(tied={**tree.tied, **{name: tree.declared_ties[name] for name in left}}))
+
+
+_DRAWN = ("F64", "F32", "F16", "BF16")  # in what torch draws a new Linear's weights
+
+
+def _is_tied(tree: ModuleTree, name: str) -> bool:
+    return f"{name}.weight" in tree.tied
+
+
+def _refuse_packed_head(index: TreeIndex, rows: int) -> None:
+    """Raises UsageError where a new head would have the shape and dtype of packed bytes (`_get_resized_lm_head`).
+
+    A head of 8 bits that has as many rows already is left as it is.
+    """
+    name = index.tree.output_embedding or ""
+    layer = index.tree.quantised.get(name)
+    if layer is None or _is_tied(index.tree, name):
+        return
+    weight, logical = next((p for p in layer.parameters if p.name == "weight"), None), index.modules[name].parameters[0]
+    is_packed = weight is None or weight.shape != logical.shape or weight.dtype not in _DRAWN
+    if is_packed and (weight is None or weight.shape[0] != rows):
+        raise UsageError(
+            f"{name} is packed in a {layer.cls}, of which resize_token_embeddings makes no head that runs.",
+            where="--vocab-size",
+            way_out=f"{how_to_spare(index, name)}, or leave the vocabulary as it is",
+        )
 
 
 def _beside_the_head(index: TreeIndex, renewed: Collection[str], old: int) -> dict[str, str | None]:

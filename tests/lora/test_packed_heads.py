@@ -11,6 +11,7 @@ from estimator.errors import (
     InvalidLoraError,
     UnsupportedError,
     UnsupportedModuleError,
+    UsageError,
 )
 from estimator.lora.adapt import adapt
 from estimator.request.load_options import LoadOptions
@@ -151,3 +152,28 @@ def test_a_tied_head_in_8_bit_floats_keeps_the_embeddings_weight_and_its_own_sca
     done = adapt(tree, from_mapping({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}))
     saved = {t.name.rpartition("lm_head.")[2]: (t.dtype, t.shape) for t in done.tensors if "lm_head" in t.name}
     assert saved == {"weight": ("BF16", (100, 64)), "weight_scale_inv": ("F32", (1, 1))}
+
+
+@pytest.mark.parametrize(
+    ("load", "rows", "refused"),
+    [  # transformers 5.23.0, resize_token_embeddings of a Llama whose head nothing spares
+        pytest.param({"base_precision": "nf4"}, ROWS + 3, True, id="bytes cannot train"),
+        pytest.param({"base_precision": "nf4", "quant_storage": "BF16"}, ROWS - 2, True, id="a Linear of one input"),
+        pytest.param({"base_precision": "nf4"}, ROWS, True, id="bytes are no rows"),
+        pytest.param({"base_precision": "int8"}, ROWS - 2, True, id="integers cannot train"),
+        pytest.param({"base_precision": "int8"}, ROWS, False, id="8 bits of as many rows stay"),
+    ],
+)
+def test_a_packed_head_is_not_resized(load, rows, refused):
+    tree = quantise(TREE, LoadOptions(**load, skip_modules=()))
+    with pytest.raises(UsageError, match="lm_head is packed") if refused else nullcontext():
+        adapt(tree, from_mapping({"target_modules": ["q_proj"]}), vocab_size=rows, save_embedding_layers="no")
+
+
+def test_a_head_made_anew_is_plain_once_it_is_resized():
+    """bitsandbytes leaves it plain in a Linear4bit, which PEFT cannot wrap; resizing puts a Linear in its place."""
+    tree = quantise(TREE._replace(unstored=frozenset({"lm_head.weight"})), LoadOptions("nf4", skip_modules=()))
+    config = from_mapping({"target_modules": ["lm_head"]})
+    with pytest.raises(UnsupportedModuleError, match="compress_statistics"):
+        adapt(tree, config)
+    assert adapt(tree, config, vocab_size=ROWS + 3).trainable_parameters == 8 * (ROWS + 3 + WIDTH)
