@@ -17,8 +17,8 @@ from estimator.architecture.shapes import shapes_of
 def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | None = None) -> Lookup:
     """Reads the config's fields as the class would see them."""
     shapes = shapes_of(facts.said.name)
-    worked_out = _worked_out(config, shapes, facts.defaults)
-    plain = lookup_in(config, {**facts.defaults, **worked_out}, facts.aliases)
+    made = worked_out(config, shapes, facts.defaults)
+    plain = lookup_in(config, {**facts.defaults, **made}, facts.aliases)
     tie = tie_of(config, shapes)
 
     def lookup(path: str) -> Any:
@@ -26,17 +26,17 @@ def lookup_for(config: Mapping[str, Any], facts: ClassFacts, num_labels: int | N
             return labels_of(config, num_labels, facts.defaults.get(path) or 2)
         if path == TIE and tie is not None:
             return tie
-        is_null = path.rpartition(".")[2] == "head_dim" and path not in worked_out and get(config, path) is None
+        is_null = path.rpartition(".")[2] == "head_dim" and path not in made and get(config, path) is None
         return None if is_null else plain(path)  # classes take no head_dim for width // heads, default or none
 
     return lookup
 
 
-def _worked_out(
+def worked_out(
     config: Mapping[str, Any], shapes: Mapping[str, Any] | None, defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Defaults that the config class works out from other fields: Llama's head_dim is 128 for its own sizes alone, GLM
-    4.7 Flash's is another name of qk_rope_head_dim (`attribute_map`).
+    4.7 Flash's is another name of qk_rope_head_dim (`attribute_map`), T5's decoder has as many layers as its encoder.
     """
     rules, aliases = (shapes["rules"], shapes["aliases"]) if shapes else ({}, {})
     names = {alias for path in aliases for alias in aliases[path]}

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from estimator.architecture.class_lookup import worked_out
 from estimator.architecture.conditions import under
 from estimator.architecture.facts import ClassFacts, Tower, class_facts
+from estimator.architecture.shapes import shapes_of
 from estimator.architecture.structure import ACTIVATION, Child, Structure
 
 
@@ -30,6 +32,8 @@ def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFact
         if part is None:
             unknown.append(tower.module)
         elif name != _class_at(facts.root, tower.module):
+            made = worked_out(section, shapes_of(part.said.name), part.defaults)
+            part = part._replace(defaults={**part.defaults, **made})
             facts = _replaced(facts, tower, with_towers(part, section)[0])
     return facts, tuple(unknown)
 

@@ -44,6 +44,14 @@ def test_fields_of_the_part_are_looked_up_in_its_section():
     assert layer_list.children[0].when == "n:text_config.num_hidden_layers"
 
 
+def test_what_the_part_works_out_is_no_constant_of_it():
+    """T5Config(num_layers=24).num_decoder_layers is 24; without any it is 6."""
+    facts, _ = with_towers(
+        class_facts("Blip2ForConditionalGeneration"), {"text_config": {"model_type": "t5", "num_layers": 24}}
+    )
+    assert facts.defaults["text_config.num_decoder_layers"] == 24
+
+
 def test_a_model_type_without_facts_is_said_and_left_open():
     facts, unknown = with_towers(PALIGEMMA, {"text_config": {"model_type": "no-such-type"}})
     assert unknown == ("model.language_model",)
