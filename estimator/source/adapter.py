@@ -8,6 +8,7 @@ from typing import Any
 
 from estimator.errors import LoraSizeError, NotFoundError
 from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_config
+from estimator.source.find import at_revision
 from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
 from estimator.source.opening import open_file
@@ -46,8 +47,8 @@ def find_adapter(
     if is_path(name):
         way_out = "name a folder with adapter_config.json in it, or an adapter's id on the Hub"
         raise NotFoundError(f"there is no folder {path}.", where="--adapter", way_out=way_out)
-    id_, _, at_revision = name.partition("@")
-    return _on_hub(id_, revision or at_revision or None, subfolder, token, offline, timeout)
+    id_, revision = at_revision(name, revision, "--adapter")
+    return _on_hub(id_, revision, subfolder, token, offline, timeout)
 
 
 def _in_folder(folder: str) -> Found:

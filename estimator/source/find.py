@@ -32,20 +32,33 @@ def find(
         way_out = "give one of the two"
         raise UsageError("--offline and --online contradict each other.", where="--online", way_out=way_out)
     is_local = _is_local(model)
-    name, _, at_revision = model.partition("@")
-    if revision and at_revision and revision != at_revision and not is_local:
-        what = f"the model says revision {at_revision[:80]!r}, and --revision {revision[:80]!r}."
-        raise UsageError(what, where="--model and --revision", way_out="give one of the two")
-    if not name and not is_local:
-        what = f"{model[:200]!r} names no model before its @."
-        raise NotFoundError(what, where="--model", way_out="write org/name@revision")
-    revision = revision or at_revision or None
+    name = model
+    if not is_local:
+        name, revision = at_revision(model, revision, "--model")
     bundled = not (is_local or online or revision or subfolder)
     if bundled and (found := find_in_snapshot(name)) is not None:
         return found
     if is_local or os.path.isfile(model):  # of a file that is no model's, it says which ones are read
         return _on_this_machine(model, revision, subfolder)
     return _ask_hub(name, revision, subfolder, token, offline, timeout, progress)
+
+
+def at_revision(written: str, revision: str | None, option: str) -> tuple[str, str | None]:
+    """The name and the revision in `org/name@revision`, which `option` was given, beside --revision.
+
+    Raises UsageError where the two contradict each other or nothing is behind the @, NotFoundError for no name.
+    """
+    name, at, behind = written.partition("@")
+    if revision and behind and revision != behind:
+        what = f"the {option.removeprefix('--')} says revision {behind[:80]!r}, and --revision {revision[:80]!r}."
+        raise UsageError(what, where=f"{option} and --revision", way_out="give one of the two")
+    if not name:
+        what = f"{written[:200]!r} names no {option.removeprefix('--')} before its @."
+        raise NotFoundError(what, where=option, way_out="write org/name@revision")
+    if at and not behind.strip():
+        what = f"{written[:200]!r} names no revision behind its @."
+        raise UsageError(what, where=option, way_out="write org/name@revision, or leave the @ out")
+    return name, revision or behind or None
 
 
 def _on_this_machine(path: str, revision: str | None, subfolder: str | None) -> Found:
@@ -155,7 +168,7 @@ def _unknown(name: str, what: str) -> LoraSizeError:
 
     close = closest_names(name)
     way_out = f"did you mean {' or '.join(close)}?" if close else "`lora-size models` lists what is known offline"
-    id_ = id_in_page(name) or name.removesuffix(".git")
+    id_ = id_in_page(name) or name.strip().rstrip("/").removesuffix(".git")
     if id_ != name and is_id(id_):
         way_out = f"name it by its id: --model {id_}"
     return NotFoundError(what, where="--model", way_out=way_out)

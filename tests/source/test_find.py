@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from estimator.errors import LoraSizeError
+from estimator.errors import LoraSizeError, UsageError
+from estimator.source.adapter import find_adapter
 from estimator.source.find import closest_names, find
 from estimator.source.place import is_id
 from estimator.source.snapshot import find_in_snapshot, known_models
@@ -63,6 +65,7 @@ def test_what_is_not_bundled_is_none(name: str) -> None:
         pytest.param("a/b.git", "not_found", "--model a/b", id="an id as git clones it"),
         pytest.param("meta-llama/Llama-3.1-8B.git", "not_found", "its id: --model meta-", id="the id of a known model"),
         pytest.param("@main", "not_found", "org/name@revision", id="a revision of nothing"),
+        pytest.param("a/b/", "not_found", "--model a/b", id="an id with a slash behind it"),
         pytest.param("models\\llama", "not_found", "check the spelling", id="a path of Windows"),
         pytest.param("C:/models/llama", "not_found", "check the spelling", id="a path of Windows with slashes"),
     ],
@@ -88,9 +91,17 @@ def test_offline_and_online_contradict() -> None:
         find("gpt2", offline=True, online=True)
 
 
-def test_two_revisions_contradict() -> None:
+@pytest.mark.parametrize("search", [find, find_adapter])
+def test_two_revisions_contradict(search: Callable[..., object]) -> None:
     with pytest.raises(LoraSizeError, match="'v1', and --revision 'v2'"):
-        find("org/name@v1", revision="v2", offline=True)
+        search("org/name@v1", revision="v2", offline=True)
+
+
+@pytest.mark.parametrize("search", [find, find_adapter])
+@pytest.mark.parametrize("name", ["org/name@", "gpt2@", "gpt2@ "])
+def test_a_revision_that_nobody_set_is_not_the_default(search: Callable[..., object], name: str) -> None:
+    with pytest.raises(UsageError, match="names no revision behind its @"):
+        search(name, offline=True)
 
 
 @pytest.mark.parametrize(
