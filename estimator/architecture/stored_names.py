@@ -78,6 +78,18 @@ def converted_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]
     return {name: first for first, converter in made for name in parts_of(converter, first) or (first,)}
 
 
+def gathered_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]:
+    """Stored weights of which a converter of the class takes weights alone, each with the first parameter it makes."""
+    facts = choose(tree.config, None)
+    transforms = transforms_of(tree.config, facts) if facts is not None else []
+    taking = {t.number for t in transforms if t.kind == "convert" and all(s.endswith(".weight") for s in t.sources)}
+    if facts is None or not taking:
+        return {}
+    rename = Renamer(transforms, facts.prefix, _parameters(tree).__contains__)
+    made = ((name, rename(name)) for name in stored)
+    return {name: one.name for name, one in made if one.converter is not None and one.converter.number in taking}
+
+
 def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[str, ...]:
     """What a quantiser makes of module names that a checkpoint's config says in its own way.
 

@@ -11,6 +11,7 @@ from estimator.checkpoint.quantization import Quantization, quantization_of
 from estimator.notes import Note
 from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import check_formats, compressed_layers
+from estimator.sizes.schemes.compressed_experts import check_joined
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
 from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_otherwise
 from estimator.sizes.schemes.hqq import hqq_layers
@@ -67,6 +68,8 @@ def quantise_as_stored(
         return tree._replace(quantised=converted, notes=(*tree.notes, *notes))
     if quantization.scheme == "bitsandbytes_4bit":
         converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
+    if quantization.scheme == "compressed-tensors" and checkpoint is not None:
+        check_joined(tree, converted, checkpoint, quantization.fields)
     if suffix := SCALES.get(quantization.scheme):
         converted = with_scales(tree, converted, checkpoint, suffix)
         if stored is not None and checkpoint is not None:

@@ -9,9 +9,10 @@ from contextlib import nullcontext
 
 import pytest
 
+from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import UnsupportedError
-from estimator.sizes.schemes.compressed_experts import check_compressed_experts
+from estimator.sizes.schemes.compressed_experts import check_compressed_experts, check_joined
 
 INT8, FLOAT8 = {"num_bits": 8, "type": "int"}, {"num_bits": 8, "type": "float"}
 PLAIN = {"weight": ("BF16", (64, 96))}
@@ -57,3 +58,24 @@ def test_experts_are_fused_or_refused(parts, config_groups, fault):
     checkpoint = Checkpoint(tensors={**tensors, head.name: head}, files=(), bytes=0)
     with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
         check_compressed_experts(checkpoint, {"config_groups": config_groups})
+
+
+@pytest.mark.parametrize(
+    ("weights", "scaled_layers", "fault"),
+    [  # OLMo hybrid's three convolutions, stored apart; truth as above
+        pytest.param(INT8, (), True, id="plain beside Linears of 8 bits"),
+        pytest.param({"num_bits": 4, "type": "int"}, (), True, id="of 4 bits"),
+        pytest.param(FLOAT8, (), False, id="of 8-bit floats"),
+        pytest.param(INT8, ("model.layers.0.linear_attn.conv1d",), False, id="a module with scales of its own"),
+    ],
+)
+def test_plain_weights_that_the_class_joins(weights, scaled_layers, fault):
+    conv1d = Module(
+        "model.layers.0.linear_attn.conv1d", "Conv1d", "Conv1d", (Parameter("weight", (144, 1, 4), "BF16"),)
+    )
+    config = {"model_type": "olmo_hybrid", "architectures": ["OlmoHybridForCausalLM"]}
+    tree = ModuleTree(architecture="OlmoHybridForCausalLM", config=config, modules=(conv1d,), tied={})
+    names = [f"model.layers.0.linear_attn.{one}_conv1d.weight" for one in "qkv"]
+    checkpoint = Checkpoint({name: Tensor(name, "BF16", (48, 1, 4), "one") for name in names}, files=(), bytes=0)
+    with pytest.raises(UnsupportedError, match="q_conv1d.weight is not packed") if fault else nullcontext():
+        check_joined(tree, scaled_layers, checkpoint, {"config_groups": groups(weights)})

@@ -1,4 +1,4 @@
-"""Experts that compressed-tensors has stored one by one, for a class that fuses them.
+"""What compressed-tensors has stored apart, for a class that joins it as it loads: experts one by one, above all.
 
 transformers 5.23.0 (integrations/compressed_tensors.py, CompressedTensorsDequantize) unpacks them as it loads, by the
 config group that names experts, else by the first of a class, else by the first. Of 8-bit floats it multiplies weights
@@ -7,9 +7,11 @@ that have scales with these, of all else it reads `weight_packed` alone; where n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from estimator.architecture.module import ModuleTree
+from estimator.architecture.stored_names import gathered_weights
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.errors import UnsupportedError
 
@@ -31,6 +33,25 @@ def check_compressed_experts(checkpoint: Checkpoint, fields: Fields) -> None:
             raise _refusal(f"{before}*{after} is not packed, as its config group has experts")
         if scales is not None and not _spread(scales, shape):
             raise _refusal(f"{before}*{after} has its scales in blocks")
+
+
+def check_joined(tree: ModuleTree, layers: Iterable[str], checkpoint: Checkpoint, fields: Fields) -> None:
+    """Raises UnsupportedError for plain weights that the class joins in a module with no scales (OLMo hybrid's conv1d).
+
+    layers: the modules that have scales. `update_weight_conversions`: these weights are unpacked as experts are.
+    """
+    weights = _scheme(fields).get("weights") or {}
+    if weights.get("type") == "float" and weights.get("num_bits", 8) == 8:
+        return
+    plain = [n for n in checkpoint.tensors if n.endswith(".weight") and f"{n}_scale" not in checkpoint.tensors]
+    with_scales = {f"{name}.weight" for name in layers}
+    for name, made in gathered_weights(tree, plain).items():
+        if made not in with_scales and _EXPERTS not in name:
+            raise UnsupportedError(
+                f"{name} is not packed, and transformers 5.23 unpacks it to make {made}: it fails.",
+                where="quantization_config in config.json",
+                way_out="name the model that was quantised instead",
+            )
 
 
 def _scheme(fields: Fields) -> Fields:
