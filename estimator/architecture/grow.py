@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from estimator.architecture.conditions import Lookup, Place, holds
 from estimator.architecture.facts import ClassFacts
 from estimator.architecture.fresh import fill
-from estimator.architecture.load import Load, Loaded, child_of, count_of
+from estimator.architecture.load import Load, Loaded, any_child, child_of, count_of
 from estimator.architecture.module import Module, Parameter, full_name
 from estimator.architecture.sharing import Branch, Sharing
 from estimator.architecture.structure import ACTIVATION, Child, Slot, Structure
@@ -88,7 +88,10 @@ class _Grower:
             self.open_parts.append(name)
             return
         for child in structure.children:
-            for part, its_place in self._names(child, branch, place, name):
+            names = self._names(child, branch, place, name)
+            if child is any_child(structure):
+                names = [(part, place) for part, value in branch.items() if isinstance(value, dict)] or names
+            for part, its_place in names:
                 below = branch.get(part)
                 below = self.sharing.branch(before + part, below if isinstance(below, dict) else {})
                 option = self._option(child, below, its_place)

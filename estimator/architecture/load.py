@@ -169,7 +169,7 @@ def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = Non
     def below(above: Structures, part: str) -> Structures:
         found: list[Structure] = []
         for structure in above:
-            child = child_of({child.name: child for child in structure.children}, part)
+            child = child_of({child.name: child for child in structure.children}, part) or any_child(structure)
             if child is not None and not (child.name == "*" and _beyond(child, int(part))):
                 found += [option for _, option in child.options]
         return alike.setdefault(tuple(map(id, found)), tuple(found))
@@ -246,6 +246,13 @@ def child_of(named: Mapping[str, Child], part: str) -> Child | None:
         return named[part]
     stem = part.rstrip("0123456789")
     return named.get(f"{stem}*") if stem != part else None
+
+
+def any_child(structure: Structure) -> Child | None:
+    """The child of a dictionary of modules that are all alike, whose names are config.json's (X-MOD's languages)."""
+    if structure.cls != "ModuleDict" or len(structure.children) != 1 or structure.children[0].name.endswith("*"):
+        return None
+    return structure.children[0]
 
 
 def count_of(when: str, lookup: Lookup) -> int | None:

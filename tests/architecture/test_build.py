@@ -154,6 +154,15 @@ def test_experts_called_by_number_are_as_many_as_are_stored(config, router, expe
     assert [m.name for m in tree.modules if m.kind == "Linear" and ".experts." in m.name and m.parameters] == names
 
 
+def test_modules_that_config_names_are_those_that_are_stored():
+    """X-MOD has an adapter for each of config.json's languages; the facts know one by name."""
+    before = "roberta.encoder.layer.0.output.adapter_modules"
+    config = {"model_type": "xmod", "architectures": ["XmodForMaskedLM"], "languages": ["de_DE", "fr_XX"]}
+    names = [f"{before}.{language}.dense1" for language in config["languages"]]
+    tree = build(config, stored(**{f"{name}.weight": (48, 48) for name in names}))
+    assert [m.name for m in tree.modules if m.name.startswith(before) and m.name.endswith("dense1")] == names
+
+
 def test_a_projection_that_no_auto_class_builds_is_known():
     tree = build(CLIP, stored(**{"text_projection.weight": (20, 48)}))
     module = next(module for module in tree.modules if module.name == "text_projection")
