@@ -12,15 +12,21 @@ from click.testing import CliRunner
 from estimator.cli.group import COMMANDS, cli
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SHOWN = re.search(r"```\n\$ lora-size (?P<command>.*)\n(?P<output>(?:.*\n)*?)```", README)
+SHOWN = re.findall(r"```\n\$ lora-size ((?:.*\\\n)*.*?)(?: \| head -(\d+))?\n((?:.*\n)*?)```", README)
 ROWS = re.findall(r"^\| (?:[^|]+) \| (`.*`) \|$", README, re.MULTILINE)
 WRITTEN = [written for row in ROWS for written in re.findall(r"`([^`]+)`", row)]
 IN_TEXT = re.findall(r"`(lora-size [^`]+)`", README)
 
 
-def test_the_first_screen_is_what_the_command_prints() -> None:
-    assert SHOWN
-    assert CliRunner().invoke(cli, [*shlex.split(SHOWN["command"]), "--offline"]).output == SHOWN["output"]
+@pytest.mark.parametrize(("command", "lines", "shown"), SHOWN)
+def test_what_is_shown_is_what_the_command_prints(command: str, lines: str, shown: str) -> None:
+    words = shlex.split(command.replace("\\\n", ""))
+    printed = CliRunner().invoke(cli, [*words, "--offline"]).output.splitlines(keepends=True)
+    assert "".join(printed[: int(lines or len(printed))]) == shown
+
+
+def test_both_of_what_is_shown_are_found() -> None:
+    assert [command.split()[0] for command, *_ in SHOWN] == ["--model", "sweep"]
 
 
 @pytest.mark.parametrize("written", sorted({*WRITTEN, *IN_TEXT}))
