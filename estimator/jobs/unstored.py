@@ -31,9 +31,12 @@ def with_unstored(tree: ModuleTree, config: Mapping[str, Any], stored: Iterable[
 
 
 def _held_by_file(tree: ModuleTree, config: Mapping[str, Any], stored: tuple[str, ...]) -> set[str]:
+    """By the names that the class which is built gives them: Llama's for question answering has a prefix of its own."""
     from estimator.architecture.stored_names import converted_weights, run_time_names
 
-    return {*run_time_names(config, tree, stored).values(), *converted_weights(tree, stored)}
+    built = {"architectures": [tree.architecture]}
+    own = tree._replace(config={**tree.config, **built})
+    return {*run_time_names({**config, **built}, own, stored).values(), *converted_weights(own, stored)}
 
 
 def _held_by_class(names: set[str], config: Mapping[str, Any]) -> tuple[set[str], tuple[Note, ...]]:

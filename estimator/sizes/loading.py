@@ -70,8 +70,8 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
     """What a parameter's or buffer's run-time dtype is, by its full name (`_get_dtype_plan`).
 
     Integers and dtypes that the class fixes stay; `_keep_in_fp32_modules` become float32 under float16,
-    `_keep_in_fp32_modules_strict` under bfloat16 as well, and what a file has of these whatever it is. stored: the
-    file's floats by name, where it is one whose weights keep their dtype.
+    `_keep_in_fp32_modules_strict` under bfloat16 as well, and what a file has of these whatever it is; what no file
+    holds does not. stored: the file's floats by name, where it is one whose weights keep their dtype.
     """
     patterns = list(tree.keep_in_fp32) if dtype == "F16" else []
     patterns += tree.keep_in_fp32_strict if dtype in ("F16", "BF16") else ()
@@ -87,7 +87,7 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
                 return stored[name].dtype
             if not stored or name in tree.tied or parameter.shape in renamed:  # what no file holds is made anew
                 return parameter.dtype
-        return "F32" if kept and kept.search(name) else dtype
+        return "F32" if kept and kept.search(name) and name not in tree.unstored else dtype
 
     return dtype_of
 

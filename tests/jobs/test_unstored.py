@@ -22,6 +22,7 @@ SIZES = {
     "max_position_embeddings": 32, "dtype": "bfloat16",
 }  # fmt: skip
 BERT = {**SIZES, "model_type": "bert", "architectures": ["BertForMaskedLM"]}
+BARE_LLAMA = {**SIZES, "model_type": "llama", "architectures": ["LlamaModel"], "num_key_value_heads": 2}
 BARE_BERT = {**SIZES, "model_type": "bert", "architectures": ["BertModel"]}
 ROBERTA = {**SIZES, "model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}
 LLAMA = {**SIZES, "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_key_value_heads": 2}
@@ -77,6 +78,20 @@ def answer(config, folder, *, headers=True, targets, task="SEQ_CLS", num_labels=
             {"base_precision": "nf4", "task": "QUESTION_ANS", "num_labels": None},
             (23_332, 1_440, 866, 24_948, 3_764),
             id="of a model without a head",
+        ),
+        pytest.param(
+            BARE_LLAMA,
+            ["q_proj"],
+            {"base_precision": "nf4", "dtype": "fp16", "task": "QUESTION_ANS", "num_labels": None},
+            (19_444, 1_600, 866, 24_388, 3_748),
+            id="under a prefix of its own",
+        ),
+        pytest.param(
+            {**T5, "architectures": ["T5EncoderModel"]},
+            ["q"],
+            {"base_precision": "fp16", "task": "QUESTION_ANS", "num_labels": None},
+            (104_772, 0, 2_402, 50_948, 10_428),
+            id="a decoder's wo is not kept in float32",
         ),
     ],
 )
