@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from estimator.architecture.module import ModuleTree
 from estimator.errors import InvalidLoraError
@@ -22,14 +23,20 @@ NO_EMBEDDING = "get_input_embeddings() of this class ends in NotImplementedError
 
 def ties_words(tree: ModuleTree) -> bool:
     """config.tie_word_embeddings at run time."""
-    if tree.tie_word_embeddings is not None:
-        return tree.tie_word_embeddings
-    return bool(tree.config.get("tie_word_embeddings", bool(tree.tied)))
+    said = _said(tree)
+    return bool(tree.tied) if said is None else bool(said)
 
 
-def _says_untied(tree: ModuleTree) -> bool:
+def _said(tree: ModuleTree) -> Any:
+    """What the config says at run time; None where it says nothing.
+
+    A class with a single config ties what it declares where that says so: T5's sets it again, whatever config.json has
+    (transformers 5.23.0, PreTrainedModel.get_expanded_tied_weights_keys, T5Config).
+    """
     said = tree.tie_word_embeddings if tree.tie_word_embeddings is not None else tree.config.get("tie_word_embeddings")
-    return said is False
+    if said is False and not tree.is_composite and not tree.tied.keys().isdisjoint(tree.declared_ties):
+        return True
+    return said
 
 
 def tied_with_embedding(index: TreeIndex) -> list[str]:
@@ -38,7 +45,7 @@ def tied_with_embedding(index: TreeIndex) -> list[str]:
     Raises InvalidLoraError where PEFT asks the model for its input embedding and the model has no answer.
     """
     tree = index.tree
-    if _says_untied(tree) or not tree.declares_ties:
+    if _said(tree) is False or not tree.declares_ties:
         return []
     if tree.input_embedding is None:
         raise InvalidLoraError(

@@ -10,6 +10,7 @@ from estimator.errors import (
     UsageError,
 )
 from estimator.lora.adapt import adapt
+from estimator.lora.ties import ties_words
 from estimator.request.lora_config import from_mapping
 from tests.lora.small import ROWS, TREE, WIDTH, linear
 
@@ -27,6 +28,30 @@ def test_a_head_of_other_rows_gets_as_many_as_the_embedding():
     shorter = TREE._replace(modules=(*TREE.modules[:-1], linear("lm_head", ROWS - 1, WIDTH)))
     added = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1).all_parameters for tree in (TREE, shorter)]
     assert added[0] == added[1]
+
+
+HEAD = {"lm_head.weight": "model.embed_tokens.weight"}
+
+
+@pytest.mark.parametrize(
+    ("config", "tied", "composite", "words"),
+    [
+        pytest.param(False, HEAD, False, True, id="T5's class sets it again"),
+        pytest.param(False, {}, False, False, id="untied"),
+        pytest.param(False, HEAD, True, False, id="a part may tie by a config of its own"),
+        pytest.param(True, {}, False, True, id="a head of other values"),
+    ],
+)
+def test_what_the_config_says_of_ties_at_run_time(config, tied, composite, words):
+    tree = TREE._replace(tie_word_embeddings=config, declared_ties=HEAD, tied=tied, is_composite=composite)
+    assert ties_words(tree) is words
+
+
+def test_resizing_ties_a_head_of_other_values_again():
+    apart = TREE._replace(tie_word_embeddings=True, declared_ties=HEAD)
+    found = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1) for tree in (apart, apart._replace(tied=HEAD))]
+    assert found[0].all_parameters == found[1].all_parameters
+    assert found[0].rows_parameters == found[1].rows_parameters - ROWS * WIDTH
 
 
 def test_a_table_of_the_same_tokens_gets_the_new_rows_as_well():

@@ -5,6 +5,8 @@ LORA_SIZE_DRAWS=400 LORA_SIZE_SEED=7 python -m pytest -m judges tests/lora/test_
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 from random import Random
 
@@ -58,3 +60,36 @@ def _told(name, folder):
         real = outcome(model, lora, options)
         found += differences(str(folder), lora, options, real, BaseCache())
     return found
+
+
+ON_THE_ENDS = (
+    {"trainable_token_indices": [3]},
+    {"trainable_token_indices": {"shared": [3], "lm_head": [3]}},
+    {"modules_to_save": ["lm_head"], "ensure_weight_tying": True},
+    {"target_modules": "all-linear"},
+)
+
+
+@pytest.mark.parametrize("head", ["its own", "tied"])
+def test_t5_ties_whatever_config_json_says(tmp_path, head):
+    """Flan-T5's file has a head of other values, which stays apart until the vocabulary is resized."""
+    pytest.importorskip("peft")
+    from safetensors.torch import load_file, save_file
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(d_model=48, d_kv=8, d_ff=56, num_layers=1, num_heads=6, vocab_size=101, decoder_start_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    if head == "its own":
+        held = load_file(tmp_path / "model.safetensors")
+        save_file(
+            {**held, "lm_head.weight": held["shared.weight"] + 1}, tmp_path / "model.safetensors", {"format": "pt"}
+        )
+    said = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**said, "tie_word_embeddings": False}))
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path)
+    found = []
+    for lora in ({"r": 3, "target_modules": ["v"], **more} for more in ON_THE_ENDS):
+        for options in ({}, {"vocab_size": 105}):
+            real = outcome(model, copy.deepcopy(lora), options)
+            found += differences(str(tmp_path), copy.deepcopy(lora), options, real, BaseCache())
+    assert not found
