@@ -234,8 +234,9 @@ def _resized(was: int, rows: int) -> str:
 
 
 def is_embedding(name: str, embeddings: Iterable[str]) -> bool:
-    """Whether a tensor of the file is one of these, or of a module of the same last name."""
+    """Whether a tensor of the file is one of these, within PEFT's layer or not, or of a module of the same last name."""
     module, *known = (
         one.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".bias") for one in (name, *embeddings)
     )
+    module = module.removesuffix(".base_layer").removesuffix(".token_adapter")
     return any(module == one or one.endswith("." + module.rpartition(".")[2]) for one in known)

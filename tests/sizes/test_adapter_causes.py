@@ -120,6 +120,18 @@ def renamed(parts, change):
             id="rows of a layer and of a norm are no labels",
         ),
         pytest.param(
+            {**IMPLIED, TOKENS_OWN: Part("F32", (300, 64))},
+            {**IMPLIED, TOKENS_OWN: Part("F32", (301, 64))},
+            [("resized_vocabulary", 1, 4 * 64)],
+            id="nor are rows of an adapted embedding",
+        ),
+        pytest.param(
+            IMPLIED,
+            {**IMPLIED, EMBEDDING.replace("weight", "token_adapter.base_layer.weight"): Part("F32", (300, 64))},
+            [("embeddings_saved", 1, GROWN)],
+            id="the embedding of trained tokens saved along",
+        ),
+        pytest.param(
             {**IMPLIED, HEAD: Part("F32", (2, 64))},
             {**IMPLIED, HEAD: Part("F32", (5, 64))},
             [("number_of_labels", 1, 4 * 3 * 64)],
