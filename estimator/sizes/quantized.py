@@ -10,7 +10,7 @@ from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantization import Quantization, quantization_of
 from estimator.notes import Note
 from estimator.sizes import bitsandbytes
-from estimator.sizes.schemes.compressed import check_formats, compressed_layers
+from estimator.sizes.schemes.compressed import check_formats, compressed_layers, untied
 from estimator.sizes.schemes.compressed_experts import check_joined
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
 from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_otherwise
@@ -70,6 +70,7 @@ def quantise_as_stored(
         converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
     if quantization.scheme == "compressed-tensors" and checkpoint is not None:
         check_joined(tree, converted, checkpoint, quantization.fields)
+        tree = tree._replace(tied=untied(tree, converted, checkpoint))
     if suffix := SCALES.get(quantization.scheme):
         converted = with_scales(tree, converted, checkpoint, suffix)
         if stored is not None and checkpoint is not None:

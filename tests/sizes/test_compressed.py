@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from estimator.architecture.from_config import from_config
+from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import MalformedConfigError, UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
@@ -148,3 +149,15 @@ def test_a_file_in_a_format_that_the_library_has_removed():
 def test_orders_that_the_library_has_removed(order):
     with pytest.raises(UnsupportedError, match="ordered by activations"):
         loaded({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "actorder": order})
+
+
+@pytest.mark.parametrize(
+    ("head", "parameters"), [("lm_head.weight", 379_840), ("lm_head.weight_scale", 379_840 - 320 * 128)]
+)
+def test_a_head_that_is_stored_as_integers_is_not_tied(head, parameters):
+    """Its values are not the embedding's; one that the file lacks is the embedding's."""
+    section = {"quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": []}
+    section |= {"config_groups": {"g": {"targets": ["Linear"], "weights": INT8, "input_activations": TOKENS}}}
+    tree = from_config({**CONFIG, "tie_word_embeddings": True, "quantization_config": section})
+    checkpoint = Checkpoint({head: Tensor(head, "I8", (320, 128), "one")}, files=(), bytes=0)
+    assert base_sizes(tree, checkpoint, LoadOptions()).all_parameters == parameters

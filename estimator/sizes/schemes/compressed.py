@@ -14,6 +14,8 @@ from math import ceil
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
+from estimator.architecture.stored_names import run_time_names
+from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.layer_fields import compressed_groups, named
 from estimator.checkpoint.quantization import Quantization
 from estimator.dtypes import from_torch
@@ -67,6 +69,17 @@ def _not_tied(layer: QuantisedLayer, name: str, tree: ModuleTree) -> QuantisedLa
     if f"{name}.weight" in tree.tied and any(p.name == "weight" and p.dtype in _FLOATS for p in layer.parameters):
         raise _not_read(f"{name} in 8-bit floats, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
     return layer
+
+
+def untied(tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint) -> dict[str, str]:
+    """The ties without those of heads that the file holds as integers, which are not an embedding's values."""
+    odd = {
+        f"{name}.weight"
+        for name, layer in layers.items()
+        if f"{name}.weight" in tree.tied and any(p.name == "weight" and p.dtype == "I8" for p in layer.parameters)
+    }
+    odd &= set(run_time_names(tree.config, tree, checkpoint.tensors).values()) if odd else odd
+    return {name: root for name, root in tree.tied.items() if name not in odd}
 
 
 def check_formats(fields: Mapping[str, Any]) -> None:
