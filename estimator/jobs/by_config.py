@@ -100,6 +100,7 @@ def with_sized(
         tied={**fresh, **tree.tied},  # what is stored may hold values of its own
         notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN),
     )
+    tree = _as_built(tree, other)
     return _telling(tree, [name for name in now if name not in before], config, stored) if anew else tree
 
 

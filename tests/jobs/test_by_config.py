@@ -65,7 +65,7 @@ DECODER = {"model_type": "marian", "architectures": ["MarianForCausalLM"], "d_mo
 
 def test_a_fresh_head_is_of_its_class_kind_though_nothing_of_it_is_stored():
     whole = from_config(TEXT_HEAD, task="SEQ_CLS")
-    blank = {"kind": "other", "parameters": ()}
+    blank = {"kind": "other", "cls": "Identity", "parameters": ()}
     stored = whole._replace(
         modules=tuple(m._replace(**blank) if m.name == "sequence_summary.summary" else m for m in whole.modules)
     )
