@@ -15,14 +15,15 @@ from estimator.report.units import printable
 
 _INDENT = "  "
 _FOLDED = "ModuleList"
+_TOKENS = ".token_adapter"  # PEFT's layer with token rows, inside of a wrapper
 _TENSORS = {"F32": "Float", "BF16": "BFloat16", "F16": "Half"}  # torch's classes of a parameter on the CPU
 
 Pairs = list[tuple[str, list[str]]]  # how a child begins, and its lines
 
 
 def as_tree(tree: ModuleTree, adapted: Iterable[Any], config: Mapping[str, Any], dtype: str | None = None) -> str:
-    """`adapted`: entries with name, what (PEFT's class), in_features, out_features and rank (None: no LoRA);
-    `config`: the LoraConfig; `dtype`: that of the LoRA matrices.
+    """`adapted`: entries with name, what (PEFT's class), in_features, out_features, rank (None: no LoRA) and
+    parameters; `config`: the LoraConfig; `dtype`: that of the LoRA matrices and of token rows.
     """
     by_name = {module.name: module for module in tree.modules}
     children: dict[str, list[str]] = {}
@@ -30,8 +31,14 @@ def as_tree(tree: ModuleTree, adapted: Iterable[Any], config: Mapping[str, Any],
         if module.name:
             parent = module.name.rpartition(".")[0]
             children.setdefault(parent, []).append(module.name)
-    around = {module.name.replace(".base_layer", ""): module for module in adapted}
-    return "\n".join(_Printer(by_name, children, around, config, dtype).lines(""))
+    around, tokens = {}, {}
+    for module in adapted:
+        name = module.name.replace(_TOKENS, "").replace(".base_layer", "")
+        if module.what == "TrainableTokensLayer":
+            tokens[name] = module.parameters
+        elif module.what != "TrainableTokensWrapper":
+            around[name] = module
+    return "\n".join(_Printer(by_name, children, around, tokens, config, dtype).lines(""))
 
 
 class _Printer:
@@ -40,13 +47,31 @@ class _Printer:
         modules: Mapping[str, Module],
         children: Mapping[str, list[str]],
         around: Mapping[str, Any],
+        tokens: Mapping[str, int],
         config: Mapping[str, Any],
         dtype: str | None,
     ) -> None:
-        self.modules, self.children, self.around, self.config = modules, children, around, config
+        self.modules, self.children, self.config = modules, children, config
+        self.around, self.tokens = around, tokens
         self.tensors = f"torch.{_TENSORS.get(dtype or 'F32', 'Float')}Tensor"
 
     def lines(self, name: str) -> list[str]:
+        shape = self._weight(name) if name in self.tokens else ()
+        if not shape:
+            return self._adapted(name)
+        rows = f"[{self.tensors} of size {self.tokens[name] // shape[-1]}x{shape[-1]}]"
+        layer = [
+            ("(base_layer): ", self._adapted(name)),
+            _named("trainable_tokens_delta", [f"ParameterDict(  (default): Parameter containing: {rows})"]),
+            _named("trainable_tokens_original", [f"BufferDict(  (default): Buffer containing: {rows})"]),
+        ]
+        wrapped = [("(original_module): ", ["None"]), ("(token_adapter): ", _block("TrainableTokensLayer", layer))]
+        return _block("TrainableTokensWrapper", wrapped)
+
+    def _weight(self, name: str) -> tuple[int, ...]:
+        return next((p.shape for p in self.modules[name].parameters if p.name == "weight"), ())
+
+    def _adapted(self, name: str) -> list[str]:
         wrapped = self.around.get(name)
         if wrapped is not None and wrapped.rank is not None:
             return _block(f"lora.{printable(wrapped.what)}", [*self._with_lora(wrapped, name)])
@@ -80,7 +105,7 @@ class _Printer:
 
     def _matrices(self, lora: Any, name: str) -> list[str]:
         bias, r = bool(self.config.get("lora_bias")), lora.rank
-        weight = next((p.shape for p in self.modules[name].parameters if p.name == "weight"), ())
+        weight = self._weight(name)
         if lora.what.startswith("Conv"):
             kernel, points = tuple(weight[2:]), (1,) * len(weight[2:])
             second = f"{lora.what}({r}, {lora.out_features}, kernel_size={points}, stride={points}"

@@ -22,6 +22,7 @@ class Adapted(NamedTuple):
     out_features: int
     rank: int
     what: str = "Linear"
+    parameters: int = 0
 
 
 def weight(*shape: int) -> tuple[Parameter, ...]:
@@ -100,6 +101,15 @@ VIT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_
             "Llama", LLAMA, {"target_modules": ["q_proj", "embed_tokens"], "lora_dropout": 0.1}, id="embedding"
         ),
         pytest.param("Llama", LLAMA, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, id="saved module"),
+        pytest.param(
+            "Llama", LLAMA, {"target_modules": ["q_proj"], "trainable_token_indices": [0, 1, 5]}, id="token rows"
+        ),
+        pytest.param(
+            "Llama",
+            {**LLAMA, "tie_word_embeddings": True},
+            {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3]}},
+            id="rows of tied tokens",
+        ),
         pytest.param("Llama", LLAMA, {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True}, id="DoRA"),
         pytest.param("Llama", LLAMA, {"target_modules": ["q_proj"], "lora_bias": True}, id="a bias in lora_B"),
         pytest.param("ViT", VIT, {"target_modules": ["projection"], "use_dora": True}, id="convolution"),
