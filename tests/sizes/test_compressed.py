@@ -152,12 +152,12 @@ def test_orders_that_the_library_has_removed(order):
 
 
 @pytest.mark.parametrize(
-    ("head", "parameters"), [("lm_head.weight", 379_840), ("lm_head.weight_scale", 379_840 - 320 * 128)]
+    ("stored", "parameters"), [("lm_head.weight", 379_840), ("model.norm.weight", 379_840 - 320 * 128)]
 )
-def test_a_head_that_is_stored_as_integers_is_not_tied(head, parameters):
+def test_a_head_that_is_stored_as_integers_is_not_tied(stored, parameters):
     """Its values are not the embedding's; one that the file lacks is the embedding's."""
     section = {"quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": []}
     section |= {"config_groups": {"g": {"targets": ["Linear"], "weights": INT8, "input_activations": TOKENS}}}
     tree = from_config({**CONFIG, "tie_word_embeddings": True, "quantization_config": section})
-    checkpoint = Checkpoint({head: Tensor(head, "I8", (320, 128), "one")}, files=(), bytes=0)
+    checkpoint = Checkpoint({stored: Tensor(stored, "I8", (320, 128), "one")}, files=(), bytes=0)
     assert base_sizes(tree, checkpoint, LoadOptions()).all_parameters == parameters
