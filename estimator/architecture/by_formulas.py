@@ -19,6 +19,7 @@ from estimator.errors import UnsupportedError
 
 _MOST_LAYERS = 10_000
 _OF_PLACE = re.compile(r"[#^@<>]|\b(in|out) ")  # what looks at an index, in formulas and conditions
+_SWITCH = re.compile(r"\?[\w.]+")
 
 
 class Model:
@@ -72,12 +73,14 @@ class Grower:
         self.unsized: list[tuple[str, Slot]] = []
         self._minding: dict[int, bool] = {}
 
-    def module(self, name: str, number: int, place: Place) -> None:
-        """Adds the module and all below it."""
+    def module(self, name: str, number: int, place: Place, count: int | None = None) -> None:
+        """Adds the module and all below it. `count`: so many parameters, where it is a list of them."""
         if name in self.model.towers:
             self._part(name, self.model.towers[name][1])
             return
         cls, kind, parameters, buffers, groups, transposed, children = self.nodes[number]
+        if count is not None:
+            parameters = [[str(index), *parameters[0][1:]] for index in range(count)]
         kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
         if kind != "other" and any(0 in parameter.shape for parameter in kept):
             raise NoModel(f"{name} would have a parameter of no size")
@@ -95,14 +98,20 @@ class Grower:
                 if option in alike:
                     self._again(alike[option], before + part)
                 else:
-                    done = self._done(before + part, option, at)
+                    done = self._done(before + part, option, at, self._as_many(option, when))
                     if done is not None:
                         alike[option] = done
 
-    def _done(self, name: str, number: int, place: Place) -> range | None:
+    def _as_many(self, number: int, when: Any) -> int | None:
+        """How many parameters a list of them has: the number that switches it on (GIT's images of a video)."""
+        if self.nodes[number][0] != "ParameterList" or not isinstance(when, str) or not _SWITCH.fullmatch(when):
+            return None
+        return len(self._turns(when[1:], Place()))
+
+    def _done(self, name: str, number: int, place: Place, count: int | None = None) -> range | None:
         """Adds the module and all below it; where they stand if it is the same at any other place."""
         begun, others = len(self.modules), len(self.transposed) + len(self.unsized)
-        self.module(name, number, place)
+        self.module(name, number, place, count)
         again = len(self.transposed) + len(self.unsized) == others and not self._minds_place(number)
         return range(begun, len(self.modules)) if again else None
 

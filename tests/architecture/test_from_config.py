@@ -247,3 +247,17 @@ def test_a_bias_is_as_long_as_the_output_of_its_matrix():
     modules = {module.name: module for module in from_config(config).modules}
     shapes = [parameter.shape for parameter in modules["model.layers.1.self_attn.k_proj"].parameters]
     assert shapes == [(4 * 512, 32), (4 * 512,)]
+
+
+@pytest.mark.parametrize(
+    ("images", "parameters"),
+    [
+        pytest.param(None, [], id="none"),
+        pytest.param(6, ["0", "1", "2", "3", "4", "5"], id="git-base-vatex's"),
+    ],
+)
+def test_a_list_of_parameters_is_as_long_as_the_number_that_switches_it_on(images, parameters):
+    """transformers 5.23.0, GitModel: `nn.ParameterList(... for _ in range(config.num_image_with_embedding))`."""
+    config = {"model_type": "git", "architectures": ["GitForCausalLM"], "num_image_with_embedding": images}
+    lists = [module for module in from_config(config).modules if module.cls == "ParameterList"]
+    assert [parameter.name for module in lists for parameter in module.parameters] == parameters
