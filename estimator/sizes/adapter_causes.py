@@ -234,7 +234,7 @@ def _resized(was: int, rows: int) -> str:
 
 
 def is_embedding(name: str, embeddings: Iterable[str]) -> bool:
-    """Whether a tensor of the file is one of these, within PEFT's layer or not, or of a module of the same last name."""
+    """Whether a tensor of the file is one of these, within PEFT's layer or not, or of a module of that last name."""
     module, *known = (
         one.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".bias") for one in (name, *embeddings)
     )
