@@ -130,11 +130,20 @@ def test_what_the_library_does_not_load(group, words):
         loaded_by({"g": group})
 
 
-@pytest.mark.parametrize(("weights", "fault"), [(FP8, "which is tied to model.embed_tokens"), (INT8, None)])
-def test_a_tied_head_of_8_bit_floats_is_refused(weights, fault):
-    """RuntimeError of torch.equal in `tie_weights`: bfloat16 and 8-bit floats have no dtype in common."""
+@pytest.mark.parametrize(
+    ("weights", "form", "fault"),
+    [
+        (FP8, "float-quantized", "8-bit floats, which is tied to model.embed_tokens"),
+        (INT8, "pack-quantized", "packed, which is tied to model.embed_tokens"),
+        (INT8, "int-quantized", None),
+    ],
+)
+def test_a_tied_head_of_8_bit_floats_or_packed_is_refused(weights, form, fault):
+    """torch.equal in `tie_weights`: bfloat16 and 8-bit floats have no dtype in common. "Linear has no attribute
+    `weight`" where it is packed.
+    """
     section = {"quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": []}
-    section |= {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "format": "int-quantized"}}}
+    section |= {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "format": form}}}
     tree = from_config({**CONFIG, "tie_word_embeddings": True, "quantization_config": section})
     with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
         base_sizes(tree, None, LoadOptions())

@@ -65,9 +65,15 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
 
 
 def _not_tied(layer: QuantisedLayer, name: str, tree: ModuleTree) -> QuantisedLayer:
-    """Raises UnsupportedError for 8-bit floats that are tied: torch does not compare them with an embedding's."""
-    if f"{name}.weight" in tree.tied and any(p.name == "weight" and p.dtype in _FLOATS for p in layer.parameters):
-        raise _not_read(f"{name} in 8-bit floats, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
+    """Raises UnsupportedError for 8-bit floats that are tied, as torch does not compare them with an embedding's, and
+    for what is packed and tied, since `mark_tied_weights_as_initialized` asks each tied module for its weight.
+    """
+    if f"{name}.weight" not in tree.tied:
+        return layer
+    weight = next((p for p in layer.parameters if p.name == "weight"), None)
+    if weight is None or weight.dtype in _FLOATS:
+        held = "packed" if weight is None else "in 8-bit floats"
+        raise _not_read(f"{name} {held}, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
     return layer
 
 
