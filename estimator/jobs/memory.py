@@ -96,11 +96,20 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
     table = answer.tree.tied.get(f"{head}.weight")
     if head and table and table.rpartition(".")[0] in {_module_of(t) for t in others if not t.added}:
         opened |= {head}
+    behind = {head, shape.final_norm, *_classifiers(answer.tree)}
+
+    def place(tensor: HeldTensor) -> int:
+        """-1 before the layers, 1 behind them."""
+        name = _INSIDE.sub("", _lora_of(tensor)[0] or _module_of(tensor))
+        return 0 if is_repeated(name) else 1 if name in behind else -1
+
     return Adapter(
         ranks=ranks,
         parameters=adaptation.trainable_parameters,
         parameter_bytes=sum(_bytes(p) for _, p in trained),
         base_bytes=sum(_bytes(p) for tensor, p in trained if not tensor.added),
+        behind_bytes=sum(_bytes(p) for tensor, p in trained if place(tensor) > 0),
+        before_bytes=sum(_bytes(p) for tensor, p in trained if place(tensor) < 0),
         frozen=tuple(_in_memory(tensor, answer) for tensor in frozen),
         still=frozenset(ranks) - adapted,
         still_down=_with(frozen, "A"),

@@ -96,6 +96,8 @@ class Adapter:
     parameters: int  # trainable
     parameter_bytes: int  # of the trainable parameters, as they train
     base_bytes: int = 0  # of these, what is the base's own
+    behind_bytes: int = 0  # of these, what stands behind the layers: its gradients come first
+    before_bytes: int = 0  # and what stands before them: its gradients come last
     frozen: tuple[Trained, ...] = ()  # what is added and does not train
     still: frozenset[str] = frozenset()  # adapted modules of which nothing of LoRA's trains
     still_down: frozenset[str] = frozenset()  # modules whose lora_A is frozen

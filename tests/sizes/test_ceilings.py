@@ -28,7 +28,8 @@ def name(value: dict) -> str:
     if "config" in value:
         return value["config"]["architectures"][0]
     checkpointed = "checkpointed" if value["gradient_checkpointing"] else "whole"
-    return f"{len(value['targets'])}-{value['attention']}-{checkpointed}"
+    saved = "-".join(value.get("modules_to_save", ()))
+    return f"{len(value['targets'])}-{value['attention']}-{checkpointed}{saved and '-'}{saved}"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def planned(model: Path, run: dict) -> tuple[Loaded, Training, int]:
     lora = {"r": 4, "lora_dropout": 0.05, "target_modules": run["targets"]}
+    lora["modules_to_save"] = run.get("modules_to_save")
     answer = estimate(Request(model=str(model), offline=True, dtype="bf16", lora=lora), bases=BASES)
     training = Training(
         batch_size=2,

@@ -23,8 +23,16 @@ def _logits(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     scratch = unpacked if setting.software.own_head and setting.packed else 0
     rows = shape.vocabulary * shape.hidden * setting.head_width if shape.head in setting.adapter.rows else 0
     opens = shape.head in setting.adapter.opened
+    gradient = shape.vocabulary * shape.hidden * setting.head_width * opens
     logits = tape.run(
-        (x,), shape.vocabulary, width, saves=(x,) * opens, keeps=cast + rows, scratch=scratch + rows, trains=opens
+        (x,),
+        shape.vocabulary,
+        width,
+        saves=(x,) * opens,
+        keeps=cast + rows,
+        scratch=scratch + rows,
+        trains=opens,
+        unwinds=gradient,
     )
     if shape.head in setting.adapter.ranks:
         logits = adapted(tape, x, logits, Linear(shape.head, x.elements, shape.vocabulary), setting)

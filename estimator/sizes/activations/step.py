@@ -59,13 +59,14 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     kept_by_head = head.kept + (x_bytes if head.keeps_input else 0)
     gradients = gradient_bytes if setting.training.gradient_accumulation > 1 else 0
     in_loss = max(head.forward + x_bytes + _cached(setting), head.backward + (kept_by_head - head.kept)) + gradients
-    backward, walk, before = 0, 0, kept
+    first, between = _gradients(setting, gradient_bytes)
+    backward, walk, before = x_bytes + gradient_bytes, 0, kept  # the last gradients are made when all is walked back
     for index in range(len(played) - 1, -1, -1):
         (part, wide, _), own = walked[index], there[index]
         before -= own
         own = wide if checkpointed else own
         here = own + max(part.backward, part.again) if checkpointed else own - part.kept + part.backward
-        grown = gradients or gradient_bytes * (len(played) - index) // len(played)
+        grown = gradients or first + between * (len(played) - index) // len(played)
         if before + here + grown > backward:
             backward, walk = before + here + grown, here - own
     unplaced = sum(number for _, _, number in walked)
@@ -75,6 +76,15 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     given = setting.training.tokens * setting.shape.for_layers * setting.residual if _gives_layers(setting) else 0
     step = step.beside(named, named, named)
     return step.beside(mask, mask * checkpointed, mask * checkpointed + given)
+
+
+def _gradients(setting: Setting, gradient_bytes: int) -> tuple[int, int]:
+    """Of these bytes those that come before the layers are walked back, and those that come while they are."""
+    adapter = setting.adapter
+    first, last = (
+        gradient_bytes * own // max(adapter.parameter_bytes, 1) for own in (adapter.behind_bytes, adapter.before_bytes)
+    )
+    return first, gradient_bytes - first - last
 
 
 def _wide(setting: Setting) -> int:
