@@ -79,6 +79,30 @@ def test_nothing_is_claimed(config):
     assert other_method_parts(config, TREE) is None
 
 
+CLASSIFIER = from_config({**RECORDED["base"], "architectures": ["LlamaForSequenceClassification"]})
+TOKENS = {"peft_type": "TRAINABLE_TOKENS", "target_modules": ["embed_tokens"], "token_indices": [1, 2]}
+OSF = {"peft_type": "OSF", "rank_pattern": {}, "effective_rank": 8}
+
+
+@pytest.mark.parametrize(
+    ("config", "modules"),
+    [
+        pytest.param({**TOKENS, "task_type": "SEQ_CLS"}, {"embed_tokens"}, id="trained tokens have no modules_to_save"),
+        pytest.param(
+            {"peft_type": "IA3", **Q, "feedforward_modules": [], "task_type": "SEQ_CLS"}, {"q_proj", "score"},
+            id="most methods save the head of a task",
+        ),
+        pytest.param({**OSF, "target_modules": ["q_proj", "embed_tokens"]}, {"q_proj"}, id="OSF takes Linears alone"),
+    ],
+)  # fmt: skip
+def test_which_modules_are_saved(config, modules):
+    """As PEFT 0.21.2 wrote adapters of the same configs."""
+    found = other_method_parts(config, CLASSIFIER)
+    assert {
+        part for name in found for part in name.split(".") if part in ("embed_tokens", "q_proj", "score")
+    } == modules
+
+
 @pytest.mark.parametrize(
     ("config", "name", "shape"),
     [

@@ -41,6 +41,8 @@ Named = Iterator[tuple[str, "tuple[int, ...] | Part"]]
 _ROOT = "base_model."
 _MATRICES, _CONVOLUTIONS = ("Linear", "Conv1D"), ("Conv1d", "Conv2d")
 _OF_KERNELS = ("LOHA", "LOKR")  # methods whose convolutions are stated here
+# Configs without a modules_to_save, to which PEFT adds no head of a task either.
+_WITHOUT_MODULES = ("ADAPTION_PROMPT", "TRAINABLE_TOKENS", "XLORA")
 _WHICH = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
 
 
@@ -71,7 +73,8 @@ def _saved_modules(config: Config, tree: ModuleTree) -> Parts:
     targets = (
         {name: config.get(name) for name in _WHICH} if bias != "none" else {"target_modules": DUMMY_TARGET_MODULES}
     )
-    said = {name: config.get(name) for name in ("modules_to_save", "task_type")}
+    names = () if config["peft_type"] in _WITHOUT_MODULES else ("modules_to_save", "task_type")
+    said = {name: config.get(name) for name in names}
     given = {**targets, **said, "r": 1, "bias": bias if bias in ("none", "all") else "lora_only"}
     saved = (tensor for tensor in adapt(tree, from_mapping(given)).tensors if tensor.part != "lora")
     prefix = _ROOT if config["peft_type"] in _PROMPTS else PREFIX
@@ -95,7 +98,9 @@ def _embeddings(config: Config, tree: ModuleTree) -> Iterator[tuple[str, Part]]:
 def _targeted(config: Config, tree: ModuleTree) -> tuple[TreeIndex, list[Module]]:
     index = index_of(tree)
     matched = match_modules(index, from_mapping({name: config.get(name) for name in _WHICH}))
-    return index, [index.modules[name] for name in matched.targeted]
+    modules = (index.modules[name] for name in matched.targeted)
+    # dispatch_default of OSF leaves all but torch's Linear alone
+    return index, [module for module in modules if config["peft_type"] != "OSF" or module.kind == "Linear"]
 
 
 def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
