@@ -163,6 +163,15 @@ def test_modules_that_config_names_are_those_that_are_stored():
     assert [m.name for m in tree.modules if m.name.startswith(before) and m.name.endswith("dense1")] == names
 
 
+def test_a_width_that_is_none_by_default_is_known():
+    """VitsModel of several speakers (`speaker_embedding_size`): a condition for each of its parts."""
+    tree = build(
+        {"model_type": "vits", "architectures": ["VitsModel"]}, stored(**{"decoder.cond.weight": (512, 24, 1)})
+    )
+    (module,) = (module for module in tree.modules if module.name == "decoder.cond")
+    assert (module.kind, module.parameters[0].shape) == ("Conv1d", (512, 24, 1))
+
+
 def test_a_projection_that_no_auto_class_builds_is_known():
     tree = build(CLIP, stored(**{"text_projection.weight": (20, 48)}))
     module = next(module for module in tree.modules if module.name == "text_projection")

@@ -67,7 +67,7 @@ def _others(key: str, value: Any, hints: Hints) -> tuple[Any, ...]:
 def _other_numbers(key: str, value: int, switch: bool) -> tuple[int | None, ...]:
     if re.search(r"period|interval|freq|step|offset|every", key):
         return (1, 2) if value > 2 else _OTHER_NUMBERS.get(value, ())
-    if re.search(r"proj_dim|embedding_size", key):  # a width beside the model's own: projections appear
+    if value and re.search(r"proj_dim|embedding_size", key):  # a width beside the model's own: projections appear
         return (value // 2, *((0,) if switch else ()))
     without = (None,) if re.search(r"rank|window|.*intermediate_size", key) else ()
     counted = switch or re.search(r"rank|num_|layers|intermediate_size|position", key)
