@@ -9,7 +9,6 @@ from estimator.dtypes import from_torch
 from estimator.errors import LoraSizeError, MalformedHeaderError, NoWeightsError, UsageError
 from estimator.jobs.class_notes import notes_on_class, of_the_named_class
 from estimator.jobs.labels import with_labels
-from estimator.jobs.unstored import with_unstored
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
@@ -138,7 +137,10 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         notes=(*base.notes, *notes_on_class(base.tree, base.config, found, (task, request.num_labels)))
     )
     tree = of_the_named_class(base.tree, base.config, task)
-    tree = with_unstored(tree, base.config, base.checkpoint.tensors if base.checkpoint is not None else None)
+    if tree.lacking or tree.architecture not in [*(base.config.get("architectures") or ())][:1]:
+        from estimator.jobs.unstored import with_unstored  # few have a head made anew
+
+        tree = with_unstored(tree, base.config, base.checkpoint.tensors if base.checkpoint is not None else None)
     return base._replace(tree=tree, task=task, num_labels=request.num_labels)
 
 

@@ -16,8 +16,6 @@ def with_unstored(tree: ModuleTree, config: Mapping[str, Any], stored: Iterable[
     stored: the file's names; None where there are no headers, and the class that config.json names tells what is held.
     """
     named = next(iter(config.get("architectures") or ()), None)
-    if tree.architecture == named and not tree.lacking:
-        return tree
     names = {name for name, _ in named_parameters(tree.modules)}
     notes: tuple[Note, ...] = ()
     if stored is not None:
