@@ -23,8 +23,14 @@ _OPTIMIZERS = {
     "PagedAdamW8bit": "paged_adamw_8bit",
     "Muon": "muon",
 }
-FIELDS = tuple(field.name for field in fields(Training) if field.name != "software")
+_OF_TRAINER = {"software", "drops_outputs"}  # what no option says
+FIELDS = tuple(field.name for field in fields(Training) if field.name not in _OF_TRAINER)
 _SOFTWARE = {"litgpt": LITGPT, "unsloth": UNSLOTH}  # trainers with a step of their own
+# Those on transformers' Trainer, whose compute_loss hands back the loss alone (5.23, training_step), and torchtune
+# (0.7, recipes/lora_finetune_single_device.py, _loss_step). Oumi has a loop of its own beside, NeMo, OpenRLHF and verl
+# name what comes out while they walk back.
+_DROP_OUTPUTS = {"alignment-handbook", "autotrain", "axolotl", "llamafactory", "ms-swift", "peft-sft", "torchtune",
+                 "trl", "unsloth"}  # fmt: skip
 
 
 def training_from(config: str | None, given: Mapping[str, Any]) -> tuple[Training, tuple[Note, ...]]:
@@ -46,7 +52,8 @@ def _said(config: str | None) -> dict[str, Any]:
 
     read = read_config_file(config)
     _refuse(read, config)
-    values = {name: getattr(read, name, None) for name in FIELDS} | {"software": _SOFTWARE.get(read.trainer)}
+    values = {name: getattr(read, name, None) for name in FIELDS}
+    values |= {"software": _SOFTWARE.get(read.trainer), "drops_outputs": read.trainer in _DROP_OUTPUTS or None}
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}
@@ -65,9 +72,9 @@ def _optimizer(name: str) -> str:
 
 
 def _notes(config: str | None, said: Mapping[str, Any], assumed_length: int | None) -> tuple[Note, ...]:
-    if not said.keys() - {"software"}:
+    if not said.keys() - _OF_TRAINER:
         return ()
-    values = ", ".join(f"{name} {value}" for name, value in said.items() if name != "software")
+    values = ", ".join(f"{name} {value}" for name, value in said.items() if name not in _OF_TRAINER)
     note = Note("training_from_config", f"{config} says, with its trainer's defaults: {values}.")
     if assumed_length is None:
         return (note,)

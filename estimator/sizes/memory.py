@@ -216,7 +216,7 @@ def _steps(
         middle,
         adapter=replace(adapter, dropout=adapter.dropout or USUAL_DROPOUT),
         padded=not training.packing,
-        software=_MOST,
+        software=replace(_MOST, names_logits=not training.drops_outputs),
     )
     steps = [_step(setting, kept) for setting in (low, middle, high)]
     most = [_step(replace(high, software=_MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []

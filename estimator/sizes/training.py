@@ -82,6 +82,7 @@ class Training:
     strategy: str = "ddp"  # "ddp" | "zero1" | "zero2" | "zero3" | "fsdp"
 
     software: Software | None = None  # that of the middle; None: what the options imply
+    drops_outputs: bool = False  # the model's outputs are surely let go before the step is walked back
 
     @property
     def tokens(self) -> int:

@@ -57,6 +57,16 @@ def test_the_ceiling_of_packed_scans_is_no_lower_than_the_middle() -> None:
     assert peak.lower <= peak.expected <= peak.upper
 
 
+def test_a_ceiling_has_logits_that_are_named_unless_the_trainer_drops_them() -> None:
+    """Beside the step of layers, of which one is walked back at a time: float32 copies, as autocast hands them over."""
+    run = Training(batch_size=1, packing=True, mixed_precision="bf16", gradient_checkpointing=True)
+    request = Request(model="llama-3.2-1b", targets="qv", offline=True)
+    named, dropped = (
+        plan(request, replace(run, drops_outputs=drops)).memory.allocated.upper for drops in (False, True)
+    )
+    assert named - dropped == pytest.approx(1.02 * 1024 * 128_256 * 4, rel=1e-6)  # with the margin of 2 %
+
+
 def test_a_class_that_nobody_knows_never_surely_fits(tmp_path) -> None:
     config = {"architectures": ["OddForCausalLM"], "model_type": "odd", "hidden_size": 64, "vocab_size": 101}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -31,6 +31,21 @@ def test_a_trainers_file_says_how_it_trains(tmp_path) -> None:
     assert [note.code for note in notes] == ["training_from_config"]
 
 
+@pytest.mark.parametrize(
+    ("config", "drops"),
+    [
+        pytest.param(AXOLOTL, True, id="axolotl, on transformers' Trainer"),
+        pytest.param(
+            "model:\n  model_name: a/b\ntraining:\n  use_peft: true\n", False, id="oumi, which has loops of its own"
+        ),
+    ],
+)
+def test_a_loop_that_hands_back_the_loss_alone_holds_no_logits(tmp_path, config: str, drops: bool) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(config)
+    assert training_from(str(path), {})[0].drops_outputs is drops
+
+
 def test_a_file_that_limits_no_sequence_says_what_is_taken(tmp_path) -> None:
     path = tmp_path / "torchtune.yaml"
     path.write_text("model:\n  _component_: torchtune.models.llama3_1.lora_llama3_1_8b\n  lora_rank: 8\n"
