@@ -61,7 +61,7 @@ _TOP: Rules = {
     "config_groups": (_objects, "an object of objects"),
     "quant_config": _OBJECT,
 }
-_HQQ_BITS = (8, 6, 5, 4, 3, 2, 1.58, 1)  # hqq 0.2.8.post1, `Quantizer.SUPPORTED_BITS`
+_HQQ_BITS = ("8", "6", "5", "4", "3", "2", "1.58", "1")  # hqq 0.2.8.post1, `Quantizer.SUPPORTED_BITS`
 _STRATEGIES = ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head")
 _IN_A_PART: Rules = {
     **_ANYWHERE,
@@ -69,8 +69,9 @@ _IN_A_PART: Rules = {
     "type": (lambda value: value in ("int", "float"), "int or float"),
 }
 _OF_HQQ: Rules = {
-    "nbits": (lambda value: value in _HQQ_BITS, f"one of {', '.join(map(str, _HQQ_BITS))}"),
+    "nbits": (lambda value: repr(value) in _HQQ_BITS, f"one of {', '.join(_HQQ_BITS)}"),
     "group_size": _NUMBER,
+    "axis": (lambda value: repr(value) in ("0", "1"), "0 or 1"),
 }
 _IN_A_GROUP: Rules = {
     "targets": _NAMES,

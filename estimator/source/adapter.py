@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from estimator.errors import LoraSizeError, NotFoundError
-from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_config
+from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_object
 from estimator.source.find import at_revision
 from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
@@ -74,7 +74,7 @@ def _read(path: str, folder: str) -> Any:
         raise NotFoundError(
             f"{folder} holds no {CONFIG} that can be read.", where="--adapter", way_out="name the adapter's own folder"
         ) from error
-    return parse_config(text, where=path)
+    return parse_object(text, where=path)
 
 
 def pointed_bytes(path: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,14 @@ _WAY_OUT = "fetch the file again, or write it with save_pretrained"
 
 
 def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
-    """The object in a config.json. Raises MalformedConfigError where it is none, or a field has the wrong type."""
+    """A model's config.json. Raises MalformedConfigError where transformers could not read it."""
+    config = parse_object(text, where=where)
+    _check_dtype(config, where)
+    return config
+
+
+def parse_object(text: bytes, *, where: str) -> Mapping[str, Any]:
+    """The object in a config. Raises MalformedConfigError where it is none, or a field has the wrong type."""
     if len(text) > MAX_CONFIG_BYTES:
         what = f"{_name(where)} has over {MAX_CONFIG_BYTES:,} bytes."
         raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
@@ -29,7 +37,6 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
         what = f"{_name(where)} is nested more than {_DEEPEST} deep."
         raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
     check_config(config, where=where)
-    _check_dtype(config, where)
     return config
 
 
@@ -93,7 +100,7 @@ def _check_dtype(config: Mapping[str, Any], where: str) -> None:
     """
     name = "torch_dtype" if config.get("dtype") is None else "dtype"
     value = config.get(name)
-    if isinstance(value, str) and not value.startswith(_DTYPES):
+    if isinstance(value, str) and not _DTYPE.fullmatch(value):
         known = from_torch(value)
         what = f"{name} is {plain(value, 60)!r}, which names no dtype of torch, so transformers fails to load it."
         way_out = f"write it as {to_torch(known) if known else 'bfloat16, float16 or float32'}, or leave it out"
@@ -129,9 +136,10 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
-# How dtypes of torch begin, those of its releases to come as well.
-_DTYPES = ("float", "bfloat", "half", "double", "int", "uint", "qint", "quint", "short", "long", "bool", "bit",
-           "complex", "cfloat", "chalf", "cdouble")  # fmt: skip
+# Names of torch's dtypes, those of its releases to come as well.
+_DTYPE = re.compile(
+    r"(b?float|q?u?int|bits?|complex)\d*(x\d+)?(_[a-z]\w*)?|c?(half|float|double)|short|long|bool"
+)
 _JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _DEEPEST = 50  # objects and lists in each other; a published config has some 6
 _LARGEST = 2**48

@@ -58,6 +58,14 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
             id="HQQ has no 7 bits",
         ),
         pytest.param(
+            {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": True}}},
+            "1.58",
+            id="HQQ's bits are no switch",
+        ),
+        pytest.param(
+            {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"axis": 2}}}, "0 or 1", id="a third axis"
+        ),
+        pytest.param(
             {"quant_method": "hqq", "quant_config": {"mlp": {"weight_quant_params": []}}},
             "quant_config.mlp.",
             id="a tag's",

@@ -41,6 +41,11 @@ def test_a_file_too_short_for_any_tensor(tmp_path):
     assert (explained.status, [cause.code for cause in explained.causes]) == ("damaged", ["no_tensors"])
 
 
+def test_a_stray_dtype_is_no_models(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**ROWS[0]["config"], "torch_dtype": "auto"}))
+    assert explain_adapter(str(tmp_path), Request(offline=True), bases=BASES).status == "unknown"  # PEFT ignores it
+
+
 @pytest.mark.parametrize("revision", ["main", "", None])
 def test_the_default_revision_is_none(revision, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({**ROWS[0]["config"], "revision": revision}))

@@ -6,6 +6,7 @@ import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.quantization import Quantization
+from estimator.errors import UnsupportedError
 from estimator.sizes.schemes.hqq import hqq_layers
 
 
@@ -29,9 +30,18 @@ from estimator.sizes.schemes.hqq import hqq_layers
     ],
 )
 def test_hqq_packs_rows(fields, shape, dtype, groups):
+    layer = packed(fields)
+    assert [(p.shape, p.dtype) for p in layer.parameters] == [(shape, dtype)]
+    assert layer.state_bytes == groups * 2 * 2 + 48 * 2
+
+
+def test_weights_that_no_groups_hold_are_refused():
+    with pytest.raises(UnsupportedError, match="groups of 36"):  # hqq asserts that a group divides the weights
+        packed({"nbits": 4, "group_size": 36, "axis": 1})
+
+
+def packed(fields):
     module = Module("q", "Linear", "Linear", (Parameter("weight", (48, 64), "BF16"), Parameter("bias", (48,), "BF16")))
     model = ModuleTree(architecture=None, config={}, modules=(module,), tied={}, output_embedding=None)
     said = Quantization("hqq", {"quant_config": {"weight_quant_params": fields}, "skip_modules": []})
-    layer = hqq_layers(model, said, "F16")["q"]
-    assert [(p.shape, p.dtype) for p in layer.parameters] == [(shape, dtype)]
-    assert layer.state_bytes == groups * 2 * 2 + 48 * 2
+    return hqq_layers(model, said, "F16")["q"]

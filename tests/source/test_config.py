@@ -65,6 +65,7 @@ def test_a_config_that_is_read(text: bytes) -> None:
         pytest.param(b'{"model_type": {}}', "model_type", id="a type that is an object"),
         pytest.param(b'{"torch_dtype": "torch.bfloat16"}', "'torch.bfloat16'", id="a dtype with its module before it"),
         pytest.param(b'{"dtype": "bf16"}', "dtype is 'bf16'", id="a dtype's short name"),
+        pytest.param(b'{"dtype": "float-16"}', "dtype is 'float-16'", id="nearly a dtype's name"),
         pytest.param(
             b'{"dtype": "auto", "torch_dtype": "half"}', "dtype is 'auto'", id="of two, the newer one is read"
         ),

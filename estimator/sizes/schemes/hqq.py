@@ -18,6 +18,7 @@ from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.quantization import Quantization
+from estimator.errors import UnsupportedError
 from estimator.sizes.schemes.others import linears
 
 _PACKED_AS: Mapping[float, int] = {6: 8, 5: 8, 1.58: 2}  # `Quantizer.bit_to_packing`, where it is another number
@@ -25,7 +26,10 @@ _BITS, _GROUP, _AXIS = 4, 64, 0  # `Quantizer.quantize`
 
 
 def hqq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
-    """HQQLinear in place of each Linear, as one config for all or one for each tag of a name says."""
+    """HQQLinear in place of each Linear, as one config for all or one for each tag of a name says.
+
+    Raises UnsupportedError for a layer that does not divide into its groups (`Quantizer.quantize` asserts it).
+    """
     said = quantization.fields.get("quant_config") or {}
     layers = {}
     for module in linears(tree, {"modules_to_not_convert": quantization.fields.get("skip_modules")}):
@@ -41,6 +45,12 @@ def _layer(module: Module, fields: Mapping[str, Any]) -> QuantisedLayer:
     axis, bits = fields.get("axis", _AXIS), fields.get("nbits") or _BITS
     rows, width = out, columns
     if group:
+        if out * columns % group:
+            raise UnsupportedError(
+                f"{module.name} has {out * columns:,} weights, which HQQ can't put into groups of {group}.",
+                where="group_size of quantization_config in config.json",
+                way_out="name the model that was quantised instead",
+            )
         rows, width = (out * columns // group, group) if axis == 1 else (group, out * columns // group)
     groups = (rows if axis == 1 else width) if fields.get("channel_wise", True) else 1
     return QuantisedLayer(
