@@ -74,7 +74,7 @@ def _refused(init: str, why: str) -> InvalidLoraError:
     )
 
 
-Shapes = tuple[tuple[int, int], tuple[int, int]]
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def ranks_after_initialisation(
@@ -111,9 +111,24 @@ def wrapped_parameter_shapes(init: str, rank: int, usual: Shapes, weight: tuple[
     (_, in_features), (out_features, _) = usual
     if init == "orthogonal":
         return (rank, in_features), (out_features, rank)
+    if len(weight) == 3:
+        return _factors_of_a_stack(init, rank, weight)
     if len(weight) != 2:
-        raise _refused(init, "does not work on parameters with an expert dimension")
+        raise _refused(init, f"does not work on a weight of {len(weight)} dimensions")
     return ranks_after_initialisation(init, rank, weight[1], weight[0], False)
+
+
+def _factors_of_a_stack(init: str, rank: int, weight: tuple[int, ...]) -> Shapes:
+    """olora_init and pissa_init on a weight of three dimensions (a convolution's, experts'): torch factorises each of
+    the matrices in it, and PEFT cuts the first dimensions to r, which are others then. Their product has to fit.
+    """
+    stack, rows, columns = weight
+    kept, cut, of_rows = min(rows, columns), min(rank, stack), min(rank, rows)
+    if init.lower() == "olora" and cut in (1, stack) and of_rows in (1, rows):
+        return (cut, kept, columns), (stack, of_rows, kept)
+    if init == "pissa" and cut >= kept and cut == of_rows and stack in (1, rows):
+        return (cut, columns), (stack, of_rows)
+    raise _refused(init, f"does not work on a weight of {stack:,} x {rows:,} x {columns:,} at r = {rank}")
 
 
 def _check_wrapped(init: str, rank: int, usual: Shapes, dtype: str) -> None:

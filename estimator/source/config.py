@@ -137,9 +137,7 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
 
 
 # Names of torch's dtypes, those of its releases to come as well.
-_DTYPE = re.compile(
-    r"(b?float|q?u?int|bits?|complex)\d*(x\d+)?(_[a-z]\w*)?|c?(half|float|double)|short|long|bool"
-)
+_DTYPE = re.compile(r"(b?float|q?u?int|bits?|complex)\d*(x\d+)?(_[a-z]\w*)?|c?(half|float|double)|short|long|bool")
 _JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _DEEPEST = 50  # objects and lists in each other; a published config has some 6
 _LARGEST = 2**48

@@ -110,6 +110,27 @@ def test_the_rank_of_a_head_that_is_tied(init, heads_rank):
 
 
 @pytest.mark.parametrize(
+    ("init", "rank", "weight", "trained"),
+    [
+        pytest.param("olora", 60, (48, 48, 3), 7_344, id="OLoRA above both first sides"),
+        pytest.param("OLoRA", 200, (48, 80, 3), 11_952, id="OLoRA above another second side"),
+        pytest.param("olora", 1, (48, 80, 3), 153, id="OLoRA's one row"),
+        pytest.param("pissa", 4, (48, 48, 3), 204, id="PiSSA of as many inputs as outputs"),
+        pytest.param("olora", 8, (48, 48, 3), None, id="OLoRA between"),
+        pytest.param("pissa", 4, (48, 80, 3), None, id="PiSSA of other inputs"),
+        pytest.param("pissa", 2, (48, 48, 3), None, id="PiSSA below the kernel"),
+        pytest.param("pissa_niter_2", 4, (48, 48, 3), None, id="PiSSA by iterations"),
+    ],
+)
+def test_factors_of_a_convolution_that_is_a_target_parameter(init, rank, weight, trained):
+    """Counts of Whisper's conv1 and conv2, built tiny."""
+    tree = model(Module("conv", "Conv1d", "Conv1d", (Parameter("weight", weight, "F32"),)))
+    config = {"target_modules": [], "target_parameters": ["conv.weight"], "r": rank, "init_lora_weights": init}
+    with pytest.raises(InvalidLoraError) if trained is None else nullcontext():
+        assert adapt(tree, from_mapping(config)).trainable_parameters == trained
+
+
+@pytest.mark.parametrize(
     ("scheme", "refused"),
     [("gptq", False), ("fp8", False), ("awq", True), ("eetq", True), ("hqq", True), ("aqlm", True)],
 )

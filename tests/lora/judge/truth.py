@@ -88,7 +88,8 @@ def modules(adapted: Any) -> tuple[tuple[str, int | None], ...]:
     from peft.utils import AuxiliaryTrainingWrapper
 
     found = []
-    for name, module in adapted.base_model.model.named_modules():
+    for full, module in adapted.named_modules():
+        name = full.removeprefix("base_model.model.")
         if isinstance(module, LoraLayer):
             found.append((name, module.r["default"]))
         elif isinstance(module, (AuxiliaryTrainingWrapper, BaseTunerLayer)):
