@@ -41,7 +41,8 @@ def training_from(config: str | None, given: Mapping[str, Any]) -> tuple[Trainin
     asked = {name: given[name] for name in FIELDS if given.get(name) is not None}
     said = {name: value for name, value in _said(config).items() if name not in asked}
     training = Training(**{**said, **asked})
-    return training, _notes(config, said, None if "sequence_length" in {**said, **asked} else training.sequence_length)
+    notes = _notes(config, said, None if "sequence_length" in {**said, **asked} else training.sequence_length)
+    return training, (*notes, *_one_gpu(config, said, asked))
 
 
 def _said(config: str | None) -> dict[str, Any]:
@@ -69,6 +70,14 @@ def _refuse(read: TrainingConfig, config: str) -> None:
 def _optimizer(name: str) -> str:
     """`optim` of TrainingArguments: torch.optim.AdamW and bitsandbytes' classes by the names that they have there."""
     return _OPTIMIZERS.get(name.rpartition(".")[2], name)
+
+
+def _one_gpu(config: str | None, said: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Note, ...]:
+    """A word where the file shards a model and does not say over how many GPUs."""
+    if "strategy" not in said or "gpus" in {**said, **asked}:
+        return ()
+    taken = f"on how many GPUs {said['strategy']} runs: 1 is taken, --gpus says another."
+    return (Note("gpus_assumed", f"{config} does not say {taken}"),)
 
 
 def _notes(config: str | None, said: Mapping[str, Any], assumed_length: int | None) -> tuple[Note, ...]:

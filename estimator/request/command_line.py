@@ -1,7 +1,7 @@
 """A shell script that starts a training, read as words; nothing of it is run.
 
 What comes back are the options of the last command that trains, and beside them `_program` (what is started),
-`_command` (its words before the options), `_world` (processes on this machine, where the line says it), `_hidden`
+`_command` (its words before the options), `_world` (processes of all machines, where the line says it), `_hidden`
 (variables behind the options that may hold further ones) and `_others` (how many more commands train). A file of
 options that a trainer takes without a name for it is `config`, litgpt's base `checkpoint_dir`. verl's overrides
 (`a.b=1`) come as sections.
@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from estimator.errors import UsageError
+from estimator.request.launchers import VARIABLES, processes
 from estimator.request.overrides import is_override, nested
 from estimator.request.recognise import recognise
 from estimator.request.shell_words import commands, split_assignments
@@ -54,7 +55,6 @@ _SCRIPT = re.compile(
 )
 _VERL = "actor_rollout_ref."  # verl's section for the model, on whose main program others build theirs
 _OPTION_FILES = (".yaml", ".yml", ".json")
-_PROCESSES = ("NPROC_PER_NODE", "nproc_per_node")
 # A word that is wholly an expansion, one that may be several words, and options that need no value behind them.
 _HIDDEN = re.compile(r"(?:\$(?:[@*]|\w+|\{.*\}|\(\.\.\.\)))+", re.DOTALL)
 _SEVERAL = re.compile(r"\$(?:[@*]|\{[@*].*\}|\{\w+\[[@*].*\}|\{\w+:?\+.*\})", re.DOTALL)
@@ -71,7 +71,7 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
     Raises UnknownTrainerError where no command with options is found, UsageError where a quote is left open or where
     the command ends before its options do.
     """
-    found = [words for words in commands(text, where, _PROCESSES) if _has_options(words)]
+    found = [words for words in commands(text, where, VARIABLES) if _has_options(words)]
     if not found:
         raise UnknownTrainerError(
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
@@ -109,8 +109,8 @@ def _is_verl(words: list[str]) -> bool:
 
 def _read(command: list[str]) -> dict[str, Any]:
     variables, words = split_assignments(command)
-    world = next((variables[name] for name in _PROCESSES if name in variables), "1")
     program, behind = _program(words)
+    start = words[: len(words) - len(behind)]
     unnamed = _unnamed(program, behind)
     named = list(words)
     if unnamed is not None:
@@ -124,7 +124,7 @@ def _read(command: list[str]) -> dict[str, Any]:
         **_options(named),
         "_program": program,
         "_command": " ".join(_before_options(words)),
-        "_world": int(world) if world.isdigit() and len(world) < 7 else None,
+        "_world": processes(variables, start if len(start) > 1 else words, program),
     }
 
 

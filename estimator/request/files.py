@@ -65,6 +65,8 @@ def read_config_file(path: str) -> TrainingConfig:
     if others := values.get("_others"):
         keys.note("several_commands", f"The script starts {others + 1} trainings: the last command is read.")
     config = module.read(keys)
+    if config.gpus is None and "_world" in values:
+        config = replace(config, gpus=values["_world"])
     if trainer != "adapter_config":
         config = replace(config, notes=(*config.notes, *keys.unread()))
     for name, value in (("the base model", config.base), ("the optimizer", config.optimizer)):

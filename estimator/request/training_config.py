@@ -50,7 +50,7 @@ class TrainingConfig:
     mixed_precision: str | None = None  # "no" | "bf16" | "fp16": autocast; None: not said
     attention: str | None = None  # "eager" | "sdpa" | "flash_attention_2"; None: the library's choice
     loss: str | None = None  # "fused" | "chunked"; None: the library's own
-    gpus: int | None = None  # processes on the machine, where the file says it
+    gpus: int | None = None  # processes of all machines, where the file says it
     strategy: str | None = None  # "zero1" | "zero2" | "zero3" | "fsdp"
     num_labels: int | None = None
     saved_by_peft: bool = True  # False: the trainer writes the adapter itself, and never the embeddings along

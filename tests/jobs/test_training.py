@@ -55,6 +55,21 @@ def test_a_file_that_limits_no_sequence_says_what_is_taken(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("start", "given", "codes"),
+    [
+        pytest.param("accelerate launch --config_file zero3.yaml", {}, ["gpus_assumed"], id="accelerate's own file"),
+        pytest.param("accelerate launch --config_file zero3.yaml", {"gpus": 4}, [], id="the option says it"),
+        pytest.param("accelerate launch --config_file zero3.yaml --num_processes 8", {}, [], id="the launcher says it"),
+        pytest.param("accelerate launch", {}, [], id="nothing is cut"),
+    ],
+)
+def test_a_run_that_cuts_the_model_says_over_how_many_gpus(tmp_path, start: str, given: dict, codes: list) -> None:
+    path = tmp_path / "a.sh"
+    path.write_text(f"{start} scripts/sft.py --model_name_or_path gpt2 --use_peft --max_length 64")
+    assert [note.code for note in training_from(str(path), given)[1]][1:] == codes
+
+
+@pytest.mark.parametrize(
     ("name", "optim"),
     [
         pytest.param("torch.optim.AdamW", "adamw_torch", id="torchtune"),

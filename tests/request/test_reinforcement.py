@@ -96,7 +96,7 @@ FIELDS = ("base_precision", "adapter_dtype", "strategy", "gpus", "batch_size", "
         (PPO + " trainer.n_gpus_per_node=2 data.max_prompt_length=5 data.max_response_length=6",
          ("float32", "float32", "fsdp", 2, None, 11)),
         (PPO + " actor_rollout_ref.actor.fsdp_config.model_dtype=bf16", ("bfloat16", "float32", "fsdp", None, None, None)),
-        (TUNES + " model.lora_rank=4 model.fsdp_config.model_dtype=bf16", ("bfloat16", "bfloat16", "fsdp", None, 4, 1024)),
+        (TUNES + " model.lora_rank=4 model.fsdp_config.model_dtype=bf16", ("bfloat16", "bfloat16", "fsdp", 2, 4, 1024)),
         (SFT, ("bfloat16", "bfloat16", "zero2", None, 8, 2048)),
         (SFT.replace("train_sft", "train_ppo_ray"), ("bfloat16", "bfloat16", "zero2", None, 1, 2048)),
         (SFT + " --ds.zero_stage 3 --train.micro_batch_size 2", ("bfloat16", "bfloat16", "zero3", None, 2, 2048)),

@@ -79,7 +79,6 @@ def read(keys: Keys) -> TrainingConfig:
         mixed_precision=None if megatron else {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "no"),
         attention=attention_of(keys.values.get("attn_impl")),
         loss="fused" if keys.flag("use_liger_kernel") else None,
-        gpus=keys.values.get("_world") if "_program" in keys.values else None,
         strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp")),
         num_labels=keys.integer("num_labels") or (1 if _rewards(keys) else None),
         defaulted=tuple(keys.defaulted),
