@@ -212,6 +212,7 @@ def _on_its_base(
         if cause.code not in FINE
     ]
     problems += _other_modules(explained, checkpoint)
+    problems += _cannot_be_loaded(explained)
     if explained.status == "unexplained" and not problems and not broken:
         message = f"The file has {file_bytes or 0:,} bytes; its config implies {explained.implied_bytes or 0:,}."
         problems.append(Problem("size_differs", message + " Name the base that it was trained on."))
@@ -229,6 +230,14 @@ def _other_modules(explained: Any, checkpoint: Checkpoint | None) -> list[Proble
         return []
     message = f"{len(odd)} tensors belong to modules that the config does not target, {odd[0][:200]} among them."
     return [Problem("extra_modules", f"{message} {MENDS['extra_modules']}")]
+
+
+def _cannot_be_loaded(explained: Any) -> list[Problem]:
+    """A file just as PEFT has saved it, and that PEFT cannot read."""
+    if explained.answer is None or explained.status not in ("exact", "explained"):
+        return []
+    notes = explained.answer.adaptation.notes
+    return [Problem(n.code, f"{n.message} Name the inner ones, or less.") for n in notes if n.code == "loading_fails"]
 
 
 def _adapted_module(tensor: str) -> str | None:

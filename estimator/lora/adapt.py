@@ -102,6 +102,7 @@ def adapt(
         notes=(
             *remarks(config, request, injection, trained, sized, save_error),
             *_varying(varying, sized),
+            *_unread(done.unread),
             *_frozen(freezing, done),
         ),
     )
@@ -131,6 +132,12 @@ def _outcome(
     return with_all_beside(
         request, injection.layers, adapter_dtype, with_embeddings=with_embeddings, targeted=targeted, freezing=freezing
     )
+
+
+def _unread(tensor: str | None) -> Iterator[Note]:
+    if tensor is not None:
+        message = f"PEFT saves this and cannot load it again: it would look for {tensor[:200]}, which is not in the file."
+        yield Note("loading_fails", f"{message} A module in modules_to_save lies around one that is saved or adapted.")
 
 
 def _frozen(freezing: "Freezing | None", done: Outcome) -> Iterator[Note]:

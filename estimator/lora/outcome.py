@@ -38,6 +38,7 @@ class Outcome(NamedTuple):
     all_parameters: int  # of the base and of what was added
     tensors: tuple[SavedTensor, ...]
     save_error: str | None = None  # counting works, save_pretrained fails: why
+    unread: str | None = None  # a tensor that PEFT asks for where it loads the file again, and that is not in it
     frozen: int = 0  # parameters of the adapter that a trainer froze once it was made
     apart: tuple[HeldTensor, ...] | None = None  # what is held; None: what is saved, embeddings that go along apart
 

@@ -7,7 +7,7 @@ AuxiliaryTrainingWrapper.adapter_state_dict (peft/utils/other.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from estimator.lora.index import TreeIndex
 from estimator.lora.input_embedding import input_embedding
@@ -93,6 +93,24 @@ def _wrappers(root: Node, state: State) -> State:
             key = f"{name}.token_adapter.trainable_tokens_delta"
             kept[key] = state[f"{key}.{ADAPTER}"]
     return kept
+
+
+def unread_tensor(root: Node, tensors: Iterable[SavedTensor]) -> str | None:
+    """set_peft_model_state_dict: each wrapper takes the tensors of its copy out of the file, and ends in a KeyError
+    where one is not there, or has been taken: a wrapper within a wrapper. None where the file is loaded again.
+    """
+    left = {tensor.name for tensor in tensors}
+    for name, node in named_modules(root):
+        if node.role == SAVED:
+            copy = node.children["modules_to_save"].children[ADAPTER]
+            wanted = [] if copy.cls in _WRITTEN_APART else [f"{name}.{key}" for key in state_dict(copy)]
+        else:
+            wanted = [f"{name}.token_adapter.trainable_tokens_delta"] if node.is_wrapper and not node.tied else []
+        for key in wanted:
+            if key not in left:
+                return key
+            left.remove(key)
+    return None
 
 
 def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> State:

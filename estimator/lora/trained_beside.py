@@ -27,7 +27,7 @@ from estimator.lora.runtime import (
     named_modules,
     peft_model,
 )
-from estimator.lora.saving import SavingError, saved_tensors
+from estimator.lora.saving import SavingError, saved_tensors, unread_tensor
 from estimator.lora.tensors import PREFIX, saved_name
 from estimator.lora.wrappers import save_modules, tie_saved_modules, train_tokens
 from estimator.request.training_config import Freezing
@@ -74,6 +74,7 @@ def with_all_beside(
         all_parameters=index.all_parameters() + sum(leaf.elements for leaf in leaves(model)) - before,
         tensors=tensors,
         save_error=fault,
+        unread=unread_tensor(model, tensors) if fault is None else None,
         frozen=frozen,
         apart=tuple(_held(named)),
     )

@@ -86,6 +86,22 @@ def with_embeddings() -> Tensors:
     return {**tensors(), "base_model.model.model.embed_tokens.weight": ("F32", [151936, 896])}
 
 
+# PEFT 0.21.2: PeftModel.from_pretrained ends in KeyError 'base_model.model.model.layers.0.input_layernorm.weight'.
+NESTED = {"target_modules": ["layers.1.self_attn.q_proj"], "modules_to_save": ["layers.0", "layers.0.input_layernorm"]}
+
+
+def nested() -> Tensors:
+    shapes = {"self_attn.q_proj.weight": [896, 896], "self_attn.k_proj.weight": [128, 896],
+              "self_attn.v_proj.weight": [128, 896], "self_attn.o_proj.weight": [896, 896],
+              "self_attn.q_proj.bias": [896], "self_attn.k_proj.bias": [128], "self_attn.v_proj.bias": [128],
+              "mlp.gate_proj.weight": [4864, 896], "mlp.up_proj.weight": [4864, 896],
+              "mlp.down_proj.weight": [896, 4864], "post_attention_layernorm.weight": [896],
+              "input_layernorm.weight": [896]}  # fmt: skip
+    found: Tensors = {f"base_model.model.model.layers.0.{name}": ("BF16", shape) for name, shape in shapes.items()}
+    stem = "base_model.model.model.layers.1.self_attn.q_proj.lora_"
+    return {**found, f"{stem}A.weight": ("F32", [4, 896]), f"{stem}B.weight": ("F32", [896, 4])}
+
+
 def bare(folder: Path, name: str, text: str = "{}") -> Path:
     write(folder)
     (folder / name).write_text(text)
@@ -126,6 +142,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("optimizer state beside", "training_state_committed", lambda f: bare(f, "optimizer.pt")),
     ("a path of one machine", "base_is_local_path", lambda f: write(f, {"base_model_name_or_path": "/home/me/base"})),
     ("no method", "no_peft_type", lambda f: write(f, {"peft_type": None})),
+    ("a norm in a layer, both saved", "loading_fails", lambda f: write(f, NESTED, nested())),
     ("a rank of nothing", "rank_pattern", lambda f: write(f, {"rank_pattern": {"q_proj": 0}})),
 ]  # fmt: skip
 

@@ -75,3 +75,20 @@ def test_wrappers_that_peft_refuses_are_refused(config, said):
 def test_what_is_saved(tree, config, names):
     found = {tensor.name.removeprefix(f"{PREFIX}model.") for tensor in adapt(tree, from_mapping(config)).tensors}
     assert found >= names
+
+
+@pytest.mark.parametrize(
+    ("saved", "unread"),
+    [
+        pytest.param(["norm", "lm_head"], None, id="side by side"),
+        pytest.param(["norm", "model.norm"], None, id="one module by two names"),
+        pytest.param(["layers.0"], None, id="a layer whose modules are not adapted"),
+        pytest.param(["ayers.0"], "layers.0.v_proj.lora_A.default.weight", id="what is adapted in a copy"),
+        pytest.param(["layers.0", "norm"], "layers.0.norm.weight", id="a norm in a layer, both saved"),
+    ],
+)
+def test_what_peft_saves_and_cannot_load_again(saved, unread):
+    """The KeyError of PeftModel.from_pretrained."""
+    notes = adapt(TREE, from_mapping({"modules_to_save": saved, "target_modules": ["v_proj"]})).notes
+    (said,) = [note.message for note in notes if note.code == "loading_fails"] or [None]
+    assert said is None if unread is None else f"base_model.model.model.{unread}, " in said
