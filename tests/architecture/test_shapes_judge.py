@@ -181,3 +181,23 @@ def test_a_base_that_can_not_be_built_has_no_company():
     from estimator.architecture.learning.company import company
 
     assert not list(company("LlamaForCausalLM", {"hidden_size": "wide"}, ("use_cache",), True, ()))
+
+
+def test_a_switch_that_does_nothing_alone_is_tried_beside_what_a_comparison_decides():
+    """transformers 5.23.0, XLMModel: `if config.n_langs > 1 and config.use_lang_emb`, of one language by default."""
+    from estimator.architecture.learning.pairs import switched_beside
+
+    before = {"n_langs": 1, "use_lang_emb": True, "causal": True}
+    effective = [(("n_langs",), 2, {"n_langs": 2}), (("causal",), False, {"causal": False})]
+    tried = {"n_langs": [2], "use_lang_emb": [False], "causal": [False]}
+    found = list(switched_beside([(("n_langs",), 2)], before, effective, tried))
+    assert found == [{"n_langs": 2, "use_lang_emb": False}]
+
+
+def test_widths_and_layers_that_are_0_are_tried_with_other_numbers():
+    from estimator.architecture.learning.changing import brought_in
+
+    before = {"speaker_embedding_size": 0, "hidden_size": 8, "mlp_layers": 0, "chunk_size_feed_forward": 0, "qkv": None}
+    found = list(brought_in(before, before))
+    assert found == [((path,), number) for path, number in [("speaker_embedding_size", 16), ("speaker_embedding_size", 24),
+                                                            ("mlp_layers", 2), ("mlp_layers", 4)]]  # fmt: skip

@@ -13,6 +13,7 @@ from estimator.architecture.surveying import tiny
 NEVER = ("_token_id", "_token_index", "_ids", "_index", "num_labels", "pretraining_tp", "problem_type")  # size nothing
 _STAGES, _SHORTER, _LARGE = 16, 0.2, 100
 SIZE = re.compile(r"dim|size|rank|heads|inner|num_|window")
+_WIDTH = re.compile(r"(dim|size|rank)$")
 
 
 def numbers(name: str, base: Mapping[str, Any]) -> list[list[tuple[tuple[str, ...], int]]]:
@@ -116,6 +117,13 @@ def compared(comparisons: Collection[How], before: Mapping[str, Any]) -> Iterato
             else:
                 held = list(before[path])
                 yield tuple(path.split(".")), [*held[: one[2]], number, *held[one[2] + 1 :]]
+
+
+def brought_in(reads: Iterable[str], before: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Numbers for what is 0 and the class reads: layers, and widths that may be any."""
+    for path in [path for path in reads if before.get(path) == 0]:
+        numbers = (2, 4) if "layers" in path else (16, 24) if _WIDTH.search(path) else ()
+        yield from ((tuple(path.split(".")), number) for number in numbers)
 
 
 def _path(how: How) -> str:

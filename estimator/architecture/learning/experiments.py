@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.learning.changing import (
     are_words,
+    brought_in,
     changed_lists,
     changed_numbers,
     compared,
@@ -26,7 +27,14 @@ from estimator.architecture.learning.changing import (
 from estimator.architecture.learning.company import company
 from estimator.architecture.learning.fields_used import given, without
 from estimator.architecture.learning.observing import observation_of, sized
-from estimator.architecture.learning.pairs import among_numbers, decided, kept, several_at_once, two_at_once
+from estimator.architecture.learning.pairs import (
+    among_numbers,
+    decided,
+    kept,
+    several_at_once,
+    switched_beside,
+    two_at_once,
+)
 from estimator.architecture.learning.published import published
 from estimator.architecture.learning.remembering import How
 from estimator.architecture.learning.taken import Taken
@@ -88,6 +96,7 @@ class Experiments:
         self.fresh += self._all(two_at_once(self.name, base, before, effective, self.tried))
         self.fresh += self._all(several_at_once(base, effective, random.Random(self.name)))
         sides = list(compared(self.comparisons, before))
+        self.fresh += self._all(switched_beside(sides, before, effective, self.tried))
         self.fresh += self._all(among_numbers(self.name, base, sides, random.Random(self.name)))
 
     def _effective(self, base: Mapping[str, Any], first: Build, asked: set[str] | None = None) -> list[Any]:
@@ -208,8 +217,7 @@ class Experiments:
         ]
         changes = [*literals(config), *hidden(config), *tiny.changes(config), *missing(self.reads, before)]
         changes += compared(self.comparisons, before)
-        some = [tuple(path.split(".")) for path in self.reads if before.get(path) == 0 and "layers" in path]
-        changes += [(path, number) for path in some for number in (2, 4)]
+        changes += brought_in(list(self.reads), before)
         for path, value in [*probes, *changes]:
             values = found.setdefault(path, [])
             if value in values and type(value) is not bool:

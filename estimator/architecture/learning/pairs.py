@@ -47,6 +47,17 @@ def decided(sides: Iterable[Any], effective: Any) -> Iterator[dict[str, Any]]:
     yield from (tiny.changed(fields, path, value) for fields, (path, value) in both[:_MOST])
 
 
+def switched_beside(
+    sides: Iterable[Any], before: Mapping[str, Any], effective: Any, tried: Mapping[str, Sequence[Any]]
+) -> Iterator[dict[str, Any]]:
+    """Each switch that does nothing alone, beside what a comparison decides: `n_langs > 1 and use_lang_emb`."""
+    known = {(path, repr(value)) for path, value in sides}
+    shown = [(path, fields) for path, value, fields in effective if (path, repr(value)) in known]
+    alone = {".".join(path) for path, _, _ in effective}
+    idle = [path for path in tried if type(before.get(path)) is bool and path not in alone]
+    yield from _both(shown, [(tuple(path.split(".")), one) for path in idle for one in tried[path]], _MOST)
+
+
 def among_numbers(
     name: str, base: Mapping[str, Any], sides: Sequence[Any], chance: random.Random
 ) -> Iterator[dict[str, Any]]:
