@@ -95,7 +95,7 @@ FIELDS = ("base_precision", "adapter_dtype", "strategy", "gpus", "batch_size", "
     [
         (PPO + " trainer.n_gpus_per_node=2 data.max_prompt_length=5 data.max_response_length=6",
          ("float32", "float32", "fsdp", 2, None, 11)),
-        (PPO + " actor_rollout_ref.actor.fsdp_config.model_dtype=bf16", ("bfloat16", "float32", "fsdp", None, None, None)),
+        (PPO + " actor_rollout_ref.actor.fsdp_config.model_dtype=bf16", ("bfloat16", "float32", "fsdp", 8, None, 1024)),
         (TUNES + " model.lora_rank=4 model.fsdp_config.model_dtype=bf16", ("bfloat16", "bfloat16", "fsdp", 2, 4, 1024)),
         (SFT, ("bfloat16", "bfloat16", "zero2", None, 8, 2048)),
         (SFT.replace("train_sft", "train_ppo_ray"), ("bfloat16", "bfloat16", "zero2", None, 1, 2048)),
@@ -107,9 +107,53 @@ def test_how_it_runs(tmp_path: Path, text: str, values: tuple) -> None:
     assert tuple(getattr(config, field) for field in FIELDS) == values
 
 
+DYNAMIC = PPO + " actor_rollout_ref.actor.use_dynamic_bsz=True"
+SHARDS = "actor_rollout_ref.actor.fsdp_config"
+ENGINE = f"torchrun --nproc_per_node=2 -m verl.trainer.sft_trainer model.path={LLAMA} model.lora_rank=4"
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "notes"),
+    [
+        pytest.param(PPO + " actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2 trainer.nnodes=3", (2, 1024, 24), [],
+                     id="GPUs of all machines"),
+        pytest.param(DYNAMIC, (16, 1024, 8), ["filled_by_tokens"], id="16,384 tokens"),
+        pytest.param(DYNAMIC + " actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4000", (4, 1024, 8), ["filled_by_tokens"],
+                     id="a part of an example more"),
+        pytest.param(DYNAMIC + " actor_rollout_ref.actor.ppo_max_token_len_per_gpu=131072", (32, 1024, 8),
+                     ["filled_by_tokens"], id="all of a step, 256 on 8 GPUs"),
+        pytest.param(DYNAMIC + " actor_rollout_ref.actor.ppo_max_token_len_per_gpu=131072 actor_rollout_ref.rollout.n=8",
+                     (128, 1024, 8), ["filled_by_tokens"], id="eight answers to each"),
+        pytest.param(DYNAMIC + " actor_rollout_ref.model.use_remove_padding=False", (16, 1024, 8),
+                     ["filled_by_tokens", "padded"], id="padded examples"),
+        pytest.param(DYNAMIC.replace("True", "$DYNAMIC"), (None, 1024, 8), ["not_known"], id="a switch that a run knows"),
+        pytest.param(PPO + " actor_rollout_ref.actor.ppo_micro_batch_size=16", (2, 1024, 8), [], id="of all GPUs"),
+        pytest.param(PPO + f" {SHARDS}.param_offload=True {SHARDS}.optimizer_offload=True", (None, 1024, 8), ["offloaded"],
+                     id="moved between steps"),
+        pytest.param(PPO + f" {SHARDS}.offload_policy=True", (None, 1024, 8), ["offloaded"], id="always on the CPU"),
+        pytest.param(PPO + f" {SHARDS}.fsdp_size=4", (None, 1024, 4), ["fsdp_size"], id="cut over four GPUs"),
+        pytest.param(PPO + " actor_rollout_ref.actor.ulysses_sequence_parallel_size=2", (None, 1024, 8),
+                     ["sequence_parallel"], id="examples are cut"),
+        pytest.param(ENGINE, (8, 1024, 2), ["filled_by_tokens"], id="the engine fills 8,192 tokens"),
+        pytest.param(ENGINE + " data.train_batch_size=8", (4, 1024, 2), ["filled_by_tokens"], id="or half of a step"),
+        pytest.param(ENGINE + " data.use_dynamic_bsz=False", (4, 1024, 2), [], id="or takes four examples"),
+        pytest.param(TUNES + " model.lora_rank=4 trainer.n_gpus_per_node=8", (4, 1024, 2), [], id="torchrun decides"),
+    ],
+)  # fmt: skip
+def test_what_a_step_of_verl_holds(tmp_path: Path, text: str, values: tuple, notes: list[str]) -> None:
+    config = read_config_file(_written(tmp_path, text))
+    assert (config.batch_size, config.sequence_length, config.gpus) == values
+    assert [note.code for note in config.notes if note.code != "own_file"] == notes
+
+
 @pytest.mark.parametrize(
     ("words", "values"),
     [
+        (["a.b=1", "~a.b", "a.c=2"], {"a": {"c": 2}}),
+        (["a.b=1", "~a"], {}),
+        (["a.b=1", "~a.b=1"], {"a": {}}),
+        (["a.b=1", "~a.c", "~d", "~/e"], {"a": {"b": 1}}),
+        (["~a.b", "a.b=1"], {"a": {"b": 1}}),
         (["a.b=1", "+a.c=[x,'y']", "++d=null", "e"], {"a": {"b": 1, "c": ["x", "y"]}, "d": None}),
         (["a=1", "a.b=2"], {"a": {"b": 2}}),
         (["a=[" * 1 + "[" * 3000, "b=.*x", "c="], {"a": "[" * 3001, "b": ".*x", "c": ""}),
@@ -117,3 +161,8 @@ def test_how_it_runs(tmp_path: Path, text: str, values: tuple) -> None:
 )
 def test_overrides_are_sections(words: list[str], values: dict) -> None:
     assert nested(words) == values
+
+
+def test_a_deletion_of_another_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="to be deleted as '2'"):
+        nested(["a.b=1", "~a.b=2"])

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from estimator.notes import Note
+
 _ZERO = re.compile(r"zero[_-]?(?:stage)?[_-]?([123])")
 _SHORT_ZERO = re.compile(r"(?:^|[_-])z([123])")  # ds_z3_config.json
 _ATTENTION = {
@@ -44,3 +46,21 @@ def autocast_of(bf16: Any, fp16: Any = False) -> str:
     if bf16 in (True, "auto", "true", "True"):
         return "bf16"
     return "fp16" if fp16 in (True, "true", "True") else "no"
+
+
+def filled_batch(limit: int | None, length: int | None, most: int | None) -> int | None:
+    """Examples of a micro-batch that is filled by tokens, each of the greatest length; None where one is not known.
+
+    Both sort examples into as many micro-batches as their tokens need (verl 0.7.0, utils/seqlen_balancing.py; OpenRLHF
+    0.11.0, the same file). limit: tokens of a micro-batch on each GPU; most: examples of a step on each GPU.
+    """
+    if not limit or not length:
+        return None
+    return max(1, min(-(-limit // length), most or limit))
+
+
+def tokens_note(limit: int, length: int, batch: int) -> Note:
+    """What a plan makes of such micro-batches."""
+    all_of_it = ", all that a step has on a GPU" if batch * length < limit else ""
+    message = f"{batch:,} examples of {length:,} are planned{all_of_it}."
+    return Note("filled_by_tokens", f"A micro-batch is filled with up to {limit:,} tokens: {message}")

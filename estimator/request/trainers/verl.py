@@ -9,6 +9,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import Keys, dtype_name
+from estimator.request.trainers.verl_step import step_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "verl 0.7.0, trainer/config"
@@ -34,8 +35,9 @@ def read(keys: Keys) -> TrainingConfig:
     _refuse_no_rank(keys, model)
     _remark(keys, model, actor)
     by_itself = "partial_pretrain" in model.values  # fsdp_sft_trainer
-    dtype = _dtype(keys, model, actor, tunes=tunes)
-    data = Keys(keys.section("data"), keys.where, {"micro_batch_size_per_gpu": 4, "max_length": 1024} if tunes else {})
+    sharding = _sharding(keys, model, actor, tunes=tunes)
+    dtype = dtype_name(sharding.get("model_dtype"))  # float32 where nothing is said: FSDP computes in bfloat16
+    step = step_of(keys, parts, sharding, engine=tunes and not by_itself)
     return TrainingConfig(
         trainer="verl",
         lora=_lora(model),
@@ -43,20 +45,18 @@ def read(keys: Keys) -> TrainingConfig:
         base=model.values.get("partial_pretrain" if by_itself else "path"),
         base_precision=dtype,
         adapter_dtype=dtype if by_itself else "float32",
-        batch_size=(data if tunes else actor).integer(
-            "micro_batch_size_per_gpu" if tunes else "ppo_micro_batch_size_per_gpu"
-        ),
-        sequence_length=data.integer("max_length") if tunes else _length(data),
+        batch_size=step.batch_size,
+        sequence_length=step.length,
         gradient_checkpointing=model.flag("enable_gradient_checkpointing"),
         optimizer="adamw_torch",
         mixed_precision="bf16",
         attention="flash_attention_2",
-        gpus=Keys(keys.section("trainer"), keys.where, {}).integer("n_gpus_per_node"),
+        gpus=step.gpus,
         strategy="fsdp",
         saved_by_peft=False,
-        defaulted=(*model.defaulted, *data.defaulted),
+        defaulted=(*model.defaulted, *step.defaulted),
         source=SOURCE,
-        notes=(*keys.notes, *model.notes, *data.notes, *actor.notes),
+        notes=(*keys.notes, *model.notes, *actor.notes, *step.notes),
     )
 
 
@@ -114,13 +114,7 @@ def _lora(model: Keys) -> dict[str, Any]:
     }
 
 
-def _dtype(keys: Keys, model: Keys, actor: Keys, *, tunes: bool) -> str | None:
-    """float32 where nothing is said: FSDP computes in bfloat16 all the same."""
-    sharding = keys.section("engine") if "path" in model.values else model.section("fsdp_config")
-    given = Keys(sharding if tunes else actor.section("fsdp_config"), keys.where, {"model_dtype": "fp32"})
-    return dtype_name(given.get("model_dtype"))
-
-
-def _length(data: Keys) -> int | None:
-    prompt, response = data.integer("max_prompt_length"), data.integer("max_response_length")
-    return None if prompt is None or response is None else prompt + response
+def _sharding(keys: Keys, model: Keys, actor: Keys, *, tunes: bool) -> Keys:
+    """FSDP's section: the actor's, that of the engine which trains, or that of the older fsdp_sft_trainer."""
+    section = keys.section("engine") if "path" in model.values else model.section("fsdp_config")
+    return Keys(section if tunes else actor.section("fsdp_config"), keys.where, {"model_dtype": "fp32"})
