@@ -66,6 +66,9 @@ def _instead(index: TreeIndex, config: LoraConfig) -> str:
             return f"an expression is matched against the whole name: .*\\.({'|'.join(found[:SHOWN])})"
         asked: list[str] = []
     else:
+        # peft 0.21.2, _maybe_include_all_linear_layers: only a text means all
+        if there and "all-linear" in (config.target_modules or ()):
+            return 'in a list all-linear is a name: give it alone, as a text ("target_modules": "all-linear")'
         asked = last_parts(sorted(config.target_modules or ())[:SHOWN])
         if _has(index, asked) and config.layers_to_transform is not None:
             return (

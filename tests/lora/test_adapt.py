@@ -247,6 +247,12 @@ def test_a_mistyped_all_linear_is_known():
     assert refused.value.way_out == "did you mean all-linear?"
 
 
+def test_all_linear_in_a_list_is_a_name():
+    with pytest.raises(NoTargetModulesError) as refused:
+        adapt(TREE, from_mapping({"target_modules": ["all-linear"]}))
+    assert refused.value.way_out.endswith('give it alone, as a text ("target_modules": "all-linear")')
+
+
 @pytest.mark.parametrize("beside", [{}, {"modules_to_save": ["lm_head"]}, {"exclude_modules": ".*lm_head"}])
 def test_no_target_at_all_is_said_so(beside):
     with pytest.raises(NoTargetModulesError) as refused:

@@ -21,6 +21,7 @@ PPO = f"python3 -m verl.trainer.main_ppo {ACTOR} actor_rollout_ref.model.lora_ra
 TUNES = f"torchrun --nproc_per_node=2 -m verl.trainer.fsdp_sft_trainer model.partial_pretrain={LLAMA}"
 SEES = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-7B-Instruct actor_rollout_ref.model.lora_rank=64"
 SFT = f"deepspeed --module openrlhf.cli.train_sft --model.model_name_or_path {LLAMA} --ds.lora.rank 4"
+RAY = SFT.replace("deepspeed --module", "python -m").replace("train_sft", "train_ppo_ray")
 HERE = """read -r -d '' training_commands <<EOF
 openrlhf.cli.train_sft \\
     --pretrain $BASE \\
@@ -78,7 +79,7 @@ def test_what_trains(tmp_path: Path, text: str, parameters: int) -> None:
         ("actor_rollout_ref: {model: {lora_rank: 4}, actor: 1}", UsageError, "actor is 1"),
         (SFT.replace("rank 4", "rank 0"), UsageError, "trains none"),
         (SFT.replace("train_sft", "train_rm"), UnsupportedError, "head of its own"),
-        (SFT + " --ds.lora.target_modules all-linear", NoTargetModulesError, "all-linear"),
+        (SFT + " --ds.lora.target_modules all-linear", NoTargetModulesError, "makes a list of all-linear"),
         (f"cat <<'EOF'\n{SFT}\nEOF", UsageError, "no command with options"),
     ],
 )
@@ -98,7 +99,16 @@ FIELDS = ("base_precision", "adapter_dtype", "strategy", "gpus", "batch_size", "
         (PPO + " actor_rollout_ref.actor.fsdp_config.model_dtype=bf16", ("bfloat16", "float32", "fsdp", 8, None, 1024)),
         (TUNES + " model.lora_rank=4 model.fsdp_config.model_dtype=bf16", ("bfloat16", "bfloat16", "fsdp", 2, 4, 1024)),
         (SFT, ("bfloat16", "bfloat16", "zero2", None, 8, 2048)),
-        (SFT.replace("train_sft", "train_ppo_ray"), ("bfloat16", "bfloat16", "zero2", None, 1, 2048)),
+        (SFT.replace("train_sft", "train_dpo"), ("bfloat16", "bfloat16", "zero2", None, 8, 512)),
+        (RAY, ("bfloat16", "bfloat16", "zero2", 8, 1, 2048)),
+        (RAY + " --prompt_max_len 4096 --generate_max_len 8192", ("bfloat16", "bfloat16", "zero2", 8, 4, 12288)),
+        (RAY + " --generate_max_len 8192", ("bfloat16", "bfloat16", "zero2", 8, 4, 9216)),
+        (RAY + " --generate_max_len 8192 --max_len 512", ("bfloat16", "bfloat16", "zero2", 8, 4, 512)),
+        (RAY + " --actor_num_gpus_per_node 4 --actor_num_nodes 3", ("bfloat16", "bfloat16", "zero2", 12, 1, 2048)),
+        (RAY + " --actor.num_gpus_per_node 2", ("bfloat16", "bfloat16", "zero2", 2, 1, 2048)),
+        (RAY + " --train.dynamic_batch_enable", ("bfloat16", "bfloat16", "zero2", 8, 8, 2048)),
+        (RAY + " --use_dynamic_batch --train_batch_size 32 --max_len 512", ("bfloat16", "bfloat16", "zero2", 8, 4, 512)),
+        (SFT.replace("--module", "--num_gpus 4 --module"), ("bfloat16", "bfloat16", "zero2", 4, 8, 2048)),
         (SFT + " --ds.zero_stage 3 --train.micro_batch_size 2", ("bfloat16", "bfloat16", "zero3", None, 2, 2048)),
     ],
 )  # fmt: skip
