@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from estimator.architecture.facts import class_for
 from estimator.architecture.module import ModuleTree, named_parameters
 from estimator.errors import LoraSizeError
 from estimator.notes import Note
@@ -13,9 +14,10 @@ from estimator.notes import Note
 def with_unstored(tree: ModuleTree, config: Mapping[str, Any], stored: Iterable[str] | None) -> ModuleTree:
     """The tree with the parameters that are made anew: a task's head, and what a file lacks of its own class.
 
-    stored: the file's names; None where there are no headers, and the class that config.json names tells what is held.
+    stored: the file's names; None where there are no headers, and the class that config.json names tells what is held,
+    or its model type's, where it names none.
     """
-    named = next(iter(config.get("architectures") or ()), None)
+    named = next(iter(config.get("architectures") or ()), None) or class_for(config.get("model_type"), None)
     names = {name for name, _ in named_parameters(tree.modules)}
     notes: tuple[Note, ...] = ()
     if stored is not None:
@@ -38,7 +40,7 @@ def _held_by_file(tree: ModuleTree, config: Mapping[str, Any], stored: tuple[str
 
 
 def _held_by_class(names: set[str], config: Mapping[str, Any]) -> tuple[set[str], tuple[Note, ...]]:
-    """What a file of the class that config.json names holds of these; everything where that class is not known.
+    """What a file of the class that config.json is of holds of these; everything where that class is not known.
 
     All of the parts that it has: files hold more of those than the class (BERT's pooler, of a class for masked words).
     """

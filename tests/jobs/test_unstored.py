@@ -103,6 +103,14 @@ def test_a_fresh_head_stays_plain(config, targets, asked, expected, headers, tmp
     assert (adaptation.trainable_parameters, everything, found.file_bytes) == expected[2:]
 
 
+@pytest.mark.parametrize("named", [None, ["OurRoberta"]], ids=["no class is named", "a class that nobody knows"])
+def test_a_config_of_no_known_class_is_taken_for_its_model_types(named, tmp_path):
+    found = answer(
+        {**ROBERTA, "architectures": named}, tmp_path, headers=False, targets=["query"], base_precision="nf4"
+    )
+    assert (found.base.loaded.footprint_bytes, found.adaptation.trainable_parameters) == (28_330, 3_365)
+
+
 def test_a_pooler_that_the_file_lacks_is_fresh_as_well(tmp_path):
     found = answer(BERT, tmp_path, targets=["query", "dense"], base_precision="int8")
     assert (found.base.loaded.footprint_bytes, found.adaptation.trainable_parameters) == (36_778, 4_597)
