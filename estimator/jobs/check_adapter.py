@@ -209,7 +209,7 @@ def _on_its_base(
     problems = [
         Problem(cause.code, f"{cause.message} {MENDS.get(cause.code, '')}".strip())
         for cause in explained.causes
-        if cause.code not in FINE
+        if cause.code not in FINE and not _is_given(cause.code, explained, checkpoint)
     ]
     problems += _other_modules(explained, checkpoint)
     problems += _cannot_be_loaded(explained)
@@ -230,6 +230,21 @@ def _other_modules(explained: Any, checkpoint: Checkpoint | None) -> list[Proble
         return []
     message = f"{len(odd)} tensors belong to modules that the config does not target, {odd[0][:200]} among them."
     return [Problem("extra_modules", f"{message} {MENDS['extra_modules']}")]
+
+
+def _is_given(code: str, explained: Any, checkpoint: Checkpoint | None) -> bool:
+    """Whether PEFT puts the missing prefix before LoRA's tensors: it converts the names of this base, if only so far.
+
+    peft 0.21.2: convert_peft_adapter_state_dict_for_transformers (peft/utils/transformers_weight_conversion.py).
+    """
+    if code != "no_prefix" or checkpoint is None or explained.answer is None:
+        return False
+    from estimator.lora.facts import is_converted
+
+    bare = [name for name in checkpoint.tensors if not name.startswith("base_model.model.")]
+    renamed = any(cause.code == "older_names" for cause in explained.causes)
+    known = is_converted(str(explained.answer.tree.config.get("model_type")))
+    return known and not renamed and all(".lora_" in name for name in bare)
 
 
 def _cannot_be_loaded(explained: Any) -> list[Problem]:

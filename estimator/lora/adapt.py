@@ -136,7 +136,7 @@ def _outcome(
 
 def _unread(tensor: str | None) -> Iterator[Note]:
     if tensor is not None:
-        message = f"PEFT saves this and cannot load it again: it would look for {tensor[:200]}, which is not in the file."
+        message = f"PEFT saves this and cannot load it again: it would look for {tensor[:200]}, and that is not there."
         yield Note("loading_fails", f"{message} A module in modules_to_save lies around one that is saved or adapted.")
 
 

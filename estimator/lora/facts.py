@@ -27,6 +27,11 @@ def moe_pattern(model_type: str) -> str | None:
     return _tables()["moe_patterns"].get(model_type)
 
 
+def is_converted(model_type: str) -> bool:
+    """Whether transformers converts names of this model type, and PEFT those of an adapter with it."""
+    return model_type in _tables()["converted"]
+
+
 def moe_targets(pattern: str) -> Mapping[str, str]:
     """_MOE_TARGET_MODULE_MAPPING: names of transformers 4 -> parameters of transformers 5, in PEFT's order."""
     return _tables()["moe_targets"][pattern]

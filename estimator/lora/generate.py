@@ -48,6 +48,7 @@ def tables() -> dict[str, Any]:
             if pattern in conversion._MOE_TARGET_MODULE_MAPPING
             and get_checkpoint_conversion_mapping(model_type) is not None
         },
+        "converted": converted(),
         "moe_targets": conversion._MOE_TARGET_MODULE_MAPPING,
         "moe_fused": conversion._MOE_FUSED_TARGETS,
         "mamba": mamba(),
@@ -55,6 +56,14 @@ def tables() -> dict[str, Any]:
         "generating": generating(),
         "containers": containers(),
     }
+
+
+def converted() -> list[str]:
+    """Model types whose names transformers converts: PEFT adds a prefix that LoRA's tensors lack on these alone."""
+    from transformers.conversion_mapping import _build_checkpoint_conversion_mapping
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return sorted(_build_checkpoint_conversion_mapping().keys() & set(CONFIG_MAPPING.keys()))
 
 
 def mamba() -> dict[str, list[str]]:

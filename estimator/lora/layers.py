@@ -263,6 +263,8 @@ def parameter_layer(
         in_features, out_features = (first, second) if is_transposed else (second, first)
     else:
         experts, (out_features, in_features) = 1, shape
+    a: tuple[int, ...]
+    b: tuple[int, ...]
     a, b = (rank * experts, in_features), (out_features, rank * experts)
     if isinstance(init, str) and init.lower() not in ("gaussian", "eva"):
         own = next((p for p in module.parameters if p.name == "weight"), None)

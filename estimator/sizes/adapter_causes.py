@@ -61,7 +61,8 @@ def plain_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
     causes = []
     for code, message, undo in _SPELLINGS:
         plain = {undo(name): part for name, part in real.items()}
-        if len(plain) == len(real) and plain.keys() != real.keys() and _known(plain, implied) > _known(real, implied):
+        better = _known(plain, implied) > _known(real, implied) or (code == "no_prefix" and _are_bare(implied, real))
+        if len(plain) == len(real) and plain.keys() != real.keys() and better:
             causes.append(Cause(code, message, sum(name not in plain for name in real), 0))
             real = plain
     return real, causes
@@ -69,6 +70,11 @@ def plain_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
 
 def _known(parts: Parts, implied: Parts) -> int:
     return sum(name in implied for name in parts)
+
+
+def _are_bare(implied: Parts, real: Parts) -> bool:
+    """Whether no name has the prefix that all should have: no release named them so."""
+    return all(name.startswith(PREFIX) for name in implied) and not any(name.startswith(PREFIX) for name in real)
 
 
 def _without_doubled_prefix(name: str) -> str:
@@ -114,8 +120,9 @@ _SPELLINGS = (
 def older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
     """Modules of another name, but the same layers, shapes and matrices, and as many of each.
 
-    A name that other layers keep as it is was not renamed by a release: it is damaged.
+    A name that other layers keep as it is was not renamed by a release: it is damaged. So is one without the prefix.
     """
+    prefix = PREFIX if all(name.startswith(PREFIX) for name in implied) else ""
     kept = {_in_any_layer(name) for name in implied if name in real}
     for key in (_by_leaf, _by_place):
         lost, odd = defaultdict(list), defaultdict(list)
@@ -123,7 +130,7 @@ def older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
             if name not in real and _in_any_layer(name) not in kept:
                 lost[key(name, part)].append(name)
         for name, part in real.items():
-            if name not in implied:
+            if name not in implied and name.startswith(prefix):
                 odd[key(name, part)].append(name)
         alike = [(names, odd[k]) for k, names in lost.items() if len(names) == len(odd.get(k, ()))]
         pairs = {new: old for news, olds in alike for new, old in zip(sorted(news), sorted(olds), strict=True)}

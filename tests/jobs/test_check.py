@@ -86,6 +86,26 @@ def with_embeddings() -> Tensors:
     return {**tensors(), "base_model.model.model.embed_tokens.weight": ("F32", [151936, 896])}
 
 
+def without_front(front: str) -> Tensors:
+    """What PEFT 0.21.2 loads nothing of, and warns."""
+    return {name.removeprefix(front): value for name, value in tensors().items()}
+
+
+def bare_beside_a_head(folder: Path) -> Path:
+    head = {"base_model.model.lm_head.weight": ("BF16", [151936, 896])}
+    return write(folder, {"modules_to_save": ["lm_head"]}, {**without_front("base_model.model.model."), **head})
+
+
+def on_mixtral(folder: Path, saved: list[str]) -> Path:
+    """mistralai/Mixtral-8x7B-v0.1 with no prefix: PEFT 0.21.2 puts it before LoRA's tensors, and before no others."""
+    held: Tensors = {"lm_head.weight": ("BF16", [32000, 4096])} if saved else {}
+    for layer in range(32):
+        stem = f"model.layers.{layer}.self_attn.q_proj.lora_"
+        held |= {f"{stem}A.weight": ("F32", [4, 4096]), f"{stem}B.weight": ("F32", [4096, 4])}
+    base = {"base_model_name_or_path": "mistralai/Mixtral-8x7B-v0.1"}
+    return write(folder, {**base, "modules_to_save": saved, "target_modules": ["q_proj"]}, held)
+
+
 # PEFT 0.21.2: PeftModel.from_pretrained ends in KeyError 'base_model.model.model.layers.0.input_layernorm.weight'.
 NESTED = {"target_modules": ["layers.1.self_attn.q_proj"], "modules_to_save": ["layers.0", "layers.0.input_layernorm"]}
 
@@ -122,6 +142,12 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("one layer lost", "missing_modules", lambda f: write(f, held=without_last())),
     ("names without their prefix", "no_prefix",
      lambda f: write(f, held={name.removeprefix("base_model.model."): value for name, value in tensors().items()})),
+    ("names without half of their prefix", "no_prefix", lambda f: write(f, held=without_front("base_model."))),
+    ("names without more than their prefix", "no_prefix",
+     lambda f: write(f, held=without_front("base_model.model.model."))),
+    ("names without their prefix beside a head", "missing_modules", bare_beside_a_head),
+    ("names without their prefix, a head among them, on a base whose names are converted", "no_prefix",
+     lambda f: on_mixtral(f, ["lm_head"])),
     ("another name of the adapter's", "adapter_names",
      lambda f: write(f, held={name.replace(".weight", ".mine.weight"): value for name, value in tensors().items()})),
     ("no tensors", "no_tensors", lambda f: write(f, held={})),
@@ -164,6 +190,7 @@ HEALTHY: list[tuple[str, Callable[[Path], Path]]] = [
     ("default targets", lambda f: write(f, {"target_modules": None})),
     ("AdaLoRA after its training", lambda f: write(f, ADALORA, held=trained_adalora())),
     ("with dropout", lambda f: write(f, {"lora_dropout": 0.1})),
+    ("names without their prefix on a base whose names are converted", lambda f: on_mixtral(f, [])),
 ]
 
 
