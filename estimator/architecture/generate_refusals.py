@@ -4,8 +4,8 @@
 
 Writes refusals.facts, as refusals.py reads it: the model types all of whose classes want a condition kept, and other
 classes. Tried are heads that divide the width and are not zero, a decoder for cross attention, even heads for rotary
-positions, a padding token of the vocabulary. Each condition is one that a config breaks and is refused for, while one
-like it that keeps it is built.
+positions, a padding token of the vocabulary, as many layers as kinds that are repeated. Each condition is one that a
+config breaks and is refused for, while one like it that keeps it is built.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _WIDTHS = (
 )
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "encoder_attention_heads",
           "decoder_attention_heads", "decoder_num_attention_heads", "pred_num_attention_heads")  # fmt: skip
+_LAYERS = ("num_hidden_layers", "num_layers")
 _ODD, _EVEN = 9, 10  # features of a head
 Section = tuple[str, ...]
 Fields = Mapping[str, Any]
@@ -133,6 +134,23 @@ class _Trial:
         rows = fields.get("vocab_size") if "pad_token_id" in fields else None
         if type(rows) is int and self.minds(section, {"pad_token_id": rows}, {"pad_token_id": rows - 1}):
             yield f"({before}pad_token_id<{before}vocab_size)"
+        yield from self._repeated(section, fields)
+
+    def _repeated(self, section: Section, fields: Fields) -> Iterator[str]:
+        """Kinds of layers and how often to repeat them, [[["global", "local"], 12]], beside the number of layers."""
+        before = ".".join((*section, ""))
+        lists = [key for key, value in fields.items() if _is_repeated(value)]
+        for key, count in ((key, count) for key in lists for count in _numbers(fields, _LAYERS)):
+            kinds, times = fields[key][0]
+            twice = [[kinds, 2]]
+            if fields[count] != len(kinds) * times or not self.minds(
+                section, {count: fields[count] + 1}, {count: len(kinds) * 2, key: twice}
+            ):
+                continue
+            yield f"({before}{count}=={fields[count]}) unless {before}{key}"
+            parts = [f"{before}{key}[{at}][0][]*{before}{key}[{at}][1]" for at in (0, 1)]
+            for some in (parts[:1], parts):
+                yield f"({before}{key}[]!={len(some)}) / ({'+'.join(some)}=={before}{count})"
 
     def _divides(self, section: Section, fields: Fields, width: str, heads: str, beside: Fields) -> bool:
         """Whether heads that divide the width are built, and others not; else widths that they divide.
@@ -155,6 +173,14 @@ class _Trial:
         return bool(step) and self.minds(
             section, {**beside, width: size + step}, {**beside, width: size + step * count}
         )
+
+
+def _is_repeated(value: Any) -> bool:
+    """Whether it is [[a list, a number]]."""
+    return (
+        isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) and len(value[0]) == 2
+        and isinstance(value[0][0], list) and type(value[0][1]) is int
+    )  # fmt: skip
 
 
 def _numbers(fields: Fields, names: Iterable[str]) -> list[str]:

@@ -21,6 +21,11 @@ BERT = {
     "num_hidden_layers": 1, "num_attention_heads": 6, "vocab_size": 101, "max_position_embeddings": 32,
 }  # fmt: skip
 NEOX = {**BERT, "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox"}
+GPT_NEO = {
+    "architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo", "hidden_size": 48, "num_heads": 6,
+    "vocab_size": 101, "max_position_embeddings": 32, "num_layers": 4, "attention_types": [[["global", "local"], 2]],
+}  # fmt: skip
+THREE = {"attention_types": [[["global"], 1], [["local"], 2]]}
 BART = {
     "model_type": "bart", "d_model": 48, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 6,
     "decoder_attention_heads": 6, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80, "vocab_size": 101,
@@ -59,6 +64,11 @@ LLAVA = {
         pytest.param(BART_WHOLE, {"encoder_attention_heads": 0}, "encoder_attention_heads is 0, of", id="both are"),
         pytest.param(LLAVA, {"text_config": {**LLAMA, "hidden_size": 50}}, "hidden_size is 50", id="in a tower"),
         pytest.param(LLAVA, {"text_config": {**MISTRAL, "hidden_size": 50}}, None, id="in a tower of another kind"),
+        pytest.param(GPT_NEO, {}, None, id="as many layers as kinds that are repeated"),
+        pytest.param(GPT_NEO, {"num_layers": 3}, '2]] and num_layers is 3, of', id="fewer"),
+        pytest.param(GPT_NEO, THREE | {"num_layers": 3}, None, id="one group and another"),
+        pytest.param(GPT_NEO, THREE, '2]] and num_layers is 4, of', id="fewer groups"),
+        pytest.param(GPT_NEO, {"attention_types": None}, "num_layers is 4, of", id="24 layers' kinds by default"),
     ],
 )  # fmt: skip
 def test_what_transformers_refuses_is_refused(config, change, said):
