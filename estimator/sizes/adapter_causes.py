@@ -198,6 +198,7 @@ def differing_shapes(implied: Parts, real: Parts, shared: list[str], embeddings:
     ]
 
 
+_WRAPPED = re.compile(r"\.(?:original_module|modules_to_save)(?=\.weight$)")
 _NAMED_BY_ONE = ("empty_tensors", "other_shape")
 
 
@@ -212,12 +213,28 @@ def _why_shape(name: str, implied: Parts, real: Parts, embeddings: Parts) -> tup
             return "other_rank", f"Some matrices have rank {is_[at]}, which is not what adapter_config.json says."
     elif rows_alone and name.endswith(TOKENS):
         return "other_tokens", f"The file trains {is_[0]:,} tokens; trainable_token_indices names {was[0]:,}."
-    elif rows_alone and is_embedding(name, embeddings):
+    elif rows_alone and is_embedding(_WRAPPED.sub("", name), embeddings):
+        if odd := _of_other_rows(name, implied, real, embeddings):
+            return "other_shape", f"{name} has {is_[0]:,} rows and {odd} has not: no vocabulary was resized so."
         return "resized_vocabulary", _resized(was[0], is_[0])
     elif rows_alone and _is_of_a_head(name, implied):
         labels = "1 label" if is_[0] == 1 else f"{is_[0]:,} labels"
         return "number_of_labels", f"The head has {labels}, which adapter_config.json does not say."
     return "other_shape", f"Tensors are {list(is_)}, not {list(was)}: another base or another class."
+
+
+def _of_other_rows(name: str, implied: Parts, real: Parts, embeddings: Parts) -> str | None:
+    """A tensor that has a row for each token as this one has, and has others in the file: resizing changes them all."""
+    was, rows = implied[name].shape[0], real[name].shape[0]
+    for other, part in implied.items():
+        module, _, own = other.partition(".lora_")
+        is_lora = own in ("B.weight", "embedding_A") and is_embedding(f"{module}.weight", embeddings)
+        if is_lora or (not own and is_embedding(_WRAPPED.sub("", other), embeddings)):
+            axis = 1 if own == "embedding_A" else 0
+            there = real.get(other)
+            if there is not None and part.shape[axis] == was and there.shape[axis : axis + 1] != (rows,):
+                return other
+    return None
 
 
 def _is_of_a_head(name: str, implied: Parts) -> bool:

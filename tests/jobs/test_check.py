@@ -91,6 +91,14 @@ def without_front(front: str) -> Tensors:
     return {name.removeprefix(front): value for name, value in tensors().items()}
 
 
+def with_a_head(folder: Path, rows: int, adapted: int = 151936) -> Path:
+    """The tied head of Qwen2.5-0.5B adapted, its own rows saved along."""
+    stem = "base_model.model.lm_head"
+    head = {f"{stem}.lora_A.weight": ("F32", [4, 896]), f"{stem}.lora_B.weight": ("F32", [adapted, 4]),
+            f"{stem}.base_layer.weight": ("BF16", [rows, 896])}  # fmt: skip
+    return write(folder, {"target_modules": ["q_proj", "v_proj", "lm_head"]}, {**tensors(), **head})
+
+
 def bare_beside_a_head(folder: Path) -> Path:
     head = {"base_model.model.lm_head.weight": ("BF16", [151936, 896])}
     return write(folder, {"modules_to_save": ["lm_head"]}, {**without_front("base_model.model.model."), **head})
@@ -148,6 +156,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("names without their prefix beside a head", "missing_modules", bare_beside_a_head),
     ("names without their prefix, a head among them, on a base whose names are converted", "no_prefix",
      lambda f: on_mixtral(f, ["lm_head"])),
+    ("one more row in a head that is adapted", "other_shape", lambda f: with_a_head(f, 151937)),
     ("another name of the adapter's", "adapter_names",
      lambda f: write(f, held={name.replace(".weight", ".mine.weight"): value for name, value in tensors().items()})),
     ("no tensors", "no_tensors", lambda f: write(f, held={})),
@@ -190,6 +199,8 @@ HEALTHY: list[tuple[str, Callable[[Path], Path]]] = [
     ("default targets", lambda f: write(f, {"target_modules": None})),
     ("AdaLoRA after its training", lambda f: write(f, ADALORA, held=trained_adalora())),
     ("with dropout", lambda f: write(f, {"lora_dropout": 0.1})),
+    ("a head that is adapted", lambda f: with_a_head(f, 151936)),
+    ("a head that is resized and adapted", lambda f: with_a_head(f, 151940, 151940)),
     ("names without their prefix on a base whose names are converted", lambda f: on_mixtral(f, [])),
 ]
 
