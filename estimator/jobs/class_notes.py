@@ -8,6 +8,7 @@ from typing import Any
 from estimator.architecture.config_fields import own_code
 from estimator.architecture.facts import class_for, class_outline
 from estimator.architecture.module import ModuleTree
+from estimator.errors import UnsupportedError
 from estimator.notes import Note
 from estimator.source.found import Found
 
@@ -16,6 +17,7 @@ _ENDS = {
     "TOKEN_CLS": "ForTokenClassification",
     "QUESTION_ANS": "ForQuestionAnswering",
 }
+_WITH_HEADS = ("Classification", "QuestionAnswering")
 
 
 def notes_on_class(
@@ -56,6 +58,27 @@ def _other_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) 
     elif usual is None and task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
         message = f"transformers has no class for {task} of the model type {kind}: {taken} is taken as it is."
         yield Note("no_class_for_task", message)
+
+
+def refuse_without_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> None:
+    """Raises UnsupportedError where --task asks for a head and transformers has no class with it for the model type.
+
+    transformers 5.23.0, auto_factory.py: "Unrecognized configuration class". A checkpoint that has a head of its own
+    (an image classifier's), and a class that the repository brings itself, are taken as they are; so is a published
+    adapter's task_type, which PEFT puts on any class.
+    """
+    kind, auto = config.get("model_type"), f"AutoModel{_ENDS.get(task or '')}"
+    if task not in _ENDS or tree.basis != "exact" or not isinstance(kind, str) or class_for(kind, task) is not None:
+        return
+    brought = config.get("auto_map")
+    if str(tree.architecture).endswith(_WITH_HEADS) or (isinstance(brought, Mapping) and auto in brought):
+        return
+    others = [name for name in (*_ENDS, "CAUSAL_LM", "SEQ_2_SEQ_LM") if class_for(kind, name) is not None]
+    raise UnsupportedError(
+        f"transformers has no class for {task} of the model type {kind[:80]}: {auto} refuses it.",
+        where="--task",
+        way_out=f"--task {' or '.join(others)}" if others else f"leave --task out: {tree.architecture} is counted",
+    )
 
 
 def _code_beside(tree: ModuleTree, config: Mapping[str, Any], found: Found) -> Iterator[Note]:

@@ -9,6 +9,7 @@ from estimator.architecture.module import ModuleTree
 from estimator.dtypes import config_dtype, from_torch
 from estimator.errors import NoTargetModulesError, UsageError
 from estimator.jobs.base import Base, BaseCache, Progress
+from estimator.jobs.class_notes import refuse_without_class
 from estimator.lora.adapt import Adaptation, adapt
 from estimator.lora.target_roles import resolve_targets
 from estimator.notes import Note
@@ -29,6 +30,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None, progress: Prog
     given = {**request.lora, **lora_fields(request)}
     load = load_options(request)
     base = bases.base(request, from_mapping({"task_type": given.get("task_type")}).task_type, progress)
+    refuse_without_class(base.tree, base.config, request.task and request.task.upper())
     loaded = bases.sizes(base, load)
     try:
         adaptation, target_notes = _adapt(loaded.model, given, request)

@@ -83,6 +83,35 @@ def test_what_from_pretrained_refuses_is_refused(cls, task, labels, tmp_path):
     assert answer.base.parameters == sum(parameter.numel() for parameter in real.parameters())
 
 
+OF_ITS_OWN = {"auto_map": {"AutoModelForTokenClassification": "modeling.Tokens"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "said"),
+    [  # of AutoModelFor...'s _model_mapping
+        pytest.param("bart-base", {"task": "TOKEN_CLS"}, "--task SEQ_CLS or QUESTION_ANS or", id="BART's tokens"),
+        pytest.param("bart-base", {"task": "SEQ_CLS"}, None, id="BART has a classifier"),
+        pytest.param("Qwen/Qwen2.5-VL-7B-Instruct", {"task": "seq_cls"}, "leave --task out", id="a model that sees"),
+        pytest.param("bart-base", {"lora": {"task_type": "TOKEN_CLS"}}, None, id="an adapter's, on a class of its own"),
+        pytest.param("bart-base", {"task": "TOKEN_CLS", "set": OF_ITS_OWN}, None, id="code of its own has a class"),
+        pytest.param(
+            "google/vit-base-patch16-224-in21k",
+            {"task": "SEQ_CLS", "targets": "q_proj", "set": {"architectures": ["ViTForImageClassification"]}},
+            None,
+            id="a classifier of images",
+        ),
+    ],
+)
+def test_a_task_that_the_model_type_has_no_class_for(model, asked, said):
+    request = Request(model=model, offline=True, **asked)
+    if said is None:
+        estimate(request)
+        return
+    with pytest.raises(UnsupportedError, match="transformers has no class for") as refused:
+        estimate(request)
+    assert refused.value.way_out.startswith(said)
+
+
 @pytest.mark.parametrize("changed", [{}, {"num_hidden_layers": 4}], ids=["as it is", "with fewer layers"])
 def test_labels_that_change_nothing_are_said(changed):
     notes = estimate(Request(offline=True, model="llama-3.1-8b", num_labels=7, set=changed)).notes
