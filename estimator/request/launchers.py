@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-VARIABLES = ("NPROC_PER_NODE", "nproc_per_node", "NNODES")
+_EACH, _VISIBLE = ("NPROC_PER_NODE", "nproc_per_node"), "CUDA_VISIBLE_DEVICES"
+VARIABLES = (*_EACH, "NNODES", _VISIBLE)
+_ALL = ("gpu", "auto")  # that are visible
 _TORCHRUN = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
 _LAUNCHERS = (*_TORCHRUN, "deepspeed", "accelerate", "accelerate-launch")
+# Options of DeepSpeed's that say which GPUs; without one it takes those that are visible.
+_SELECTING = frozenset(("include", "exclude", "e", "num_nodes", "num_gpus", "num_accelerators", "hostfile", "H"))
 _MAX_DIGITS = 6
 
 
@@ -25,23 +29,34 @@ def processes(variables: Mapping[str, str], words: Sequence[str], program: str) 
         return _by_variables(variables, program)
     options = _options(words[at + 1 :])
     if leaves[at] in _TORCHRUN:
-        return _times(options.get("nproc_per_node", "1"), options.get("nnodes", "1"))
+        each = options.get("nproc_per_node", "1")
+        return _times(_visible(variables) if each in _ALL else each, options.get("nnodes", "1"))
     if leaves[at] == "deepspeed":
-        return _of_deepspeed(options)
+        return _of_deepspeed(options, variables)
     return _number(options.get("num_processes"))  # of all machines
 
 
 def _by_variables(variables: Mapping[str, str], program: str) -> int | None:
     """ms-swift and LLaMA-Factory start torchrun themselves; the second with every GPU it finds."""
     trainer = program.partition(" ")[0]
-    each = next((variables[name] for name in VARIABLES[:2] if name in variables), None)
+    each = next((variables[name] for name in _EACH if name in variables), None)
     if trainer in ("swift", "megatron"):
         return _times(each or "1", variables.get("NNODES", "1"))
-    return _times(each, variables.get("NNODES", "1")) if trainer == "llamafactory-cli" else None
+    if trainer != "llamafactory-cli":
+        return None
+    return _times(_visible(variables) if each is None else each, variables.get("NNODES", "1"))
 
 
-def _of_deepspeed(options: Mapping[str, str]) -> int | None:
+def _visible(variables: Mapping[str, str]) -> str | None:
+    """How many GPUs a variable leaves to be found."""
+    numbers = variables.get(_VISIBLE, "").split(",")
+    return str(len(numbers)) if all(number.strip().isdigit() for number in numbers) else None
+
+
+def _of_deepspeed(options: Mapping[str, str], variables: Mapping[str, str]) -> int | None:
     """`--num_gpus` of each machine, or `--include host:0,1@host:0,1`; a file of hosts says how many there are."""
+    if _SELECTING.isdisjoint(options):
+        return _number(_visible(variables))
     if (included := options.get("include")) is not None:
         slots = [host.partition(":")[2].split(",") for host in included.split("@")]
         named = all(slot.isdigit() for host in slots for slot in host)
