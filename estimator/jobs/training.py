@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.notes import Note
 from estimator.request.training_config import TrainingConfig
-from estimator.sizes.training import LITGPT, UNSLOTH, Training
+from estimator.sizes.training import LITGPT, TODAY, UNSLOTH, Software, Training
 
 # Classes that trainers name by their path, and the `optim` whose state is theirs.
 _OPTIMIZERS = {
@@ -42,7 +42,7 @@ def training_from(config: str | None, given: Mapping[str, Any]) -> tuple[Trainin
     said = {name: value for name, value in _said(config).items() if name not in asked}
     training = Training(**{**said, **asked})
     notes = _notes(config, said, None if "sequence_length" in {**said, **asked} else training.sequence_length)
-    return training, (*notes, *_one_gpu(config, said, asked))
+    return training, (*notes, *_on_the_host(config, training), *_one_gpu(config, said, asked))
 
 
 def _said(config: str | None) -> dict[str, Any]:
@@ -54,10 +54,18 @@ def _said(config: str | None) -> dict[str, Any]:
     read = read_config_file(config)
     _refuse(read, config)
     values = {name: getattr(read, name, None) for name in FIELDS}
-    values |= {"software": _SOFTWARE.get(read.trainer), "drops_outputs": read.trainer in _DROP_OUTPUTS or None}
+    values |= {"software": _software(read), "drops_outputs": read.trainer in _DROP_OUTPUTS or None}
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _software(read: TrainingConfig) -> Software | None:
+    """That of the trainer's step, and whether the inputs of checkpointed layers leave the GPU; None: TODAY's."""
+    own = _SOFTWARE.get(read.trainer)
+    if read.offloads_inputs is (own or TODAY).offloads_inputs:
+        return own
+    return replace(own or TODAY, offloads_inputs=read.offloads_inputs)
 
 
 def _refuse(read: TrainingConfig, config: str) -> None:
@@ -70,6 +78,16 @@ def _refuse(read: TrainingConfig, config: str) -> None:
 def _optimizer(name: str) -> str:
     """`optim` of TrainingArguments: torch.optim.AdamW and bitsandbytes' classes by the names that they have there."""
     return _OPTIMIZERS.get(name.rpartition(".")[2], name)
+
+
+def _on_the_host(config: str | None, training: Training) -> tuple[Note, ...]:
+    if training.software is None or not training.software.offloads_inputs:
+        return ()
+    if training.gradient_checkpointing:
+        said = "has the inputs of checkpointed layers on the host until they are run again: they are not counted."
+    else:
+        said = "moves activations to the host without gradient checkpointing: they are counted on the GPU all the same."
+    return (Note("activations_offloaded", f"{config} {said}"),)
 
 
 def _one_gpu(config: str | None, said: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Note, ...]:

@@ -46,6 +46,7 @@ class TrainingConfig:
     sequence_length: int | None = None  # None: the model's or the data's limit
     packing: bool | None = False
     gradient_checkpointing: bool | None = None
+    offloads_inputs: bool = False  # those of checkpointed layers lie on the host, or on a disk
     optimizer: str | None = None
     mixed_precision: str | None = None  # "no" | "bf16" | "fp16": autocast; None: not said
     attention: str | None = None  # "eager" | "sdpa" | "flash_attention_2"; None: the library's choice

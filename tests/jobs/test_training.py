@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.jobs.training import _optimizer, training_from
-from estimator.sizes.training import Training
+from estimator.sizes.training import TODAY, Training
 
 AXOLOTL = """base_model: NousResearch/Llama-3.2-1B
 adapter: lora
@@ -44,6 +44,43 @@ def test_a_loop_that_hands_back_the_loss_alone_holds_no_logits(tmp_path, config:
     path = tmp_path / "config.yaml"
     path.write_text(config)
     assert training_from(str(path), {})[0].drops_outputs is drops
+
+
+UNSLOTH = "model: gpt2\ntraining: {gradient_checkpointing: VALUE}\nlora: {lora_r: 4}\n"
+TORCHTUNE = """model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b, lora_rank: 8, lora_attn_modules: [q_proj]}
+enable_activation_checkpointing: true
+enable_activation_offloading: VALUE
+"""
+LLAMA_FACTORY = (
+    "model_name_or_path: gpt2\nstage: sft\nfinetuning_type: lora\nlora_target: c_attn\nuse_unsloth_gc: VALUE\n"
+)
+TRL = "model_name_or_path: gpt2\nuse_peft: true\nlora_r: 8\ndataset_name: a/b\nactivation_offloading: VALUE\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "value", "away"),
+    [
+        pytest.param(AXOLOTL.replace("checkpointing: true", "checkpointing: VALUE"), "offload", True, id="axolotl's old key"),
+        pytest.param(AXOLOTL.replace("checkpointing: true", "checkpointing: VALUE"), "true", False, id="axolotl without it"),
+        pytest.param(AXOLOTL + "activation_offloading: VALUE\n", "legacy", True, id="axolotl's new key"),
+        pytest.param(AXOLOTL + "activation_offloading: VALUE\n", "false", False, id="axolotl's new key off"),
+        pytest.param(UNSLOTH, "unsloth", True, id="Unsloth's own checkpointing"),
+        pytest.param(UNSLOTH, "true", False, id="Unsloth with transformers' checkpointing"),
+        pytest.param(TORCHTUNE, "true", True, id="torchtune"),
+        pytest.param(TORCHTUNE, "false", False, id="torchtune without it"),
+        pytest.param(LLAMA_FACTORY, "true", True, id="LLaMA-Factory"),
+        pytest.param(LLAMA_FACTORY, "false", False, id="LLaMA-Factory without it"),
+        pytest.param(TRL, "true", True, id="TRL"),
+        pytest.param(TRL, "false", False, id="TRL without it"),
+    ],
+)  # fmt: skip
+def test_inputs_of_checkpointed_layers_that_lie_on_the_host(tmp_path, config: str, value: str, away: bool) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(config.replace("VALUE", value))
+    training, notes = training_from(str(path), {})
+    assert training.gradient_checkpointing
+    assert (training.software or TODAY).offloads_inputs is away
+    assert ("activations_offloaded" in [note.code for note in notes]) is away
 
 
 def test_a_file_that_limits_no_sequence_says_what_is_taken(tmp_path) -> None:

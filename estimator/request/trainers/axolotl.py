@@ -65,6 +65,7 @@ def read(keys: Keys) -> TrainingConfig:
         sequence_length=keys.integer("sequence_len"),
         packing=keys.flag("sample_packing"),
         gradient_checkpointing=_checkpointing(keys),
+        offloads_inputs=_offloads(keys),
         optimizer=keys.get("optimizer"),
         mixed_precision=autocast_of(keys.values.get("bf16"), keys.values.get("fp16")),
         attention=_attention(keys),
@@ -274,3 +275,9 @@ def _prepares(keys: Keys, adapter: str) -> bool:
 def _checkpointing(keys: Keys) -> bool:
     value = keys.values.get("gradient_checkpointing")
     return value in OFFLOADED_CHECKPOINTING or keys.flag("gradient_checkpointing")
+
+
+def _offloads(keys: Keys) -> bool:
+    """What gradient_checkpointing said before activation_offloading did (true, legacy, disk)."""
+    before = keys.values.get("gradient_checkpointing") in OFFLOADED_CHECKPOINTING
+    return before or keys.values.get("activation_offloading") in (True, "true", "legacy", "disk", "hidden_states")

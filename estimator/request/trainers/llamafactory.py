@@ -60,6 +60,7 @@ def read(keys: Keys) -> TrainingConfig:
         sequence_length=keys.integer("cutoff_len"),
         packing=keys.values.get("stage") == "pt" if keys.values.get("packing") is None else keys.flag("packing"),
         gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
+        offloads_inputs=keys.flag("use_unsloth_gc") or keys.flag("use_unsloth"),
         optimizer=keys.get("optim"),
         mixed_precision="no" if keys.flag("pure_bf16") else autocast_of(keys.flag("bf16"), keys.flag("fp16")),
         attention=attention_of(keys.values.get("flash_attn")),

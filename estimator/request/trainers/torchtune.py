@@ -54,6 +54,7 @@ def read(keys: Keys) -> TrainingConfig:
         sequence_length=tokenizer.integer("max_seq_len"),
         packing=None if "packed" not in dataset.values and any(t in own for t in TOWERS) else dataset.flag("packed"),
         gradient_checkpointing=keys.flag("enable_activation_checkpointing"),
+        offloads_inputs=keys.flag("enable_activation_offloading"),
         optimizer=keys.section("optimizer").get("_component_"),
         mixed_precision="no",
         loss="chunked" if str(keys.section("loss").get("_component_")).rpartition(".")[2] in CHUNKED_LOSS else None,

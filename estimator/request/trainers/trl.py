@@ -56,6 +56,7 @@ def read(keys: Keys) -> TrainingConfig:
         sequence_length=_length(keys, script),
         packing=keys.flag("packing"),
         gradient_checkpointing=keys.flag("gradient_checkpointing"),
+        offloads_inputs=keys.flag("activation_offloading"),
         optimizer=keys.get("optim"),
         mixed_precision=autocast_of(
             keys.flag("bf16") if "bf16" in keys.values else not keys.flag("fp16"), keys.flag("fp16")

@@ -36,6 +36,7 @@ def read(keys: Keys) -> TrainingConfig:
         lora.note("not_read", message)
     base = keys.values.get("model")
     scopes = {name: lora.flag(name) for name in SCOPES if name in lora.values}
+    offloads = training.get("gradient_checkpointing") == "unsloth"  # true is transformers' own, which keeps them
     return TrainingConfig(
         trainer="unsloth",
         lora=_lora(lora),
@@ -48,8 +49,8 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=training.integer("gradient_accumulation_steps"),
         sequence_length=training.integer("max_seq_length"),
         packing=training.flag("packing"),
-        gradient_checkpointing=training.get("gradient_checkpointing") == "unsloth"
-        or training.flag("gradient_checkpointing"),
+        gradient_checkpointing=offloads or training.flag("gradient_checkpointing"),
+        offloads_inputs=offloads,
         optimizer=training.get("optim"),
         mixed_precision="bf16",
         loss="fused",
