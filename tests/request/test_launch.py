@@ -73,6 +73,10 @@ TUNE = "model: {_component_: torchtune.models.llama3.lora_llama3_8b, lora_attn_m
                      ("bf16", "sdpa", None, None, None), id="trl's bf16 is on"),
         pytest.param("a.sh", "accelerate launch --config_file configs/deepspeed_zero3.yaml scripts/sft.py "
                      "--model_name_or_path gpt2 --use_peft --bf16 false", ("no", None, None, None, "zero3"), id="accelerate"),
+        pytest.param("a.sh", "trl sft --model_name_or_path gpt2 --use_peft --accelerate_config zero3",
+                     ("bf16", None, None, 8, "zero3"), id="trl's own launcher"),
+        pytest.param("a.yaml", "model_name_or_path: gpt2\nuse_peft: true\ndataset_name: a/b\naccelerate_config: fsdp2\n"
+                     "num_processes: 4\n", ("bf16", None, None, 4, "fsdp"), id="in trl's YAML"),
         pytest.param("a.sh", "NPROC_PER_NODE=4 swift sft --model gpt2 --deepspeed zero2 --attn_impl flash_attn",
                      ("bf16", "flash_attention_2", None, 4, "zero2"), id="ms-swift"),
         pytest.param("a.yaml", TUNE + "loss: {_component_: torchtune.modules.loss.LinearCrossEntropyLoss}\n",
@@ -130,6 +134,10 @@ TRL = "sft.py --model_name_or_path gpt2 --use_peft"
         pytest.param(f"accelerate launch --num-processes=8 -m trl.scripts.{TRL.replace('.py', '')}", 8,
                      id="accelerate, a module that is not known"),
         pytest.param(f"accelerate launch {TRL}", None, id="accelerate's own config"),
+        pytest.param(f"trl {TRL.replace('.py', '')} --num_processes 3", 3, id="TRL hands it on"),
+        pytest.param(f"trl {TRL.replace('.py', '')} --accelerate_config zero3", 8, id="a config that TRL ships"),
+        pytest.param(f"trl {TRL.replace('.py', '')} --accelerate_config zero3 --num_processes 2", 2, id="with others"),
+        pytest.param(f"trl {TRL.replace('.py', '')} --accelerate_config my.yaml", None, id="one's own config"),
         pytest.param(f"python {TRL} --num_processes 3", None, id="an option of the script"),
     ],
 )  # fmt: skip

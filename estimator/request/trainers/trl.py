@@ -26,6 +26,8 @@ PREPARING = ("bco", "cpo", "orpo")
 # SFT, DPO, KTO and the reward trainer cut at 1,024 tokens; online methods and own scripts set no max_length.
 WITH_LENGTH = ("sft", "dpo", "kto", "reward", "orpo", "cpo", "bco")
 ONLINE = ("num_generations", "max_completion_length", "max_new_tokens")
+# Processes of the configs for accelerate that TRL ships (trl/accelerate_configs); one GPU's names eight and takes one.
+_SHIPPED = {"single_gpu": 1, **dict.fromkeys(("multi_gpu", "zero1", "zero2", "zero3", "fsdp1", "fsdp2"), 8)}
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -63,6 +65,7 @@ def read(keys: Keys) -> TrainingConfig:
         ),
         attention=attention_of(keys.values.get("attn_implementation")),
         loss="fused" if keys.flag("use_liger_kernel") else None,
+        gpus=_gpus(keys),
         strategy=strategy_of(_launch(keys), "fsdp" in _launch(keys)),
         num_labels=1 if "reward" in script else None,
         defaulted=tuple(keys.defaulted),
@@ -76,8 +79,15 @@ def _script(keys: Keys) -> str:
 
 
 def _launch(keys: Keys) -> str:
-    text = " ".join(str(keys.values.get(key) or "") for key in ("_command", "config_file", "deepspeed"))
-    return text.lower().replace("_", "").replace("-", "")
+    said = ("_command", "config_file", "accelerate_config", "deepspeed")
+    return " ".join(str(keys.values.get(key) or "") for key in said).lower().replace("_", "").replace("-", "")
+
+
+def _gpus(keys: Keys) -> int | None:
+    """What `trl sft`, or its YAML, hands on to accelerate (trl/cli/commands/training.py)."""
+    if not str(keys.values.get("_program") or "trl ").startswith("trl "):
+        return None
+    return keys.integer("num_processes") or _SHIPPED.get(str(keys.values.get("accelerate_config")))
 
 
 def _dtype(keys: Keys) -> str | None:
