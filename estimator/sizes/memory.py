@@ -216,6 +216,7 @@ def _steps(
         middle,
         adapter=replace(adapter, dropout=adapter.dropout or USUAL_DROPOUT),
         padded=not training.packing,
+        pads_decoder=True,
         software=replace(_MOST, names_logits=not training.drops_outputs),
     )
     steps = [_step(setting, kept) for setting in (low, middle, high)]

@@ -55,7 +55,8 @@ class Shape:
     drops_mlp: bool = False  # and the one behind the MLP
     drops_scores: bool = False  # and that of attention's scores
     drops_inner: bool = False  # and that between the MLP's matrices
-    biases_scores: bool = False  # by relative positions, one tensor that all layers share (T5)
+    biases_scores: bool = False  # by relative positions (T5)
+    shares_bias: bool = False  # which all layers share, and look at the encoder with another; not UMT5's
     position_terms: int = 0  # products of queries, of keys, with positions in attention's scores (DeBERTa)
     positions: int = 0  # that these see at most
     narrow_loss: bool = False  # cross-entropy in the logits' own dtype
@@ -113,6 +114,7 @@ def shape_of(tree: ModuleTree) -> Shape:
     width = alone.hidden if alone else hidden
     head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
     scanned = sum(scans(members) for members in repeated.values())
+    biases = [m.name for m in tree.modules if m.name.endswith("relative_attention_bias")]
     return Shape(
         blocks=tuple(blocks),
         hidden=width,
@@ -128,7 +130,8 @@ def shape_of(tree: ModuleTree) -> Shape:
         final_norm=_final_norm(outside, width, next((n for n in reversed(repeated) if alone or n in seeing), "")),
         norms_sums=_norms_sums(outside, repeated, width),
         scales_branches=first(config, "residual_multiplier", "scale_depth") is not None,
-        biases_scores=any(m.name.endswith("relative_attention_bias") for m in tree.modules),
+        biases_scores=bool(biases),
+        shares_bias=0 < len(biases) < len(blocks),
         position_terms=_position_terms(config),
         positions=2 * _at_least_1(config, "position_buckets", "max_relative_positions", "max_position_embeddings"),
         drops_states=drops_states(config),

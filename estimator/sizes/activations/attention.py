@@ -49,7 +49,7 @@ def cross_attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Te
             made = [tape.run((t,), block.key_value, t.width) for t in made]
     tape.hold(x)
     looked = replace(setting, training=replace(setting.training, sequence_length=length))
-    mixed = _kernel(tape, (query, made[0], made[-1]), block, looked)
+    mixed = _kernel(tape, (query, made[0], made[-1]), block, looked, across=True)
     return linear(tape, mixed, last, setting)
 
 
@@ -132,8 +132,11 @@ def _turned(tape: Tape, x: Tensor, elements: int) -> Tensor:
     return tape.run((x,), elements, x.width, scratch=2 * tape.tokens * elements * x.width)
 
 
-def _kernel(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
-    return (_eager if setting.eager else _flash)(tape, heads, block, setting)
+def _kernel(
+    tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting, *, across: bool = False
+) -> Tensor:
+    """across: keys and values are the encoder's."""
+    return _eager(tape, heads, block, setting) if setting.eager else _flash(tape, heads, block, setting, across=across)
 
 
 def _twice(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setting: Setting) -> Tensor:
@@ -149,7 +152,7 @@ def _twice(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     return tape.run((scaled,), block.mixed, value.width)
 
 
-def _flash(tape: Tape, heads: tuple[Tensor, ...], block: Block, setting: Setting) -> Tensor:
+def _flash(tape: Tape, heads: tuple[Tensor, ...], block: Block, setting: Setting, *, across: bool) -> Tensor:
     """Scaled dot product and flash attention: query, key, value, output and a float32 for each head are kept.
 
     With a mask, sdpa repeats key and value for each head (sdpa_attention.py), and each layer keeps the mask in the
@@ -161,15 +164,32 @@ def _flash(tape: Tape, heads: tuple[Tensor, ...], block: Block, setting: Setting
             heads = (query, *(_narrow(tape, t, block.key_value) for t in heads[1:]))
     rows = 4 * tape.tokens * setting.shape.heads
     software, shares = setting.software, block.key_value < block.query
-    masked = setting.masked(block)
+    masked = setting.masked(block, across=across)
     if shares and (software.fuses_heads or masked):
         heads = (heads[0], *(tape.run((t,), block.query, t.width) for t in heads[1:]))
     if software.views_fused_value and not (software.fuses_heads and shares):
         rows += tape.tokens * (block.query + block.key_value) * heads[0].width
-    rows += tape.tokens * setting.training.sequence_length * heads[0].width if masked else 0
-    mixed = tape.run(heads, block.mixed, heads[0].width, saves=heads, saves_output=True, keeps=rows)
+    biased = setting.shape.biases_scores and setting.training.attention == "sdpa"
+    mask = _biased_mask(tape, heads[0].width, setting, masked=masked, across=across) if biased else None
+    saves = heads if mask is None else (*heads, mask)
+    rows += tape.tokens * setting.training.sequence_length * heads[0].width if masked and not biased else 0
+    wants = biased and across and setting.shape.shares_bias and setting.training.gradient_checkpointing
+    unwinds = tape.tokens * setting.shape.heads * setting.training.sequence_length * heads[0].width * wants
+    mixed = tape.run(saves, block.mixed, heads[0].width, saves=saves, saves_output=True, keeps=rows, unwinds=unwinds)
     # The output has the query's strides: litgpt's, fresh from a concatenation, are copied to lie token by token
     return tape.run((mixed,), block.mixed, mixed.width) if software.fuses_heads else mixed
+
+
+def _biased_mask(tape: Tape, width: int, setting: Setting, *, masked: bool, across: bool) -> Tensor | None:
+    """For each head, of one example or of all where there is a mask; None where all layers share one of zeros.
+
+    sdpa_attention.py, create_position_bias_mask: made as the bias lies, then copied to lie as the kernel wants it.
+    """
+    if across and not masked and setting.shape.shares_bias:
+        return None
+    scores = setting.shape.heads * setting.training.sequence_length
+    with tape.seeing(tape.tokens // (1 if masked else setting.training.batch_size)):
+        return tape.run((tape.run((), scores, setting.base_width),), scores, width)
 
 
 def _narrow(tape: Tape, x: Tensor, elements: int) -> Tensor:

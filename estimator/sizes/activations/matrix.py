@@ -30,6 +30,9 @@ class Setting:
     piece_share: float = 1.0  # of the pieces of images and sound that config.json says
     padded: bool = False
     masks: bool = True  # attention has one where it takes one; encoders of whole examples do without
+    pads_decoder: bool = (
+        False  # of what a decoder makes; DataCollatorForSeq2Seq gives no mask for it (data_collator.py)
+    )
     software: Software = TODAY
 
     @property
@@ -42,14 +45,15 @@ class Setting:
         whole = self.software.caps_whole_scores and self.shape.caps_scores
         return whole or self.shape.support.eager_for(self.training.attention)
 
-    def masked(self, block: Block) -> bool:
+    def masked(self, block: Block, *, across: bool = False) -> bool:
         """Whether sdpa is given a mask, for padding or for a window that is no longer than the sequence.
 
         transformers 5.23.0, masking_utils.py, _ignore_causal_mask_sdpa. litgpt says that attention is causal.
         """
         windowed = 0 < block.window <= self.training.sequence_length
         asked = self.masks and self.training.attention == "sdpa" and not self.software.fuses_heads
-        return asked and not block.tower and (self.padded or windowed)
+        padded = self.padded and (across or self.pads_decoder or not block.cross)
+        return asked and not block.tower and (padded or windowed)
 
     def of(self, tower: str) -> Setting:
         """The same for a tower of images or sound, where an example has another number of pieces than of tokens."""

@@ -74,6 +74,7 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
     step = Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss, unplaced)
     mask, named = _mask(setting), _named_logits(setting)
     given = setting.training.tokens * setting.shape.for_layers * setting.residual if _gives_layers(setting) else 0
+    given += _shared_zeros(setting)  # their gradient
     step = step.beside(named, named, named)
     return step.beside(mask, mask * checkpointed, mask * checkpointed + given)
 
@@ -130,15 +131,26 @@ def _between_layers(setting: Setting) -> int:
     kept += sum(_kept_before(item, setting) for item in shape.before)
     if _gives_layers(setting):  # as float32 before their norm, and as given
         kept += training.tokens * shape.for_layers * (4 + setting.residual)
-    if shape.biases_scores:
-        rows = training.tokens + (training.sequence_length if is_two else 0)  # a decoder's with its mask, an encoder's
-        kept += shape.heads * rows * training.sequence_length * setting.base_width
+    kept += (1 + is_two) * _shared_bias(setting) + _shared_zeros(setting)
     if is_two and last > 1:
         tape = Tape(encoder.training.tokens)
         norm = _final(setting, shape.hidden)._replace(name="")
         end = tape.play(normed(tape, tape.input(shape.hidden, setting.residual), norm, encoder))
         kept += end.kept + (_wide(encoder) if end.keeps_input else 0)
     return kept
+
+
+def _shared_bias(setting: Setting) -> int:
+    """Bytes of the bias that checkpointed layers of a stack are given."""
+    shape, training = setting.shape, setting.training
+    given = shape.shares_bias and training.gradient_checkpointing
+    return shape.heads * training.sequence_length**2 * setting.base_width * given
+
+
+def _shared_zeros(setting: Setting) -> int:
+    """The same of a decoder's layers where they look at the encoder; it wants a gradient (modeling_t5.py)."""
+    across = any(block.cross for block in setting.shape.blocks)
+    return across * _shared_bias(setting) * (2 if setting.autocast else setting.base_width) // setting.base_width
 
 
 def _kept_before(item: Linear, setting: Setting) -> int:
