@@ -68,7 +68,9 @@ def read_config_file(path: str) -> TrainingConfig:
     if config.gpus is None and "_world" in values:
         config = replace(config, gpus=values["_world"])
     if trainer != "adapter_config":
-        config = replace(config, notes=(*config.notes, *keys.unread()))
+        from estimator.request.trainers.launch import offload_notes
+
+        config = replace(config, notes=(*config.notes, *keys.unread(), *offload_notes(values)))
     for name, value in (("the base model", config.base), ("the optimizer", config.optimizer)):
         if value is not None and not isinstance(value, str):
             raise keys.odd(name, value, "its name")

@@ -147,6 +147,25 @@ def test_processes_that_a_launcher_starts(tmp_path: Path, text: str, gpus: int |
     assert read_config_file(str(path)).gpus == gpus
 
 
+OFFLOADS = FACTORY + "deepspeed: {zero_optimization: {stage: 3, offload_optimizer: {device: %s}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (FACTORY + "deepspeed: examples/ds_z3_offload_config.json\n", ["examples/ds_z3_offload_config.json"]),
+        (OFFLOADS % "cpu", ["offload_optimizer"]),
+        (OFFLOADS % "none", []),
+        (FACTORY + "deepspeed: examples/ds_z3_config.json\n", []),
+    ],
+)
+def test_what_lies_on_the_cpu_is_said(tmp_path: Path, text: str, said: list[str]) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    notes = [note for note in read_config_file(str(path)).notes if note.code == "offloaded"]
+    assert [note.message.partition(" ")[0] for note in notes] == said
+
+
 def test_a_run_whose_memory_is_not_modelled(tmp_path: Path) -> None:
     path = tmp_path / "a.sh"
     path.write_text("megatron sft --model a/b --tuner_type lora")

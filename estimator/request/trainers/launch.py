@@ -36,6 +36,22 @@ def strategy_of(deepspeed: Any, fsdp: Any = None) -> str | None:
     return "fsdp" if fsdp else None
 
 
+def offload_notes(values: Mapping[str, Any]) -> tuple[Note, ...]:
+    """A word where DeepSpeed's config, or accelerate's, offloads: the object says it, or the file's name."""
+    deepspeed = values.get("deepspeed")
+    zero = deepspeed.get("zero_optimization") if isinstance(deepspeed, Mapping) else None
+    parts = zero.items() if isinstance(zero, Mapping) else ()
+    moved = [key for key, part in parts if str(key).startswith("offload_") and _device(part) != "none"]
+    named = (values.get(key) for key in ("deepspeed", "config_file", "accelerate_config"))
+    moved += [name[:200] for name in named if isinstance(name, str) and "offload" in name.lower()]
+    message = "keeps weights or the optimizer's state on the CPU: a plan has them on the GPU."
+    return (Note("offloaded", f"{moved[0]} {message}"),) if moved else ()
+
+
+def _device(part: Any) -> str:
+    return str(part.get("device", "none")) if isinstance(part, Mapping) else "none"
+
+
 def attention_of(value: Any) -> str | None:
     """`attn_implementation` as transformers names it; None for auto and for kernels that no name is known of."""
     return _ATTENTION.get(str(value).lower()) if value is not None else None
