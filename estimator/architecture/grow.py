@@ -94,7 +94,7 @@ class _Grower:
             for part, its_place in names:
                 below = branch.get(part)
                 below = self.sharing.branch(before + part, below if isinstance(below, dict) else {})
-                option = self._option(child, below, its_place)
+                option = self._option(child, below, its_place, anew=not branch)
                 if option is not None:
                     self.module(before + part, option, below, its_place)
 
@@ -161,15 +161,19 @@ class _Grower:
             return child.when[1:] in branch
         return holds(child.when, self.lookup, place)
 
-    def _option(self, child: Child, branch: Branch, place: Place) -> Structure | None:
-        """The structure that fits the weights; where several do, the one whose condition holds."""
+    def _option(self, child: Child, branch: Branch, place: Place, *, anew: bool) -> Structure | None:
+        """The structure that fits the weights; where several do, the one whose condition holds.
+
+        anew: nothing of the module around it is stored, so that a head without weights fits no better than one of them.
+        """
         if len(child.options) == 1:
             return child.options[0][1]
         ranked = []
         for order, (condition, structure) in enumerate(child.options):
             falsity = 1 if condition == "!" else 2 * (not holds(condition, self.lookup, place))
-            ranked.append((self._misfit(structure, branch), falsity, order, structure))
-        return min(ranked, key=lambda rank: rank[:3])[3]
+            misfit = self._misfit(structure, branch)
+            ranked.append(((falsity, misfit) if anew else (misfit, falsity), order, structure))
+        return min(ranked, key=lambda rank: rank[:2])[2]
 
     def _misfit(self, structure: Structure, branch: Branch, depth: int = 2) -> int:
         """How many names the structure does not have or misses, a few levels deep."""

@@ -112,6 +112,20 @@ def test_what_the_file_lacks_is_made_anew(case, lost, expected):
 
 
 @pytest.mark.parametrize(
+    ("fields", "cls"),
+    [
+        pytest.param({}, "Linear", id="the class's own"),
+        pytest.param({"summary_use_proj": False}, "Identity", id="config.json's"),
+    ],
+)
+def test_a_head_of_which_nothing_is_stored_is_as_config_json_has_it(fields, cls):
+    """transformers 5.23.0, ElectraSequenceSummary: a Linear where config.summary_use_proj, else an Identity."""
+    config = {"model_type": "electra", "architectures": ["ElectraForMultipleChoice"], "num_hidden_layers": 1, **fields}
+    tree = build(config, stored(**{"embeddings.word_embeddings.weight": (101, 128)}))
+    assert {m.name: m.cls for m in tree.modules}["sequence_summary.summary"] == cls
+
+
+@pytest.mark.parametrize(
     ("architectures", "task", "lost", "more", "head", "basis"),
     [
         pytest.param(["LlamaForPairs"], None, "lm_head", {"pair.weight": (3, 96)}, ["pair"], "inferred", id="its own head"),
