@@ -79,6 +79,18 @@ def test_nothing_is_claimed(config):
     assert other_method_parts(config, TREE) is None
 
 
+VIT = {"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_size": 48, "num_hidden_layers": 3,
+       "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32, "patch_size": 16}  # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "known"), [("ViTModel", True), ("ViTForImageClassification", False)])
+def test_a_shadow_has_the_pooler_that_a_classifier_leaves_out(architecture, known):
+    """PEFT 0.21.2 makes ViTModel anew, which has one by default."""
+    tree = from_config({**VIT, "architectures": [architecture]})
+    found = other_method_parts({"peft_type": "SHADOW", "r": 4, "target_modules": "all-linear"}, tree)
+    assert (found is not None) is known
+
+
 CLASSIFIER = from_config({**RECORDED["base"], "architectures": ["LlamaForSequenceClassification"]})
 TOKENS = {"peft_type": "TRAINABLE_TOKENS", "target_modules": ["embed_tokens"], "token_indices": [1, 2]}
 OSF = {"peft_type": "OSF", "rank_pattern": {}, "effective_rank": 8}

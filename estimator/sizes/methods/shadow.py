@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from estimator.architecture.facts import class_facts
 from estimator.architecture.module import ModuleTree
 from estimator.sizes.adapter_causes import Part
 
@@ -33,6 +34,7 @@ def shadow_parts(config: Mapping[str, Any], tree: ModuleTree, wrapped: Sequence[
     if len(stacks) != 1:
         raise ValueError("no backbone or several")
     (stack,) = stacks
+    _refuse_other_parts(tree, stack.rpartition(".")[0])
     blocks = [m.name for m in tree.modules if m.name.rpartition(".")[0] == stack]
     layers = config.get("shadow_num_hidden_layers") or 1
     if layers not in range(1, len(blocks) + 1):
@@ -43,6 +45,18 @@ def shadow_parts(config: Mapping[str, Any], tree: ModuleTree, wrapped: Sequence[
     width = next(fields[name] for name in ("hidden_size", "n_embd", "d_model") if name in fields)
     for block in wrapped or blocks:
         yield from ((f"model.{block}.shadow_{name}", shape) for name, shape in _of_a_block(config, width))
+
+
+def _refuse_other_parts(tree: ModuleTree, around: str) -> None:
+    """PEFT makes the backbone's class anew, by its config alone: with the pooler that a classifier has it leave out.
+
+    Raises ValueError where the class has parts that the base is without.
+    """
+    cls = next((module.cls for module in tree.modules if module.name == around), "")
+    facts = class_facts(cls)
+    there = {module.name.removeprefix(f"{around}." if around else "").partition(".")[0] for module in tree.modules}
+    if facts is not None and any(child.name not in there for child in facts.root.children):
+        raise ValueError("a backbone with other parts")
 
 
 def _backbone(config: Mapping[str, Any], tree: ModuleTree, stack: str, left_out: Sequence[str]) -> Named:
