@@ -163,6 +163,10 @@ def test_the_field_that_makes_the_switch_counts_and_not_its_neighbour(projection
         ("HubertModel", "hubert", {"do_stable_layer_norm": True, "adapter_attn_dim": 2}, 94_436_248),
         ("SEWDModel", "sew-d", {"mask_time_prob": 0.0, "mask_feature_prob": 0.1}, 93_589_632),
         ("RoCBertModel", "roc_bert", {"enable_pronunciation": False, "enable_shape": False}, 123_499_008),
+        ("XLMModel", "xlm", {"n_langs": 15, "use_lang_emb": False}, 667_088_896),
+        ("XLMModel", "xlm", {"n_langs": 15, "use_lang_emb": True}, 667_119_616),
+        ("FlaubertModel", "flaubert", {"n_langs": 2, "use_lang_emb": False}, 667_088_896),
+        ("VitsModel", "vits", {"num_speakers": 4, "speaker_embedding_size": 24}, 36_621_776),
     ],
 )  # fmt: skip
 def test_what_two_fields_decide_together_follows_both(name, kind, fields, parameters):
