@@ -106,11 +106,20 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     acted = gate if fused else activated(tape, gate, block.inner, setting)  # before the next matrix is asked
     up = [gate, *(linear(tape, x, item, setting) for item in others)][-1]
     tape.placed -= {item.name for item in others[block.is_gated :]}
-    inner = tape.run((acted, up), block.inner, gate.width, saves=(acted, up)) if block.is_gated else acted
+    inner = _product(tape, acted, up, block.inner) if block.is_gated else acted
     tape.name(gate, acted, up, inner)
     if setting.shape.drops_inner:
         inner = tape.run((inner,), block.inner, inner.width, keeps=tape.tokens * block.inner)
     return linear(tape, inner, down, setting) if down is not None else inner
+
+
+def _product(tape: Tape, acted: Tensor, up: Tensor, inner: int) -> Tensor:
+    """Of the two, which walked back are so many elements each, also where up is a view of one with the gate."""
+    if up.elements == inner or acted is up:  # one kernel's
+        return tape.run((acted, up), inner, up.width, saves=(acted, up))
+    out = tape.run((acted,), inner, up.width, saves=(acted, up), unwinds=tape.tokens * inner * up.width)
+    tape.hold(up)
+    return out
 
 
 def _mixture(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
@@ -201,7 +210,10 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     acted = tape.run((both,), each * block.inner, width, saves=(both,))
     clamped = tape.tokens * each * block.inner * width if setting.shape.clamps_gate else 0  # of gate, or up
     pair, own = (acted, both), each * block.inner
-    inner = tape.run(pair, own, width, saves=pair, keeps=3 * clamped, unwinds=clamped) if block.is_gated else acted
+    if block.is_gated and not clamped:
+        inner = _product(tape, *pair, own)
+    else:  # slices, which walked back are as wide as what they are of (modeling_gpt_oss.py)
+        inner = tape.run(pair, own, width, saves=pair, keeps=3 * clamped, unwinds=clamped) if block.is_gated else acted
     made = tape.run(
         (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
     )
