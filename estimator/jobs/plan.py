@@ -12,7 +12,7 @@ from estimator.jobs.disk import disk
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.jobs.largest import fits, largest, likely_fits
 from estimator.jobs.memory import loaded_of, trained_of, with_assumed_weights
-from estimator.jobs.plan_notes import notes_of
+from estimator.jobs.plan_notes import notes_of, stops
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
@@ -66,7 +66,7 @@ def plan(
         changes=singles,
         together=together,
         disk=disk(answer, training, trained_of(answer), save_total_limit),
-        notes=(*assumed, *notes_of(answer, shape, training, most["sequence_length"], memory.unplaced)),
+        notes=(*assumed, *notes_of(answer, shape, training, most["sequence_length"], memory.unplaced), *stops(most)),
     )
 
 

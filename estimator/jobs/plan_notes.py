@@ -1,9 +1,9 @@
 """What the reader of a plan must know."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 
-from estimator.jobs.largest import positions
+from estimator.jobs.largest import MAX_BATCH, MAX_LENGTH, MAX_RANK, positions
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.sizes.blocks import is_adapted, layer_of
@@ -87,6 +87,13 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None,
             f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
             "releases kept experts one by one and quantised them: the lower bound allows for that.",
         )
+
+
+def stops(largest: Mapping[str, int | None]) -> Iterator[Note]:
+    """Where looking for the largest ends before memory does."""
+    for name, limit in (("batch_size", MAX_BATCH), ("sequence_length", MAX_LENGTH), ("r", MAX_RANK)):
+        if largest[name] == limit:
+            yield Note("largest_stops", f"The largest {name} is not looked for beyond {limit:,}: more may fit.")
 
 
 def _length_notes(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:

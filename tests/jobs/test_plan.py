@@ -39,6 +39,16 @@ def test_the_largest_rank_fits_and_one_more_does_not(planned) -> None:
     assert plan(REQUEST._replace(r=largest + 1), TRAINING, planned.gpu_memory).fits != "yes"
 
 
+def test_a_largest_that_memory_does_not_limit_says_where_it_stops() -> None:
+    run = Training(batch_size=1, sequence_length=128, packing=True, gradient_checkpointing=True, optimizer="sgd")
+    request = Request(model="HuggingFaceTB/SmolLM-135M", targets="qv", layers="0", offline=True)
+    small, large = (plan(request, run, gigabytes * 10**9) for gigabytes in (2, 141))
+    assert large.largest["r"] == 131_072
+    assert [[note.code for note in answer.notes if note.code == "largest_stops"] for answer in (small, large)] == [
+        [], ["largest_stops"]
+    ]  # fmt: skip
+
+
 def test_the_parts_of_a_lora_by_hand(planned) -> None:
     parts = {part.name: part for part in planned.memory.components}
     adapter = 4 * 13_631_488  # float32 weights of r 16 on q, k, v and o
