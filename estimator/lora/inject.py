@@ -161,11 +161,13 @@ def _with_tied_weights(
         )
     if makes_its_own(config.init_lora_weights):
         return layers
-    return [_turned(layer, source.rank) if layer.module in heads else layer for layer in layers]
+    return [_turned(layer, source) if layer.module in heads else layer for layer in layers]
 
 
-def _turned(layer: LoraLayer, rank: int) -> LoraLayer:
-    shapes = {"lora_A.weight": (rank, layer.in_features), "lora_B.weight": (layer.out_features, rank)}
+def _turned(layer: LoraLayer, source: LoraLayer) -> LoraLayer:
+    """With the embedding's matrices, however many rows a head of the same last name has itself."""
+    rank = source.rank
+    shapes = {"lora_A.weight": (rank, source.out_features), "lora_B.weight": (source.in_features, rank)}
     return layer._replace(weights=tuple(w._replace(shape=shapes.get(w.suffix, w.shape)) for w in layer.weights))
 
 

@@ -109,6 +109,14 @@ def test_the_rank_of_a_head_that_is_tied(init, heads_rank):
     assert found["base_model.model.lm_head.lora_A.weight"] == (heads_rank, WIDTH)
 
 
+def test_a_head_of_other_rows_is_given_the_embeddings_matrices_too():
+    """PEFT knows a tied head by the last part of its name: SeamlessM4T's t2u_model.lm_head, of 10,082 units."""
+    tree = TIED._replace(modules=(*TIED.modules, Module("t2u", "T2U", "other"), linear("t2u.lm_head", 77, WIDTH)))
+    config = {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True, "r": 2}
+    found = {t.name: t.shape for t in adapt(tree, from_mapping(config)).tensors}
+    assert found["base_model.model.t2u.lm_head.lora_B.weight"] == (ROWS, 2)
+
+
 @pytest.mark.parametrize(
     ("init", "rank", "weight", "trained"),
     [
