@@ -158,8 +158,8 @@ def _kept(members: list[Module], config: Mapping[str, Any], *, encoded: bool = F
 
 def _of_attention(widths: Mapping[str, int], config: Mapping[str, Any]) -> Kept | None:
     """widths: of what its matrices make, by their names."""
-    if config.get("kv_lora_rank") and "kv_b_proj" in widths:
-        return Kept(int(config["kv_lora_rank"]) + int(config.get("qk_rope_head_dim") or 0), 1)
+    if "kv_b_proj" in widths and "kv_a_proj_with_mqa" in widths:  # latent: kv_lora_rank and what turns
+        return Kept(widths["kv_a_proj_with_mqa"], 1)
     key, value, fused = (first(widths, *names) for names in (_KEYS, _VALUES, _FUSED))
     value = key if value is None and config.get("attention_k_eq_v") else value
     if key is not None and value is not None:

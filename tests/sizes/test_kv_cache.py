@@ -65,6 +65,7 @@ DELTA = {"linear_num_key_heads": 6, "linear_num_value_heads": 6, "linear_key_hea
             id="two in a layer",
         ),
         pytest.param("Gemma3nForCausalLM", {}, 20_480, 0, id="the last 15 of 35 layers share"),
+        pytest.param("DeepseekV3ForCausalLM", SMALL, 1728, 0, id="latent, of the width that its class has"),
         pytest.param("DeepseekV32ForCausalLM", {**SMALL, **LATENT, "index_head_dim": 14}, 126, 0, id="an indexer"),
         pytest.param(
             "HYV4ForCausalLM",
