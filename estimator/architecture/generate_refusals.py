@@ -35,6 +35,7 @@ _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_he
           "decoder_attention_heads", "decoder_num_attention_heads", "pred_num_attention_heads")  # fmt: skip
 _LAYERS = ("num_hidden_layers", "num_layers")
 _ODD, _EVEN = 9, 10  # features of a head
+_MOST_PARTS = 4  # of kinds of layers that are repeated; published configs have one or two
 Section = tuple[str, ...]
 Fields = Mapping[str, Any]
 
@@ -147,10 +148,21 @@ class _Trial:
                 section, {count: fields[count] + 1}, {count: len(kinds) * 2, key: twice}
             ):
                 continue
-            yield f"({before}{count}=={fields[count]}) unless {before}{key}"
-            parts = [f"{before}{key}[{at}][0][]*{before}{key}[{at}][1]" for at in (0, 1)]
-            for some in (parts[:1], parts):
-                yield f"({before}{key}[]!={len(some)}) / ({'+'.join(some)}=={before}{count})"
+            more = {count: fields[count] + 1}
+            made = [
+                name
+                for name, value in fields.items()
+                if value == kinds * times and self.builds(section, {**more, name: [*value, kinds[0]]})
+            ]
+            stated = [
+                f"{before}{name}" for name in made
+            ]  # what the class makes of them, which decides where it is said
+            yield " ".join((f"({before}{count}=={fields[count]}) unless {before}{key}", *stated))
+            parts = [f"{before}{key}[{at}][0][]*{before}{key}[{at}][1]" for at in range(_MOST_PARTS)]
+            unless = " ".join((" unless", *stated)) if stated else ""
+            for many in range(1, _MOST_PARTS + 1):
+                yield f"({before}{key}[]!={many}) / ({'+'.join(parts[:many])}=={before}{count}){unless}"
+            yield from (f"({name}[]=={before}{count})" for name in stated)
 
     def _divides(self, section: Section, fields: Fields, width: str, heads: str, beside: Fields) -> bool:
         """Whether heads that divide the width are built, and others not; else widths that they divide.

@@ -199,6 +199,7 @@ def differing_shapes(implied: Parts, real: Parts, shared: list[str], embeddings:
 
 
 _WRAPPED = re.compile(r"\.(?:original_module|modules_to_save)(?=\.weight$)")
+_ENCODER = re.compile(r"\bencoder\.")
 _NAMED_BY_ONE = ("empty_tensors", "other_shape")
 
 
@@ -224,9 +225,14 @@ def _why_shape(name: str, implied: Parts, real: Parts, embeddings: Parts) -> tup
 
 
 def _of_other_rows(name: str, implied: Parts, real: Parts, embeddings: Parts) -> str | None:
-    """A tensor that has a row for each token as this one has, and has others in the file: resizing changes them all."""
+    """A tensor that has a row for each token as this one has, and has others in the file: resizing changes them all.
+
+    An encoder may have a vocabulary of its own, which is resized alone (Marian, FSMT).
+    """
     was, rows = implied[name].shape[0], real[name].shape[0]
     for other, part in implied.items():
+        if bool(_ENCODER.search(other)) != bool(_ENCODER.search(name)):
+            continue
         module, _, own = other.partition(".lora_")
         is_lora = own in ("B.weight", "embedding_A") and is_embedding(f"{module}.weight", embeddings)
         if is_lora or (not own and is_embedding(_WRAPPED.sub("", other), embeddings)):

@@ -25,6 +25,7 @@ GPT_NEO = {
     "architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo", "hidden_size": 48, "num_heads": 6,
     "vocab_size": 101, "max_position_embeddings": 32, "num_layers": 4, "attention_types": [[["global", "local"], 2]],
 }  # fmt: skip
+FOUR = [[["global"], 1], [["local"], 1], [["global"], 1], [["local"], 1]]
 THREE = {"attention_types": [[["global"], 1], [["local"], 2]]}
 BART = {
     "model_type": "bart", "d_model": 48, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 6,
@@ -69,6 +70,11 @@ LLAVA = {
         pytest.param(GPT_NEO, THREE | {"num_layers": 3}, None, id="one group and another"),
         pytest.param(GPT_NEO, THREE, '2]] and num_layers is 4, of', id="fewer groups"),
         pytest.param(GPT_NEO, {"attention_types": None}, "num_layers is 4, of", id="24 layers' kinds by default"),
+        pytest.param(GPT_NEO, {"attention_types": FOUR}, None, id="four groups"),
+        pytest.param(GPT_NEO, {"attention_types": FOUR, "num_layers": 5}, "num_layers is 5, of", id="four of too few"),
+        pytest.param(GPT_NEO, {"attention_types": None, "attention_layers": ["global"] * 4}, None, id="one by one"),
+        pytest.param(GPT_NEO, {"num_layers": 3, "attention_layers": ["local"] * 3}, None, id="which decide, then"),
+        pytest.param(GPT_NEO, {"attention_layers": ["local"] * 3}, "num_layers is 4, of", id="one by one, too few"),
     ],
 )  # fmt: skip
 def test_what_transformers_refuses_is_refused(config, change, said):

@@ -114,6 +114,28 @@ def on_mixtral(folder: Path, saved: list[str]) -> Path:
     return write(folder, {**base, "modules_to_save": saved, "target_modules": ["q_proj"]}, held)
 
 
+def on_marian(folder: Path) -> Path:
+    """Two vocabularies of as many words, of which the decoder's is resized (`resize_decoder_token_embeddings`)."""
+    base = folder / "base"
+    base.mkdir(parents=True)
+    sizes = {f"{side}_{name}": size for side in ("encoder", "decoder")
+             for name, size in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 24))}  # fmt: skip
+    apart = {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}
+    words = {"vocab_size": 40, "decoder_vocab_size": 40, "pad_token_id": 1}
+    config = {"architectures": ["MarianMTModel"], "model_type": "marian", "d_model": 16, **sizes, **apart, **words}
+    (base / "config.json").write_text(json.dumps(config))
+    held: Tensors = {
+        "base_model.model.lm_head.weight": ("F32", [44, 16]),
+        "base_model.model.model.decoder.embed_tokens.weight": ("F32", [44, 16]),
+        "base_model.model.model.encoder.embed_tokens.weight": ("F32", [40, 16]),
+    }
+    for at in ("encoder.layers.0.self_attn", "decoder.layers.0.self_attn", "decoder.layers.0.encoder_attn"):
+        stem = f"base_model.model.model.{at}.q_proj.lora_"
+        held |= {f"{stem}A.weight": ("F32", [4, 16]), f"{stem}B.weight": ("F32", [16, 4])}
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}
+    return write(folder, {"base_model_name_or_path": str(base), "task_type": None, **fields}, held)
+
+
 # PEFT 0.21.2: PeftModel.from_pretrained ends in KeyError 'base_model.model.model.layers.0.input_layernorm.weight'.
 NESTED = {"target_modules": ["layers.1.self_attn.q_proj"], "modules_to_save": ["layers.0", "layers.0.input_layernorm"]}
 
@@ -202,6 +224,7 @@ HEALTHY: list[tuple[str, Callable[[Path], Path]]] = [
     ("a head that is adapted", lambda f: with_a_head(f, 151936)),
     ("a head that is resized and adapted", lambda f: with_a_head(f, 151940, 151940)),
     ("names without their prefix on a base whose names are converted", lambda f: on_mixtral(f, [])),
+    ("one of two vocabularies resized", on_marian),
 ]
 
 
