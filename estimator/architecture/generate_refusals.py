@@ -154,9 +154,8 @@ class _Trial:
                 for name, value in fields.items()
                 if value == kinds * times and self.builds(section, {**more, name: [*value, kinds[0]]})
             ]
-            stated = [
-                f"{before}{name}" for name in made
-            ]  # what the class makes of them, which decides where it is said
+            # What the class makes of them decides, where it is said
+            stated = [f"{before}{name}" for name in made]
             yield " ".join((f"({before}{count}=={fields[count]}) unless {before}{key}", *stated))
             parts = [f"{before}{key}[{at}][0][]*{before}{key}[{at}][1]" for at in range(_MOST_PARTS)]
             unless = " ".join((" unless", *stated)) if stated else ""

@@ -78,6 +78,12 @@ def converted_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]
     return {name: first for first, converter in made for name in parts_of(converter, first) or (first,)}
 
 
+def held_parameters(config: Mapping[str, Any], tree: ModuleTree, stored: Iterable[str]) -> set[str]:
+    """Parameters that these tensors give, by their own names or by the class's converters."""
+    names = tuple(stored)
+    return {*run_time_names(config, tree, names).values(), *converted_weights(tree, names)}
+
+
 def gathered_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]:
     """Stored weights of which a converter of the class takes weights alone, each with the first parameter it makes."""
     facts = choose(tree.config, None)

@@ -83,16 +83,16 @@ def with_sized(
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_class(tree)))
     if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
         return tree
-    tree = _as_built(tree, other)
     anew = not other_class and (bool(tree.lacking) or _lacks(tree, other))
     if not other_class and not anew and not any(note.code in _LEFT_OPEN for note in tree.notes):
-        return tree
+        return _as_built(tree, other)
     before = parameter_shapes(tree.modules).keys()
     if other_class or anew:
         tree = _with_parts(_without_unbuilt(tree, other, config, stored), other, whole=anew)
         tree = _with_fresh_shapes(tree, other, config, stored)
     known = {module.name: module for module in other.modules}
-    modules = tuple(_filled(module, known.get(module.name)) for module in tree.modules)
+    filled = (_filled(module, known.get(module.name)) for module in tree.modules)
+    modules = tuple(_of_class(module, known.get(module.name)) for module in filled)
     now = parameter_shapes(modules).keys()
     fresh = {name: root for name, root in other.tied.items() if {name, root} <= now and not {name, root} <= before}
     tree = tree._replace(
@@ -100,7 +100,6 @@ def with_sized(
         tied={**fresh, **tree.tied},  # what is stored may hold values of its own
         notes=tuple(note for note in tree.notes if note.code not in _LEFT_OPEN),
     )
-    tree = _as_built(tree, other)
     return _telling(tree, [name for name in now if name not in before], config, stored) if anew else tree
 
 
@@ -131,11 +130,9 @@ def _lacks(tree: ModuleTree, other: ModuleTree) -> bool:
 def _telling(tree: ModuleTree, put: Sequence[str], config: Mapping[str, Any], stored: Iterable[str]) -> ModuleTree:
     """The tree, which says what its file lacks: of the parameters that were put in those that nothing stored gives."""
     from estimator.architecture.build import made_anew
-    from estimator.architecture.stored_names import converted_weights, run_time_names
+    from estimator.architecture.stored_names import held_parameters
 
-    stored = tuple(stored) if put else ()
-    held = {*run_time_names(config, tree, stored).values(), *converted_weights(tree, stored)} if put else set()
-    held |= {*tree.tied, *tree.lacking}
+    held = {*tree.tied, *tree.lacking, *(held_parameters(config, tree, stored) if put else ())}
     lacking = (*tree.lacking, *(name for name in put if name not in held))
     notes = (note for note in tree.notes if note.code != "made_anew")
     return tree._replace(lacking=lacking, notes=(*notes, *made_anew(lacking, tree.architecture or "")))

@@ -21,7 +21,7 @@ def with_unstored(tree: ModuleTree, config: Mapping[str, Any], stored: Iterable[
     names = {name for name, _ in named_parameters(tree.modules)}
     notes: tuple[Note, ...] = ()
     if stored is not None:
-        held = _held_by_file(tree, config, tuple(stored))
+        held = _held_by_file(tree, config, stored)
     elif named is not None and tree.architecture != named:
         held, notes = _held_by_class(names, config)
     else:
@@ -30,13 +30,12 @@ def with_unstored(tree: ModuleTree, config: Mapping[str, Any], stored: Iterable[
     return tree._replace(unstored=unstored, notes=(*tree.notes, *notes))
 
 
-def _held_by_file(tree: ModuleTree, config: Mapping[str, Any], stored: tuple[str, ...]) -> set[str]:
+def _held_by_file(tree: ModuleTree, config: Mapping[str, Any], stored: Iterable[str]) -> set[str]:
     """By the names that the class which is built gives them: Llama's for question answering has a prefix of its own."""
-    from estimator.architecture.stored_names import converted_weights, run_time_names
+    from estimator.architecture.stored_names import held_parameters
 
     built = {"architectures": [tree.architecture]}
-    own = tree._replace(config={**tree.config, **built})
-    return {*run_time_names({**config, **built}, own, stored).values(), *converted_weights(own, stored)}
+    return held_parameters({**config, **built}, tree._replace(config={**tree.config, **built}), stored)
 
 
 def _held_by_class(names: set[str], config: Mapping[str, Any]) -> tuple[set[str], tuple[Note, ...]]:

@@ -12,6 +12,8 @@ from estimator.lora.loaded import how_to_spare
 from estimator.lora.ties import ties_words
 from estimator.request.lora_config import LoraConfig
 
+_DRAWN = ("F64", "F32", "F16", "BF16")  # in what torch draws a new Linear's weights
+
 
 def base_vocabulary(tree: ModuleTree) -> int | None:
     """Rows of the input embedding."""
@@ -74,9 +76,6 @@ def _tied_again(index: TreeIndex) -> TreeIndex:
     if not left or tree.is_composite or not ties_words(tree):
         return index
     return TreeIndex(tree._replace(tied={**tree.tied, **{name: tree.declared_ties[name] for name in left}}))
-
-
-_DRAWN = ("F64", "F32", "F16", "BF16")  # in what torch draws a new Linear's weights
 
 
 def _is_tied(tree: ModuleTree, name: str) -> bool:

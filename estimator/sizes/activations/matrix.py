@@ -30,9 +30,8 @@ class Setting:
     piece_share: float = 1.0  # of the pieces of images and sound that config.json says
     padded: bool = False
     masks: bool = True  # attention has one where it takes one; encoders of whole examples do without
-    pads_decoder: bool = (
-        False  # of what a decoder makes; DataCollatorForSeq2Seq gives no mask for it (data_collator.py)
-    )
+    # What a decoder makes is padded too; DataCollatorForSeq2Seq gives no mask for it (data_collator.py)
+    pads_decoder: bool = False
     software: Software = TODAY
 
     @property
