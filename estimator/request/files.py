@@ -68,7 +68,7 @@ def read_config_file(path: str) -> TrainingConfig:
     if config.gpus is None and "_world" in values:
         config = replace(config, gpus=values["_world"])
     if trainer != "adapter_config":
-        from estimator.request.trainers.launch import offload_notes
+        from estimator.request.trainers.run_settings import offload_notes
 
         config = replace(config, notes=(*config.notes, *keys.unread(), *offload_notes(values)))
     for name, value in (("the base model", config.base), ("the optimizer", config.optimizer)):
@@ -176,7 +176,7 @@ def _parse(path: str, text: str) -> dict[str, Any]:
         what = f"{_UNREAD[kind]} are not read."
         raise UnknownTrainerError(what, where=path, way_out="give YAML, JSON or the command line")
     if path.endswith(SHELL_ENDINGS):
-        from estimator.request.command_line import parse_command
+        from estimator.request.commands.parse import parse_command
 
         return parse_command(text, path)
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from estimator.errors import InvalidLoraError, LoraSizeError, NotFoundError, UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate, with_config_file
-from estimator.request.command_line import parse_command
+from estimator.request.commands.parse import parse_command
 from estimator.request.files import read_config_file, to_request
 from estimator.request.request import Request
 from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError

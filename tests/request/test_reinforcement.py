@@ -8,8 +8,8 @@ import pytest
 
 from estimator.errors import NoTargetModulesError, UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate
+from estimator.request.commands.overrides import nested
 from estimator.request.files import read_config_file
-from estimator.request.overrides import nested
 from estimator.request.request import Request
 
 # Llama 3.1 8B, 32 layers of 4,096: the query, the value of 1,024, and all seven Linears.

@@ -7,7 +7,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, stored_quantization
-from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
+from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
 SOURCE = "axolotl 0.18.0, utils/schemas"

@@ -6,7 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
-from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
+from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "LLaMA-Factory 0.9.6.dev0, hparams"

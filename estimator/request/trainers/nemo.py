@@ -6,7 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
-from estimator.request.trainers.launch import attention_of
+from estimator.request.trainers.run_settings import attention_of
 from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
 SOURCE = "NeMo Automodel of August 2026, components/_peft/lora.py"

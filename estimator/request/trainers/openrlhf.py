@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator.errors import NoTargetModulesError, UnsupportedError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
-from estimator.request.trainers.launch import attention_of, filled_batch, tokens_note
+from estimator.request.trainers.run_settings import attention_of, filled_batch, tokens_note
 from estimator.request.training_config import TrainingConfig
 
 SOURCE = "OpenRLHF 0.11.0, openrlhf/cli"

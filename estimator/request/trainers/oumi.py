@@ -6,7 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
-from estimator.request.trainers.launch import attention_of
+from estimator.request.trainers.run_settings import attention_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "Oumi of August 2026, PeftParams and TrainingParams"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
-from estimator.request.trainers.launch import autocast_of, strategy_of
+from estimator.request.trainers.run_settings import autocast_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "PEFT's examples/sft of August 2026, and SFTConfig of TRL 1.10.0.dev0"

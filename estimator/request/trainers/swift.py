@@ -7,7 +7,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
-from estimator.request.trainers.launch import attention_of, strategy_of
+from estimator.request.trainers.run_settings import attention_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "ms-swift 4.6.0.dev0, arguments"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
-from estimator.request.trainers.launch import attention_of, autocast_of, strategy_of
+from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import TrainingConfig
 
 SOURCE = "TRL 1.10.0.dev0, ModelConfig and SFTConfig"

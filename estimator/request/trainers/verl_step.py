@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from estimator.notes import Note
 from estimator.request.trainers.keys import OPEN, Keys
-from estimator.request.trainers.launch import filled_batch, tokens_note
+from estimator.request.trainers.run_settings import filled_batch, tokens_note
 
 _PROMPTS = {"max_prompt_length": 512, "max_response_length": 512}
 _ACTOR = {"ppo_mini_batch_size": 256, "ppo_max_token_len_per_gpu": 16384}

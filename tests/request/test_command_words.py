@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import UsageError
-from estimator.request.command_line import parse_command
+from estimator.request.commands.parse import parse_command
+from estimator.request.commands.words import commands
 from estimator.request.files import read_config_file
-from estimator.request.shell_words import commands
 
 
 @pytest.mark.parametrize(

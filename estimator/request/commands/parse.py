@@ -15,10 +15,10 @@ from itertools import pairwise
 from typing import Any
 
 from estimator.errors import UsageError
-from estimator.request.launchers import VARIABLES, processes
-from estimator.request.overrides import is_override, nested
+from estimator.request.commands.launchers import VARIABLES, processes
+from estimator.request.commands.overrides import is_override, nested
+from estimator.request.commands.words import commands, split_assignments
 from estimator.request.recognise import recognise
-from estimator.request.shell_words import commands, split_assignments
 from estimator.request.trainers.keys import UnknownTrainerError
 
 # How a command that trains ends before its options.

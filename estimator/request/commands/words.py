@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from estimator.request.shell_pieces import pieces
-from estimator.request.shell_variables import ASSIGNMENT, History, Variables
+from estimator.request.commands.pieces import pieces
+from estimator.request.commands.variables import ASSIGNMENT, History, Variables
 
 _DECLARING = ("export", "local", "declare", "readonly", "typeset")
 # Commands that set variables to what the text does not say.
