@@ -80,7 +80,7 @@ def _llamafactory(values: Mapping[str, Any]) -> bool:
 
 
 def _torchtune(values: Mapping[str, Any]) -> bool:
-    return "_component_" in _section(values, "model")
+    return "_component_" in _section(values, "model") or _program(values) == "tune run"
 
 
 def _nemo(values: Mapping[str, Any]) -> bool:

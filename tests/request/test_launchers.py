@@ -54,6 +54,12 @@ TRL = "sft.py --model_name_or_path gpt2 --use_peft"
         pytest.param(f"trl {TRL.replace('.py', '')} --accelerate_config zero3", 8, id="a config that TRL ships"),
         pytest.param(f"trl {TRL.replace('.py', '')} --accelerate_config zero3 --num_processes 2", 2, id="with others"),
         pytest.param(f"trl {TRL.replace('.py', '')} --accelerate_config my.yaml", None, id="one's own config"),
+        pytest.param(f"python -m accelerate.commands.launch --num_processes 4 {TRL}", 4, id="accelerate's module"),
+        pytest.param(f"uv run --with a torchrun --nproc_per_node 4 {SWIFT}", 4, id="uv starts the launcher"),
+        pytest.param(f"ray job submit --num_gpus 8 -- accelerate launch --num_processes 4 {TRL}", 4, id="so does Ray"),
+        pytest.param(f"srun bash -c 'deepspeed --num_gpus 4 {TRL}'", 4, id="and a shell's text"),
+        pytest.param(f"export NPROC_PER_NODE=2\nsh -ec \"{SWIFT.replace('swift/cli/sft.py', 'swift sft')}\"", 2,
+                     id="with the variables around it"),
         pytest.param(f"python {TRL} --num_processes 3", None, id="an option of the script"),
     ],
 )  # fmt: skip

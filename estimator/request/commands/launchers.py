@@ -1,7 +1,8 @@
 """How many processes a command line starts, of all its machines: what its launcher is told.
 
 torch 2.13 (distributed/run.py), DeepSpeed's launcher/runner.py of August 2026, accelerate 1.15 (commands/launch.py),
-ms-swift 4.6.0.dev0 (cli/main.py), LLaMA-Factory 0.9.6.dev0 (launcher.py).
+ms-swift 4.6.0.dev0 (cli/main.py), LLaMA-Factory 0.9.6.dev0 (launcher.py). What stands before a launcher (`uv run`,
+`srun`, `docker run`, `ray job submit --`) starts it once, as far as the line tells.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ _EACH, _VISIBLE = ("NPROC_PER_NODE", "nproc_per_node"), "CUDA_VISIBLE_DEVICES"
 VARIABLES = (*_EACH, "NNODES", _VISIBLE)
 _ALL = ("gpu", "auto")  # that are visible
 _TORCHRUN = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
-_LAUNCHERS = (*_TORCHRUN, "deepspeed", "accelerate", "accelerate-launch")
+_LAUNCHERS = (*_TORCHRUN, "deepspeed", "accelerate", "accelerate-launch", "accelerate.commands.launch")
 # Options of DeepSpeed's that say which GPUs; without one it takes those that are visible.
 _SELECTING = frozenset(("include", "exclude", "e", "num_nodes", "num_gpus", "num_accelerators", "hostfile", "H"))
 _MAX_DIGITS = 6

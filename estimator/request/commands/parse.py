@@ -10,7 +10,7 @@ options that a trainer takes without a name for it is `config`, litgpt's base `c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -47,12 +47,16 @@ TRAINING = (
     " main_ppo",
     " fsdp_sft_trainer",
     " sft_trainer",
+    "tune run",
 )
 # Programs whose next word says what they do, and the same started as a script or a module.
-_COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl", "autotrain", "axolotl", "litgpt")
+_COMMANDS = ("swift", "megatron", "llamafactory-cli", "trl", "autotrain", "axolotl", "litgpt", "tune")
 _SCRIPT = re.compile(
     r"(?:.*/)?(?:(swift|axolotl|openrlhf)[/.]cli|(verl)[/.]trainer)[/.](_megatron[/.])?(?!config)(\w+)(?:\.py)?"
 )
+_SHELL, _GIVES_TEXT = re.compile(r"(?:.*/)?(?:ba|z|da|k)?sh"), re.compile(r"-[a-zA-Z]*c")
+# Calls a function of the file with its own parameters, whatever their names (modal.com/docs/reference/cli/run).
+_CALLS_A_FUNCTION = ("modal", "run")
 _VERL = "actor_rollout_ref."  # verl's section for the model, on whose main program others build theirs
 _OPTION_FILES = (".yaml", ".yml", ".json")
 # A word that is wholly an expansion, one that may be several words, and options that need no value behind them.
@@ -71,7 +75,10 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
     Raises UnknownTrainerError where no command with options is found, UsageError where a quote is left open or where
     the command ends before its options do.
     """
-    found = [words for words in commands(text, where, VARIABLES) if _has_options(words)]
+    found = [words for words in _commands(text, where) if _has_options(words)]
+    if any(_CALLS_A_FUNCTION in pairwise(words) for words in found[-1:]):
+        what = "modal run calls a function of one's own: what its options mean is known to that function alone."
+        raise UnknownTrainerError(what, where=where, way_out="give the trainer's config or command that it starts")
     if not found:
         raise UnknownTrainerError(
             "no command with options is in it.", where=where, way_out="give the line that starts the training"
@@ -89,6 +96,19 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
             way_out="end each line but the last with a backslash alone, and move comments out",
         )
     return {**read[at], "_others": len(both) - 1 if at in both else 0}
+
+
+def _commands(text: str, where: str) -> Iterator[list[str]]:
+    """The script's commands; for `sh -c TEXT` those of the text, with the variables in front of it."""
+    for words in commands(text, where, VARIABLES):
+        at = next((i for i, pair in enumerate(pairwise(words)) if _is_shell(*pair)), len(words))
+        inner = words[at + 2 : at + 3]
+        variables = words[: len(words) - len(split_assignments(words)[1])]
+        yield from ([*variables, *found] for found in commands(inner[0], where)) if inner else (words,)
+
+
+def _is_shell(word: str, behind: str) -> bool:
+    return _GIVES_TEXT.fullmatch(behind) is not None and _SHELL.fullmatch(word) is not None
 
 
 def _tests(options: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from estimator.errors import UsageError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys, dtype_name
 from estimator.request.training_config import TargetRule, TrainingConfig
 
@@ -28,6 +28,12 @@ FUSION = ("llama3_2_vision", "llama4")  # families of several towers
 
 
 def read(keys: Keys) -> TrainingConfig:
+    """Raises NoLoraError for a builder without LoRA, UnsupportedError where the config is in another file."""
+    if "_program" in keys.values:
+        config = keys.names("config") or ["its --config"]  # overrides stand behind it
+        what = f"the command takes its options from {config[0][:200]}."
+        way_out = "name that file (`tune cp` copies one of torchtune's own), with the command's overrides in it"
+        raise UnsupportedError(what, where=keys.where, way_out=way_out)
     model = Keys(keys.section("model"), keys.where, DEFAULTS)
     builder = str(model.values.get("_component_") or "")
     name = builder.rpartition(".")[2]
