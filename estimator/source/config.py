@@ -93,18 +93,21 @@ def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
 
 
-def _check_dtype(config: Mapping[str, Any], where: str) -> None:
-    """Raises MalformedConfigError for a text that torch has no dtype for.
+def _check_dtype(config: Mapping[str, Any], where: str, before: str = "") -> None:
+    """Raises MalformedConfigError for a text that torch has no dtype for, in sections too that a config is made of.
 
     transformers 5.23.0, `PreTrainedConfig.__post_init__`: getattr(torch, dtype), of the newer field where both are set.
     """
     name = "torch_dtype" if config.get("dtype") is None else "dtype"
-    value = config.get(name)
+    value, name = config.get(name), before + name
     if isinstance(value, str) and not _DTYPE.fullmatch(value):
         known = from_torch(value)
         what = f"{name} is {plain(value, 60)!r}, which names no dtype of torch, so transformers fails to load it."
         way_out = f"write it as {to_torch(known) if known else 'bfloat16, float16 or float32'}, or leave it out"
         raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
+    for name, section in config.items():
+        if isinstance(section, dict) and (name in _SECTIONS or isinstance(section.get("model_type"), str)):
+            _check_dtype(section, where, f"{before}{plain(name, 60)}.")
 
 
 def dtypes_in(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -136,6 +139,7 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
+_SECTIONS = ("text_config", "vision_config", "audio_config")  # which need not name their model type
 # Names of torch's dtypes, those of its releases to come as well.
 _DTYPE = re.compile(r"(b?float|q?u?int|bits?|complex)\d*(x\d+)?(_[a-z]\w*)?|c?(half|float|double)|short|long|bool")
 _JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
