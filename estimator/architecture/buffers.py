@@ -41,13 +41,16 @@ def buffer_shape(wanted: Wanted, shapes: Mapping[str, Shape], read: Read) -> Sha
     return rule(wanted, shapes, config) if rule else None
 
 
-def buffer_exists(wanted: Wanted, read: Read) -> bool:
-    """Whether a buffer is there that some configs of the class do not have: frequencies of a kind of layer."""
-    kind = kind_of(wanted.name)
-    layers = section_of_module(wanted.module, read)("layer_types")
-    if not wanted.name.endswith("inv_freq") or not isinstance(layers, (list, tuple)):
+def buffer_exists(wanted: Wanted, read: Read, *, always: bool) -> bool:
+    """Whether a buffer is there that some configs of the class do not have: frequencies of a kind of layer.
+
+    always: no config is known without it; a kind of attention needs layers of it all the same.
+    """
+    kind = kind_of(wanted.name) if wanted.name.endswith("inv_freq") else ""
+    if not kind or (always and not kind.endswith("_attention")):
         return True
-    return not kind or kind in layers
+    layers = section_of_module(wanted.module, read)("layer_types")
+    return not isinstance(layers, (list, tuple)) or kind in layers
 
 
 def _positions(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:

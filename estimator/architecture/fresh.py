@@ -56,7 +56,7 @@ def fill_buffers(
     for at, slot, _ in missing:
         module = modules[at]
         wanted = Wanted(module.name, module.cls, slot.name, slot.dimensions)
-        if not slot.always and not buffer_exists(wanted, lookup):
+        if not buffer_exists(wanted, lookup, always=slot.always):
             continue
         shape = buffer_shape(wanted, shapes, lookup)
         if shape is None:

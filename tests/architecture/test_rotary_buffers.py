@@ -178,13 +178,21 @@ def test_frequencies_have_the_shape_that_the_class_gives_it(module, cls, name, d
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "exists"),
+    ("name", "always", "config", "exists"),
     [
-        pytest.param("sliding_attention_inv_freq", {"layer_types": ["sliding_attention"]}, True, id="such layers"),
-        pytest.param("full_attention_original_inv_freq", {"layer_types": ["sliding_attention"]}, False, id="none such"),
-        pytest.param("full_attention_inv_freq", {}, True, id="the config does not say"),
-        pytest.param("inv_freq", {"layer_types": ["full_attention"]}, True, id="for all kinds"),
+        pytest.param("sliding_attention_inv_freq", False, {"layer_types": ["sliding_attention"]}, True, id="such"),
+        pytest.param(
+            "full_attention_original_inv_freq", False, {"layer_types": ["sliding_attention"]}, False, id="none"
+        ),
+        pytest.param(
+            "sliding_attention_inv_freq", True, {"layer_types": ["full_attention"]}, False, id="none of Olmo 3"
+        ),
+        pytest.param("full_attention_inv_freq", False, {}, True, id="the config does not say"),
+        pytest.param("inv_freq", True, {"layer_types": ["full_attention"]}, True, id="for all kinds"),
+        pytest.param(
+            "main_inv_freq", True, {"layer_types": ["full_attention"]}, True, id="DeepSeek V4: no kind of layer"
+        ),
     ],
 )
-def test_frequencies_of_a_kind_of_layer(name, config, exists):
-    assert buffer_exists(Wanted("rotary_emb", "X", name, 1), reader(config)) is exists
+def test_frequencies_of_a_kind_of_layer(name, always, config, exists):
+    assert buffer_exists(Wanted("rotary_emb", "X", name, 1), reader(config), always=always) is exists
