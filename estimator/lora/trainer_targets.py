@@ -7,7 +7,7 @@ published class's, the tree as the trainer builds it: the count is then the trai
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.facts import class_for
@@ -45,10 +45,39 @@ def _axolotl_linear(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[st
     lora["target_modules"] = sorted(names | set(settings.get("and") or ()))
     refuse_none(tree, lora["target_modules"], "lora_target_modules")
     resolved = _listed(settings, tree, lora)
+    return resolved._replace(notes=(*resolved.notes, *_of_the_head(tree, names, "Axolotl")))
+
+
+def _of_the_head(tree: ModuleTree, names: Collection[str], trainer: str) -> tuple[Note, ...]:
     if leaf(tree.output_embedding or "") not in names:
-        return resolved
-    message = f"{tree.output_embedding} is adapted too: Axolotl knows the head of {tree.architecture} by another name."
-    return resolved._replace(notes=(*resolved.notes, Note("head_adapted", message)))
+        return ()
+    message = (
+        f"{tree.output_embedding} is adapted too: {trainer} knows the head of {tree.architecture} by another name."
+    )
+    return (Note("head_adapted", message),)
+
+
+def _linear_names(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
+    """The last name part of every Linear but lm_head, and of what bitsandbytes makes one, which spares the head.
+
+    find_all_linear_names of artidoro's qlora.py (2023) and of Firefly's train.py (2024).
+    """
+    resolved = _causal({"multimodal": ()}, tree, lora)
+    quantized = settings["quantized"]
+    modules = [m for m in tree.modules if m.kind == "Conv1D" or m.cls == "Linear"] if quantized else linear(tree)
+    spared = {"lm_head", leaf(tree.output_embedding or "")} if quantized else {"lm_head"}
+    names = {leaf(module.name) for module in modules} - spared
+    refuse_none(tree, sorted(names), "the base")
+    resolved.lora["target_modules"] = sorted(names)
+    return resolved._replace(notes=_of_the_head(tree, names, "the trainer"))
+
+
+def _h2o(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
+    """H2O LLM Studio of March 2026, prepare_lora: no module with "head" anywhere in its name; Conv1D as well."""
+    resolved = _causal({"multimodal": ()}, tree, lora)
+    found = [module.name for module in tree.modules if module.kind in ("Linear", "Conv1D", "Conv1d")]
+    resolved.lora["target_modules"] = sorted({leaf(name) for name in found if "head" not in name})
+    return resolved
 
 
 def _nemo(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
@@ -148,4 +177,6 @@ _RULES: Mapping[str, Callable[[Mapping[str, Any], ModuleTree, dict[str, Any]], R
     "nemo": _nemo,
     "unsloth": unsloth,
     "causal": _causal,
+    "linear_names": _linear_names,
+    "h2o": _h2o,
 }

@@ -48,12 +48,7 @@ def read_config_file(path: str) -> TrainingConfig:
     values = _values(path)
     trainer = recognise(values)
     if trainer is None:
-        raise UnknownTrainerError(
-            "this is no config of a trainer that is known.",
-            where=path,
-            way_out="known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt, "
-            "Oumi, Ludwig, verl, OpenRLHF",
-        )
+        raise _unknown(values, path)
     if "_program" in values and _is_file_of_options(values.get("config")):
         what = f"the command takes its options from {str(values['config'])[:200]}."
         raise UnsupportedError(what, where=path, way_out="name that file, with the command's other options in it")
@@ -75,6 +70,20 @@ def read_config_file(path: str) -> TrainingConfig:
         if value is not None and not isinstance(value, str):
             raise keys.odd(name, value, "its name")
     return config
+
+
+def _unknown(values: Mapping[str, Any], path: str) -> UnknownTrainerError:
+    from estimator.request.other_trainers import DIFFUSION, why_unread
+
+    why = why_unread(values)
+    if why is not None:
+        way_out = "--model and --targets count PEFT's LoRA on " + (
+            "a model of transformers" if why == DIFFUSION else "the language model"
+        )
+        return UnknownTrainerError(f"{why}: not counted.", where=path, way_out=way_out)
+    way_out = "known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt, Oumi, "
+    way_out += "Ludwig, verl, OpenRLHF, EasyR1, AReaL, H2O LLM Studio, Firefly, LMFlow, FastChat, alpaca-lora, qlora.py"
+    return UnknownTrainerError("this is no config of a trainer that is known.", where=path, way_out=way_out)
 
 
 def _is_file_of_options(value: Any) -> bool:

@@ -39,6 +39,14 @@ _OUMI = frozenset(
     )
 )  # fmt: skip
 _LITGPT = frozenset(("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp", "lora_head"))
+_FIRST_SCRIPTS = {
+    "qlora.py": ("bits", "source_max_len", "max_memory_MB", "dataset_format", "full_finetune"),
+    "finetune.py": (
+        "base_model data_path", "base_model lora_target_modules", "base_model cutoff_len", "dataset_path use_lora",
+        "dataset_path use_qlora", "dataset_path use_dora",
+    ),
+    "train_lora.py": ("q_lora", "lora_bias", "model_name_or_path lora_r"),
+}  # fmt: skip
 _AXOLOTL = ("adapter", "datasets", "pretraining_dataset", "sequence_len", "micro_batch_size")
 _LLAMAFACTORY = ("finetuning_type", "lora_target", "pissa_init", "additional_target")
 _TRL_DATA = ("dataset_name", "dataset_mixer", "dataset_mixture", "dataset_id_or_path")
@@ -128,6 +136,29 @@ def _axolotl(values: Mapping[str, Any]) -> bool:
     return file or (_program(values).startswith("axolotl train") and "config" in values)
 
 
+def _easyr1(values: Mapping[str, Any]) -> bool:
+    return "model_path" in _section(_section(_section(values, "worker"), "actor"), "model")
+
+
+def _areal(values: Mapping[str, Any]) -> bool:
+    return any({"path", "mb_spec"} <= _section(values, name).keys() for name in ("actor", "model"))
+
+
+def _h2o(values: Mapping[str, Any]) -> bool:
+    return "llm_backbone" in values and ("problem_type" in values or "lora" in _section(values, "training"))
+
+
+def _firefly(values: Mapping[str, Any]) -> bool:
+    own = any(key in values for key in ("train_mode", "lora_rank"))
+    return own and {"model_name_or_path", "train_file", "max_seq_length"} <= values.keys() and not _program(values)
+
+
+def _first_scripts(values: Mapping[str, Any]) -> bool:
+    """By the script's name, and an option that is its own."""
+    own = _FIRST_SCRIPTS.get(_program(values), ())
+    return any(set(option.split()) <= values.keys() for option in own)
+
+
 def _peft_sft(values: Mapping[str, Any]) -> bool:
     """Of PEFT's example as it is today: older copies of it name the base and the length otherwise."""
     own = any(key in values for key in ("chat_template_format", "append_concat_token", "splits"))
@@ -148,10 +179,15 @@ _SIGNS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("autotrain", _autotrain),
     ("oumi", _oumi),
     ("ludwig", _ludwig),
+    ("easyr1", _easyr1),
     ("verl", _verl),
     ("openrlhf", _openrlhf),
+    ("areal", _areal),
+    ("h2o", _h2o),
+    ("first_scripts", _first_scripts),
     ("unsloth", _unsloth),
     ("litgpt", _litgpt),
+    ("firefly", _firefly),
     ("llamafactory", _llamafactory),
     ("swift", _swift),
     ("axolotl", _axolotl),
