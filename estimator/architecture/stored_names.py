@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.choose import choose, own_config, section_of
-from estimator.architecture.facts import ClassFacts
+from estimator.architecture.facts import ClassFacts, class_facts
 from estimator.architecture.module import ModuleTree, named_parameters
 from estimator.architecture.rename import Renamer, Transform, parts_of, read_transform, renamed_in_full
 from estimator.architecture.towers import with_towers
@@ -94,6 +94,14 @@ def gathered_weights(tree: ModuleTree, stored: Iterable[str]) -> dict[str, str]:
     rename = Renamer(transforms, facts.prefix, _parameters(tree).__contains__)
     made = ((name, rename(name)) for name in stored)
     return {name: one.name for name, one in made if one.converter is not None and one.converter.number in taking}
+
+
+def renamed_alone(tree: ModuleTree, names: Iterable[str]) -> dict[str, str]:
+    """Each name after the class's renamings, itself where there are none: no conversion, and no prefix put or taken."""
+    facts = class_facts(tree.architecture or "")
+    transforms = transforms_of(tree.config, facts) if facts is not None else []
+    rename = Renamer([one for one in transforms if one.kind != "convert"], "", lambda _: False)
+    return {name: rename(name).name for name in names}
 
 
 def renamed_modules(config: Mapping[str, Any], stored: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ model type, the facts of that type's class take its place, their fields looked u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.class_lookup import worked_out
@@ -35,6 +35,8 @@ def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFact
             made = worked_out(section, shapes_of(part.said.name), part.defaults)
             part = part._replace(defaults={**part.defaults, **made})
             facts = _replaced(facts, tower, with_towers(part, section)[0])
+        else:  # the same class, whose names are converted by the model type all the same (MaskFormer's Swin)
+            facts = facts._replace(transforms=_transforms(facts, tower, part))
     return facts, tuple(unknown)
 
 
@@ -55,7 +57,6 @@ def _replaced(facts: ClassFacts, tower: Tower, part: ClassFacts) -> ClassFacts:
     before, section = f"{tower.module}.", tower.section
     own = {key: value for key, value in facts.defaults.items() if not key.startswith(f"{section}.")}
     aliases = {key: value for key, value in facts.aliases.items() if not key.startswith(f"{section}.")}
-    scopes = tuple(start.removeprefix(f"{facts.prefix}.") for start in (before,))
     ties = [tie for tie in facts.ties if not tie[0].startswith(before)]
     declared = [tie for tie in facts.said.declared_ties if not tie[0].startswith(before)]
     said = facts.said._replace(
@@ -68,16 +69,20 @@ def _replaced(facts: ClassFacts, tower: Tower, part: ClassFacts) -> ClassFacts:
     return facts._replace(
         said=said,
         root=_put(facts.root, tower.module.split("."), _Under(section).structure(part.root)),
-        transforms=(
-            *(t for t in facts.transforms if not _scope(t).startswith(scopes)),
-            *(_scoped(t, tower.module, facts.prefix) for t in part.transforms if t not in facts.transforms),
-        ),
+        transforms=_transforms(facts, tower, part),
         ties=(*ties, *((before + t, before + s, under(condition, section)) for t, s, condition in part.ties)),
         fresh={**facts.fresh, **{before + name: _sized(shape, section) for name, shape in part.fresh.items()}},
         defaults={**own, **{f"{section}.{key}": value for key, value in part.defaults.items()}},
         aliases={**aliases, **{f"{section}.{key}": f"{section}.{value}" for key, value in part.aliases.items()}},
         ignored_unexpected=(*facts.ignored_unexpected, *part.ignored_unexpected),
     )
+
+
+def _transforms(facts: ClassFacts, tower: Tower, part: ClassFacts) -> tuple[Sequence[Any], ...]:
+    """The class's own, with the part's in place of those of the part that stood there."""
+    scope = f"{tower.module}.".removeprefix(f"{facts.prefix}.")
+    own = (t for t in facts.transforms if not _scope(t).startswith(scope))
+    return *own, *(_scoped(t, tower.module, facts.prefix) for t in part.transforms if t not in facts.transforms)
 
 
 def _put(structure: Structure, path: list[str], part: Structure) -> Structure:

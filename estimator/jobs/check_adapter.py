@@ -30,6 +30,7 @@ FINE = frozenset(
         "embeddings_left_out",
         "base_layer_names",
         "older_names",
+        "converted_names",
         "number_of_labels",
         "resized_vocabulary",
         "older_peft_bias",
@@ -209,10 +210,10 @@ def _on_its_base(
     problems = [
         Problem(cause.code, f"{cause.message} {MENDS.get(cause.code, '')}".strip())
         for cause in explained.causes
-        if cause.code not in FINE and not _is_given(cause.code, explained, checkpoint)
+        if cause.code not in FINE
     ]
     problems += _other_modules(explained, checkpoint)
-    problems += _cannot_be_loaded(explained)
+    problems += _cannot_be_loaded(explained, checkpoint)
     if explained.status == "unexplained" and not problems and not broken:
         message = f"The file has {file_bytes or 0:,} bytes; its config implies {explained.implied_bytes or 0:,}."
         problems.append(Problem("size_differs", message + " Name the base that it was trained on."))
@@ -232,27 +233,30 @@ def _other_modules(explained: Any, checkpoint: Checkpoint | None) -> list[Proble
     return [Problem("extra_modules", f"{message} {MENDS['extra_modules']}")]
 
 
-def _is_given(code: str, explained: Any, checkpoint: Checkpoint | None) -> bool:
-    """Whether PEFT puts the missing prefix before LoRA's tensors: it converts the names of this base, if only so far.
-
-    peft 0.21.2: convert_peft_adapter_state_dict_for_transformers (peft/utils/transformers_weight_conversion.py).
-    """
-    if code != "no_prefix" or checkpoint is None or explained.answer is None:
-        return False
-    from estimator.lora.facts import is_converted
-
-    bare = [name for name in checkpoint.tensors if not name.startswith("base_model.model.")]
-    renamed = any(cause.code == "older_names" for cause in explained.causes)
-    known = is_converted(str(explained.answer.tree.config.get("model_type")))
-    return known and not renamed and all(".lora_" in name for name in bare)
-
-
-def _cannot_be_loaded(explained: Any) -> list[Problem]:
-    """A file just as PEFT has saved it, and that PEFT cannot read."""
+def _cannot_be_loaded(explained: Any, checkpoint: Checkpoint | None) -> list[Problem]:
+    """A file just as PEFT has saved it, and that PEFT cannot read, or not all of it."""
     if explained.answer is None or explained.status not in ("exact", "explained"):
         return []
     notes = explained.answer.adaptation.notes
-    return [Problem(n.code, f"{n.message} Name the inner ones, or less.") for n in notes if n.code == "loading_fails"]
+    notes = [note for note in notes if note.code == "loading_fails"]
+    named = [Problem(note.code, f"{note.message} Name the inner ones, or less.") for note in notes]
+    return named + _renamed_away(explained, checkpoint)
+
+
+def _renamed_away(explained: Any, checkpoint: Checkpoint | None) -> list[Problem]:
+    """Names as the model has them, which PEFT converts once more as if they were a checkpoint's (Laguna)."""
+    from estimator.lora.converted_names import converted_names
+
+    implied = {tensor.name for tensor in explained.answer.adaptation.tensors}
+    config = explained.adapter.config or {}
+    names = implied & checkpoint.tensors.keys() if checkpoint and config.get("peft_type") == "LORA" else ()
+    converted = converted_names(explained.answer.tree, sorted(names))
+    lost = [(name, new) for name, new in converted.items() if new not in implied]
+    if not lost:
+        return []
+    old, new = lost[0]
+    message = f"PEFT does not load {len(lost)} tensors, {old[:200]} among them: it looks for {new[:200]}."
+    return [Problem("loading_fails", f"{message} Do not target these modules.")]
 
 
 def _adapted_module(tensor: str) -> str | None:

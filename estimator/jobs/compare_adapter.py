@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from estimator.architecture.module import ModuleTree
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
+from estimator.lora.converted_names import converted_names
 from estimator.lora.tensors import SavedTensor
 from estimator.report.answer import Answer
 from estimator.sizes.adapter_causes import PREFIX, Cause, Part, Parts
@@ -23,6 +24,7 @@ EXPLAINED = frozenset({
     "older_peft_bias", "experts_one_by_one", "bin_file", "names_not_in_class", "saved_modules", "other_rank",
     "other_method", "extra_tensors", "adapter_names", "magnitude_names", "embeddings_left_out",
     "missing_layers", "dora_not_said", "lora_bias_not_said", "bias_not_said", "tokens_not_said", "other_tokens",
+    "converted_names",
 })  # fmt: skip
 EMPTY_BYTES = 128  # a header that names one lora_A and one lora_B is longer
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
@@ -43,7 +45,11 @@ def compare(
     """What makes the difference; None where the size fits no hypothesis. `others` are further ones, for a bare size."""
     embeddings = embedding_parts(tree)
     if checkpoint is not None:
-        return causes_of(implied, {t.name: Part(t.dtype, t.shape) for t in checkpoint.tensors.values()}, embeddings)
+        real: Parts = {t.name: Part(t.dtype, t.shape) for t in checkpoint.tensors.values()}
+        if (found.config or {}).get("peft_type", "LORA") == "LORA":
+            real, renamed = _as_peft_reads(implied, real, tree)
+            return (*renamed, *causes_of(implied, real, embeddings))
+        return causes_of(implied, real, embeddings)
     if WEIGHTS in found.other_files:
         if found.other_files[WEIGHTS] <= EMPTY_BYTES:
             return causes_of(implied, {}, embeddings)
@@ -51,6 +57,18 @@ def compare(
     if PICKLED in found.other_files:
         return guess_bin_causes(implied, found.other_files[PICKLED])
     return ()
+
+
+def _as_peft_reads(implied: Parts, real: Parts, tree: ModuleTree) -> tuple[Parts, tuple[Cause, ...]]:
+    """The real tensors under the names that PEFT gives them where it converts those of this base."""
+    converted = converted_names(tree, real)
+    found = {old: new for old, new in converted.items() if old not in implied and new in implied and new not in real}
+    if not found or len(set(found.values())) < len(found):
+        return real, ()
+    old, new = next(iter(found.items()))
+    message = f"The names are not those that PEFT saves today, which reads them all the same: {old} as {new}."
+    cause = Cause("converted_names", message, len(found), 0)
+    return {found.get(name, name): part for name, part in real.items()}, (cause,)
 
 
 def explains(causes: tuple[Cause, ...] | None) -> TypeGuard[tuple[Cause, ...]]:

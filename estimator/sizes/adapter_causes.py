@@ -61,7 +61,8 @@ def plain_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
     causes = []
     for code, message, undo in _SPELLINGS:
         plain = {undo(name): part for name, part in real.items()}
-        better = _known(plain, implied) > _known(real, implied) or (code == "no_prefix" and _are_bare(implied, real))
+        more = _known(plain, implied) - _known(real, implied)
+        better = more > 0 or (code in _OF_NO_RELEASE and not more) or (code == "no_prefix" and _are_bare(implied, real))
         if len(plain) == len(real) and plain.keys() != real.keys() and better:
             causes.append(Cause(code, message, sum(name not in plain for name in real), 0))
             real = plain
@@ -98,6 +99,7 @@ def _without_adapter_name(name: str) -> str:
 
 _WRAPPERS = re.compile(r"(?:^module|(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module))\.")
 
+_OF_NO_RELEASE = ("wrapper_names", "doubled_prefix")  # damage, whatever else is of another name
 _SPELLINGS = (
     (
         "wrapper_names",

@@ -101,7 +101,16 @@ ADAPTED_TABLE = {  # as PEFT 0.21.2 saved it
         ),
         pytest.param(
             "llava", {"target_modules": [LLAVA + name for name in PROJECTIONS]},
-            lora(f"base_model.model.{LLAVA}", PROJECTIONS), ["older_names"], id="the towers were not in one model",
+            lora(f"base_model.model.{LLAVA}", PROJECTIONS), ["converted_names"], id="the towers were not in one model",
+        ),
+        pytest.param(
+            "llava", {"target_modules": [LLAVA + name for name in PROJECTIONS]}, lora(LLAVA, PROJECTIONS),
+            ["converted_names"], id="nor had the names a prefix",
+        ),
+        pytest.param(
+            "llava", {"target_modules": [LLAVA + name for name in PROJECTIONS]},
+            lora(f"base_model.model.base_model.model.{LLAVA}", PROJECTIONS), ["doubled_prefix", "older_names"],
+            id="PEFT converts none that has the prefix twice",
         ),
         pytest.param(
             "llama", {"target_modules": [*PROJECTIONS]}, ATTENTION, [], id="as today",
@@ -120,7 +129,7 @@ def test_a_file_in_another_layout_is_explained(base, config, tensors, causes, tm
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize {size}\n"
     (tmp_path / "adapter" / "adapter_model.safetensors").write_text(pointer)
     if (
-        "older_names" not in causes and not (TOKENS | ADAPTED_TABLE).keys() & tensors.keys()
+        not {"older_names", "converted_names"} & {*causes} and not (TOKENS | ADAPTED_TABLE).keys() & tensors.keys()
     ):  # a size tells neither names nor rows
         assert explained(tmp_path / "adapter") == expected
 

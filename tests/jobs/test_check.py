@@ -136,6 +136,25 @@ def on_marian(folder: Path) -> Path:
     return write(folder, {"base_model_name_or_path": str(base), "task_type": None, **fields}, held)
 
 
+def on_laguna(folder: Path) -> Path:
+    """As PEFT 0.21.2 saves it, and loads all but the shared expert's: it takes these names for a checkpoint's."""
+    base = folder / "base"
+    base.mkdir(parents=True)
+    layers = {"layer_types": ["full_attention"] * 2, "mlp_layer_types": ["dense", "sparse"],
+              "num_attention_heads_per_layer": [2, 2], "num_hidden_layers": 2}  # fmt: skip
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 20,
+               "shared_expert_intermediate_size": 28}  # fmt: skip
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1,
+             "head_dim": 8, "vocab_size": 40}  # fmt: skip
+    kind = {"architectures": ["LagunaForCausalLM"], "model_type": "laguna"}
+    (base / "config.json").write_text(json.dumps({**kind, **sizes, **layers, **experts}))
+    held: Tensors = {}
+    for at, high in (("0.mlp", 24), ("1.mlp.shared_experts", 28)):
+        stem = f"base_model.model.model.layers.{at}.gate_proj.lora_"
+        held |= {f"{stem}A.weight": ("F32", [4, 16]), f"{stem}B.weight": ("F32", [high, 4])}
+    return write(folder, {"base_model_name_or_path": str(base), "target_modules": ["gate_proj"]}, held)
+
+
 # PEFT 0.21.2: PeftModel.from_pretrained ends in KeyError 'base_model.model.model.layers.0.input_layernorm.weight'.
 NESTED = {"target_modules": ["layers.1.self_attn.q_proj"], "modules_to_save": ["layers.0", "layers.0.input_layernorm"]}
 
@@ -200,6 +219,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("a path of one machine", "base_is_local_path", lambda f: write(f, {"base_model_name_or_path": "/home/me/base"})),
     ("no method", "no_peft_type", lambda f: write(f, {"peft_type": None})),
     ("a norm in a layer, both saved", "loading_fails", lambda f: write(f, NESTED, nested())),
+    ("names that PEFT converts once more", "loading_fails", on_laguna),
     ("a rank of nothing", "rank_pattern", lambda f: write(f, {"rank_pattern": {"q_proj": 0}})),
 ]  # fmt: skip
 

@@ -108,6 +108,14 @@ def renamed(parts, change):
             id="modules of an older transformers",
         ),
         pytest.param(
+            IMPLIED,
+            renamed(
+                lora(template=LAYER.replace("self_attn", "attention.attention")), lambda n: "base_model.model." + n
+            ),
+            [("doubled_prefix", 8, 0), ("older_names", 8, 0)],
+            id="the prefix twice before older names",
+        ),
+        pytest.param(
             lora(names=("q_proj", "k_proj")),
             lora(names=("query", "key"), template="base_model.model.vit.encoder.layer.{}.attention.{}.lora_{}.weight"),
             [("older_names", 8, 0)],
