@@ -48,7 +48,7 @@ def verify(
     """
     asked, request = request, with_config_file(request)
     if request.freezing is not None:
-        what = "this config freezes by name what PEFT would train: there is no count of PEFT's to compare with."
+        what = "this trainer freezes or casts what PEFT made: there is no count or file of PEFT's to compare with."
         raise UsageError(what, where="--config", way_out="see the notes of an estimate with this config")
     training = _step(asked, answer)
     load = load_options(request)

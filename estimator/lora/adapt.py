@@ -65,7 +65,7 @@ def adapt(
     where PEFT refuses, UnsupportedError where this tool has no answer.
 
     adapter_dtype: None is PEFT's autocast, "base" is none, else safetensors' name of a dtype. freezing: what a trainer
-    freezes afterwards.
+    freezes or casts afterwards.
     """
     check_config(config)
     base = index_of(tree)

@@ -1,4 +1,4 @@
-"""What a trainer freezes by name once the adapter is made.
+"""What a trainer freezes by name, or casts, once the adapter is made.
 
 axolotl 0.18.0: train.py, utils/freeze.py; NeMo Automodel of August 2026: components/utils/model_utils.py,
 apply_parameter_freezing; AutoTrain 0.8.37.dev0: trainers/vlm/utils.py.
@@ -19,6 +19,7 @@ from estimator.request.training_config import Freezing
 Rows = tuple[int, int | None]  # from the first to behind the last; None: all that follow
 
 WHERE = "unfrozen_parameters"
+_OF_LORA = ("lora", "dora")  # their dtype is the adapter's
 _RANGE = re.compile(r"(.+)\[([0-9]*)(?::([0-9]*))?\]")
 _ALL_FROZEN = "The trainer freezes by name all that is adapted, once the adapter is made. Nothing trains."
 _NONE_UNFROZEN = (
@@ -28,7 +29,8 @@ _NONE_UNFROZEN = (
 
 
 def freeze(model: Node, freezing: Freezing) -> int:
-    """Axolotl's freeze_layers_except first, then what freezes parts, on the names of PeftModel.named_parameters().
+    """Axolotl's freeze_layers_except first, then what freezes parts, on the names of PeftModel.named_parameters(); at
+    last what still trains is cast.
 
     The parameters that trained before and are frozen now.
 
@@ -45,6 +47,9 @@ def freeze(model: Node, freezing: Freezing) -> int:
         module = name.rpartition(".")[0].lower()
         if not set(freezing.parts).isdisjoint(name.split(".")) or any(part in module for part in freezing.within):
             leaf.trainable = False
+    for leaf in leaves.values():
+        if freezing.dtype is not None and leaf.trainable and leaf.part not in _OF_LORA:
+            leaf.dtype = freezing.dtype
     return sum(leaf.elements for leaf in trained if not leaf.trainable)
 
 

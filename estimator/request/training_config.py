@@ -18,11 +18,12 @@ class TargetRule:
 
 
 class Freezing(NamedTuple):
-    """Parameters that a trainer freezes by name once the adapter is made; `lora.freezing` does it."""
+    """What a trainer does to the parameters once the adapter is made; `lora.freezing` does it."""
 
     unfrozen: tuple[str, ...] | None = None  # patterns: what none of them matches is frozen; None: not asked for
     parts: tuple[str, ...] = ()  # a name with one of these between its dots is frozen
     within: tuple[str, ...] = ()  # so is what lies in a module with one of these anywhere in its name, in small letters
+    dtype: str | None = None  # safetensors' name: what trains beside LoRA's weights is cast to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class TrainingConfig:
         None  # method, bits, quant_type, double_quant, compute_dtype, quant_storage
     )
     prepare_kbit: bool | None = False
+    undoes_upcast: bool = False  # of prepare_kbit's: norms and embeddings get their dtype back
     adapter_dtype: str | None = "float32"  # while training
     batch_size: int | None = None  # per device
     gradient_accumulation: int | None = None  # None: depends on the number of devices

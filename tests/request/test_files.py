@@ -142,9 +142,10 @@ def test_options_of_an_estimate(tmp_path: Path) -> None:
     path = tmp_path / "qlora.yaml"
     path.write_text("base_model: gpt2\nadapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nbf16: true\n")
     options = to_request(read_config_file(str(path)))
-    assert {name: options[name] for name in ("model", "base_precision", "dtype", "double_quant", "prepare_kbit")} == {
-        "model": "gpt2", "base_precision": "nf4", "dtype": "bf16", "double_quant": True, "prepare_kbit": True,
+    assert {name: options[name] for name in ("model", "base_precision", "dtype", "double_quant")} == {
+        "model": "gpt2", "base_precision": "nf4", "dtype": "bf16", "double_quant": True,
     }  # fmt: skip
+    assert "prepare_kbit" not in options  # Axolotl takes its upcast back
     assert options["lora"]["r"] == 4
 
 

@@ -194,6 +194,7 @@ def test_interpolations_within_the_file_are_put_in(tmp_path: Path) -> None:
         "model_name_or_path: {a: b}\nuse_peft: true\n",
         "base_model: a\nadapter: lora\noptimizer: [a]\n",
         "base_model: a\nadapter: lora\npeft: {loftq_config: x}\n",
+        "base_model: a\nadapter: lora\nlora_alpha: 1" + "0" * 400,
     ],
 )
 def test_a_value_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:

@@ -125,6 +125,38 @@ def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> Non
     assert {name: found.get(name) for name in options} == options
 
 
+SAVES = "lora_modules_to_save: [embed_tokens, lm_head]\n"
+ADDS = "additional_target: embed_tokens,lm_head\n"
+TRL = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nuse_peft: true\nlora_target_modules: [q_proj, v_proj]\n" + SAVES
+ADDS_IN_SWIFT = (
+    "model: meta-llama/Llama-3.1-8B-Instruct\ntuner_type: lora\ntarget_modules: q_proj\nmodules_to_save: lm_head\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "dtypes"),
+    [
+        pytest.param(FACTORY + ADDS, {"F32"}, id="LLaMA-Factory trains in float32"),
+        pytest.param(FACTORY + ADDS + "quantization_bit: 4\n", {"F32"}, id="on few bits too"),
+        pytest.param(FACTORY + ADDS + "deepspeed: ds_z3_config.json\n", {"F32", "BF16"}, id="but not with ZeRO-3"),
+        pytest.param(FACTORY + ADDS + "pure_bf16: true\n", {"F32", "BF16"}, id="nor in pure bfloat16"),
+        pytest.param(QLORA + SAVES + "lora_target_modules: [q_proj]\nbf16: true\n", {"F32", "BF16"},
+                     id="Axolotl takes the embeddings back to bfloat16"),
+        pytest.param(QLORA + SAVES + "lora_target_modules: [q_proj]\nbf16: true\nembeddings_skip_upcast: true\n", {"F32"},
+                     id="unless it leaves them to PEFT"),
+        pytest.param(TRL, {"F32"}, id="TRL loads in float32"),
+        pytest.param(TRL + "load_in_4bit: true\n", {"BF16"}, id="TRL casts to bfloat16 what trains on few bits"),
+        pytest.param(ADDS_IN_SWIFT, {"F32", "BF16"}, id="ms-swift leaves what is saved whole"),
+        pytest.param(ADDS_IN_SWIFT + "torch_dtype: float16\n", {"F32"}, id="unless it is float16"),
+    ],
+)  # fmt: skip
+def test_the_dtype_of_what_is_saved_whole(tmp_path: Path, text: str, dtypes: set[str]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    tensors = estimate(Request(config=str(path), offline=True)).adaptation.tensors
+    assert {tensor.dtype for tensor in tensors} == dtypes
+
+
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [

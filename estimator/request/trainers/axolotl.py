@@ -59,6 +59,7 @@ def read(keys: Keys) -> TrainingConfig:
         base_precision=dtype,
         quantization=quantization,
         prepare_kbit=_prepares(keys, adapter),
+        undoes_upcast=_undoes_upcast(keys),
         adapter_dtype=_adapter_dtype(dtype, rl and bool(quantization), autocast),
         batch_size=keys.integer("micro_batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
@@ -270,6 +271,13 @@ def _prepares(keys: Keys, adapter: str) -> bool:
     asked = keys.flag("load_in_8bit") or keys.flag("load_in_4bit")
     skips = (fsdp and (adapter == "qlora" or efficient)) or zero3 or loftq or keys.flag("quantize_moe_experts")
     return bool(asked and not skips)
+
+
+def _undoes_upcast(keys: Keys) -> bool:
+    """loaders/model.py, _configure_embedding_dtypes. A classifier's head keeps its float32; biases and routers do too,
+    which changes no file.
+    """
+    return _task(keys) == "CAUSAL_LM" and not (keys.flag("load_in_4bit") and keys.flag("embeddings_skip_upcast"))
 
 
 def _checkpointing(keys: Keys) -> bool:

@@ -74,7 +74,7 @@ class Keys:
         value = self.get(key)
         try:
             number = None if value is None else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self.odd(key, value, "a number") from None
         if number is not None and number != number:
             raise self.odd(key, value, "a number")

@@ -7,7 +7,7 @@ from typing import Any
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
-from estimator.request.training_config import TargetRule, TrainingConfig
+from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
 SOURCE = "LLaMA-Factory 0.9.6.dev0, hparams"
 DEFAULTS = {
@@ -52,6 +52,7 @@ def read(keys: Keys) -> TrainingConfig:
         trainer="llamafactory",
         lora=_lora(keys, rank),
         target_rule=_rule(keys),
+        freezing=_cast(keys),
         base=keys.values.get("model_name_or_path"),
         revision=keys.values.get("model_revision"),
         quantization=_quantization(keys, dtype),
@@ -70,6 +71,13 @@ def read(keys: Keys) -> TrainingConfig:
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _cast(keys: Keys) -> Freezing | None:
+    """model/adapter.py, init_adapter: what trains is made float32, unless pure_bf16 or ZeRO-3 stands against it."""
+    saved = keys.values.get("additional_target") or _resizes(keys)
+    zero3 = strategy_of(keys.values.get("deepspeed")) == "zero3" and keys.values.get("quantization_bit") is None
+    return None if not saved or zero3 or keys.flag("pure_bf16") else Freezing(dtype="F32")
 
 
 def _resizes(keys: Keys) -> bool:

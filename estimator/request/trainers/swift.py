@@ -8,7 +8,7 @@ from typing import Any
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.run_settings import attention_of, strategy_of
-from estimator.request.training_config import TargetRule, TrainingConfig
+from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
 SOURCE = "ms-swift 4.6.0.dev0, arguments"
 DEFAULTS = {
@@ -65,6 +65,7 @@ def read(keys: Keys) -> TrainingConfig:
         lora=_lora(keys),
         own={"megatron": True} if megatron else {},
         target_rule=_rule(keys, kind, megatron),
+        freezing=Freezing(dtype="F32") if dtype == "float16" and not megatron else None,
         base=keys.values.get("model"),
         revision=keys.values.get("model_revision"),
         base_precision=dtype,

@@ -6,7 +6,7 @@ from typing import Any
 
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
-from estimator.request.training_config import TrainingConfig
+from estimator.request.training_config import Freezing, TrainingConfig
 
 SOURCE = "TRL 1.10.0.dev0, ModelConfig and SFTConfig"
 DEFAULTS = {
@@ -47,6 +47,7 @@ def read(keys: Keys) -> TrainingConfig:
     return TrainingConfig(
         trainer="alignment-handbook" if handbook else "trl",
         lora=_lora(keys, script),
+        freezing=Freezing(dtype="BF16") if cast and keys.values.get("lora_modules_to_save") else None,
         base=keys.values.get("model_name_or_path") or (keys.values.get("model_name") if script else None),
         revision=keys.values.get("model_revision"),
         base_precision=dtype,
