@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from estimator.errors import LoraSizeError, MalformedHeaderError, NotFoundError, UsageError
@@ -44,7 +44,7 @@ def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
     config = _config(os.path.join(folder, "config.json")) if "config.json" in entries else None
     names, index = _weight_files(folder, entries)
     files = tuple(read_stored_file(os.path.join(folder, name), name) for name in names)
-    others = {name: os.path.getsize(os.path.join(folder, name)) for name in entries if _is_other_weights(folder, name)}
+    others = {name: os.path.getsize(path) for name, path in _other_weights(folder, entries)}
     if config is None and not files:
         _refuse_empty(folder, entries, others)
     return Found(id=path, revision=None, source="local", config=config, files=files, index=index, other_files=others)
@@ -110,9 +110,14 @@ def _weight_files(folder: str, entries: list[str]) -> tuple[list[str], Any]:
     if INDEX in entries:
         index = _index(os.path.join(folder, INDEX))
         return _shards(folder, index, entries), index
-    names = [name for name in entries if name.endswith(".safetensors") and not name.startswith(_NOT_THE_MODEL)]
+    names = weights_among(entries, ".safetensors")
     check_whole(names, where=folder)
     return names, None
+
+
+def weights_among(names: Iterable[str], endings: str | tuple[str, ...]) -> list[str]:
+    """Names of files in one folder that have such an ending and are the model's own."""
+    return [name for name in names if name.endswith(endings) and not name.startswith(_NOT_THE_MODEL)]
 
 
 def _index(path: str) -> Any:
@@ -149,10 +154,10 @@ def _shards(folder: str, index: Any, entries: list[str]) -> list[str]:
     return names
 
 
-def _is_other_weights(folder: str, name: str) -> bool:
-    """A link that leads nowhere is no file: tools that tidy the Hub's cache leave such."""
-    named = name.endswith(OTHER_WEIGHTS) and not name.startswith(_NOT_THE_MODEL)
-    return named and os.path.isfile(os.path.join(folder, name))
+def _other_weights(folder: str, entries: list[str]) -> Iterator[tuple[str, str]]:
+    """Name and path. A link that leads nowhere is no file: tools that tidy the Hub's cache leave such."""
+    paths = ((name, os.path.join(folder, name)) for name in weights_among(entries, OTHER_WEIGHTS))
+    return ((name, path) for name, path in paths if os.path.isfile(path))
 
 
 def _subfolders(path: str) -> list[str]:

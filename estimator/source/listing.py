@@ -12,7 +12,7 @@ from typing import Any
 
 from estimator.errors import MalformedHeaderError, NetworkError
 from estimator.source.bounded_json import NotUsable, parse_json
-from estimator.source.folder import OTHER_WEIGHTS
+from estimator.source.folder import OTHER_WEIGHTS, weights_among
 from estimator.source.place import Place
 from estimator.source.plain import plain
 from estimator.source.redirects import origin
@@ -23,8 +23,6 @@ MAX_PAGES = 50
 MAX_PAGE_BYTES = 8_000_000
 MAX_LIST_BYTES = 32_000_000
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^<,]*\brel\s*=\s*"?next\b')
-# What lies beside weights without being the model's.
-_NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "rng_state", "consolidated")
 
 
 def list_files(line: Line, place: Place) -> dict[str, int]:
@@ -96,9 +94,8 @@ def _next_page(line: Line, answer: Answer) -> str | None:
     match = _NEXT.search(answer.headers.get("link", ""))
     if match is None:
         return None
-    url = match[1].replace(
-        "https://huggingface.co/", line.endpoint + "/", 1
-    )  # a mirror may pass the Hub's own words on
+    # a mirror may pass the Hub's own words on
+    url = match[1].replace("https://huggingface.co/", line.endpoint + "/", 1)
     try:
         if origin(url) == origin(line.endpoint):
             return url
@@ -110,15 +107,12 @@ def _next_page(line: Line, answer: Answer) -> str | None:
 
 def weight_files(files: Mapping[str, int], folder: str) -> list[str]:
     """Names in `folder` that hold a model's weights, where neither the single file nor an index is there."""
-    names = _directly_in(files, folder)
-    return [name for name in names if name.endswith(".safetensors") and not name.startswith(_NOT_THE_MODEL)]
+    return weights_among(_directly_in(files, folder), ".safetensors")
 
 
 def other_weights(files: Mapping[str, int], folder: str) -> dict[str, int]:
     """Weights in `folder` in formats that are not read: name -> bytes."""
-    names = _directly_in(files, folder)
-    wanted = [name for name in names if name.endswith(OTHER_WEIGHTS) and not name.startswith(_NOT_THE_MODEL)]
-    return {name: files[folder + name] for name in wanted}
+    return {name: files[folder + name] for name in weights_among(_directly_in(files, folder), OTHER_WEIGHTS)}
 
 
 def model_folders(files: Mapping[str, int]) -> list[str]:
