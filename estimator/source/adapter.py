@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from estimator.errors import LoraSizeError, NotFoundError
 from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_object
@@ -13,6 +13,9 @@ from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
 from estimator.source.opening import open_file
 from estimator.source.place import is_path
+
+if TYPE_CHECKING:
+    from estimator.source.visit import How
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -48,7 +51,7 @@ def find_adapter(
         way_out = "name a folder with adapter_config.json in it, or an adapter's id on the Hub"
         raise NotFoundError(f"there is no folder {path}.", where="--adapter", way_out=way_out)
     id_, revision = at_revision(name, revision, "--adapter")
-    return _on_hub(id_, revision, subfolder, token, offline, timeout)
+    return _on_hub(id_, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout)
 
 
 def _in_folder(folder: str) -> Found:
@@ -84,23 +87,12 @@ def pointed_bytes(path: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _on_hub(
-    id_: str, revision: str | None, subfolder: str | None, token: str | None, offline: bool, timeout: float
-) -> Found:
+def _on_hub(id_: str, **how: Unpack[How]) -> Found:
     from estimator.source.hub_adapter import find_adapter_on_hub
 
     try:
-        found = find_adapter_on_hub(
-            id_, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout
-        )
+        return find_adapter_on_hub(id_, **how)
     except LoraSizeError as error:
         if error.where != "--model":
             raise
         raise type(error)(error.what, where="--adapter", way_out=error.way_out) from error  # no base is asked for yet
-    return Found(
-        id=found.id,
-        revision=found.revision,
-        source=found.source,
-        config=found.config,
-        files=() if found.file is None else (found.file,),
-    )

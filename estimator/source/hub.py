@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Unpack
 
 from estimator.source.found import Found
 from estimator.source.kept import find_offline, is_kept, kept
 from estimator.source.progress import patiently
-from estimator.source.visit import visit
+from estimator.source.visit import How, visit
 
 
-def find_on_hub(
-    model_id: str,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    token: str | None = None,
-    offline: bool = False,
-    timeout: float = 60.0,
-    progress: Callable[[str], None] | None = None,
-) -> Found:
-    """Config and headers of a model's revision (default: the branch main), within `timeout` seconds.
+def find_on_hub(model_id: str, *, progress: Callable[[str], None] | None = None, **how: Unpack[How]) -> Found:
+    """Config and headers of a model.
 
     `progress` hears what is waited for from the first second on, and "" at the end.
 
     Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError, and
     NoWeightsError where there is neither a config nor a file that could be read.
     """
-    asked = visit(model_id, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout)
+    asked = visit(model_id, **how)
     if asked.offline:
         return find_offline(asked.place, asked.cache)
     if (known := asked.known()) and (found := kept(known, asked.cache)):

@@ -1,59 +1,38 @@
 """An adapter on the Hub: its adapter_config.json and the header and size of its file, nothing of its weights."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
+from estimator.source.adapter import CONFIG, WEIGHTS
 from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.cache import Entry, Part, header_of, header_part, read_entry
 from estimator.source.compact import UNREADABLE
-from estimator.source.found import StoredFile
+from estimator.source.found import Found
 from estimator.source.kept import snapshot_file
 from estimator.source.opening import open_file
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
-from estimator.source.progress import patiently
-from estimator.source.visit import visit
+from estimator.source.visit import How, visit
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 MAX_CONFIG_BYTES = 5_000_000
 _KEPT_AS = "?adapter"  # behind the folder, so that a model and an adapter in one repository are kept apart
 
 
-class FoundAdapter(NamedTuple):
-    """An adapter as the Hub has it."""
-
-    id: str
-    revision: str | None  # the commit, where known
-    source: str  # "hub" | "cache"
-    config: Mapping[str, Any]  # adapter_config.json
-    file: StoredFile | None  # adapter_model.safetensors; None where there is none
-
-
-def find_adapter_on_hub(
-    adapter_id: str,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    token: str | None = None,
-    offline: bool = False,
-    timeout: float = 60.0,
-    progress: Callable[[str], None] | None = None,
-) -> FoundAdapter:
-    """An adapter's config and the header of its file.
+def find_adapter_on_hub(adapter_id: str, **how: Unpack[How]) -> Found:
+    """`config` is adapter_config.json; `files` adapter_model.safetensors, where there is one.
 
     Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError.
     """
-    asked = visit(adapter_id, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout)
+    asked = visit(adapter_id, **how)
     if (known := asked.known()) and (found := _kept(known, asked.cache)):
         return found
     if asked.offline:
         way_out = "run once without --offline and HF_HUB_OFFLINE"
         raise OfflineError(f"the adapter {plain(adapter_id)} is not cached.", where=asked.cache, way_out=way_out)
-    with patiently(progress) as tell:
-        tell(f"asking the Hub for {adapter_id}")
-        entry, named = _ask(asked.line(), asked.place)
+    entry, named = _ask(asked.line(), asked.place)
     found = _found(entry, named, source="hub")
     asked.keep(entry.id, entry.commit, entry)
     return found
@@ -80,7 +59,7 @@ def _ask(line: Any, place: Place) -> tuple[Entry, Place]:
     return Entry(id=head.place.id, commit=commit, folder=place.folder + _KEPT_AS, parts=tuple(parts)), head.place
 
 
-def _kept(place: Place, cache: str) -> FoundAdapter | None:
+def _kept(place: Place, cache: str) -> Found | None:
     entry = read_entry(cache, place.id, place.revision, place.folder + _KEPT_AS)
     try:
         if entry is not None:
@@ -90,24 +69,24 @@ def _kept(place: Place, cache: str) -> FoundAdapter | None:
         return None
 
 
-def _downloaded(place: Place, cache: str) -> FoundAdapter | None:
+def _downloaded(place: Place, cache: str) -> Found:
     from estimator.source.folder import read_stored_file
 
     with open_file(snapshot_file(place, cache, CONFIG)) as file:
         config = _config(file.read(MAX_CONFIG_BYTES + 1), place)
     stored = read_stored_file(snapshot_file(place, cache, WEIGHTS), place.folder + WEIGHTS)
-    return FoundAdapter(id=place.id, revision=place.revision, source="cache", config=config, file=stored)
+    return Found(id=place.id, revision=place.revision, source="cache", config=config, files=(stored,))
 
 
-def _found(entry: Entry, place: Place, *, source: str) -> FoundAdapter:
+def _found(entry: Entry, place: Place, *, source: str) -> Found:
     texts = {part.kind: part for part in entry.parts}
     header = texts.get("header")
-    return FoundAdapter(
+    return Found(
         id=entry.id,
         revision=entry.commit if is_commit(entry.commit) else None,
         source=source,
         config=_config(texts["config"].text, place),
-        file=header and header_of(header),
+        files=(header_of(header),) if header else (),
     )
 
 

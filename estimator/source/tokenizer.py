@@ -67,7 +67,7 @@ def _on_the_hub(repository: str, token: str | None, offline: bool, timeout: floa
     from estimator.source.hub_file import Files
     from estimator.source.visit import visit
 
-    asked = visit(repository, revision=None, subfolder=None, token=token, offline=offline, timeout=timeout)
+    asked = visit(repository, token=token, offline=offline, timeout=timeout)
     files = Files(asked, MAX_TOKENIZER_BYTES)
     return files.read, files.keep, OfflineError if asked.offline else NotFoundError
 

@@ -1,12 +1,22 @@
 """One question to the Hub, about a model or an adapter: what is asked for, where, with which settings and how long."""
 
 import time
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from estimator.source.cache import Entry, read_ref, write_behind
 from estimator.source.hub_settings import hub_settings, open_line
 from estimator.source.place import Place, is_commit, place_of
 from estimator.source.transport import Line
+
+
+class How(TypedDict, total=False):
+    """The options of the same names, as `visit` takes them."""
+
+    revision: str | None
+    subfolder: str | None
+    token: str | None
+    offline: bool
+    timeout: float
 
 
 class Visit(NamedTuple):
@@ -36,9 +46,18 @@ class Visit(NamedTuple):
 
 
 def visit(
-    id_: str, *, revision: str | None, subfolder: str | None, token: str | None, offline: bool, timeout: float
+    id_: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | None = None,
+    offline: bool = False,
+    timeout: float = 60.0,
 ) -> Visit:
-    """Raises UsageError for settings that can't be used, NotFoundError for what is no id."""
+    """A revision (default: the branch main), to be answered within `timeout` seconds.
+
+    Raises UsageError for settings that can't be used, NotFoundError for what is no id.
+    """
     deadline = time.monotonic() + timeout
     settings = hub_settings()
     return Visit(
