@@ -182,12 +182,10 @@ def write_entry(cache: str, id_: str, entry: Entry) -> None:
     for text in texts:
         crc = zlib.crc32(text, crc)
     path = _entry_path(cache, id_, entry.commit, entry.folder)
-    try:
+    with suppress(*_UNWRITABLE):
         os.makedirs(os.path.join(repository_folder(cache, id_), "snapshots"), exist_ok=True)
         _write(path, [_first_line(crc), *texts])
         _sweep(os.path.dirname(path))
-    except _UNWRITABLE:
-        return
 
 
 def read_ref(cache: str, id_: str, revision: str) -> str | None:
@@ -209,12 +207,8 @@ def read_ref(cache: str, id_: str, revision: str) -> str | None:
 
 def write_ref(cache: str, id_: str, revision: str, commit: str) -> None:
     """Keep which commit a branch or tag stands at now."""
-    if is_commit(revision):
-        return
-    try:
-        _write(_ref_path(cache, id_, revision), [commit.encode()])
-    except _UNWRITABLE:
-        return
+    if not is_commit(revision):
+        keep_file(_ref_path(cache, id_, revision), commit.encode())
 
 
 def kept_ids(cache: str) -> list[str]:
@@ -227,11 +221,9 @@ def kept_ids(cache: str) -> list[str]:
 
 
 def keep_file(path: str, text: bytes) -> None:
-    """Keep a file of a commit where the Hub's own tools look for it. Where the cache can't be written, nothing is."""
-    try:
+    """Keep a file as it is. Where the cache can't be written, nothing is kept."""
+    with suppress(*_UNWRITABLE):
         _write(path, [text])
-    except _UNWRITABLE:
-        return
 
 
 def _root(cache: str, id_: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from estimator.dtypes import from_torch, to_torch
@@ -64,33 +64,30 @@ def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:
     if not isinstance(config, dict):
         what = f"{_name(where)} holds {_JSON[type(config)]}, not an object."
         raise MalformedConfigError(what, where=where, way_out=way_out)
-    architectures = config.get("architectures")
-    if architectures is not None and not (
-        isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
-    ):
-        what = f"architectures is {str(architectures)[:60]!r}, not a list of class names."
-        raise MalformedConfigError(what, where=f"architectures in {where}", way_out=way_out)
-    model_type = config.get("model_type")
-    if model_type is not None and not isinstance(model_type, str):
-        what = f"model_type is {str(model_type)[:60]!r}, not a name."
-        raise MalformedConfigError(what, where=f"model_type in {where}", way_out=way_out)
-    tied = config.get("tie_word_embeddings")
-    if not isinstance(tied, bool | None):
-        what = f"tie_word_embeddings is {plain(tied, 60)!r}, neither true nor false."
-        raise MalformedConfigError(what, where=f"tie_word_embeddings in {where}", way_out=way_out)
+    for field, fault in _faults(config):
+        raise MalformedConfigError(f"{field} is {fault}.", where=f"{field} in {where}", way_out=way_out)
+
+
+def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fields of the wrong type, and what stands in them."""
+    architectures, model_type = config.get("architectures"), config.get("model_type")
+    listed = isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
+    if architectures is not None and not listed:
+        yield "architectures", f"{str(architectures)[:60]!r}, not a list of class names"
+    if not isinstance(model_type, str | None):
+        yield "model_type", f"{str(model_type)[:60]!r}, not a name"
+    if not isinstance(tied := config.get("tie_word_embeddings"), bool | None):
+        yield "tie_word_embeddings", f"{plain(tied, 60)!r}, neither true nor false"
     for path, value in dtypes_in(config).items():
         if isinstance(value, (int, float, list)):
-            what = f"{plain(path, 60)} is {plain(value, 60)}, not the name of a dtype."
-            raise MalformedConfigError(what, where=f"{plain(path, 60)} in {where}", way_out=way_out)
+            yield plain(path, 60), f"{plain(value, 60)}, not the name of a dtype"
     for name, value in config.items():
         if isinstance(value, (int, float)) and not abs(value) < _LARGEST and _COUNTS.intersection(name.split("_")):
-            what = f"{plain(name, 60)} is {plain(value, 60)}, not a size."
-            raise MalformedConfigError(what, where=f"{plain(name, 60)} in {where}", way_out=way_out)
+            yield plain(name, 60), f"{plain(value, 60)}, not a size"
     for name in _SIZES:
         value = config.get(name)
         if isinstance(value, (str, bool, float)) or (isinstance(value, int) and not 0 <= value < _LARGEST):
-            what = f"{name} is {str(value)[:60]!r}, not a size."
-            raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
+            yield name, f"{str(value)[:60]!r}, not a size"
 
 
 def _check_dtype(config: Mapping[str, Any], where: str, before: str = "") -> None:

@@ -147,5 +147,5 @@ def _compact(text: bytes) -> int:
 def _end_of_last(body: bytes, begin: int) -> int:
     """Where the last header ends: before the brace that closes "headers", followed by "index" or by nothing."""
     index = body.rfind(b'"index"')
-    close = body.rfind(b"}", 0, index) if index > begin else body.rfind(b"}", 0, body.rstrip().__len__() - 1)
+    close = body.rfind(b"}", 0, index) if index > begin else body.rfind(b"}", 0, len(body.rstrip()) - 1)
     return close if close > begin else len(body)

@@ -35,19 +35,14 @@ def _difference(told: bytes | Mapping[str, Any], stored: StoredFile) -> str | No
         header = _read(stored.header)
     except NotUsable as error:
         return f"the file's header can't be read, {error}"
-    said = _read(told)
-    if header == said:
-        return None
-    names = (
-        [name for name in {**said, **header} if said.get(name) != header.get(name)] if isinstance(header, dict) else []
-    )
-    names = [name for name in names if name != "__metadata__"]
-    if isinstance(header, dict) and not names:
-        return None
-    if not names:
+    if not isinstance(header, dict):
         return "the file's header is no object"
-    one, other = (plain(of.get(names[0]), 90) for of in (said, header))
-    return f"of {plain(names[0], 100)!r} the endpoint says {one}, the file {other}"
+    said = _read(told)
+    for name in {**said, **header}:
+        if name != "__metadata__" and said.get(name) != header.get(name):
+            one, other = plain(said.get(name), 90), plain(header.get(name), 90)
+            return f"of {plain(name, 100)!r} the endpoint says {one}, the file {other}"
+    return None
 
 
 def _read(header: bytes | Compact | Mapping[str, Any]) -> Any:
