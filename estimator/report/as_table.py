@@ -105,14 +105,10 @@ def cross_check_lines(document: Document) -> Iterator[str]:
         return
     yield f"cross-check: {check['status']} ({len(files)} {'file' if len(files) == 1 else 'files'})"
     for file in files:
-        if (
-            None not in (file["expected_bytes"], file["actual_bytes"])
-            and file["expected_bytes"] != file["actual_bytes"]
-        ):
-            yield (
-                f"  {printable(file['path'])}: the header promises {exact_size(file['expected_bytes'])}, "
-                f"the file has {exact_size(file['actual_bytes'])}"
-            )
+        promised, there = file["expected_bytes"], file["actual_bytes"]
+        if None not in (promised, there) and promised != there:
+            words = f"the header promises {exact_size(promised)}, the file has {exact_size(there)}"
+            yield f"  {printable(file['path'])}: {words}"
     for complaint in check.get("complaints", ()):
         yield f"  {printable(complaint)}"
 

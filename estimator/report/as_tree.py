@@ -25,35 +25,25 @@ def as_tree(tree: ModuleTree, adapted: Iterable[Any], config: Mapping[str, Any],
     """`adapted`: entries with name, what (PEFT's class), in_features, out_features, rank (None: no LoRA) and
     parameters; `config`: the LoraConfig; `dtype`: that of the LoRA matrices and of token rows.
     """
-    by_name = {module.name: module for module in tree.modules}
-    children: dict[str, list[str]] = {}
-    for module in tree.modules:
-        if module.name:
-            parent = module.name.rpartition(".")[0]
-            children.setdefault(parent, []).append(module.name)
-    around, tokens = {}, {}
-    for module in adapted:
-        name = module.name.replace(_TOKENS, "").replace(".base_layer", "")
-        if module.what == "TrainableTokensLayer":
-            tokens[name] = module.parameters
-        elif module.what != "TrainableTokensWrapper":
-            around[name] = module
-    return "\n".join(_Printer(by_name, children, around, tokens, config, dtype).lines(""))
+    return "\n".join(_Printer(tree, adapted, config, dtype).lines(""))
 
 
 class _Printer:
-    def __init__(
-        self,
-        modules: Mapping[str, Module],
-        children: Mapping[str, list[str]],
-        around: Mapping[str, Any],
-        tokens: Mapping[str, int],
-        config: Mapping[str, Any],
-        dtype: str | None,
-    ) -> None:
-        self.modules, self.children, self.config = modules, children, config
-        self.around, self.tokens = around, tokens
-        self.tensors = f"torch.{_TENSORS.get(dtype or 'F32', 'Float')}Tensor"
+    def __init__(self, tree: ModuleTree, adapted: Iterable[Any], config: Mapping[str, Any], dtype: str | None) -> None:
+        self.config, self.tensors = config, f"torch.{_TENSORS.get(dtype or 'F32', 'Float')}Tensor"
+        self.modules = {module.name: module for module in tree.modules}
+        self.children: dict[str, list[str]] = {}
+        for name in self.modules:
+            if name:
+                self.children.setdefault(name.rpartition(".")[0], []).append(name)
+        self.around: dict[str, Any] = {}
+        self.tokens: dict[str, int] = {}
+        for module in adapted:
+            name = module.name.replace(_TOKENS, "").replace(".base_layer", "")
+            if module.what == "TrainableTokensLayer":
+                self.tokens[name] = module.parameters
+            elif module.what != "TrainableTokensWrapper":
+                self.around[name] = module
 
     def lines(self, name: str) -> list[str]:
         shape = self._weight(name) if name in self.tokens else ()

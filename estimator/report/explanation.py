@@ -37,12 +37,12 @@ def explanation_document(explanation: Any) -> dict[str, Any]:
 def explanation_text(document: Mapping[str, Any]) -> str:
     """Several lines without a newline at the end."""
     implied, actual, base = document["implied"], document["actual"], document["base"]
-    lines = [f"{printable(document['adapter']['id'])}: {_SAID[document['status']]}"]
-    lines.append(
-        f"  base      {printable(base['id'])} ({printable(base['architecture'])})" if base else "  base      -"
-    )
-    lines.append(f"  implied   {_size(implied)}")
-    lines.append(f"  file      {_size(actual)}")
+    lines = [
+        f"{printable(document['adapter']['id'])}: {_SAID[document['status']]}",
+        f"  base      {printable(base['id'])} ({printable(base['architecture'])})" if base else "  base      -",
+        f"  implied   {_size(implied)}",
+        f"  file      {_size(actual)}",
+    ]
     for cause in document["causes"]:
         grown = f"  [{cause['bytes']:+,} bytes]" if cause["bytes"] else ""
         lines.append(f"  because   {printable(cause['message'], 600)}{grown}")

@@ -29,6 +29,11 @@ class CheckedPath(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
 
+def _failed(checked: Sequence[CheckedPath]) -> list[tuple[str, Problem]]:
+    """Path and problem of all that failed."""
+    return [(c.path, problem) for c in checked if c.status == "failed" for problem in c.problems]
+
+
 def as_json(checked: Sequence[CheckedPath]) -> str:
     rows = [{"path": c.path, "status": c.status, "problems": [p._asdict() for p in c.problems]} for c in checked]
     return json.dumps(rows, indent=2)
@@ -36,12 +41,7 @@ def as_json(checked: Sequence[CheckedPath]) -> str:
 
 def as_text(checked: Sequence[CheckedPath]) -> str:
     """One line a problem of what failed, and one for each reason why others were not judged; "" where all is well."""
-    failed = [
-        f"{printable(c.path)}: {printable(p.message, MAX_MESSAGE)} [{p.code}]"
-        for c in checked
-        if c.status == "failed"
-        for p in c.problems
-    ]
+    failed = [f"{printable(path)}: {printable(p.message, MAX_MESSAGE)} [{p.code}]" for path, p in _failed(checked)]
     return "\n".join([*failed, *_skipped(checked)])
 
 
@@ -66,10 +66,8 @@ def _skipped(checked: Sequence[CheckedPath]) -> Iterator[str]:
 def as_github(checked: Sequence[CheckedPath]) -> str:
     """Workflow commands: `::error file=...,title=...::message`."""
     return "\n".join(
-        f"::error file={_property(c.path)},title={_property(p.code)}::{_escaped(p.message)}"
-        for c in checked
-        if c.status == "failed"
-        for p in c.problems
+        f"::error file={_property(path)},title={_property(p.code)}::{_escaped(p.message)}"
+        for path, p in _failed(checked)
     )
 
 
@@ -82,7 +80,7 @@ def _property(text: str) -> str:
 
 
 def as_sarif(checked: Sequence[CheckedPath]) -> str:
-    failed = [(c.path, p) for c in checked if c.status == "failed" for p in c.problems]
+    failed = _failed(checked)
     rules = [{"id": code} for code in sorted({problem.code for _, problem in failed})]
     run: dict[str, Any] = {
         "tool": {"driver": {"name": "lora-size", "rules": rules}},

@@ -25,9 +25,8 @@ def _messages(cases: Sequence[Any], notes: Sequence[Any]) -> list[str]:
     """Each distinct note once, and a word on bases whose files contradict each other or whose dtype is assumed."""
     said = [note.message for note in notes] + [note.message for case in cases for note in case.notes]
     for model, dtype in dict.fromkeys((case.model, case.assumed_dtype) for case in cases if case.assumed_dtype):
-        said.append(
-            f"The memory of {model} is that of {dtype}, since nothing here says its dtype; --dtype says another."
-        )
+        words = "since nothing here says its dtype; --dtype says another."
+        said.append(f"The memory of {model} is that of {dtype}, {words}")
     return [printable(message, 600) for message in dict.fromkeys([*said, *_contradictions(cases)])]
 
 

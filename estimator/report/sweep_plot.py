@@ -81,10 +81,8 @@ def _draw(axes: Any, line: Sequence[Any], look: dict[str, str]) -> None:
     sized = [case for case in line if case.device_bytes is not None]
     axes[1].plot([case.r for case in sized], [case.device_bytes / 1e9 for case in sized], **look)
     if len(axes) > 2:
-        parameters, ceilings = (
-            [case.parameters / 1e6 for case in sized],
-            [case.device_upper_bytes / 1e9 for case in sized],
-        )
+        parameters = [case.parameters / 1e6 for case in sized]
+        ceilings = [case.device_upper_bytes / 1e9 for case in sized]
         axes[2].scatter(parameters, ceilings, color=look["color"], marker=look["marker"])
 
 

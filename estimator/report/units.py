@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def decimal_size(size: int) -> str:
     """Bytes in decimal units with one digit: 109086416 -> "109.1 MB"."""
     if size < 1000:
         return f"{size} bytes"
-    value = float(size)
-    for unit in _UNITS[1:]:
-        value /= 1000
-        if value < 999.95 or unit == _UNITS[-1]:
-            return f"{value:.1f} {unit}"
-    raise AssertionError("unreachable")
+    value, power = float(size) / 1000, 0
+    while value >= 999.95 and power < len(_UNITS) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.1f} {_UNITS[power]}"
 
 
 def exact_size(size: int) -> str:

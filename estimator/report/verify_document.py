@@ -11,12 +11,11 @@ MOST_DIFFERENCES = 200
 
 def to_document(verification: Verification) -> dict[str, Any]:
     """A plain object that json.dumps takes; of very many differences the first 200, with the count of all."""
-    shown = verification.differences[:MOST_DIFFERENCES]
     return {
         "status": "match" if verification.equal else "mismatch",
         "device": verification.device,
-        "comparisons": [_plain(comparison._asdict()) for comparison in verification.comparisons],
-        "differences": [_plain(difference._asdict()) for difference in shown],
+        "comparisons": _plain(verification.comparisons),
+        "differences": _plain(verification.differences[:MOST_DIFFERENCES]),
         "differences_total": len(verification.differences),
         "left_out": list(verification.left_out),
         "measured_bytes": dict(verification.measured),
