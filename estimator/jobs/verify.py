@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from typing import Any
 
 from estimator.checkpoint.header import parse_header
 from estimator.errors import UnsupportedError, UsageError
@@ -15,6 +14,8 @@ from estimator.jobs.largest import positions
 from estimator.jobs.memory import memory_of
 from estimator.jobs.training import training_from
 from estimator.jobs.verify_facts import compare, promised
+from estimator.jobs.verify_model import BITSANDBYTES, Wanted, config_folder
+from estimator.jobs.verify_step import PEAK
 from estimator.report.answer import Answer
 from estimator.report.verify_result import Comparison, Verification
 from estimator.request.load_options import LoadOptions
@@ -22,14 +23,12 @@ from estimator.request.request import Request
 from estimator.sizes.loading import FLOAT_PRECISIONS
 from estimator.sizes.training import Training
 
-BITSANDBYTES = ("int8", "nf4", "fp4")
 DEVICES = ("meta", "cpu", "cuda")
 LIBRARIES = ("lora-size", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
 Progress = Callable[[str], None] | None
 
 # One step of what no trainer's config plans: short, so that it goes where the model itself goes.
 STEP = Training(batch_size=1, sequence_length=512, packing=True)
-PEAK = "peak of one training step"
 
 
 def verify(
@@ -59,7 +58,6 @@ def verify(
         _must_fit(answer, device, training if train_step else None)
         _reachable(request, answer)
     _quiet()
-    from estimator.jobs.verify_model import config_folder
     from estimator.jobs.verify_real import Run, real_facts
 
     with config_folder(answer.config) as folder:
@@ -136,14 +134,11 @@ def _device(device: str | None, train_step: bool) -> str:
     return device
 
 
-def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_code: bool) -> Any:
-    from estimator.jobs.verify_model import Wanted
-
-    changed = bool(request.set)
+def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_code: bool) -> Wanted:
     found = answer.found
     return Wanted(
         config=answer.config,
-        place=None if changed else _place(found.id, found.source),
+        place=None if request.set else _place(found.id, found.source),
         subfolder=request.subfolder or "",
         revision=found.revision if found.source in ("hub", "cache") else None,
         task=answer.adaptation.config.get("task_type"),

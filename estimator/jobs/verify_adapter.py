@@ -6,12 +6,14 @@ Rules' source: peft 0.21.2, get_peft_model (mapping_func.py), PeftModel.save_pre
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from estimator.dtypes import BITS, from_torch
-from estimator.jobs.verify_facts import AdaptedModule, BuiltModule, SavedTensor, tie_groups
+from estimator.jobs.verify_facts import AdaptedModule, BuiltModule, SavedTensor, shapes_of, tie_groups
 from estimator.jobs.verify_folder import temporary_folder
 from estimator.jobs.verify_model import torch_dtype
 
@@ -77,18 +79,17 @@ def base_facts(model: Any) -> dict[str, Any]:
     }
 
 
-def module_facts(model: Any) -> dict[str, BuiltModule]:
-    """Every module with the parameters that it owns; of a model that is not quantised."""
+def module_facts(model: Any) -> dict[str, Any]:
+    """Every module with the parameters that it owns, and their number; of a model that is not quantised."""
+    modules = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        own = module.named_parameters(recurse=False, remove_duplicate=False)
+        shapes = sorted((parameter_name, tuple(parameter.shape)) for parameter_name, parameter in own)
+        modules[name] = BuiltModule(type(module).__name__, tuple(shapes))
     return {
-        name: BuiltModule(
-            type(module).__name__,
-            tuple(
-                sorted(
-                    (own, tuple(p.shape)) for own, p in module.named_parameters(recurse=False, remove_duplicate=False)
-                )
-            ),
-        )
-        for name, module in model.named_modules(remove_duplicate=False)
+        "modules": modules,
+        "shapes": shapes_of(modules),
+        "base_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
 
@@ -150,16 +151,12 @@ def file_bytes_on_meta(tensors: Mapping[str, SavedTensor]) -> int:
     The header's length depends on names, shapes and offsets; offsets have to be the real ones, so it is laid out here
     as safetensors 0.8.0 does: widest dtype first, then by name, padded to 8 bytes.
     """
-    import json
-
     order = list(BITS)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name in sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name)):
         dtype, shape = tensors[name]
-        size = BITS[dtype] // 8
-        for length in shape:
-            size *= length
+        size = prod(shape) * BITS[dtype] // 8
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())

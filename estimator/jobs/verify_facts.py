@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from estimator.architecture.module import ModuleTree, named_buffers
+from estimator.dtypes import BITS
 from estimator.report.verify_result import Comparison, Difference
 from estimator.sizes.base import run_time_parameters
 
@@ -144,8 +145,6 @@ def _buffers(tree: ModuleTree) -> dict[str, SavedTensor]:
 
 
 def _bytes_by_dtype(tree: ModuleTree) -> dict[str, int]:
-    from estimator.dtypes import BITS
-
     totals: dict[str, int] = {}
     for _, parameter in run_time_parameters(tree):
         totals[parameter.dtype] = totals.get(parameter.dtype, 0) + prod(parameter.shape) * BITS[parameter.dtype] // 8

@@ -22,6 +22,7 @@ AUTO_CLASSES = {
     "QUESTION_ANS": "AutoModelForQuestionAnswering",
     "FEATURE_EXTRACTION": "AutoModel",
 }
+BITSANDBYTES = ("int8", "nf4", "fp4")
 _TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8", "I8": "int8", "F64": "float64"}
 
 
@@ -170,7 +171,7 @@ def model_class(wanted: Wanted, config: Any) -> Any:
 
 def bitsandbytes_config(load: LoadOptions) -> Any:
     """BitsAndBytesConfig of these options; None where the base is not quantised by them."""
-    if load.base_precision not in ("int8", "nf4", "fp4"):
+    if load.base_precision not in BITSANDBYTES:
         return None
     from transformers import BitsAndBytesConfig
 

@@ -12,7 +12,7 @@ import torch
 from estimator.dtypes import FROM_TORCH
 from estimator.errors import UnsupportedError
 from estimator.jobs import verify_adapter, verify_model
-from estimator.jobs.verify_facts import Facts, shapes_of
+from estimator.jobs.verify_facts import Facts
 from estimator.jobs.verify_step import train_step
 from estimator.request.request import Request
 from estimator.sizes.training import Training
@@ -47,12 +47,7 @@ def _on_meta(run: Run) -> Facts:
     run.progress(f"building {run.wanted.config.get('model_type')} without weights")
     model = verify_model.build_on_meta(run.wanted, run.folder)
     base = verify_adapter.base_facts(model)
-    modules = verify_adapter.module_facts(model)
-    base |= {
-        "modules": modules,
-        "shapes": shapes_of(modules),
-        "base_parameters": sum(p.numel() for p in model.parameters()),
-    }
+    base |= verify_adapter.module_facts(model)
     adapted, refusal = _adapted(run, model)
     facts: dict[str, Any] = {"refusal": refusal} if adapted is None else verify_adapter.adapted_facts(adapted)
     if adapted is not None and run.saves:
@@ -74,9 +69,7 @@ def _with_weights(run: Run) -> Facts:
         base["converted"] = verify_adapter.converted_modules(model)
         run.left_out.append("shapes of single modules: --device meta compares them")
     else:
-        base["modules"] = verify_adapter.module_facts(model)
-        base["shapes"] = shapes_of(base["modules"])
-        base["base_parameters"] = sum(p.numel() for p in model.parameters())
+        base |= verify_adapter.module_facts(model)
     _measure(run, "allocated after loading")
     if run.wanted.load.prepare_kbit:
         model = peft.prepare_model_for_kbit_training(model)

@@ -8,6 +8,7 @@ from typing import Any
 from estimator.jobs.verify_model import refused, torch_dtype
 from estimator.sizes.training import Training
 
+PEAK = "peak of one training step"
 _AUTOCAST = {"bf16": "BF16", "fp16": "F16"}
 
 
@@ -34,7 +35,7 @@ def train_step(model: Any, device: str, step: Training) -> dict[str, int]:
             loss = model(input_ids=tokens, labels=labels).loss
         loss.backward()
         optimizer.step()
-    return {"peak of one training step": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
+    return {PEAK: torch.cuda.max_memory_allocated()} if device == "cuda" else {}
 
 
 def _autocast(device: str, step: Training) -> Any:
