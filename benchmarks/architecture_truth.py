@@ -80,26 +80,17 @@ def _of_module(row: list[Any], module: Any, inferred: bool) -> Iterator[tuple[st
 
 def _of_order(case: Mapping[str, Any], tree: ModuleTree) -> Iterator[tuple[str, str]]:
     names = [module.name for module in tree.modules if module.parameters]
-    if names != [row[0] for row in case["runtime_modules"]] and set(names) == {
-        row[0] for row in case["runtime_modules"]
-    }:
-        yield (
-            "order",
-            str(
-                next(
-                    pair
-                    for pair in zip(names, (r[0] for r in case["runtime_modules"]), strict=True)
-                    if pair[0] != pair[1]
-                )
-            ),
-        )
+    wanted = [row[0] for row in case["runtime_modules"]]
+    if names != wanted and set(names) == set(wanted):
+        yield "order", str(next(pair for pair in zip(names, wanted, strict=True) if pair[0] != pair[1]))
     if "runtime_paramless" not in case:
         return
     ours = [[module.name, module.cls] for module in tree.modules if not module.parameters and module.name]
     truth = [row for row in case["runtime_paramless"] if row[0]]
     if ours != truth:
-        there, wanted = {tuple(row) for row in ours}, {tuple(row) for row in truth}
-        yield "without parameters", f"too many {sorted(there - wanted)[:3]} missing {sorted(wanted - there)[:3]}"
+        there, there_truly = {tuple(row) for row in ours}, {tuple(row) for row in truth}
+        many, missing = sorted(there - there_truly)[:3], sorted(there_truly - there)[:3]
+        yield "without parameters", f"too many {many} missing {missing}"
     if {name.rpartition(".")[0] for name in tree.transposed} != set(case["transposed_params"]):
         yield "transposed", f"{tree.transposed[:2]} but {case['transposed_params'][:2]}"
 

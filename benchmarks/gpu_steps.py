@@ -13,21 +13,9 @@ import json
 import subprocess
 import sys
 
-_LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5}
-SHAPES = {
-    "qwen2-0.5b": {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-                   "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936,
-                   "tie_word_embeddings": True},
-    "llama-1b": {**_LLAMA, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64,
-                 "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256,
-                 "tie_word_embeddings": True},
-    "gemma-2b": {"model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16_384, "num_hidden_layers": 18,
-                 "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256_000},
-    "mistral-7b": {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
-                   "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32_000, "sliding_window": None},
-    "llama-8b": {**_LLAMA, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
-                 "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256},
-}  # fmt: skip
+import step_shapes
+
+SHAPES = {name: step_shapes.SHAPES[name] for name in ("qwen2-0.5b", "llama-1b", "gemma-2b", "mistral-7b", "llama-8b")}
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 

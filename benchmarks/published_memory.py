@@ -175,7 +175,7 @@ def compare(row: dict, folder: str) -> Compared:
         runs = (training, replace(training, software=software_of(row)))
         asked, told = (getattr(memory_of(answer, run), counter) for run in runs)
     except LoraSizeError as error:
-        raise Left(str(error.message if hasattr(error, "message") else error)[:90]) from error
+        raise Left(str(error)[:90]) from error
     counter += "" if row["gpus"] == 1 else f", {training.strategy}"
     return Compared(source_of(row), counter, row["id"], value, asked, told.expected)
 
@@ -221,11 +221,8 @@ def main() -> None:
                     f"{found.name}: {found.measured / 1e9:.2f} GB, [{a.lower / 1e9:.2f}, {a.upper / 1e9:.2f}], asked "
                     f"{off(a.expected, found.measured):+.1f} %, told {off(found.told, found.measured):+.1f} %"
                 )
-    print(
-        "| source, counter | within bounds | middle off | told the software | bounds' width |\n| --- "
-        + "| --- " * 4
-        + "|"
-    )
+    print("| source, counter | within bounds | middle off | told the software | bounds' width |")
+    print("| --- " * 5 + "|")
     for name, rows in sorted(groups.items()):
         print(line(name, rows))
     single = [r for rows in groups.values() for r in rows if r.counter in COUNTERS]

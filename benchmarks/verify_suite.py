@@ -39,8 +39,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dora": {"r": 16, "target_modules": "all-linear", "use_dora": True},
     "modules-to-save": {"r": 8, "target_modules": "all-linear", "modules_to_save": ["lm_head", "embed_tokens"]},
 }
-
-
 _LABELLED, _LABELS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"), (1, 2, 5)
 _GOOD = ("equal", "both refuse")
 
