@@ -15,6 +15,7 @@ import pytest
 
 from tests.hub.faults import bomb, endless, say
 from tests.hub.models import tiny_sharded, tiny_single
+from tests.hub.reading import Reading
 from tests.hub.standin import StandIn
 
 READ = """
@@ -52,27 +53,28 @@ def ended(process: subprocess.Popen[str]) -> object:
 
 def test_fifty_processes_on_one_cold_cache_give_one_answer_and_one_entry(tmp_path: Path) -> None:
     with StandIn([tiny_sharded()]) as hub:
-        answers = [ended(process) for process in [start(hub, tmp_path, "org/tiny") for _ in range(50)]]
+        readings = [Reading(hub.endpoint, tmp_path, "org/tiny") for _ in range(50)]
+        answers = [reading.ended() for reading in readings]
         assert all(answer == answers[0] for answer in answers)
         assert isinstance(answers[0], list)
         kept = [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and path.parent.name == "v2"]
         assert [path.suffix for path in kept] == [".entry"]
-        assert ended(start(hub, tmp_path, "org/tiny", "offline")) == answers[0]
+        assert Reading(hub.endpoint, tmp_path, "org/tiny", offline=True).ended() == answers[0]
 
 
 def test_a_process_killed_at_any_moment_leaves_a_cache_that_the_next_one_reads_or_replaces(tmp_path: Path) -> None:
     with StandIn([tiny_sharded()]) as hub:
+        Reading(hub.endpoint, tmp_path / "warm", "org/tiny").ended()
         begun = time.monotonic()
-        whole = ended(start(hub, tmp_path / "first", "org/tiny"))
+        whole = Reading(hub.endpoint, tmp_path / "first", "org/tiny").ended()
         lasts = time.monotonic() - begun
         for step in range(12):
             folder = tmp_path / str(step)
-            process = start(hub, folder, "org/tiny")
-            time.sleep(lasts * (0.5 + step / 20))
+            process = Reading(hub.endpoint, folder, "org/tiny")
+            time.sleep(lasts * step / 11)
             process.kill()
-            process.communicate()
-            assert ended(start(hub, folder, "org/tiny", "offline")) in (whole, "offline")
-            assert ended(start(hub, folder, "org/tiny")) == whole
+            assert Reading(hub.endpoint, folder, "org/tiny", offline=True).ended() in (whole, "offline")
+            assert Reading(hub.endpoint, folder, "org/tiny").ended() == whole
 
 
 def no_room() -> None:
