@@ -19,12 +19,20 @@ class Resolved(NamedTuple):
 
 
 def linear(tree: ModuleTree) -> list[Module]:
-    return [module for module in tree.modules if module.kind == "Linear"]
+    """What is a torch.nn.Linear once the base is loaded: bitsandbytes makes one of GPT-2's Conv1D."""
+    made = {name for name, layer in tree.quantised.items() if layer.is_linear}
+    return [module for module in tree.modules if module.kind == "Linear" or module.name in made]
 
 
 def called_linear(tree: ModuleTree) -> list[Module]:
     """What has "Linear" in its class's name: a router that is a Linear may lack it, a block of KimiLinear has it."""
-    return [module for module in tree.modules if "Linear" in module.cls]
+    return [module for module in tree.modules if "Linear" in class_of(tree, module)]
+
+
+def class_of(tree: ModuleTree, module: Module) -> str:
+    """As it is called once the base is loaded."""
+    layer = tree.quantised.get(module.name)
+    return module.cls if layer is None else layer.cls
 
 
 def leaf(name: str) -> str:

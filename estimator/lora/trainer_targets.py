@@ -58,15 +58,13 @@ def _of_the_head(tree: ModuleTree, names: Collection[str], trainer: str) -> tupl
 
 
 def _linear_names(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
-    """The last name part of every Linear but lm_head, and of what bitsandbytes makes one, which spares the head.
+    """The last name part of every Linear but lm_head; on few bits of those that are quantised, which spares the head.
 
     find_all_linear_names of artidoro's qlora.py (2023) and of Firefly's train.py (2024).
     """
     resolved = _causal({"multimodal": ()}, tree, lora)
-    quantized = settings["quantized"]
-    modules = [m for m in tree.modules if m.kind == "Conv1D" or m.cls == "Linear"] if quantized else linear(tree)
-    spared = {"lm_head", leaf(tree.output_embedding or "")} if quantized else {"lm_head"}
-    names = {leaf(module.name) for module in modules} - spared
+    found = [module.name for module in linear(tree) if not tree.quantised or module.name in tree.quantised]
+    names = {leaf(name) for name in found} - {"lm_head"}
     refuse_none(tree, sorted(names), "the base")
     resolved.lora["target_modules"] = sorted(names)
     return resolved._replace(notes=_of_the_head(tree, names, "the trainer"))

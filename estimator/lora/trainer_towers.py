@@ -13,6 +13,7 @@ from estimator.lora.trainer_modules import megatron
 from estimator.lora.trainer_rule import (
     Resolved,
     called_linear,
+    class_of,
     has_part,
     leaf,
     refuse_none,
@@ -226,7 +227,12 @@ _NUMBER = re.compile(r"\d+\.")
 def _is_linear(tree: ModuleTree) -> Callable[[Module], bool]:
     """find_all_linears asks for the class's name: a router that is a Linear is none, what KimiLinear is made of is."""
     skips = (_HEADS.get(str(tree.config.get("model_type")), "lm_head"), *_SWIFT_SKIPS)
-    return lambda m: "linear" in m.cls.lower() and not (has_part(m.cls.lower(), _NO_LINEAR) or has_part(m.name, skips))
+
+    def is_linear(module: Module) -> bool:
+        cls = class_of(tree, module).lower()
+        return "linear" in cls and not (has_part(cls, _NO_LINEAR) or has_part(module.name, skips))
+
+    return is_linear
 
 
 def _is_embedding(module: Module) -> bool:

@@ -218,7 +218,6 @@ UNSLOTH = "model: gpt2\ntraining: {load_in_4bit: true}\nlora:\n  lora_r: 4\n"
             "vocabulary_may_grow",
             False,
         ),
-        (AXOLOTL + "tokens: [a]\n", "vocabulary_may_grow", False),
         (FACTORY + "resize_vocab: true\n", "vocabulary_may_grow", True),
         ("model: a/b\ntuner_type: lora\nnew_special_tokens: [a]\n", "vocabulary_may_grow", True),
         (AXOLOTL + "lora_target_module: [q_proj]\n", "not_read", True),

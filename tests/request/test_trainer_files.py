@@ -37,6 +37,8 @@ LLAMA = "model: {model_name: meta-llama/Llama-3.1-8B-Instruct, torch_dtype_str: 
 OUMI = LLAMA + "training: {trainer_type: TRL_SFT, use_peft: true}\n"
 # Llama 3.1 8B, 32 layers of 4,096: the query, and the value of 1,024.
 QUERY, VALUE = 32 * (4096 + 4096), 32 * (4096 + 1024)
+# GPT-2, 12 layers of 768: c_attn, attention's c_proj, c_fc, the MLP's c_proj.
+GPT2 = 12 * ((768 + 2304) + (768 + 768) + 2 * (768 + 3072))
 LUDWIG = "model_type: llm\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nadapter: {type: lora, r: 4}\n"
 AXOLOTL = "base_model: meta-llama/Llama-3.1-8B\nadapter: lora\nlora_r: 8\nlora_alpha: 8\n"
 QLORA = AXOLOTL.replace("lora\n", "qlora\nload_in_4bit: true\n")
@@ -63,6 +65,12 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
                      id="or what is named in their place"),
         pytest.param(LUDWIG, 4 * (QUERY + VALUE), id="Ludwig leaves the targets to PEFT"),
         pytest.param(LUDWIG.replace("r: 4", "target_modules: '.*q_proj'"), 8 * QUERY, id="an expression of Ludwig's"),
+        pytest.param("base_model: openai-community/gpt2\nlora_r: 8\nlora_target_linear: true\nadapter: qlora\nload_in_4bit: true\n",
+                     8 * GPT2, id="Axolotl finds the Linears that bitsandbytes makes of Conv1D"),
+        pytest.param("model_name_or_path: openai-community/gpt2\nfinetuning_type: lora\nquantization_bit: 8\n", 8 * GPT2,
+                     id="so does LLaMA-Factory"),
+        pytest.param("model: openai-community/gpt2\ntuner_type: lora\nquant_method: bnb\nquant_bits: 4\n", 8 * GPT2,
+                     id="and ms-swift"),
         pytest.param(PEFT_SFT + "lora_r: 2\nlora_target_modules: q_proj\n", 2 * QUERY, id="with one name"),
     ],
 )  # fmt: skip
@@ -127,7 +135,10 @@ def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> Non
 
 SAVES = "lora_modules_to_save: [embed_tokens, lm_head]\n"
 ADDS = "additional_target: embed_tokens,lm_head\n"
-TRL = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nuse_peft: true\nlora_target_modules: [q_proj, v_proj]\n" + SAVES
+TRL = (
+    "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nuse_peft: true\nlora_target_modules: [q_proj, v_proj]\n"
+    + SAVES
+)
 ADDS_IN_SWIFT = (
     "model: meta-llama/Llama-3.1-8B-Instruct\ntuner_type: lora\ntarget_modules: q_proj\nmodules_to_save: lm_head\n"
 )
@@ -180,6 +191,7 @@ def test_the_dtype_of_what_is_saved_whole(tmp_path: Path, text: str, dtypes: set
                 ("llm_int8_skip_modules", QLORA + "bnb_config_kwargs: {llm_int8_skip_modules: 5}\n"),
             )
         ),
+        pytest.param(AXOLOTL + "tokens: [a]\n", UsageError, "refuses tokens", id="Axolotl's tokens without embeddings"),
         pytest.param(AXOLOTL, NoTargetModulesError, "No module and no parameter", id="Axolotl has no targets of its own"),
         pytest.param(LUDWIG.replace("lora", "adalora"), UsageError, "trains no LoRA", id="another method of Ludwig's"),
         pytest.param(LUDWIG + "quantization: {backend: torchao, mode: float8}\n", UnsupportedError, "torchao", id="torchao"),

@@ -131,6 +131,12 @@ def _refuse(keys: Keys, adapter: str) -> None:
             "name lora_target_modules",
         ),
         (
+            values.get("tokens") and not values.get("lora_modules_to_save"),
+            "tokens",
+            "Axolotl refuses tokens without the embeddings in lora_modules_to_save",
+            "set lora_modules_to_save: [embed_tokens, lm_head]",
+        ),
+        (
             values.get("lora_target_parameters") and values.get("lora_dropout"),
             "lora_dropout",
             "Axolotl refuses lora_dropout beside lora_target_parameters",
@@ -196,7 +202,7 @@ def _target_rule(keys: Keys) -> TargetRule:
     if not keys.flag("lora_target_linear"):
         return TargetRule(name="listed")
     listed = keys.values.get("lora_target_modules")
-    also = listed.split() if isinstance(listed, str) else (keys.names("lora_target_modules") or [])
+    also = [listed] if listed and isinstance(listed, str) else (keys.names("lora_target_modules") or [])
     return TargetRule(name="axolotl_linear", settings={"and": also})
 
 

@@ -39,7 +39,7 @@ def read(keys: Keys) -> TrainingConfig:
             "bias": "none",
             "task_type": "CAUSAL_LM",
         },
-        target_rule=TargetRule(name="linear_names", settings={"quantized": quantized}),
+        target_rule=TargetRule(name="linear_names"),
         base=keys.values.get("model_name_or_path"),
         base_precision=dtype,
         quantization=bnb4(dtype, True) if quantized else None,

@@ -84,7 +84,7 @@ def _qlora(values: Mapping[str, Any], where: str) -> TrainingConfig:
     return TrainingConfig(
         trainer="qlora.py",
         lora=_lora(keys),
-        target_rule=TargetRule(name="linear_names", settings={"quantized": bits in (4, 8)}),
+        target_rule=TargetRule(name="linear_names"),
         base=keys.get("model_name_or_path"),
         base_precision="bfloat16" if half == "bfloat16" else "float32",
         quantization=_bits(keys, bits, half),
