@@ -31,7 +31,10 @@ def read(keys: Keys) -> TrainingConfig:
     steps = Keys(keys.section("step_scheduler"), keys.where, {})
     dtype = dtype_name(_model(keys).get("torch_dtype"))
     quantization = _quantization(keys)
-    adapter = quantization.get("compute_dtype", "float32") if quantization else dtype or "base"
+    by_base = quantization.get("compute_dtype", "float32") if quantization else dtype or "base"
+    if quantization and quantization["bits"] == 4 and peft.flag("use_dora"):
+        what = "NeMo refuses use_dora on layers in 4 bits."
+        raise UsageError(what, where=f"use_dora in {keys.where}", way_out="leave out one of them")
     own = _targets(peft)
     if (whole := steps.integer("global_batch_size")) is not None:
         keys.note(
@@ -55,7 +58,7 @@ def read(keys: Keys) -> TrainingConfig:
         base=_base(keys),
         base_precision=dtype,
         quantization=quantization,
-        adapter_dtype=adapter,
+        adapter_dtype=dtype_name(peft.values.get("lora_dtype")) or by_base,
         batch_size=steps.integer("local_batch_size"),
         gradient_accumulation=None,
         sequence_length=_length(keys),
@@ -100,14 +103,19 @@ def _base(keys: Keys) -> str | None:
 
 def _targets(peft: Keys) -> dict[str, Any]:
     """Raises UsageError for what ModuleMatcher refuses: more than one way to name targets."""
-    excluded = peft.names("exclude_modules") or []
+    excluded, given = _patterns(peft, "exclude_modules"), _patterns(peft, "target_modules")
     all_linear = peft.flag("match_all_linear")
-    given = peft.names("target_modules") if peft.values.get("target_modules") else []
     if sum(map(bool, (excluded, all_linear, given))) > 1:
         why = "target_modules, exclude_modules and match_all_linear exclude each other in NeMo Automodel."
         raise UsageError(why, where=f"peft in {peft.where}", way_out="keep one of them")
-    wanted = given if given or excluded or all_linear else peft.names("target_modules")
-    return {"target_modules": wanted or [], "exclude_modules": excluded, "match_all_linear": all_linear}
+    wanted = given if given or excluded or all_linear else [peft.get("target_modules") or DEFAULTS["target_modules"]]
+    return {"target_modules": wanted, "exclude_modules": excluded, "match_all_linear": all_linear}
+
+
+def _patterns(peft: Keys, key: str) -> list[str]:
+    """A text is one pattern, whatever stands in it."""
+    value = peft.values.get(key)
+    return [value] if value and isinstance(value, str) else peft.names(key) or [] if value else []
 
 
 # Names of modules that each switch freezes once the adapter is made, and what it is where freeze_config leaves it out.
