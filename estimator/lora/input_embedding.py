@@ -44,8 +44,23 @@ def tied_at_run_time(index: TreeIndex, root: Node) -> list[str]:
     candidates = [name for name, leaf in state_dict(root).items() if leaf.parameter and id(leaf) in own]
     at_run_time = {_BASE_LAYER.sub("", name): name for name in candidates}
     at_run_time.update({name.replace("base_layer.", ""): name for name in candidates})
-    tied = [at_run_time.get(k, k) for k, v in declared_ties(index.tree).items() if at_run_time.get(v, v) in candidates]
+    declared = (pair for k, v in declared_ties(index.tree).items() for pair in _declared_in_copies(root, k, v))
+    tied = [at_run_time.get(k, k) for k, v in declared if at_run_time.get(v, v) in candidates]
     return sorted({name.rpartition(".")[0] for name in tied})
+
+
+def _declared_in_copies(root: Node, target: str, source: str) -> list[tuple[str, str]]:
+    """The tie as the parts that declare it have it: a part that is saved whole does so in the original and the copy."""
+    node: Node | None = root
+    starts, ends = [""], (target.split("."), source.split("."))
+    while ends[0][0] == ends[1][0] and node is not None:
+        node = node.children.get(ends[0][0])
+        starts = [f"{start}{ends[0][0]}." for start in starts]
+        ends = (ends[0][1:], ends[1][1:])
+        while node is not None and node.role == SAVED:
+            starts = [start + held for start in starts for held in ("original_module.", f"modules_to_save.{ADAPTER}.")]
+            node = node.children["modules_to_save"].children[ADAPTER]
+    return [(start + ".".join(ends[0]), start + ".".join(ends[1])) for start in starts]
 
 
 _BASE_LAYER = re.compile(r"[^.]+\.base_layer\.")

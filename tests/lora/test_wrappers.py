@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from estimator.errors import InvalidLoraError
+from estimator.jobs.estimate import estimate
 from estimator.lora.adapt import adapt
 from estimator.request.lora_config import from_mapping
+from estimator.request.request import Request
 from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V
 
 LAYER = 48 * WIDTH + 16 * WIDTH + 16 + WIDTH  # parameters of one layer
@@ -38,6 +42,27 @@ def test_wrappers_train_and_add_what_peft_counts(tree, config, trained, added):
     answer = adapt(tree, from_mapping({**config, "r": 1}))
     assert answer.trainable_parameters == trained
     assert answer.added_parameters == added
+
+
+BART = {"architectures": ["BartForConditionalGeneration"], "model_type": "bart", "vocab_size": 40, "d_model": 16,
+        **{f"{side}_{name}": size for side in ("encoder", "decoder")
+           for name, size in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 24))},
+        "max_position_embeddings": 30, "tie_word_embeddings": True, "dtype": "float32"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("targets", "trained", "file_bytes"),
+    [
+        pytest.param({"target_parameters": ["fc1.weight"], "target_modules": []}, 7120, 41368, id="in the copy"),
+        pytest.param({"target_modules": ["lm_head"]}, 7024, 40656, id="beside the copy"),
+    ],
+)
+def test_rows_of_a_part_that_is_saved_whole_are_tied_in_its_copy(targets, trained, file_bytes, tmp_path):
+    """BartModel ties its encoder's and its decoder's table, wherever it stands."""
+    (tmp_path / "config.json").write_text(json.dumps(BART))
+    config = {"r": 4, "modules_to_save": ["model"], "trainable_token_indices": [1, 2], **targets}
+    answer = estimate(Request(model=str(tmp_path), lora=config))
+    assert (answer.adaptation.trainable_parameters, answer.file_bytes) == (trained, file_bytes)
 
 
 @pytest.mark.parametrize(
