@@ -9,14 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from estimator.architecture.module import QuantisedLayer
 from estimator.lora.index import TreeIndex
 from estimator.lora.input_embedding import input_embedding
-from estimator.lora.runtime import ADAPTER, OUTER, SAVED, Leaf, Node, child_of, get_submodule, named_modules, state_dict
+from estimator.lora.runtime import (
+    ADAPTER,
+    OUTER,
+    SAVED,
+    Leaf,
+    Node,
+    child_of,
+    get_submodule,
+    named_modules,
+    state_dict,
+    walk,
+)
 from estimator.lora.tensors import SavedTensor, saved_name
 from estimator.lora.ties import NO_EMBEDDING
 from estimator.request.lora_config import LoraConfig
 
 State = dict[str, Leaf]
+_UNWRITABLE = frozenset({"torchao"})  # schemes whose weights have no storage that safetensors could write
 _WRITTEN_APART = frozenset({"ValueHead"})  # of TRL: trainers write it to value_head.safetensors
 
 
@@ -29,11 +42,12 @@ def saved_tensors(
 ) -> tuple[SavedTensor, ...]:
     """Tensors of the file. `root` is the PeftModel; embeddings go along where asked for.
 
-    Raises SavingError where PEFT asks for an embedding that a layer around it hides.
+    Raises SavingError where PEFT asks for an embedding that a layer around it hides, and for a saved module whose
+    weight safetensors cannot write.
     """
     state = state_dict(root)
     kept = _adapter(root, state, config)
-    kept.update(_wrappers(root, state))
+    kept.update(_wrappers(root, state, index.tree.quantised))
     along = _embeddings(root, state, index, targeted) if with_embeddings else {}
     tensors: dict[str, SavedTensor] = {}
     for found, part in ((kept, None), (along, "embeddings")):
@@ -80,7 +94,7 @@ def _is_under(key: str, prefixes: set[str]) -> bool:
     return False
 
 
-def _wrappers(root: Node, state: State) -> State:
+def _wrappers(root: Node, state: State, quantised: Mapping[str, QuantisedLayer]) -> State:
     """What each wrapper says is its own: the state of its copy, or its rows of tokens."""
     kept: State = {}
     for name, node in named_modules(root):
@@ -88,11 +102,21 @@ def _wrappers(root: Node, state: State) -> State:
             copy = node.children["modules_to_save"].children[ADAPTER]
             if copy.cls in _WRITTEN_APART:
                 continue
+            _check_writable(copy, quantised)
             kept.update({f"{name}.{key}": state[f"{name}.modules_to_save.{ADAPTER}.{key}"] for key in state_dict(copy)})
         elif node.is_wrapper and not node.tied:
             key = f"{name}.token_adapter.trainable_tokens_delta"
             kept[key] = state[f"{key}.{ADAPTER}"]
     return kept
+
+
+def _check_writable(copy: Node, quantised: Mapping[str, QuantisedLayer]) -> None:
+    for _, node in walk(copy):
+        layer = quantised.get(node.module.name) if node.module is not None else None
+        if node.module is not None and layer is not None and layer.scheme in _UNWRITABLE:
+            raise SavingError(
+                f"{node.module.name} is packed by {layer.scheme}, and safetensors cannot write its weight"
+            )
 
 
 def unread_tensor(root: Node, tensors: Iterable[SavedTensor]) -> str | None:

@@ -9,12 +9,13 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree, Parameter, named_parameters
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantization import quantization_of
-from estimator.dtypes import config_dtype
+from estimator.dtypes import config_dtype, to_torch
+from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise
 
 FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a default dtype
-_CAST = FLOATS | {"F8_E4M3", "F8_E5M2"}  # what from_pretrained casts; 8-bit floats stay where a quantiser keeps them
+CAST = FLOATS | {"F8_E4M3", "F8_E5M2"}  # what from_pretrained casts; 8-bit floats stay where a quantiser keeps them
 FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 _BFLOAT16_ALONE = ("fbgemm_fp8", "fp_quant")  # quantisers that load nothing in another dtype (`update_dtype`)
@@ -54,7 +55,10 @@ def as_loaded(
 
 
 def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: LoadOptions) -> str:
-    """The dtype that what is not quantised takes, as safetensors names it (`_get_dtype`)."""
+    """The dtype that what is not quantised takes, as safetensors names it (`_get_dtype`).
+
+    Raises UnsupportedError where config.json has a dtype that torch.set_default_dtype refuses, such as 8-bit floats.
+    """
     if load.base_precision in FLOAT_PRECISIONS:
         return FLOAT_PRECISIONS[load.base_precision]
     quantization = quantization_of(config) if load.base_precision == "stored" else None
@@ -63,7 +67,14 @@ def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: L
     if load.dtype != "auto":
         return load.dtype
     unknown = "F32" if load.base_precision == "stored" else "BF16"  # what nearly every model is stored in
-    return config_dtype(config) or _first_float(checkpoint) or unknown
+    stated = config_dtype(config)
+    if stated is not None and stated not in FLOATS:
+        raise UnsupportedError(
+            f"config.json's dtype is {to_torch(stated)}, in which torch builds no model: from_pretrained fails.",
+            where="dtype in config.json",
+            way_out="pass --dtype bf16, as dtype=torch.bfloat16 to from_pretrained",
+        )
+    return stated or _first_float(checkpoint) or unknown
 
 
 def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = None) -> DtypeOf:
@@ -79,7 +90,7 @@ def dtypes(tree: ModuleTree, dtype: str, stored: Mapping[str, Tensor] | None = N
     renamed = _shapes_of_renamed(tree, stored) if stored else ()
 
     def dtype_of(name: str, parameter: Parameter) -> str:
-        if parameter.fixed or parameter.dtype not in _CAST:
+        if parameter.fixed or parameter.dtype not in CAST:
             is_read = parameter.persistent and (stored is None or name in stored)
             return "F32" if is_read and kept is not None and kept.search(name) else parameter.dtype
         if stored is not None and parameter.persistent and _REASSEMBLED.search(name):

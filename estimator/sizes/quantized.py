@@ -26,7 +26,14 @@ from estimator.sizes.schemes.others import (
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.schemes.saved_config import bitsandbytes_options
-from estimator.sizes.schemes.scales import KEPT_BY_NONE, SCALES, check_splitting, with_scales, with_stored_dtypes
+from estimator.sizes.schemes.scales import (
+    KEPT_BY_NONE,
+    SCALES,
+    check_splitting,
+    kept_in_float32,
+    with_scales,
+    with_stored_dtypes,
+)
 from estimator.sizes.schemes.stored_bitsandbytes import as_the_file_has_them
 from estimator.sizes.schemes.torchao import as_stored, check_names, is_first_version, torchao_layers
 from estimator.sizes.schemes.unloadable_bitsandbytes import check_against_file
@@ -73,6 +80,7 @@ def quantise_as_stored(
         tree = tree._replace(tied=untied(tree, converted, checkpoint))
     if suffix := SCALES.get(quantization.scheme):
         converted = with_scales(tree, converted, checkpoint, suffix)
+        converted = kept_in_float32(tree, converted, dtype)
         if stored is not None and checkpoint is not None:
             tree = with_stored_dtypes(tree, stored, converted, checkpoint, suffix)
     caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)

@@ -98,6 +98,17 @@ def test_a_head_in_4_bits_of_a_floating_storage_trains(storage, double):
     assert known.has_size is not double
 
 
+@pytest.mark.parametrize(("saved", "has_size"), [("lm_head", False), ("embed_tokens", True)])
+def test_a_copy_that_torchao_has_packed_trains_and_is_not_written(saved, has_size):
+    """safetensors: "Attempted to access the data pointer on an invalid python storage." """
+    lm_head = next(module for module in TREE.modules if module.name == "lm_head")
+    packed = {"lm_head": QuantisedLayer(scheme="torchao", cls="Linear", parameters=lm_head.parameters)}
+    config = from_mapping({"target_modules": ["q_proj"], "modules_to_save": [saved]})
+    done = adapt(TREE._replace(quantised=packed), config)
+    assert done.parameters_by_part["saved_modules"] == ROWS * WIDTH
+    assert done.has_size is has_size
+
+
 def test_a_copy_of_unknown_state_is_not_weighed():
     unknown = {
         "lm_head": quantise(TREE, DOUBLE._replace(quant_storage="F16")).quantised["lm_head"]._replace(saved_beside=None)

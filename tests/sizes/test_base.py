@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
-from estimator.errors import UsageError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes, footprint_bytes
 
@@ -139,6 +141,13 @@ def stored(dtype):
 )
 def test_dtype_of_a_plain_load(config, checkpoint, asked, dtype):
     assert base_sizes(tree(config=config), checkpoint, LoadOptions(dtype=asked)).loaded.dtype == dtype
+
+
+@pytest.mark.parametrize(("asked", "fault"), [("auto", "float8_e4m3fn"), ("BF16", None)])
+def test_torch_builds_no_model_in_8_bit_floats(asked, fault):
+    """`torch.set_default_dtype`: TypeError; save_pretrained writes such a dtype of FP8 weights that come first."""
+    with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
+        base_sizes(tree(config={"dtype": "float8_e4m3fn"}), None, LoadOptions(dtype=asked))
 
 
 @pytest.mark.parametrize(

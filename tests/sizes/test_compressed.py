@@ -149,6 +149,27 @@ def test_a_tied_head_of_8_bit_floats_or_packed_is_refused(weights, form, fault):
         base_sizes(tree, None, LoadOptions())
 
 
+T5 = {
+    "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 72,
+    "num_layers": 1, "num_heads": 2, "vocab_size": 101, "dtype": "bfloat16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("weights", "inputs", "dtype", "footprint_bytes"),
+    [
+        pytest.param(FP8, None, "BF16", 12_128, id="nothing"),
+        pytest.param(FP8, None, "F16", 19_104, id="8-bit floats and scales of T5's wo"),
+        pytest.param(INT8, TOKENS, "F16", 12_192, id="scales alone beside integers"),
+    ],
+)
+def test_what_is_kept_in_float32(weights, inputs, dtype, footprint_bytes):
+    section = {"quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": ["lm_head"]}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
+    tree = from_config({**T5, "quantization_config": {**section, "config_groups": {"group_0": group}}})
+    assert base_sizes(tree, None, LoadOptions(dtype=dtype)).loaded.footprint_bytes == footprint_bytes
+
+
 def test_a_file_in_a_format_that_the_library_has_removed():
     with pytest.raises(UnsupportedError, match="marlin-24"):
         loaded(INT8, format="marlin-24")

@@ -15,6 +15,7 @@ from estimator.architecture.stored_names import parts_by_source
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.errors import MalformedHeaderError, UnsupportedError
 from estimator.lora.closest import listed
+from estimator.sizes.loading import CAST, dtypes
 
 # What the names of scales add to their weights': the first of `serialized_names` that do, of quantisers that unpack.
 SCALES: Mapping[str, str] = {"fp8": "_scale_inv", "mxfp8": "_scale_inv", "compressed-tensors": "_scale"}
@@ -93,6 +94,20 @@ def _with_weight(layer: QuantisedLayer, weight: Parameter) -> QuantisedLayer:
 def _with_bytes(name: str, layer: QuantisedLayer, of_bytes: set[str]) -> QuantisedLayer:
     parameters = (p._replace(dtype="U8") if f"{name}.{p.name}" in of_bytes else p for p in layer.parameters)
     return layer._replace(parameters=tuple(parameters))
+
+
+def kept_in_float32(tree: ModuleTree, layers: dict[str, QuantisedLayer], dtype: str) -> dict[str, QuantisedLayer]:
+    """The layers with the floats that `_keep_in_fp32_modules` names in float32: 8-bit weights and scales too."""
+    dtype_of = dtypes(tree, dtype)
+
+    def kept(name: str, own: Parameter) -> Parameter:
+        here = dtype_of(f"{name}.{own.name}", own._replace(fixed=True)) if own.dtype in CAST else own.dtype
+        return own if here == own.dtype else own._replace(dtype=here)
+
+    return {
+        name: layer._replace(parameters=tuple(kept(name, own) for own in layer.parameters))
+        for name, layer in layers.items()
+    }
 
 
 def with_stored_dtypes(
