@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from estimator.request.other_names import OTHER_NAMES
@@ -9,6 +11,7 @@ from estimator.request.request import flag
 
 _NO_SIZE = ("lora_alpha", "use_rslora")  # dropout has one: its masks are part of the activations
 _LOCAL = ("check", "models")
+_OF_THE_NETWORK = ("offline", "online", "token", "timeout")
 _INTO_A_FILE = ("output", "out", "o", "output_file")
 
 
@@ -21,7 +24,7 @@ def way_out(written: str, ctx: click.Context) -> str | None:
     shown = flag(ours) + (f" {value}" if value else "")
     if flag(ours) in _options(ctx.command, ctx):
         return shown
-    if ours == "offline" and ctx.command.name in _LOCAL:
+    if ours in _OF_THE_NETWORK and ctx.command.name in _LOCAL:
         return f"leave it out: {ctx.command.name} never asks the network"
     if flag(ours) in _options(ctx.find_root().command, ctx):
         return f"lora-size {shown}"
@@ -35,6 +38,13 @@ def way_out(written: str, ctx: click.Context) -> str | None:
     if field is not None:
         return f"it has no option: give it as {field} in an adapter_config.json, with --config"
     return "write the answer into a file with > FILE" if theirs in _INTO_A_FILE else None
+
+
+def of_a_list(error: click.BadParameter) -> str | None:
+    """For several values where one is taken, `--r 4,8`: a sweep takes them; None for any other value."""
+    several = re.search(r"'([^' ]+(?:,[^' ]+)+)' is not", error.message)
+    name = error.param.name if error.param is not None else None
+    return f"lora-size sweep {flag(name)} {several[1]}" if several and name in ("r", "base_precision") else None
 
 
 def _options(command: click.Command, ctx: click.Context) -> set[str]:

@@ -112,6 +112,10 @@ def _say_usage(error: click.ClickException) -> int:
 
         if hint := hinted(error.option_name, ctx):
             what, way_out = f"there is no option {error.option_name}.", hint
+    elif isinstance(error, click.BadParameter):
+        from estimator.cli.hints import of_a_list
+
+        way_out = of_a_list(error) or way_out
     lines = [f"Error: {printable(what, 600)}"]
     lines += [f"  where  {where}"] if where else []
     lines += [f"  try    {printable(way_out, 600)}", "  code   usage"]

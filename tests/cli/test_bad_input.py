@@ -62,6 +62,7 @@ CASES = [
             (["plan"], "--bf16", "--mixed-precision bf16"),
             (["batch"], "--base-precision", "lora-size --base-precision"),
             (["check"], "--offline", "leave it out: check never asks the network"),
+            (["models"], "--online", "leave it out: models never asks the network"),
             ([], "--nonsense", "lora-size --help"),
         )
     ),
@@ -134,6 +135,15 @@ CASES = [
     pytest.param([*LLAMA, "--r", "-1"], 2, "invalid_lora", "positive", id="r of -1"),
     pytest.param([*LLAMA, "--r", str(10**30)], 2, "invalid_lora", "", id="r of 10**30"),
     pytest.param([*LLAMA, "--r", "eight"], 2, "usage", "eight", id="r that is no number"),
+    pytest.param([*LLAMA, "--r", "4,8"], 2, "usage", "lora-size sweep --r 4,8\n", id="several ranks"),
+    pytest.param(
+        ["plan", *LLAMA, "--base-precision", "nf4,bf16"],
+        2,
+        "usage",
+        "lora-size sweep --base-precision nf4,bf16\n",
+        id="several precisions",
+    ),
+    pytest.param([*LLAMA, "--num-labels", "2,3"], 2, "usage", "--help\n", id="several of what no sweep crosses"),
     pytest.param([*LLAMA, "--targets", "x"], 2, "no_target_modules", "", id="a name that the model has not"),
     pytest.param([*LLAMA, "--targets", "qz"], 2, "no_target_modules", "", id="an unknown letter"),
     pytest.param([*LLAMA, "--targets", ""], 2, None, "", id="empty target list"),
