@@ -8,7 +8,7 @@ import pytest
 
 from estimator.architecture.difference import compare
 from estimator.architecture.from_config import from_config
-from estimator.architecture.module import ModuleTree
+from estimator.architecture.module import ModuleTree, named_buffers
 from tests.architecture.published_configs import (
     BLIP_2_T5,
     CLIP_LARGE_336,
@@ -243,6 +243,18 @@ def test_what_the_class_takes_and_does_not_keep_decides(config, name, shape):
     """transformers 5.23.0: Gemma4TextConfig and MiniMaxM3VLTextConfig, __post_init__."""
     modules = {module.name: module for module in from_config(config).modules}
     assert modules[name].parameters[0].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("model_type", "buffer", "dtype"),
+    [
+        pytest.param("recurrent_gemma", "model.normalizer", "BF16", id="a scale in bfloat16"),
+        pytest.param("cohere", "model.rotary_emb.inv_freq", "F32", id="frequencies"),
+    ],
+)
+def test_a_buffer_keeps_the_dtype_that_its_class_gives_it(model_type, buffer, dtype):
+    tree = from_config({"model_type": model_type, "dtype": "float16"})
+    assert [(own.dtype, own.fixed) for name, own in named_buffers(tree.modules) if name == buffer] == [(dtype, True)]
 
 
 def test_a_bias_is_as_long_as_the_output_of_its_matrix():

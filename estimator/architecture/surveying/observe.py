@@ -23,7 +23,7 @@ _KINDS = (
     (nn.Linear, "Linear"),
     (Conv1D, "Conv1D"),
 )
-BUILD_DTYPE = torch.bfloat16  # what has another dtype in a model that is built under it has been given it by its class
+BUILD_DTYPE = torch.float16  # none that a class gives: what has another in a model built under it was given it
 
 
 class SeenTensor(NamedTuple):
