@@ -67,6 +67,8 @@ def _linear_names(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str,
     names = {leaf(name) for name in found} - {"lm_head"}
     refuse_none(tree, sorted(names), "the base")
     resolved.lora["target_modules"] = sorted(names)
+    if settings.get("unsloth"):
+        return unsloth({"all_linear": False}, tree, resolved.lora)
     return resolved._replace(notes=_of_the_head(tree, names, "the trainer"))
 
 

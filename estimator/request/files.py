@@ -202,14 +202,18 @@ def _parse(path: str, text: str) -> dict[str, Any]:
 
 
 def _inserted(part: Any, whole: Mapping[str, Any]) -> Any:
-    """The values with OmegaConf's `${a.b}` that name plain values of the same file put in."""
+    """The values with OmegaConf's `${a.b}` that name plain values of the same file put in, one behind the other."""
     if isinstance(part, dict):
         return {key: _inserted(value, whole) for key, value in part.items()}
-    match = _INSERTED.fullmatch(part) if isinstance(part, str) else None
-    found: Any = whole
-    for name in match[1].split(".") if match else ():
-        found = found.get(name) if isinstance(found, dict) else None
-    return part if match is None or found is None or isinstance(found, (dict, list)) else found
+    for _ in range(MAX_DEPTH):
+        match = _INSERTED.fullmatch(part) if isinstance(part, str) else None
+        found: Any = whole
+        for name in match[1].split(".") if match else ():
+            found = found.get(name) if isinstance(found, dict) else None
+        if match is None or found is None or isinstance(found, (dict, list)):
+            break
+        part = found
+    return part
 
 
 def _yaml(path: str, text: str) -> Any:

@@ -180,7 +180,7 @@ def test_places_may_be_variables(tmp_path: Path, line: str) -> None:
 def test_interpolations_within_the_file_are_put_in(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
-        "rank: {small: 4}\nbatch_size: 3\n"
+        "rank: {small: '${rank.smallest}', smallest: 4, loop: '${rank.loop}'}\nbatch_size: 3\n"
         "model: {_component_: torchtune.models.llama3.lora_llama3_8b, lora_attn_modules: [q_proj], "
         "lora_rank: '${rank.small}'}\n"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import Keys, bnb4
 from estimator.request.trainers.run_settings import autocast_of, strategy_of
 from estimator.request.training_config import TargetRule, TrainingConfig
@@ -21,13 +20,11 @@ DEFAULTS = {
 
 
 def read(keys: Keys) -> TrainingConfig:
-    """Raises UsageError where train_mode is full, UnsupportedError for Unsloth's own targets."""
+    """Raises UsageError where train_mode is full."""
     mode = keys.text("train_mode")
     if mode not in ("lora", "qlora"):
         raise keys.no_lora(f"train_mode is {mode!r}: this config trains no LoRA.", "set train_mode: lora or qlora")
-    if keys.flag("use_unsloth"):
-        what = "use_unsloth hands the targets to Unsloth, which makes its own of them: not counted."
-        raise UnsupportedError(what, where=f"use_unsloth in {keys.where}", way_out="leave it out")
+    unsloth = keys.flag("use_unsloth")
     dtype = "float16" if keys.flag("fp16") else "bfloat16"
     quantized = mode == "qlora"
     return TrainingConfig(
@@ -39,11 +36,11 @@ def read(keys: Keys) -> TrainingConfig:
             "bias": "none",
             "task_type": "CAUSAL_LM",
         },
-        target_rule=TargetRule(name="linear_names"),
+        target_rule=TargetRule(name="linear_names", settings={"unsloth": unsloth}),
         base=keys.values.get("model_name_or_path"),
         base_precision=dtype,
-        quantization=bnb4(dtype, True) if quantized else None,
-        prepare_kbit=quantized and keys.get("task_type") in ("pretrain", "sft"),
+        quantization=bnb4("bfloat16" if unsloth else dtype, True) if quantized else None,
+        prepare_kbit=quantized and not unsloth and keys.get("task_type") in ("pretrain", "sft"),
         batch_size=keys.integer("per_device_train_batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=keys.integer("max_seq_length"),
