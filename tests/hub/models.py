@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
+
+from estimator.dtypes import BITS
 
 COMMIT, OLDER = "a" * 40, "c" * 40
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "I64": 8, "I32": 4}
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape
 
 
@@ -17,9 +19,7 @@ def header_of(tensors: Shapes, *, separators: tuple[str, str] = (",", ":"), meta
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}} if metadata else {}
     at = 0
     for name, (dtype, shape) in tensors.items():
-        size = WIDTHS[dtype]
-        for dimension in shape:
-            size *= dimension
+        size = prod(shape) * BITS[dtype] // 8
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(entries, separators=separators, ensure_ascii=False).encode()
@@ -56,6 +56,12 @@ def weights_file(header: bytes, data: int | None = None) -> File:
     """A safetensors file of that header, with the data that it promises or `data` bytes instead."""
     head = len(header).to_bytes(8, "little") + header
     return File(head, len(head) + (data_bytes(header) if data is None else data), lfs=True)
+
+
+def safetensors(tensors: Shapes) -> bytes:
+    """A whole file of these tensors, all zeros."""
+    file = weights_file(header_of(tensors))
+    return file.part(0, file.size - 1)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import struct
 from math import prod
 
-from estimator.dtypes import BITS
+from tests.hub.models import safetensors
 
 WIDTH, INNER, KEYS, ROWS, RANK = 128, 256, 64, 320, 8
 CONFIG = {
@@ -41,12 +40,7 @@ def write(folder, fields, pack, config, linears=LINEARS, more=None):
     tensors = {**{name: ("BF16", *shape) for name, shape in PLAIN.items()}, **(more or {})}
     for name, (out, into) in linears.items():
         tensors |= {f"{LAYER}{name}{part}": kind for part, kind in pack(out, into).items()}
-    at, header = 0, {}
-    for name, (dtype, *shape) in tensors.items():
-        end = at + prod(shape) * BITS[dtype] // 8
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
-        at = end
-    text = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    stored = safetensors({name: (dtype, tuple(shape)) for name, (dtype, *shape) in tensors.items()})
+    (folder / "model.safetensors").write_bytes(stored)
     said = {} if fields is None else {"quantization_config": fields}
     (folder / "config.json").write_text(json.dumps({**config, **said}))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
-from math import prod
 
 import pytest
 
 from estimator.jobs.explain_adapter import explain_adapter
 from estimator.request.request import Request
+from tests.hub.models import safetensors
 
 WIDTH, INNER, ROWS, RANK = 64, 32, 96, 4
 SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -48,14 +47,7 @@ def experts(block, gate, up, down):
 
 def write(path, tensors):
     """The file of these float32 tensors, without their values; its size comes back."""
-    at, header = 0, {"__metadata__": {"format": "pt"}}
-    for name, shape in sorted(tensors.items()):
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * prod(shape)]}
-        at += 4 * prod(shape)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
-    return 8 + len(text) + at
+    return path.write_bytes(safetensors({name: ("F32", shape) for name, shape in sorted(tensors.items())}))
 
 
 LLAVA = "language_model.model.layers.0.self_attn."

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Callable
-from math import prod
 from pathlib import Path
 
 import pytest
@@ -15,11 +13,11 @@ from estimator.errors import UsageError
 from estimator.jobs.check import check
 from estimator.jobs.check_limits import configured, to_limits
 from estimator.report.findings import FORMATS, CheckedPath, Problem
+from tests.hub.models import header_of, weights_file
 
 BASE = "Qwen/Qwen2.5-0.5B"
 CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj", "v_proj"],
           "base_model_name_or_path": BASE}  # fmt: skip
-WIDTH = {"F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "U8": 1}
 # Qwen2.5-0.5B: 24 layers, hidden 896, two key-value heads of 64.
 SHAPES = {"q_proj": (896, 896), "v_proj": (896, 128)}
 Tensors = dict[str, tuple[str, list[int]]]
@@ -38,17 +36,10 @@ def tensors(r: int = 4, dtype: str = "F32") -> Tensors:
 def write(folder: Path, config: dict | None = None, held: Tensors | None = None, cut: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, **(config or {})}))
-    header: dict = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (dtype, shape) in sorted((tensors() if held is None else held).items()):
-        size = WIDTH[dtype] * prod(shape)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
+    stored = weights_file(header_of(dict(sorted((tensors() if held is None else held).items()))))
     with (folder / "adapter_model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(raw)) + raw)
-        file.truncate(8 + len(raw) + end - cut)
+        file.write(stored.head)
+        file.truncate(stored.size - cut)
     return folder
 
 

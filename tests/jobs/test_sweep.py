@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import struct
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from estimator.jobs.plan import plan
 from estimator.jobs.sweep import Case, frontier
 from estimator.request.request import Request
 from estimator.sizes.training import Training
+from tests.hub.models import safetensors
 
 
 def run(*options: str):
@@ -53,9 +53,7 @@ def test_where_every_case_fails_json_has_the_errors() -> None:
 @pytest.fixture
 def unknown_class(tmp_path) -> str:
     """A folder whose class nobody knows: kinds are inferred from names and shapes."""
-    header = {"encoder.proj.weight": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}}
-    text = json.dumps(header).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(128))
+    (tmp_path / "model.safetensors").write_bytes(safetensors({"encoder.proj.weight": ("F32", (4, 8))}))
     (tmp_path / "config.json").write_text(
         '{"architectures": ["NobodyKnows"], "model_type": "nobody_knows", "hidden_size": 8}'
     )

@@ -6,7 +6,6 @@ transformers 5.23.0, bitsandbytes 0.50.2, peft 0.21.2, each model really saved i
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
@@ -15,7 +14,7 @@ from estimator.architecture.module import named_parameters
 from estimator.errors import UnsupportedModuleError
 from estimator.jobs.estimate import estimate
 from estimator.request.request import Request
-from tests.hub.models import data_bytes, header_of
+from tests.hub.models import safetensors
 
 SIZES = {
     "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 101,
@@ -37,10 +36,8 @@ def answer(config, folder, *, headers=True, targets, task="SEQ_CLS", num_labels=
     if headers:
         tree = from_config(config, task=None, num_labels=None)
         shapes = {name: p.shape for name, p in named_parameters(tree.modules) if name not in tree.tied}
-        header = header_of({name: ("BF16", shape) for name, shape in shapes.items()})
-        file = folder / "model.safetensors"
-        file.write_bytes(len(header).to_bytes(8, "little") + header)
-        os.truncate(file, 8 + len(header) + data_bytes(header))
+        stored = safetensors({name: ("BF16", shape) for name, shape in shapes.items()})
+        (folder / "model.safetensors").write_bytes(stored)
     lora = {"task_type": task, "target_modules": targets}
     return estimate(Request(model=str(folder), num_labels=num_labels, lora=lora, offline=True, **asked))
 
