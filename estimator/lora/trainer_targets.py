@@ -27,7 +27,7 @@ from estimator.lora.trainer_rule import (
     uncounted,
 )
 from estimator.lora.trainer_towers import llamafactory, swift
-from estimator.lora.trainer_unsloth import unsloth
+from estimator.lora.trainer_unsloth import CLIPPABLE, inside, unsloth
 from estimator.notes import Note
 from estimator.request.lora_config import from_mapping
 from estimator.request.patterns import fullmatching
@@ -138,10 +138,14 @@ def _wild(patterns: Sequence[str], names: Sequence[str], where: str) -> list[str
 
 
 def _listed(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
-    """The names as they are, on the class that the checkpoint names; Axolotl's experts do without the dropout.
+    """The names as they are, on the class that the checkpoint names; Axolotl's experts do without the dropout, and of
+    a clippable Linear the one inside is adapted.
 
-    axolotl 0.18.0, loaders/adapter.py: _patch_peft_param_wrapper_dropout, where PEFT makes names of experts parameters.
+    axolotl 0.18.0, loaders/adapter.py: _patch_peft_param_wrapper_dropout, where PEFT makes names of experts parameters;
+    _patch_peft_clippable_linear.
     """
+    if lora.get("layers_to_transform") is None:
+        lora["target_modules"] = _clippable_inside(tree, lora["target_modules"])
     if not lora.get("lora_dropout") or lora.get("target_parameters"):
         return Resolved(tree, lora)
     if not converted(index_of(tree), from_mapping(lora)).target_parameters:
@@ -150,6 +154,16 @@ def _listed(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any])
         "Axolotl makes the experts' LoRA without lora_dropout, which PEFT refuses; other layers have it. 0 is shown."
     )
     return Resolved(tree, {**lora, "lora_dropout": 0.0}, (Note("experts_without_dropout", message),))
+
+
+def _clippable_inside(tree: ModuleTree, targets: Any) -> Any:
+    if isinstance(targets, list):
+        return inside(tree, targets)
+    if not any(module.cls == CLIPPABLE for module in tree.modules):
+        return targets
+    named = fullmatching(targets, [module.name for module in tree.modules], where="lora_target_modules")
+    found = inside(tree, named)
+    return targets if found == named else found
 
 
 def _causal(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:

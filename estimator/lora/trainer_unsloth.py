@@ -34,7 +34,7 @@ _GEMMA_SOUND = {
 }  # fmt: skip
 _GEMMA_SIGHT = ("embed_vision.embedding_projection", "vision_embedder.patch_dense",
                 "vision_tower.patch_embedder.input_proj")  # fmt: skip
-_CLIPPABLE = "Gemma4ClippableLinear"  # Unsloth has PEFT adapt the Linear inside
+CLIPPABLE = "Gemma4ClippableLinear"  # Unsloth and Axolotl have PEFT adapt the Linear inside
 
 
 def unsloth(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) -> Resolved:
@@ -60,13 +60,13 @@ def _several_towers(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[st
     given = list(SEVEN) if settings.get("text_names") else lora.get("target_modules") or list(SEVEN)
     if settings.get("vision_all_linear") or (settings.get("all_linear") and not settings.get("text_names")):
         names = _scoped(tree, _repeated(tree), {}, _gemmas_own(tree, {}, sound=True))
-        lora["target_modules"] = _inside(tree, names)
+        lora["target_modules"] = inside(tree, names)
         return Resolved(tree, lora)
     if any(scopes.get(name) is False for name in (*_MODEL_PARTS, *_COMPONENTS)):
         own = [name for name in _gemmas_own(tree, scopes, sound=False) if leaf(name) in given]
-        lora["target_modules"] = _inside(tree, _scoped(tree, given, scopes, own))
+        lora["target_modules"] = inside(tree, _scoped(tree, given, scopes, own))
     else:
-        lora["target_modules"] = _inside(tree, given)
+        lora["target_modules"] = inside(tree, given)
     if scopes.get("finetune_vision_layers") is False:
         return Resolved(tree, lora)
     message = (
@@ -98,9 +98,9 @@ def _gemmas_own(tree: ModuleTree, scopes: Mapping[str, Any], *, sound: bool) -> 
     ]
 
 
-def _inside(tree: ModuleTree, names: list[str]) -> list[str]:
+def inside(tree: ModuleTree, names: list[str]) -> list[str]:
     """The Linear inside each clippable one that is named; the names as they are where there is none."""
-    around = {module.name for module in tree.modules if module.cls == _CLIPPABLE}
+    around = {module.name for module in tree.modules if module.cls == CLIPPABLE}
     ends = tuple(f".{name}" for name in names)
     clipped = [name for name in around if f".{name}".endswith(ends)]
     if not clipped:

@@ -71,6 +71,10 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
                      id="so does LLaMA-Factory"),
         pytest.param("model: openai-community/gpt2\ntuner_type: lora\nquant_method: bnb\nquant_bits: 4\n", 8 * GPT2,
                      id="and ms-swift"),
+        pytest.param("base_model: google/gemma-4-26B-A4B\nlora_r: 8\nadapter: lora\nlora_target_modules: '.*vision_tower.*q_proj'\n",
+                     27 * 8 * (1152 + 1152), id="Axolotl adapts the Linear inside a clippable one"),
+        pytest.param("base_model: google/gemma-4-26B-A4B\nlora_r: 8\nadapter: lora\nlora_target_modules: [k_proj]\n",
+                     27 * 8 * (1152 + 1152) + 8 * (25 * (2816 + 2048) + 5 * (2816 + 1024)), id="by name too"),
         pytest.param(PEFT_SFT + "lora_r: 2\nlora_target_modules: q_proj\n", 2 * QUERY, id="with one name"),
     ],
 )  # fmt: skip
