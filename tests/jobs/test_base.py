@@ -53,6 +53,26 @@ def test_kinds_of_layers_for_another_number_of_them_are_refused_beside_headers(t
         document(tmp_path, layer_types=["full_attention"] * 5)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "said"),
+    [
+        pytest.param("model.safetensors", {}, None, id="found"),
+        pytest.param("model.fp16.safetensors", {}, 'variant="fp16" has it read', id="a variant"),
+        pytest.param("pytorch_model.safetensors", {}, "pytorch_model.safetensors was read here.", id="an older name"),
+        pytest.param("own.safetensors", {"transformers_weights": "own.safetensors"}, None, id="config.json names it"),
+    ],
+)
+def test_weights_that_from_pretrained_does_not_look_for(
+    tmp_path: Path, name: str, fields: dict[str, Any], said: str | None
+) -> None:
+    """transformers 5.23.0: OSError: Error no file named model.safetensors, or pytorch_model.bin, found."""
+    document(tmp_path, **fields)
+    (tmp_path / "model.safetensors").rename(tmp_path / name)
+    answer = to_document(estimate(Request(model=str(tmp_path), lora={"target_modules": "all-linear"})))
+    notes = [note["message"] for note in answer["notes"] if note["code"] == "weights_not_found"]
+    assert notes == [] if said is None else said in notes[0]
+
+
 @pytest.mark.parametrize("headers", [True, False])
 def test_code_of_its_own_beside_a_class_of_transformers_is_named(tmp_path: Path, headers: bool) -> None:
     code = {"auto_map": {"AutoModelForCausalLM": "modeling_own.LlamaForCausalLM"}}
