@@ -16,6 +16,7 @@ from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
 from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_otherwise
 from estimator.sizes.schemes.hqq import hqq_layers
 from estimator.sizes.schemes.others import (
+    UNADAPTABLE,
     aqlm_layers,
     bitnet_layers,
     check_loads,
@@ -23,6 +24,7 @@ from estimator.sizes.schemes.others import (
     mlx_layers,
     mxfp4_layers,
     quanto_layers,
+    unadaptable_layers,
 )
 from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.schemes.saved_config import bitsandbytes_options
@@ -60,6 +62,9 @@ def quantise_as_stored(
         check_names(tree, checkpoint.tensors)
     if quantization.scheme == "compressed-tensors":
         check_formats(quantization.fields)
+    if quantization.scheme in UNADAPTABLE:
+        converted = unadaptable_layers(tree, quantization)
+        return tree._replace(quantised=converted, notes=(*tree.notes, _unknown(quantization.scheme)))
     if any(note.code == "unknown_packing" for note in tree.notes):
         return tree
     if layers is None:
@@ -134,7 +139,7 @@ def _unknown(scheme: str) -> Note:
     return Note(
         "unknown_quantisation",
         f"No rule is known for weights stored by {scheme!r}: the base's bytes in memory are those of the plain model, "
-        "and PEFT may refuse layers that are counted here.",
+        f"and PEFT {'refuses its layers' if scheme in UNADAPTABLE else 'may refuse layers that are counted here'}.",
     )
 
 
@@ -162,8 +167,7 @@ SCHEMES: Mapping[str, Layers] = {
 
 # Of transformers' quantisers (AUTO_QUANTIZATION_CONFIG_MAPPING) those that are not among the schemes.
 _OTHERS = (
-    "auto-round", "fouroversix", "fp_quant", "gemma", "gguf", "higgs", "metal", "quark", "sinq", "spqr",
-    "vptq",
+    "auto-round", "fouroversix", "gemma", "gguf", "metal", "quark", *UNADAPTABLE,
 )  # fmt: skip
 
 _GPTQ = Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers.")

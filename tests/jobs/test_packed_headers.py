@@ -6,7 +6,7 @@ from math import prod
 
 import pytest
 
-from estimator.errors import NoWeightsError, UnsupportedError
+from estimator.errors import NoWeightsError, UnsupportedError, UnsupportedModuleError
 from estimator.jobs.estimate import estimate
 from estimator.request.request import Request
 from tests.jobs.packed import (
@@ -150,7 +150,6 @@ def torchao(packing):
             id="bitsandbytes of no width, which nobody unpacks",
         ),
         pytest.param({"quant_method": "quark"}, quark, "inferred", {"unknown_packing"}, id="Quark"),
-        pytest.param({"quant_method": "spqr"}, spqr, "inferred", {"unknown_packing"}, id="SpQR"),
         pytest.param({"quant_method": "exl2", "bits": 4.65}, quark, "inferred", {"unknown_packing"}, id="a broken bit"),
         pytest.param(torchao("TILE_PACKED_TO_4D"), int4_tiles, "exact", {"logical_footprint"}, id="torchao's tiles"),
         pytest.param(torchao("PLAIN_INT32"), int4_words, "exact", {"logical_footprint"}, id="torchao's words"),
@@ -167,6 +166,14 @@ def test_packed_headers_are_read_or_refused(fields, pack, basis, codes, tmp_path
     assert (answer.tree.basis, {note.code for note in answer.notes}) == (basis, codes)
     if fields is None:
         assert answer.base.loaded.footprint_bytes == AS_PLAIN
+
+
+def test_layers_of_spqr_are_refused(tmp_path):
+    write(tmp_path, {"quant_method": "spqr"}, spqr, CONFIG)
+    with pytest.raises(UnsupportedModuleError, match="QuantizedLinear"):
+        estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
+    answer = estimate(Request(model=str(tmp_path), lora={"target_modules": ["embed_tokens"]}))
+    assert {note.code for note in answer.notes} >= {"unknown_packing", "unknown_quantisation"}
 
 
 def test_a_packing_that_nobody_knows_on_a_class_that_nobody_knows(tmp_path):

@@ -272,6 +272,24 @@ def test_an_unknown_scheme_says_so():
     assert "novel" in notes[0].message
 
 
+@pytest.mark.parametrize(
+    ("fields", "cls", "converted"),
+    [
+        ({"quant_method": "higgs"}, "HiggsLinear", {"layers.0.q_proj"}),
+        ({"quant_method": "spqr", "modules_to_not_convert": []}, "QuantizedLinear", {"layers.0.q_proj", "lm_head"}),
+        ({"quant_method": "vptq"}, "VQuantLinear", {"layers.0.q_proj"}),
+        ({"quant_method": "fp_quant", "modules_to_not_convert": ["q_proj"]}, "FPQuantLinear", {"lm_head"}),
+        ({"quant_method": "sinq"}, "SINQLinear", {"layers.0.q_proj", "lm_head"}),
+    ],
+)
+def test_layers_that_peft_knows_nothing_of(fields, cls, converted):
+    sizes = base_sizes(one_linear({"dtype": "bfloat16", "quantization_config": fields}), None, LoadOptions())
+    layers = sizes.model.quantised
+    assert layers.keys() == converted
+    assert all((layer.cls, layer.is_linear, bool(layer.refusal)) == (cls, False, True) for layer in layers.values())
+    assert "PEFT refuses" in sizes.notes[0].message
+
+
 def test_another_precision_of_a_stored_scheme_is_marked():
     tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "gptq", "bits": 4}})
     sizes = base_sizes(tree, None, LoadOptions(base_precision="bf16"))

@@ -161,6 +161,27 @@ def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dic
     return layers
 
 
+# Modules of classes that are no torch.nn.Linear and that PEFT 0.21.2 has no layer for, in place of every Linear: of
+# transformers (higgs), spqr_quant 0.2.0, vptq 0.0.5, fp_quant 0.3.2 and sinq 0.2.0.
+UNADAPTABLE: Mapping[str, str] = {
+    "higgs": "HiggsLinear", "spqr": "QuantizedLinear", "vptq": "VQuantLinear", "fp_quant": "FPQuantLinear",
+    "sinq": "SINQLinear",
+}  # fmt: skip
+
+
+def unadaptable_layers(tree: ModuleTree, quantization: Quantization) -> dict[str, QuantisedLayer]:
+    """Layers that PEFT refuses and all-linear passes by; plain parameters, as how they are packed is not known."""
+    scheme, fields = quantization.scheme, quantization.fields
+    if scheme == "sinq":  # nothing said spares nothing, the head neither
+        fields = {**fields, "modules_to_not_convert": fields.get("modules_to_not_convert") or []}
+    cls = UNADAPTABLE[scheme]
+    refusal = f"{cls} is no module that PEFT's LoRA supports"
+    return {
+        m.name: QuantisedLayer(scheme=scheme, cls=cls, parameters=m.parameters, is_linear=False, refusal=refusal)
+        for m in linears(tree, fields)
+    }
+
+
 def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict[str, QuantisedLayer]:
     """What the file holds, for its bytes; no library beside MLX loads it, so PEFT adapts none of it."""
     wrapped = [m for m in tree.modules if m.kind in ("Linear", "Embedding") and m.parameters]
