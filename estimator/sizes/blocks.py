@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from estimator.architecture.module import Module
 from estimator.sizes.fields import experts_per_token, first, heads
+from estimator.sizes.norms import Norm, leaves_out, norms_of
 from estimator.sizes.scans import Scan, read_scan
 
 _BLOCK = re.compile(r"^((?:[A-Za-z_]\w*\.)*?)(\d+)(?=\.|$)")
@@ -19,28 +20,15 @@ _MLP = re.compile(r"mixer\.(?:.*experts\.|.*(?:up|gate|down)_proj$)")  # a layer
 _GIVEN = re.compile(r"^\.?per_layer_(?:input_gate|projection)$")
 _STATE = re.compile(r"linear_attn|mamba|\brwkv|\bssm")
 _DECAYS = frozenset({"slope_rate", "time_decay"})
-_LATENT_NORM = re.compile(r"(?:q|kv)_a_(?:layer)?norm$")
 _SEE_ALL = frozenset({"Llama4TextExperts"})  # modeling_llama4.py
-_WIDE_NORMS = frozenset({"OlmoLayerNorm"})  # layer_norm of float32, without a weight (modeling_olmo.py)
-_PLAIN_NORM = re.compile(r"(?:RMS|L2)Norm$")  # may have no weight (modeling_nanochat.py, modeling_llama4.py)
-_INSIDE_ATTENTION = re.compile(r"(qk|q|k|v)(?:uery|ey|alue)?_?(?:layer)?_?norm")
 _FULL_SCORES = "e_score_correction_bias"  # a router that has it casts its input to float32 (modeling_deepseek_v3.py)
-_CENTRED_NORM = re.compile(r"(?:Cohere|Deberta)\w*LayerNorm$")  # LayerNorm written in Python (modeling_cohere.py)
 _SCALE = re.compile(r"layer_?scale|(?:^|\.)(?:ls|lambda_|gamma_)\d?(?:\.|$)", re.IGNORECASE)
-_NORM = re.compile(r"norm|(?:^|_)ln(?:_|\d|$)|layernorm", re.IGNORECASE)
 
 
 class Linear(NamedTuple):
     name: str  # full
     inputs: int
     outputs: int
-
-
-class Norm(NamedTuple):
-    width: int
-    kind: str  # "torch" (its own layer_norm), "wide" (the same on float32), "rms", "t5" or "centred" (steps in float32)
-    role: str = ""  # inside attention: "q", "k" or "v" of query, key or value, "qk" of both, "a" of a latent
-    name: str = ""  # full; "" where it is told from others
 
 
 class Fused(NamedTuple):
@@ -181,7 +169,7 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
         inner=inner,
         is_gated=is_gated,
         scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
-        is_parallel=bool(attention or state) and bool(mlp or fused) and _is_parallel(norms, config),
+        is_parallel=bool(attention or state) and bool(mlp or fused) and _is_parallel(norms, members, config),
         sinks=any("sink" in p.name for m in members for p in m.parameters),
         unread=len(attending),
         looks_twice=any(p.name == "lambda_q1" for m in members for p in m.parameters),
@@ -270,31 +258,7 @@ def _mlp(mlp: tuple[Linear, ...], hidden: int) -> tuple[int, bool, int]:
     return inner, ups > max(len(downs), 1), experts
 
 
-def norms_of(members: list[Module], hidden: int) -> Iterable[Norm]:
-    holders = {module.name.rpartition(".")[0] for module in members}
-    for module in members:
-        last = module.name.rpartition(".")[2]
-        is_norm = _NORM.search(module.cls) or _NORM.search(last)
-        role = _INSIDE_ATTENTION.match(last)
-        inside = "a" if _LATENT_NORM.match(last) else role[1] if role else ""
-        if is_norm and not module.parameters and module.cls in _WIDE_NORMS:
-            yield Norm(hidden, "wide", "", module.name)
-        elif not module.parameters and _PLAIN_NORM.search(module.cls) and module.name not in holders:
-            yield Norm(hidden, "rms", inside, module.name)
-        if is_norm and module.parameters and len(module.parameters[0].shape) == 1:
-            yield Norm(module.parameters[0].shape[0], _norm_kind(module), inside, module.name)
-
-
-def _norm_kind(module: Module) -> str:
-    """torch's layer_norm has a bias, or its own class's name; what is written in Python mostly has not."""
-    if _CENTRED_NORM.match(module.cls):
-        return "centred"
-    if module.cls.endswith("T5LayerNorm"):
-        return "t5"
-    return "torch" if module.cls == "LayerNorm" or len(module.parameters) > 1 else "rms"
-
-
-def _is_parallel(norms: Iterable[Norm], config: Mapping[str, Any]) -> bool:
+def _is_parallel(norms: Iterable[Norm], members: Iterable[Module], config: Mapping[str, Any]) -> bool:
     """As the config says, or where one norm serves both."""
     said = first(config, "use_parallel_residual", "parallel_attn")
-    return bool(said) if said is not None else sum(not norm.role for norm in norms) == 1
+    return bool(said) if said is not None else sum(not norm.role for norm in norms) == 1 and not leaves_out(members)

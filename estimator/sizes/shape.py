@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.sizes.attention_support import Support, support_of, takes_loss_as_is
-from estimator.sizes.blocks import Block, Linear, is_repeated, layers, linear, norms_of, read_block, scans, stack
+from estimator.sizes.blocks import Block, Linear, is_repeated, layers, linear, read_block, scans, stack
 from estimator.sizes.fields import (
     activation,
     drops_inner,
@@ -21,14 +21,11 @@ from estimator.sizes.fields import (
     text_config,
     tower_config,
 )
+from estimator.sizes.norms import final_norm, norms_of, norms_sums, outer_norms
 from estimator.sizes.towers import Tower, seeing_tokens, tower_of
 from estimator.sizes.windows import is_windowed, window_tokens
 
-_EMBEDDED_NORM = re.compile(
-    r"embed\w*[._]?(?:layer_?|rms_?)?norm|(?:layer)?norm_embed|pre_la?ye?rnorm|(?:^|\.)ln_pre$", re.IGNORECASE
-)
-
-
+_POSITIONS = re.compile(r"Position\w*Embedding$")
 # Of PegasusX, LongT5, BigBird and Reformer
 _IN_BLOCKS = re.compile(r"(?:Local|BlockSparse|TransientGlobal|LSH)\w*Attention$")
 _OWN_ACTIVATIONS = {"BloomGelu": "bloom_gelu", "EsmIntermediate": "gelu_python"}  # (modeling_bloom.py, modeling_esm.py)
@@ -126,9 +123,9 @@ def shape_of(tree: ModuleTree) -> Shape:
         caps_scores=config.get("attn_logit_softcapping") is not None,
         caps_logits=config.get("final_logit_softcapping") is not None,
         clamps_gate=config.get("swiglu_limit") is not None,
-        outer_norms=_outer_norms(outside, width),
-        final_norm=_final_norm(outside, width, next((n for n in reversed(repeated) if alone or n in seeing), "")),
-        norms_sums=_norms_sums(outside, repeated, width),
+        outer_norms=outer_norms(outside, width),
+        final_norm=final_norm(outside, width, next((n for n in reversed(repeated) if alone or n in seeing), "")),
+        norms_sums=norms_sums(outside, repeated, width),
         scales_branches=first(config, "residual_multiplier", "scale_depth") is not None,
         biases_scores=bool(biases),
         shares_bias=0 < len(biases) < len(blocks),
@@ -147,7 +144,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         unread=frozenset(repeated) - described,
         pieces=alone.pieces if alone else None,
         for_layers=_at_least_1(config, "hidden_size_per_layer_input") * len(blocks),
-        embedded=0 if alone else _adds_to(words, outside) + (config.get("embedding_multiplier") is not None),
+        embedded=0 if alone else _adding(words, outside) + (config.get("embedding_multiplier") is not None),
         convolves_behind=alone is not None and _convolves_behind(tree, next(reversed(repeated))),
         before=() if towers else _before(tree, hidden),
         behind=None if alone else _behind(tree, outside, head, hidden),
@@ -234,7 +231,7 @@ def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:
         activation=activation(config),
         head=None,
         is_rotary=tower.is_rotary,
-        outer_norms=_outer_norms(tower.around, tower.width),
+        outer_norms=outer_norms(tower.around, tower.width),
         drops_states=drops_states(config),
         drops_mlp=drops_states(config),
         drops_scores=drops_scores(config),
@@ -257,36 +254,12 @@ def _is_read(towers: Iterable[str], repeated: Iterable[str]) -> bool:
     return all("encoder" in tower and tower.replace("encoder", "decoder") in stacks for tower in towers)
 
 
-def _adds_to(words: Module | None, outside: list[Module]) -> bool:
-    """Whether positions or kinds of tokens are looked up beside the words, and added."""
-    if words is None:
-        return False
-    parent = words.name.rpartition(".")[0]
-    return any(m.kind == "Embedding" and m is not words and m.name.rpartition(".")[0] == parent for m in outside)
-
-
-def _norms_sums(outside: Iterable[Module], repeated: Iterable[str], hidden: int) -> bool:
-    """Whether the model that holds the layers has a norm behind the embeddings, and none behind the layers."""
-    model = next(iter(repeated), "").partition(".")[0]
-    inside = [m for m in outside if m.name.partition(".")[0] == model] or outside
-    return _outer_norms(inside, hidden)[0] > 0 == _outer_norms(inside, hidden)[1]
-
-
-def _outer_norms(outside: Iterable[Module], hidden: int) -> tuple[int, int]:
-    """Tensors kept behind embeddings, one for each norm there; a norm behind the layers that has no weight norms
-    embeddings too, in float32, and keeps them beside (modeling_nanochat.py). And the norms behind the layers."""
-    outside = list(outside)
-    names = _norms_outside(outside, hidden)
-    embedded = sum(_EMBEDDED_NORM.search(name) is not None for name in names)
-    plain = sum(module.name in names and not module.parameters and module.kind == "other" for module in outside)
-    return embedded + 3 * plain, len(names) - embedded
-
-
-def _norms_outside(outside: Iterable[Module], hidden: int) -> list[str]:
-    return [m.name for m in outside if any(norm.width == hidden for norm in norms_of([m], hidden))]
-
-
-def _final_norm(outside: Iterable[Module], hidden: int, layer: str) -> str:
-    """The norm behind this layer, the last: beside the layers, or beside what holds them."""
-    behind = (name for name in _norms_outside(outside, hidden) if not _EMBEDDED_NORM.search(name))
-    return next((n for n in reversed([*behind]) if layer.startswith(n[: n.rfind(".") + 1])), "")
+def _adding(words: Module | None, outside: list[Module]) -> int:
+    """Places where positions or kinds of tokens are looked up beside the words, or their like, and added."""
+    if words is None or not words.parameters:
+        return 0
+    beside: dict[str, list[Module]] = {}
+    for module in outside:
+        if module.kind == "Embedding" or _POSITIONS.search(module.cls):
+            beside.setdefault(module.name.rpartition(".")[0], []).append(module)
+    return sum(len(held) > 1 and any(m.parameters == words.parameters for m in held) for held in beside.values())

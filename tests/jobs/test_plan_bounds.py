@@ -147,3 +147,13 @@ def test_norms_without_a_weight_are_norms() -> None:
 def test_layers_that_share_their_weights_each_keep_their_own(groups: int) -> None:
     config = {"architectures": ["AlbertModel"], "num_hidden_layers": 12, "num_hidden_groups": groups}
     assert len(shape_of(from_config(config)).blocks) == 12
+
+
+def test_a_norm_named_for_embeddings_behind_the_layers_is_the_last() -> None:
+    shape = shape_of(from_config({"architectures": ["Lfm2ForCausalLM"], "model_type": "lfm2"}))
+    assert (shape.outer_norms, shape.norms_sums, shape.final_norm) == ((0, 1), False, "model.embedding_norm")
+
+
+def test_an_identity_in_a_norms_place_makes_no_layer_parallel() -> None:
+    shape = shape_of(from_config({"architectures": ["ModernBertForMaskedLM"], "model_type": "modernbert"}))
+    assert not any(block.is_parallel for block in shape.blocks)

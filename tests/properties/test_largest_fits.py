@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from estimator.errors import LoraSizeError
-from estimator.sizes.blocks import Block, Linear, Norm
+from estimator.sizes.blocks import Block, Linear
 from estimator.sizes.memory import BaseInMemory, training_memory
+from estimator.sizes.norms import Norm
 from estimator.sizes.optimizers import Trained
 from estimator.sizes.shape import Shape
 from estimator.sizes.training import Adapter, Training

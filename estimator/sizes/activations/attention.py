@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from estimator.sizes.activations.matrix import Setting, linear, normed
 from estimator.sizes.activations.tape import Tape, Tensor
-from estimator.sizes.blocks import Block, Linear, Norm
+from estimator.sizes.blocks import Block, Linear
+from estimator.sizes.norms import Norm
 
 _OUTPUT = re.compile(r"(?:o|out|output|dense|wo|c_proj|proj|out_lin|wo_proj|out_proj|o_proj)$")
 
@@ -35,6 +36,8 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     if gates:  # mixed * sigmoid(gate) (modeling_afmoe.py)
         share = tape.run(gates, block.mixed, gates[0].width, saves_output=True)
         mixed = tape.run((mixed, share), block.mixed, mixed.width, saves=(mixed, share))
+    for norm in (norm for norm in block.norms if norm.role == "m"):
+        mixed = normed(tape, mixed, norm, setting)
     return linear(tape, mixed, last, setting) if last is not None else mixed
 
 
@@ -217,7 +220,7 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     product = 4 if setting.shape.support.wide_products and not setting.autocast else width
     if product != query.width:
         query, key = tape.run((query,), block.query, product), tape.run((key,), block.query, product)
-    each = tape.run((query, key), scores, product, saves=(query, key))
+    each = _product(tape, query, key, scores, product)
     each = tape.run((each,), scores, product)
     if setting.shape.caps_scores:
         each = tape.run((tape.run((each,), scores, width),), scores, width, saves_output=True)
@@ -239,8 +242,14 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
     if setting.shape.drops_scores:
         each = tape.run((each,), scores, own, keeps=tape.tokens * scores)
     each = each if width == own else tape.run((each,), scores, width)
-    mixed = tape.run((each, value), block.mixed, width, saves=(each, value))
+    mixed = _product(tape, each, value, block.mixed, width)
     return tape.run((mixed,), block.mixed, width)
+
+
+def _product(tape: Tape, one: Tensor, other: Tensor, elements: int, width: int) -> Tensor:
+    """Each is kept for the other's gradient."""
+    saves = (one,) * other.needs_grad + (other,) * one.needs_grad
+    return tape.run((one, other), elements, width, saves=saves)
 
 
 def _on_positions(tape: Tape, x: Tensor, scores: int, setting: Setting) -> Tensor:

@@ -14,7 +14,8 @@ from estimator.sizes.activations.attention import attention, cross_attention
 from estimator.sizes.activations.matrix import Setting, linear, normed
 from estimator.sizes.activations.scan import scan
 from estimator.sizes.activations.tape import Tape, Tensor
-from estimator.sizes.blocks import Block, Norm
+from estimator.sizes.blocks import Block
+from estimator.sizes.norms import Norm
 
 # Tensors kept by those written in Python (of xIELU half of one is a mask), and those made beside when walked back
 _STEPS = {"gelu_new": 4, "gelu_python": 3, "gelu_fast": 6, "gelu_accurate": 4, "xielu": 3.5}
@@ -107,6 +108,8 @@ def _mlp(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     up = [gate, *(linear(tape, x, item, setting) for item in others)][-1]
     tape.placed -= {item.name for item in others[block.is_gated :]}
     inner = _product(tape, acted, up, block.inner) if block.is_gated else acted
+    for norm in (norm for norm in block.norms if norm.role == "i"):
+        inner = normed(tape, inner, norm, setting)
     tape.name(gate, acted, up, inner)
     if setting.shape.drops_inner:
         inner = tape.run((inner,), block.inner, inner.width, keeps=tape.tokens * block.inner)
@@ -184,7 +187,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     each, width = block.experts_per_token, 2 if setting.autocast else setting.base_width
     if block.fused is not None and block.fused.sees_all:
         each = block.experts
-    rows = 4 * tape.tokens * block.experts
+    rows = tape.tokens * (4 * block.experts + 4 * 8 * each)  # chances; what was chosen, and orders of it there and back
     chooses = block.fused is not None and setting.adapter.trains(block.fused.router)
     asked = x
     if block.fused is not None and block.fused.chooses_in_float32:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from estimator.sizes.activations.tape import Tape, Tensor
-from estimator.sizes.blocks import Block, Linear, Norm
+from estimator.sizes.blocks import Block, Linear
+from estimator.sizes.norms import Norm
 from estimator.sizes.shape import Shape
 from estimator.sizes.training import TODAY, Adapter, Software, Training
 
@@ -99,7 +100,7 @@ def normed(tape: Tape, x: Tensor, norm: Norm, setting: Setting, elements: int = 
     wide = x if norm.kind == "t5" else wide  # its product is with x as it came, which is kept beside
     even = tape.run((wide,), elements, 4, saves=(wide,), keeps=rows, scratch=whole)
     even = even if x.width == 4 else tape.run((even,), elements, x.width)
-    return tape.run((even,), elements, out, saves=(even,) * opens, trains=opens)
+    return tape.run((even,), elements, out, saves=(even,) * opens, trains=opens, asks=True)
 
 
 def linear(tape: Tape, x: Tensor, item: Linear, setting: Setting) -> Tensor:

@@ -13,7 +13,8 @@ from estimator.sizes.activations.layer import activated, layer
 from estimator.sizes.activations.loss import loss
 from estimator.sizes.activations.matrix import Setting, linear, normed
 from estimator.sizes.activations.tape import Played, Tape
-from estimator.sizes.blocks import Block, Linear, Norm, is_adapted, on_the_tape
+from estimator.sizes.blocks import Block, Linear, is_adapted, on_the_tape
+from estimator.sizes.norms import Norm
 
 
 class Step(NamedTuple):
@@ -258,16 +259,8 @@ def _likeness(block: Block, setting: Setting) -> object:
     fused = block.fused and (block.fused.name, f"{block.fused.name}.base_layer", block.fused.router)
     experts = [(ranks.get(name), adapter.wrapped.get(name), *[name in part for part in parts]) for name in fused or ()]
     norms = [(*norm[:3], norm.name.rpartition(".")[2], norm.name in adapter.open_norms) for norm in block.norms]
-    return (
-        matrices,
-        tuple(norms),
-        block.query,
-        block.key_value,
-        block.window,
-        block.inner,
-        block.experts,
-        tuple(experts),
-    )
+    widths = (block.query, block.key_value, block.window, block.inner, block.experts)
+    return matrices, tuple(norms), widths, tuple(experts)
 
 
 def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
@@ -279,8 +272,11 @@ def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
     graph = tape.run((), named // tape.tokens, 1) if setting.software.names_last_step else None
     x = tape.input(setting.shape.hidden, setting.residual, needs_grad=needs_grad)
     shape = setting.shape
-    made = x if shape.behind is None else linear(tape, x, shape.behind, setting)
-    made = made if shape.behind is None else activated(tape, made, made.elements, setting)
+    made = x
+    if shape.behind is not None:
+        fed = normed(tape, x, _final(setting, x.elements), setting) if shape.outer_norms[1] > 1 else x
+        made = linear(tape, fed, shape.behind, setting)
+        made = activated(tape, made, made.elements, setting)
     ends = shape.outer_norms[1] > 0 or made.elements != x.elements
     last = normed(tape, made, _final(setting, made.elements), setting) if ends else made
     if not setting.shape.vocabulary:
