@@ -11,6 +11,8 @@ from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import MalformedConfigError, UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
+from estimator.sizes.schemes.compressed import _READ_AS_LOADED
+from tests.real_models import SMALL, tiny_model
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "intermediate_size": 256,
@@ -168,6 +170,76 @@ def test_what_is_kept_in_float32(weights, inputs, dtype, footprint_bytes):
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
     tree = from_config({**T5, "quantization_config": {**section, "config_groups": {"group_0": group}}})
     assert base_sizes(tree, None, LoadOptions(dtype=dtype)).loaded.footprint_bytes == footprint_bytes
+
+
+@pytest.mark.parametrize(
+    ("weights", "inputs", "spared", "fault"),
+    [
+        pytest.param(INT8, None, [], "SelfAttention.q packed", id="packed"),
+        pytest.param(INT8, None, ["re:.*"], None, id="spared"),
+        pytest.param(INT8, TOKENS, [], None, id="integers in place"),
+    ],
+)
+def test_what_a_class_reads_the_weight_of_as_it_loads(weights, inputs, spared, fault):
+    """`T5PreTrainedModel._init_weights`: 'Linear' object has no attribute 'weight'."""
+    section = {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "ignore": ["lm_head", *spared],
+    }
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
+    tree = from_config({**T5, "quantization_config": {**section, "config_groups": {"group_0": group}}})
+    with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
+        base_sizes(tree, None, LoadOptions())
+
+
+VISION = {**{k: v for k, v in SMALL.items() if k != "vocab_size"}, "image_size": 16, "patch_size": 8}
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize(
+    ("cls", "config"),
+    [
+        ("T5ForConditionalGeneration", {name: size for name, size in T5.items() if type(size) is int}),
+        ("SiglipVisionModel", VISION),
+        ("Dinov2ForImageClassification", VISION),
+        ("MambaForCausalLM", {**SMALL, "state_size": 8}),
+        ("ModernBertForMaskedLM", {**SMALL, "pad_token_id": 0}),
+        ("GPTBigCodeForCausalLM", {"n_embd": 48, "n_layer": 1, "n_head": 4, "vocab_size": 101}),
+        ("NanoChatForCausalLM", SMALL),
+        ("LlamaForCausalLM", SMALL),
+        ("ViTForImageClassification", VISION),
+        ("BertForMaskedLM", SMALL),
+    ],
+)
+def test_what_is_initialised_by_its_weight(cls, config):
+    """Every Linear of a model, without its weight, before `_init_weights` of its class."""
+    torch = pytest.importorskip("torch")
+    model = tiny_model(cls, config)
+    within = {name: type(module).__name__ for name, module in model.named_modules()}
+    linear = [name for name, module in model.named_modules() if type(module) is torch.nn.Linear and "." in name]
+    wrong = {
+        name
+        for name in linear
+        if bool(_READ_AS_LOADED.fullmatch(f"{within[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}"))
+        != reads_weight(model, name)
+    }
+    assert linear
+    assert wrong == set()
+
+
+def reads_weight(model, name):
+    parent, linear = model.get_submodule(name.rpartition(".")[0]), model.get_submodule(name)
+    weight = linear.weight
+    del linear.weight
+    try:
+        model._init_weights(linear)
+        model._init_weights(parent)
+    except AttributeError:
+        return True
+    finally:
+        linear.weight = weight
+    return False
 
 
 def test_a_file_in_a_format_that_the_library_has_removed():

@@ -9,6 +9,7 @@ config.json does not say "compressed", weights stay as they are, every scale wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any
@@ -53,12 +54,15 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
     groups = compressed_groups(fields, classes)
     ignored = named(fields.get("ignore") or (), classes)
     make = _layer if is_compressed(fields) else _plain_layer
+    own_classes = {module.name: module.cls for module in tree.modules}
     layers = dict(caches(tree, attention, fields.get("kv_cache_scheme"), dtype))
     for name, group in groups.items():
         if name in ignored or not any(isinstance(group.get(part), Mapping) for part in _PARTS):
             continue
         if name not in attention:
             layers[name] = _not_tied(make(targetable[name], group, dtype), name, tree)
+            if layers[name].refusal == NO_WEIGHT:
+                _check_unread(name, own_classes)
         elif is_narrow(tree, name, group.get("targets") or ()):
             layers[name] = attention_layer(tree, targetable[name], group, dtype, zeros=not is_compressed(fields))
     return layers
@@ -75,6 +79,25 @@ def _not_tied(layer: QuantisedLayer, name: str, tree: ModuleTree) -> QuantisedLa
         held = "packed" if weight is None else "in 8-bit floats"
         raise _not_read(f"{name} {held}, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
     return layer
+
+
+def _check_unread(name: str, own_classes: Mapping[str, str]) -> None:
+    """Raises UnsupportedError for what is packed where the class's `_init_weights` reads `weight` as it loads."""
+    parent, _, own = name.rpartition(".")
+    if _READ_AS_LOADED.fullmatch(f"{own_classes.get(parent)}.{own}"):
+        raise _not_read(f"{name} packed, as what initialises {own_classes[parent]} reads its `weight`", "ignore")
+
+
+# What `_init_weights` of transformers 5.23.0 reads the `weight` of without asking whether there is one, by the class of
+# the module around it. It runs on every module that has no parameters of its own, loaded or not.
+_READ_AS_LOADED = re.compile(
+    r"(Siglip|Dinov2|DINOv3ViT|Hiera|IJepa|Pix2Struct|Pvt|RecurrentGemma|SwiftFormer|BridgeTower|Clvp)\w*\.\w+"
+    r"|(T5|MT5|UMT5|LongT5|SwitchTransformers|Udop|Pop2Piano)(?!Gemma)\w*(Attention|ActDense|ClassificationHead)\.\w+"
+    r"|(AltCLIP|CLIPSeg|ChineseCLIPVision|Kosmos2Vision|Kosmos2Text|KosmosText)(Attention|MLP|FFN)\.\w+"
+    r"|ModernBert(Decoder)?(Attention|MLP|PredictionHead|For\w+)\.\w+"
+    r"|(Wav2Vec2|Wav2Vec2Bert|Wav2Vec2Conformer|WavLM|UniSpeech|UniSpeechSat|SpeechT5|Data2VecAudio)FeatureProjection\.\w+"
+    r"|GPTBigCode(Attention|MLP)\.c_proj|(Falcon)?MambaMixer\.(dt|out)_proj|NanoChatAttention\.o_proj"
+)
 
 
 def untied(tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint) -> dict[str, str]:
