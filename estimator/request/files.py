@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from estimator.errors import NotFoundError, UnsupportedError, UsageError
+from estimator.notes import Note
 from estimator.request.recognise import recognise
 from estimator.request.trainers.keys import OPEN, Keys, UnknownTrainerError, known_when_run
 from estimator.request.training_config import TrainingConfig
@@ -65,7 +66,8 @@ def read_config_file(path: str) -> TrainingConfig:
     if trainer != "adapter_config":
         from estimator.request.trainers.run_settings import offload_notes
 
-        config = replace(config, notes=(*config.notes, *keys.unread(), *offload_notes(values)))
+        added = (*keys.unread(), *offload_notes(values), *_not_sized(config.quantization))
+        config = replace(config, notes=(*config.notes, *added))
     for name, value in (("the base model", config.base), ("the optimizer", config.optimizer)):
         if value is not None and not isinstance(value, str):
             raise keys.odd(name, value, "its name")
@@ -101,6 +103,20 @@ def _refuse_open(values: Mapping[str, Any], path: str) -> None:
             raise known_when_run(key, said, path)
 
 
+# Quantised as the base is loaded, and sized: torchao's NF4 has bitsandbytes' blocks of 64 and scales of 256.
+_SIZED = ("bnb", "torchao")
+
+
+def _not_sized(quantization: Mapping[str, Any] | None) -> tuple[Note, ...]:
+    """A note on a base that the trainer quantises by a method that this tool sizes in checkpoints alone."""
+    given = quantization or {}
+    if given.get("method") in (None, *_SIZED) or given.get("stored") or "dequantize" in given:
+        return ()
+    how = f"{str(given['method'])[:40]} to {given.get('bits')} bits"
+    message = f"The trainer quantises the base by {how} as it loads it: it is shown and planned as it is stored."
+    return (Note("quantised_otherwise", message),)
+
+
 def named_base(config: TrainingConfig) -> str | None:
     """The base model; None where the config names none, or leaves it to a variable."""
     return None if OPEN.fullmatch(config.base or "") else config.base or None
@@ -109,7 +125,8 @@ def named_base(config: TrainingConfig) -> str | None:
 def to_request(config: TrainingConfig) -> dict[str, Any]:
     """Option names of an estimate, with underscores, and their values; what the config leaves open is left out."""
     quantization = config.quantization or {}
-    bits = quantization.get("bits") if quantization.get("method") == "bnb" and not quantization.get("stored") else None
+    sized = quantization.get("method") in _SIZED and not quantization.get("stored")
+    bits = quantization.get("bits") if sized else None
     precision = {8: "int8", 4: quantization.get("quant_type", "nf4")}.get(bits) if bits else None
     dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(config.base_precision or "")
     precision = dtype if quantization.get("dequantize") else precision

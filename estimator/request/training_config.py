@@ -47,6 +47,7 @@ class TrainingConfig:
     gradient_accumulation: int | None = None  # None: depends on the number of devices
     sequence_length: int | None = None  # None: the model's or the data's limit
     packing: bool | None = False
+    compares: int = 0  # sequences of an example held against others: 2 chosen and rejected, 1 of KTO; 0: none
     gradient_checkpointing: bool | None = None
     offloads_inputs: bool = False  # those of checkpointed layers lie on the host, or on a disk
     optimizer: str | None = None

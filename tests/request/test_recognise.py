@@ -227,6 +227,8 @@ UNSLOTH = "model: gpt2\ntraining: {load_in_4bit: true}\nlora:\n  lora_r: 4\n"
         (UNSLOTH + "  modules_to_save: [lm_head]\n", "not_read", True),
         (UNSLOTH + "  lora_alpha: 8\n  use_rslora: true\n  vision_all_linear: true\n", "not_read", False),
         (FACTORY + "use_kt: true\n", "own_experts", True),
+        (FACTORY + "quantization_bit: 4\nquantization_method: hqq\n", "quantised_otherwise", True),
+        (FACTORY + "quantization_bit: 4\n", "quantised_otherwise", False),
         ("base_model: gpt2\nadapter: lora\n", "no_rank", True),
         (AXOLOTL, "no_rank", False),
     ],

@@ -72,6 +72,11 @@ def test_what_trains(tmp_path: Path, text: str, parameters: int) -> None:
         (PPO.replace("rank=4", "rank=0"), UsageError, "trains no LoRA"),
         (PPO.replace("_rank", ".rank"), UnsupportedError, "Megatron"),
         (PPO + " actor_rollout_ref.actor.strategy=megatron", UnsupportedError, "Megatron"),
+        (
+            f"defaults: [mine, _self_]\nactor_rollout_ref: {{model: {{path: {LLAMA}, lora_rank: 4}}}}",
+            UnsupportedError,
+            "from mine",
+        ),
         (PPO + " --config-name=mine", UnsupportedError, "takes its options from mine"),
         (PPO.replace("=4", "=$RANK"), UnsupportedError, "known only when the command runs"),
         (PPO.replace("=4", "=many"), UsageError, "lora_rank is 'many'"),

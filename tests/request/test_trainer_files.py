@@ -45,6 +45,7 @@ QLORA = AXOLOTL.replace("lora\n", "qlora\nload_in_4bit: true\n")
 FACTORY = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nfinetuning_type: lora\nlora_target: q_proj\n"
 SWIFT = "model: a/b\ntuner_type: lora\n"
 LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
+TUNE = "model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b, lora_attn_modules: [q_proj]}\n"
 NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
@@ -118,6 +119,8 @@ IN_4 = "load_in_4bit: true\n"
         (NEMO + "quantization: {load_in_8bit: true}\n", {"base_precision": "int8", "adapter_dtype": None}),
         (NEMO + "quantization: {load_in_4bit: true}\n",
          {"base_precision": "nf4", "double_quant": True, "quant_storage": "bfloat16", "adapter_dtype": "bfloat16"}),
+        (TUNE.replace("lora_llama", "qlora_llama"), {"base_precision": "nf4", "double_quant": True, "adapter_dtype": "bfloat16"}),
+        (FACTORY + "quantization_bit: 3\nquantization_method: hqq\n", {"base_precision": None}),
         (LUDWIG, {"base_precision": None, "dtype": "fp32", "prepare_kbit": None}),
         (LUDWIG + "quantization: {bits: 4}\n", {"base_precision": "nf4", "dtype": "fp16", "double_quant": True,
                                                "prepare_kbit": True, "adapter_dtype": None}),
@@ -204,6 +207,11 @@ def test_the_dtype_of_what_is_saved_whole(tmp_path: Path, text: str, dtypes: set
         pytest.param(LUDWIG + "quantization: {bits: 3}\n", UsageError, "bits is 3", id="three bits of Ludwig's"),
         pytest.param(FACTORY + "quantization_bit: 4\nresize_vocab: true\n", UsageError, "refuses resize_vocab", id="in 4 bits"),
         pytest.param(FACTORY + "quantization_bit: 4\npissa_init: true\n", UsageError, "refuses pissa_init", id="PiSSA"),
+        pytest.param(FACTORY + "quantization_bit: 3\n", UsageError, "quantization_bit is 3", id="three bits of bitsandbytes"),
+        pytest.param(FACTORY + "quantization_bit: 4\nquantization_method: eetq\n", UsageError, "quantization_bit is 4",
+                     id="EETQ has eight"),
+        pytest.param(FACTORY + "use_galore: true\n", UsageError, "refuses use_galore", id="GaLore beside LoRA"),
+        pytest.param(FACTORY + "mixture_of_depths: convert\n", UnsupportedError, "modules of its own", id="another class"),
         pytest.param(LITGPT + "precision: bf16-mixed\nquantize: bnb.nf4\n", UsageError, "precision is 'bf16-mixed'",
                      id="litgpt quantises with no autocast"),
         pytest.param(NEMO.replace("dim: 8", "use_dora: true") + "quantization: {load_in_4bit: true}\n", UsageError,

@@ -29,7 +29,12 @@ DEFAULTS = {
 }
 # What grows the vocabulary; the last is what an earlier release calls the third.
 RESIZING = ("resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config", "new_special_tokens")
+# model/model_utils/quantization.py: what each method takes.
+_BITS = {"bnb": (4, 8), "hqq": (1, 2, 3, 4, 5, 6, 8), "eetq": (8,)}
 V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": "all"}
+
+# Sequences of an example (data/collator.py), by stage; liger's fused loss is for others (tuner.py, require_logits).
+COMPARES = {"dpo": 2, "rm": 2, "kto": 1}
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -60,12 +65,13 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=keys.integer("cutoff_len"),
         packing=keys.values.get("stage") == "pt" if keys.values.get("packing") is None else keys.flag("packing"),
+        compares=COMPARES.get(str(keys.values.get("stage")), 0),
         gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
         offloads_inputs=keys.flag("use_unsloth_gc") or keys.flag("use_unsloth"),
         optimizer=keys.get("optim"),
         mixed_precision="no" if keys.flag("pure_bf16") else autocast_of(keys.flag("bf16"), keys.flag("fp16")),
         attention=attention_of(keys.values.get("flash_attn")),
-        loss="fused" if keys.flag("enable_liger_kernel") else None,
+        loss="fused" if keys.flag("enable_liger_kernel") and keys.values.get("stage") not in COMPARES else None,
         strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp")),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
@@ -93,9 +99,14 @@ def _refuse(keys: Keys) -> None:
         if keys.values.get("quantization_bit") is not None and keys.flag(name):
             what = f"LLaMA-Factory refuses {name} with quantization_bit."
             raise UsageError(what, where=f"{name} in {keys.where}", way_out="leave out one of them")
-    if keys.flag("use_megatron_bridge"):
-        what = "use_megatron_bridge builds modules of its own: not counted."
-        raise UnsupportedError(what, where=f"use_megatron_bridge in {keys.where}", way_out="leave it out")
+    for name in ("use_galore", "use_apollo", "use_badam"):  # hparams/finetuning_args.py
+        if keys.flag(name):
+            what = f"LLaMA-Factory refuses {name} with LoRA."
+            raise UsageError(what, where=f"{name} in {keys.where}", way_out="leave out one of them")
+    own = "use_megatron_bridge" if keys.flag("use_megatron_bridge") else "mixture_of_depths"
+    if own == "use_megatron_bridge" or keys.values.get(own):
+        what = f"{own} builds modules of its own: not counted."
+        raise UnsupportedError(what, where=f"{own} in {keys.where}", way_out="leave it out")
     program = str(keys.values.get("_program") or "")
     earlier = program.endswith(".py") and program not in ("train.py", "launcher.py")
     if earlier and keys.values.get("lora_target") is None:
@@ -125,7 +136,7 @@ def _lora(keys: Keys, rank: int | None) -> dict[str, Any]:
     targets = keys.names("lora_target")
     return {
         "r": rank,
-        "lora_alpha": alpha if alpha is not None else 2 * (rank or 0),
+        "lora_alpha": alpha or 2 * (rank or 0),
         "lora_dropout": keys.number("lora_dropout"),
         "target_modules": "all-linear" if targets == ["all"] else targets,
         "target_parameters": None,
@@ -162,6 +173,10 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
     if bits is None:
         return None
     method = keys.text("quantization_method")
+    known = _BITS.get({"bitsandbytes": "bnb", "BNB": "bnb"}.get(str(method), str(method)))
+    if known is not None and bits not in known:
+        wanted = " or ".join(map(str, known))
+        raise keys.odd("quantization_bit", bits, f"{wanted}, which is what {method} takes")
     if method in ("bnb", "bitsandbytes", "BNB"):
         if bits == 8:
             return {"method": "bnb", "bits": 8}

@@ -46,6 +46,9 @@ def read(keys: Keys) -> TrainingConfig:
     dataset = Keys(keys.section("dataset"), keys.where, {})
     tokenizer = Keys(keys.section("tokenizer"), keys.where, {})
     quantized = name.startswith("qlora") or model.flag("quantize_base")
+    if quantized:
+        message = "torchtune's NF4 is torchao's: the base is sized as bitsandbytes' with double quantisation."
+        keys.note("sized_as_bitsandbytes", message)
     return TrainingConfig(
         trainer="torchtune",
         lora=_lora(model, own),

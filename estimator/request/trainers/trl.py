@@ -23,6 +23,8 @@ DEFAULTS = {
 }
 # Trainers that still call prepare_model_for_kbit_training and leave the adapter in float32.
 PREPARING = ("bco", "cpo", "orpo")
+# Whose batch is what was chosen and, below it, what was rejected (trainer/dpo_trainer.py, reward_trainer.py).
+PAIRS = ("dpo", "orpo", "cpo", "reward")
 # SFT, DPO, KTO and the reward trainer cut at 1,024 tokens; online methods and own scripts set no max_length.
 WITH_LENGTH = ("sft", "dpo", "kto", "reward", "orpo", "cpo", "bco")
 ONLINE = ("num_generations", "max_completion_length", "max_new_tokens")
@@ -58,6 +60,7 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=_length(keys, script),
         packing=keys.flag("packing"),
+        compares=2 if any(name in script for name in PAIRS) else int("kto" in script or "bco" in script),
         gradient_checkpointing=keys.flag("gradient_checkpointing"),
         offloads_inputs=keys.flag("activation_offloading"),
         optimizer=keys.get("optim"),

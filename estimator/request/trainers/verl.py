@@ -61,8 +61,12 @@ def read(keys: Keys) -> TrainingConfig:
 
 
 def _refuse_other_file(keys: Keys) -> None:
-    name = str(keys.values.get("config_name") or "")
-    if name and name.removesuffix(".yaml") not in _OWN_CONFIGS:
+    """Raises UnsupportedError for values in a file of one's own, by --config-name or in Hydra's list of defaults."""
+    defaults = keys.values.get("defaults")
+    listed = [one for one in defaults if isinstance(one, str)] if isinstance(defaults, list) else []
+    names = [str(keys.values.get("config_name") or ""), *listed]
+    own = {"", "_self_", *_OWN_CONFIGS}
+    if name := next((name for name in names if name.removesuffix(".yaml") not in own), None):
         what = f"the command takes its options from {name[:200]}."
         raise UnsupportedError(what, where=keys.where, way_out="name that file, with the command's other options in it")
 
