@@ -10,6 +10,7 @@ from estimator.errors import NoTargetModulesError, UnsupportedError, UsageError
 from estimator.jobs.estimate import estimate
 from estimator.request.files import read_config_file, to_request
 from estimator.request.request import Request
+from estimator.request.trainers.swift import NOT_QUANTISED
 
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
 # r · (in + out) of 28 layers: q, k and v, gate and up are one Linear each of Megatron's, which PEFT finds apart.
@@ -111,6 +112,7 @@ IN_4 = "load_in_4bit: true\n"
         (LITGPT + "precision: bf16-mixed\n", {"dtype": "fp32", "adapter_dtype": None}),
         (SWIFT, {"adapter_dtype": None}),
         (SWIFT + "lora_dtype: bfloat16\n", {"adapter_dtype": "bfloat16"}),
+        (SWIFT + "quant_method: bnb\nquant_bits: 8\n", {"base_precision": "int8", "skip_modules": list(NOT_QUANTISED)}),
         (SWIFT + "lora_dtype: float16\n", {"adapter_dtype": None}),
         (NEMO, {"adapter_dtype": "base"}),
         (NEMO.replace("a/b", "a/b, torch_dtype: bf16"), {"adapter_dtype": "bfloat16"}),

@@ -37,6 +37,14 @@ OF_MEGATRON = frozenset(
     ("micro_batch_size", "global_batch_size", "tensor_model_parallel_size", "pipeline_model_parallel_size",
      "expert_model_parallel_size", "recompute_granularity", "train_iters", "no_save_optim")
 )  # fmt: skip
+# utils/transformers_utils.py, get_modules_to_not_convert: the head, routers and Qwen 3.5's narrow projections by the
+# end of their names, towers and what joins them to the text model by the beginning. No other model has such names.
+NOT_QUANTISED = (
+    "lm_head", "mlp.gate", "mlp.shared_expert_gate", "in_proj_a", "in_proj_b", "model.visual", "model.vision_tower",
+    "model.vision_model", "model.audio_tower", "model.embed_vision", "model.embed_audio", "model.multi_modal_projector",
+    "model.connector", "model.merger", "model.vision_adapter", "model.vision_projection", "vision_model",
+    "multi_modal_projector", "audio_tower", "thinker.visual", "thinker.audio_tower",
+)  # fmt: skip
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -175,10 +183,11 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
     if method != "bnb":
         return {"method": method, "bits": bits}
     if bits == 8:
-        return dict(BNB8)
+        return {**BNB8, "skip_modules": list(NOT_QUANTISED)}
     compute = dtype_name(keys.values.get("bnb_4bit_compute_dtype")) or dtype
     storage = dtype_name(keys.values.get("bnb_4bit_quant_storage"))
-    return bnb4(compute, keys.flag("bnb_4bit_use_double_quant"), keys.text("bnb_4bit_quant_type"), storage)
+    four = bnb4(compute, keys.flag("bnb_4bit_use_double_quant"), keys.text("bnb_4bit_quant_type"), storage)
+    return {**four, "skip_modules": list(NOT_QUANTISED)}
 
 
 def _accumulation(keys: Keys) -> int | None:
