@@ -41,12 +41,12 @@ class _Twice(dict[str, Any]):
     twice: str
 
 
-def parse_header(header: bytes | Compact | Mapping[str, Any], *, file: str, where: str | None = None) -> Header:
+def parse_header(header: bytes | Compact | Mapping[str, Any], *, file: str) -> Header:
     """The tensors that a header declares.
 
     Raises MalformedHeaderError for whatever the safetensors library refuses, and for a name given twice.
     """
-    place = where or f"header of {file}"
+    place = f"header of {file}"
     if isinstance(header, bytes):
         _check_affordable(header, place)
         header = compact(header) or _parse_json(header, place)

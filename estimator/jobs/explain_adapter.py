@@ -12,7 +12,7 @@ from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.dtypes import stated_dtype
 from estimator.errors import LoraSizeError, MalformedConfigError, UsageError
 from estimator.jobs.adapter_layouts import in_another_layout
-from estimator.jobs.base import Base, BaseCache, Progress, checkpoint_of
+from estimator.jobs.base import Base, BaseCache, checkpoint_of
 from estimator.jobs.compare_adapter import EXPLAINED, compare, file_bytes, parts_of, with_fused_names
 from estimator.jobs.estimate import estimate
 from estimator.lora.closest import listed
@@ -50,9 +50,7 @@ class AdapterExplanation:
     causes: tuple[Cause, ...]
 
 
-def explain_adapter(
-    adapter: str, request: Request, *, bases: BaseCache | None = None, progress: Progress = None
-) -> AdapterExplanation:
+def explain_adapter(adapter: str, request: Request, *, bases: BaseCache | None = None) -> AdapterExplanation:
     """The adapter at a path or of an id. `request` may name another base or what the config does not say.
 
     Its revision and subfolder are the base's where it names one, else the adapter's.
@@ -70,8 +68,8 @@ def explain_adapter(
     checkpoint = checkpoint_of(found) if found.files else None
     request, bases = _on_its_base(found, request), bases or BaseCache()
     if (found.config or {}).get("peft_type", "LORA") not in ("LORA", "ADALORA", None):
-        return _of_another_method(found, checkpoint, request, bases, progress)
-    answer = _answer(request, bases, progress)
+        return _of_another_method(found, checkpoint, request, bases)
+    answer = _answer(request, bases)
     if isinstance(answer, Answer):
         implied = parts_of(answer.adaptation.tensors)
         causes = compare(implied, found, checkpoint, answer.tree, with_fused_names(answer, implied))
@@ -86,10 +84,10 @@ def explain_adapter(
     return _explanation(found, checkpoint, explained.answer, causes, explained.implied_bytes)
 
 
-def _answer(request: Request, bases: BaseCache, progress: Progress) -> Answer | LoraSizeError:
+def _answer(request: Request, bases: BaseCache) -> Answer | LoraSizeError:
     """What the config implies, or why PEFT refuses it today. Raises LoraSizeError for what is not PEFT's refusal."""
     try:
-        return estimate(request, bases=bases, progress=progress)
+        return estimate(request, bases=bases)
     except LoraSizeError as error:
         if error.code not in _REFUSALS:
             raise
@@ -97,7 +95,7 @@ def _answer(request: Request, bases: BaseCache, progress: Progress) -> Answer | 
         if error.code != "no_target_modules" or renamed is None:
             return error
         try:
-            return estimate(renamed, bases=bases, progress=progress)
+            return estimate(renamed, bases=bases)
         except LoraSizeError:
             return error
 
@@ -139,11 +137,11 @@ def _explanation(
 
 
 def _of_another_method(
-    found: Found, checkpoint: Checkpoint | None, request: Request, bases: BaseCache, progress: Progress
+    found: Found, checkpoint: Checkpoint | None, request: Request, bases: BaseCache
 ) -> AdapterExplanation:
     method = str((found.config or {}).get("peft_type"))[:40]
     task = request.lora.get("task_type")
-    base = bases.base(request, task if isinstance(task, str) else None, progress)
+    base = bases.base(request, task if isinstance(task, str) else None)
     implied = other_method_parts(request.lora, base.tree)
     varies = implied is not None and any(part.shape == VARIES for part in implied.values())
     if implied is None or (varies and checkpoint is None):

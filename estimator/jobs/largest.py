@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from estimator.errors import LoraSizeError
-from estimator.jobs.base import BaseCache, Progress
+from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.report.answer import Answer
 from estimator.request.request import Request
@@ -98,14 +98,14 @@ class Within(NamedTuple):
     file_bytes: int | None = None
 
 
-def within_limits(request: Request, limits: Limits, progress: Progress = None) -> tuple[Within, ...]:
+def within_limits(request: Request, limits: Limits) -> tuple[Within, ...]:
     """The request's own targets first, then usual sets; each with the largest r below the limits.
 
     Raises what an estimate of the request raises.
     """
     request = with_config_file(request)
     bases = BaseCache()
-    estimate(request._replace(r=1), bases=bases, progress=progress)
+    estimate(request._replace(r=1), bases=bases)
     rows = [_within(request, None, limits, bases)]
     rows += [_within(request._replace(targets=name), name, limits, bases) for name in TARGET_SETS]
     distinct: dict[object, Within] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from estimator.errors import LoraSizeError
-from estimator.jobs.base import BaseCache, Progress
+from estimator.jobs.base import BaseCache
 from estimator.jobs.changes import Change, changes
 from estimator.jobs.disk import disk
 from estimator.jobs.estimate import estimate, with_config_file
@@ -41,15 +41,10 @@ class Plan:
 
 
 def plan(
-    request: Request,
-    training: Training,
-    gpu_memory: int | None = None,
-    progress: Progress = None,
-    *,
-    save_total_limit: int | None = None,
+    request: Request, training: Training, gpu_memory: int | None = None, *, save_total_limit: int | None = None
 ) -> Plan:
     """Raises what an estimate raises, and UsageError where the base's bytes are not known."""
-    request, bases, answer, assumed = sized(request, progress)
+    request, bases, answer, assumed = sized(request)
     asked, shape = _Asked(request, training, bases, answer, assumed=bool(assumed)), bases.shape(answer.tree)
     memory = asked.memory()
     judged = None if gpu_memory is None else fits(memory, gpu_memory)
@@ -70,15 +65,15 @@ def plan(
     )
 
 
-def sized(request: Request, progress: Progress = None) -> tuple[Request, BaseCache, Answer, tuple[Note, ...]]:
+def sized(request: Request) -> tuple[Request, BaseCache, Answer, tuple[Note, ...]]:
     """The request, and an answer in which the base's bytes are known: bf16 is assumed where nothing says its dtype."""
     request = with_config_file(request)
     bases = BaseCache()
-    answer = estimate(request, bases=bases, progress=progress)
+    answer = estimate(request, bases=bases)
     if answer.base.loaded.footprint_bytes is not None:
         return request, bases, answer, ()
     request = request._replace(dtype="bf16")
-    return request, bases, estimate(request, bases=bases, progress=progress), (_ASSUMED_DTYPE,)
+    return request, bases, estimate(request, bases=bases), (_ASSUMED_DTYPE,)
 
 
 class _Asked:

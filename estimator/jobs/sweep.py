@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from estimator.errors import LoraSizeError, UsageError
-from estimator.jobs.base import BaseCache, Progress
+from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate, with_config_file
 from estimator.jobs.largest import fits
 from estimator.jobs.memory import memory_or_assumed
@@ -50,7 +50,6 @@ def sweep(
     ranks: Sequence[int | None],
     training: Training,
     gpu_memory: int | None = None,
-    progress: Progress = None,
 ) -> Iterator[Case]:
     """Every case once and in order, models outermost and ranks innermost; None is what the request says.
 
@@ -68,15 +67,13 @@ def sweep(
         changed = request._replace(**{name: value for name, value in given.items() if value is not None})
         case = Case(model=changed.model, targets=target, base_precision=changed.base_precision, r=changed.r)
         try:
-            yield _answered(case, changed, bases, training, gpu_memory, progress)
+            yield _answered(case, changed, bases, training, gpu_memory)
         except LoraSizeError as error:
             yield replace(case, error=error)
 
 
-def _answered(
-    case: Case, request: Request, bases: BaseCache, training: Training, gpu_memory: int | None, progress: Progress
-) -> Case:
-    answer = estimate(request, bases=bases, progress=progress)
+def _answered(case: Case, request: Request, bases: BaseCache, training: Training, gpu_memory: int | None) -> Case:
+    answer = estimate(request, bases=bases)
     adaptation = answer.adaptation
     rank = adaptation.config["r"] if case.r is None else case.r
     case = replace(

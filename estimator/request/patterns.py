@@ -49,11 +49,9 @@ def is_plain(text: str) -> bool:
     return _PLAIN.fullmatch(text) is not None
 
 
-def fullmatching(
-    pattern: str, names: Sequence[str], *, where: str, refusal: type[LoraSizeError] = InvalidLoraError
-) -> list[str]:
-    """The names that `re.fullmatch` takes. Raises `refusal` for a faulty or an endless pattern."""
-    return _taken([Pattern(pattern, pattern)], "fullmatch", names, where, refusal)[0]
+def fullmatching(pattern: str, names: Sequence[str], *, where: str) -> list[str]:
+    """The names that `re.fullmatch` takes. Raises InvalidLoraError for a faulty or an endless pattern."""
+    return _taken([Pattern(pattern, pattern)], "fullmatch", names, where, InvalidLoraError)[0]
 
 
 def matching(

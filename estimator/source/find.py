@@ -92,16 +92,16 @@ def answers_without_network(
     return not (online or revision or subfolder or "@" in model) and find_in_snapshot(model) is not None
 
 
-def closest_names(name: str, count: int = 3) -> list[str]:
-    """Bundled models whose id or alias is spelled almost like `name`, best first."""
+def closest_names(name: str) -> list[str]:
+    """Three bundled models at most whose id or alias is spelled almost like `name`, best first."""
     from difflib import get_close_matches
 
     spellings: dict[str, str] = {}
     for known in known_models():
         for spelling in (known.id, known.id.rpartition("/")[2], *known.aliases):
             spellings.setdefault(spelling.lower(), known.id)
-    close = get_close_matches(name.lower(), spellings, n=3 * count, cutoff=0.6)
-    return list(dict.fromkeys(spellings[spelling] for spelling in close))[:count]
+    close = get_close_matches(name.lower(), spellings, n=9, cutoff=0.6)
+    return list(dict.fromkeys(spellings[spelling] for spelling in close))[:3]
 
 
 def _is_local(model: str) -> bool:
