@@ -11,7 +11,7 @@ from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_object
 from estimator.source.find import at_revision
 from estimator.source.folder import read_stored_file
 from estimator.source.found import Found, StoredFile
-from estimator.source.opening import open_file
+from estimator.source.opening import read_at_most
 from estimator.source.place import is_path
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def _in_folder(folder: str) -> Found:
 
 def _read(path: str, folder: str) -> Any:
     try:
-        with open_file(path) as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
+        text = read_at_most(path, MAX_CONFIG_BYTES)
     except OSError as error:
         raise NotFoundError(
             f"{folder} holds no {CONFIG} that can be read.", where="--adapter", way_out="name the adapter's own folder"
@@ -82,8 +81,7 @@ def _read(path: str, folder: str) -> Any:
 
 def pointed_bytes(path: str) -> int | None:
     """The size that a Git LFS pointer names; None for a file that is none."""
-    with open_file(path) as file:
-        match = _POINTER.match(file.read(_POINTER_BYTES))
+    match = _POINTER.match(read_at_most(path, _POINTER_BYTES))
     return int(match[1]) if match else None
 
 

@@ -11,7 +11,7 @@ from estimator.source.bounded_json import MAX_TEXT_BYTES, NotUsable, parse_json
 from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.found import Found, StoredFile
 from estimator.source.framing import LENGTH_BYTES, header_length
-from estimator.source.opening import open_file
+from estimator.source.opening import open_file, read_at_most
 from estimator.source.place import folder_of
 from estimator.source.plain import plain
 from estimator.source.siblings import check_whole, unnamed_shard
@@ -59,9 +59,6 @@ def read_stored_file(path: str, name: str) -> StoredFile:
             header = file.read(length)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if len(header) != length:
-        what = f"the header claims {length:,} bytes, but the file ends after {len(header):,} of them."
-        raise MalformedHeaderError(what, where=path, way_out="fetch this file again")
     return StoredFile(name, header, length, size, os.path.abspath(path))
 
 
@@ -96,8 +93,7 @@ def _unreadable(path: str, error: OSError) -> LoraSizeError:
 
 def _config(path: str) -> Any:
     try:
-        with open_file(path) as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
+        text = read_at_most(path, MAX_CONFIG_BYTES)
     except OSError as error:
         raise _unreadable(path, error) from error
     return parse_config(text, where=path)
@@ -122,8 +118,7 @@ def weights_among(names: Iterable[str], endings: str | tuple[str, ...]) -> list[
 
 def _index(path: str) -> Any:
     try:
-        with open_file(path) as file:
-            index = parse_json(file.read(MAX_TEXT_BYTES + 1))
+        index = parse_json(read_at_most(path, MAX_TEXT_BYTES))
         weight_map = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:
             raise NotUsable("it has no weight_map")

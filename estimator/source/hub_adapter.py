@@ -12,7 +12,7 @@ from estimator.source.cache import Entry, Part, header_of, header_part, read_ent
 from estimator.source.compact import UNREADABLE
 from estimator.source.found import Found
 from estimator.source.kept import snapshot_file
-from estimator.source.opening import open_file
+from estimator.source.opening import read_at_most
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 from estimator.source.visit import How, visit
@@ -72,8 +72,7 @@ def _kept(place: Place, cache: str) -> Found | None:
 def _downloaded(place: Place, cache: str) -> Found:
     from estimator.source.folder import read_stored_file
 
-    with open_file(snapshot_file(place, cache, CONFIG)) as file:
-        config = _config(file.read(MAX_CONFIG_BYTES + 1), place)
+    config = _config(read_at_most(snapshot_file(place, cache, CONFIG), MAX_CONFIG_BYTES), place)
     stored = read_stored_file(snapshot_file(place, cache, WEIGHTS), place.folder + WEIGHTS)
     return Found(id=place.id, revision=place.revision, source="cache", config=config, files=(stored,))
 

@@ -6,7 +6,7 @@ from estimator.errors import MalformedConfigError
 from estimator.source.cache import keep_file
 from estimator.source.kept import snapshot_file
 from estimator.source.online import ask_head, file_text
-from estimator.source.opening import open_file
+from estimator.source.opening import read_at_most
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 from estimator.source.side_by_side import Started
@@ -62,8 +62,7 @@ class Files:
 
 def _downloaded(place: Place, cache: str, name: str, limit: int) -> bytes | None:
     try:
-        with open_file(snapshot_file(place, cache, name)) as file:
-            text = file.read(limit + 1)
+        text = read_at_most(snapshot_file(place, cache, name), limit)
     except OSError:
         return None
     if len(text) > limit:

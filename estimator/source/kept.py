@@ -22,7 +22,7 @@ from estimator.source.config import MAX_CONFIG_BYTES, parse_config
 from estimator.source.folder import INDEX, SINGLE, find_in_folder
 from estimator.source.found import Found
 from estimator.source.hub_settings import hub_settings
-from estimator.source.opening import open_file
+from estimator.source.opening import read_at_most
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 
@@ -113,8 +113,7 @@ def _downloaded(place: Place, cache: str) -> Found | None:
 
 def _config_alone(place: Place, cache: str) -> Found | None:
     try:
-        with open_file(snapshot_file(place, cache, "config.json")) as file:
-            config = parse_config(file.read(MAX_CONFIG_BYTES + 1), where=place.where("config.json"))
+        text = read_at_most(snapshot_file(place, cache, "config.json"), MAX_CONFIG_BYTES)
     except OSError:
         return None
     message = f"the weights of {place.id} are not all downloaded, so that shapes come from config.json."
@@ -122,7 +121,7 @@ def _config_alone(place: Place, cache: str) -> Found | None:
         id=place.id,
         revision=place.revision,
         source="cache",
-        config=config,
+        config=parse_config(text, where=place.where("config.json")),
         notes=(Note("weights_not_cached", message),),
     )
 

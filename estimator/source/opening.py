@@ -12,3 +12,9 @@ def open_file(path: str) -> BinaryIO:
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "it is no file", path)
     return open(path, "rb")
+
+
+def read_at_most(path: str, limit: int) -> bytes:
+    """A file's bytes, and of one that is larger the first `limit` and one more. Raises what `open_file` raises."""
+    with open_file(path) as file:
+        return file.read(limit + 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
 from estimator.source.bounded_json import NotUsable, parse_json
-from estimator.source.opening import open_file
+from estimator.source.opening import read_at_most
 from estimator.source.place import is_path
 from estimator.source.plain import plain
 
@@ -47,8 +47,7 @@ def _beside(path: str) -> Source:
 
     def read(name: str) -> bytes | None:
         try:
-            with open_file(os.path.join(folder, name)) as file:
-                text = file.read(MAX_TOKENIZER_BYTES + 1)
+            text = read_at_most(os.path.join(folder, name), MAX_TOKENIZER_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
