@@ -88,6 +88,14 @@ def test_which_files_are_the_model(tmp_path: Path, names: list[str], found: list
     assert dict(answer.other_files) == ({"pytorch_model.bin": 5} if "pytorch_model.bin" in names else {})
 
 
+@pytest.mark.parametrize("beside", [["config.json"], []], ids=["with its config", "alone"])
+def test_a_file_of_weights_is_read_with_the_config_beside_it(tmp_path: Path, beside: list[str]) -> None:
+    put(tmp_path, model_files("one.safetensors", *beside))
+    found = find_in_folder(str(tmp_path / "one.safetensors"))
+    assert [file.path for file in found.files] == ["one.safetensors"]
+    assert (found.config is not None) == bool(beside)
+
+
 def test_a_subfolder_is_read_in_place_of_the_folder(tmp_path: Path) -> None:
     put(tmp_path / "text_encoder", model_files("config.json", "model.safetensors"))
     assert find_in_folder(str(tmp_path), subfolder="text_encoder").files[0].actual_bytes == len(weights())
@@ -109,6 +117,7 @@ def test_a_subfolder_that_none_can_be(tmp_path: Path, path: str, subfolder: str,
 
 ODD = [
     pytest.param({}, None, "not_found", "neither config.json nor safetensors", id="empty folder"),
+    pytest.param({"a.bin": b"1"}, None, "not_found", "holds a.bin, and neither", id="weights that are not read"),
     pytest.param({"config.json": b"{"}, None, "malformed_config", "not JSON", id="config.json is broken"),
     pytest.param({"config.json": b"[]"}, None, "malformed_config", "not an object", id="config.json is a list"),
     pytest.param(

@@ -19,7 +19,9 @@ from estimator.errors import (
 )
 from estimator.source.adapter import find_adapter
 from estimator.source.hub_adapter import find_adapter_on_hub
-from tests.hub.faults import header, refuse, silence
+from tests.hub.checks import SHORT, TIMEOUT
+from tests.hub.faults import header, refuse, say, silence
+from tests.hub.handler import Fault
 from tests.hub.laid_down import snapshot
 from tests.hub.models import (
     OLDER,
@@ -52,29 +54,47 @@ def test_an_adapter(hub: StandIn) -> None:
     assert hub.seen == []
 
 
+def test_an_adapter_without_a_safetensors_file(hub: StandIn) -> None:
+    hub.add(Repo("org/adapter", {"adapter_config.json": adapter().files["adapter_config.json"]}))
+    assert find_adapter_on_hub("org/adapter").files == ()
+
+
+def test_what_is_no_fault_of_the_name_keeps_its_place(hub: StandIn) -> None:
+    hub.faults["resolve config"] = refuse(418)
+    with pytest.raises(NetworkError) as caught:
+        find_adapter("org/adapter")
+    assert caught.value.where.startswith(hub.endpoint)
+
+
 def test_an_adapter_downloaded_by_others(hub: StandIn, tmp_path: Path) -> None:
     snapshot(tmp_path / "cache", adapter())
     assert find_adapter_on_hub("org/adapter", offline=True).config["r"] == 8
+    next(tmp_path.rglob("adapter_config.json")).write_text("{")
+    with pytest.raises(OfflineError):
+        find_adapter_on_hub("org/adapter", offline=True)
 
 
 @pytest.mark.parametrize(
-    ("route", "fault", "expected"),
+    ("route", "fault", "expected", "timeout"),
     [
-        pytest.param("resolve config", refuse(404, "EntryNotFound"), NotFoundError, id="a model, not an adapter"),
-        pytest.param("resolve config", refuse(403, "GatedRepo"), GatedError, id="gated"),
         pytest.param(
-            "cached config", lambda handler, right: handler.reply(200, {}, b"[]"), MalformedConfigError, id="a list"
+            "resolve config", refuse(404, "EntryNotFound"), NotFoundError, TIMEOUT, id="a model, not an adapter"
         ),
-        pytest.param("cdn", lambda handler, right: handler.reply(200, {}, b"<html>"), MalformedHeaderError, id="HTML"),
-        pytest.param("resolve shard", header("X-Repo-Commit", OLDER), NetworkError, id="pushed in between"),
-        pytest.param("cdn", silence(60), NetworkError, id="never answers"),
+        pytest.param("resolve config", refuse(403, "GatedRepo"), GatedError, TIMEOUT, id="gated"),
+        pytest.param("cached config", say(b"[]"), MalformedConfigError, TIMEOUT, id="a list"),
+        pytest.param("cached config", say(b"{"), MalformedConfigError, TIMEOUT, id="no JSON"),
+        pytest.param("cdn", say(b"<html>"), MalformedHeaderError, TIMEOUT, id="HTML"),
+        pytest.param("resolve shard", header("X-Repo-Commit", OLDER), NetworkError, TIMEOUT, id="pushed in between"),
+        pytest.param("cdn", silence(60), NetworkError, SHORT, id="never answers"),
     ],
 )
-def test_an_adapter_goes_wrong(hub: StandIn, route: str, fault, expected: type[LoraSizeError]) -> None:  # noqa: ANN001
+def test_an_adapter_goes_wrong(
+    hub: StandIn, route: str, fault: Fault, expected: type[LoraSizeError], timeout: float
+) -> None:
     hub.add(adapter())
     hub.faults[route] = fault
     with pytest.raises(expected):
-        find_adapter_on_hub("org/adapter", timeout=1.0)
+        find_adapter_on_hub("org/adapter", timeout=timeout)
 
 
 @pytest.mark.parametrize(

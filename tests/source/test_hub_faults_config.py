@@ -57,6 +57,7 @@ CONFIG_ROWS = [
     row("resolve config", refuse(500), NetworkError, "500", id="fails each time"),
     row("resolve config", times(1, refuse(500)), RIGHT, id="fails once"),
     row("resolve config", times(2, refuse(502)), RIGHT, id="a bad gateway twice"),
+    row("resolve config", say(CONFIG_TEXT), RIGHT, id="a mirror that sends the config at once"),
     row("resolve config", times(1, refuse(503, retry_after=0)), RIGHT, id="down for a moment"),
     row("resolve config", times(1, refuse(429, Retry_After="0")), RIGHT, id="limited for a moment"),
     row("resolve config", refuse(429, retry_after=7200), NetworkError, "7,200 seconds", id="limited for two hours"),

@@ -36,6 +36,8 @@ from tests.hub.models import (
 from tests.hub.standin import StandIn
 
 _HEADERS = b'{"headers":{"a.safetensors":{'
+_FIRST, _SECOND = METADATA.index(b'"model-00001'), METADATA.index(b'"model-00002')
+_TWICE = METADATA[:_SECOND] + METADATA[_FIRST:]  # the first shard once more
 
 # The metadata endpoint is a short cut: where it does not serve, the files themselves answer.
 ENDPOINT = [
@@ -57,6 +59,7 @@ ENDPOINT = [
         id="a captive portal instead of the endpoint",
     ),
     row("metadata", say(b""), RIGHT, id="an empty endpoint answer"),
+    row("metadata", say(_TWICE), MalformedHeaderError, "is given twice", id="a shard that the endpoint gives twice"),
     row("metadata", say(b"null"), RIGHT, id="null from the endpoint"),
     row("metadata", say(b"[]"), RIGHT, id="a list from the endpoint"),
     row("metadata", say(b"{}"), RIGHT, id="an object without headers"),

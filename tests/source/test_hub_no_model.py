@@ -17,6 +17,7 @@ from estimator.errors import (
 from estimator.source.find import find
 from estimator.source.hub import find_on_hub
 from tests.hub.checks import shapes_of
+from tests.hub.faults import refuse
 from tests.hub.models import (
     CONFIG,
     TINY,
@@ -60,6 +61,13 @@ def test_a_config_without_safetensors_is_an_answer_with_the_sizes_of_the_others(
     assert [note.code for note in found.notes] == ["custom_code", "no_safetensors"]
 
 
+def test_a_config_alone_on_a_mirror_without_lists(hub: StandIn) -> None:
+    hub.add(Repo("org/config", {"config.json": config_file()}))
+    hub.faults["tree"] = refuse(404)
+    found = find_on_hub("org/config")
+    assert (found.files, found.config) == ((), CONFIG)
+
+
 def test_shards_without_an_index_have_to_be_all_there(hub: StandIn) -> None:
     files = {name: file for name, file in tiny_sharded().files.items() if not name.endswith(".index.json")}
     hub.add(Repo("org/whole", files))
@@ -68,6 +76,12 @@ def test_shards_without_an_index_have_to_be_all_there(hub: StandIn) -> None:
     hub.add(Repo("org/half", files))
     with pytest.raises(MalformedHeaderError, match="1 of 2 shards"):
         find_on_hub("org/half")
+
+
+def test_a_mistyped_id_that_the_hub_has_not_is_told_its_neighbour(hub: StandIn) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        find("Qwen/Qwen2.5-7B-Instrukt", online=True)
+    assert "did you mean Qwen/Qwen2.5-7B-Instruct" in caught.value.way_out
 
 
 def test_a_bundled_model_that_the_hub_has_not_is_not_proposed_again(hub: StandIn) -> None:
