@@ -186,6 +186,19 @@ def test_a_width_that_is_none_by_default_is_known():
     assert (module.kind, module.parameters[0].shape) == ("Conv1d", (512, 24, 1))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "stored_names"),
+    [
+        pytest.param("BeitModel", ("cls_token", "mask_token"), id="off by default"),
+        pytest.param("Dinov2Model", ("cls_token",), id="on by default"),
+    ],
+)
+def test_a_mask_s_token_is_there_where_it_is_stored(architecture, stored_names):
+    names = [f"embeddings.{name}" for name in stored_names]
+    tree = build({"architectures": [architecture]}, stored(**dict.fromkeys(names, (1, 1, 768))))
+    assert [name for name in full_names(tree) if name.endswith("_token")] == names
+
+
 def test_a_projection_that_no_auto_class_builds_is_known():
     tree = build(CLIP, stored(**{"text_projection.weight": (20, 48)}))
     module = next(module for module in tree.modules if module.name == "text_projection")

@@ -13,7 +13,7 @@ from transformers.configuration_utils import ALLOWED_LAYER_TYPES
 from estimator.architecture.surveying.source_hints import Hints
 
 _IGNORED = re.compile(
-    r"use_cache|output_.*|return_dict|.*_token(_id|_index)?|torchscript|.*dtype|initializer.*|.*_eps|.*epsilon|transformers_version"
+    r"use_cache|output_.*|return_dict|.*_token_(id|index)|torchscript|.*dtype|initializer.*|.*_eps|.*epsilon|transformers_version"
     r"|architectures|.*dropout(_rate|_prob)?|pretraining_tp|problem_type|.*_loss.*|.*_ids|.*scale.*|rope_.*|id2label|label2id"
 )
 _OTHER_NUMBERS = {0: (1,), 1: (0, 2), 2: (1, 3), 3: (2, 4), 4: (2,)}
