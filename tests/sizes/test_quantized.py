@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,29 @@ def test_what_transformers_reads_no_checkpoints_of(fields):
         base_sizes(one_linear({"quantization_config": fields}), None, LoadOptions())
 
 
+@pytest.mark.parametrize(
+    ("names", "converted"),
+    [
+        pytest.param(["model.layers.0.up", "lm_head"], ["model.layers.0.up"], id="a decoder"),
+        pytest.param(
+            ["model.visual.layers.0.fc", "model.language_model.layers.0.up"],
+            ["model.language_model.layers.0.up"],
+            id="the language model beside images",
+        ),
+        pytest.param(["h.0.up", "head"], ["h.0.up", "head"], id="all that begins with h"),
+        pytest.param(["layers.0.up", "pooler"], ["layers.0.up"], id="a base model"),
+        pytest.param(["bert.encoder.layer.0.up"], None, id="none that optimum looks for"),
+    ],
+)
+def test_blocks_that_gptq_is_read_in(names, converted):
+    """optimum 2.3.0, `get_block_name_with_pattern`: ValueError: Block pattern could not be match."""
+    linear = [Module(name, "Linear", "Linear", (Parameter("weight", (192, 128), "BF16"),)) for name in names]
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    tree = tree._replace(modules=(tree.modules[0], *linear), output_embedding=None)
+    with pytest.raises(UnsupportedError, match="no blocks") if converted is None else nullcontext():
+        assert list(base_sizes(tree, None, LoadOptions()).model.quantised) == converted
+
+
 def test_gptq_by_layer_says_who_loads_it():
     fields = {**GPTQ, "dynamic": {"-:.*q_proj": {}}}
     notes = base_sizes(one_linear({"dtype": "bfloat16", "quantization_config": fields}), None, LoadOptions()).notes
@@ -298,6 +322,7 @@ def test_another_precision_of_a_stored_scheme_is_marked():
 
 
 def test_a_scheme_that_converts_nothing_says_so():
-    tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "gptq", "bits": 4}})
-    sizes = base_sizes(tree, None, LoadOptions())  # its Linear lies in none of the blocks that optimum looks for
+    elsewhere = {"quant_method": "gptq", "bits": 4, "block_name_to_quantize": "model.layers"}
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": elsewhere})
+    sizes = base_sizes(tree, None, LoadOptions())
     assert [note.code for note in sizes.notes] == ["nothing_quantised"]

@@ -26,7 +26,10 @@ from estimator.errors import UnsupportedError
 from estimator.sizes.skipping import skips
 
 # optimum 2.3.0, gptq/constants.py: where blocks are looked for when the config does not say.
-BLOCK_PATTERNS = ("transformer.h", "model.decoder.layers", "gpt_neox.layers", "model.layers")
+BLOCK_PATTERNS = (
+    "transformer.h", "model.decoder.layers", "gpt_neox.layers", "model.layers", "model.language_model.layers", "h",
+    "decoder.layers", "layers",
+)  # fmt: skip
 
 _GROUP = 128  # where nothing is said: GPTQConfig, AwqConfig, AutoRoundConfig
 
@@ -34,14 +37,14 @@ _GROUP = 128  # where nothing is said: GPTQConfig, AwqConfig, AutoRoundConfig
 def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
     """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`, `get_layers`).
 
-    Raises UnsupportedError for a width that GPTQConfig refuses, or none.
+    Raises UnsupportedError for a width that GPTQConfig refuses, or none, and where optimum finds no blocks.
     """
     fields = quantization.fields
     if fields.get("bits") not in (2, 3, 4, 8):
         raise _not_loaded("5.23", f"GPTQ weights in {fields.get('bits', 'no')} bits")
     inner = tuple(name for group in fields.get("modules_in_block_to_quantize") or () for name in group)
-    blocks, wrapped = _blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
-    inside = [name for name in wrapped if name.startswith(blocks) and (not inner or name.endswith(inner))]
+    start, wrapped = _start_of_blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
+    inside = [name for name in wrapped if name.startswith(start) and (not inner or name.endswith(inner))]
     return _by_layer(wrapped, inside, gptq_by_layer(fields, inside), fields, _gptq_layer)
 
 
@@ -76,6 +79,18 @@ def _by_layer(
     """A layer for each name, by its own fields or those of all; None among its own leaves it out."""
     said = {name: own.get(name, fields) for name in names}
     return {name: make(modules[name], one) for name, one in said.items() if one is not None}
+
+
+def _start_of_blocks(tree: ModuleTree, said: str | Sequence[str] | None) -> tuple[str, ...]:
+    """What names of layers begin with that are converted; no dot ends it (`get_block_name_with_pattern`)."""
+    if said:
+        return (said,) if isinstance(said, str) else tuple(said)
+    found = next((one for one in BLOCK_PATTERNS if any(m.name.startswith(one) for m in tree.modules)), None)
+    if found is None:
+        raise _not_loaded(
+            "5.23 with optimum 2.3", f"GPTQ weights of {tree.architecture}: optimum finds no blocks in it"
+        )
+    return (found,)
 
 
 def _blocks(tree: ModuleTree, said: str | Sequence[str] | None) -> tuple[str, ...]:
