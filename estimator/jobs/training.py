@@ -23,7 +23,7 @@ _OPTIMIZERS = {
     "PagedAdamW8bit": "paged_adamw_8bit",
     "Muon": "muon",
 }
-_OF_TRAINER = {"software", "drops_outputs"}  # what no option says
+_OF_TRAINER = {"software", "drops_outputs", "compares"}  # what no option says
 FIELDS = tuple(field.name for field in fields(Training) if field.name not in _OF_TRAINER)
 _SOFTWARE = {"litgpt": LITGPT, "unsloth": UNSLOTH}  # trainers with a step of their own
 # Those on transformers' Trainer, whose compute_loss hands back the loss alone (5.23, training_step), and torchtune
@@ -42,7 +42,8 @@ def training_from(config: str | None, given: Mapping[str, Any]) -> tuple[Trainin
     said = {name: value for name, value in _said(config).items() if name not in asked}
     training = Training(**{**said, **asked})
     notes = _notes(config, said, None if "sequence_length" in {**said, **asked} else training.sequence_length)
-    return training, (*notes, *_on_the_host(config, training), *_one_gpu(config, said, asked))
+    beside = (*_on_the_host(config, training), *_compared(config, training), *_one_gpu(config, said, asked))
+    return training, (*notes, *beside)
 
 
 def _said(config: str | None) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def _said(config: str | None) -> dict[str, Any]:
     _refuse(read, config)
     values = {name: getattr(read, name, None) for name in FIELDS}
     values |= {"software": _software(read), "drops_outputs": read.trainer in _DROP_OUTPUTS or None}
+    values["compares"] = read.compares or None
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}
@@ -88,6 +90,14 @@ def _on_the_host(config: str | None, training: Training) -> tuple[Note, ...]:
     else:
         said = "moves activations to the host without gradient checkpointing: they are counted on the GPU all the same."
     return (Note("activations_offloaded", f"{config} {said}"),)
+
+
+def _compared(config: str | None, training: Training) -> tuple[Note, ...]:
+    if not training.compares:
+        return ()
+    said = "trains on pairs: each example is two sequences, chosen and rejected, that go through the model at once"
+    said = said if training.compares > 1 else "trains on answers that are good or bad, one sequence each"
+    return (Note("compares", f"{config} {said}; the ceiling has the logits of a reference beside the model's own."),)
 
 
 def _one_gpu(config: str | None, said: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Note, ...]:

@@ -114,6 +114,8 @@ def training_memory(
 ) -> Memory:
     """Bytes on each GPU. Raises UsageError for an optimizer that is not known."""
     trained = list(trained)
+    if training.compares > 1:  # one batch of all (trl's concatenated_forward)
+        training = replace(training, batch_size=training.compares * training.batch_size)
     software = training.software or _implied(training, base)
     kept = resident(base.weight_bytes, base.width, adapter, trained, training)
     floors = _floors(shape, base)
@@ -220,6 +222,11 @@ def _steps(
         software=replace(_MOST, names_logits=not training.drops_outputs),
     )
     steps = [_step(setting, kept) for setting in (low, middle, high)]
+    if training.compares and training.loss in ("standard", "in_place"):
+        # A reference's logits, as float32, and their log-softmax beside the model's own; usually no gradients yet
+        entries = training.tokens * shape.vocabulary
+        steps[1] = steps[1].beside(0, 4 * entries * middle.autocast, 0)
+        steps[2] = steps[2].beside(0, entries * (middle.head_width + 8), 0)
     most = [_step(replace(high, software=_MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []
     least, expected = Step(*map(min, zip(*steps[:2], strict=True))), steps[1]
     return [least, expected, Step(*map(max, zip(*steps[1:], *most, strict=True)))]

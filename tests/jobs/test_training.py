@@ -46,6 +46,35 @@ def test_a_loop_that_hands_back_the_loss_alone_holds_no_logits(tmp_path, config:
     assert training_from(str(path), {})[0].drops_outputs is drops
 
 
+FACTORY = "model_name_or_path: gpt2\nfinetuning_type: lora\nlora_target: c_attn\nenable_liger_kernel: true\nstage: "
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "compares", "loss"),
+    [
+        pytest.param("a.yaml", AXOLOTL + "rl: dpo\n", 2, "standard", id="axolotl, DPO"),
+        pytest.param("a.yaml", AXOLOTL + "rl: kto\n", 1, "standard", id="axolotl, KTO: one answer an example"),
+        pytest.param("a.yaml", AXOLOTL + "reward_model: true\n", 2, "standard", id="axolotl, a reward model"),
+        pytest.param("a.yaml", AXOLOTL + "rl: grpo\n", 0, "standard", id="axolotl, GRPO"),
+        pytest.param("f.yaml", FACTORY + "sft\n", 0, "fused", id="LLaMA-Factory"),
+        pytest.param("f.yaml", FACTORY + "dpo\n", 2, "standard", id="LLaMA-Factory's DPO has its logits whole"),
+        pytest.param("f.yaml", FACTORY + "kto\n", 1, "standard", id="LLaMA-Factory, KTO"),
+        pytest.param("t.sh", "trl dpo --model_name_or_path gpt2 --use_peft", 2, "standard", id="trl dpo"),
+        pytest.param("t.sh", "trl sft --model_name_or_path gpt2 --use_peft", 0, "standard", id="trl sft"),
+        pytest.param("s.sh", "swift rlhf --rlhf_type orpo --model Qwen/Qwen2.5-7B", 2, "standard", id="swift, ORPO"),
+        pytest.param("s.sh", "swift sft --model Qwen/Qwen2.5-7B", 0, "standard", id="swift sft"),
+    ],
+)
+def test_a_preference_stage_has_two_sequences_an_example(
+    tmp_path, name: str, config: str, compares: int, loss: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(config)
+    training, notes = training_from(str(path), {})
+    assert (training.compares, training.loss) == (compares, loss)
+    assert ("compares" in [note.code for note in notes]) is (compares > 0)
+
+
 UNSLOTH = "model: gpt2\ntraining: {gradient_checkpointing: VALUE}\nlora: {lora_r: 4}\n"
 TORCHTUNE = """model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b, lora_rank: 8, lora_attn_modules: [q_proj]}
 enable_activation_checkpointing: true
