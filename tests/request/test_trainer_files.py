@@ -109,6 +109,7 @@ IN_4 = "load_in_4bit: true\n"
          {"base_precision": "nf4", "dtype": "bf16", "compute_dtype": "float16", "adapter_dtype": "bfloat16"}),
         (PEFT_SFT + "use_4bit_quantization: true\n", {"dtype": "fp32", "quant_storage": "uint8"}),
         (LITGPT + "precision: bf16-true\n", {"dtype": "bf16", "adapter_dtype": "bfloat16"}),
+        (LITGPT + "precision: bf16-true\nquantize: bnb.nf4\n", {"base_precision": "nf4", "skip_modules": []}),
         (LITGPT + "precision: bf16-mixed\n", {"dtype": "fp32", "adapter_dtype": None}),
         (SWIFT, {"adapter_dtype": None}),
         (SWIFT + "lora_dtype: bfloat16\n", {"adapter_dtype": "bfloat16"}),

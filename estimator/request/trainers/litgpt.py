@@ -36,6 +36,12 @@ def read(keys: Keys) -> TrainingConfig:
     dtype = "float32" if mixed else dtype_name(precision)  # Fabric's autocast keeps the weights in float32
     micro, whole = train.integer("micro_batch_size"), train.integer("global_batch_size")
     devices = (keys.integer("devices") or 1) * (keys.integer("num_nodes") or 1)
+    quantization = _quantization(keys.values.get("quantize"))
+    if quantization:
+        message = (
+            "litgpt quantises every Linear of its own classes: where the published class has others (Falcon), less "
+        )
+        keys.note("own_classes", f"{message}is loaded than is shown.")
     return TrainingConfig(
         trainer="litgpt",
         lora=_lora(keys, own),
@@ -43,7 +49,7 @@ def read(keys: Keys) -> TrainingConfig:
         target_rule=TargetRule(name="litgpt", settings=own),
         base=_base(keys),
         base_precision=dtype,
-        quantization=_quantization(keys.values.get("quantize")),
+        quantization=quantization,
         adapter_dtype=dtype,
         batch_size=micro,
         gradient_accumulation=whole // devices // micro if whole and micro else None,
@@ -94,12 +100,13 @@ def _lora(keys: Keys, own: dict[str, bool]) -> dict[str, Any]:
 
 
 def _quantization(value: Any) -> dict[str, Any] | None:
+    """By Fabric's BitsandbytesPrecision, which converts every Linear, the head as well."""
     if not isinstance(value, str) or not value.startswith("bnb."):
         return None
     kind, _, double = value.removeprefix("bnb.").partition("-")
     if kind == "int8":
-        return {"method": "bnb", "bits": 8}
-    return {"method": "bnb", "bits": 4, "quant_type": kind, "double_quant": double == "dq"}
+        return {"method": "bnb", "bits": 8, "skip_modules": []}
+    return {"method": "bnb", "bits": 4, "quant_type": kind, "double_quant": double == "dq", "skip_modules": []}
 
 
 def _optimizer(keys: Keys) -> str | None:
