@@ -17,7 +17,6 @@ from estimator.lora.layers import LoraLayer, Settings, lora_layers
 from estimator.lora.loaded import loaded, weight_of
 from estimator.lora.match import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
-    Matched,
     all_linear_modules,
     check_keys,
     match_modules,
@@ -48,10 +47,9 @@ class Prepared(NamedTuple):
 
 
 class Injection(NamedTuple):
-    """The layers that inject_adapter puts in, and how their modules were found."""
+    """What inject_adapter puts in."""
 
     layers: list[LoraLayer]
-    matched: Matched
     parameters: tuple[str, ...]  # targeted by target_parameters
     unmatched_patterns: tuple[str, ...]  # "rank_pattern: q_proj"
 
@@ -133,7 +131,6 @@ def injected(request: Prepared) -> Injection:
     keys = tuple(key for key, _, _ in parameters)
     return Injection(
         layers=_inside_wrappers(layers),
-        matched=matched,
         parameters=keys,
         unmatched_patterns=_unmatched_patterns(config, names, keys),
     )
