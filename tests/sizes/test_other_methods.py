@@ -91,6 +91,11 @@ def test_a_shadow_has_the_pooler_that_a_classifier_leaves_out(architecture, know
     assert (found is not None) is known
 
 
+DEEPSEEK = {"architectures": ["DeepseekV3Model"], "model_type": "deepseek_v3", "hidden_size": 16, "intermediate_size": 24,
+            "moe_intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+            "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0,
+            "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4,
+            "vocab_size": 40, "dtype": "bfloat16"}  # fmt: skip
 CLASSIFIER = from_config({**RECORDED["base"], "architectures": ["LlamaForSequenceClassification"]})
 TOKENS = {"peft_type": "TRAINABLE_TOKENS", "target_modules": ["embed_tokens"], "token_indices": [1, 2]}
 OSF = {"peft_type": "OSF", "rank_pattern": {}, "effective_rank": 8}
@@ -135,6 +140,12 @@ def test_which_modules_are_saved(config, modules):
         pytest.param(
             {"peft_type": "OSF", "rank_pattern": {"q_proj": 60}}, "osf_svd_params.U_low", (64, 4), id="all but sixty"
         ),
+        pytest.param(
+            {"peft_type": "OSF", "rank_pattern": {r"layers\.[01].*q": 60, "q_proj": 3}}, "osf_svd_params.U_low", (64, 4),
+            id="a key is sought anywhere, and the first counts",
+        ),
+        pytest.param({"peft_type": "HIRA", "r": 3, "rank_pattern": {"q_proj": 5}}, "hira_A", (3, 64), id="r, whatever"),
+        pytest.param({"peft_type": "BOFT", "boft_n_butterfly_factor": 2}, "boft_R", VARIES, id="by what the GPU builds"),
         pytest.param({"peft_type": "ROAD", "variant": "road_4"}, "road_theta", (128,), id="the largest variant"),
     ],
 )  # fmt: skip
@@ -142,6 +153,20 @@ def test_options(config, name, shape):
     """By hand from `update_layer` of peft 0.21.2."""
     found = other_method_parts({"target_modules": ["q_proj"], **config}, TREE)
     assert found[f"base_model.model.model.layers.0.self_attn.q_proj.{name}"].shape == shape
+
+
+def test_norms_keep_the_dtype_of_the_base():
+    tree = from_config({**RECORDED["base"], "dtype": "bfloat16"})
+    found = other_method_parts({"peft_type": "LN_TUNING", "target_modules": ["input_layernorm"]}, tree)
+    assert {part.dtype for part in found.values()} == {"BF16"}
+
+
+def test_a_shadow_holds_the_buffers_that_are_saved():
+    """In the base's dtype, as PEFT 0.21.2 saved a DeepSeek-V3 of one routed layer."""
+    tree = from_config(DEEPSEEK)
+    found = other_method_parts({"peft_type": "SHADOW", "r": 4, "target_modules": "all-linear"}, tree)
+    name = "base_model.shadow_backbone.default.layers.0.mlp.gate.e_score_correction_bias"
+    assert found[name] == Part("BF16", (4,))
 
 
 CONVOLUTION = Adapted("conv", 12, 6, 2, (3, 3))

@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from estimator.architecture.module import VARIES
+from estimator.request.patterns import fullmatching
 from estimator.sizes.adapter_causes import Part
 from estimator.sizes.methods.adapted_layer import Adapted, Config, Shapes
 from estimator.sizes.methods.lycoris import loha, lokr
@@ -135,7 +136,8 @@ def _gralora(config: Config, layer: Adapted) -> Shapes:
 
 
 def _hira(config: Config, layer: Adapted) -> Shapes:
-    return {"hira_A": (layer.number, layer.into), "hira_B": (layer.out, layer.number)}
+    """Of rank r whatever rank_pattern says, which `dispatch_default` does not hand on."""
+    return {"hira_A": (config["r"], layer.into), "hira_B": (layer.out, config["r"])}
 
 
 def _hra(config: Config, layer: Adapted) -> Shapes:
@@ -157,11 +159,12 @@ def _lily(config: Config, layer: Adapted) -> Shapes:
 
 
 def _osf(config: Config, layer: Adapted) -> Shapes:
-    """The directions below the rank that is kept."""
-    most = min(layer.out, layer.into)
-    said = (config.get("rank_pattern") or {}).get(layer.name.rpartition(".")[2], config.get("effective_rank"))
-    kept = most // 2 if said is None else int(most * said) if isinstance(said, float) and said <= 1 else int(said)
-    low = max(0, most - kept)
+    """The directions below the rank that is kept: that of the first key of rank_pattern that the name has somewhere."""
+    most, ranks = min(layer.out, layer.into), (config.get("rank_pattern") or {}).items()
+    found = (rank for key, rank in ranks if fullmatching(f".*(?:{key}).*", [layer.name], where="rank_pattern"))
+    said = next(found, config.get("effective_rank"))
+    kept = most // 2 if said is None else int(most * said) if isinstance(said, float) and 0 < said <= 1 else int(said)
+    low = most - max(0, min(most, kept))
     directions = {"U_low": (layer.out, low), "S_low": (low,), "V_low": (low, layer.into)}
     return {f"osf_svd_params.{name}": shape for name, shape in directions.items()}
 
@@ -268,7 +271,7 @@ OF_A_LAYER: Mapping[str, Callable[[Config, Adapted], Shapes]] = {
 }  # fmt: skip
 # Whose size of a layer a pattern may give: the field, and that of the pattern.
 NUMBERS: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(("DELORA", "HIRA", "LOHA", "LOKR"), ("r", "rank_pattern")),
+    **dict.fromkeys(("DELORA", "LOHA", "LOKR"), ("r", "rank_pattern")),
     **dict.fromkeys(("FOURIERFT", "WAVEFT"), ("n_frequency", "n_frequency_pattern")),
     "C3A": ("block_size", "block_size_pattern"),
 }

@@ -8,14 +8,19 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil
 
+from estimator.architecture.module import VARIES
 from estimator.sizes.methods.adapted_layer import Adapted, Config, Shapes
 
 
 def boft(config: Config, layer: Adapted) -> Shapes:
-    """Blocks are given by their size or by their number, the other being 0."""
+    """Blocks are given by their size or by their number, the other being 0.
+
+    Of several butterfly factors PEFT makes one where its CUDA extension cannot be built: which, the file alone tells.
+    """
     size, number = config.get("boft_block_size", 4), config.get("boft_block_num", 0)
     size, number = (size, layer.into // size) if size else (layer.into // number, number)
-    return {"boft_R": (config.get("boft_n_butterfly_factor", 1), number, size, size), "boft_s": (layer.out, 1)}
+    one = config.get("boft_n_butterfly_factor", 1) == 1
+    return {"boft_R": (1, number, size, size) if one else VARIES, "boft_s": (layer.out, 1)}
 
 
 def oft(config: Config, layer: Adapted) -> Shapes:

@@ -6,7 +6,7 @@
     MULTITASK_PROMPT_TUNING  the same, and for each task its rank columns and rows
     PREFIX_TUNING     one embedding [num_virtual_tokens, 2 num_layers token_dim], keys and values of every layer;
                       CARTRIDGE the same
-    LN_TUNING         the targeted norms themselves
+    LN_TUNING         the targeted norms themselves, in the base's dtype
     TRAINABLE_TOKENS  a row of each of `token_indices`
     SHADOW            what shadow.py says
     XLORA             what classifier.py says; the LoRAs that it mixes lie in folders of their own
@@ -221,7 +221,8 @@ def _adaption_prompts(config: Config, tree: ModuleTree) -> Named:
 
 def _norms(config: Config, tree: ModuleTree) -> Named:
     for module in _targeted(config, tree)[1]:
-        yield from ((f"{PREFIX}{module.name}.ln_tuning_layers.{p.name}", p.shape) for p in module.parameters)
+        copies = ((f"{PREFIX}{module.name}.ln_tuning_layers.{p.name}", p) for p in module.parameters)
+        yield from ((name, Part(p.dtype, p.shape)) for name, p in copies)
 
 
 def _rows(config: Config, tree: ModuleTree) -> Named:

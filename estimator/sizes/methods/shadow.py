@@ -15,6 +15,7 @@ from typing import Any
 
 from estimator.architecture.facts import class_facts
 from estimator.architecture.module import ModuleTree
+from estimator.lora.dtypes import is_float
 from estimator.sizes.adapter_causes import Part
 
 _STACKS = ("layers", "h")
@@ -60,7 +61,7 @@ def _refuse_other_parts(tree: ModuleTree, around: str) -> None:
 
 
 def _backbone(config: Mapping[str, Any], tree: ModuleTree, stack: str, left_out: Sequence[str]) -> Named:
-    """In the dtype of the base's first parameter."""
+    """In the dtype of the base's first parameter, whole numbers apart."""
     around, dtype = stack.rpartition(".")[0], next(m.parameters[0].dtype for m in tree.modules if m.parameters)
     prefix = f"{around}." if around else ""
     shared = f"{prefix}embed_tokens" if config.get("share_embeddings", True) else None
@@ -68,7 +69,9 @@ def _backbone(config: Mapping[str, Any], tree: ModuleTree, stack: str, left_out:
         here = module.name.startswith(prefix) and module.name != shared
         if here and not f"{module.name}.".startswith(tuple(f"{block}." for block in left_out)):
             name = module.name.removeprefix(prefix)
-            yield from ((f"shadow_backbone.default.{name}.{p.name}", Part(dtype, p.shape)) for p in module.parameters)
+            kept = (*module.parameters, *(p for p in module.buffers if p.persistent))
+            own = ((f"shadow_backbone.default.{name}.{p.name}", p) for p in kept)
+            yield from ((full, Part(dtype if is_float(p.dtype) else p.dtype, p.shape)) for full, p in own)
         if config.get("task_type") == "SEQ_CLS" and module.name in ("score", "classifier"):
             yield from ((f"shadow_head.default.{p.name}", Part(dtype, p.shape)) for p in module.parameters)
 
