@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from estimator.cli.modes import refuse_strays
-from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, models, named, request_fields, together
+from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, models, named, quiet, request_fields, together
 from estimator.cli.run_options import GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand, option_name
 
@@ -69,7 +69,7 @@ def command(**options: Any) -> int:
       lora-size sweep -m llama-3.1-8b -m qwen2.5-7b --r 4,8,16 --plot ranks.svg
     """
     from estimator.jobs.sweep import frontier, sweep
-    from estimator.report.sweep_forms import FORMS, open_questions, quiet, terminal
+    from estimator.report.sweep_forms import FORMS, open_questions, terminal
     from estimator.request.request import Request
 
     refuse_strays(options)
@@ -106,7 +106,8 @@ def command(**options: Any) -> int:
     if options["quiet"]:
         for line in open_questions(cases):
             print(line, file=sys.stderr)
-        print(quiet(cases))
+        for case in cases:
+            print(quiet(case.parameters, case.file_bytes))
     else:
         print(FORMS[format_](cases, best, memory, notes))
         if format_ == "table":

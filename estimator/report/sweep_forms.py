@@ -99,15 +99,8 @@ def _table(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None
 FORMS: dict[str, Form] = {"table": _table, "markdown": _markdown, "csv": _csv, "json": _json}
 
 
-def quiet(cases: Sequence[Any]) -> str:
-    """Parameters and file bytes, a case a line; nothing between the tabs where it was refused."""
-    return "\n".join(
-        "\t".join("" if value is None else str(value) for value in (case.parameters, case.file_bytes)) for case in cases
-    )
-
-
 def open_questions(cases: Sequence[Any]) -> list[str]:
-    """What `quiet` has no room for: a line for each case that was refused, and for files that contradict each other."""
+    """What --quiet has no room for: a line for each case that was refused, and for files that contradict each other."""
     shown = zip(labelled(cases), cases, strict=True)
     refused = [f"{label}: {printable(case.error, 600)}" for label, case in shown if case.error is not None]
     return [*refused, *map(printable, _contradictions(cases))]
