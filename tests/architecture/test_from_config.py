@@ -257,6 +257,13 @@ def test_a_buffer_keeps_the_dtype_that_its_class_gives_it(model_type, buffer, dt
     assert [(own.dtype, own.fixed) for name, own in named_buffers(tree.modules) if name == buffer] == [(dtype, True)]
 
 
+@pytest.mark.parametrize("name", ["BeitModel", "BeitForImageClassification", "Dinov2Model"])
+def test_a_mask_s_token_is_as_wide_as_the_model(name):
+    config = {"architectures": [name], "model_type": "dinov2" if name[0] == "D" else "beit", "hidden_size": 768}
+    with_token, without = (count(from_config({**config, "use_mask_token": used})) for used in (True, False))
+    assert with_token - without == 768
+
+
 def test_a_bias_is_as_long_as_the_output_of_its_matrix():
     """torch.nn.Linear. The formulas of the two are found apart, and the bias was seen beside fewer other fields."""
     config = {**GEMMA_4, "num_global_key_value_heads": 4, "attention_k_eq_v": True, "attention_bias": True}
