@@ -12,6 +12,7 @@ from estimator.lora.index import TreeIndex, suffixes_of
 from estimator.lora.inject import Injection, Prepared
 from estimator.lora.match import EMBEDDING_LAYER_NAMES, excluded_modules, layer_numbers
 from estimator.lora.tensors import SavedTensor
+from estimator.lora.ties import saves_depend_on_order
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
 
@@ -37,6 +38,7 @@ def remarks(
         *_unmatched_targets(asked, request),
         *_unmatched_parameters(asked, injection),
         *_unmatched_saves(asked, request),
+        *_by_chance(asked, request),
         *_unmatched_patterns(injection),
         *_unmatched_blocks(asked, injection),
         *_unmatched_exclusions(asked, request),
@@ -53,6 +55,16 @@ def remarks(
     if save_error is not None:
         notes.append(Note("saving_fails", f"PEFT trains this but cannot save it: {save_error}"))
     return tuple(notes)
+
+
+def _by_chance(asked: LoraConfig, request: Prepared) -> list[Note]:
+    if not asked.ensure_weight_tying or not saves_depend_on_order(request.index, asked):
+        return []
+    message = (
+        "Python's hash seed decides what ensure_weight_tying leaves of modules_to_save here: with another one PEFT "
+        "ends in an AttributeError. Set PYTHONHASHSEED, or leave ensure_weight_tying out."
+    )
+    return [Note("depends_on_hash_seed", message)]
 
 
 def _unmatched_targets(asked: LoraConfig, request: Prepared) -> list[Note]:

@@ -85,6 +85,18 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
     return config._replace(target_modules=tuple(kept)), (), tuple(tied)
 
 
+def saves_depend_on_order(index: TreeIndex, config: LoraConfig) -> bool:
+    """Whether PEFT, which goes through the tied names as a set, leaves other modules to save from run to run.
+
+    It does where the input embedding is itself tied to another: its name takes out itself, or a shorter one first.
+    """
+    saved, embedding = config.modules_to_save or (), index.tree.input_embedding
+    if not config.ensure_weight_tying or embedding is None or not any(map(is_embedding_layer, saved)):
+        return False
+    tied, listed = tied_with_embedding(index), list(dict.fromkeys((*saved, embedding)))
+    return embedding in tied and {*_without_tied(listed, tied)} != {*_without_tied(listed, tied[::-1])}
+
+
 def _without_tied(names: list[str], tied: Iterable[str]) -> list[str]:
     """Each tied module takes the first name that says it out of the list."""
     names = list(names)
