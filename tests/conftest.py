@@ -1,6 +1,7 @@
-"""Draws are the same on every run: `pytest --hypothesis-profile=default` draws anew."""
+"""Draws are the same on every run, however slow the machine is: `pytest --hypothesis-profile=default` draws anew."""
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("the same draws", derandomize=True, database=None)
+UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("the same draws", derandomize=True, database=None, **UNHURRIED)
 settings.load_profile("the same draws")

@@ -16,7 +16,7 @@ from estimator.jobs.check import check  # noqa: E402
 from tests.jobs.test_check import CONFIG, tensors, write  # noqa: E402
 
 BASES = BaseCache()
-QUIET = settings(max_examples=25, deadline=None)
+QUIET = settings(max_examples=25)
 
 
 @pytest.fixture(scope="module")

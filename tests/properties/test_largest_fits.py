@@ -46,7 +46,7 @@ def memory(rank: int, **settings_of_run):
     return training_memory(SHAPE, base, adapter, trained, Training(**settings_of_run))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     gpu=st.integers(3 * 10**9, 10**11),
     checkpointing=st.booleans(),
@@ -88,7 +88,7 @@ def test_bounds_are_in_order(rank: int, batch: int, gpus: int, strategy: str) ->
 BASES = BaseCache()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     gpu=st.integers(10**9, 60 * 10**9),
     batch=st.integers(1, 8),
@@ -138,7 +138,7 @@ def test_what_largest_says_plan_says(
             assert not fits(name, (value or 0) + 1)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     gpu=st.integers(10**9, 60 * 10**9),
     model=st.sampled_from(("qwen2.5-0.5b", "Qwen/Qwen3.5-27B", "gpt2")),

@@ -21,7 +21,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
+UNHURRIED = settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 TREES = st.sampled_from((TREE, TIED, MOE))
 NAMES = (
     "q_proj",
