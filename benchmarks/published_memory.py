@@ -22,11 +22,11 @@ from tempfile import TemporaryDirectory
 
 from estimator.errors import LoraSizeError
 from estimator.jobs.estimate import estimate
-from estimator.jobs.memory import memory_of
+from estimator.jobs.planning.memory import memory_of
 from estimator.request.request import Request
-from estimator.sizes.memory import Bounds
-from estimator.sizes.training import LITGPT as LITGPT_TODAY
-from estimator.sizes.training import Software, Training
+from estimator.sizes.memory.peak import Bounds
+from estimator.sizes.memory.training import LITGPT as LITGPT_TODAY
+from estimator.sizes.memory.training import Software, Training
 
 COUNTERS = ("allocated", "reserved", "device")
 LITGPT = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "projection": "o_proj", "head": "lm_head"}

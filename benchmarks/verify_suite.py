@@ -26,9 +26,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from estimator.errors import LoraSizeError  # noqa: E402
 from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
-from estimator.jobs.verify import verify, versions  # noqa: E402
-from estimator.jobs.verify_adapter import put_on  # noqa: E402
-from estimator.jobs.verify_model import AUTO_CLASSES, Wanted, build_on_meta, config_folder  # noqa: E402
+from estimator.jobs.verifying.adapter import put_on  # noqa: E402
+from estimator.jobs.verifying.model import AUTO_CLASSES, Wanted, build_on_meta, config_folder  # noqa: E402
+from estimator.jobs.verifying.verify import verify, versions  # noqa: E402
 from estimator.request.load_options import LoadOptions  # noqa: E402
 from estimator.request.request import Request  # noqa: E402
 from estimator.source.snapshot import known_models  # noqa: E402

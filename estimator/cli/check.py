@@ -37,8 +37,8 @@ def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **l
       lora-size check adapters/ configs/ --max-file-size 100MB
       lora-size check . --max-percent 1 --strict --format github
     """
-    from estimator.jobs.check import MISSING, check
-    from estimator.jobs.check_limits import configured, to_limits
+    from estimator.jobs.checking.check import MISSING, check
+    from estimator.jobs.checking.limits import configured, to_limits
     from estimator.report.findings import FORMATS
     from estimator.report.units import printable
 

@@ -14,6 +14,6 @@ def models(begun: str) -> list[CompletionItem]:
 
 
 def gpus(begun: str) -> list[CompletionItem]:
-    from estimator.sizes.gpus import GPUS
+    from estimator.sizes.memory.gpus import GPUS
 
     return [CompletionItem(name) for name in GPUS if name.startswith(begun.lower())]

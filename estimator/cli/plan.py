@@ -99,7 +99,7 @@ def _shown(options: dict[str, Any], document: dict[str, Any]) -> str:
 
 
 def _planned(options: dict[str, Any]) -> dict[str, Any]:
-    from estimator.jobs.plan import plan
+    from estimator.jobs.planning.plan import plan
     from estimator.report.plan_document import plan_object
     from estimator.request.request import Request
 
@@ -111,7 +111,7 @@ def _planned(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _served(options: dict[str, Any]) -> dict[str, Any]:
-    from estimator.jobs.serve import Serving, serve
+    from estimator.jobs.planning.serve import Serving, serve
     from estimator.report.serve_document import serve_object
     from estimator.request.request import Request
 
@@ -122,7 +122,7 @@ def _served(options: dict[str, Any]) -> dict[str, Any]:
 
 def _within_limits(options: dict[str, Any], request: Any) -> dict[str, Any]:
     """The largest r below --max-file-size and --max-parameters, for the targets and for others; {} without a limit."""
-    from estimator.jobs.largest import Limits, within_limits
+    from estimator.jobs.planning.largest import Limits, within_limits
     from estimator.request.size import parse_size
 
     text, parameters = options["max_file_size"], options["max_parameters"]
@@ -136,6 +136,6 @@ def _within_limits(options: dict[str, Any], request: Any) -> dict[str, Any]:
 def _costs(options: dict[str, Any], found: Any) -> dict[str, Any]:
     if options["tokens"] is None:
         return {}
-    from estimator.jobs.cost import cost
+    from estimator.jobs.planning.cost import cost
 
     return {"cost": cost(found.answer, found.training, options["tokens"], options["gpu"], options["price"])}

@@ -50,14 +50,14 @@ GPU = (
 
 def training_of(options: dict[str, Any]) -> Any:
     """The options as a Training, what is not given from --config; and notes on it."""
-    from estimator.jobs.training import FIELDS, training_from
+    from estimator.jobs.planning.training import FIELDS, training_from
 
     return training_from(options.get("config"), {name: options[name] for name in FIELDS})
 
 
 def gpu_memory(options: dict[str, Any]) -> int | None:
     """Bytes of --gpu-memory, or of the GPU that --gpu names; raises UsageError for what can't be read."""
-    from estimator.sizes.gpus import gpu_bytes, memory_bytes
+    from estimator.sizes.memory.gpus import gpu_bytes, memory_bytes
 
     if options["gpu_memory"] is not None:
         return memory_bytes(options["gpu_memory"], "--gpu-memory")

@@ -9,7 +9,7 @@ def verified(options: dict[str, Any], request: Any, answer: Any, progress: Any) 
     """The object of `verification`; None where it was not asked for."""
     if not options["verify"]:
         return None
-    from estimator.jobs.verify import verify
+    from estimator.jobs.verifying.verify import verify
     from estimator.report.verify_document import to_document
 
     chosen = {name: options[name] for name in ("device", "train_step", "trust_remote_code")}

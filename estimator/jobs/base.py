@@ -18,7 +18,7 @@ from estimator.source.ahead import collect, waits
 from estimator.source.found import Found
 
 if TYPE_CHECKING:
-    from estimator.sizes.shape import Shape
+    from estimator.sizes.memory.shape import Shape
 
 Progress = Callable[[str], None] | None
 MAX_KEPT = 200
@@ -72,7 +72,7 @@ class BaseCache:
 
     def shape(self, tree: ModuleTree) -> "Shape":
         """What activations depend on."""
-        from estimator.sizes.shape import shape_of
+        from estimator.sizes.memory.shape import shape_of
 
         return _kept(self._shapes, id(tree), lambda: (tree, shape_of(tree)))[1]
 

@@ -116,7 +116,7 @@ def _adapt(tree: ModuleTree, given: dict[str, Any], request: Request) -> tuple[A
     if request.targets is not None:
         given["target_modules"], notes = resolve_targets(request.targets, tree)
     elif request.target_rule is not None:
-        from estimator.lora.trainer_targets import apply_rule
+        from estimator.lora.trainers.targets import apply_rule
 
         rule = request.target_rule
         tree, given, notes = apply_rule(rule.name, rule.settings, tree, given)

@@ -11,11 +11,11 @@ from typing import Any
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate, with_config_file
-from estimator.jobs.largest import fits
-from estimator.jobs.memory import memory_or_assumed
+from estimator.jobs.planning.largest import fits
+from estimator.jobs.planning.memory import memory_or_assumed
 from estimator.notes import Note
 from estimator.request.request import Request
-from estimator.sizes.training import Training
+from estimator.sizes.memory.training import Training
 
 MAX_CASES = 10_000
 

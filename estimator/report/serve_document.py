@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.report.plan_document import peaks
-from estimator.sizes.vllm import GPU_MEMORY_UTILIZATION, RELEASE
+from estimator.sizes.memory.vllm import GPU_MEMORY_UTILIZATION, RELEASE
 
 
 def serve_object(plan: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from estimator.notes import Note
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRule:
-    """A way of naming targets that needs the model's modules; `lora.trainer_targets` has a function for each name."""
+    """A way of naming targets that needs the model's modules; `lora.trainers.targets` has a function for each name."""
 
     name: str  # "axolotl_linear", "llamafactory", "swift_all_linear", "torchtune", "litgpt", "nemo", "causal", ...
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from estimator.generated import run
-from estimator.sizes.fields import experts_per_token
+from estimator.sizes.memory.fields import experts_per_token
 
 OUTPUT = Path(__file__).with_name("attention.facts")
 _MAPPINGS = (

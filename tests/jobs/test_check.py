@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import UsageError
-from estimator.jobs.check import check
-from estimator.jobs.check_limits import configured, to_limits
+from estimator.jobs.checking.check import check
+from estimator.jobs.checking.limits import configured, to_limits
 from estimator.report.findings import FORMATS, CheckedPath, Problem
 from tests.hub.models import header_of, weights_file
 

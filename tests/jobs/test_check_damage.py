@@ -12,7 +12,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from estimator.jobs.base import BaseCache  # noqa: E402
-from estimator.jobs.check import check  # noqa: E402
+from estimator.jobs.checking.check import check  # noqa: E402
 from tests.jobs.test_check import CONFIG, tensors, write  # noqa: E402
 
 BASES = BaseCache()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from estimator.jobs.base import BaseCache
-from estimator.jobs.check import check
+from estimator.jobs.checking.check import check
 from tests.jobs.test_check import Tensors, write
 from tests.sizes.test_other_methods import RECORDED, ROWS
 

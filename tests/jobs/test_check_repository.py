@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from estimator.jobs.check import check
-from estimator.jobs.check_limits import to_limits
+from estimator.jobs.checking.check import check
+from estimator.jobs.checking.limits import to_limits
 from estimator.report.findings import FORMATS
 from tests.jobs.test_check import FAULTS, HEALTHY, SHAPES, Tensors, bare, pointer, tensors, write
 

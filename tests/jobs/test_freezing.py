@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import InvalidLoraError, MalformedConfigError, UnsupportedError
-from estimator.jobs.check import check
+from estimator.jobs.checking.check import check
 from estimator.jobs.estimate import estimate
-from estimator.jobs.plan import plan
+from estimator.jobs.planning.plan import plan
 from estimator.report.document import to_document
 from estimator.request.request import Request
-from estimator.sizes.training import Training
+from estimator.sizes.memory.training import Training
 
 PARTS = {"lora", "dora", "bias", "saved_modules", "trainable_tokens", "embeddings"}
 NEMO = (

@@ -68,7 +68,7 @@ def test_a_number_that_changes_nothing_is_noted():
 )  # fmt: skip
 def test_what_from_pretrained_refuses_is_refused(cls, task, labels, tmp_path):
     transformers = pytest.importorskip("transformers")
-    from estimator.jobs.verify_model import AUTO_CLASSES
+    from estimator.jobs.verifying.model import AUTO_CLASSES
 
     tiny_model(cls, BERT).save_pretrained(tmp_path)
     auto = getattr(transformers, AUTO_CLASSES[task] if task else cls)

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from estimator.cli.plan import command as plan_command
 from estimator.errors import UsageError
-from estimator.jobs.largest import Limits, within_limits
-from estimator.jobs.plan import plan
+from estimator.jobs.planning.largest import Limits, within_limits
+from estimator.jobs.planning.plan import plan
 from estimator.request.request import Request
-from estimator.sizes.gpus import gpu_bytes
-from estimator.sizes.memory import WORKSPACE_BYTES
-from estimator.sizes.training import Training
+from estimator.sizes.memory.gpus import gpu_bytes
+from estimator.sizes.memory.peak import WORKSPACE_BYTES
+from estimator.sizes.memory.training import Training
 
 REQUEST = Request(model="llama-3.1-8b", r=16, targets="qkvo", base_precision="nf4")
 TRAINING = Training(batch_size=2, gradient_checkpointing=True, mixed_precision="bf16")

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from estimator.architecture.from_config import from_config
-from estimator.jobs.plan import plan
+from estimator.jobs.planning.plan import plan
 from estimator.request.request import Request
-from estimator.sizes.shape import shape_of
-from estimator.sizes.training import Training
+from estimator.sizes.memory.shape import shape_of
+from estimator.sizes.memory.training import Training
 from tests.hub.models import header_of, weights_file
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from estimator.jobs.plan import plan
+from estimator.jobs.planning.plan import plan
 from estimator.request.request import Request
 from estimator.request.training_config import Freezing
-from estimator.sizes.training import Training
+from estimator.sizes.memory.training import Training
 
 
 def kept(request: Request) -> int:

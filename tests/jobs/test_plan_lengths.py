@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.jobs.plan import plan
+from estimator.jobs.planning.plan import plan
 from estimator.request.request import Request
-from estimator.sizes.training import Training
+from estimator.sizes.memory.training import Training
 
 
 def test_more_tokens_than_positions_are_said() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
-from estimator.jobs.memory import loaded_of
-from estimator.jobs.plan import plan
+from estimator.jobs.planning.memory import loaded_of
+from estimator.jobs.planning.plan import plan
 from estimator.request.request import Request
-from estimator.sizes.memory import BaseInMemory
-from estimator.sizes.training import Training
+from estimator.sizes.memory.peak import BaseInMemory
+from estimator.sizes.memory.training import Training
 from tests.hub.models import header_of, weights_file
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "quantized" / "recorded.jsonl"

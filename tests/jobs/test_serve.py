@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.errors import UsageError
-from estimator.jobs.serve import Serving, serve
+from estimator.jobs.planning.serve import Serving, serve
 from estimator.request.request import Request
 
 LLAMA = Request(model="llama-3.1-8b", r=16, targets="qv")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.jobs.serve import Serving, serve
+from estimator.jobs.planning.serve import Serving, serve
 from estimator.request.request import Request
 from tests import real_models
 from tests.real_models import tiny_model

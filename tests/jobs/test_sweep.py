@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from estimator.cli.sweep import command
 from estimator.errors import LoraSizeError
 from estimator.jobs.estimate import estimate
-from estimator.jobs.plan import plan
+from estimator.jobs.planning.plan import plan
 from estimator.jobs.sweep import Case, frontier
 from estimator.request.request import Request
-from estimator.sizes.training import Training
+from estimator.sizes.memory.training import Training
 from tests.hub.models import safetensors
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from estimator.jobs.estimate import estimate
-from estimator.jobs.verify import verify
-from estimator.jobs.verify_model import AUTO_CLASSES
+from estimator.jobs.verifying.model import AUTO_CLASSES
+from estimator.jobs.verifying.verify import verify
 from estimator.request.request import Request
 from tests.real_models import tiny_model
 

@@ -10,13 +10,13 @@ import pytest
 
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
-from estimator.jobs.memory import loaded_of
+from estimator.jobs.planning.memory import loaded_of
 from estimator.request.request import Request
 from estimator.request.training_config import Freezing
-from estimator.sizes.activations.matrix import Setting
-from estimator.sizes.activations.step import training_step
-from estimator.sizes.optimizers import state_bytes
-from estimator.sizes.training import Training
+from estimator.sizes.memory.activations.matrix import Setting
+from estimator.sizes.memory.activations.step import training_step
+from estimator.sizes.memory.optimizers import state_bytes
+from estimator.sizes.memory.training import Training
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.jobs.training import _optimizer, training_from
-from estimator.sizes.training import TODAY, Training
+from estimator.jobs.planning.training import _optimizer, training_from
+from estimator.sizes.memory.training import TODAY, Training
 
 AXOLOTL = """base_model: NousResearch/Llama-3.2-1B
 adapter: lora

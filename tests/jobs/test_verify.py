@@ -12,11 +12,11 @@ import sys
 import pytest
 
 from estimator.errors import OfflineError, UnsupportedError, UsageError
-from estimator.jobs import verify as job
 from estimator.jobs.estimate import estimate
-from estimator.jobs.verify_folder import PREFIX
+from estimator.jobs.verifying import verify as job
+from estimator.jobs.verifying.folder import PREFIX
 from estimator.request.request import Request
-from estimator.sizes.training import Training
+from estimator.sizes.memory.training import Training
 from estimator.source.compact import compact
 from estimator.source.found import StoredFile
 
@@ -99,7 +99,7 @@ def test_a_peak_outside_the_plan_differs() -> None:
 # Python leaves an interrupt ignored where the tests run in the background of a shell.
 HOLDS_A_FOLDER = """
 import signal, time
-from estimator.jobs.verify_folder import temporary_folder
+from estimator.jobs.verifying.folder import temporary_folder
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with temporary_folder() as folder:
     print(folder, flush=True)
@@ -120,7 +120,7 @@ def test_a_signal_leaves_no_folder(tmp_path, number: int) -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    from estimator.jobs.verify_folder import temporary_folder
+    from estimator.jobs.verifying.folder import temporary_folder
 
     before = signal.getsignal(signal.SIGTERM)
     with temporary_folder():

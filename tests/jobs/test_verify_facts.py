@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from estimator.jobs.verify_facts import AdaptedModule, BuiltModule, Facts, SavedTensor, compare, tie_groups
+from estimator.jobs.verifying.facts import AdaptedModule, BuiltModule, Facts, SavedTensor, compare, tie_groups
 
 LINEAR = BuiltModule("Linear", (("weight", (8, 4)),))
 FACTS = Facts(

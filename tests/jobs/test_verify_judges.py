@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.jobs.estimate import estimate
-from estimator.jobs.verify import verify
+from estimator.jobs.verifying.verify import verify
 from estimator.request.request import Request
 from tests.real_models import GROUPED, SMALL, tiny_model
 

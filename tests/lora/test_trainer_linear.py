@@ -9,7 +9,7 @@ import pytest
 
 from estimator.architecture.module import Module
 from estimator.errors import NoTargetModulesError, UnsupportedError
-from estimator.lora.trainer_targets import apply_rule
+from estimator.lora.trainers.targets import apply_rule
 from tests.lora.small import WIDTH, layer, linear, model
 
 SWIFT = {"freeze_vit": True, "freeze_aligner": True, "freeze_llm": False, "whole_towers": False, "megatron": False}

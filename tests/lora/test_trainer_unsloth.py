@@ -8,7 +8,7 @@ import pytest
 
 from estimator.architecture.module import Module, ModuleTree
 from estimator.errors import UnsupportedError, UsageError
-from estimator.lora.trainer_targets import apply_rule
+from estimator.lora.trainers.targets import apply_rule
 from tests.lora.small import MOE, WIDTH, linear, model
 
 VISION = "model.visual.blocks.0"

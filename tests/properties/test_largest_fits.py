@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from estimator.errors import LoraSizeError
-from estimator.sizes.blocks import Block, Linear
-from estimator.sizes.memory import BaseInMemory, training_memory
-from estimator.sizes.norms import Norm
-from estimator.sizes.optimizers import Trained
-from estimator.sizes.shape import Shape
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.memory.blocks import Block, Linear
+from estimator.sizes.memory.norms import Norm
+from estimator.sizes.memory.optimizers import Trained
+from estimator.sizes.memory.peak import BaseInMemory, training_memory
+from estimator.sizes.memory.shape import Shape
+from estimator.sizes.memory.training import Adapter, Training
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -21,9 +21,9 @@ from hypothesis import strategies as st  # noqa: E402
 from estimator.jobs import largest as plan  # noqa: E402
 from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
-from estimator.jobs.memory import memory_of  # noqa: E402
-from estimator.jobs.plan import plan as plan_run  # noqa: E402
-from estimator.jobs.serve import Serving, serve  # noqa: E402
+from estimator.jobs.planning.memory import memory_of  # noqa: E402
+from estimator.jobs.planning.plan import plan as plan_run  # noqa: E402
+from estimator.jobs.planning.serve import Serving, serve  # noqa: E402
 from estimator.request.request import Request  # noqa: E402
 
 BLOCK = Block(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from estimator.errors import UnsupportedError
-from estimator.jobs.training import training_from
+from estimator.jobs.planning.training import training_from
 from estimator.request.files import read_config_file
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
 

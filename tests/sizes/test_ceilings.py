@@ -10,12 +10,12 @@ import pytest
 
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
-from estimator.jobs.memory import Loaded, loaded_of
+from estimator.jobs.planning.memory import Loaded, loaded_of
 from estimator.request.request import Request
-from estimator.sizes.activations.matrix import Setting
-from estimator.sizes.activations.step import training_step
-from estimator.sizes.memory import WORKSPACE_BYTES, training_memory
-from estimator.sizes.training import Training
+from estimator.sizes.memory.activations.matrix import Setting
+from estimator.sizes.memory.activations.step import training_step
+from estimator.sizes.memory.peak import WORKSPACE_BYTES, training_memory
+from estimator.sizes.memory.training import Training
 from tests.sizes.on_cpu import CPU
 
 FILE = Path(__file__).parents[2] / "fixtures" / "memory" / "ceilings.jsonl"

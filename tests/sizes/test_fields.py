@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.sizes.fields import experts_per_token, heads, longest
+from estimator.sizes.memory.fields import experts_per_token, heads, longest
 
 GEMMA_3 = {"max_position_embeddings": 131_072, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
 LLAMA_3 = {"rope_type": "llama3", "factor": 32.0, "original_max_position_embeddings": 8192}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.errors import UsageError
-from estimator.sizes.gpus import GPUS, gpu_bytes, memory_bytes
+from estimator.sizes.memory.gpus import GPUS, gpu_bytes, memory_bytes
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from estimator.architecture.from_config import from_config
 from estimator.jobs.base import BaseCache
 from estimator.request.request import Request
-from estimator.sizes.kv_cache import KvCache, kv_cache
+from estimator.sizes.memory.kv_cache import KvCache, kv_cache
 
 
 def cache_of(model: str) -> KvCache | None:

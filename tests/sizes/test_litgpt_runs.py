@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from estimator.jobs.estimate import estimate
-from estimator.jobs.memory import memory_of
+from estimator.jobs.planning.memory import memory_of
 from estimator.request.request import Request
-from estimator.sizes.training import LITGPT, Training
+from estimator.sizes.memory.training import LITGPT, Training
 
 OF_2024 = replace(LITGPT, keeps_packed_inputs=True, renews_embeddings=False)  # bitsandbytes 0.42
 ALL = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj,lm_head"

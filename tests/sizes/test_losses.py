@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.sizes.activations.matrix import Setting
-from estimator.sizes.activations.step import training_step
-from estimator.sizes.shape import Shape
-from estimator.sizes.training import LITGPT, TODAY, Adapter, Software, Training
+from estimator.sizes.memory.activations.matrix import Setting
+from estimator.sizes.memory.activations.step import training_step
+from estimator.sizes.memory.shape import Shape
+from estimator.sizes.memory.training import LITGPT, TODAY, Adapter, Software, Training
 
 TOKENS, ENTRIES, HIDDEN = 1000, 1_000_000, 8
 

@@ -12,10 +12,10 @@ import pytest
 
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
-from estimator.jobs.memory import memory_of
+from estimator.jobs.planning.memory import memory_of
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.training import UNSLOTH, Software, Training
+from estimator.sizes.memory.training import UNSLOTH, Software, Training
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "memory"
 RUNS, T4_RUNS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.errors import UsageError
-from estimator.sizes.optimizers import RULES, Trained, paged_bytes, state_bytes, step_bytes
+from estimator.sizes.memory.optimizers import RULES, Trained, paged_bytes, state_bytes, step_bytes
 
 SHAPES = [(8, 4096), (4096, 8), (16, 100), (63,)]
 

@@ -10,12 +10,12 @@ import pytest
 from estimator.architecture.from_config import from_config
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
-from estimator.jobs.memory import loaded_of
+from estimator.jobs.planning.memory import loaded_of
 from estimator.request.request import Request
-from estimator.sizes.activations.matrix import Setting
-from estimator.sizes.activations.step import training_step
-from estimator.sizes.shape import shape_of
-from estimator.sizes.training import Software, Training
+from estimator.sizes.memory.activations.matrix import Setting
+from estimator.sizes.memory.activations.step import training_step
+from estimator.sizes.memory.shape import shape_of
+from estimator.sizes.memory.training import Software, Training
 
 
 @pytest.mark.parametrize(

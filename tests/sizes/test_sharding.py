@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.sizes.optimizers import Trained
-from estimator.sizes.sharding import gathered, resident
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.memory.optimizers import Trained
+from estimator.sizes.memory.sharding import gathered, resident
+from estimator.sizes.memory.training import Adapter, Training
 
 PARAMETERS = 1_000_000
 TRAINED = [Trained((1000, 1000), 2)]

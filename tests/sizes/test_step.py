@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from estimator.architecture.module import Module, ModuleTree, Parameter
-from estimator.sizes.activations.matrix import Setting
-from estimator.sizes.activations.step import training_step
-from estimator.sizes.shape import shape_of
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.memory.activations.matrix import Setting
+from estimator.sizes.memory.activations.step import training_step
+from estimator.sizes.memory.shape import shape_of
+from estimator.sizes.memory.training import Adapter, Training
 
 ROWS = Path(__file__).parents[2] / "fixtures" / "memory" / "saved_tensors.jsonl"
 LINES = [json.loads(line) for line in ROWS.read_text().splitlines()]

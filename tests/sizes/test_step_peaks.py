@@ -12,10 +12,10 @@ import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import ModuleTree
-from estimator.sizes.activations.matrix import Setting
-from estimator.sizes.activations.step import Step, training_step
-from estimator.sizes.shape import shape_of
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.memory.activations.matrix import Setting
+from estimator.sizes.memory.activations.step import Step, training_step
+from estimator.sizes.memory.shape import shape_of
+from estimator.sizes.memory.training import Adapter, Training
 from tests.sizes.on_cpu import CPU
 
 LINES = [

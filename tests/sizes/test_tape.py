@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from estimator.sizes.activations.tape import Tape
+from estimator.sizes.memory.activations.tape import Tape
 
 TOKENS, WIDTH = 10, 2
 X = TOKENS * 4 * WIDTH  # a tensor of four elements a token

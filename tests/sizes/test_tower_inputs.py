@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimator.architecture.from_config import from_config
-from estimator.sizes.shape import shape_of
+from estimator.sizes.memory.shape import shape_of
 
 
 @pytest.mark.parametrize(

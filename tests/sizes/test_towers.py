@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from estimator.architecture.from_config import from_config
-from estimator.sizes.activations.matrix import Setting
-from estimator.sizes.activations.step import training_step
-from estimator.sizes.shape import shape_of
-from estimator.sizes.training import Adapter, Training
+from estimator.sizes.memory.activations.matrix import Setting
+from estimator.sizes.memory.activations.step import training_step
+from estimator.sizes.memory.shape import shape_of
+from estimator.sizes.memory.training import Adapter, Training
 from tests.sizes.on_cpu import CPU
 
 LINES = (Path(__file__).parents[2] / "fixtures" / "memory" / "towers.jsonl").read_text().splitlines()

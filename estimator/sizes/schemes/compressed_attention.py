@@ -13,7 +13,7 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.checkpoint.layer_fields import named
 from estimator.errors import UnsupportedError
-from estimator.sizes.fields import heads, text_config
+from estimator.sizes.memory.fields import heads, text_config
 
 Group = Mapping[str, Any]
 

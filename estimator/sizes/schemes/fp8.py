@@ -15,7 +15,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter, Quantis
 from estimator.architecture.stored_names import renamed_modules
 from estimator.checkpoint.quantization import Quantization
 from estimator.errors import UnsupportedError
-from estimator.sizes.fields import text_config
+from estimator.sizes.memory.fields import text_config
 from estimator.sizes.skipping import skips
 
 

@@ -1,0 +1,120 @@
+"""Adapters and training configs held against what they promise and against a budget; never with a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from estimator.errors import LoraSizeError, NotFoundError, UnsupportedError, unforeseen
+from estimator.jobs.checking.adapter import check_adapter
+from estimator.jobs.checking.limits import Limits, over_budget
+from estimator.jobs.checking.paths import Unit, find_units
+from estimator.jobs.checking.weights import check_weights
+from estimator.report.findings import CheckedPath, Problem, not_judged
+
+MISSING = "not_found"
+
+
+def check(
+    paths: Iterable[str], *, limits: Limits | None = None, strict: bool = False, bases: Any = None
+) -> list[CheckedPath]:
+    """One row for each adapter folder, config and other named file behind the paths; a fault of one ends only its row.
+
+    A path that is not there is a failed row with the code MISSING. `bases`: a BaseCache of an earlier check.
+    """
+    from estimator.jobs.base import BaseCache
+
+    limits, bases = limits or Limits(), bases or BaseCache()
+    checked = (_judge(unit, limits, strict, bases) for unit in find_units(paths))
+    return [row for row in checked if row is not None]
+
+
+def _judge(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath | None:
+    try:
+        return _JUDGES[unit.kind](unit, limits, strict, bases)
+    except LoraSizeError as error:
+        return _failed(unit, _problem(error))
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        return _failed(unit, Problem("unreadable", f"It can't be read: {why}. Check its permissions and the disk."))
+    except Exception as error:  # a fault of this program: the other paths have their verdicts all the same
+        return _failed(unit, _problem(unforeseen(error)))
+
+
+def _check_folder(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    return check_adapter(unit.path, limits, strict, bases)
+
+
+def _check_weights(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    return check_weights(unit.path)
+
+
+def _check_missing(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    return _failed(unit, Problem(MISSING, f"There is no file or folder {unit.path}. Check the spelling."))
+
+
+def _failed(unit: Unit, *problems: Problem) -> CheckedPath:
+    return CheckedPath(unit.path, "failed", problems)
+
+
+def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath | None:
+    """None for a file that was not named itself and that is no config of a trainer."""
+    from estimator.request.files import named_base, read_config_file
+    from estimator.request.trainers.keys import NoLoraError, UnknownTrainerError
+
+    try:
+        config = read_config_file(unit.path)
+    except UnknownTrainerError as error:
+        message = f"{error.what} {error.way_out[:1].upper()}{error.way_out[1:]}."
+        return CheckedPath(unit.path, "skipped", (Problem("not_a_config", message),)) if unit.named else None
+    except NoLoraError as error:
+        return CheckedPath(unit.path, "skipped", (Problem("no_lora", error.what),))
+    except NotFoundError as error:
+        return _failed(unit, _problem(error)) if unit.named else None
+    except UnsupportedError as error:
+        return _not_judged(unit, strict, error)
+    base = named_base(config)
+    if base is None:
+        message = "Not judged: the config names no base model. Name it by its id on the Hub."
+        return CheckedPath(unit.path, "failed" if strict else "skipped", (Problem("base_unknown", message),))
+    if base.startswith(("/", "~")) and not os.path.exists(os.path.expanduser(base)):
+        from estimator.source.find import named_like
+
+        like = named_like(base)
+        known = f", such as {like}" if like else ""
+        message = f"the base is {base[:200]!r}, a path of one machine. Name it by its id on the Hub{known}."
+        return _failed(unit, Problem("base_is_local_path", message))
+    return _estimate(unit, limits, strict, bases)
+
+
+def _problem(error: LoraSizeError) -> Problem:
+    return Problem(error.code, f"{error.what} ({error.where}) {error.way_out}")
+
+
+def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
+    from estimator.jobs.estimate import estimate
+    from estimator.report.document import to_document
+    from estimator.request.request import Request
+
+    try:
+        document = to_document(estimate(Request(config=unit.path, offline=True), bases=bases))
+    except LoraSizeError as error:
+        if error.exit_code == 3 or error.code == "unsupported":
+            return _not_judged(unit, strict, error)
+        return _failed(unit, _problem(error))
+    problems = over_budget(
+        limits,
+        file_bytes=document["adapter"]["file"]["bytes"],
+        parameters=document["adapter"]["parameters"],
+        percent=document["totals"]["trainable_percent"],
+    )
+    problems += [Problem(n["code"], n["message"]) for n in document["notes"] if n["code"] == "nothing_trains"]
+    return CheckedPath(unit.path, "failed" if problems else "ok", tuple(problems))
+
+
+def _not_judged(unit: Unit, strict: bool, error: LoraSizeError) -> CheckedPath:
+    return CheckedPath(unit.path, "failed" if strict else "skipped", (not_judged(error),))
+
+
+_JUDGES = {"adapter": _check_folder, "config": _check_config, "weights": _check_weights, "missing": _check_missing}
