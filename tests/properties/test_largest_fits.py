@@ -18,9 +18,9 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from estimator.jobs import largest as plan  # noqa: E402
 from estimator.jobs.base import BaseCache  # noqa: E402
 from estimator.jobs.estimate import estimate  # noqa: E402
+from estimator.jobs.planning import largest as plan  # noqa: E402
 from estimator.jobs.planning.memory import memory_of  # noqa: E402
 from estimator.jobs.planning.plan import plan as plan_run  # noqa: E402
 from estimator.jobs.planning.serve import Serving, serve  # noqa: E402
