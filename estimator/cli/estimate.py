@@ -23,10 +23,10 @@ def run(options: dict[str, Any]) -> int:
         return run_adapter(options)
     form = _form(options)
     closer = _closer(options, form)
-    request, progress = Request(**request_fields(options)), _progress()
-    answer = estimate(request, progress=progress)
+    request = Request(**request_fields(options))
+    answer = estimate(request)
     document: dict[str, Any] = {**to_document(answer)}
-    verification = verified(options, request, answer, progress)
+    verification = verified(options, request, answer)
     if verification is not None:
         document["verification"] = verification
     document |= {name: _CLOSER[name](answer, document) for name in closer}
@@ -120,14 +120,3 @@ def _as_verification(document: dict[str, Any]) -> str:
     from estimator.report.verify_table import as_table
 
     return as_table(document["verification"], document)
-
-
-def _progress() -> Any:
-    """A line on stderr that is written over, only where somebody is looking."""
-    if not sys.stderr.isatty():
-        return None
-
-    def say(text: str) -> None:
-        print("\r\033[K" + text, end="", file=sys.stderr, flush=True)
-
-    return say

@@ -37,6 +37,7 @@ def _run(arguments: list[str] | None) -> int:
     from estimator.cli.group import PipeClosed, cli
 
     _open_closed()
+    _say_what_is_waited_for()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a sign shows another, and no traceback
     try:
@@ -72,6 +73,16 @@ def _open_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _say_what_is_waited_for() -> None:
+    """On a line of stderr that is written over, only where somebody is looking; --quiet puts an end to it."""
+    from estimator.source.progress import listen
+
+    def say(text: str) -> None:
+        print("\r\033[K" + text, end="", file=sys.stderr, flush=True)
+
+    listen(say if sys.stderr.isatty() else None)
 
 
 def _unwritten(error: OSError) -> LoraSizeError:

@@ -121,13 +121,21 @@ def one_form(context: click.Context, option: click.Parameter, chosen: Any) -> An
     return chosen
 
 
+def _quietly(context: click.Context, option: click.Parameter, chosen: bool) -> bool:
+    if chosen:
+        from estimator.source.progress import listen
+
+        listen(None)
+    return bool(one_form(context, option, chosen))
+
+
 OUTPUT = (
     click.option(
         "--format", "format_", type=click.Choice(FORMATS), callback=one_form, default="table", show_default=True
     ),
     click.option("--json", "json_", is_flag=True, callback=one_form, help="Short for --format json."),
     click.option(
-        "-q", "--quiet", is_flag=True, callback=one_form, help="Only parameters and file bytes, a tab between."
+        "-q", "--quiet", is_flag=True, callback=_quietly, help="Only parameters and file bytes, a tab between."
     ),
 )
 SHOW = (

@@ -12,6 +12,7 @@ from estimator.cli.modes import refuse_strays
 from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, quiet, request_fields, together
 from estimator.cli.run_options import COUNT, GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand
+from estimator.source.progress import patiently
 
 
 def _a_number(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -81,7 +82,8 @@ def command(**options: Any) -> int:
     from estimator.report.document import to_document
 
     refuse_strays(options)
-    answer = _served(options) if options["infer"] else _planned(options)
+    with patiently("working out what fits"):
+        answer = _served(options) if options["infer"] else _planned(options)
     document = {**to_document(answer["answer"]), "plan": answer["plan"]}
     document["notes"] += [note._asdict() for note in answer["notes"]]
     print(_shown(options, document))

@@ -20,7 +20,6 @@ from estimator.source.found import Found
 if TYPE_CHECKING:
     from estimator.sizes.memory.shape import Shape
 
-Progress = Callable[[str], None] | None
 MAX_KEPT = 200
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -51,14 +50,14 @@ class BaseCache:
         self._checks: dict[int, tuple[Base, tuple[CrossCheck, tuple[Note, ...]]]] = {}
         self._shapes: dict[int, tuple[ModuleTree, Shape]] = {}
 
-    def base(self, request: Request, task: str | None, progress: Progress = None) -> Base:
+    def base(self, request: Request, task: str | None) -> Base:
         """Raises what load_base raises, the second time as well."""
         key = repr((request.model, request.set, request.revision, request.subfolder, request.offline, request.online,
                     task, request.num_labels))  # fmt: skip
 
         def load() -> Base | LoraSizeError:
             try:
-                return load_base(request, task, progress)
+                return load_base(request, task)
             except LoraSizeError as error:
                 return error
 
@@ -110,7 +109,7 @@ def _import_rooms() -> None:
     shapes_of("")
 
 
-def load_base(request: Request, task: str | None, progress: Progress = None) -> Base:
+def load_base(request: Request, task: str | None) -> Base:
     """Raises NotFoundError and its kin, malformed_header, malformed_config, no_weights, unsupported."""
     if not request.model:
         said = f"--config {request.config} --model org/name" if request.config else "--model llama-3.1-8b"
@@ -125,7 +124,6 @@ def load_base(request: Request, task: str | None, progress: Progress = None) -> 
         offline=request.offline,
         online=request.online,
         timeout=request.timeout,
-        progress=progress,
     )
     base = _loaded(found, _changed(found.config, request.set), task, request)
     if request.set:

@@ -14,6 +14,7 @@ from estimator.report.document import to_document
 from estimator.report.units import printable
 from estimator.request.options import to_request
 from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.progress import patiently
 
 MAX_LINE_BYTES = 20_000_000
 MAX_MESSAGE = 1_200  # characters
@@ -25,11 +26,14 @@ def answers(lines: Iterable[bytes], *, offline: bool = False) -> Iterator[tuple[
     `offline` holds whatever a line says.
     """
     bases = BaseCache()
-    for number, line in enumerate(lines, 1):
-        line = line.removeprefix(BOM_UTF8) if number == 1 else line
-        if line.strip():
-            answer = _answer(line, f"line {number:,}", bases, offline)
-            yield json.dumps(answer), "result" in answer
+    with patiently() as tell:
+        for number, line in enumerate(lines, 1):
+            line = line.removeprefix(BOM_UTF8) if number == 1 else line
+            if line.strip():
+                tell(where := f"line {number:,}")
+                answer = _answer(line, where, bases, offline)
+                tell("")
+                yield json.dumps(answer), "result" in answer
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:

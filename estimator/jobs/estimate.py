@@ -8,7 +8,7 @@ from typing import Any
 from estimator.architecture.module import ModuleTree
 from estimator.dtypes import config_dtype, from_torch
 from estimator.errors import NoTargetModulesError, UsageError
-from estimator.jobs.base import Base, BaseCache, Progress
+from estimator.jobs.base import Base, BaseCache
 from estimator.jobs.class_notes import refuse_without_class
 from estimator.lora.adapt import Adaptation, adapt
 from estimator.lora.target_roles import resolve_targets
@@ -23,13 +23,13 @@ from estimator.sizes.base import BaseSizes, Loaded
 from estimator.sizes.cross_check import CrossCheck
 
 
-def estimate(request: Request, *, bases: BaseCache | None = None, progress: Progress = None) -> Answer:
+def estimate(request: Request, *, bases: BaseCache | None = None) -> Answer:
     """What PEFT would train and save, and what the base weighs. Raises LoraSizeError: every refusal of the contract."""
     request = with_config_file(request)
     bases = bases or BaseCache()
     given = {**request.lora, **lora_fields(request)}
     load = load_options(request)
-    base = bases.base(request, from_mapping({"task_type": given.get("task_type")}).task_type, progress)
+    base = bases.base(request, from_mapping({"task_type": given.get("task_type")}).task_type)
     refuse_without_class(base.tree, base.config, request.task and request.task.upper())
     loaded = bases.sizes(base, load)
     try:

@@ -16,6 +16,7 @@ from estimator.jobs.planning.memory import memory_or_assumed
 from estimator.notes import Note
 from estimator.request.request import Request
 from estimator.sizes.memory.training import Training
+from estimator.source.progress import patiently
 
 MAX_CASES = 10_000
 
@@ -62,14 +63,16 @@ def sweep(
         raise UsageError(f"this sweep has {count:,} cases.", where="--model, --targets, --r", way_out=way_out)
     request = with_config_file(request)
     bases = BaseCache()
-    for model, target, precision, rank in product(*crossed):
-        given: dict[str, Any] = {"model": model, "targets": target, "base_precision": precision, "r": rank}
-        changed = request._replace(**{name: value for name, value in given.items() if value is not None})
-        case = Case(model=changed.model, targets=target, base_precision=changed.base_precision, r=changed.r)
-        try:
-            yield _answered(case, changed, bases, training, gpu_memory)
-        except LoraSizeError as error:
-            yield replace(case, error=error)
+    with patiently() as tell:
+        for number, (model, target, precision, rank) in enumerate(product(*crossed), 1):
+            tell(f"case {number:,} of {count:,}")
+            given: dict[str, Any] = {"model": model, "targets": target, "base_precision": precision, "r": rank}
+            changed = request._replace(**{name: value for name, value in given.items() if value is not None})
+            case = Case(model=changed.model, targets=target, base_precision=changed.base_precision, r=changed.r)
+            try:
+                yield _answered(case, changed, bases, training, gpu_memory)
+            except LoraSizeError as error:
+                yield replace(case, error=error)
 
 
 def _answered(case: Case, request: Request, bases: BaseCache, training: Training, gpu_memory: int | None) -> Case:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from estimator.source.find import answers_without_network, find
@@ -20,17 +19,7 @@ _LONGEST_START = 2.0  # seconds that the caller waits for the first request to b
 _MARGIN_SECONDS = 30.0  # over the time that the Hub is given, for what is read after its last answer
 
 
-class _Relay:
-    """Passes on what is told once somebody listens."""
-
-    say: Callable[[str], None] | None = None
-
-    def __call__(self, text: str) -> None:
-        if self.say is not None:
-            self.say(text)
-
-
-_STARTED: dict[tuple[Any, ...], tuple[Started[Found], _Relay]] = {}
+_STARTED: dict[tuple[Any, ...], Started[Found]] = {}
 
 
 def start(model: str | None, **how: Any) -> None:
@@ -42,9 +31,8 @@ def start(model: str | None, **how: Any) -> None:
         from estimator.source.side_by_side import Started  # nothing of a network is imported where none is used
         from estimator.source.transport import ASKED
 
-        relay = _Relay()
         ASKED.clear()
-        _STARTED[_key(model, how)] = (Started(_find, model, asked=ASKED, progress=relay, **how), relay)
+        _STARTED[_key(model, how)] = Started(_find, model, asked=ASKED, **how)
         ASKED.wait(_LONGEST_START)
 
 
@@ -60,13 +48,11 @@ def waits(model: str) -> bool:
     return any(key[0] == model for key in _STARTED)
 
 
-def collect(model: str, *, progress: Callable[[str], None] | None = None, **how: Any) -> Found:
+def collect(model: str, **how: Any) -> Found:
     """What `find` answers, from the call that `start` began if it did. Raises what `find` raises."""
     if (key := _key(model, how)) not in _STARTED:
-        return find(model, progress=progress, **how)
-    started, relay = _STARTED.pop(key)
-    relay.say = progress
-    return started.value(time.monotonic() + how["timeout"] + _MARGIN_SECONDS)
+        return find(model, **how)
+    return _STARTED.pop(key).value(time.monotonic() + how["timeout"] + _MARGIN_SECONDS)
 
 
 def _key(model: str, how: dict[str, Any]) -> tuple[Any, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Unpack
 
 from estimator.errors import LoraSizeError, NetworkError, NotFoundError, OfflineError, UsageError
@@ -24,7 +23,6 @@ def find(
     offline: bool = False,
     online: bool = False,
     timeout: float = 60.0,
-    progress: Callable[[str], None] | None = None,
 ) -> Found:
     """Config and headers of `model`: a path, an alias, `org/name` or `org/name@revision`.
 
@@ -42,9 +40,7 @@ def find(
         return found
     if is_local or os.path.isfile(model):  # of a file that is no model's, it says which ones are read
         return _on_this_machine(model, revision, subfolder)
-    return _ask_hub(
-        name, progress, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout
-    )
+    return _ask_hub(name, revision=revision, subfolder=subfolder, token=token, offline=offline, timeout=timeout)
 
 
 def at_revision(written: str, revision: str | None, option: str) -> tuple[str, str | None]:
@@ -125,7 +121,7 @@ def named_like(path: str) -> str | None:
     return next((known.id for known in known_models() if known.id.lower().rpartition("/")[2] == leaf), None)
 
 
-def _ask_hub(name: str, progress: Callable[[str], None] | None, **how: Unpack[How]) -> Found:
+def _ask_hub(name: str, **how: Unpack[How]) -> Found:
     from estimator.source.place import is_id
 
     if not is_id(name):
@@ -134,7 +130,7 @@ def _ask_hub(name: str, progress: Callable[[str], None] | None, **how: Unpack[Ho
 
     bundled = find_in_snapshot(name)
     try:
-        return find_on_hub(bundled.id if bundled else name, progress=progress, **how)
+        return find_on_hub(bundled.id if bundled else name, **how)
     except (NetworkError, OfflineError) as error:
         close = [] if bundled else closest_names(name)
         if "/" in name and close:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Unpack
 
 from estimator.source.found import Found
@@ -11,10 +10,8 @@ from estimator.source.progress import patiently
 from estimator.source.visit import How, visit
 
 
-def find_on_hub(model_id: str, *, progress: Callable[[str], None] | None = None, **how: Unpack[How]) -> Found:
+def find_on_hub(model_id: str, **how: Unpack[How]) -> Found:
     """Config and headers of a model.
-
-    `progress` hears what is waited for from the first second on, and "" at the end.
 
     Raises NotFoundError, GatedError, NetworkError, OfflineError, MalformedHeaderError, MalformedConfigError, and
     NoWeightsError where there is neither a config nor a file that could be read.
@@ -26,7 +23,7 @@ def find_on_hub(model_id: str, *, progress: Callable[[str], None] | None = None,
         return found
     from estimator.source.online import read_online
 
-    with patiently(progress) as tell:
+    with patiently() as tell:
         found, entry = read_online(
             asked.line(),
             asked.place,

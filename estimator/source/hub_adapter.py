@@ -15,6 +15,8 @@ from estimator.source.kept import snapshot_file
 from estimator.source.opening import read_at_most
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
+from estimator.source.progress import patiently
+from estimator.source.transport import shown
 from estimator.source.visit import How, visit
 
 MAX_CONFIG_BYTES = 5_000_000
@@ -32,7 +34,8 @@ def find_adapter_on_hub(adapter_id: str, **how: Unpack[How]) -> Found:
     if asked.offline:
         way_out = "run once without --offline and HF_HUB_OFFLINE"
         raise OfflineError(f"the adapter {plain(adapter_id)} is not cached.", where=asked.cache, way_out=way_out)
-    entry, named = _ask(asked.line(), asked.place)
+    with patiently(f"asking {shown(asked.place.endpoint)} for {asked.place.id}"):
+        entry, named = _ask(asked.line(), asked.place)
     found = _found(entry, named, source="hub")
     asked.keep(entry.id, entry.commit, entry)
     return found

@@ -9,18 +9,30 @@ from contextlib import contextmanager
 
 AFTER_SECONDS = 1.0
 
+Say = Callable[[str], None]  # shows a text in place of the one before; "" takes that away
+_LISTENER: list[Say] = []
+
+
+def listen(say: Say | None) -> None:
+    """From now on `say` hears what this process is waiting for, whichever thread waits; None: nobody does."""
+    _LISTENER[:] = [] if say is None else [say]
+
 
 @contextmanager
-def patiently(say: Callable[[str], None] | None) -> Iterator[Callable[[str], None]]:
-    """A function to tell what is under way: `say` hears the latest from the first second on, and "" at the end."""
-    if say is None:
+def patiently(under_way: str = "") -> Iterator[Say]:
+    """What is under way, and a function to tell what has become of it.
+
+    Whoever listens hears the latest from the first second on, and "" at the end.
+    """
+    if not _LISTENER:
         yield lambda text: None
         return
-    begun, latest, heard = time.monotonic(), [""], []
+    begun, latest, heard = time.monotonic(), [under_way], []
 
     def speak() -> None:
-        heard.append(latest[0])
-        say(latest[0])
+        for say in _LISTENER:
+            heard.append(say)
+            say(latest[0])
 
     def tell(text: str) -> None:
         latest[0] = text
@@ -35,4 +47,4 @@ def patiently(say: Callable[[str], None] | None) -> Iterator[Callable[[str], Non
     finally:
         alarm.cancel()
         if heard:
-            say("")
+            tell("")

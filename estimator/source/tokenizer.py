@@ -11,6 +11,7 @@ from estimator.source.bounded_json import NotUsable, parse_json
 from estimator.source.opening import read_at_most
 from estimator.source.place import is_path
 from estimator.source.plain import plain
+from estimator.source.progress import patiently
 
 MAX_TOKENIZER_BYTES = 64_000_000  # the largest published ones have some 35 million
 _MAX_PARSED_BYTES = 300_000_000  # a vocabulary of 262,144 with its merges takes 280 million
@@ -30,11 +31,12 @@ def vocabulary_size(name: str, *, token: str | None = None, offline: bool = Fals
     try:
         path = os.path.expanduser(name)
         read, keep, nothing = _beside(path) if os.path.exists(path) else _on_the_hub(name, token, offline, timeout)
-        for file, count in _COUNTS.items():
-            if (text := read(file)) is not None:
-                size = len(count(file, text) | _added(read))
-                keep()
-                return size
+        with patiently(f"reading the tokenizer {plain(name, 100)}"):
+            for file, count in _COUNTS.items():
+                if (text := read(file)) is not None:
+                    size = len(count(file, text) | _added(read))
+                    keep()
+                    return size
     except LoraSizeError as error:
         way_out = error.way_out if error.way_out.endswith(_WAY_OUT) else f"{error.way_out}; or {_WAY_OUT}"
         raise type(error)(error.what, where=f"--tokenizer {plain(name, 100)}", way_out=way_out) from error

@@ -141,10 +141,11 @@ def test_a_header_written_in_another_way_is_held_against_the_file(hub: StandIn) 
 
 def test_whoever_waits_is_told_for_what(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    find_on_hub("org/tiny", progress=told.append)
+    monkeypatch.setattr("estimator.source.progress._LISTENER", [told.append])
+    find_on_hub("org/tiny")
     assert told == []
     monkeypatch.setattr("estimator.source.progress.AFTER_SECONDS", 0.0)
-    find_on_hub("org/ranged", progress=told.append)
+    find_on_hub("org/ranged")
     assert f"asking {hub.endpoint} for org/ranged" in told
     assert told[-1] == ""
 

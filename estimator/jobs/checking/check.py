@@ -12,6 +12,8 @@ from estimator.jobs.checking.limits import Limits, over_budget
 from estimator.jobs.checking.paths import Unit, find_units
 from estimator.jobs.checking.weights import check_weights
 from estimator.report.findings import CheckedPath, Problem, not_judged
+from estimator.source.plain import plain
+from estimator.source.progress import patiently
 
 MISSING = "not_found"
 
@@ -26,7 +28,12 @@ def check(
     from estimator.jobs.base import BaseCache
 
     limits, bases = limits or Limits(), bases or BaseCache()
-    checked = (_judge(unit, limits, strict, bases) for unit in find_units(paths))
+    checked = []
+    with patiently("looking for adapters and training configs") as tell:
+        units = find_units(paths)
+        for number, unit in enumerate(units, 1):
+            tell(f"{number:,} of {len(units):,}: {plain(unit.path, 60)}")
+            checked.append(_judge(unit, limits, strict, bases))
     return [row for row in checked if row is not None]
 
 

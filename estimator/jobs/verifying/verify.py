@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 
@@ -22,10 +22,10 @@ from estimator.request.load_options import LoadOptions
 from estimator.request.request import Request
 from estimator.sizes.loading import FLOAT_PRECISIONS
 from estimator.sizes.memory.training import Training
+from estimator.source.progress import patiently
 
 DEVICES = ("meta", "cpu", "cuda")
 LIBRARIES = ("lora-size", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
-Progress = Callable[[str], None] | None
 
 # One step of what no trainer's config plans: short, so that it goes where the model itself goes.
 STEP = Training(batch_size=1, sequence_length=512, packing=True)
@@ -38,7 +38,6 @@ def verify(
     device: str | None = None,
     train_step: bool = False,
     trust_remote_code: bool = False,
-    progress: Progress = None,
 ) -> Verification:
     """The estimate beside the real model. `device` None: cuda where there is one, else meta.
 
@@ -60,7 +59,7 @@ def verify(
     _quiet()
     from estimator.jobs.verifying.real import Run, real_facts
 
-    with config_folder(answer.config) as folder:
+    with config_folder(answer.config) as folder, patiently() as tell:
         run = Run(
             request=request,
             lora=dict(answer.adaptation.config),
@@ -71,7 +70,7 @@ def verify(
             quantised=_is_quantised(answer, load),
             saves=answer.file_bytes is not None,
             step=training if train_step else None,
-            progress=progress or (lambda text: None),
+            progress=tell,
         )
         real = real_facts(run)
     comparisons, differences = compare(promised(answer), real)
