@@ -34,8 +34,9 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
 
     def called(path: str) -> Any:
         """What stands there, or under another name, which wins: PreTrainedConfig.__post_init__ sets it last."""
-        value = said = get(config, path)
-        for alias in aliases.get(path, ()):
+        first, *later = names_in_turn(facts, path)
+        value = said = get(config, first)
+        for alias in later:
             other = get(config, alias)
             if other is MISSING or other == value:
                 continue
@@ -75,6 +76,16 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
         return lookup(path)
 
     return lookup
+
+
+def names_in_turn(facts: Mapping[str, Any], path: str) -> Sequence[str]:
+    """All names of a field, the declared one first: what stands under another is set later, and wins.
+
+    The facts tell the field's own name among the others where it is no declared one: `num_experts` is declared in
+    Qwen3-MoE, whose `attribute_map` makes `num_local_experts` of it.
+    """
+    others = facts["aliases"].get(path, ())
+    return others if path in others else (path, *others)
 
 
 def tie_of(config: Mapping[str, Any], facts: Mapping[str, Any] | None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from estimator.architecture.by_formulas import Grower, Model
 from estimator.architecture.choose import candidates, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import fields_of, sections_of, unties
+from estimator.architecture.config_fields import fields_of, names_in_turn, sections_of, unties
 from estimator.architecture.facts import line
 from estimator.architecture.formula import NoModel, NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter, full_name, named_parameters, parameter_shapes
@@ -54,7 +54,8 @@ def winning_names(config: Mapping[str, Any], task: str | None = None) -> Mapping
     """Field, by dotted path -> its other names: what stands under one of them wins. Raises NoWeightsError."""
     _, facts, section = _chosen(config, task)
     before = f"{section}." if section else ""
-    return {before + path: [before + name for name in names] for path, names in facts["aliases"].items()}
+    fields = (names_in_turn(facts, path) for path in facts["aliases"])
+    return {before + first: [before + name for name in later] for first, *later in fields}
 
 
 def grown(

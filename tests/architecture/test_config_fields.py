@@ -8,7 +8,7 @@ from estimator.architecture.config_fields import check_nesting, check_region, lo
 from estimator.architecture.formula import Unfit
 
 FACTS = {
-    "aliases": {"hidden_size": ["n_embd"]},
+    "aliases": {"hidden_size": ["n_embd"], "experts": ["declared_experts", "experts"]},
     "rules": {
         "hidden_size": {"absent": {"is": 8}},
         "kinds": {"absent": {"is": ["linear", "full"]}, "renamed": {"mamba": "linear"}},
@@ -43,6 +43,10 @@ FACTS = {
         pytest.param({}, "hidden_size", 8, id="the class's default"),
         pytest.param({"n_embd": 6}, "hidden_size", 6, id="under its other name"),
         pytest.param({"n_embd": 6, "hidden_size": 6}, "hidden_size", 6, id="under both, alike"),
+        pytest.param({"n_embd": 6, "hidden_size": 8}, "hidden_size", 6, id="under both, of which one is declared"),
+        pytest.param({"declared_experts": 6, "experts": 8}, "experts", 8, id="under both, the other declared"),
+        pytest.param({"declared_experts": 6}, "experts", 6, id="under the declared name alone"),
+        pytest.param({"experts": 8}, "declared_experts", 8, id="asked for by its declared name"),
         pytest.param({"kinds": ["mamba", "full"]}, "kinds", ["linear", "full"], id="an older word for an element"),
         pytest.param(
             {"ends": ["linear", "linear"]}, "ends", ["linear", "full"], id="a last element that the class sets"

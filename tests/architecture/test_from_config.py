@@ -7,7 +7,7 @@ import math
 import pytest
 
 from estimator.architecture.difference import compare
-from estimator.architecture.from_config import from_config
+from estimator.architecture.from_config import from_config, winning_names
 from estimator.architecture.module import ModuleTree, named_buffers
 from tests.architecture.published_configs import (
     BLIP_2_T5,
@@ -198,6 +198,13 @@ def test_a_text_model_of_a_composite_config_is_built_from_its_own_section():
     assert count(tree) < count(
         from_config({**whole, "text_config": {**QWEN35, "num_hidden_layers": 12}}, task="CAUSAL_LM")
     )
+
+
+def test_of_two_names_the_one_that_the_class_declares_loses():
+    """transformers 5.23.0, attribute_map: Qwen3MoeConfig declares the alias, GPT2Config the field, Step 3.7's both."""
+    assert winning_names({"model_type": "qwen3_moe"})["num_experts"] == ["num_local_experts"]
+    assert winning_names({"model_type": "gpt2"})["n_embd"] == ["hidden_size"]
+    assert winning_names({"model_type": "step3p7"})["text_config.n_routed_experts"] == ["text_config.moe_num_experts"]
 
 
 GEMMA_4 = {

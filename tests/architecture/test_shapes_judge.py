@@ -84,6 +84,12 @@ def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, se
             {"moe_layer_freq": [0, 1, 1], "sparse_attention_config": {"sparse_attention_freq": [0, 1, 1]}},
             id="two lists of as many, one of which spells the kinds of layers",
         ),
+        pytest.param(
+            "Qwen3MoeForCausalLM", {"num_experts": 3, "num_local_experts": 5}, id="two names, the first one declared"
+        ),
+        pytest.param(
+            "KimiLinearForCausalLM", {"num_experts": 3, "num_local_experts": 5}, id="two names, the second one declared"
+        ),
     ],
 )
 def test_two_changes_at_once_give_the_tree_that_transformers_builds(name, changes):

@@ -209,8 +209,11 @@ def _aliases(config: Any, path: str, taken: Taken) -> dict[str, list[str]]:
     holder = config
     for parent in parents:
         holder = holder.get(parent) if isinstance(holder, Mapping) else getattr(holder, parent, None)
-    names = [alias for alias, real in (getattr(holder, "attribute_map", None) or {}).items() if real == leaf]
-    found = [".".join([*parents, alias]) for alias in names]
+    shared = getattr(holder, "attribute_map", None) or {}
+    names = [leaf, *(alias for alias, real in shared.items() if real == leaf != alias)]
+    declared = [one for one in getattr(holder, "__dataclass_fields__", ()) if one in names]
+    names = [*declared[-1:], *(one for one in names if one not in declared)]  # in turn, defaults of the declared too
+    found = [".".join([*parents, one]) for one in (names[1:] if names[0] == leaf else names)]
     found += [alias for alias, real in taken.aliases.items() if real == path]
     return {path: found} if found else {}
 
