@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from estimator.source.plain import plain
 
 MAX_CONFIG_BYTES = 20_000_000
 LFS_POINTER = b"version https://git-lfs"  # what stands for a file that Git LFS has not fetched begins so
+_FILE = re.compile(r"([^/\\]+\.json)(?: in \S+(?: at .*)?)?$")
 _WAY_OUT = "fetch the file again, or write it with save_pretrained"
 
 
@@ -56,7 +56,9 @@ def _unreadable(text: bytes, error: NotUsable, where: str) -> MalformedConfigErr
 
 
 def _name(where: str) -> str:
-    return os.path.basename(where) if where.endswith(".json") else "config.json"
+    """The file at a path, or at a place on the Hub as its own words have it."""
+    named = _FILE.search(where)
+    return named[1] if named else "config.json"
 
 
 def check_config(config: Any, *, where: str, way_out: str = _WAY_OUT) -> None:

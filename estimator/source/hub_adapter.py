@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
-from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError, OfflineError
-from estimator.source.adapter import CONFIG, WEIGHTS
-from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.errors import LoraSizeError, NotFoundError, OfflineError
+from estimator.source.adapter import CONFIG, WEIGHTS, parse_adapter_config
 from estimator.source.cache import Entry, Part, header_of, header_part, read_entry
 from estimator.source.compact import UNREADABLE
+from estimator.source.config import MAX_CONFIG_BYTES
 from estimator.source.found import Found
 from estimator.source.kept import snapshot_file
 from estimator.source.opening import read_at_most
 from estimator.source.place import Place, is_commit
 from estimator.source.plain import plain
 from estimator.source.progress import patiently
-from estimator.source.transport import shown
+from estimator.source.transport import TooLong, shown
 from estimator.source.visit import How, visit
 
-MAX_CONFIG_BYTES = 5_000_000
 _KEPT_AS = "?adapter"  # behind the folder, so that a model and an adapter in one repository are kept apart
 
 
@@ -42,7 +40,7 @@ def find_adapter_on_hub(adapter_id: str, **how: Unpack[How]) -> Found:
 
 
 def _ask(line: Any, place: Place) -> tuple[Entry, Place]:
-    from estimator.source.online import ask_head, file_text
+    from estimator.source.online import ask_head, file_text, too_large
     from estimator.source.ranges import read_header
     from estimator.source.side_by_side import Started
 
@@ -51,7 +49,10 @@ def _ask(line: Any, place: Place) -> tuple[Entry, Place]:
         what = f"{head.place.where()} has no {CONFIG}, so it is no adapter of PEFT's."
         raise NotFoundError(what, where="--adapter", way_out="name an adapter's repository, or its --subfolder")
     reading = Started(read_header, line, head.place, WEIGHTS, None)
-    text = Started(file_text, line, head, MAX_CONFIG_BYTES).value(line.deadline) or b""
+    try:
+        text = Started(file_text, line, head, MAX_CONFIG_BYTES).value(line.deadline) or b""
+    except TooLong as error:
+        raise too_large(head.place, error, CONFIG) from error
     parts = [Part("config", CONFIG, text)]
     try:
         stored = reading.value(line.deadline)
@@ -75,7 +76,8 @@ def _kept(place: Place, cache: str) -> Found | None:
 def _downloaded(place: Place, cache: str) -> Found:
     from estimator.source.folder import read_stored_file
 
-    config = _config(read_at_most(snapshot_file(place, cache, CONFIG), MAX_CONFIG_BYTES), place)
+    text = read_at_most(snapshot_file(place, cache, CONFIG), MAX_CONFIG_BYTES)
+    config = parse_adapter_config(text, where=place.where(CONFIG))
     stored = read_stored_file(snapshot_file(place, cache, WEIGHTS), place.folder + WEIGHTS)
     return Found(id=place.id, revision=place.revision, source="cache", config=config, files=(stored,))
 
@@ -87,18 +89,6 @@ def _found(entry: Entry, place: Place, *, source: str) -> Found:
         id=entry.id,
         revision=entry.commit if is_commit(entry.commit) else None,
         source=source,
-        config=_config(texts["config"].text, place),
+        config=parse_adapter_config(texts["config"].text, where=place.where(CONFIG)),
         files=(header_of(header),) if header else (),
     )
-
-
-def _config(text: bytes, place: Place) -> Mapping[str, Any]:
-    reason = "it is no object"
-    try:
-        config = parse_json(text)
-        if isinstance(config, dict):
-            return config
-    except NotUsable as error:
-        reason = str(error)
-    what = f"{CONFIG} can't be used: {plain(reason)}."
-    raise MalformedConfigError(what, where=place.where(CONFIG), way_out="fetch it again, or save the adapter again")

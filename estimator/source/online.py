@@ -96,7 +96,7 @@ def _head(line: Line, place: Place) -> Head:
     try:
         return Started(ask_head, line, place, "config.json").value(line.deadline)
     except TooLong as error:
-        raise _too_large(place, error) from error
+        raise too_large(place, error) from error
 
 
 def ask_head(line: Line, place: Place, name: str, *, limit: int = MAX_CONFIG_BYTES) -> Head:
@@ -143,14 +143,15 @@ def _config_text(text: Started[bytes | None], line: Line, head: Head) -> bytes |
         if config is not None:
             check_affordable(config)
     except (TooLong, NotUsable) as error:
-        raise _too_large(head.place, error) from error
+        raise too_large(head.place, error) from error
     return config
 
 
-def _too_large(place: Place, error: Exception) -> MalformedConfigError:
-    where, way_out = place.where("config.json"), "this is no config.json of a model; check the repository"
+def too_large(place: Place, error: Exception, name: str = "config.json") -> MalformedConfigError:
+    """The error of a config that is over its limit, or that would take too much memory."""
+    where, way_out = place.where(name), f"this is no {name} as it is saved; check the repository"
     fault = error.what if isinstance(error, TooLong) else error
-    return MalformedConfigError(f"config.json is too large: {fault}", where=where, way_out=way_out)
+    return MalformedConfigError(f"{name} is too large: {fault}", where=where, way_out=way_out)
 
 
 def _ask_endpoint(line: Line, place: Place) -> Started[Told | None] | None:

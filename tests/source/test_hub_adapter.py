@@ -83,6 +83,7 @@ def test_an_adapter_downloaded_by_others(hub: StandIn, tmp_path: Path) -> None:
         pytest.param("resolve config", refuse(403, "GatedRepo"), GatedError, TIMEOUT, id="gated"),
         pytest.param("cached config", say(b"[]"), MalformedConfigError, TIMEOUT, id="a list"),
         pytest.param("cached config", say(b"{"), MalformedConfigError, TIMEOUT, id="no JSON"),
+        pytest.param("cached config", say(b" " * 20_000_001), MalformedConfigError, TIMEOUT, id="a config of 20 MB"),
         pytest.param("cdn", say(b"<html>"), MalformedHeaderError, TIMEOUT, id="HTML"),
         pytest.param("resolve shard", header("X-Repo-Commit", OLDER), NetworkError, TIMEOUT, id="pushed in between"),
         pytest.param("cdn", silence(60), NetworkError, SHORT, id="never answers"),
@@ -118,3 +119,29 @@ def test_an_adapter_that_is_not_shown_is_no_fault_of_its_base(
 def test_nothing_cached_of_an_adapter(hub: StandIn) -> None:
     with pytest.raises(OfflineError):
         find_adapter_on_hub("org/adapter", offline=True)
+
+
+@pytest.mark.parametrize("place", ["a folder", "the Hub"])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        pytest.param(b'{"r": 8, "lora_dropout": NaN}', None, id="a number that is none"),
+        pytest.param(b'{"r": 8, "note": "' + b"x" * 6_000_000 + b'"}', None, id="6 MB"),
+        pytest.param(b'\xef\xbb\xbf{"r": 8}', "adapter_config.json begins with a mark of the byte order", id="a mark"),
+        pytest.param(b'"r"', "adapter_config.json holds a text, not an object", id="no object"),
+        pytest.param(b"<html>", "adapter_config.json is a web page", id="a page"),
+    ],
+)
+def test_a_config_is_read_as_peft_reads_it_wherever_it_lies(
+    hub: StandIn, tmp_path: Path, place: str, text: bytes, what: str | None
+) -> None:
+    hub.add(Repo("org/adapter", {"adapter_config.json": text_file(text)}))
+    (tmp_path / "adapter_config.json").write_bytes(text)
+    name = "org/adapter" if place == "the Hub" else str(tmp_path)
+    if what is None:
+        config = find_adapter(name).config
+        assert config is not None
+        assert config["r"] == 8
+        return
+    with pytest.raises(MalformedConfigError, match=what):
+        find_adapter(name)
