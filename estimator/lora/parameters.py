@@ -62,7 +62,7 @@ def parameter_layers(
             layers += lora_layers(module, chosen[key], Settings.of(config), weight, packing)
             continue
         if not settings_checked:
-            _check_parameter_settings(config, before)  # the same for all, of which there may be thousands
+            _check_parameter_settings(index, config, before)  # the same for all, of which there may be thousands
             settings_checked = True
         name = module.name + ".base_layer" * left[module.name]
         turned = key in index.tree.transposed or module.name in index.tree.transposed
@@ -103,10 +103,11 @@ def _refuse_nested(modules: set[str]) -> None:
             )
 
 
-def _check_parameter_settings(config: LoraConfig, before: Sequence[LoraLayer]) -> None:
-    """ParamWrapper.__init__. Adapting a Linear or a Conv1D has set fan_in_fan_out by then."""
-    linear = [layer.kind for layer in before if layer.kind in ("Linear", "Conv1D")]
-    fan = linear[-1] == "Conv1D" if linear else config.fan_in_fan_out
+def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequence[LoraLayer]) -> None:
+    """ParamWrapper.__init__. Adapting a Linear or a Conv1D has set fan_in_fan_out by then, what is packed has not."""
+    plain = (one.kind for one in reversed(before) if one.kind in ("Linear", "Conv1D") and not _is_packed(index, one))
+    last = next(plain, None)
+    fan = config.fan_in_fan_out if last is None else last == "Conv1D"
     refused = {
         "lora_dropout": config.lora_dropout, "fan_in_fan_out": fan, "lora_bias": config.lora_bias,
         "use_dora": config.use_dora, "velora_config": config.velora_config is not None,
@@ -120,6 +121,11 @@ def _check_parameter_settings(config: LoraConfig, before: Sequence[LoraLayer]) -
                 where=name,
                 way_out=f"turn {name} off, or leave out target_parameters and names of experts, which PEFT makes such",
             )
+
+
+def _is_packed(index: TreeIndex, layer: LoraLayer) -> bool:
+    _, packing = loaded(index, layer.module)
+    return packing is not None and packing.scheme in PACKED
 
 
 def check_alphas(config: LoraConfig, chosen: Mapping[str, int]) -> None:

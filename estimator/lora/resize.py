@@ -61,6 +61,8 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
             for p in module.parameters
             if prefix + p.name not in dropped
         )
+        if module.name == tree.output_embedding and parameters != module.parameters and not _is_tied(tree, module.name):
+            parameters = tuple(p._replace(dtype=parameters[0].dtype) for p in parameters)  # of a new Linear
         return module if parameters == module.parameters else module._replace(parameters=parameters)
 
     modules = tuple(map(of, tree.modules))

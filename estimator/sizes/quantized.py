@@ -80,8 +80,9 @@ def quantise_as_stored(
         return tree._replace(quantised=converted, notes=(*tree.notes, *notes))
     if quantization.scheme == "bitsandbytes_4bit":
         converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
-    if quantization.scheme == "compressed-tensors" and checkpoint is not None:
-        check_joined(tree, converted, checkpoint, quantization.fields)
+    if quantization.scheme == "compressed-tensors":
+        if checkpoint is not None:
+            check_joined(tree, converted, checkpoint, quantization.fields)
         tree = tree._replace(tied=untied(tree, converted, checkpoint))
     if suffix := SCALES.get(quantization.scheme):
         converted = with_scales(tree, converted, checkpoint, suffix)

@@ -139,6 +139,25 @@ def test_factors_of_a_convolution_that_is_a_target_parameter(init, rank, weight,
 
 
 @pytest.mark.parametrize(
+    ("packed", "fan_in_fan_out", "refused"),
+    [
+        pytest.param(True, False, False, id="packed, which sets nothing"),
+        pytest.param(True, True, True, id="packed, beside what the config says"),
+        pytest.param(False, False, True, id="a Conv1D sets it"),
+    ],
+)
+def test_parameters_beside_a_conv1d(packed, fan_in_fan_out, refused):
+    """GPT-2 in 4 bits: PEFT's layers of bitsandbytes leave fan_in_fan_out as the config has it."""
+    conv = Module("c_attn", "Conv1D", "Conv1D", (Parameter("weight", (WIDTH, 9), "BF16"),))
+    four_bit = QuantisedLayer("bitsandbytes_4bit", "Linear4bit", (Parameter("weight", (WIDTH * 9 // 2, 1), "U8"),))
+    tree = model(conv)._replace(quantised={"c_attn": four_bit} if packed else {})
+    names = {"target_modules": ["c_attn"], "target_parameters": ["embed_tokens.weight"], "r": 1}
+    with pytest.raises(InvalidLoraError, match="fan_in_fan_out") if refused else nullcontext():
+        found = adapt(tree, from_mapping({**names, "fan_in_fan_out": fan_in_fan_out}))
+        assert found.trainable_parameters == WIDTH + 9 + ROWS + WIDTH
+
+
+@pytest.mark.parametrize(
     ("scheme", "refused"),
     [("gptq", False), ("fp8", False), ("awq", True), ("eetq", True), ("hqq", True), ("aqlm", True)],
 )

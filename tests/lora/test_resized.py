@@ -24,6 +24,15 @@ def test_one_more_token_saves_both_embeddings():
     assert found.all_parameters - adapt(TREE, from_mapping({})).all_parameters == 2 * WIDTH
 
 
+def test_a_new_head_has_its_bias_in_the_dtype_of_its_weight():
+    """`_get_resized_lm_head`. A file in 4 bits keeps weights as stored, a bias takes the dtype that is asked for."""
+    head = linear("lm_head", ROWS, WIDTH, bias=True)
+    head = head._replace(parameters=(head.parameters[0], head.parameters[1]._replace(dtype="F16")))
+    tree = TREE._replace(modules=(*TREE.modules[:-1], head))
+    found = adapt(tree, from_mapping({}), vocab_size=ROWS + 1)
+    assert {t.dtype for t in found.tensors if "lm_head" in t.name} == {"BF16"}
+
+
 def test_a_head_of_other_rows_gets_as_many_as_the_embedding():
     shorter = TREE._replace(modules=(*TREE.modules[:-1], linear("lm_head", ROWS - 1, WIDTH)))
     added = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1).all_parameters for tree in (TREE, shorter)]

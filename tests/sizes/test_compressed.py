@@ -263,3 +263,16 @@ def test_a_head_that_is_stored_as_integers_is_not_tied(stored, parameters):
     tree = from_config({**CONFIG, "tie_word_embeddings": True, "quantization_config": section})
     checkpoint = Checkpoint({stored: Tensor(stored, "I8", (320, 128), "one")}, files=(), bytes=0)
     assert base_sizes(tree, checkpoint, LoadOptions()).all_parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("stored", "fault"), [("lm_head.weight", "8-bit floats, which is tied"), ("model.norm.weight", None)]
+)
+def test_a_tied_head_of_8_bit_floats_that_the_file_lacks_loads(stored, fault):
+    """It takes the embedding's weight; its scales stay."""
+    section = {"quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": []}
+    section |= {"config_groups": {"g": {"targets": ["Linear"], "weights": FP8}}}
+    tree = from_config({**CONFIG, "tie_word_embeddings": True, "quantization_config": section})
+    checkpoint = Checkpoint({stored: Tensor(stored, "F8_E4M3", (320, 128), "one")}, files=(), bytes=0)
+    with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
+        assert base_sizes(tree, checkpoint, LoadOptions()).all_parameters == 379_840 - 320 * 128

@@ -69,16 +69,14 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
 
 
 def _not_tied(layer: QuantisedLayer, name: str, tree: ModuleTree) -> QuantisedLayer:
-    """Raises UnsupportedError for 8-bit floats that are tied, as torch does not compare them with an embedding's, and
-    for what is packed and tied, since `mark_tied_weights_as_initialized` asks each tied module for its weight.
-    """
-    if f"{name}.weight" not in tree.tied:
-        return layer
-    weight = next((p for p in layer.parameters if p.name == "weight"), None)
-    if weight is None or weight.dtype in _FLOATS:
-        held = "packed" if weight is None else "in 8-bit floats"
-        raise _not_read(f"{name} {held}, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
+    """Raises UnsupportedError for what is packed and tied: `mark_tied_weights_as_initialized` reads its weight."""
+    if f"{name}.weight" in tree.tied and not any(parameter.name == "weight" for parameter in layer.parameters):
+        raise _tied("packed", name, tree)
     return layer
+
+
+def _tied(held: str, name: str, tree: ModuleTree) -> UnsupportedError:
+    return _not_read(f"{name} {held}, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
 
 
 def _check_unread(name: str, own_classes: Mapping[str, str]) -> None:
@@ -100,15 +98,23 @@ _READ_AS_LOADED = re.compile(
 )
 
 
-def untied(tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint) -> dict[str, str]:
-    """The ties without those of heads that the file holds as integers, which are not an embedding's values."""
-    odd = {
-        f"{name}.weight"
-        for name, layer in layers.items()
-        if f"{name}.weight" in tree.tied and any(p.name == "weight" and p.dtype == "I8" for p in layer.parameters)
-    }
-    odd &= set(run_time_names(tree.config, tree, checkpoint.tensors).values()) if odd else odd
-    return {name: root for name, root in tree.tied.items() if name not in odd}
+def untied(tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint | None) -> dict[str, str]:
+    """The ties without those of heads that the file holds as integers, which are not an embedding's values.
+
+    Raises UnsupportedError for 8-bit floats in the file, as torch does not compare them with an embedding's; without a
+    file for all, as what quantises a head unties it.
+    """
+    weights = ((name, p.dtype) for name, layer in layers.items() for p in layer.parameters if p.name == "weight")
+    narrow = ((f"{name}.weight", dtype) for name, dtype in weights if dtype in (*_FLOATS, "I8"))
+    odd = {name: dtype for name, dtype in narrow if name in tree.tied}
+    if odd and checkpoint is not None:
+        stored = set(run_time_names(tree.config, tree, checkpoint.tensors).values())
+        odd = {name: dtype for name, dtype in odd.items() if name in stored}
+    for name, dtype in odd.items():
+        if dtype in _FLOATS:
+            raise _tied("in 8-bit floats", name.removesuffix(".weight"), tree)
+    integers = {name for name, dtype in odd.items() if dtype == "I8" and checkpoint is not None}
+    return {name: root for name, root in tree.tied.items() if name not in integers}
 
 
 def check_formats(fields: Mapping[str, Any]) -> None:
