@@ -8,6 +8,7 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantization import Quantization, quantization_of
+from estimator.lora.closest import listed
 from estimator.notes import Note
 from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import check_formats, compressed_layers, untied
@@ -26,7 +27,7 @@ from estimator.sizes.schemes.others import (
     quanto_layers,
     unadaptable_layers,
 )
-from estimator.sizes.schemes.packed_ints import auto_round_layers, awq_layers, gptq_layers
+from estimator.sizes.schemes.packed_ints import WITHOUT_KERNEL, auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.schemes.saved_config import bitsandbytes_options
 from estimator.sizes.schemes.scales import (
     KEPT_BY_NONE,
@@ -93,6 +94,9 @@ def quantise_as_stored(
     notes = (*tree.notes, caution) if caution else tree.notes
     if quantization.scheme == "gptq" and quantization.fields.get("dynamic"):
         notes = (*notes, _DYNAMIC)
+    if anew := [name for name, layer in converted.items() if layer.cls == WITHOUT_KERNEL]:
+        message = f"AutoRound has no kernel for {listed(anew)}: from_pretrained makes these layers anew, unquantised."
+        notes = (*notes, Note("packed_missing", message))
     if quantization.scheme == "torchao" and is_first_version(quantization.fields):
         notes = (*notes, _FIRST_VERSION)
     if quantization.scheme in KEEP_THEIR_SHAPES and checkpoint is not None:

@@ -188,6 +188,29 @@ def test_a_scheme_weighs_what_hand_arithmetic_says(fields, footprint_bytes):
     assert base_sizes(one_linear(config), None, LoadOptions()).loaded.footprint_bytes == footprint_bytes
 
 
+@pytest.mark.parametrize(
+    ("fields", "shape", "anew"),
+    [
+        pytest.param({"group_size": 32}, (72, 64), True, id="rows of 72"),
+        pytest.param({"group_size": 32}, (64, 72), True, id="columns of 72"),
+        pytest.param({"group_size": 128}, (64, 96), False, id="a group that is not whole, for Triton"),
+        pytest.param({"group_size": 128, "bits": 3}, (64, 96), True, id="the same in 3 bits"),
+        pytest.param({"packing_format": "auto_round:auto_awq"}, (48, 80), False, id="AWQ in steps of 16"),
+        pytest.param({"packing_format": "auto_round:auto_awq"}, (72, 64), True, id="AWQ of 72"),
+    ],
+)
+def test_a_layer_that_autoround_has_no_kernel_for(fields, shape, anew):
+    """auto-round 0.16.1, `get_layer_backend`: auto_round:fake is left, FakeActQuantLinear with a weight drawn anew."""
+    linear = Module("layers.0.q_proj", "Linear", "Linear", (Parameter("weight", shape, "BF16"),))
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": {**GPTQ, "quant_method": "auto-round", **fields}})
+    tree = tree._replace(modules=(tree.modules[0], linear), output_embedding=None)
+    sizes = base_sizes(tree, None, LoadOptions())
+    layer = sizes.model.quantised["layers.0.q_proj"]
+    assert (layer.cls == "FakeActQuantLinear", bool(layer.refusal)) == (anew, anew)
+    assert ("packed_missing" in {note.code for note in sizes.notes}) is anew
+    assert (sizes.loaded.footprint_bytes == shape[0] * shape[1] * 2) is anew
+
+
 def test_fbgemm_has_what_is_not_converted_in_bfloat16():
     tree = one_linear({"dtype": "float32", "quantization_config": {"quant_method": "fbgemm_fp8"}})
     loaded = base_sizes(tree, None, LoadOptions(dtype="F16")).loaded

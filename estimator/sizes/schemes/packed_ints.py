@@ -9,7 +9,7 @@ llm-awq     the same, with scaled_zeros for qzeros
 gptqmodel's PyTorch kernels hold two more buffers of shifts; its CUDA kernels (Marlin, ExLlama) hold workspaces of
 their own. None of these classes is a torch.nn.Linear, so PEFT's all-linear passes them by; named targets are adapted.
 AutoRound (0.16.1) packs as GPTQ without g_idx, or as AWQ; its own kernels hold what is packed alone, and PEFT knows
-none of them.
+none of them. Where none fits a layer's shape it is left with a weight that is drawn anew ("auto_round:fake").
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ BLOCK_PATTERNS = (
     "decoder.layers", "layers",
 )  # fmt: skip
 
+WITHOUT_KERNEL = "FakeActQuantLinear"
 _GROUP = 128  # where nothing is said: GPTQConfig, AwqConfig, AutoRoundConfig
 
 
@@ -60,7 +61,7 @@ def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str)
         [*inside, *(name for name in outside if name in own)],
         own,
         fields,
-        _awq_layer if packs_as_awq(fields) else _auto_round_layer,
+        _auto_round_layer,
     )
 
 
@@ -123,9 +124,23 @@ def _gptq_layer(module: Module, fields: Fields) -> QuantisedLayer:
 
 
 def _auto_round_layer(module: Module, fields: Fields) -> QuantisedLayer:
+    """Packed, or a layer with a plain weight, which no file has, where no kernel fits (`check_compatible`)."""
+    (rows, columns), as_awq = _in_out(module), packs_as_awq(fields)
+    size, step = fields.get("group_size") or _GROUP, 16 if as_awq else 32
+    in_groups = as_awq or fields.get("bits", 4) in _ANY_GROUPS or rows % size == 0
+    if rows % step or columns % step or not in_groups:
+        refusal = (
+            f"AutoRound has no kernel for {rows} x {columns} weights, and PEFT's LoRA supports no {WITHOUT_KERNEL}"
+        )
+        return QuantisedLayer("auto-round", WITHOUT_KERNEL, module.parameters, is_linear=False, refusal=refusal)
+    if as_awq:
+        return _awq_layer(module, fields)
     layer = _gptq_layer(module, fields)
     packed = ("qweight", "qzeros", "scales", "bias")
     return layer._replace(buffers=tuple(buffer for buffer in layer.buffers if buffer.name in packed))
+
+
+_ANY_GROUPS = (2, 4, 8)  # bits of AutoRound's Triton kernels, which split a row's last group; its others do not
 
 
 def _shifts(bits: int) -> tuple[int, ...]:
