@@ -94,7 +94,7 @@ def build(
             *_inferred(grown),
             *tie_notes,
             *grown.notes,
-            *_left_out(left, facts),
+            *left_out(left, facts.said.name),
             *made_anew(lacking, facts.said.name),
         ),
         lacking=tuple(lacking),
@@ -116,7 +116,7 @@ def _of_other_names(
     if any(class_outline(name) for name in config.get("architectures") or ()):
         with contextlib.suppress(NoWeightsError):
             tree = from_config(config, task=asked[0], num_labels=asked[1])
-            return tree._replace(notes=(*tree.notes, *_left_out(left, facts)))
+            return tree._replace(notes=(*tree.notes, *left_out(left, facts.said.name)))
     return _guessed(config, checkpoint)
 
 
@@ -163,13 +163,13 @@ def _not_loaded(loaded: Load, facts: ClassFacts) -> list[tuple[str, int]]:
     return [(name, count) for name, count in loaded.unexpected if ignored.search(name) is None]
 
 
-def _left_out(left: Sequence[tuple[str, int]], facts: ClassFacts) -> list[Note]:
-    """A note on stored tensors that the class does not load."""
+def left_out(left: Sequence[tuple[str, int]], architecture: str) -> list[Note]:
+    """A note on stored tensors that the class does not load: one of each kind, how many."""
     if not left:
         return []
     count, first = sum(count for _, count in left), left[0][0]
     others = f" and {count - 1:,} more" if count > 1 else ""
-    return [Note("unused_tensors", f"{facts.said.name} does not load {first}{others} from this checkpoint.")]
+    return [Note("unused_tensors", f"{architecture} does not load {first}{others} from this checkpoint.")]
 
 
 def _of_layers(names: Iterable[str]) -> bool:

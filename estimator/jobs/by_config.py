@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from estimator.architecture.build import left_out
 from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
+from estimator.checkpoint.quantization import quantization_of
 from estimator.errors import LoraSizeError, NoWeightsError
 from estimator.notes import Note
 
@@ -83,12 +85,15 @@ def with_sized(
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_class(tree)))
     if other is None or any(note.code in _LEFT_OPEN for note in other.notes):
         return tree
+    anothers = not other_class and _is_anothers(tree, other)
     anew = not other_class and (bool(tree.lacking) or _lacks(tree, other))
+    if not anothers and (other_class or anew or quantization_of(config) is None):
+        tree = _without_unbuilt(tree, other, config, stored)
     if not other_class and not anew and not any(note.code in _LEFT_OPEN for note in tree.notes):
         return _as_built(tree, other)
     before = parameter_shapes(tree.modules).keys()
     if other_class or anew:
-        tree = _with_parts(_without_unbuilt(tree, other, config, stored), other, whole=anew)
+        tree = tree if anothers else _with_parts(tree, other)
         tree = _with_fresh_shapes(tree, other, config, stored)
     known = {module.name: module for module in other.modules}
     filled = (_filled(module, known.get(module.name)) for module in tree.modules)
@@ -138,18 +143,25 @@ def _telling(tree: ModuleTree, put: Sequence[str], config: Mapping[str, Any], st
     return tree._replace(lacking=lacking, notes=(*notes, *made_anew(lacking, tree.architecture or "")))
 
 
-def _with_parts(tree: ModuleTree, other: ModuleTree, *, whole: bool) -> ModuleTree:
-    """The tree with what its class has beside what is stored: the decoder of an encoder's, made fresh.
-
-    whole: the file is said to hold this very class; one that lacks most is another model's.
-    """
-    stored = {module.name: module for module in tree.modules}
+def _is_anothers(tree: ModuleTree, other: ModuleTree) -> bool:
+    """Whether a file that is said to hold this very class lacks most of it: it is another model's."""
+    stored = {module.name for module in tree.modules}
     lacking = sum(1 for module in other.modules if module.name not in stored and module.parameters)
-    of_another = whole and lacking > sum(1 for module in tree.modules if module.parameters)
-    if of_another or not stored.keys() <= {module.name for module in other.modules}:
+    return lacking > sum(1 for module in tree.modules if module.parameters)
+
+
+def _with_parts(tree: ModuleTree, other: ModuleTree) -> ModuleTree:
+    """The tree with what its class has beside what is stored: the decoder of an encoder's, made fresh."""
+    stored = {module.name: module for module in tree.modules}
+    if not stored.keys() <= {module.name for module in other.modules}:
         return tree
+    return _laid_out(tree, other, tuple(stored.get(module.name, module) for module in other.modules))
+
+
+def _laid_out(tree: ModuleTree, other: ModuleTree, modules: tuple[Module, ...]) -> ModuleTree:
+    """The tree with these modules, and what its class declares of them."""
     return tree._replace(
-        modules=tuple(stored.get(module.name, module) for module in other.modules),
+        modules=modules,
         declared_ties=other.declared_ties,
         one_embedding=other.one_embedding,
         input_embedding=other.input_embedding,
@@ -161,20 +173,25 @@ def _with_parts(tree: ModuleTree, other: ModuleTree, *, whole: bool) -> ModuleTr
 def _without_unbuilt(
     tree: ModuleTree, other: ModuleTree, config: Mapping[str, Any], stored: Iterable[str]
 ) -> ModuleTree:
-    """The tree without modules that the class does not build of this config.json and the file holds nothing of: the
-    file does not lack them.
+    """The tree without modules that the class does not build of this config.json: the file does not lack them, and what
+    it holds of them is not loaded. A file that is stored quantised may have others in their place.
     """
     from estimator.architecture.stored_names import run_time_names
 
     built = {module.name for module in other.modules}
-    odd = {module.name for module in tree.modules if module.name not in built}
-    held = run_time_names(config, tree, stored).values() if odd else ()
-    odd = {module for module in odd if not any(name.startswith(f"{module}.") for name in held)}
+    odd = tuple(f"{module.name}." for module in tree.modules if module.name not in built)
+    names = run_time_names(config, tree, stored).values() if odd else ()
+    held = sorted(name for name in names if name.startswith(odd))
+    if held and quantization_of(config) is not None:
+        odd = tuple(module for module in odd if not any(name.startswith(module) for name in held))
+        held = []
     if not odd:
         return tree
-    return tree._replace(
-        modules=tuple(module for module in tree.modules if module.name not in odd),
-        lacking=tuple(name for name in tree.lacking if name.rpartition(".")[0] not in odd),
+    kept = tuple(module for module in tree.modules if not f"{module.name}.".startswith(odd))
+    return _laid_out(tree, other, kept)._replace(
+        tied={name: root for name, root in tree.tied.items() if not name.startswith(odd) and not root.startswith(odd)},
+        lacking=tuple(name for name in tree.lacking if not name.startswith(odd)),
+        notes=(*tree.notes, *left_out([(name, 1) for name in held], tree.architecture or "")),
     )
 
 

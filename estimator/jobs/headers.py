@@ -57,7 +57,9 @@ def tree_of_headers(
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
     tree = with_sized(tree, config, task, num_labels, checkpoint.tensors)
     if quantized is None or tree.basis != "exact":
-        return tree._replace(basis="inferred") if any(n.code == "missing_tensors" for n in tree.notes) else tree
+        if any(note.code == "missing_tensors" for note in tree.notes):
+            return tree._replace(basis="inferred")
+        return _without_unbuilt_biases(tree, config, task, num_labels) if tree.basis == "exact" else tree
     if incomplete:
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
     from estimator.sizes.quantized import SCHEMES  # few need all its schemes
@@ -216,7 +218,8 @@ def _with_unknown_shapes(
 def _without_unbuilt_biases(
     tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None
 ) -> ModuleTree:
-    """The tree without biases that the class does not build: AutoGPTQ gave one of zeros to every layer that it packed.
+    """The tree without biases that the class does not build of this config.json: AutoGPTQ gave one of zeros to every
+    layer that it packed, a file may be another config.json's.
 
     from_pretrained drops them, as every tensor that the class has no place for.
     """

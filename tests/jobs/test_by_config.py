@@ -173,22 +173,38 @@ DEBERTA = {"model_type": "deberta", "architectures": ["DebertaForMaskedLM"], "hi
 
 
 @pytest.mark.parametrize(
-    ("older", "kept"),
+    ("older", "said"),
     [
-        pytest.param([], False, id="nothing of it is stored"),
-        pytest.param(["cls.predictions.decoder.weight"], True, id="stored all the same"),
+        pytest.param([], [], id="nothing of it is stored"),
+        pytest.param(["cls.predictions.decoder.weight"], ["unused_tensors"], id="stored, and not loaded"),
     ],
 )
-def test_a_head_that_the_class_builds_in_another_way_is_gone_where_the_file_has_none_of_it(older, kept):
+def test_a_head_that_the_class_builds_in_another_way_is_gone(older, said):
     """DeBERTa's head for masked words, an older one and a newer one: the outputs' embedding with it."""
     whole, old = from_config(DEBERTA), from_config({**DEBERTA, "legacy": True})
     head = tuple(module for module in old.modules if module.name.startswith("cls"))
     both = whole._replace(modules=(*whole.modules, *head), output_embedding="cls.predictions.decoder")
     both = both._replace(lacking=("cls.predictions.bias",))
     found = with_sized(both, DEBERTA, None, None, [*parameter_shapes(whole.modules), *older])
-    assert (found.modules == whole.modules) != kept
-    assert [note.code for note in found.notes] == (["made_anew"] if kept else [])
-    assert found.output_embedding == ("cls.predictions.decoder" if kept else "lm_predictions.lm_head.dense")
+    assert (found.modules, found.lacking) == (whole.modules, ())
+    assert [note.code for note in found.notes] == said
+    assert found.output_embedding == "lm_predictions.lm_head.dense"
+
+
+QWEN2 = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 32, "intermediate_size": 48,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100}  # fmt: skip
+QWEN3_MOE = {**QWEN2, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "head_dim": 8,
+             "num_experts": 4, "moe_intermediate_size": 16}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [None, "SEQ_CLS"])
+def test_config_json_tells_the_modules_though_the_file_holds_others(task):
+    """transformers 5.23.0 builds experts, of fresh weights, and loads neither a dense MLP nor biases beside them."""
+    names = parameter_shapes(from_config(QWEN2).modules)
+    tensors = {name: Tensor(name, "F32", shape, "model.safetensors") for name, shape in names.items()}
+    tree = tree_of_headers(QWEN3_MOE, Checkpoint(tensors=tensors, files=(), bytes=0), task, None)
+    assert parameter_shapes(tree.modules) == parameter_shapes(from_config(QWEN3_MOE, task=task).modules)
+    assert {"unused_tensors", "biases_dropped"} <= {note.code for note in tree.notes}
 
 
 @pytest.mark.parametrize("fields", [{}, {"num_hidden_layers": 2}])
