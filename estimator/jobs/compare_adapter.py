@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
+from estimator.architecture.facts import class_facts
 from estimator.architecture.module import ModuleTree
+from estimator.architecture.stored_names import renamed_alone
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.lora.converted_names import converted_names
 from estimator.lora.tensors import SavedTensor
@@ -24,7 +26,7 @@ EXPLAINED = frozenset({
     "older_peft_bias", "experts_one_by_one", "bin_file", "names_not_in_class", "saved_modules", "other_rank",
     "other_method", "extra_tensors", "adapter_names", "magnitude_names", "embeddings_left_out",
     "missing_layers", "dora_not_said", "lora_bias_not_said", "bias_not_said", "tokens_not_said", "other_tokens",
-    "converted_names",
+    "converted_names", "names_of_another_class",
 })  # fmt: skip
 EMPTY_BYTES = 128  # a header that names one lora_A and one lora_B is longer
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
@@ -46,10 +48,12 @@ def compare(
     embeddings = embedding_parts(tree)
     if checkpoint is not None:
         real: Parts = {t.name: Part(t.dtype, t.shape) for t in checkpoint.tensors.values()}
-        if (found.config or {}).get("peft_type", "LORA") == "LORA":
+        config = found.config or {}
+        renamed: tuple[Cause, ...] = ()
+        if config.get("peft_type", "LORA") == "LORA":
             real, renamed = _as_peft_reads(implied, real, tree)
-            return (*renamed, *causes_of(implied, real, embeddings))
-        return causes_of(implied, real, embeddings)
+        elsewhere = _in_another_class(implied, tree) if config.get("task_type") else {}
+        return (*renamed, *causes_of(implied, real, embeddings, elsewhere))
     if WEIGHTS in found.other_files:
         if found.other_files[WEIGHTS] <= EMPTY_BYTES:
             return causes_of(implied, {}, embeddings)
@@ -69,6 +73,27 @@ def _as_peft_reads(implied: Parts, real: Parts, tree: ModuleTree) -> tuple[Parts
     message = f"The names are not those that PEFT saves today, which reads them all the same: {old} as {new}."
     cause = Cause("converted_names", message, len(found), 0)
     return {found.get(name, name): part for name, part in real.items()}, (cause,)
+
+
+def _in_another_class(implied: Parts, tree: ModuleTree) -> dict[str, str]:
+    """Names that AutoModel's class gives to tensors of one with a head, or the other way round, with those implied.
+
+    Those are left out that an older release may have given them in this class: its checkpoints have them. Its text
+    model had a head of its own then, and in none its names.
+    """
+    facts = class_facts(tree.architecture or "")
+    if facts is None or not facts.prefix:
+        return {}
+    within = f"{PREFIX}{facts.prefix}."
+    found = {PREFIX + name.removeprefix(within): name for name in implied if name.startswith(within)}
+    found = found or {within + name.removeprefix(PREFIX): name for name in implied if name.startswith(PREFIX)}
+    text_model = f"{PREFIX}{(tree.input_embedding or '').rpartition('.')[0]}."
+    today = renamed_alone(tree, [name.removeprefix(PREFIX) for name in found])
+    return {
+        name: new
+        for name, new in found.items()
+        if name not in implied and (new.startswith(text_model) or PREFIX + today[name.removeprefix(PREFIX)] != new)
+    }
 
 
 def explains(causes: tuple[Cause, ...] | None) -> TypeGuard[tuple[Cause, ...]]:

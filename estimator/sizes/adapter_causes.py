@@ -139,7 +139,10 @@ def older_names(implied: Parts, real: Parts) -> tuple[Parts, list[Cause]]:
         if pairs and len(pairs) * 2 >= sum(map(len, odd.values())):
             back = {old: new for new, old in pairs.items()}
             new, old = next(iter(pairs.items()))
-            message = f"Another release or class of transformers named the modules: {old} where this one has {new}."
+            message = (
+                f"Another release or class of transformers named the modules: {old} where this one has {new}, on "
+                "which PEFT loads none of them."
+            )
             renamed = {back.get(name, name): part for name, part in real.items()}
             return renamed, [Cause("older_names", message, len(pairs), 0)]
     return real, []

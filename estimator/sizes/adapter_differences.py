@@ -30,14 +30,17 @@ from estimator.sizes.adapter_causes import (
 )
 
 
-def causes_of(implied: Parts, real: Parts, embeddings: Parts) -> tuple[Cause, ...]:
+def causes_of(implied: Parts, real: Parts, embeddings: Parts, elsewhere: Mapping[str, str] = {}) -> tuple[Cause, ...]:
     """Every difference between the tensors implied and the real ones; () where there is none.
 
-    embeddings: the base's input and output embedding, under the names that they would have in the file.
+    embeddings: the base's input and output embedding, under the names that they would have in the file. elsewhere:
+    names that another class of the same model would give to tensors implied, each with the one that it has here.
     """
     if not real:
         return (Cause("no_tensors", "The file holds no tensor at all.", 0, -total_bytes(implied)),)
     real, causes = plain_names(implied, real)
+    real, others = _of_another_class(implied, real, elsewhere)
+    causes += others
     real, renamed = older_names(implied, real)
     shared = [name for name in implied if name in real]
     causes += renamed
@@ -46,6 +49,20 @@ def causes_of(implied: Parts, real: Parts, embeddings: Parts) -> tuple[Cause, ..
     causes += _missing(implied, {name: implied[name] for name in implied if name not in real})
     causes += _extra(implied, {name: real[name] for name in real if name not in implied}, embeddings)
     return tuple(causes)
+
+
+def _of_another_class(implied: Parts, real: Parts, elsewhere: Mapping[str, str]) -> tuple[Parts, list[Cause]]:
+    """The real tensors under the names of this class, where none of those has one."""
+    found = {name: elsewhere[name] for name in real if name in elsewhere}
+    if not found or not real.keys().isdisjoint(elsewhere.values()):
+        return real, []
+    old, new = next(iter(found.items()))
+    message = (
+        f"The names are those of another class of this model, without its head or with one: {old} where this one has "
+        f"{new}. PEFT loads none of them."
+    )
+    renamed = {found.get(name, name): part for name, part in real.items()}
+    return renamed, [Cause("names_of_another_class", message, len(found), 0)]
 
 
 def _missing(implied: Parts, lost: Parts) -> list[Cause]:

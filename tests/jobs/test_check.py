@@ -82,6 +82,11 @@ def without_front(front: str) -> Tensors:
     return {name.removeprefix(front): value for name, value in tensors().items()}
 
 
+def of_the_backbone() -> Tensors:
+    """As on Qwen2Model, which AutoModel builds."""
+    return {name.replace("model.model.layers", "model.layers"): value for name, value in tensors().items()}
+
+
 def with_a_head(folder: Path, rows: int, adapted: int = 151936) -> Path:
     """The tied head of Qwen2.5-0.5B adapted, its own rows saved along."""
     stem = "base_model.model.lm_head"
@@ -185,6 +190,10 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("names without half of their prefix", "no_prefix", lambda f: write(f, held=without_front("base_model."))),
     ("names without more than their prefix", "no_prefix",
      lambda f: write(f, held=without_front("base_model.model.model."))),
+    ("names of AutoModel's class on one with a head", "names_of_another_class",
+     lambda f: write(f, held=of_the_backbone())),
+    ("names of a class with a head on AutoModel's", "names_of_another_class",
+     lambda f: write(f, {"task_type": "FEATURE_EXTRACTION"})),
     ("names without their prefix beside a head", "missing_modules", bare_beside_a_head),
     ("names without their prefix, a head among them, on a base whose names are converted", "no_prefix",
      lambda f: on_mixtral(f, ["lm_head"])),
@@ -236,6 +245,11 @@ HEALTHY: list[tuple[str, Callable[[Path], Path]]] = [
     ("a head that is resized and adapted", lambda f: with_a_head(f, 151940, 151940)),
     ("names without their prefix on a base whose names are converted", lambda f: on_mixtral(f, [])),
     ("one of two vocabularies resized", on_marian),
+    (
+        "names of AutoModel's class, for its task",
+        lambda f: write(f, {"task_type": "FEATURE_EXTRACTION"}, of_the_backbone()),
+    ),
+    ("names of AutoModel's class, and no task", lambda f: write(f, {"task_type": None}, of_the_backbone())),
 ]
 
 

@@ -318,3 +318,9 @@ def test_what_is_missing_is_named(lost, said):
 def test_what_the_config_says_of_biases_is_not_guessed():
     (cause,) = causes_of(IMPLIED, {**IMPLIED, BIAS: Part("F32", (32,))}, {})  # as bias=lora_only would not save it
     assert "which adapter_config.json's bias does not save: model.layers.0.self_attn.q_proj.bias." in cause.message
+
+
+def test_older_names_are_said_to_load_nothing() -> None:
+    older = lora(template=LAYER.replace("self_attn", "attention.attention"))
+    (cause,) = causes_of(IMPLIED, older, {})
+    assert cause.message.endswith("on which PEFT loads none of them.")

@@ -50,6 +50,7 @@ MENDS = {
     "bias_not_said": "Set bias to all or lora_only, as it was trained.",
     "tokens_not_said": "Set trainable_token_indices to the tokens that were trained.",
     "other_tokens": "Set trainable_token_indices to the tokens that were trained.",
+    "names_of_another_class": "Set task_type to that of the class that it was trained on, or train it on this one.",
     "adapter_names": "Save the adapter again with save_pretrained.",
     "no_prefix": "Name them with the prefix, or save the adapter again with save_pretrained.",
     "wrapper_names": "Unwrap the model and save the adapter again.",
