@@ -10,7 +10,7 @@ from estimator.architecture.choose import check_labels
 from estimator.architecture.conditions import Place
 from estimator.architecture.config_fields import check_nesting, check_region, get, lookup_for
 from estimator.architecture.facts import ClassOutline, Tower, class_outline, line
-from estimator.architecture.formula import NoModel, Unfit, choose, evaluate, met
+from estimator.architecture.formula import Unfit, choose, evaluate, met
 from estimator.architecture.layer_kinds import check_layer_kinds
 from estimator.architecture.module import Module, Parameter
 from estimator.architecture.shapes import shapes_of
@@ -82,8 +82,6 @@ class Grower:
         if count is not None:
             parameters = [[str(index), *parameters[0][1:]] for index in range(count)]
         kept = tuple(self._tensor(slot, place) for slot in parameters if met(slot[1], self.lookup, place))
-        if kind != "other" and any(0 in parameter.shape for parameter in kept):
-            raise NoModel(f"{name} would have a parameter of no size")
         if kind == "Linear" and len(kept) == 2:  # a bias is as long as the output, whatever was seen beside it
             kept = kept[0], kept[1]._replace(shape=kept[0].shape[:1])
         held = self._buffers(name, buffers, place)

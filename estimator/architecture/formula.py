@@ -35,7 +35,7 @@ class NoNumber(Unfit):
 
 
 class NoModel(Unfit):
-    """Nothing is built of such numbers, whatever the class: a division by zero, a layer of no size."""
+    """Nothing is built of such numbers, whatever the class: a division by zero, say."""
 
 
 Value = Callable[[Lookup, Place], Any]

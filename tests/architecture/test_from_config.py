@@ -90,6 +90,25 @@ def test_parameters_are_the_published_count(config, parameters):
     assert tree.shapes == "config"
 
 
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
+         "vocab_size": 100}  # fmt: skip
+SMALL_BERT = {**SMALL, "model_type": "bert", "architectures": ["BertModel"]}
+SMALL_LLAMA = {**SMALL, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        pytest.param({**SMALL_BERT, "type_vocab_size": 0}, 28_208, id="no types of tokens"),
+        pytest.param({**SMALL_LLAMA, "vocab_size": 0}, 8_800, id="no vocabulary"),
+        pytest.param({**SMALL_LLAMA, "intermediate_size": 0}, 10_592, id="no MLP"),
+    ],
+)
+def test_a_size_may_be_zero(config, parameters):
+    """torch 2.13 builds layers of no size; counted in models that PEFT adapts."""
+    assert count(from_config(config)) == parameters
+
+
 def test_tree_is_in_named_modules_order_with_containers_and_buffers():
     tree = from_config(LLAMA_1B)
     names = [module.name for module in tree.modules]

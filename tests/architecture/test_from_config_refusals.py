@@ -54,7 +54,6 @@ def test_what_is_no_number_is_named(value, said):
             "layer_types has 1 entry, and num_hidden_layers is 2, which transformers refuses.",
             id="one kind for two layers",
         ),
-        pytest.param({"vocab_size": 0}, "model.embed_tokens would have a parameter of no size.", id="no vocabulary"),
     ],
 )
 def test_numbers_of_which_no_model_is_built_ask_for_no_headers(change, said):

@@ -249,13 +249,14 @@ def _fused_experts(parameters: list[Any]) -> tuple[int, bool, int]:
 
 def _mlp(mlp: tuple[Linear, ...], hidden: int) -> tuple[int, bool, int]:
     """Inner width, gated or not, and how many experts stand one by one."""
-    downs = [item for item in mlp if item.outputs == hidden and (item.inputs != hidden or item.name.endswith("2"))]
+    inner = (item for item in mlp if item.inputs and item.outputs == hidden)
+    downs = [item for item in inner if item.inputs != hidden or item.name.endswith("2")]
     if not downs:
         return 0, False, 0
-    inner = downs[-1].inputs
-    ups = sum(item.outputs // inner for item in mlp if item.inputs == hidden and item.outputs in (inner, 2 * inner))
+    width = downs[-1].inputs
+    ups = sum(item.outputs // width for item in mlp if item.inputs == hidden and item.outputs in (width, 2 * width))
     experts = sum(".experts." in item.name for item in downs)
-    return inner, ups > max(len(downs), 1), experts
+    return width, ups > max(len(downs), 1), experts
 
 
 def _is_parallel(norms: Iterable[Norm], members: Iterable[Module], config: Mapping[str, Any]) -> bool:
