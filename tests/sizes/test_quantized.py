@@ -307,6 +307,17 @@ def test_blocks_that_gptq_is_read_in(names, converted):
         assert list(base_sizes(tree, None, LoadOptions()).model.quantised) == converted
 
 
+@pytest.mark.parametrize("spared", [["q_proj"], []])
+def test_awq_without_a_linear_does_not_load(spared):
+    """UnboundLocalError: has_been_replaced. So it is with GPT-2, whose layers are Conv1D."""
+    fields = {"quant_method": "awq", "bits": 4, "group_size": 64, "modules_to_not_convert": spared}
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": fields})
+    if not spared:
+        tree = tree._replace(modules=tuple(m._replace(kind="Conv1D", cls="Conv1D") for m in tree.modules))
+    with pytest.raises(UnsupportedError, match="no Linear"):
+        base_sizes(tree, None, LoadOptions())
+
+
 def test_gptq_by_layer_says_who_loads_it():
     fields = {**GPTQ, "dynamic": {"-:.*q_proj": {}}}
     notes = base_sizes(one_linear({"dtype": "bfloat16", "quantization_config": fields}), None, LoadOptions()).notes

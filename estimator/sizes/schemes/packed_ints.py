@@ -160,10 +160,13 @@ def awq_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict
     """Every Linear that is not skipped; the default list counts beside the config's own (quantizer_awq.py).
 
     Some activations get scales, one for each feature (`replace_quantization_scales`).
+    Raises UnsupportedError where there is none: UnboundLocalError in `replace_with_awq_linear`.
     """
     fields = quantization.fields
     skipped = skips(tree, fields.get("modules_to_not_convert"), add_default=True)
-    linears = (m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name))
+    linears = [m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name)]
+    if not linears:
+        raise _no_awq(f"{tree.architecture}, where no Linear is to be converted")
     return {module.name: _awq_layer(module, fields) for module in linears} | _scaled_activations(tree, dtype)
 
 
