@@ -1,6 +1,7 @@
 """What the base weighs: parameters, bytes at each precision, and what `get_memory_footprint()` would print."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from estimator.architecture.module import ModuleTree, Parameter, QuantisedLayer,
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.quantization import quantization_of
 from estimator.dtypes import BITS
-from estimator.errors import UsageError
+from estimator.errors import UnsupportedError, UsageError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.attention_support import checkpoints
@@ -33,7 +34,7 @@ class BaseSizes(NamedTuple):
 
     parameters: int  # logical, tied weights once
     checkpoint_bytes: int | None  # of all tensors as stored; None without headers
-    bytes: Mapping[str, int]  # precision -> parameters and quantisation state, without buffers
+    bytes: Mapping[str, int]  # precision that loads -> parameters and quantisation state, without buffers
     footprint: Mapping[str, int]  # precision -> get_memory_footprint()
     loaded: Loaded
     all_parameters: int  # the base's share of get_nb_trainable_parameters()[1], as this request loads it
@@ -47,8 +48,10 @@ def base_sizes(tree: ModuleTree, checkpoint: Checkpoint | None, load: LoadOption
     Raises UsageError where transformers would refuse the options.
     """
     casts: dict[Any, ModuleTree] = {}
-    at = {p: as_loaded(tree, checkpoint, load._replace(base_precision=p), casts) for p in QUANTISED}
-    loaded = at.get(load.base_precision) or as_loaded(tree, checkpoint, load, casts)
+    loaded = as_loaded(tree, checkpoint, load, casts)
+    at = {load.base_precision: loaded} if load.base_precision in QUANTISED else {}
+    with suppress(UnsupportedError):  # of config.json's dtype, where this request has another: it then has no columns
+        at = {p: at.get(p) or as_loaded(tree, checkpoint, load._replace(base_precision=p), casts) for p in QUANTISED}
     floats = {p: _float_bytes(tree, dtype) for p, dtype in FLOAT_PRECISIONS.items()}
     packed = {p: (weight_bytes(model), buffer_bytes(model)) for p, model in at.items()}
     weights, state = weight_bytes(loaded), state_bytes(loaded)

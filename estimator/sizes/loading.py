@@ -9,7 +9,7 @@ from typing import Any
 from estimator.architecture.module import Module, ModuleTree, Parameter, named_parameters
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantization import quantization_of
-from estimator.dtypes import config_dtype, to_torch
+from estimator.dtypes import config_dtype, from_torch
 from estimator.errors import UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise
@@ -57,7 +57,8 @@ def as_loaded(
 def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: LoadOptions) -> str:
     """The dtype that what is not quantised takes, as safetensors names it (`_get_dtype`).
 
-    Raises UnsupportedError where config.json has a dtype that torch.set_default_dtype refuses, such as 8-bit floats.
+    Raises UnsupportedError where config.json has a dtype that torch.set_default_dtype refuses: 8-bit floats, integers,
+    complex numbers.
     """
     if load.base_precision in FLOAT_PRECISIONS:
         return FLOAT_PRECISIONS[load.base_precision]
@@ -67,10 +68,11 @@ def load_dtype(config: Mapping[str, Any], checkpoint: Checkpoint | None, load: L
     if load.dtype != "auto":
         return load.dtype
     unknown = "F32" if load.base_precision == "stored" else "BF16"  # what nearly every model is stored in
-    stated = config_dtype(config)
-    if stated is not None and stated not in FLOATS:
+    named = next((config[name] for name in ("dtype", "torch_dtype") if config.get(name) is not None), None)
+    stated = from_torch(named) if isinstance(named, str) else config_dtype(config)
+    if isinstance(named, str) and stated not in FLOATS:
         raise UnsupportedError(
-            f"config.json's dtype is {to_torch(stated)}, in which torch builds no model: from_pretrained fails.",
+            f"config.json's dtype is {named}, in which torch builds no model: from_pretrained fails.",
             where="dtype in config.json",
             way_out="pass --dtype bf16, as dtype=torch.bfloat16 to from_pretrained",
         )

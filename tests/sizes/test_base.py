@@ -143,11 +143,21 @@ def test_dtype_of_a_plain_load(config, checkpoint, asked, dtype):
     assert base_sizes(tree(config=config), checkpoint, LoadOptions(dtype=asked)).loaded.dtype == dtype
 
 
-@pytest.mark.parametrize(("asked", "fault"), [("auto", "float8_e4m3fn"), ("BF16", None)])
-def test_torch_builds_no_model_in_8_bit_floats(asked, fault):
+@pytest.mark.parametrize("said", ["float8_e4m3fn", "float8_e4m3fnuz", "int8", "complex64", "bool"])
+@pytest.mark.parametrize(
+    ("load", "columns"),
+    [
+        pytest.param(LoadOptions(), None, id="stored"),
+        pytest.param(LoadOptions(base_precision="nf4"), None, id="nf4"),
+        pytest.param(LoadOptions(dtype="BF16"), {"fp32", "bf16", "fp16", "int8", "nf4"}, id="another dtype"),
+        pytest.param(LoadOptions(base_precision="bf16"), {"fp32", "bf16", "fp16"}, id="another precision"),
+    ],
+)
+def test_torch_builds_models_in_four_dtypes(said, load, columns):
     """`torch.set_default_dtype`: TypeError; save_pretrained writes such a dtype of FP8 weights that come first."""
-    with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
-        base_sizes(tree(config={"dtype": "float8_e4m3fn"}), None, LoadOptions(dtype=asked))
+    with nullcontext() if columns else pytest.raises(UnsupportedError, match=f"dtype is {said}, "):
+        sizes = base_sizes(tree(config={"dtype": said}), None, load)
+        assert sizes.bytes.keys() == sizes.footprint.keys() == columns
 
 
 @pytest.mark.parametrize(
