@@ -17,6 +17,7 @@ class Support(NamedTuple):
     clamps_scores: bool = False  # and keeps them before it too, where it takes the larger of them and a least number
     wide_products: bool = False  # eager attention multiplies queries and keys in float32
     wide_shares: bool = False  # what experts make of a token is multiplied with a float32
+    caches: bool = True  # a forward pass of a decoder fills a cache of keys and values, whether it is asked for or not
 
     def eager_for(self, asked: str) -> bool:
         """Whether eager attention is what is asked for, or what runs in place of a kind that is not there."""
@@ -26,7 +27,9 @@ class Support(NamedTuple):
 def support_of(model_type: object) -> Support:
     """Everything but a narrow softmax where the type is unknown."""
     letters = _facts().get(str(model_type), "")
-    return Support("s" not in letters, "f" not in letters, *(letter in letters for letter in "nmwr"))
+    return Support(
+        "s" not in letters, "f" not in letters, *(letter in letters for letter in "nmwr"), "k" not in letters
+    )
 
 
 def checkpoints(model_type: object, architecture: str | None) -> bool:

@@ -7,10 +7,10 @@ Writes attention.facts, a model type a line and its letters: s no sdpa (`_suppor
 (`_supports_flash_attn`), c no gradient checkpointing in any of its classes (`supports_gradient_checkpointing`), n eager
 attention keeps nothing but its softmax in the model's own dtype: autograd saves two bytes a score of a tiny model in
 bfloat16, m its scores before that as well, w it multiplies queries and keys in float32, r experts' shares of a token
-are float32. Then classes with l: their forward makes a CrossEntropyLoss of its own, where `loss_function` takes float32
-(loss_utils.py), with c: they have no gradient checkpointing where others of their type have, with k: they keep no keys
-and values from token to token, and with d: they do where config.json says is_decoder. --check exits 1 where the file is
-not what would be written.
+are float32, k its models tell masked tokens and its base model keeps no keys and values. Then classes with l: their
+forward makes a CrossEntropyLoss of its own, where `loss_function` takes float32 (loss_utils.py), with c: they have no
+gradient checkpointing where others of their type have, with k: they keep no keys and values from token to token, and
+with d: they do where config.json says is_decoder. --check exits 1 where the file is not what would be written.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def facts() -> str:
                 said += "n" * (twice or kept is not None and is_narrow(kept) or sees_narrow(name)) + "m" * twice
                 said += "w" * (kept is not None and multiplies_wide(kept))
                 said += "r" * (kept is not None and shares_wide(kept))
+                masked = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+                said += "k" * (mapping == _MAPPINGS[0] and masked and reads_once(name))
                 letters[kind] = "".join(sorted({*letters.get(kind, ""), *said}))
     for kind in _without_checkpointing():
         letters[kind] = "".join(sorted({*letters.get(kind, ""), "c"}))
@@ -134,6 +136,15 @@ def caches(name: str) -> str:
     except (AttributeError, ImportError, OSError, TypeError, ValueError):
         return ""
     return "k" if not given.keys() & _CACHES else "d" * bool(_AS_DECODER.search(source))
+
+
+def reads_once(name: str) -> bool:
+    """Whether the forward of a class is given nothing of the tokens before (modeling_modernbert.py)."""
+    import inspect
+
+    import transformers
+
+    return not inspect.signature(getattr(transformers, name).forward).parameters.keys() & _CACHES
 
 
 def _lacks(model: Any) -> str:

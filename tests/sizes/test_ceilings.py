@@ -1,4 +1,4 @@
-"""Ceilings and floors against steps of real models of odd shapes, their LoRA with dropout (fixtures/memory/ceilings.jsonl)."""
+"""Ceilings and floors against steps of real models of odd shapes, most with dropout of LoRA (fixtures/memory/ceilings.jsonl)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def planned(model: Path, run: dict) -> tuple[Loaded, Training, int]:
-    lora = {"r": 4, "lora_dropout": 0.05, "target_modules": run["targets"]}
+    lora = {"r": run.get("r", 4), "lora_dropout": run.get("lora_dropout", 0.05), "target_modules": run["targets"]}
     lora["modules_to_save"] = run.get("modules_to_save")
     answer = estimate(Request(model=str(model), offline=True, dtype="bf16", lora=lora), bases=BASES)
     training = Training(

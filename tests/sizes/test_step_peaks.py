@@ -6,7 +6,7 @@ import json
 from functools import cache
 from math import prod
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import pytest
 
@@ -115,5 +115,7 @@ def test_peak_is_within_two_percent(row: dict) -> None:
     assert error(row) == pytest.approx(0, abs=0.02)
 
 
-def test_peaks_are_within_a_thousandth_at_the_median() -> None:
-    assert median(abs(error(row)) for row in RUNS) < 0.001
+def test_peaks_are_off_by_little_at_the_median_and_on_average() -> None:
+    errors = [abs(error(row)) for row in RUNS]
+    assert median(errors) < 0.0002
+    assert mean(errors) < 0.0006

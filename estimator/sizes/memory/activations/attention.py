@@ -85,7 +85,7 @@ def _heads(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Heads:
     if setting.shape.is_rotary:
         query = _turned(tape, query, block.query)
         key = _turned(tape, key, block.key_value)
-    if not setting.training.gradient_checkpointing:  # the cache that a training forward pass fills as well
+    if setting.caches(block):
         key = tape.run((key,), block.key_value, key.width)
         value = tape.run((value,), block.key_value, width)
     return Heads(query, key, value, behind, gates)
@@ -231,8 +231,9 @@ def _eager(tape: Tape, heads: tuple[Tensor, Tensor, Tensor], block: Block, setti
         each = tape.run((each,), scores, product, saves_output=block.sinks and setting.software.names_all)
     if setting.shape.support.clamps_scores:
         each = tape.run((each,), scores, product, saves=(each,))
-    # One that is asked for in 16 bits stays so under autocast (modeling_falcon.py)
-    widens = setting.autocast and not setting.software.narrow_softmax
+    # One that is asked for in 16 bits stays so under autocast (modeling_falcon.py; modeling_gpt_oss.py where sinks are)
+    stays = setting.software.narrow_softmax or (block.sinks and setting.embedded == width)
+    widens = setting.autocast and not stays
     wide = width if setting.shape.support.narrow_scores and not widens else 4
     # Softmax of bfloat16 in float32 copies it first; of float16 CUDA's does not (SoftMax.cpp)
     each = each if product == wide or setting.is_half else tape.run((each,), scores, wide)

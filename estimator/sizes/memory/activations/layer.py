@@ -16,6 +16,7 @@ from estimator.sizes.memory.activations.scan import scan
 from estimator.sizes.memory.activations.tape import Tape, Tensor
 from estimator.sizes.memory.blocks import Block
 from estimator.sizes.memory.norms import Norm
+from estimator.sizes.memory.training import Adapter
 
 # Tensors kept by those written in Python (of xIELU half of one is a mask), and those made beside when walked back
 _STEPS = {"gelu_new": 4, "gelu_python": 3, "gelu_fast": 6, "gelu_accurate": 4, "xielu": 3.5}
@@ -198,16 +199,22 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
         (told,), block.experts, 4, saves=(asked,) * chooses, saves_output=True, keeps=rows, trains=chooses
     )
     chosen = tape.run((x,), each * x.elements, width)
-    up, down = (setting.base_width * elements for elements in _changed(block, setting))
-    opens, closes = _trained(block, setting)
-    wide = each * block.inner * (2 if block.is_gated else 1)
+    opens, closes = _trained(block, setting.adapter)
+    first = block.inner * (2 if block.is_gated else 1)
+    up = down = 0
+    if block.fused is not None:
+        outer, inmost = block.fused.up_elements, block.fused.down_elements
+        leads_up, leads_down = _wrappers(block, setting.adapter)
+        up = _changed(leads_up, outer, x.elements + first, block, setting)
+        down = _changed(leads_down, inmost, block.inner + x.elements, block, setting)
+    wide = each * first
     both = tape.run(
         (chosen,),
         wide,
         width,
         saves=(chosen,) * opens,
         keeps=up if chosen.needs_grad else 0,
-        scratch=up,
+        unwinds=up,
         trains=opens,
     )
     acted = tape.run((both,), each * block.inner, width, saves=(both,))
@@ -218,7 +225,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     else:  # slices, which walked back are as wide as what they are of (modeling_gpt_oss.py)
         inner = tape.run(pair, own, width, saves=pair, keeps=3 * clamped, unwinds=clamped) if block.is_gated else acted
     made = tape.run(
-        (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, scratch=down, trains=closes
+        (inner,), each * x.elements, width, saves=(inner,) * closes, keeps=down, unwinds=down, trains=closes
     )
     is_wide = asked is not x or setting.software.wide_routing or setting.shape.support.wide_shares
     wide = 4 if is_wide else width  # of the router's weights, and of what they are multiplied with
@@ -231,28 +238,34 @@ def _experts(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
     return summed if wide == width else tape.run((summed,), x.elements, width)
 
 
-def _changed(block: Block, setting: Setting) -> tuple[int, int]:
-    """Elements of the experts' weights that LoRA changes: each forward pass makes them anew, the whole stack at once.
+def _wrappers(block: Block, adapter: Adapter) -> tuple[str, str]:
+    """The modules by which LoRA changes the experts' weights that lead up, and those that lead down; "" for none.
 
     peft 0.21.2, tuners/lora/layer.py, ParamWrapper: wrapped one in another, the weight that leads up innermost.
     """
-    fused, wrapped = block.fused, setting.adapter.wrapped
+    fused, wrapped = block.fused, adapter.wrapped
     if fused is None or fused.name not in wrapped:
-        return 0, 0
-    if f"{fused.name}.base_layer" in wrapped:
-        return fused.up_elements, fused.down_elements
+        return "", ""
+    if (inner := f"{fused.name}.base_layer") in wrapped:
+        return inner, fused.name
     is_down = wrapped[fused.name] * block.experts == fused.down_elements < fused.up_elements
-    return (0, fused.down_elements) if is_down else (fused.up_elements, 0)
+    return ("", fused.name) if is_down else (fused.name, "")
 
 
-def _trained(block: Block, setting: Setting) -> tuple[bool, bool]:
+def _changed(name: str, elements: int, sides: int, block: Block, setting: Setting) -> int:
+    """Bytes that each forward pass makes anew: a whole stack of weights, and copies of what LoRA has for it in another
+    dtype (peft 0.21.2, _LoraFactorsProxy)."""
+    adapter = setting.adapter
+    copied = adapter.ranks.get(name, 0) * block.experts * sides if adapter.width != setting.base_width else 0
+    return setting.base_width * (elements + copied) if name else 0
+
+
+def _trained(block: Block, adapter: Adapter) -> tuple[bool, bool]:
     """Whether the experts' weights that lead up, and those that lead down, want a gradient: their own or LoRA's."""
-    fused, adapter = block.fused, setting.adapter
-    if fused is None or fused.name in adapter.opened:
-        return (fused is not None,) * 2
-    is_up, is_down = map(bool, _changed(block, setting))
-    inner = f"{fused.name}.base_layer" if is_up and is_down else fused.name
-    return is_up and inner not in adapter.still, is_down and fused.name not in adapter.still
+    if block.fused is None or block.fused.name in adapter.opened:
+        return (block.fused is not None,) * 2
+    up, down = (name not in ("", *adapter.still) for name in _wrappers(block, adapter))
+    return up, down
 
 
 def _experts_one_by_one(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:

@@ -55,6 +55,10 @@ class Setting:
         padded = self.padded and (across or self.pads_decoder or not block.cross)
         return asked and not block.tower and (padded or windowed)
 
+    def caches(self, block: Block) -> bool:
+        """Whether a forward pass copies keys and values to a cache, as one that trains does too (cache_utils.py)."""
+        return self.shape.support.caches and not block.tower and not self.training.gradient_checkpointing
+
     def of(self, tower: str) -> Setting:
         """The same for a tower of images or sound, where an example has another number of pieces than of tokens."""
         return self.seeing(self.shape.towers[tower]) if tower in self.shape.towers else self

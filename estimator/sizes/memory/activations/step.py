@@ -233,12 +233,10 @@ def _cached(setting: Setting) -> int:
     repeats or widens them.
     """
     training = setting.training
-    if training.gradient_checkpointing:
-        return 0
     narrow = setting.autocast or training.attention == "flash_attention_2"
     wide = setting.shape.support.wide_products and not setting.autocast
     total = 0
-    for block in (b for b in setting.shape.blocks if not b.tower):
+    for block in filter(setting.caches, setting.shape.blocks):
         is_wide = setting.kbit and any(item.name in setting.packed for item in block.attention)
         shares = block.key_value < block.query
         copied = shares or wide if setting.eager else is_wide and narrow or shares and setting.masked(block)
