@@ -28,7 +28,13 @@ def support_of(model_type: object) -> Support:
     """Everything but a narrow softmax where the type is unknown."""
     letters = _facts().get(str(model_type), "")
     return Support(
-        "s" not in letters, "f" not in letters, *(letter in letters for letter in "nmwr"), "k" not in letters
+        sdpa="s" not in letters,
+        flash="f" not in letters,
+        narrow_scores="n" in letters,
+        clamps_scores="m" in letters,
+        wide_products="w" in letters,
+        wide_shares="r" in letters,
+        caches="k" not in letters,
     )
 
 
