@@ -62,7 +62,7 @@ def _by_chance(asked: LoraConfig, request: Prepared) -> list[Note]:
         return []
     message = (
         "Python's hash seed decides what ensure_weight_tying leaves of modules_to_save here: with another one PEFT "
-        "ends in an AttributeError. Set PYTHONHASHSEED, or leave ensure_weight_tying out."
+        "saves other modules or ends in an AttributeError. Set PYTHONHASHSEED, or leave ensure_weight_tying out."
     )
     return [Note("depends_on_hash_seed", message)]
 

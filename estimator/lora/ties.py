@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import permutations
 from typing import Any
 
 from estimator.architecture.module import ModuleTree
@@ -18,6 +19,7 @@ from estimator.lora.match import EMBEDDING_LAYER_NAMES, is_embedding_layer, part
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import fullmatching, is_plain, matching
 
+_ALL_ORDERS = 5  # of so many tied modules: 120
 NO_EMBEDDING = "get_input_embeddings() of this class ends in NotImplementedError"
 
 
@@ -73,7 +75,7 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
     if any(is_embedding_layer(name) for name in saved):
         if embedding not in saved:
             saved.append(embedding)
-        return config._replace(modules_to_save=tuple(_without_tied(saved, tied))), tuple(tied), ()
+        return config._replace(modules_to_save=tuple(_saved_beside(saved, tied, embedding))), tuple(tied), ()
     targets = config.target_modules
     if isinstance(targets, str):
         if not fullmatching(targets, EMBEDDING_LAYER_NAMES, where="target_modules"):
@@ -86,31 +88,53 @@ def with_ties(index: TreeIndex, config: LoraConfig) -> tuple[LoraConfig, tuple[s
 
 
 def saves_depend_on_order(index: TreeIndex, config: LoraConfig) -> bool:
-    """Whether PEFT, which goes through the tied names as a set, leaves other modules to save from run to run.
-
-    It does where the input embedding is itself tied to another: its name takes out itself, or a shorter one first.
-    """
+    """Whether PEFT, which goes through the tied names as a set, leaves other modules to save from run to run."""
     saved, embedding = config.modules_to_save or (), index.tree.input_embedding
     if not config.ensure_weight_tying or embedding is None or not any(map(is_embedding_layer, saved)):
         return False
-    tied, listed = tied_with_embedding(index), list(dict.fromkeys((*saved, embedding)))
-    return embedding in tied and {*_without_tied(listed, tied)} != {*_without_tied(listed, tied[::-1])}
+    left = _left_by_order(list(dict.fromkeys((*saved, embedding))), tied_with_embedding(index))
+    return len({frozenset(names) for names in left}) > 1
 
 
-def _without_tied(names: list[str], tied: Iterable[str]) -> list[str]:
+def _left_by_order(names: list[str], tied: list[str]) -> list[list[str]]:
+    """What stays of the names in each order of the tied ones; in both directions alone where there are many."""
+    said = _said_by(names, tied)
+    orders = permutations(tied) if len(tied) <= _ALL_ORDERS else (tied, tied[::-1])
+    return [_without(names, order, said) for order in orders]
+
+
+def _saved_beside(names: list[str], tied: list[str], embedding: str) -> list[str]:
+    """The modules to save under an order of the tied ones that leaves the embedding among them, where there is one.
+
+    PEFT ends in an AttributeError under any other (`set_additional_trainable_modules`).
+    """
+    left = _left_by_order(names, tied)
+    return next((kept for kept in left if any(map(embedding.endswith, kept))), left[0])
+
+
+def _without_tied(names: list[str], tied: list[str]) -> list[str]:
     """Each tied module takes the first name that says it out of the list."""
+    return _without(names, tied, _said_by(names, tied))
+
+
+def _without(names: list[str], tied: Iterable[str], said: Mapping[str, frozenset[str]]) -> list[str]:
     names = list(names)
     for key in tied:
-        first = next((name for name in names if is_plain(name) and name in key.split(".")), None)
-        patterns = [name for name in names if not is_plain(name)]
-        whole = [part_pattern(name) for name in patterns]
-        said = [
-            name for name, taken in zip(patterns, matching(whole, [key], where="modules_to_save"), strict=True) if taken
-        ]
-        found = [name for name in (first, *said) if name is not None]
-        if found:
-            names.remove(min(found, key=names.index))
+        if (first := next((name for name in names if name in said[key]), None)) is not None:
+            names.remove(first)
     return names
+
+
+def _said_by(names: list[str], tied: list[str]) -> dict[str, frozenset[str]]:
+    """For each tied module the names that say it."""
+    plain = {name for name in names if is_plain(name)}
+    patterns = [name for name in dict.fromkeys(names) if name not in plain]
+    taken = matching([part_pattern(name) for name in patterns], tied, where="modules_to_save")
+    said = dict(zip(patterns, taken, strict=True))
+    return {
+        key: frozenset(name for name in names if (name in key.split(".") if name in plain else key in said[name]))
+        for key in tied
+    }
 
 
 def is_tied_target(name: str, tied: Iterable[str]) -> bool:
