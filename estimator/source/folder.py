@@ -20,7 +20,9 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ckpt")
 # What lies beside weights without being the model's: optimizer states, adapters, training arguments.
-_NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "rng_state", "consolidated")
+CONSOLIDATED = "consolidated"  # weights as their maker's own code names and reads them
+_NOT_THE_MODEL = ("adapter_model", "optimizer", "scheduler", "training_args", "rng_state", CONSOLIDATED)
+_OF_MLX = "adapters.safetensors"  # as mlx-lm ends the names of its adapters and their checkpoints
 
 
 def find_in_folder(path: str, *, subfolder: str | None = None) -> Found:
@@ -113,7 +115,8 @@ def _weight_files(folder: str, entries: list[str]) -> tuple[list[str], Any]:
 
 def weights_among(names: Iterable[str], endings: str | tuple[str, ...]) -> list[str]:
     """Names of files in one folder that have such an ending and are the model's own."""
-    return [name for name in names if name.endswith(endings) and not name.startswith(_NOT_THE_MODEL)]
+    own = (name for name in names if not name.startswith(_NOT_THE_MODEL) and not name.endswith(_OF_MLX))
+    return [name for name in own if name.endswith(endings)]
 
 
 def _index(path: str) -> Any:
@@ -178,8 +181,10 @@ def _refuse_empty(folder: str, entries: list[str], others: dict[str, int]) -> No
             f"{folder} has no config.json; its subfolders do.",
             "add --subfolder with one of: " + ", ".join(inside),
         )
-    elif others:
-        what = f"{folder} holds {', '.join(list(others)[:3])}, and neither config.json nor safetensors files."
+    elif passed_by := [*others, *(name for name in entries if name.startswith(CONSOLIDATED))]:
+        what = (
+            f"{folder} holds {', '.join(passed_by[:3])}, and neither config.json nor safetensors files of transformers."
+        )
         way_out = "put the model's config.json beside them"
     else:
         what, way_out = f"{folder} holds neither config.json nor safetensors files.", "name the folder of a model"

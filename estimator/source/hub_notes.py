@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator.errors import LoraSizeError, NotFoundError, NoWeightsError
 from estimator.notes import Note
+from estimator.source.folder import CONSOLIDATED
 from estimator.source.listing import model_folders, other_weights
 from estimator.source.place import Place
 from estimator.source.plain import plain
@@ -34,7 +35,10 @@ def nothing_here(place: Place, files: Mapping[str, int] | None) -> LoraSizeError
     """The error of a folder with neither a config nor weights that are read."""
     listed = files or {}
     folders = [folder for folder in model_folders(listed) if folder + "/" != place.folder]
-    others = other_weights(listed, place.folder)
+    others = {
+        **other_weights(listed, place.folder),
+        **{path: size for path, size in listed.items() if path.startswith(place.folder + CONSOLIDATED)},
+    }
     if files is not None and place.folder and not any(path.startswith(place.folder) for path in files):
         what = f"{place.id} has no folder {plain(place.folder.rstrip('/'), 100)!r}."
         way_out = f"it has {_few(folders)}" if folders else "leave --subfolder out"
@@ -48,7 +52,7 @@ def nothing_here(place: Place, files: Mapping[str, int] | None) -> LoraSizeError
         what = f"{place.where()} has no config.json of its own; models lie in its folders."
         return NoWeightsError(what, where="--model", way_out=f"add --subfolder with one of: {_few(folders)}")
     if others:
-        what = f"{place.where()} has no config.json and no safetensors files, only {_sizes(others)}."
+        what = f"{place.where()} has no config.json and no safetensors files of transformers, only {_sizes(others)}."
         return NoWeightsError(what, where="--model", way_out="name the repository that these files were made from")
     what = f"{place.where()} holds neither config.json nor safetensors files."
     return NoWeightsError(what, where="--model", way_out="name the repository of a model")

@@ -132,6 +132,14 @@ def test_a_config_of_nobody_is_told_apart(tmp_path: Path) -> None:
         read_config_file(str(path))
 
 
+def test_a_script_that_names_a_file_of_options_leads_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "train.sh"
+    path.write_text("cd work\npython train.py mine.yaml\n")
+    with pytest.raises(UnknownTrainerError) as caught:
+        read_config_file(str(path))
+    assert caught.value.way_out == "name mine.yaml itself, if it holds them"
+
+
 def test_what_a_config_file_leaves_to_be_known_is_said(tmp_path: Path) -> None:
     path = tmp_path / "axolotl.yaml"
     path.write_text("base_model: gpt2\nadapter: lora\nlora_target_modules: [c_attn]\nload_in_4bit: true\n")

@@ -118,6 +118,20 @@ def test_a_subfolder_that_none_can_be(tmp_path: Path, path: str, subfolder: str,
 ODD = [
     pytest.param({}, None, "not_found", "neither config.json nor safetensors", id="empty folder"),
     pytest.param({"a.bin": b"1"}, None, "not_found", "holds a.bin, and neither", id="weights that are not read"),
+    pytest.param(
+        {"consolidated.safetensors": b"1"},
+        None,
+        "not_found",
+        "holds consolidated.safetensors, and neither",
+        id="weights of Mistral's own format",
+    ),
+    pytest.param(
+        {"adapter_config.json": b"{}", "0000100_adapters.safetensors": weights()},
+        None,
+        "not_found",
+        "holds an adapter",
+        id="an adapter of mlx-lm's",
+    ),
     pytest.param({"config.json": b"{"}, None, "malformed_config", "not JSON", id="config.json is broken"),
     pytest.param({"config.json": b"[]"}, None, "malformed_config", "not an object", id="config.json is a list"),
     pytest.param(

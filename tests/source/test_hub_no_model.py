@@ -37,6 +37,10 @@ from tests.hub.standin import StandIn
         pytest.param({"q4.gguf": 10, "q8.gguf": 20, "a.gguf": 1, "b.gguf": 2}, "33 bytes in all", id="GGUF alone"),
         pytest.param({"unet/config.json": 2, "vae/config.json": 2, "model_index.json": 2}, "unet, vae", id="diffusers"),
         pytest.param({"adapter_config.json": 2, "adapter_model.safetensors": 2}, "--adapter", id="an adapter"),
+        pytest.param({"adapter_config.json": 2, "adapters.safetensors": 0}, "--adapter", id="an adapter of mlx-lm's"),
+        pytest.param(
+            {"consolidated.safetensors": 9}, "only consolidated.safetensors (9 bytes)", id="Mistral's own alone"
+        ),
         pytest.param({"README.md": 2}, "neither config.json nor safetensors", id="a card alone"),
     ],
 )

@@ -80,9 +80,11 @@ def parse_command(text: str, where: str) -> dict[str, Any]:
         what = "modal run calls a function of one's own: what its options mean is known to that function alone."
         raise UnknownTrainerError(what, where=where, way_out="give the trainer's config or command that it starts")
     if not found:
-        raise UnknownTrainerError(
-            "no command with options is in it.", where=where, way_out="give the line that starts the training"
+        files = [w for words in _commands(text, where) for w in _program(words)[1] if w.endswith(_OPTION_FILES)]
+        way_out = (
+            f"name {files[-1][:200]} itself, if it holds them" if files else "give the line that starts the training"
         )
+        raise UnknownTrainerError("no command with options is in it.", where=where, way_out=way_out)
     read = [_read(words) for words in found]
     train = [i for i, options in enumerate(read) if options["_program"].endswith(TRAINING) and not _tests(options)]
     known = [i for i, options in enumerate(read) if recognise(options) is not None]
