@@ -1,13 +1,15 @@
 """What transformers refuses to build, though shapes could be reckoned: refusals.facts, written by generate_refusals.
 
 A line: a condition that has to hold (formula.py), ` unless` and fields that release from it where config.json states
-one of them, a tab, the model types and classes that want it kept.
+one of them, a tab, the model types and classes that want it kept. Or "default", a field and what their config class
+gives it where config.json has it under none of its names, which follow ` unless`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,23 +21,27 @@ from estimator.architecture.formula import NoModel, Unfit, met
 
 FACTS = Path(__file__).with_name("refusals.facts")
 _FIELD = re.compile(r"[a-z_][\w.]*")
+_DEFAULT = "default "
 
 
 def check_refusals(model: Model) -> None:
     """Raises NoModel where the config breaks what the class, or one that stands in a tower's place, wants kept."""
     exchanged = tuple(f"{tower.section}." for tower, _ in model.towers.values())
 
+    names = model.name, str(model.config.get("model_type"))
+    defaults = _defaults(model.config, *names)
+
     def read(path: str) -> Any:
         try:
             return model.lookup(path)
         except Unfit:
-            return None
+            return defaults.get(path)
 
-    for condition, released in wanted(model.name, str(model.config.get("model_type"))):
-        fields = dict.fromkeys(_FIELD.findall(condition))
+    for condition, released in wanted(*names):
+        fields = fields_in(condition)
         if any(field.startswith(exchanged) for field in fields):
             continue
-        if any(get(model.config, field) not in (MISSING, None) for field in released):
+        if _states(model.config, released):
             continue
         if not _holds(condition, read):
             said = " and ".join(f"{field} is {written(read(field))}" for field in fields)
@@ -52,12 +58,33 @@ def _holds(condition: str, read: Any) -> bool:
         return True
 
 
+def fields_in(condition: str) -> Sequence[str]:
+    """The fields that a condition compares, in order."""
+    return list(dict.fromkeys(_FIELD.findall(condition)))
+
+
+def _states(config: Mapping[str, Any], fields: Sequence[str]) -> bool:
+    return any(get(config, field) not in (MISSING, None) for field in fields)
+
+
+def _defaults(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What fields are that config.json leaves out."""
+    rows = [(row.split()[1:], others) for row, others in _rows(names) if row.startswith(_DEFAULT)]
+    left_out = (row for row, others in rows if get(config, row[0]) is MISSING and not _states(config, others))
+    return {path: json.loads(value) for path, value in left_out}
+
+
 def wanted(*names: str) -> Iterator[tuple[str, list[str]]]:
     """The conditions of a class and of its model type, each with the fields that release from it."""
+    return ((condition, released) for condition, released in _rows(names) if not condition.startswith(_DEFAULT))
+
+
+def _rows(names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """What the lines of these names say, each with what follows ` unless`."""
     for said, of in _lines():
         if not of.isdisjoint(names):
-            condition, _, released = said.partition(" unless ")
-            yield condition, released.split()
+            row, _, released = said.partition(" unless ")
+            yield row, released.split()
 
 
 @cache
