@@ -221,6 +221,7 @@ def _notes(found: Found, tree: ModuleTree) -> tuple[Note, ...]:
 
 def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num_labels: int | None) -> Base:
     from estimator.jobs.headers import tree_of_headers
+    from estimator.jobs.misnamed import misnamed
 
     checkpoint = checkpoint_of(found)
     if not checkpoint.tensors:
@@ -228,23 +229,8 @@ def _from_headers(found: Found, config: Mapping[str, Any], task: str | None, num
         raise MalformedHeaderError(what, where=found.id, way_out="fetch this file again, or save the model again")
     tree = tree_of_headers(config, checkpoint, task, num_labels)
     return Base(
-        found=found, config=config, checkpoint=checkpoint, tree=tree, notes=(*found.notes, *_misnamed(found, config))
+        found=found, config=config, checkpoint=checkpoint, tree=tree, notes=(*found.notes, *misnamed(found, config))
     )
-
-
-def _misnamed(found: Found, config: Mapping[str, Any]) -> Iterator[Note]:
-    """On a folder of weights that from_pretrained does not look for (`_get_resolved_checkpoint_files`)."""
-    names = [file.path for file in found.files]
-    by_itself = names == ["model.safetensors"] or found.index is not None or "transformers_weights" in config
-    if found.source != "local" or found.id.endswith(".safetensors") or by_itself:
-        return
-    variant = names[0].removeprefix("model.").removesuffix(".safetensors")
-    hint = f'; variant="{variant}" has it read' if names == [f"model.{variant}.safetensors"] else ""
-    message = (
-        "from_pretrained looks for model.safetensors, or for the shards that model.safetensors.index.json names, and "
-        f"finds no weights in this folder: {names[0]} was read here{hint}."
-    )
-    yield Note("weights_not_found", message)
 
 
 def checkpoint_of(found: Found) -> Checkpoint:

@@ -60,6 +60,15 @@ def test_kinds_of_layers_for_another_number_of_them_are_refused_beside_headers(t
         pytest.param("model.fp16.safetensors", {}, 'variant="fp16" has it read', id="a variant"),
         pytest.param("pytorch_model.safetensors", {}, "pytorch_model.safetensors was read here.", id="an older name"),
         pytest.param("own.safetensors", {"transformers_weights": "own.safetensors"}, None, id="config.json names it"),
+        pytest.param(
+            "own.safetensors", {"transformers_weights": None}, "finds no weights", id="config.json names none"
+        ),
+        pytest.param(
+            "model.safetensors",
+            {"transformers_weights": "own.safetensors"},
+            "reads own.safetensors alone",
+            id="config.json names another",
+        ),
     ],
 )
 def test_weights_that_from_pretrained_does_not_look_for(
@@ -71,6 +80,14 @@ def test_weights_that_from_pretrained_does_not_look_for(
     answer = to_document(estimate(Request(model=str(tmp_path), lora={"target_modules": "all-linear"})))
     notes = [note["message"] for note in answer["notes"] if note["code"] == "weights_not_found"]
     assert notes == [] if said is None else said in notes[0]
+
+
+def test_older_weights_that_from_pretrained_loads_instead(tmp_path: Path) -> None:
+    document(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model.fp16.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    notes = to_document(estimate(Request(model=str(tmp_path), lora={"target_modules": "all-linear"})))["notes"]
+    assert any("loads pytorch_model.bin in this folder" in note["message"] for note in notes)
 
 
 @pytest.mark.parametrize("headers", [True, False])
@@ -152,7 +169,6 @@ def test_weights_without_the_layers_are_told_from_wrong_names(
 @pytest.mark.parametrize(
     ("fields", "dtype"),
     [
-        pytest.param({"torch_dtype": "float33"}, None, id="a dtype that torch has not"),
         pytest.param({"torch_dtype": "float16"}, "F16", id="a dtype"),
         pytest.param({}, None, id="none"),
     ],
