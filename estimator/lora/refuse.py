@@ -8,7 +8,7 @@ from typing import NoReturn
 from estimator.errors import NoTargetModulesError
 from estimator.lora.closest import SHOWN, closest, last_parts, listed
 from estimator.lora.index import TreeIndex
-from estimator.lora.match import DUMMY_TARGET_MODULES, Matched, modules_named
+from estimator.lora.match import DUMMY_TARGET_MODULES, Matched, all_linear_modules, modules_named
 from estimator.request.lora_config import LoraConfig
 
 
@@ -57,9 +57,11 @@ def _or(names: Iterable[str]) -> str:
 
 
 def _instead(index: TreeIndex, config: LoraConfig) -> str:
-    there = sorted(
-        set(last_parts(name for name, module in index.modules.items() if module.kind in ("Linear", "Conv1D")))
-    )
+    linear = [name for name, module in index.modules.items() if module.kind in ("Linear", "Conv1D")]
+    refused = [name for name, layer in index.tree.quantised.items() if layer.refusal]
+    there = sorted({*last_parts(linear)} - {*last_parts(refused)})
+    if refused and not there:
+        return "load a base that is not quantised so: PEFT has no layer for what stands in place of its Linear modules"
     if isinstance(config.target_modules, str):
         found = [name for name in there if name in config.target_modules]
         if found:
@@ -74,10 +76,13 @@ def _instead(index: TreeIndex, config: LoraConfig) -> str:
             return (
                 "the names are there, but in none of these layers: layers count from 0, where the first number stands"
             )
-    close = closest(asked, [*there, "all-linear"] if there else [])
+    all_linear = ["all-linear"] if there and all_linear_modules(index, config.task_type) else []
+    close = closest(asked, [*there, *all_linear])
     if close:
         return f"did you mean {listed(close)}?"
-    return f"target {listed(there)}, or all-linear" if there else "this model has no Linear modules"
+    if not there:
+        return "this model has no Linear modules"
+    return f"target {listed(there)}{', or all-linear' if all_linear else ''}"
 
 
 def _has(index: TreeIndex, names: Iterable[str]) -> bool:

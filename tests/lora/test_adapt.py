@@ -287,6 +287,24 @@ def test_no_target_at_all_is_said_so(beside):
     assert refused.value.what.startswith("No module and no parameter is targeted in ")
 
 
+@pytest.mark.parametrize(
+    ("packed", "way_out"),
+    [
+        pytest.param({"q_proj", "v_proj"}, "target lm_head", id="all but the head, which all-linear spares"),
+        pytest.param({"q_proj", "v_proj", "lm_head"}, "load a base that is not quantised so", id="all"),
+    ],
+)
+def test_all_linear_is_no_way_out_where_it_finds_nothing(packed, way_out):
+    layers = [m for m in TREE.modules if m.kind == "Linear" and m.name.rpartition(".")[2] in packed]
+    own = {
+        m.name: QuantisedLayer("higgs", "HiggsLinear", m.parameters, is_linear=False, refusal="none") for m in layers
+    }
+    with pytest.raises(NoTargetModulesError) as refused:
+        adapt(TREE._replace(quantised=own), from_mapping({"target_modules": "all-linear"}))
+    assert refused.value.way_out.startswith(way_out)
+    assert "all-linear" not in refused.value.way_out
+
+
 @pytest.mark.parametrize(("targets", "refused"), [(["q_proj"], True), (["v_proj"], False)])
 def test_a_parameter_inside_of_an_adapted_module(targets: list[str], refused: bool) -> None:
     """PEFT 0.21.2: the layer of LoRA around a Wav2Vec2's convolution has no attribute `parametrizations`."""

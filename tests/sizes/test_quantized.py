@@ -337,6 +337,12 @@ def test_an_unknown_scheme_says_so():
         ({"quant_method": "spqr", "modules_to_not_convert": []}, "QuantizedLinear", {"layers.0.q_proj", "lm_head"}),
         ({"quant_method": "vptq"}, "VQuantLinear", {"layers.0.q_proj"}),
         ({"quant_method": "fp_quant", "modules_to_not_convert": ["q_proj"]}, "FPQuantLinear", {"lm_head"}),
+        (
+            {"quant_method": "fp_quant", "modules_to_not_convert": ["layers.0"]},
+            "FPQuantLinear",
+            {"layers.0.q_proj", "lm_head"},
+        ),
+        ({"quant_method": "fp_quant"}, "FPQuantLinear", {"layers.0.q_proj"}),
         ({"quant_method": "sinq"}, "SINQLinear", {"layers.0.q_proj", "lm_head"}),
     ],
 )

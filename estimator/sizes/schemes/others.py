@@ -172,13 +172,19 @@ UNADAPTABLE: Mapping[str, str] = {
 def unadaptable_layers(tree: ModuleTree, quantization: Quantization) -> dict[str, QuantisedLayer]:
     """Layers that PEFT refuses and all-linear passes by; plain parameters, as how they are packed is not known."""
     scheme, fields = quantization.scheme, quantization.fields
+    said = fields.get("modules_to_not_convert")
     if scheme == "sinq":  # nothing said spares nothing, the head neither
-        fields = {**fields, "modules_to_not_convert": fields.get("modules_to_not_convert") or []}
+        fields = {**fields, "modules_to_not_convert": said or []}
+    if scheme == "fp_quant":  # fp_quant/utils/replace.py knows ends of names alone, FPQuantConfig one of its own
+        ends = ("lm_head",) if said is None else tuple(said)
+        converted = [m for m in _with_weight(tree) if not m.name.endswith(ends)]
+    else:
+        converted = linears(tree, fields)
     cls = UNADAPTABLE[scheme]
     refusal = f"{cls} is no module that PEFT's LoRA supports"
     return {
         m.name: QuantisedLayer(scheme=scheme, cls=cls, parameters=m.parameters, is_linear=False, refusal=refusal)
-        for m in linears(tree, fields)
+        for m in converted
     }
 
 
@@ -205,4 +211,8 @@ def mlx_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict
 def linears(tree: ModuleTree, fields: Mapping[str, Any]) -> list[Module]:
     """Linear modules that are not skipped."""
     skipped = skips(tree, fields.get("modules_to_not_convert"))
-    return [m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name)]
+    return [m for m in _with_weight(tree) if not skipped(m.name)]
+
+
+def _with_weight(tree: ModuleTree) -> list[Module]:
+    return [m for m in tree.modules if m.kind == "Linear" and m.parameters]
