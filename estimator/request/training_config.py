@@ -48,6 +48,7 @@ class TrainingConfig:
     sequence_length: int | None = None  # None: the model's or the data's limit
     packing: bool | None = False
     compares: int = 0  # sequences of an example held against others: 2 chosen and rejected, 1 of KTO; 0: none
+    beside: str | None = None  # logits held beside these sequences' own: "reference" | "chosen"
     gradient_checkpointing: bool | None = None
     offloads_inputs: bool = False  # those of checkpointed layers lie on the host, or on a disk
     optimizer: str | None = None

@@ -159,11 +159,19 @@ def test_an_identity_in_a_norms_place_makes_no_layer_parallel() -> None:
     assert not any(block.is_parallel for block in shape.blocks)
 
 
-def test_pairs_are_two_sequences_an_example_and_their_ceiling_has_a_reference() -> None:
-    """Its logits in bfloat16, as float32, and their log-softmax: 10 bytes each, with the margin of 2 %."""
+@pytest.mark.parametrize(
+    ("beside", "bytes_of_each"),
+    [
+        pytest.param("reference", 10, id="DPO: logits in bfloat16, as float32, and their log-softmax"),
+        pytest.param("chosen", 5, id="ORPO: the same of half of them"),
+        pytest.param(None, 0, id="reward models: nothing"),
+    ],
+)
+def test_pairs_are_two_sequences_an_example_and_their_ceiling_has_what_is_beside(beside, bytes_of_each) -> None:
+    """With the margin of 2 %."""
     run = Training(batch_size=3, sequence_length=512, packing=True, gradient_checkpointing=True)
     request = Request(model="llama-3.2-1b", targets="qv", offline=True)
-    pairs = plan(request, replace(run, compares=2)).memory.allocated
+    pairs = plan(request, replace(run, compares=2, beside=beside)).memory.allocated
     six = plan(request, replace(run, batch_size=6)).memory.allocated
     assert (pairs.lower, pairs.expected) == (six.lower, six.expected)
-    assert pairs.upper - six.upper == pytest.approx(1.02 * 6 * 512 * 128_256 * 10, rel=1e-6)
+    assert pairs.upper - six.upper == pytest.approx(1.02 * 6 * 512 * 128_256 * bytes_of_each, rel=1e-6)

@@ -49,30 +49,54 @@ def test_a_loop_that_hands_back_the_loss_alone_holds_no_logits(tmp_path, config:
 FACTORY = "model_name_or_path: gpt2\nfinetuning_type: lora\nlora_target: c_attn\nenable_liger_kernel: true\nstage: "
 
 
+OUMI = "model:\n  model_name: a/b\ntraining:\n  use_peft: true\n  trainer_type: "
+TUNE = """model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b, lora_rank: 8, lora_attn_modules: [q_proj]}
+loss: {_component_: torchtune.rlhf.loss.DPOLoss}
+"""
+AUTOTRAIN = "task: llm\nbase_model: gpt2\nparams: {peft: true, quantization: none, block_size: 512, trainer: METHOD}\n"
+H2O = "problem_type: text_dpo_modeling\nllm_backbone: gpt2\narchitecture: {backbone_dtype: bfloat16}\ntraining: {lora: true"
+OPENRLHF = "python -m openrlhf.cli.train_dpo --pretrain gpt2 --lora_rank 8"
+
+
 @pytest.mark.parametrize(
-    ("name", "config", "compares", "loss"),
+    ("name", "config", "compares", "beside", "loss"),
     [
-        pytest.param("a.yaml", AXOLOTL + "rl: dpo\n", 2, "standard", id="axolotl, DPO"),
-        pytest.param("a.yaml", AXOLOTL + "rl: kto\n", 1, "standard", id="axolotl, KTO: one answer an example"),
-        pytest.param("a.yaml", AXOLOTL + "reward_model: true\n", 2, "standard", id="axolotl, a reward model"),
-        pytest.param("a.yaml", AXOLOTL + "rl: grpo\n", 0, "standard", id="axolotl, GRPO"),
-        pytest.param("f.yaml", FACTORY + "sft\n", 0, "fused", id="LLaMA-Factory"),
-        pytest.param("f.yaml", FACTORY + "dpo\n", 2, "standard", id="LLaMA-Factory's DPO has its logits whole"),
-        pytest.param("f.yaml", FACTORY + "kto\n", 1, "standard", id="LLaMA-Factory, KTO"),
-        pytest.param("t.sh", "trl dpo --model_name_or_path gpt2 --use_peft", 2, "standard", id="trl dpo"),
-        pytest.param("t.sh", "trl sft --model_name_or_path gpt2 --use_peft", 0, "standard", id="trl sft"),
-        pytest.param("s.sh", "swift rlhf --rlhf_type orpo --model Qwen/Qwen2.5-7B", 2, "standard", id="swift, ORPO"),
-        pytest.param("s.sh", "swift sft --model Qwen/Qwen2.5-7B", 0, "standard", id="swift sft"),
+        pytest.param("a.yaml", AXOLOTL + "rl: dpo\n", 2, "reference", "standard", id="axolotl, DPO"),
+        pytest.param("a.yaml", AXOLOTL + "rl: kto\n", 1, "reference", "standard", id="axolotl, KTO: one answer each"),
+        pytest.param("a.yaml", AXOLOTL + "rl: simpo\n", 2, "chosen", "standard", id="axolotl, SimPO"),
+        pytest.param("a.yaml", AXOLOTL + "reward_model: true\n", 2, None, "standard", id="axolotl, a reward model"),
+        pytest.param("a.yaml", AXOLOTL + "rl: grpo\n", 0, None, "standard", id="axolotl, GRPO"),
+        pytest.param("f.yaml", FACTORY + "sft\n", 0, None, "fused", id="LLaMA-Factory"),
+        pytest.param("f.yaml", FACTORY + "dpo\n", 2, "reference", "standard", id="LLaMA-Factory's DPO: whole logits"),
+        pytest.param("f.yaml", FACTORY + "dpo\npref_loss: orpo\n", 2, None, "standard", id="LLaMA-Factory, ORPO"),
+        pytest.param("f.yaml", FACTORY + "rm\n", 2, None, "standard", id="LLaMA-Factory, a reward model"),
+        pytest.param("f.yaml", FACTORY + "kto\n", 1, "reference", "standard", id="LLaMA-Factory, KTO"),
+        pytest.param("t.sh", "trl dpo --model_name_or_path gpt2 --use_peft", 2, "reference", "standard", id="trl dpo"),
+        pytest.param("t.sh", "trl reward --model_name_or_path gpt2 --use_peft", 2, None, "standard", id="trl reward"),
+        pytest.param("t.sh", "trl sft --model_name_or_path gpt2 --use_peft", 0, None, "standard", id="trl sft"),
+        pytest.param("s.sh", "swift rlhf --rlhf_type orpo --model a/b", 2, "chosen", "standard", id="swift, ORPO"),
+        pytest.param("s.sh", "swift sft --model Qwen/Qwen2.5-7B", 0, None, "standard", id="swift sft"),
+        pytest.param("o.yaml", OUMI + "TRL_DPO\n", 2, "reference", "standard", id="Oumi, DPO"),
+        pytest.param("o.yaml", OUMI + "TRL_KTO\n", 1, "reference", "standard", id="Oumi, KTO"),
+        pytest.param("o.yaml", OUMI + "TRL_SFT\n", 0, None, "standard", id="Oumi, SFT"),
+        pytest.param("t.yaml", TUNE, 2, "reference", "standard", id="torchtune, DPO"),
+        pytest.param("a.yaml", AUTOTRAIN.replace("METHOD", "dpo"), 2, "reference", "standard", id="AutoTrain, DPO"),
+        pytest.param("a.yaml", AUTOTRAIN.replace("METHOD", "sft"), 0, None, "standard", id="AutoTrain, SFT"),
+        pytest.param("a.yaml", AUTOTRAIN.replace("llm", "llm-orpo"), 2, "chosen", "standard", id="AutoTrain, by task"),
+        pytest.param("h.yaml", H2O + "}\n", 2, "reference", "standard", id="H2O, DPO"),
+        pytest.param("h.yaml", H2O + ", loss_function: SimPOLoss}\n", 2, None, "standard", id="H2O, SimPO"),
+        pytest.param("o.sh", OPENRLHF, 2, "reference", "standard", id="OpenRLHF, DPO"),
     ],
 )
 def test_a_preference_stage_has_two_sequences_an_example(
-    tmp_path, name: str, config: str, compares: int, loss: str
+    tmp_path, name: str, config: str, compares: int, beside: str | None, loss: str
 ) -> None:
     path = tmp_path / name
     path.write_text(config)
     training, notes = training_from(str(path), {})
-    assert (training.compares, training.loss) == (compares, loss)
-    assert ("compares" in [note.code for note in notes]) is (compares > 0)
+    assert (training.compares, training.beside, training.loss) == (compares, beside, loss)
+    said = [note.message for note in notes if note.code == "compares"]
+    assert (len(said), "logits of a reference" in "".join(said)) == (compares > 0, beside == "reference")
 
 
 UNSLOTH = "model: gpt2\ntraining: {gradient_checkpointing: VALUE}\nlora: {lora_r: 4}\n"

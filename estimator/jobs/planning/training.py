@@ -23,8 +23,12 @@ _OPTIMIZERS = {
     "PagedAdamW8bit": "paged_adamw_8bit",
     "Muon": "muon",
 }
-_OF_TRAINER = {"software", "drops_outputs", "compares"}  # what no option says
+_OF_TRAINER = {"software", "drops_outputs", "compares", "beside"}  # what no option says
 FIELDS = tuple(field.name for field in fields(Training) if field.name not in _OF_TRAINER)
+_BESIDE = {
+    "reference": "; the ceiling has the logits of a reference beside the model's own.",
+    "chosen": "; the ceiling has a second loss on the chosen ones.",
+}
 _SOFTWARE = {"litgpt": LITGPT, "unsloth": UNSLOTH}  # trainers with a step of their own
 # Those on transformers' Trainer, whose compute_loss hands back the loss alone (5.23, training_step), and torchtune
 # (0.7, recipes/lora_finetune_single_device.py, _loss_step). Oumi has a loop of its own beside, NeMo, OpenRLHF and verl
@@ -56,7 +60,7 @@ def _said(config: str | None) -> dict[str, Any]:
     _refuse(read, config)
     values = {name: getattr(read, name, None) for name in FIELDS}
     values |= {"software": _software(read), "drops_outputs": read.trainer in _DROP_OUTPUTS or None}
-    values["compares"] = read.compares or None
+    values |= {"compares": read.compares or None, "beside": read.beside}
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}
@@ -97,7 +101,7 @@ def _compared(config: str | None, training: Training) -> tuple[Note, ...]:
         return ()
     said = "trains on pairs: each example is two sequences, chosen and rejected, that go through the model at once"
     said = said if training.compares > 1 else "trains on answers that are good or bad, one sequence each"
-    return (Note("compares", f"{config} {said}; the ceiling has the logits of a reference beside the model's own."),)
+    return (Note("compares", f"{config} {said}" + _BESIDE.get(training.beside or "", ".")),)
 
 
 def _one_gpu(config: str | None, said: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Note, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4
+from estimator.request.trainers.preferences import compared
 from estimator.request.training_config import Freezing, TrainingConfig
 
 SOURCE = "AutoTrain 0.8.37.dev0, trainers/clm/params.py"
@@ -60,6 +61,7 @@ def read(keys: Keys) -> TrainingConfig:
         batch_size=keys.integer("batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation"),
         sequence_length=keys.integer("block_size") if task.startswith(CAUSAL) else None,
+        **compared(_method(keys, task)),
         gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
         optimizer=keys.get("optimizer"),
         mixed_precision=str(keys.values.get("mixed_precision") or "no"),
@@ -90,6 +92,7 @@ def _lora(keys: Keys, task: str) -> dict[str, Any]:
         targets = keys.names("target_modules") or None
     if keys.flag("unsloth") and targets == "all-linear":
         targets = UNSLOTH_TARGETS
+    rewards = _method(keys, task) == "reward"
     return {
         "r": keys.integer("lora_r"),
         "lora_alpha": keys.number("lora_alpha"),
@@ -100,10 +103,11 @@ def _lora(keys: Keys, task: str) -> dict[str, Any]:
         "bias": "none",
         "use_dora": False,
         "use_rslora": False,
-        "task_type": "SEQ_2_SEQ_LM" if task == "seq2seq" else "SEQ_CLS" if _rewards(keys, task) else "CAUSAL_LM",
+        "task_type": "SEQ_2_SEQ_LM" if task == "seq2seq" else "SEQ_CLS" if rewards else "CAUSAL_LM",
         "init_lora_weights": True,
     }
 
 
-def _rewards(keys: Keys, task: str) -> bool:
-    return task.endswith("reward") or keys.values.get("trainer") == "reward"
+def _method(keys: Keys, task: str) -> str:
+    """The task's own (`llm-dpo`, `llm:dpo`), else params.trainer."""
+    return task.replace(":", "-").partition("-")[2] or str(keys.values.get("trainer"))

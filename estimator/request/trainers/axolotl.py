@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, stored_quantization
+from estimator.request.trainers.preferences import compared
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
@@ -29,8 +30,6 @@ ATTENTION = (
     ("eager_attention", "eager"),
 )
 OFFLOADED_CHECKPOINTING = ("offload", "offload_disk", "unsloth")
-# Sequences of an example; the trainers are TRL's (core/trainers).
-_COMPARES = {**dict.fromkeys(("dpo", "ipo", "orpo", "simpo"), 2), "kto": 1}
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -67,7 +66,7 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=keys.integer("sequence_len"),
         packing=keys.flag("sample_packing"),
-        compares=2 if keys.flag("reward_model") else _COMPARES.get(str(keys.values.get("rl")), 0),
+        **compared("reward" if keys.flag("reward_model") else keys.values.get("rl")),
         gradient_checkpointing=_checkpointing(keys),
         offloads_inputs=_offloads(keys),
         optimizer=keys.get("optimizer"),
@@ -83,7 +82,7 @@ def read(keys: Keys) -> TrainingConfig:
 
 
 def _loss(keys: Keys) -> str | None:
-    if any(keys.flag(key) for key in FUSED_LOSS) and keys.values.get("rl") not in _COMPARES:  # given no labels
+    if any(keys.flag(key) for key in FUSED_LOSS) and not compared(keys.values.get("rl")):  # given no labels
         return "fused"
     return "in_place" if keys.flag("liger_cross_entropy") else None
 

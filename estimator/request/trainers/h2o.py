@@ -6,6 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4
+from estimator.request.trainers.preferences import compared
 from estimator.request.trainers.run_settings import attention_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
@@ -22,6 +23,7 @@ _TRAINING = {
 }
 _ARCHITECTURE = {"backbone_dtype": "int4", "gradient_checkpointing": True}
 _READ = ("text_causal_language_modeling", "text_dpo_modeling")
+_WITHOUT_REFERENCE = ("CPOLoss", "SimPOLoss")
 _OPTIMIZERS = {"AdamW": "adamw_torch", "AdamW8bit": "adamw_bnb_8bit", "Adam": "adamw_torch", "SGD": "sgd"}
 
 
@@ -56,6 +58,7 @@ def read(keys: Keys) -> TrainingConfig:
         batch_size=training.integer("batch_size"),
         gradient_accumulation=training.integer("grad_accumulation"),
         sequence_length=tokenizer.integer("max_length"),
+        **_compared(keys, training),
         gradient_checkpointing=architecture.flag("gradient_checkpointing"),
         optimizer=_OPTIMIZERS.get(str(training.get("optimizer"))),
         mixed_precision={"bfloat16": "bf16", "float16": "fp16"}.get(mixed, "no"),
@@ -75,6 +78,13 @@ def _refuse(keys: Keys, training: Keys) -> None:
     if training.names("lora_unfreeze_layers"):
         what = "lora_unfreeze_layers trains layers of the base beside the adapter: not counted."
         raise UnsupportedError(what, where=f"training in {keys.where}", way_out="leave it out")
+
+
+def _compared(keys: Keys, training: Keys) -> dict[str, Any]:
+    """src/losses/text_dpo_modeling_losses.py: requires_reference_model."""
+    if keys.values.get("problem_type") != "text_dpo_modeling":
+        return {}
+    return compared("dpo") | ({"beside": None} if training.values.get("loss_function") in _WITHOUT_REFERENCE else {})
 
 
 def _rule(training: Keys) -> TargetRule:

@@ -6,6 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
+from estimator.request.trainers.preferences import compared
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
@@ -33,9 +34,6 @@ RESIZING = ("resize_vocab", "add_tokens", "add_special_tokens", "new_special_tok
 _BITS = {"bnb": (4, 8), "hqq": (1, 2, 3, 4, 5, 6, 8), "eetq": (8,)}
 V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": "all"}
 
-# Sequences of an example (data/collator.py), by stage; liger's fused loss is for others (tuner.py, require_logits).
-COMPARES = {"dpo": 2, "rm": 2, "kto": 1}
-
 
 def read(keys: Keys) -> TrainingConfig:
     """Raises UsageError for what trains no LoRA, UnsupportedError for modules that are not transformers' own."""
@@ -53,6 +51,7 @@ def read(keys: Keys) -> TrainingConfig:
         keys.may_grow(*RESIZING)
     rank = keys.integer("lora_rank")
     dtype = _compute(keys)
+    comparing = _compared(keys)
     return TrainingConfig(
         trainer="llamafactory",
         lora=_lora(keys, rank),
@@ -65,18 +64,29 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
         sequence_length=keys.integer("cutoff_len"),
         packing=keys.values.get("stage") == "pt" if keys.values.get("packing") is None else keys.flag("packing"),
-        compares=COMPARES.get(str(keys.values.get("stage")), 0),
+        **comparing,
         gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
         offloads_inputs=keys.flag("use_unsloth_gc") or keys.flag("use_unsloth"),
         optimizer=keys.get("optim"),
         mixed_precision="no" if keys.flag("pure_bf16") else autocast_of(keys.flag("bf16"), keys.flag("fp16")),
         attention=attention_of(keys.values.get("flash_attn")),
-        loss="fused" if keys.flag("enable_liger_kernel") and keys.values.get("stage") not in COMPARES else None,
+        loss="fused" if keys.flag("enable_liger_kernel") and not comparing else None,
         strategy=strategy_of(keys.values.get("deepspeed"), keys.values.get("fsdp")),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
     )
+
+
+def _compared(keys: Keys) -> dict[str, Any]:
+    """By stage (data/collator.py), whose losses need the logits whole (tuner.py, require_logits).
+
+    ORPO and SimPO, of stage dpo, have no reference (hparams/finetuning_args.py, use_ref_model) and no second loss.
+    """
+    stage = keys.values.get("stage")
+    comparing = compared(stage) if stage in ("dpo", "rm", "kto") else {}
+    alone = stage == "dpo" and keys.values.get("pref_loss") in ("orpo", "simpo")
+    return {**comparing, "beside": None} if alone else comparing
 
 
 def _cast(keys: Keys) -> Freezing | None:

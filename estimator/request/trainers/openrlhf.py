@@ -9,6 +9,7 @@ from typing import Any
 
 from estimator.errors import NoTargetModulesError, UnsupportedError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
+from estimator.request.trainers.preferences import compared, method_of
 from estimator.request.trainers.run_settings import attention_of, filled_batch, tokens_note
 from estimator.request.training_config import TrainingConfig
 
@@ -72,6 +73,13 @@ def read(keys: Keys) -> TrainingConfig:
         raise UnsupportedError(what, where=keys.where, way_out="count the base with --model and the targets")
     if "ppo" in program:
         said.note("critic", "A critic gets an adapter of its own: what is counted is the actor's.")
+    comparing = compared(method_of(program.rpartition(".")[2]))
+    if comparing:
+        said.note(
+            "reference_apart",
+            "The reference is a model of its own, loaded beside: its weights are not in a plan, unless --ref.offload "
+            "keeps them on the CPU.",
+        )
     dtype = dtype_name(said.get("param_dtype"))
     four = said.flag("load_in_4bit")
     base = said.values.get("base")
@@ -89,6 +97,7 @@ def read(keys: Keys) -> TrainingConfig:
         batch_size=batch,
         sequence_length=length,
         packing=said.flag("packing"),
+        **comparing,
         gradient_checkpointing=said.flag("checkpointing"),
         optimizer="adamw_torch",
         mixed_precision="no",

@@ -6,6 +6,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name
+from estimator.request.trainers.preferences import compared
 from estimator.request.trainers.run_settings import attention_of
 from estimator.request.training_config import TargetRule, TrainingConfig
 
@@ -72,6 +73,7 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=training.integer("gradient_accumulation_steps"),
         sequence_length=model.integer("model_max_length") if trainer in WITH_LENGTH else None,
         packing=_packs(keys),
+        **compared(trainer.removeprefix("TRL_")),
         gradient_checkpointing=training.flag("enable_gradient_checkpointing"),
         optimizer=training.get("optimizer"),
         mixed_precision=str(training.values.get("mixed_precision_dtype") or "no").lower().replace("none", "no"),

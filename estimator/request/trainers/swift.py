@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
+from estimator.request.trainers.preferences import compared
 from estimator.request.trainers.run_settings import attention_of, strategy_of
 from estimator.request.training_config import Freezing, TargetRule, TrainingConfig
 
@@ -83,7 +84,7 @@ def read(keys: Keys) -> TrainingConfig:
         gradient_accumulation=None if megatron else _accumulation(keys),
         sequence_length=keys.integer("max_length"),
         packing=keys.flag("packing"),
-        compares=_COMPARES.get(str(keys.values.get("rlhf_type")), 0),
+        **compared(keys.values.get("rlhf_type")),
         gradient_checkpointing=True if megatron else keys.flag("gradient_checkpointing"),
         optimizer=keys.get("optimizer" if megatron else "optim"),
         mixed_precision=None if megatron else {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "no"),
@@ -95,10 +96,6 @@ def read(keys: Keys) -> TrainingConfig:
         source=SOURCE,
         notes=tuple(keys.notes),
     )
-
-
-# Sequences of an example; its trainers are TRL's (rlhf_trainers).
-_COMPARES = {**dict.fromkeys(("dpo", "orpo", "simpo", "cpo", "rm"), 2), "kto": 1}
 
 
 def _dtype(keys: Keys) -> str:

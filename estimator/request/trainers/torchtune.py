@@ -10,6 +10,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys, dtype_name
+from estimator.request.trainers.preferences import compared
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "torchtune of April 2026, the model builders"
@@ -23,6 +24,7 @@ DEFAULTS = {
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 MLP = ("gate_proj", "up_proj", "down_proj")
 CHUNKED_LOSS = ("LinearCrossEntropyLoss", "CEWithChunkedOutputLoss")
+PAIR_LOSS = ("DPOLoss", "RSOLoss")  # rlhf/loss/dpo.py; each has a reference (lora_dpo_single_device.py)
 TOWERS = ("decoder_trainable", "encoder_trainable", "fusion_trainable")
 FUSION = ("llama3_2_vision", "llama4")  # families of several towers
 
@@ -45,6 +47,7 @@ def read(keys: Keys) -> TrainingConfig:
     _refuse(model, own, builder)
     dataset = Keys(keys.section("dataset"), keys.where, {})
     tokenizer = Keys(keys.section("tokenizer"), keys.where, {})
+    loss = str(keys.section("loss").get("_component_")).rpartition(".")[2]
     quantized = name.startswith("qlora") or model.flag("quantize_base")
     if quantized:
         message = "torchtune's NF4 is torchao's: the base is sized as bitsandbytes' with double quantisation."
@@ -66,7 +69,8 @@ def read(keys: Keys) -> TrainingConfig:
         offloads_inputs=keys.flag("enable_activation_offloading"),
         optimizer=keys.section("optimizer").get("_component_"),
         mixed_precision="no",
-        loss="chunked" if str(keys.section("loss").get("_component_")).rpartition(".")[2] in CHUNKED_LOSS else None,
+        **(compared("dpo") if loss in PAIR_LOSS else {}),
+        loss="chunked" if loss in CHUNKED_LOSS else None,
         saved_by_peft=False,
         defaulted=(*keys.defaulted, *model.defaulted),
         source=SOURCE,

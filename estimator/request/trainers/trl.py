@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
+from estimator.request.trainers.preferences import compared, method_of
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
 from estimator.request.training_config import Freezing, TrainingConfig
 
@@ -23,8 +24,6 @@ DEFAULTS = {
 }
 # Trainers that still call prepare_model_for_kbit_training and leave the adapter in float32.
 PREPARING = ("bco", "cpo", "orpo")
-# Whose batch is what was chosen and, below it, what was rejected (trainer/dpo_trainer.py, reward_trainer.py).
-PAIRS = ("dpo", "orpo", "cpo", "reward")
 # SFT, DPO, KTO and the reward trainer cut at 1,024 tokens; online methods and own scripts set no max_length.
 WITH_LENGTH = ("sft", "dpo", "kto", "reward", "orpo", "cpo", "bco")
 ONLINE = ("num_generations", "max_completion_length", "max_new_tokens")
@@ -38,17 +37,18 @@ def read(keys: Keys) -> TrainingConfig:
         raise keys.no_lora("use_peft is not set: this config trains no LoRA.", "set use_peft: true")
     handbook = "dataset_mixer" in keys.values or "torch_dtype" in keys.values and "dataset_splits" in keys.values
     script = _script(keys)
+    method = method_of(script)
     dtype = _dtype(keys)
     quantization = _quantization(keys, dtype)
     by_bnb = quantization is not None and quantization["method"] == "bnb"
-    prepares = by_bnb and (handbook or any(name in script for name in PREPARING))
+    prepares = by_bnb and (handbook or method in PREPARING)
     zero3 = "zero3" in _launch(keys)
     cast = by_bnb and not prepares  # is_loaded_in_4bit and is_loaded_in_8bit are bitsandbytes' alone
     if zero3 and not quantization:
         keys.note("zero3", "ZeRO-3 keeps the adapter in the base's dtype.")
     return TrainingConfig(
         trainer="alignment-handbook" if handbook else "trl",
-        lora=_lora(keys, script),
+        lora=_lora(keys, method),
         freezing=Freezing(dtype="BF16") if cast and keys.values.get("lora_modules_to_save") else None,
         base=keys.values.get("model_name_or_path") or (keys.values.get("model_name") if script else None),
         revision=keys.values.get("model_revision"),
@@ -58,9 +58,9 @@ def read(keys: Keys) -> TrainingConfig:
         adapter_dtype="bfloat16" if cast else (dtype if zero3 and not quantization else "float32"),
         batch_size=keys.integer("per_device_train_batch_size"),
         gradient_accumulation=keys.integer("gradient_accumulation_steps"),
-        sequence_length=_length(keys, script),
+        sequence_length=_length(keys, script, method),
         packing=keys.flag("packing"),
-        compares=2 if any(name in script for name in PAIRS) else int("kto" in script or "bco" in script),
+        **compared(method),
         gradient_checkpointing=keys.flag("gradient_checkpointing"),
         offloads_inputs=keys.flag("activation_offloading"),
         optimizer=keys.get("optim"),
@@ -71,7 +71,7 @@ def read(keys: Keys) -> TrainingConfig:
         loss="fused" if keys.flag("use_liger_kernel") else None,
         gpus=_gpus(keys),
         strategy=strategy_of(_launch(keys), "fsdp" in _launch(keys)),
-        num_labels=1 if "reward" in script else None,
+        num_labels=1 if method == "reward" else None,
         defaulted=tuple(keys.defaulted),
         source=SOURCE,
         notes=tuple(keys.notes),
@@ -101,7 +101,7 @@ def _dtype(keys: Keys) -> str | None:
     return dtype_name(given)
 
 
-def _lora(keys: Keys, script: str) -> dict[str, Any]:
+def _lora(keys: Keys, method: str | None) -> dict[str, Any]:
     targets = keys.values.get("lora_target_modules")
     if isinstance(targets, list):
         targets = targets[0] if len(targets) == 1 else [str(name) for name in targets]
@@ -116,7 +116,7 @@ def _lora(keys: Keys, script: str) -> dict[str, Any]:
         "bias": "none",
         "use_dora": keys.flag("use_dora"),
         "use_rslora": keys.flag("use_rslora"),
-        "task_type": "SEQ_CLS" if "reward" in script and "lora_task_type" in keys.defaulted else task,
+        "task_type": "SEQ_CLS" if method == "reward" and "lora_task_type" in keys.defaulted else task,
         "init_lora_weights": True,
     }
 
@@ -130,11 +130,10 @@ def _quantization(keys: Keys, dtype: str | None) -> dict[str, Any] | None:
     return dict(BNB8) if keys.flag("load_in_8bit") else None
 
 
-def _length(keys: Keys, script: str) -> int | None:
+def _length(keys: Keys, script: str, method: str | None) -> int | None:
     for key in ("max_length", "max_seq_length"):
         if key in keys.values:
             value = keys.values[key]
             return None if value in (None, "None", "none", "null") else keys.integer(key)
-    words = script.removesuffix(".py").replace(" ", "_").split("_")
-    offline = "online" not in words and any(name in words for name in WITH_LENGTH)
+    offline = method in WITH_LENGTH and "online" not in script
     return 1024 if offline or not (script or any(key in keys.values for key in ONLINE)) else None

@@ -222,10 +222,12 @@ def _steps(
         software=replace(_MOST, names_logits=not training.drops_outputs),
     )
     steps = [_step(setting, kept) for setting in (low, middle, high)]
-    if training.compares and training.loss in ("standard", "in_place"):
-        # A reference's logits, as float32, and their log-softmax beside the model's own; usually no gradients yet
-        entries = training.tokens * shape.vocabulary
-        steps[1] = steps[1].beside(0, 4 * entries * middle.autocast, 0)
+    if training.beside and training.loss in ("standard", "in_place"):
+        # A reference's logits, as float32, and their log-softmax beside the model's own; usually no gradients yet.
+        # ORPO and CPO hold the same of what was chosen, half of all, for its cross-entropy.
+        reference = training.beside == "reference"
+        entries = training.tokens * shape.vocabulary // (1 if reference else 2)
+        steps[1] = steps[1].beside(0, 4 * entries * (middle.autocast and reference), 0)
         steps[2] = steps[2].beside(0, entries * (middle.head_width + 8), 0)
     most = [_step(replace(high, software=_MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []
     least, expected = Step(*map(min, zip(*steps[:2], strict=True))), steps[1]

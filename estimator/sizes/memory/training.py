@@ -82,8 +82,8 @@ class Training:
     strategy: str = "ddp"  # "ddp" | "zero1" | "zero2" | "zero3" | "fsdp"
 
     software: Software | None = None  # that of the middle; None: what the options imply
-    # Sequences of an example: 2, chosen and rejected, or 1 (KTO), whose logits may be held against a reference's
-    compares: int = 0
+    compares: int = 0  # sequences of an example: 2, chosen and rejected, or 1 (KTO)
+    beside: str | None = None  # logits held beside theirs: "reference", of each; "chosen", a second loss on those
     drops_outputs: bool = False  # the model's outputs are surely let go before the step is walked back
 
     @property
