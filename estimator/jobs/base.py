@@ -126,6 +126,8 @@ def load_base(request: Request, task: str | None) -> Base:
         timeout=request.timeout,
     )
     base = _loaded(found, _changed(found.config, request.set), task, request)
+    if found.config and found.source != "snapshot":
+        _check_sections(found.config, base.tree.architecture)
     if request.set:
         _check_names(request.set, base.config, task)
         base = base._replace(notes=(*base.notes, *_without_effect(request.set, found.config or {}, task)))
@@ -140,6 +142,21 @@ def load_base(request: Request, task: str | None) -> Base:
 
         tree = with_unstored(tree, base.config, base.checkpoint.tensors if base.checkpoint is not None else None)
     return base._replace(tree=tree, task=task, num_labels=request.num_labels)
+
+
+def _check_sections(config: Mapping[str, Any], architecture: str | None) -> None:
+    """Raises MalformedConfigError for a dtype that torch lacks, in a section that the class is surely made of."""
+    from estimator.source.config import odd_dtypes
+
+    odd = dict(odd_dtypes(config, where="config.json"))
+    if odd:
+        from estimator.architecture.config_fields import sections_of
+        from estimator.architecture.shapes import shapes_of
+
+        facts = shapes_of(architecture or "")
+        for section in sections_of(facts) if facts else ():
+            if section in odd:
+                raise odd[section]
 
 
 def _check_names(changes: Mapping[str, Any], config: Mapping[str, Any], task: str | None) -> None:

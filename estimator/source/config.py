@@ -20,7 +20,9 @@ _WAY_OUT = "fetch the file again, or write it with save_pretrained"
 def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
     """A model's config.json. Raises MalformedConfigError where transformers could not read it."""
     config = parse_object(text, where=where)
-    _check_dtype(config, where)
+    for section, refusal in odd_dtypes(config, where=where):
+        if not section:
+            raise refusal
     return config
 
 
@@ -92,10 +94,13 @@ def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"{str(value)[:60]!r}, not a size"
 
 
-def _check_dtype(config: Mapping[str, Any], where: str, before: str = "") -> None:
-    """Raises MalformedConfigError for a text that torch has no dtype for, in sections too that a config is made of.
+def odd_dtypes(
+    config: Mapping[str, Any], *, where: str, before: str = ""
+) -> Iterator[tuple[str, MalformedConfigError]]:
+    """Sections by dotted path, "" for the top and first, whose text for a dtype torch has none for, with the refusal.
 
     transformers 5.23.0, `PreTrainedConfig.__post_init__`: getattr(torch, dtype), of the newer field where both are set.
+    It fails for the top and for sections that are configs to the class (`sub_configs`), which the others are not.
     """
     name = "torch_dtype" if config.get("dtype") is None else "dtype"
     value, name = config.get(name), before + name
@@ -103,10 +108,10 @@ def _check_dtype(config: Mapping[str, Any], where: str, before: str = "") -> Non
         known = from_torch(value)
         what = f"{name} is {plain(value, 60)!r}, which names no dtype of torch, so transformers fails to load it."
         way_out = f"write it as {to_torch(known) if known else 'bfloat16, float16 or float32'}, or leave it out"
-        raise MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
+        yield before[:-1], MalformedConfigError(what, where=f"{name} in {where}", way_out=way_out)
     for name, section in config.items():
-        if isinstance(section, dict) and (name in _SECTIONS or isinstance(section.get("model_type"), str)):
-            _check_dtype(section, where, f"{before}{plain(name, 60)}.")
+        if isinstance(section, dict):
+            yield from odd_dtypes(section, where=where, before=f"{before}{plain(name, 60)}.")
 
 
 def dtypes_in(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -138,7 +143,6 @@ def check_sizes(config: Mapping[str, Any], *, where: str) -> None:
             raise MalformedConfigError(what, where=f"{name} in {where}", way_out=_WAY_OUT)
 
 
-_SECTIONS = ("text_config", "vision_config", "audio_config")  # which need not name their model type
 # Names of torch's dtypes, those of its releases to come as well.
 _DTYPE = re.compile(r"(b?float|q?u?int|bits?|complex)\d*(x\d+)?(_[a-z]\w*)?|c?(half|float|double)|short|long|bool")
 _JSON = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,37 @@ def test_kinds_of_layers_for_another_number_of_them_are_refused_beside_headers(t
     """transformers 5.23.0, `PreTrainedConfig.validate_layer_type`: such a config does not load."""
     with pytest.raises(MalformedConfigError, match="layer_types has 5 entries, and num_hidden_layers is"):
         document(tmp_path, layer_types=["full_attention"] * 5)
+
+
+LLAVA = {
+    "architectures": ["LlavaForConditionalGeneration"],
+    "model_type": "llava",
+    "text_config": {**CONFIG, "model_type": "llama"},
+    "vision_config": {
+        "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 16, "patch_size": 8, "projection_dim": 16,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "section", "fields", "refused"),
+    [
+        pytest.param(CONFIG, "speculator", {"model_type": "eagle", "dtype": "auto"}, False, id="of another's"),
+        pytest.param(CONFIG, "text_config", {"dtype": "auto"}, False, id="of a class with a text model alone"),
+        pytest.param(LLAVA, "audio_config", {"model_type": "whisper", "dtype": "auto"}, False, id="of no tower"),
+        pytest.param(LLAVA, "text_config", {"dtype": "auto"}, True, id="of the text model"),
+        pytest.param(LLAVA, "vision_config", {"torch_dtype": "bf16"}, True, id="of a tower, by a short name"),
+    ],
+)
+def test_a_dtype_that_torch_lacks_is_refused_in_the_sections_of_the_class(
+    tmp_path: Path, config: dict[str, Any], section: str, fields: dict[str, Any], refused: bool
+) -> None:
+    """transformers 5.23.0 makes configs of `sub_configs` alone, and getattr(torch, "auto") fails."""
+    own = {**config, section: {**config.get(section, {}), **fields}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    with pytest.raises(MalformedConfigError, match=f"{section}.*dtype is") if refused else nullcontext():
+        estimate(Request(model=str(tmp_path), lora={"target_modules": ["q_proj"]}))
 
 
 @pytest.mark.parametrize(
