@@ -128,7 +128,7 @@ def _explanation(
     return AdapterExplanation(
         adapter=found,
         answer=answer,
-        status="unexplained" if causes is None else _status(all_causes, found),
+        status="unexplained" if causes is None else _status(all_causes, found, implied_bytes),
         implied_bytes=implied_bytes,
         actual_bytes=_actual_bytes(found),
         tensors=len(checkpoint.tensors) if checkpoint else None,
@@ -200,7 +200,7 @@ def _actual_bytes(found: Found) -> int | None:
     return found.other_files.get(WEIGHTS, found.other_files.get(PICKLED))
 
 
-def _status(causes: tuple[Cause, ...], found: Found) -> str:
+def _status(causes: tuple[Cause, ...], found: Found, implied_bytes: int | None) -> str:
     codes = {cause.code for cause in causes}
     if _actual_bytes(found) is None:
         return "unknown"
@@ -208,7 +208,7 @@ def _status(causes: tuple[Cause, ...], found: Found) -> str:
         return "damaged"
     if codes - EXPLAINED:
         return "unexplained"
-    return "explained" if codes else "exact"
+    return "exact" if implied_bytes is not None and codes <= {"other_method"} else "explained"
 
 
 def _damage(checkpoint: Checkpoint) -> tuple[Cause, ...]:

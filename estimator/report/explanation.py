@@ -13,6 +13,7 @@ _SAID = {
     "unexplained": "the file differs from what adapter_config.json implies",
     "damaged": "the file is damaged",
     "unknown": "there is no file to compare with",
+    "open": "adapter_config.json does not tell to the byte what is in the file",
 }
 
 
@@ -37,8 +38,11 @@ def explanation_document(explanation: Any) -> dict[str, Any]:
 def explanation_text(document: Mapping[str, Any]) -> str:
     """Several lines without a newline at the end."""
     implied, actual, base = document["implied"], document["actual"], document["base"]
+    status = document["status"]
+    if status in ("explained", "unexplained") and implied["bytes"] is None:
+        status = "open"
     lines = [
-        f"{printable(document['adapter']['id'])}: {_SAID[document['status']]}",
+        f"{printable(document['adapter']['id'])}: {_SAID[status]}",
         f"  base      {printable(base['id'])} ({printable(base['architecture'])})" if base else "  base      -",
         f"  implied   {_size(implied)}",
         f"  file      {_size(actual)}",

@@ -10,7 +10,9 @@ import pytest
 from estimator.errors import InvalidLoraError, NotFoundError
 from estimator.jobs.base import BaseCache
 from estimator.jobs.explain_adapter import explain_adapter
+from estimator.report.explanation import explanation_document, explanation_text
 from estimator.request.request import Request
+from tests.hub.models import safetensors
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "adapters" / "published.jsonl"
 ROWS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
@@ -100,3 +102,25 @@ def test_what_is_said_of_other_methods(adapter, base, said, unsaid, tmp_path):
     (named,) = explained.causes
     assert said in named.message
     assert not unsaid or unsaid not in named.message
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "headline"),
+    [
+        pytest.param("HRA", "F32", "is what adapter_config.json implies, to the byte", id="as implied"),
+        pytest.param(
+            "HRA", "BF16", "differs from what adapter_config.json implies, and it is known why", id="narrower"
+        ),
+        pytest.param("NOVEL", "F32", "adapter_config.json does not tell to the byte", id="a method that is not known"),
+    ],
+)
+def test_the_headline_of_other_methods(method, dtype, headline, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**TINY, "dtype": "bfloat16"}))
+    config = {"peft_type": method, "target_modules": ["q_proj"], "r": 4}
+    config["base_model_name_or_path"] = str(tmp_path / "base")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    name = "base_model.model.model.layers.0.self_attn.q_proj.hra_u"
+    (tmp_path / "adapter_model.safetensors").write_bytes(safetensors({name: (dtype, (64, 4))}))
+    document = explanation_document(explain_adapter(str(tmp_path), Request(offline=True)))
+    assert headline in explanation_text(document).splitlines()[0]
