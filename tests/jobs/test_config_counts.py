@@ -28,6 +28,14 @@ def test_trainable_parameters(row: dict) -> None:
     assert to_document(estimate(request, bases=BASES))["adapter"]["parameters"] == row["trainable"]
 
 
+def test_litgpts_model_has_a_head_of_its_own_where_the_class_ties_it() -> None:
+    request = Request(config=str(FIXTURES / "written/litgpt/2.yaml"), model="Qwen/Qwen2.5-0.5B", offline=True)
+    tied = [note.message for note in estimate(request, bases=BASES).notes if note.code == "own_head"]
+    assert ["quantised too" in message for message in tied] == [True]
+    untied = estimate(request._replace(model="meta-llama/Llama-3.1-8B"), bases=BASES)
+    assert "own_head" not in [note.code for note in untied.notes]
+
+
 def test_five_configs_of_each_trainer_were_written() -> None:
     written = Counter(row["trainer"] for row in ROWS if row["file"].startswith("written/"))
     assert len(written) == 10

@@ -43,3 +43,14 @@ def test_the_middle_is_what_was_published(
     assert told.expected / 1e9 == pytest.approx(gigabytes, rel=0.015)
     asked = memory_of(answer, training).allocated
     assert asked.lower <= gigabytes * 1e9 <= asked.upper
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen2.5-0.5b"], ids=["a head of its own", "a tied head"])
+def test_a_head_that_is_packed_already_is_packed_once(model: str) -> None:
+    """litgpt packs it whatever the base's class spares."""
+    run = Training(batch_size=1, sequence_length=512, loss="chunked", software=LITGPT)
+    spared, packed = (
+        memory_of(estimate(Request(model=model, targets="qv", base_precision="nf4", skip_modules=skip)), run).allocated
+        for skip in (None, ())
+    )
+    assert packed.expected == pytest.approx(spared.expected, rel=1e-6)

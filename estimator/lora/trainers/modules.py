@@ -42,7 +42,11 @@ def litgpt(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) 
     """litgpt's lora.py: A and B for each of q, k and v that is on, in one module: as many as apart.
 
     Of a model with towers it builds the text model. lora_mlp means each expert and the router too (LLaMAMoE).
+    Its GPT never ties the head: convert_hf_checkpoint.py copies the embeddings to it.
     """
+    head = f"{tree.output_embedding}.weight"
+    notes = (_own_head(tree),) if head in tree.tied else ()
+    tree = tree._replace(tied={name: source for name, source in tree.tied.items() if name != head})
     resolved = _split_fused(tree, lora)
     modules = resolved.tree.modules
     experts = tuple(experts_side_by_side(tree, ("fc_1", "fc_2", "proj")))
@@ -53,7 +57,15 @@ def litgpt(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) 
     wanted = {name for switch, names in _LITGPT_NAMES.items() if settings.get(switch) for name in names}
     text = [m for m in modules if not tree.is_composite or has_part(m.name, ("language_model", "lm_head"))]
     names = [m.name for m in text if m.kind == "Linear" and leaf(m.name) in wanted]
-    return Resolved(resolved.tree._replace(modules=modules), {**resolved.lora, "target_modules": names}, resolved.notes)
+    lora = {**resolved.lora, "target_modules": names}
+    notes += resolved.notes
+    return Resolved(resolved.tree._replace(modules=modules), lora, notes)
+
+
+def _own_head(tree: ModuleTree) -> Note:
+    packed = ", quantised too" if tree.output_embedding in tree.quantised else ""
+    message = f"litgpt's model has a head of its own beside the embeddings{packed}: more is loaded than is shown."
+    return Note("own_head", message)
 
 
 def _router_as_linear(module: Module) -> Module:

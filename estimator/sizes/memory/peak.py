@@ -225,9 +225,8 @@ def _steps(
     if training.beside and training.loss in ("standard", "in_place"):
         # A reference's logits, as float32, and their log-softmax beside the model's own; usually no gradients yet.
         # ORPO and CPO hold the same of what was chosen, half of all, for its cross-entropy.
-        reference = training.beside == "reference"
-        entries = training.tokens * shape.vocabulary // (1 if reference else 2)
-        steps[1] = steps[1].beside(0, 4 * entries * (middle.autocast and reference), 0)
+        entries = training.tokens * shape.vocabulary // (2 if training.beside == "chosen" else 1)
+        steps[1] = steps[1].beside(0, 4 * entries * (middle.autocast and training.beside == "reference"), 0)
         steps[2] = steps[2].beside(0, entries * (middle.head_width + 8), 0)
     most = [_step(replace(high, software=_MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []
     least, expected = Step(*map(min, zip(*steps[:2], strict=True))), steps[1]
@@ -258,8 +257,9 @@ def _renewed(shape: Shape, base: BaseInMemory, software: Software) -> int:
     more = 2 * entries * base.width if software.renews_embeddings and base.packed else 0
     if not software.own_head:
         return more
-    own = int(entries * base.packed_bytes) if base.packed else entries * base.width
-    return more + own - (0 if base.ties_head else entries * base.width)
+    packed = int(entries * base.packed_bytes)
+    counted = 0 if base.ties_head else packed if shape.head in base.packed else entries * base.width
+    return more + (packed if base.packed else entries * base.width) - counted
 
 
 def _floors(shape: Shape, base: BaseInMemory) -> tuple[int, int]:
