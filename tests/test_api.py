@@ -14,7 +14,7 @@ from estimator.cli.group import cli
 from estimator.request.request import Request
 
 LLAMA = "llama-3.1-8b"
-_OF_A_CONFIG_FILE = ("target_rule", "config_notes", "freezing")  # what a reader of --config alone sets
+_OF_A_CONFIG_FILE = ("target_rule", "config_notes", "trainer_skips", "freezing")  # what a reader of --config alone sets
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None) -> Answer:
             *base.tree.notes,
             *target_notes,
             *adaptation.notes,
-            *loaded.notes,
+            *(note for note in loaded.notes if note.code != "skips_not_found" or request.skip_modules is not None),
             *size_notes,
             *check_notes,
         ),
@@ -87,7 +87,7 @@ def with_config_file(request: Request) -> Request:
 
 def load_options(request: Request) -> LoadOptions:
     """How the request loads its base; the library's own defaults where it says nothing."""
-    skip = names_in(request.skip_modules)
+    skip = names_in(request.trainer_skips if request.skip_modules is None else request.skip_modules)
     return LoadOptions(
         base_precision=request.base_precision or "stored",
         dtype="auto" if request.dtype in (None, "auto") else _dtype(request.dtype, "dtype"),

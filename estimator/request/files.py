@@ -144,6 +144,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
         "quant_storage": quantization.get("quant_storage") if bits == 4 else None,
         "compute_dtype": quantization.get("compute_dtype") if bits == 4 else None,
         "skip_modules": quantization.get("skip_modules") if bits else None,
+        "trainer_skips": quantization.get("trainer_skips") if bits else None,
         "prepare_kbit": (config.prepare_kbit and not config.undoes_upcast) or None,
         "adapter_dtype": None if config.adapter_dtype in (None, "float32") else config.adapter_dtype,
         "num_labels": config.num_labels,

@@ -11,7 +11,7 @@ from estimator.request.load_options import PRECISIONS
 from estimator.request.lora_config import LoraConfig, kinds_in_words
 from estimator.request.request import MOST, NAMING, Request, check_timeout
 
-_FIELDS = frozenset(Request._fields) - {"target_rule", "config_notes", "freezing"}  # of --config alone
+_FIELDS = frozenset(Request._fields) - {"target_rule", "config_notes", "trainer_skips", "freezing"}  # of --config alone
 LORA_FIELDS = frozenset(LoraConfig._fields)
 
 

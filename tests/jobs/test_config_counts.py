@@ -36,6 +36,14 @@ def test_litgpts_model_has_a_head_of_its_own_where_the_class_ties_it() -> None:
     assert "own_head" not in [note.code for note in untied.notes]
 
 
+@pytest.mark.parametrize(("more", "noted"), [({}, False), ({"skip_modules": "mlp.gate"}, True)], ids=["own", "asked"])
+def test_a_list_of_the_trainers_need_not_match(tmp_path: Path, more: dict, noted: bool) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text("swift sft --model Qwen/Qwen2.5-0.5B --quant_bits 4 --quant_method bnb --torch_dtype bfloat16\n")
+    answer = estimate(Request(config=str(path), offline=True, **more), bases=BASES)
+    assert ("skips_not_found" in [note.code for note in answer.notes]) is noted
+
+
 def test_five_configs_of_each_trainer_were_written() -> None:
     written = Counter(row["trainer"] for row in ROWS if row["file"].startswith("written/"))
     assert len(written) == 10

@@ -113,7 +113,7 @@ IN_4 = "load_in_4bit: true\n"
         (LITGPT + "precision: bf16-mixed\n", {"dtype": "fp32", "adapter_dtype": None}),
         (SWIFT, {"adapter_dtype": None}),
         (SWIFT + "lora_dtype: bfloat16\n", {"adapter_dtype": "bfloat16"}),
-        (SWIFT + "quant_method: bnb\nquant_bits: 8\n", {"base_precision": "int8", "skip_modules": list(NOT_QUANTISED)}),
+        (SWIFT + "quant_method: bnb\nquant_bits: 8\n", {"trainer_skips": list(NOT_QUANTISED)}),
         (SWIFT + "lora_dtype: float16\n", {"adapter_dtype": None}),
         (NEMO, {"adapter_dtype": "base"}),
         (NEMO.replace("a/b", "a/b, torch_dtype: bf16"), {"adapter_dtype": "bfloat16"}),
@@ -135,7 +135,7 @@ IN_4 = "load_in_4bit: true\n"
         (GPT_OSS + MXFP4.replace("VALUE", "true"), {"base_precision": "bf16"}),
         (GPT_OSS + MXFP4.replace("VALUE", "false"), {"base_precision": None}),
         ("base_model: a/b\n" + SKIPPING, {"base_precision": "nf4", "skip_modules": ["b"]}),
-        ("base_model: a/Jamba-b\nadapter: lora\nload_in_8bit: true\n", {"skip_modules": ["mamba"]}),
+        ("base_model: a/Jamba-b\nadapter: lora\nload_in_8bit: true\n", {"trainer_skips": ["mamba"]}),
     ],
 )  # fmt: skip
 def test_how_the_base_is_loaded(tmp_path: Path, text: str, options: dict) -> None:

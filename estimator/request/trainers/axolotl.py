@@ -242,7 +242,7 @@ def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None
         if keys.flag("load_in_4bit"):
             keys.note("not_quantised", "adapter: lora with load_in_4bit quantises nothing; adapter: qlora does.")
         skipped = [name for kind, name in SKIPPED_IN_8_BITS if kind in base]
-        skips = {"skip_modules": skipped} if skipped else {}
+        skips = {"trainer_skips": skipped} if skipped else {}
         return {**BNB8, **experts, **skips} if keys.flag("load_in_8bit") else _mxfp4(keys)
     sharded = keys.values.get("deepspeed") or keys.values.get("fsdp") or keys.values.get("fsdp_config")
     wide = not sharded and any(
@@ -251,7 +251,7 @@ def _quantization(keys: Keys, adapter: str, dtype: str) -> dict[str, Any] | None
     quantization = bnb4(dtype, True, storage="float32" if wide else "bfloat16")
     quantization.update(experts)
     if "falcon-h1" in base:
-        quantization["skip_modules"] = ["out_proj"]
+        quantization["trainer_skips"] = ["out_proj"]
     given = Keys(keys.section("bnb_config_kwargs"), keys.where, {})
     readers: dict[str, tuple[str, Callable[[str], Any]]] = {
         "bnb_4bit_use_double_quant": ("double_quant", given.flag),

@@ -90,7 +90,10 @@ def _compared(keys: Keys) -> dict[str, Any]:
 
 
 def _cast(keys: Keys) -> Freezing | None:
-    """model/adapter.py, init_adapter: what trains is made float32, unless pure_bf16 or ZeRO-3 stands against it."""
+    """model/adapter.py, init_adapter: what trains is made float32, unless pure_bf16 or ZeRO-3 stands against it.
+
+    FSDP has not since 0.9.3; 0.9.2 asked is_fsdp_enabled as well.
+    """
     saved = keys.values.get("additional_target") or _resizes(keys)
     zero3 = strategy_of(keys.values.get("deepspeed")) == "zero3" and keys.values.get("quantization_bit") is None
     return None if not saved or zero3 or keys.flag("pure_bf16") else Freezing(dtype="F32")

@@ -180,11 +180,11 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
     if method != "bnb":
         return {"method": method, "bits": bits}
     if bits == 8:
-        return {**BNB8, "skip_modules": list(NOT_QUANTISED)}
+        return {**BNB8, "trainer_skips": list(NOT_QUANTISED)}
     compute = dtype_name(keys.values.get("bnb_4bit_compute_dtype")) or dtype
     storage = dtype_name(keys.values.get("bnb_4bit_quant_storage"))
     four = bnb4(compute, keys.flag("bnb_4bit_use_double_quant"), keys.text("bnb_4bit_quant_type"), storage)
-    return {**four, "skip_modules": list(NOT_QUANTISED)}
+    return {**four, "trainer_skips": list(NOT_QUANTISED)}
 
 
 def _accumulation(keys: Keys) -> int | None:
