@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
@@ -81,21 +83,19 @@ def _tied(held: str, name: str, tree: ModuleTree) -> UnsupportedError:
 
 def _check_unread(name: str, own_classes: Mapping[str, str]) -> None:
     """Raises UnsupportedError for what is packed where the class's `_init_weights` reads `weight` as it loads."""
-    parent, _, own = name.rpartition(".")
-    if _READ_AS_LOADED.fullmatch(f"{own_classes.get(parent)}.{own}"):
-        raise _not_read(f"{name} packed, as what initialises {own_classes[parent]} reads its `weight`", "ignore")
+    parts = re.sub(r"\b\d+\b", "#", name).split(".")
+    for depth in reversed(range(len(parts))):
+        cls = own_classes.get(".".join(name.split(".")[:depth]), "")
+        if ".".join(parts[depth:]) in _read_weights().get(cls, ()):
+            raise _not_read(f"{name} packed, as what initialises {cls} reads its `weight`", "ignore")
 
 
-# What `_init_weights` of transformers 5.23.0 reads the `weight` of without asking whether there is one, by the class of
-# the module around it. It runs on every module that has no parameters of its own, loaded or not.
-_READ_AS_LOADED = re.compile(
-    r"(Siglip|Dinov2|DINOv3ViT|Hiera|IJepa|Pix2Struct|Pvt|RecurrentGemma|SwiftFormer|BridgeTower|Clvp)\w*\.\w+"
-    r"|(T5|MT5|UMT5|LongT5|SwitchTransformers|Udop|Pop2Piano)(?!Gemma)\w*(Attention|ActDense|ClassificationHead)\.\w+"
-    r"|(AltCLIP|CLIPSeg|ChineseCLIPVision|Kosmos2Vision|Kosmos2Text|KosmosText)(Attention|MLP|FFN)\.\w+"
-    r"|ModernBert(Decoder)?(Attention|MLP|PredictionHead|For\w+)\.\w+"
-    r"|(Wav2Vec2|Wav2Vec2Bert|Wav2Vec2Conformer|WavLM|UniSpeech|UniSpeechSat|SpeechT5|Data2VecAudio)FeatureProjection\.\w+"
-    r"|GPTBigCode(Attention|MLP)\.c_proj|(Falcon)?MambaMixer\.(dt|out)_proj|NanoChatAttention\.o_proj"
-)
+@cache
+def _read_weights() -> dict[str, tuple[str, ...]]:
+    """The Linears whose `weight` is read as a model loads, by the class around them (read_weights.facts)."""
+    text = Path(__file__).with_name("read_weights.facts").read_text(encoding="utf-8")
+    lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
+    return {cls: tuple(names) for cls, *names in lines}
 
 
 def untied(tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint | None) -> dict[str, str]:
