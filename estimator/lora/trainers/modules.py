@@ -58,8 +58,7 @@ def litgpt(settings: Mapping[str, Any], tree: ModuleTree, lora: dict[str, Any]) 
     text = [m for m in modules if not tree.is_composite or has_part(m.name, ("language_model", "lm_head"))]
     names = [m.name for m in text if m.kind == "Linear" and leaf(m.name) in wanted]
     lora = {**resolved.lora, "target_modules": names}
-    notes += resolved.notes
-    return Resolved(resolved.tree._replace(modules=modules), lora, notes)
+    return Resolved(resolved.tree._replace(modules=modules), lora, (*notes, *resolved.notes))
 
 
 def _own_head(tree: ModuleTree) -> Note:
