@@ -140,7 +140,9 @@ SOUND = {"max_source_positions": 20, "max_target_positions": 64, "num_mel_bins":
         pytest.param("LongT5ForConditionalGeneration", "longt5", T5, 120, id="LongT5"),
         pytest.param("BartForConditionalGeneration", "bart", BART, 144, id="BART"),
         pytest.param("NllbMoeForConditionalGeneration", "nllb-moe", {**BART, "num_experts": 2}, 144, id="experts"),
-        pytest.param("WhisperForConditionalGeneration", "whisper", {**BART, **SOUND}, 144, id="sound"),
+        pytest.param(
+            "WhisperForConditionalGeneration", "whisper", {**BART, **SOUND, "pad_token_id": 0}, 144, id="sound"
+        ),
         pytest.param("T5GemmaForConditionalGeneration", "t5gemma", T5_GEMMA, 120, id="a window in the decoder"),
     ],
 )

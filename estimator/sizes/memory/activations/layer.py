@@ -253,10 +253,11 @@ def _wrappers(block: Block, adapter: Adapter) -> tuple[str, str]:
 
 
 def _changed(name: str, elements: int, sides: int, block: Block, setting: Setting) -> int:
-    """Bytes that each forward pass makes anew: a whole stack of weights, and copies of what LoRA has for it in another
-    dtype (peft 0.21.2, _LoraFactorsProxy)."""
+    """Bytes that each forward pass makes anew: a whole stack of weights, and copies of what LoRA trains for it in
+    another dtype (peft 0.21.2, _LoraFactorsProxy)."""
     adapter = setting.adapter
-    copied = adapter.ranks.get(name, 0) * block.experts * sides if adapter.width != setting.base_width else 0
+    is_copied = adapter.width != setting.base_width and name not in adapter.still
+    copied = adapter.ranks.get(name, 0) * block.experts * sides if is_copied else 0
     return setting.base_width * (elements + copied) if name else 0
 
 
