@@ -16,6 +16,16 @@ class Problem(NamedTuple):
     message: str  # what is there, what was expected, how to mend it
 
 
+def refused(error: LoraSizeError) -> Problem:
+    """A refusal as a row of a check has it."""
+    return Problem(error.code, f"{error.what} ({error.where}) {error.way_out}")
+
+
+def is_not_judged(error: LoraSizeError) -> bool:
+    """Whether it is no fault of what is checked: not_judged tells of it."""
+    return error.exit_code == 3 or error.code == "unsupported"
+
+
 def not_judged(error: LoraSizeError) -> Problem:
     """A base that can't be had where a check asks no network, or what lora-size has no answer to."""
     way_out = "Ask for it once with `lora-size --model`, which keeps it." if error.code == "offline" else error.way_out

@@ -14,7 +14,7 @@ from estimator.jobs.checking.limits import Limits, over_budget
 from estimator.jobs.checking.pairs import pair_problems
 from estimator.jobs.checking.paths import is_training_state, is_whole_model
 from estimator.jobs.checking.weights import wrong_size
-from estimator.report.findings import CheckedPath, Problem, not_judged
+from estimator.report.findings import CheckedPath, Problem, is_not_judged, not_judged, refused
 from estimator.sizes.adapter_causes import FLOATS
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
 from estimator.source.find import named_like
@@ -76,12 +76,12 @@ def check_adapter(folder: str, limits: Limits, strict: bool, bases: Any) -> Chec
         there = os.path.isfile(os.path.join(folder, CONFIG))
         return CheckedPath(folder, "failed", (*problems, lost if there else Problem("no_config", _NO_CONFIG)))
     except LoraSizeError as error:
-        return CheckedPath(folder, "failed", (*problems, _zero_bytes(folder) or _problem(error)))
+        return CheckedPath(folder, "failed", (*problems, _zero_bytes(folder) or refused(error)))
     problems += _config_problems(found.config or {})
     try:
         checkpoint = to_checkpoint(found.files) if found.files else None
     except LoraSizeError as error:
-        return CheckedPath(folder, "failed", (*problems, _problem(error)))
+        return CheckedPath(folder, "failed", (*problems, refused(error)))
     problems += _file_problems(found, checkpoint)
     more, base_missing = _on_its_base(folder, found, checkpoint, limits, bases, bool(problems))
     problems += [problem for problem in more if problem.code not in {known.code for known in problems}]
@@ -90,10 +90,6 @@ def check_adapter(folder: str, limits: Limits, strict: bool, bases: Any) -> Chec
     if base_missing and not problems:
         return CheckedPath(folder, "failed" if strict else "skipped", (base_missing,))
     return CheckedPath(folder, "failed" if problems else "ok", tuple(problems))
-
-
-def _problem(error: LoraSizeError) -> Problem:
-    return Problem(error.code, f"{error.what} ({error.where}) {error.way_out}")
 
 
 def _zero_bytes(folder: str) -> Problem | None:
@@ -197,9 +193,9 @@ def _on_its_base(
         )
     except LoraSizeError as error:
         over = over_budget(limits, file_bytes=file_bytes, parameters=elements, percent=None)
-        if error.exit_code == 3 or error.code == "unsupported":
+        if is_not_judged(error):
             return over, not_judged(error)
-        return [_problem(error), *over], None
+        return [refused(error), *over], None
     if any(cause.code == "not_lora" for cause in explained.causes):
         (cause,) = (cause for cause in explained.causes if cause.code == "not_lora")
         over = over_budget(limits, file_bytes=file_bytes, parameters=elements, percent=None)

@@ -11,7 +11,7 @@ from estimator.jobs.checking.adapter import check_adapter
 from estimator.jobs.checking.limits import Limits, over_budget
 from estimator.jobs.checking.paths import Unit, find_units
 from estimator.jobs.checking.weights import check_weights
-from estimator.report.findings import CheckedPath, Problem, not_judged
+from estimator.report.findings import CheckedPath, Problem, is_not_judged, not_judged, refused
 from estimator.source.plain import plain
 from estimator.source.progress import patiently
 
@@ -41,12 +41,12 @@ def _judge(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath 
     try:
         return _JUDGES[unit.kind](unit, limits, strict, bases)
     except LoraSizeError as error:
-        return _failed(unit, _problem(error))
+        return _failed(unit, refused(error))
     except OSError as error:
         why = error.strerror or type(error).__name__
         return _failed(unit, Problem("unreadable", f"It can't be read: {why}. Check its permissions and the disk."))
     except Exception as error:  # a fault of this program: the other paths have their verdicts all the same
-        return _failed(unit, _problem(unforeseen(error)))
+        return _failed(unit, refused(unforeseen(error)))
 
 
 def _check_folder(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
@@ -78,7 +78,7 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
     except NoLoraError as error:
         return CheckedPath(unit.path, "skipped", (Problem("no_lora", error.what),))
     except NotFoundError as error:
-        return _failed(unit, _problem(error)) if unit.named else None
+        return _failed(unit, refused(error)) if unit.named else None
     except UnsupportedError as error:
         return _not_judged(unit, strict, error)
     base = named_base(config)
@@ -95,10 +95,6 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
     return _estimate(unit, limits, strict, bases)
 
 
-def _problem(error: LoraSizeError) -> Problem:
-    return Problem(error.code, f"{error.what} ({error.where}) {error.way_out}")
-
-
 def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
     from estimator.jobs.estimate import estimate
     from estimator.report.document import to_document
@@ -107,9 +103,9 @@ def _estimate(unit: Unit, limits: Limits, strict: bool, bases: Any) -> CheckedPa
     try:
         document = to_document(estimate(Request(config=unit.path, offline=True), bases=bases))
     except LoraSizeError as error:
-        if error.exit_code == 3 or error.code == "unsupported":
+        if is_not_judged(error):
             return _not_judged(unit, strict, error)
-        return _failed(unit, _problem(error))
+        return _failed(unit, refused(error))
     problems = over_budget(
         limits,
         file_bytes=document["adapter"]["file"]["bytes"],
