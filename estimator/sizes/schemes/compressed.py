@@ -83,10 +83,11 @@ def _tied(held: str, name: str, tree: ModuleTree) -> UnsupportedError:
 
 def _check_unread(name: str, own_classes: Mapping[str, str]) -> None:
     """Raises UnsupportedError for what is packed where the class's `_init_weights` reads `weight` as it loads."""
-    parts = re.sub(r"\b\d+\b", "#", name).split(".")
+    parts = name.split(".")
     for depth in reversed(range(len(parts))):
-        cls = own_classes.get(".".join(name.split(".")[:depth]), "")
-        if ".".join(parts[depth:]) in _read_weights().get(cls, ()):
+        cls = own_classes.get(".".join(parts[:depth]), "")
+        own = re.sub(r"\b\d+\b", "#", ".".join(parts[depth:]))
+        if own in _read_weights().get(cls, ()):
             raise _not_read(f"{name} packed, as what initialises {cls} reads its `weight`", "ignore")
 
 
