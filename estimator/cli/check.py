@@ -40,7 +40,7 @@ def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **l
     from estimator.jobs.checking.check import MISSING, check
     from estimator.jobs.checking.limits import configured, to_limits
     from estimator.report.findings import FORMATS
-    from estimator.report.units import printable
+    from estimator.source.plain import plain
 
     table, where = configured(".")
     to_limits(table, where)
@@ -48,7 +48,7 @@ def command(paths: tuple[str, ...], format_: str, json_: bool, strict: bool, **l
     strict = strict or str(table.get("strict", "")).lower() == "true"
     checked = check(paths, limits=to_limits({**table, **given}), strict=strict)
     if not checked:
-        places = ", ".join(printable(path) for path in paths[:3])
+        places = ", ".join(plain(path) for path in paths[:3])
         print(f"nothing to check: no adapter and no training config at {places}", file=sys.stderr)
     shown = FORMATS["json" if json_ else format_](checked)
     if shown:

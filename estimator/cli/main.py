@@ -96,12 +96,12 @@ def _program() -> str:
 
 
 def _say(error: LoraSizeError) -> int:
-    from estimator.report.units import printable
+    from estimator.source.plain import plain
 
     lines = [
-        f"Error: {printable(error.what, 600)}",
-        f"  where  {printable(error.where)}",
-        f"  try    {printable(error.way_out, 600)}",
+        f"Error: {plain(error.what, 600)}",
+        f"  where  {plain(error.where)}",
+        f"  try    {plain(error.way_out, 600)}",
     ]
     _tell([*lines, f"  code   {error.code}"])
     return error.exit_code
@@ -110,7 +110,7 @@ def _say(error: LoraSizeError) -> int:
 def _say_usage(error: click.ClickException) -> int:
     import click
 
-    from estimator.report.units import printable
+    from estimator.source.plain import plain
 
     ctx = getattr(error, "ctx", None)
     param = getattr(error, "param", None)
@@ -127,9 +127,9 @@ def _say_usage(error: click.ClickException) -> int:
         from estimator.cli.hints import of_a_list
 
         way_out = of_a_list(error) or way_out
-    lines = [f"Error: {printable(what, 600)}"]
+    lines = [f"Error: {plain(what, 600)}"]
     lines += [f"  where  {where}"] if where else []
-    lines += [f"  try    {printable(way_out, 600)}", "  code   usage"]
+    lines += [f"  try    {plain(way_out, 600)}", "  code   usage"]
     _tell(lines)
     return 2
 

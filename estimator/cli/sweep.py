@@ -117,12 +117,12 @@ def command(**options: Any) -> int:
 
 def _say_others(failed: list[LoraSizeError]) -> None:
     """Each distinct error of a sweep that failed whole; the first is left to be raised."""
-    from estimator.report.units import printable
+    from estimator.source.plain import plain
 
     others = dict.fromkeys(map(str, failed))
     others.pop(str(failed[0]))
     for what in others:
-        print(f"Error: {printable(what, 600)}", file=sys.stderr)
+        print(f"Error: {plain(what, 600)}", file=sys.stderr)
 
 
 def _width() -> int:

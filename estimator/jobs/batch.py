@@ -11,9 +11,9 @@ from estimator.errors import LoraSizeError, UsageError, unforeseen
 from estimator.jobs.base import BaseCache
 from estimator.jobs.estimate import estimate
 from estimator.report.document import to_document
-from estimator.report.units import printable
 from estimator.request.options import to_request
 from estimator.source.bounded_json import NotUsable, parse_json
+from estimator.source.plain import plain
 from estimator.source.progress import patiently
 
 MAX_LINE_BYTES = 20_000_000
@@ -54,7 +54,7 @@ def _answer(line: bytes, where: str, bases: BaseCache, offline: bool) -> dict[st
         return {"id": ident, "result": to_document(estimate(request, bases=bases))}
     except Exception as fault:  # one bad line never stops the rest
         error = fault if isinstance(fault, LoraSizeError) else unforeseen(fault)
-        return {"id": ident, "error": {"code": error.code, "message": printable(error, MAX_MESSAGE)}}
+        return {"id": ident, "error": {"code": error.code, "message": plain(error, MAX_MESSAGE)}}
 
 
 def _identity(value: Any) -> Any:

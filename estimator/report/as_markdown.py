@@ -7,7 +7,7 @@ from typing import Any
 
 from estimator.report.as_csv import flat_row
 from estimator.report.as_table import peft_line
-from estimator.report.units import printable
+from estimator.source.plain import plain
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
@@ -28,4 +28,4 @@ def cell(value: Any) -> str:
 
 
 def _escaped(value: Any) -> str:
-    return printable(value, 1000).replace("|", "\\|").replace("`", "\\`").replace("<", "&lt;")
+    return plain(value, 1000).replace("|", "\\|").replace("`", "\\`").replace("<", "&lt;")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from estimator.report.units import decimal_size, exact_size, percent, printable, tensors
+from estimator.report.units import decimal_size, exact_size, percent, tensors
+from estimator.source.plain import plain
 
 Document = Mapping[str, Any]
 _SOURCES = {"snapshot": "bundled snapshot", "local": "local files", "hub": "the Hub", "cache": "the Hub's cache"}
@@ -38,7 +39,7 @@ def describe_targets(lora: Mapping[str, Any], limit: int = 90) -> str:
     names = modules if isinstance(modules, str) else ", ".join(map(str, modules or ()))
     if parameters:
         names = ", ".join(filter(None, (names, "parameters " + ", ".join(map(str, parameters)))))
-    return printable(names, limit)
+    return plain(names, limit)
 
 
 def _rows(rows: list[tuple[str, str, str]]) -> Iterator[str]:
@@ -50,8 +51,8 @@ def _rows(rows: list[tuple[str, str, str]]) -> Iterator[str]:
 def _head(document: Document) -> Iterator[str]:
     model, lora = document["model"], document["lora"]
     revision = f" @ {model['revision'][:12]}" if model["revision"] else ""
-    origin = f"{printable(model['architecture'] or 'unknown architecture')}, from {_SOURCES[model['source']]}"
-    yield f"{printable(model['id'])}{printable(revision)}   ({origin})"
+    origin = f"{plain(model['architecture'] or 'unknown architecture')}, from {_SOURCES[model['source']]}"
+    yield f"{plain(model['id'])}{plain(revision)}   ({origin})"
     count = len(document["adapter"]["modules"])
     adapted = "1 module" if count == 1 else f"{count:,} modules"
     extras = [name for field, name in (("use_dora", "DoRA"), ("use_rslora", "rsLoRA")) if lora.get(field)]
@@ -108,11 +109,11 @@ def cross_check_lines(document: Document) -> Iterator[str]:
         promised, there = file["expected_bytes"], file["actual_bytes"]
         if None not in (promised, there) and promised != there:
             words = f"the header promises {exact_size(promised)}, the file has {exact_size(there)}"
-            yield f"  {printable(file['path'])}: {words}"
+            yield f"  {plain(file['path'])}: {words}"
     for complaint in check.get("complaints", ()):
-        yield f"  {printable(complaint)}"
+        yield f"  {plain(complaint)}"
 
 
 def _notes(document: Document) -> Iterator[str]:
     for note in document["notes"]:
-        yield f"note: {printable(note['message'], 1000)}"
+        yield f"note: {plain(note['message'], 1000)}"

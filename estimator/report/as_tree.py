@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree
-from estimator.report.units import printable
+from estimator.source.plain import plain
 
 _INDENT = "  "
 _FOLDED = "ModuleList"
@@ -64,7 +64,7 @@ class _Printer:
     def _adapted(self, name: str) -> list[str]:
         wrapped = self.around.get(name)
         if wrapped is not None and wrapped.rank is not None:
-            return _block(f"lora.{printable(wrapped.what)}", [*self._with_lora(wrapped, name)])
+            return _block(f"lora.{plain(wrapped.what)}", [*self._with_lora(wrapped, name)])
         if wrapped is not None and wrapped.what == "ModulesToSaveWrapper":
             saved = _block("ModuleDict", [("(default): ", self._plain(name))])
             return _block(wrapped.what, [("(original_module): ", self._plain(name)), ("(modules_to_save): ", saved)])
@@ -75,8 +75,8 @@ class _Printer:
         inner = [(child.rpartition(".")[2], self.lines(child)) for child in self.children.get(name, ())]
         if not inner:
             return [_one_line(module)]
-        pairs = _folded(inner) if module.cls == _FOLDED else [(f"({printable(key)}): ", text) for key, text in inner]
-        return _block(printable(module.cls), pairs)
+        pairs = _folded(inner) if module.cls == _FOLDED else [(f"({plain(key)}): ", text) for key, text in inner]
+        return _block(plain(module.cls), pairs)
 
     def _with_lora(self, lora: Any, name: str) -> Iterator[tuple[str, list[str]]]:
         """What LoraLayer holds, in its order (peft 0.21.2, tuners/lora/layer.py)."""
@@ -150,5 +150,5 @@ def _one_line(module: Module) -> str:
     elif list(shapes) in (["weight"], ["weight", "bias"]):
         inside = f"{weight}"
     else:
-        inside = ", ".join(f"{printable(name)}: {shape}" for name, shape in shapes.items())
-    return f"{printable(module.cls)}({inside})"
+        inside = ", ".join(f"{plain(name)}: {shape}" for name, shape in shapes.items())
+    return f"{plain(module.cls)}({inside})"

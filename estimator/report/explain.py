@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from estimator.report.units import printable
+from estimator.source.plain import plain
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.)|(?<=\.)\d+$|^\d+(?=\.)")
 
@@ -38,7 +38,7 @@ def _group(module: Mapping[str, Any]) -> _Group:
 
 
 def _line(group: _Group, count: int, vector: str) -> str:
-    shown = f"  {printable(group.name)} ({group.kind}): {_term(group, vector)}"
+    shown = f"  {plain(group.name)} ({group.kind}): {_term(group, vector)}"
     return shown + (f", × {count} = {group.parameters * count:,}" if count > 1 else "")
 
 

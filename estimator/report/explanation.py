@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from estimator.report.units import exact_size, printable, tensors
+from estimator.report.units import exact_size, tensors
+from estimator.source.plain import plain
 
 _SAID = {
     "exact": "the file is what adapter_config.json implies, to the byte",
@@ -42,15 +43,15 @@ def explanation_text(document: Mapping[str, Any]) -> str:
     if status in ("explained", "unexplained") and implied["bytes"] is None:
         status = "open"
     lines = [
-        f"{printable(document['adapter']['id'])}: {_SAID[status]}",
-        f"  base      {printable(base['id'])} ({printable(base['architecture'])})" if base else "  base      -",
+        f"{plain(document['adapter']['id'])}: {_SAID[status]}",
+        f"  base      {plain(base['id'])} ({plain(base['architecture'])})" if base else "  base      -",
         f"  implied   {_size(implied)}",
         f"  file      {_size(actual)}",
     ]
     for cause in document["causes"]:
         grown = f"  [{cause['bytes']:+,} bytes]" if cause["bytes"] else ""
-        lines.append(f"  because   {printable(cause['message'], 600)}{grown}")
-    lines += [f"note: {printable(note['message'], 1000)}" for note in document["notes"]]
+        lines.append(f"  because   {plain(cause['message'], 600)}{grown}")
+    lines += [f"note: {plain(note['message'], 1000)}" for note in document["notes"]]
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from estimator.errors import LoraSizeError
-from estimator.report.units import printable
+from estimator.source.plain import plain
 
 MAX_MESSAGE, MAX_NAMED = 600, 3
 
@@ -51,7 +51,7 @@ def as_json(checked: Sequence[CheckedPath]) -> str:
 
 def as_text(checked: Sequence[CheckedPath]) -> str:
     """One line a problem of what failed, and one for each reason why others were not judged; "" where all is well."""
-    failed = [f"{printable(path)}: {printable(p.message, MAX_MESSAGE)} [{p.code}]" for path, p in _failed(checked)]
+    failed = [f"{plain(path)}: {plain(p.message, MAX_MESSAGE)} [{p.code}]" for path, p in _failed(checked)]
     return "\n".join([*failed, *_skipped(checked)])
 
 
@@ -60,7 +60,7 @@ def _skipped(checked: Sequence[CheckedPath]) -> Iterator[str]:
     by_code: dict[str, dict[str, list[str]]] = {}
     for row in checked:
         for problem in row.problems if row.status == "skipped" else ():
-            by_code.setdefault(problem.code, {}).setdefault(problem.message, []).append(printable(row.path))
+            by_code.setdefault(problem.code, {}).setdefault(problem.message, []).append(plain(row.path))
     others = by_code.get("not_a_config", {})
     if len(others) > 1:  # why somebody else's file is none asks nobody
         by_code["not_a_config"] = {"these are neither adapters nor training configs.": [*chain(*others.values())]}
@@ -68,7 +68,7 @@ def _skipped(checked: Sequence[CheckedPath]) -> Iterator[str]:
         reasons = sorted(by_message.items(), key=lambda reason: -len(reason[1]))
         for message, paths in reasons[:MAX_NAMED]:
             more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-            yield f"skipped: {', '.join(paths[:MAX_NAMED])}{more}: {printable(message, MAX_MESSAGE)} [{code}]"
+            yield f"skipped: {', '.join(paths[:MAX_NAMED])}{more}: {plain(message, MAX_MESSAGE)} [{code}]"
         if left := sum(len(paths) for _, paths in reasons[MAX_NAMED:]):
             yield f"skipped: {left} more for reasons of this kind, which --json lists [{code}]"
 

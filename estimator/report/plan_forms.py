@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from estimator.report.units import decimal_size, printable
+from estimator.report.units import decimal_size
+from estimator.source.plain import plain
 
 Document = Mapping[str, Any]
 
@@ -136,7 +137,7 @@ def _limits(plan: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield "largest r within the limits"
     for row in rows or ():
-        name = printable(row["targets"] or "these targets", 40)
+        name = plain(row["targets"] or "these targets", 40)
         sizes = "" if row["r"] is None else f"{row['parameters']:,} parameters"
         sizes += f", {decimal_size(row['file_bytes'])}" if row["file_bytes"] is not None else ""
         yield f"  {name:<16}{'none' if row['r'] is None else row['r']:>8}   {sizes}".rstrip()
@@ -174,7 +175,7 @@ def _serving_tail(serving: Mapping[str, Any]) -> Iterator[str]:
         share = serving["gpu_memory_utilization"]
         yield f"  left at gpu_memory_utilization {share}: {low:,} to {high:,} tokens"
     for problem in serving["refused"]:
-        yield f"vLLM does not serve it: {printable(problem['message'], 600)}"
+        yield f"vLLM does not serve it: {plain(problem['message'], 600)}"
     peft = serving["peft"]
     yield "the same in PEFT"
     yield f"  {'adapters':<32}{decimal_size(peft['adapter_bytes']):>24}  {decimal_size(peft['bytes_each'])} each"

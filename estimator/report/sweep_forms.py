@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from estimator.report.units import decimal_size, printable
+from estimator.report.units import decimal_size
+from estimator.source.plain import plain
 
 COLUMNS = ("model", "targets", "base_precision", "r", "parameters", "file_bytes", "device_bytes",
            "device_lower_bytes", "device_upper_bytes", "fits", "assumed_dtype", "basis", "cross_check")  # fmt: skip
@@ -27,7 +28,7 @@ def _messages(cases: Sequence[Any], notes: Sequence[Any]) -> list[str]:
     for model, dtype in dict.fromkeys((case.model, case.assumed_dtype) for case in cases if case.assumed_dtype):
         words = "since nothing here says its dtype; --dtype says another."
         said.append(f"The memory of {model} is that of {dtype}, {words}")
-    return [printable(message, 600) for message in dict.fromkeys([*said, *_contradictions(cases)])]
+    return [plain(message, 600) for message in dict.fromkeys([*said, *_contradictions(cases)])]
 
 
 def _contradictions(cases: Sequence[Any]) -> list[str]:
@@ -66,8 +67,8 @@ def _csv(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, 
 
 def _cells(case: Any) -> list[str]:
     return [
-        printable(case.model),
-        printable(case.targets or "default", 40),
+        plain(case.model),
+        plain(case.targets or "default", 40),
         case.base_precision or "stored",
         "" if case.r is None else str(case.r),
         "" if case.parameters is None else f"{case.parameters:,}",
@@ -75,7 +76,7 @@ def _cells(case: Any) -> list[str]:
         "" if case.device_bytes is None else decimal_size(case.device_bytes),
         case.fits or "",
         case.basis or "",
-        "" if case.error is None else printable(case.error, 80),
+        "" if case.error is None else plain(case.error, 80),
     ]
 
 
@@ -102,8 +103,8 @@ FORMS: dict[str, Form] = {"table": _table, "markdown": _markdown, "csv": _csv, "
 def open_questions(cases: Sequence[Any]) -> list[str]:
     """What --quiet has no room for: a line for each case that was refused, and for files that contradict each other."""
     shown = zip(labelled(cases), cases, strict=True)
-    refused = [f"{label}: {printable(case.error, 600)}" for label, case in shown if case.error is not None]
-    return [*refused, *map(printable, _contradictions(cases))]
+    refused = [f"{label}: {plain(case.error, 600)}" for label, case in shown if case.error is not None]
+    return [*refused, *map(plain, _contradictions(cases))]
 
 
 def terminal(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | None, columns: int) -> str:
@@ -149,8 +150,7 @@ def _bars(title: str, rows: list[tuple[str, int, str]], columns: int) -> Iterato
 def labelled(cases: Sequence[Any], precision: bool = True) -> list[str]:
     """What tells each case from the others: the rank, and of the rest only what differs."""
     parts = [
-        (printable(case.model, 28), printable(case.targets or "default", 20), case.base_precision or "stored")
-        for case in cases
+        (plain(case.model, 28), plain(case.targets or "default", 20), case.base_precision or "stored") for case in cases
     ]
     differing = [place for place in range(3 if precision else 2) if len({part[place] for part in parts}) > 1]
     return [

@@ -1,4 +1,4 @@
-"""Numbers and strangers' texts as people read them: decimal units, separators, nothing that moves a cursor."""
+"""Numbers as people read them: decimal units, separators."""
 
 from __future__ import annotations
 
@@ -26,13 +26,3 @@ def tensors(count: int) -> str:
 def percent(value: float) -> str:
     """Three digits that count, without zeros at the end: 0.3395 -> "0.34 %"."""
     return f"{value:.3g} %" if value < 100 else f"{value:,.0f} %"
-
-
-def printable(text: object, limit: int = 300) -> str:
-    """One line that a terminal shows as it is: control and invisible characters escaped, long texts cut."""
-    shown = "".join(letter if letter.isprintable() else _escape(letter) for letter in str(text))
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from estimator.report.units import printable
+from estimator.source.plain import plain
 
 _SHOWN = 5  # differing entries of one list
 
@@ -37,7 +37,7 @@ def _comparisons(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "-" if value is None else printable(value, 60)
+    return f"{value:,}" if isinstance(value, int) else "-" if value is None else plain(value, 60)
 
 
 def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterator[str]:
@@ -53,13 +53,13 @@ def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterato
     for what, differences in sorted(by_list.items(), key=lambda item: len(item[1])):
         yield f"  {what}: {len(differences):,} differ"
         for difference in differences[:_SHOWN]:
-            yield f"    {printable(difference['name'] or '(the model itself)')}"
+            yield f"    {plain(difference['name'] or '(the model itself)')}"
             yield f"      estimate {_entry(difference['estimate'])}"
             yield f"      real     {_entry(difference['real'])}"
     model = estimate["model"]
-    yield f"  model {printable(model['id'])} @ {model['revision'] or '-'} ({printable(model['architecture'])})"
+    yield f"  model {plain(model['id'])} @ {model['revision'] or '-'} ({plain(model['architecture'])})"
     asked = {name: value for name, value in estimate["lora"].items() if value not in (None, {}, [], False)}
-    yield f"  lora {printable(json.dumps(asked, default=list), 1500)}"
+    yield f"  lora {plain(json.dumps(asked, default=list), 1500)}"
     loaded = estimate["base"]["loaded"]
     yield f"  loaded {loaded['precision']}, dtype {loaded['dtype']}, on {document['device']}"
     yield f"  basis {model['basis']}, shapes from {model['shapes']}, source {model['source']}"
@@ -67,4 +67,4 @@ def _report(document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Iterato
 
 
 def _entry(value: Any) -> str:
-    return "not there" if value is None else printable(json.dumps(value), 300)
+    return "not there" if value is None else plain(json.dumps(value), 300)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def plain(text: object, limit: int = 200) -> str:
+def plain(text: object, limit: int = 300) -> str:
     """`text` on one line, at most `limit` characters, with everything that is not printable written as an escape."""
     whole = str(text)
     shown = "".join(letter if letter.isprintable() else _escaped(letter) for letter in whole[: limit + 1])

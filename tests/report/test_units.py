@@ -1,10 +1,10 @@
-"""Numbers and strangers' texts as people read them."""
+"""Numbers as people read them."""
 
 from __future__ import annotations
 
 import pytest
 
-from estimator.report.units import decimal_size, exact_size, percent, printable
+from estimator.report.units import decimal_size, exact_size, percent
 
 
 @pytest.mark.parametrize(
@@ -33,19 +33,3 @@ def test_exact_sizes_have_separators() -> None:
 )
 def test_percent(value: float, shown: str) -> None:
     assert percent(value) == shown
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        pytest.param("model.layers.0", "model.layers.0", id="a plain name"),
-        pytest.param("a\x1b[31mb", "a\\x1b[31mb", id="an escape sequence"),
-        pytest.param("a\nError: b", "a\\nError: b", id="a line end"),
-        pytest.param("a\u202eb", "a\\u202eb", id="text direction"),
-        pytest.param("\x00\x7f", "\\x00\\x7f", id="control characters"),
-        pytest.param("模型", "模型", id="letters of any script"),
-        pytest.param("x" * 400, "x" * 299 + "…", id="long text is cut"),
-    ],
-)
-def test_texts_move_no_cursor(text: str, shown: str) -> None:
-    assert printable(text) == shown
