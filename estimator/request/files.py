@@ -188,7 +188,7 @@ def _decoded(path: str, raw: bytes) -> str:
     if len(raw) > MAX_BYTES:
         raise UsageError(f"the file is over {MAX_BYTES:,} bytes.", where=path, way_out="name a config file")
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8" if path.endswith(".json") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError("the file is not text in UTF-8.", where=path, way_out="save it in UTF-8") from error
     if "\0" in text:
@@ -206,6 +206,9 @@ def _parse(path: str, text: str) -> dict[str, Any]:
         from estimator.request.commands.parse import parse_command
 
         return parse_command(text, path)
+    if text.startswith("\ufeff"):
+        what = "the file begins with a mark of the byte order, at which Python fails to read JSON."
+        raise UsageError(what, where=path, way_out="save it in UTF-8 without one")
     try:
         values = json.loads(text) if text.lstrip().startswith("{") else _yaml(path, text)
     except (ValueError, RecursionError) as error:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from codecs import BOM_UTF8
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from estimator.errors import LoraSizeError, MalformedConfigError, NotFoundError
+from estimator.errors import LoraSizeError, NotFoundError
 from estimator.source.config import LFS_POINTER, MAX_CONFIG_BYTES, parse_object
 from estimator.source.find import at_revision
 from estimator.source.folder import read_stored_file
@@ -78,20 +76,7 @@ def _read(path: str, folder: str) -> Any:
         raise NotFoundError(
             f"{folder} holds no {CONFIG} that can be read.", where="--adapter", way_out="name the adapter's own folder"
         ) from error
-    return parse_adapter_config(text, where=path)
-
-
-def parse_adapter_config(text: bytes, *, where: str) -> Mapping[str, Any]:
-    """adapter_config.json as PEFT reads it, wherever it lies: NaN is a number, a mark of the byte order is an error.
-
-    peft 0.21.2, PeftConfigMixin.from_json_file: json.load of a text file.
-
-    Raises MalformedConfigError.
-    """
-    if text.startswith(BOM_UTF8):
-        what = f"{CONFIG} begins with a mark of the byte order, at which PEFT fails to read it."
-        raise MalformedConfigError(what, where=where, way_out="save it in UTF-8 without one")
-    return parse_object(text, where=where)
+    return parse_object(text, where=path)
 
 
 def pointed_bytes(path: str) -> int | None:

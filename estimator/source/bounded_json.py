@@ -39,15 +39,13 @@ def check_affordable(text: bytes, *, most: int = MAX_PARSED_BYTES) -> None:
 def parse_json(text: bytes, *, most: int = MAX_PARSED_BYTES, lenient: bool = False) -> Any:
     """The value of a JSON text. Raises NotUsable for what is none, is nested too deeply, or takes over `most` bytes.
 
-    `lenient` lets through what files written by hand or by Python have: a mark of the byte order, NaN and Infinity.
+    `lenient` lets through NaN and Infinity, which Python writes and reads.
     """
     check_affordable(text, most=most)
     collecting = gc.isenabled()
     gc.disable()  # nothing that a parser makes is garbage, and looking for it takes half as long again
     try:
-        if lenient:
-            return json.loads(text.decode("utf-8-sig"))
-        return json.loads(text.decode(), parse_constant=_no_constant)
+        return json.loads(text.decode(), parse_constant=None if lenient else _no_constant)
     except UnicodeDecodeError as error:
         other = "UTF-16, " if text.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ""
         raise NotUsable(f"it is {other}not UTF-8 (byte {error.start:,})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,7 +28,11 @@ def parse_config(text: bytes, *, where: str) -> Mapping[str, Any]:
 
 
 def parse_object(text: bytes, *, where: str) -> Mapping[str, Any]:
-    """The object in a config. Raises MalformedConfigError where it is none, or a field has the wrong type."""
+    """The object in a model's or an adapter's config, as Python's json reads it: NaN is a number, a mark of the byte
+    order an error (transformers 5.23.0, _dict_from_json_file; peft 0.21.2, PeftConfigMixin.from_json_file).
+
+    Raises MalformedConfigError where it is none, or a field has the wrong type.
+    """
     if len(text) > MAX_CONFIG_BYTES:
         what = f"{_name(where)} has over {MAX_CONFIG_BYTES:,} bytes."
         raise MalformedConfigError(what, where=where, way_out=_WAY_OUT)
@@ -52,6 +57,9 @@ def _unreadable(text: bytes, error: NotUsable, where: str) -> MalformedConfigErr
     elif text.startswith(LFS_POINTER):
         what = f"{_name(where)} is a Git LFS pointer, not the file itself."
         way_out = "run `git lfs pull` to fetch the file"
+    elif text.startswith(BOM_UTF8):
+        what = f"{_name(where)} begins with a mark of the byte order, at which Python fails to read it."
+        way_out = "save it in UTF-8 without one"
     elif "UTF-16" in str(error):
         way_out = "save it in UTF-8"
     return MalformedConfigError(what, where=where, way_out=way_out)

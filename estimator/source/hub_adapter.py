@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from estimator.errors import LoraSizeError, NotFoundError, OfflineError
-from estimator.source.adapter import CONFIG, WEIGHTS, parse_adapter_config
+from estimator.source.adapter import CONFIG, WEIGHTS
 from estimator.source.cache import Entry, Part, header_of, header_part, read_entry
 from estimator.source.compact import UNREADABLE
-from estimator.source.config import MAX_CONFIG_BYTES
+from estimator.source.config import MAX_CONFIG_BYTES, parse_object
 from estimator.source.found import Found
 from estimator.source.kept import snapshot_file
 from estimator.source.opening import read_at_most
@@ -77,7 +77,7 @@ def _downloaded(place: Place, cache: str) -> Found:
     from estimator.source.folder import read_stored_file
 
     text = read_at_most(snapshot_file(place, cache, CONFIG), MAX_CONFIG_BYTES)
-    config = parse_adapter_config(text, where=place.where(CONFIG))
+    config = parse_object(text, where=place.where(CONFIG))
     stored = read_stored_file(snapshot_file(place, cache, WEIGHTS), place.folder + WEIGHTS)
     return Found(id=place.id, revision=place.revision, source="cache", config=config, files=(stored,))
 
@@ -89,6 +89,6 @@ def _found(entry: Entry, place: Place, *, source: str) -> Found:
         id=entry.id,
         revision=entry.commit if is_commit(entry.commit) else None,
         source=source,
-        config=parse_adapter_config(texts["config"].text, where=place.where(CONFIG)),
+        config=parse_object(texts["config"].text, where=place.where(CONFIG)),
         files=(header_of(header),) if header else (),
     )

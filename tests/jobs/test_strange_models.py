@@ -47,7 +47,7 @@ def with_(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("config", "code"),
     [
-        pytest.param(b"\xef\xbb\xbf" + TEXT, "answered", id="a mark of the byte order"),
+        pytest.param(b"\xef\xbb\xbf" + TEXT, "malformed_config", id="a mark of the byte order"),
         pytest.param(TEXT.decode().encode("utf-16"), "malformed_config", id="UTF-16"),
         pytest.param(TEXT.decode().encode("utf-32"), "malformed_config", id="UTF-32"),
         pytest.param(TEXT[:-1] + b',"x":"\xe9"}', "malformed_config", id="Latin 1"),

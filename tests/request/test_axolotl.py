@@ -75,3 +75,19 @@ def test_fields_of_axolotl(tmp_path: Path, fields: str, parameters: int) -> None
     path = tmp_path / "axolotl.yaml"
     path.write_text(AXOLOTL + fields)
     assert estimate(Request(config=str(path), offline=True)).adaptation.trainable_parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ("rl: cpo", "rl"),
+        ("unfrozen_parameters: [lora_]\npeft_layers_to_transform: [0]", "unfrozen_parameters"),
+        ("lora_target_parameters: [mlp.experts.down_proj]\nlora_dropout: 0.1", "lora_dropout"),
+    ],
+)
+def test_what_axolotl_refuses(tmp_path: Path, fields: str, where: str) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(AXOLOTL + fields)
+    with pytest.raises(LoraSizeError) as caught:
+        estimate(Request(config=str(path), offline=True))
+    assert caught.value.where.startswith(f"{where} in ")

@@ -74,6 +74,7 @@ def test_keys_tell_the_trainer(text: str, trainer: str | None) -> None:
         pytest.param("a.yaml", b"kind: x\n{{- if .lora }}\n", UnknownTrainerError, id="a chart's template"),
         pytest.param("a.yaml", b"model: [\n  _component_: torchtune.x\n", UsageError, id="broken, torchtune's"),
         pytest.param("a.json", b'{"lora_rank": 8,\n', UsageError, id="broken JSON, a config"),
+        pytest.param("a.json", b'\xef\xbb\xbf{"peft_type": "LORA"}', UsageError, id="a mark before JSON, a config"),
         pytest.param("a.json", b'{"a": {"lora": 8},\n', UnknownTrainerError, id="broken JSON of somebody"),
         pytest.param("a.sh", b"echo \"don't\nlora\n", UnknownTrainerError, id="an open quote in a script"),
         pytest.param("a.sh", b"swift sft --model 'a\n", UsageError, id="an open quote in a training"),

@@ -25,7 +25,6 @@ from estimator.source.config import parse_config
         ),
         pytest.param(b'{"dtype": "float32", "torch_dtype": "auto"}', id="an older field that is not read"),
         pytest.param(b'{"text_config": {"dtype": "auto"}}', id="a dtype in an object that may be no config's"),
-        pytest.param(b'\xef\xbb\xbf{"hidden_size": 64}', id="a byte order mark"),
         pytest.param(b'{"hidden_size": 1, "hidden_size": 64}', id="a name given twice, as Python reads it"),
     ],
 )
@@ -38,6 +37,7 @@ def test_a_config_that_is_read(text: bytes) -> None:
     [
         pytest.param(b"", "config.json is empty", id="empty"),
         pytest.param(b" \n", "config.json is empty", id="blank"),
+        pytest.param(b'\xef\xbb\xbf{"hidden_size": 64}', "begins with a mark of the byte order", id="a mark"),
         pytest.param(b"null", "holds null, not an object", id="null"),
         pytest.param(b"7", "holds a number, not an object", id="a number"),
         pytest.param('{"a": 1}'.encode("utf-16"), "UTF-16", id="as PowerShell writes it"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from estimator.errors import UnsupportedError, UsageError
+from estimator.request.trainers.axolotl_refusals import refuse
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, stored_quantization
 from estimator.request.trainers.preferences import compared
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
@@ -37,10 +37,7 @@ def read(keys: Keys) -> TrainingConfig:
     adapter = keys.values.get("adapter")
     if adapter not in ("lora", "qlora"):
         raise keys.no_lora(f"adapter is {adapter!r}: this config trains no LoRA.", "set adapter: lora or qlora")
-    _refuse(keys, adapter)
-    if keys.flag("llama4_linearized_experts"):
-        what = "llama4_linearized_experts turns experts into modules of Axolotl's own: not counted."
-        raise UnsupportedError(what, where=f"llama4_linearized_experts in {keys.where}", way_out="leave it out")
+    refuse(keys, adapter)
     if keys.values.get("lora_r") is None:
         keys.note("no_rank", "lora_r is not given: Axolotl hands PEFT none, which fails; PEFT's own 8 is counted.")
     if keys.values.get("lora_modules_to_save"):
@@ -96,58 +93,6 @@ def _adapter_dtype(dtype: str, made_by_trl: bool, autocast: bool) -> str:
     if made_by_trl:
         return "bfloat16"
     return "float32" if autocast else dtype
-
-
-def _refuse(keys: Keys, adapter: str) -> None:
-    values = keys.values
-    four, eight = keys.flag("load_in_4bit"), keys.flag("load_in_8bit")
-    faults = (
-        (
-            adapter == "qlora" and eight,
-            "load_in_8bit",
-            "Axolotl refuses load_in_8bit with adapter: qlora",
-            "set load_in_8bit: false",
-        ),
-        (
-            adapter == "qlora" and values.get("gptq"),
-            "gptq",
-            "Axolotl refuses gptq with adapter: qlora",
-            "set adapter: lora",
-        ),
-        (
-            adapter == "qlora" and not four,
-            "load_in_4bit",
-            "Axolotl refuses adapter: qlora without load_in_4bit",
-            "set load_in_4bit: true",
-        ),
-        (
-            values.get("gradient_accumulation_steps") and values.get("batch_size"),
-            "batch_size",
-            "Axolotl refuses batch_size beside gradient_accumulation_steps",
-            "leave out batch_size",
-        ),
-        (
-            keys.flag("lora_target_linear") and keys.flag("quantize_moe_experts"),
-            "lora_target_linear",
-            "Axolotl refuses lora_target_linear with quantize_moe_experts",
-            "name lora_target_modules",
-        ),
-        (
-            values.get("tokens") and not values.get("lora_modules_to_save"),
-            "tokens",
-            "Axolotl refuses tokens without the embeddings in lora_modules_to_save",
-            "set lora_modules_to_save: [embed_tokens, lm_head]",
-        ),
-        (
-            values.get("lora_target_parameters") and values.get("lora_dropout"),
-            "lora_dropout",
-            "Axolotl refuses lora_dropout beside lora_target_parameters",
-            "set lora_dropout: 0",
-        ),
-    )
-    for broken, key, what, way_out in faults:
-        if broken:
-            raise UsageError(f"{what}.", where=f"{key} in {keys.where}", way_out=way_out)
 
 
 def _lora(keys: Keys) -> dict[str, Any]:
