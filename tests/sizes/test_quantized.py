@@ -307,6 +307,29 @@ def test_blocks_that_gptq_is_read_in(names, converted):
         assert list(base_sizes(tree, None, LoadOptions()).model.quantised) == converted
 
 
+INPUTS = [
+    ("whisper", "WhisperForConditionalGeneration", False),
+    ("whisper", "WhisperForCausalLM", True),
+    ("blip-2", "Blip2ForConditionalGeneration", False),
+    ("siglip", "SiglipModel", True),
+    ("dinov2", "Dinov2Model", False),
+]
+
+
+@pytest.mark.parametrize(("model_type", "architecture", "is_text"), INPUTS)
+def test_gptq_of_what_takes_no_text_first(model_type, architecture, is_text):
+    tree = one_linear({"model_type": model_type, "dtype": "bfloat16", "quantization_config": GPTQ})
+    with nullcontext() if is_text else pytest.raises(UnsupportedError, match="pure text"):
+        base_sizes(tree._replace(architecture=architecture), None, LoadOptions())
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize(("architecture", "is_text"), [row[1:] for row in INPUTS])
+def test_what_takes_text_first(architecture, is_text):
+    cls = getattr(pytest.importorskip("transformers"), architecture)
+    assert (cls.main_input_name == "input_ids") == is_text
+
+
 @pytest.mark.parametrize("spared", [["q_proj"], []])
 def test_awq_without_a_linear_does_not_load(spared):
     """UnboundLocalError: has_been_replaced. So it is with GPT-2, whose layers are Conv1D."""

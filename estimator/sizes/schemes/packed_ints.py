@@ -15,7 +15,9 @@ none of them. Where none fits a layer's shape it is left with a weight that is d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from math import ceil
+from pathlib import Path
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
 from estimator.architecture.stored_names import by_module
@@ -38,15 +40,25 @@ _GROUP = 128  # where nothing is said: GPTQConfig, AwqConfig, AutoRoundConfig
 def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
     """Every Linear and Conv1D inside the blocks that optimum converts (`GPTQQuantizer.convert_model`, `get_layers`).
 
-    Raises UnsupportedError for a width that GPTQConfig refuses, or none, and where optimum finds no blocks.
+    Raises UnsupportedError for a width that GPTQConfig refuses, or none, for a class that does not take input_ids first
+    (`GptqHfQuantizer`), and where optimum finds no blocks.
     """
     fields = quantization.fields
     if fields.get("bits") not in (2, 3, 4, 8):
         raise _not_loaded("5.23", f"GPTQ weights in {fields.get('bits', 'no')} bits")
+    if not _not_text().isdisjoint((tree.architecture, tree.config.get("model_type"))):
+        raise _not_loaded("5.23", f"GPTQ weights of {tree.architecture}: \"We can only quantize pure text model\"")
     inner = tuple(name for group in fields.get("modules_in_block_to_quantize") or () for name in group)
     start, wrapped = _start_of_blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
     inside = [name for name in wrapped if name.startswith(start) and (not inner or name.endswith(inner))]
     return _by_layer(wrapped, inside, gptq_by_layer(fields, inside), fields, _gptq_layer)
+
+
+@cache
+def _not_text() -> frozenset[str]:
+    """Classes, and model types all of whose classes, that take something else than input_ids first (not_text.facts)."""
+    lines = Path(__file__).with_name("not_text.facts").read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
 
 
 def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:
