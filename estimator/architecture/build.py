@@ -9,6 +9,7 @@ from typing import Any
 
 from estimator.architecture.choose import check_labels, choose, own_config, section_of
 from estimator.architecture.class_lookup import lookup_for
+from estimator.architecture.conditions import Lookup
 from estimator.architecture.config_fields import own_code, unties
 from estimator.architecture.facts import ClassFacts, class_for, class_outline, classes_for
 from estimator.architecture.grow import Grown, grow
@@ -47,10 +48,7 @@ def build(
     if facts is None or (its_own and section is None and not classes_for(config.get("model_type"))):
         return _guessed(config, checkpoint)
     own = own_config(config, section or "", facts.said.name)
-    facts, unknown = with_towers(facts, own)
-    for part in unknown:
-        facts = opened(facts, part)
-    facts = with_experts_apart(facts, config)
+    facts = with_experts_apart(_with_parts(facts, own), config)
     lookup = lookup_for(own, facts, num_labels)
     check_labels(facts.said, lookup("num_labels"))
     loaded = load(checkpoint.tensors, facts, lookup)
@@ -70,34 +68,39 @@ def build(
         return _guessed(config, checkpoint)
     if (left or absent) and _is_stand_in(config, facts.said.name, task):
         return _guessed(config, checkpoint)
-    tie = lookup("tie_word_embeddings")
+    name = facts.said.name
+    notes = (*_inferred(grown), *tie_notes, *grown.notes, *left_out(left, name), *made_anew(lacking, name))
+    return _tree(facts, own, grown, lookup)._replace(tied=tied, notes=notes, lacking=tuple(lacking))
+
+
+def _with_parts(facts: ClassFacts, config: Mapping[str, Any]) -> ClassFacts:
+    """The facts with those of its towers; a tower that nobody knows is left to names and shapes."""
+    facts, unknown = with_towers(facts, config)
+    for part in unknown:
+        facts = opened(facts, part)
+    return facts
+
+
+def _tree(facts: ClassFacts, config: Mapping[str, Any], grown: Grown, lookup: Lookup) -> ModuleTree:
+    """What the class says of its modules, before ties and what the file lacks."""
+    said, tie = facts.said, lookup("tie_word_embeddings")
     return ModuleTree(
-        architecture=facts.said.name,
-        config=own,
+        architecture=said.name,
+        config=config,
         modules=grown.modules,
-        tied=tied,
-        input_embedding=_present(facts.said.input_embedding, grown),
-        output_embedding=_present(facts.said.output_embedding, grown),
-        one_embedding=tuple(name for name in facts.said.one_embedding if _present(name, grown)),
-        beside_head=facts.said.beside_head,
-        declares_ties=facts.said.declares_ties,
+        tied={},
+        input_embedding=_present(said.input_embedding, grown),
+        output_embedding=_present(said.output_embedding, grown),
+        one_embedding=tuple(name for name in said.one_embedding if _present(name, grown)),
+        beside_head=said.beside_head,
+        declares_ties=said.declares_ties,
         declared_ties=_declared(facts, grown),
-        tie_word_embeddings=facts.said.tie_word_embeddings
-        if tie is None or facts.said.tie_word_embeddings is None
-        else bool(tie),
-        keep_in_fp32=facts.said.keep_in_fp32,
-        keep_in_fp32_strict=facts.said.keep_in_fp32_strict,
+        tie_word_embeddings=said.tie_word_embeddings if None in (tie, said.tie_word_embeddings) else bool(tie),
+        keep_in_fp32=said.keep_in_fp32,
+        keep_in_fp32_strict=said.keep_in_fp32_strict,
         transposed=grown.transposed,
-        is_composite=facts.said.is_composite,
+        is_composite=said.is_composite,
         basis="inferred" if grown.open_parts else "exact",
-        notes=(
-            *_inferred(grown),
-            *tie_notes,
-            *grown.notes,
-            *left_out(left, facts.said.name),
-            *made_anew(lacking, facts.said.name),
-        ),
-        lacking=tuple(lacking),
     )
 
 
