@@ -45,6 +45,8 @@ SEEDED: list[tuple[str, str, Make]] = [
     ("broken YAML of a trainer", "usage", text("train.yaml", "base_model: gpt2\nadapter: [lora\n")),
     ("a base on one machine", "base_is_local_path",
      text("train.yaml", AXOLOTL.format("lora").replace("Qwen/Qwen2.5-0.5B", "/data/models/mine"))),
+    ("a base on one machine of Windows", "base_is_local_path",
+     text("train.yaml", AXOLOTL.format("lora").replace("Qwen/Qwen2.5-0.5B", r"D:\models\mine"))),
     ("an output that is tied", "usage",
      text("train.yaml", "model: {_component_: torchtune.models.qwen2_5.lora_qwen2_5_0_5b, lora_attn_modules: [q_proj],"
           " apply_lora_to_output: true}\ncheckpointer: {checkpoint_dir: /tmp/Qwen2.5-0.5B}\n")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +10,13 @@ from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.index import to_checkpoint
 from estimator.errors import LoraSizeError, NotFoundError
 from estimator.jobs.checking.limits import Limits, over_budget
+from estimator.jobs.checking.local_base import is_absolute, local_base
 from estimator.jobs.checking.pairs import pair_problems
 from estimator.jobs.checking.paths import is_training_state, is_whole_model
 from estimator.jobs.checking.weights import wrong_size
 from estimator.report.findings import CheckedPath, Problem, is_not_judged, not_judged, refused
 from estimator.sizes.adapter_causes import FLOATS
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
-from estimator.source.find import named_like
 from estimator.source.found import Found
 
 # Differences that other releases, other dtypes and other heads make: the file is right by its own layout.
@@ -63,7 +62,6 @@ MENDS = {
     "trained on.",
 }
 _NO_CONFIG = f"There is no {CONFIG}, without which PEFT loads nothing. Add it, or remove what is left of the adapter."
-_LOCAL = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\|\.\.?/)")
 
 
 def check_adapter(folder: str, limits: Limits, strict: bool, bases: Any) -> CheckedPath:
@@ -121,14 +119,8 @@ def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
             "adapter_config.json has no peft_type, without which PEFT loads nothing. Name the method, such as LORA."
         )
         found.append(Problem("no_peft_type", message))
-    if isinstance(base, str) and _LOCAL.match(base) and not base.startswith("./") and not os.path.isdir(base):
-        like = named_like(base)
-        known = f", such as {like}" if like else ""
-        message = (
-            f"base_model_name_or_path is {base[:200]!r}, a path of one machine. Set it to the base's id on the "
-            f"Hub{known}."
-        )
-        found.append(Problem("base_is_local_path", message))
+    if isinstance(base, str) and (is_absolute(base) or base.startswith("../")) and not os.path.isdir(base):
+        found.append(local_base(base, "base_model_name_or_path"))
     pattern = config.get("rank_pattern") or {}
     if isinstance(pattern, Mapping) and config.get("peft_type") != "ADALORA":  # whose training leaves true and false
         odd = [

@@ -9,6 +9,7 @@ from typing import Any
 from estimator.errors import LoraSizeError, NotFoundError, UnsupportedError, unforeseen
 from estimator.jobs.checking.adapter import check_adapter
 from estimator.jobs.checking.limits import Limits, over_budget
+from estimator.jobs.checking.local_base import is_absolute, local_base
 from estimator.jobs.checking.paths import Unit, find_units
 from estimator.jobs.checking.weights import check_weights
 from estimator.report.findings import CheckedPath, Problem, is_not_judged, not_judged, refused
@@ -85,13 +86,8 @@ def _check_config(unit: Unit, limits: Limits, strict: bool, bases: Any) -> Check
     if base is None:
         message = "Not judged: the config names no base model. Name it by its id on the Hub."
         return CheckedPath(unit.path, "failed" if strict else "skipped", (Problem("base_unknown", message),))
-    if base.startswith(("/", "~")) and not os.path.exists(os.path.expanduser(base)):
-        from estimator.source.find import named_like
-
-        like = named_like(base)
-        known = f", such as {like}" if like else ""
-        message = f"the base is {base[:200]!r}, a path of one machine. Name it by its id on the Hub{known}."
-        return _failed(unit, Problem("base_is_local_path", message))
+    if is_absolute(base) and not os.path.exists(os.path.expanduser(base)):
+        return _failed(unit, local_base(base, "the base"))
     return _estimate(unit, limits, strict, bases)
 
 
