@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -21,17 +22,23 @@ def command(file: str, offline: bool) -> int:
     \b
       {"id": 1, "model": "gpt2", "lora": {"r": 32, "target_modules": ["c_attn"]}}
     """
+    from estimator.jobs.batch import answers
+
+    failed = False
+    for line, good in answers(_lines(file), offline=offline):
+        failed = failed or not good
+        print(line, flush=file == "-")
+    return 1 if failed else 0
+
+
+def _lines(file: str) -> Iterator[bytes]:
+    """Raises NotFoundError where the file can't be opened, or not be read to its end."""
     from estimator.errors import NotFoundError
-    from estimator.jobs.batch import answers, lines_of
+    from estimator.jobs.batch import lines_of
 
     try:
-        stream = sys.stdin.buffer if file == "-" else open(file, "rb")  # noqa: SIM115
+        with sys.stdin.buffer if file == "-" else open(file, "rb") as stream:
+            yield from lines_of(stream)
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
         raise NotFoundError(f"{file} can't be read: {reason}.", where="FILE", way_out="check the path") from error
-    failed = False
-    with stream:
-        for line, good in answers(lines_of(stream), offline=offline):
-            failed = failed or not good
-            print(line, flush=file == "-")
-    return 1 if failed else 0
