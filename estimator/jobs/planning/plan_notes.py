@@ -19,6 +19,37 @@ POSITIONS_UNKNOWN = Note(
 
 def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None, unplaced: int = 0) -> Iterator[Note]:
     """most: the largest sequence_length that surely fits; unplaced: matrices of whose use nothing is known."""
+    yield from _attention_notes(shape, training)
+    yield from _uncounted_notes(answer, shape, unplaced)
+    if scans := sum(block.scan is not None and block.scan.kind != "conv" for block in shape.blocks):
+        yield Note(
+            "scans_in_torch",
+            f"{scans} layers have a state (Mamba, linear attention): it is counted as transformers computes it where "
+            "mamba-ssm or flash-linear-attention are not installed; with their kernels it takes less, which the floor "
+            "allows for.",
+        )
+    yield from _tower_notes(answer, shape)
+    yield from _sharding_notes(answer, training)
+    if shape.pieces is None:  # some layer sees words
+        yield from _length_notes(answer, training, most)
+    experts = expert_elements(answer)
+    if experts and answer.base.model.quantised:
+        yield Note(
+            "experts_unquantised",
+            f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
+            "releases kept experts one by one and quantised them: the lower bound allows for that.",
+        )
+
+
+def stops(largest: Mapping[str, int | None]) -> Iterator[Note]:
+    """Where looking for the largest ends before memory does."""
+    for name, limit in (("batch_size", MAX_BATCH), ("sequence_length", MAX_LENGTH), ("r", MAX_RANK)):
+        if largest[name] == limit:
+            yield Note("largest_stops", f"The largest {name} is not looked for beyond {limit:,}: more may fit.")
+
+
+def _attention_notes(shape: Shape, training: Training) -> Iterator[Note]:
+    """Where transformers runs another kind of attention than was asked for."""
     if training.attention != "eager" and shape.support.eager_for(training.attention):
         falls = "falls back to" if training.attention == "sdpa" else "refuses to load; planned as"
         yield Note(
@@ -27,6 +58,10 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None,
             "with the square of the sequence"
             + ("; --attention flash_attention_2 keeps none." if shape.support.flash else "."),
         )
+
+
+def _uncounted_notes(answer: Answer, shape: Shape, unplaced: int) -> Iterator[Note]:
+    """Of what a step keeps without its being counted: such a run never surely fits."""
     if shape.is_inferred:
         yield Note(
             "activations_inferred",
@@ -69,31 +104,6 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None,
             "Attention sees blocks of the sequence: it is counted as if each token saw all others, and nothing surely "
             "fits.",
         )
-    if scans := sum(block.scan is not None and block.scan.kind != "conv" for block in shape.blocks):
-        yield Note(
-            "scans_in_torch",
-            f"{scans} layers have a state (Mamba, linear attention): it is counted as transformers computes it where "
-            "mamba-ssm or flash-linear-attention are not installed; with their kernels it takes less, which the floor "
-            "allows for.",
-        )
-    yield from _tower_notes(answer, shape)
-    yield from _sharding_notes(answer, training)
-    if shape.pieces is None:  # some layer sees words
-        yield from _length_notes(answer, training, most)
-    experts = expert_elements(answer)
-    if experts and answer.base.model.quantised:
-        yield Note(
-            "experts_unquantised",
-            f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
-            "releases kept experts one by one and quantised them: the lower bound allows for that.",
-        )
-
-
-def stops(largest: Mapping[str, int | None]) -> Iterator[Note]:
-    """Where looking for the largest ends before memory does."""
-    for name, limit in (("batch_size", MAX_BATCH), ("sequence_length", MAX_LENGTH), ("r", MAX_RANK)):
-        if largest[name] == limit:
-            yield Note("largest_stops", f"The largest {name} is not looked for beyond {limit:,}: more may fit.")
 
 
 def _length_notes(answer: Answer, training: Training, most: int | None) -> Iterator[Note]:
