@@ -42,7 +42,7 @@ def check_experts(tree: ModuleTree) -> None:
             where="config.json",
             way_out="name a folder or repository with .safetensors files",
         )
-    lists = [m.name for m in tree.modules if m.cls == _LIST]
+    lists = _lists(tree)
     names = {m.name for m in tree.modules} if lists else ()  # nearly no model has such lists
     hollow = next((name for name in lists if f"{name}.0" not in names), None)
     if hollow is not None:
@@ -52,6 +52,15 @@ def check_experts(tree: ModuleTree) -> None:
             where="quantization_config in config.json",
             way_out="name the model that was quantised instead",
         )
+
+
+def has_experts_apart(tree: ModuleTree) -> bool:
+    """Whether a list of experts stands in place of fused ones, which are what config.json alone tells."""
+    return bool(_lists(tree))
+
+
+def _lists(tree: ModuleTree) -> list[str]:
+    return [module.name for module in tree.modules if module.cls == _LIST]
 
 
 def _scheme(config: Mapping[str, Any]) -> str | None:

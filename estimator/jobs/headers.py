@@ -55,11 +55,11 @@ def tree_of_headers(
         if _packs_experts(quantized.scheme, checkpoint):
             tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
-    tree = with_sized(tree, config, task, num_labels, checkpoint.tensors)
+    stored = (*checkpoint.tensors, *unpacked.checkpoint.tensors, *(f"{stem}.weight" for stem in unpacked.unknown))
+    tree = with_sized(tree, config, task, num_labels, stored)
     if quantized is None or tree.basis != "exact":
-        if any(note.code == "missing_tensors" for note in tree.notes):
-            return tree._replace(basis="inferred")
-        return _without_unbuilt_biases(tree, config, task, num_labels) if tree.basis == "exact" else tree
+        lacks = any(note.code == "missing_tensors" for note in tree.notes)
+        return tree._replace(basis="inferred") if lacks else tree
     if incomplete:
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
     from estimator.sizes.quantized import SCHEMES  # few need all its schemes
@@ -219,9 +219,7 @@ def _without_unbuilt_biases(
     tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None
 ) -> ModuleTree:
     """The tree without biases that the class does not build of this config.json: AutoGPTQ gave one of zeros to every
-    layer that it packed, a file may be another config.json's.
-
-    from_pretrained drops them, as every tensor that the class has no place for.
+    layer that it packed. from_pretrained drops them, as every tensor that the class has no place for.
     """
     with_bias = {module.name for module in tree.modules if _has_bias(module)}
     if not with_bias:

@@ -9,6 +9,7 @@ from estimator.architecture.from_config import from_config
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import UnsupportedError
+from estimator.jobs.by_config import second_opinion
 
 CONFIG = {
     "architectures": ["Llama4ForCausalLM"], "model_type": "llama4_text", "hidden_size": 64, "intermediate_size": 32,
@@ -47,6 +48,7 @@ def test_experts_stored_one_by_one_are_built_so(quantization):
     assert kinds[f"{LAYER}.experts.0.up_proj"] == ("Linear", "Linear")
     assert (tree.basis, tree.notes) == ("exact", ())
     check_experts(tree)
+    assert second_opinion(tree, tree.config, None, None) == (None, ())  # of fused experts
 
 
 def test_experts_stored_fused_are_loaded_by_nobody():

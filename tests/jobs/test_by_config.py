@@ -161,11 +161,12 @@ def test_parameters_that_are_put_in_are_tied_as_the_class_ties_them():
     assert with_sized(stored, config, None, None).tied == whole.tied
 
 
-def test_a_file_that_lacks_most_of_its_class_is_another_models():
+def test_a_class_is_built_though_the_file_lacks_most_of_it():
     whole = from_config(SWIN)
     bare = tuple(module for module in whole.modules if not module.name.startswith("encoder.layers"))
-    found = with_sized(whole._replace(modules=bare, lacking=("layernorm.bias",)), SWIN, None, None)
-    assert (found.modules, found.lacking) == (bare, ("layernorm.bias",))
+    lost = [name for name in parameter_shapes(whole.modules) if name.startswith("encoder.layers")]
+    found = with_sized(whole._replace(modules=bare), SWIN, None, None, parameter_shapes(bare))
+    assert (found.modules, list(found.lacking)) == (whole.modules, lost)
 
 
 DEBERTA = {"model_type": "deberta", "architectures": ["DebertaForMaskedLM"], "hidden_size": 48, "vocab_size": 101,
@@ -204,7 +205,40 @@ def test_config_json_tells_the_modules_though_the_file_holds_others(task):
     tensors = {name: Tensor(name, "F32", shape, "model.safetensors") for name, shape in names.items()}
     tree = tree_of_headers(QWEN3_MOE, Checkpoint(tensors=tensors, files=(), bytes=0), task, None)
     assert parameter_shapes(tree.modules) == parameter_shapes(from_config(QWEN3_MOE, task=task).modules)
-    assert {"unused_tensors", "biases_dropped"} <= {note.code for note in tree.notes}
+    unread = "does not load model.layers.0.mlp.down_proj.weight and 11 more"  # of two layers, three biases in each
+    assert unread in "".join(note.message for note in tree.notes if note.code == "unused_tensors")
+
+
+TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "vocab_size": 100}  # fmt: skip
+OPT = {**TINY, "model_type": "opt", "architectures": ["OPTForCausalLM"], "ffn_dim": 48, "word_embed_proj_dim": 32}
+MAMBA = {**TINY, "model_type": "mamba", "architectures": ["MambaForCausalLM"]}
+DINO = {**TINY, "model_type": "dinov2", "architectures": ["Dinov2Model"], "image_size": 16, "patch_size": 4}
+XLNET = {"model_type": "xlnet", "architectures": ["XLNetForSequenceClassification"], "d_model": 32, "d_inner": 48,
+         "n_layer": 1, "n_head": 4, "vocab_size": 100}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "lost", "anew"),
+    [
+        pytest.param(OPT, {"layer_norm_elementwise_affine": False}, 10, 0, id="norms without weights"),
+        pytest.param(MAMBA, {"use_conv_bias": False}, 2, 0, id="biases of convolutions"),
+        pytest.param(DINO, {"use_mask_token": False}, 1, 0, id="a module's own parameter"),
+        pytest.param(XLNET, {"summary_use_proj": False}, 2, 0, id="Identity in the place of a projection"),
+        pytest.param(QWEN2, {"num_hidden_layers": 3}, 0, 12, id="a layer more than there are stored"),
+        pytest.param(QWEN2, {"num_hidden_layers": 1}, 12, 0, id="a layer less"),
+    ],
+)
+def test_a_file_of_another_config_json_is_loaded_as_the_class_is_built(config, change, lost, anew):
+    """transformers 5.23.0: what is not built is not loaded, what is not stored is made anew."""
+    whole, built = from_config(config), from_config(config | change)
+    shapes = {name: shape for name, shape in parameter_shapes(whole.modules).items() if name not in whole.tied}
+    stored = {name: Tensor(name, "F32", shape, "model.safetensors") for name, shape in shapes.items()}
+    tree = tree_of_headers(config | change, Checkpoint(tensors=stored, files=(), bytes=0), None, None)
+    assert (parameter_shapes(tree.modules), tree.tied) == (parameter_shapes(built.modules), built.tied)
+    assert (len(shapes.keys() - parameter_shapes(built.modules).keys()), len(tree.lacking)) == (lost, anew)
+    codes = {note.code for note in tree.notes}
+    assert ("unused_tensors" in codes, "made_anew" in codes) == (lost > 0, anew > 0)
 
 
 @pytest.mark.parametrize("fields", [{}, {"num_hidden_layers": 2}])
