@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
@@ -89,34 +89,17 @@ def shape_of(tree: ModuleTree) -> Shape:
     words = next((m for m in outside if m.name == tree.input_embedding and m.kind == "Embedding"), None)
     columns = words.parameters[0].shape[1] if words is not None and words.parameters and tree.basis == "exact" else 0
     hidden = first(config, "hidden_size", "n_embd", "d_model", "dim") or columns
-    towers: dict[str, Shape] = {}
-    blocks, alike = [], Counter(map(stack, repeated))
-    described = set()
-    for name, members in repeated.items():
-        if name in seeing:
-            block = read_block(members, hidden, config)
-            blocks += [replace(block, window=_window(name, alike, config))] if block else []
-            described |= {name} if block else set()
-            continue
-        tower = tower_of(stack(name), next((n.width for n in norms_of(members, hidden)), hidden), outside)
-        part = tower_config(tree.config, tower.stack, tower.stem)
-        if block := read_block(members, tower.width, part):
-            blocks.append(replace(block, tower=tower.stack))
-            described.add(name)
-            known = towers.setdefault(tower.stack, _tower_shape(tower, part))
-            if known.hidden != tower.width:  # layers that see fewer and fewer pieces
-                towers[tower.stack] = replace(known, pieces=None)
-    blocks = _run(blocks, config)
+    read, towers = _read_layers(tree, repeated, outside, seeing, hidden)
+    blocks = _run(list(read.values()), config)
     alone = next(iter(towers.values())) if len(towers) == 1 and all(b.tower for b in blocks) else None
     width = alone.hidden if alone else hidden
     head = next((m for m in tree.modules if m.name == tree.output_embedding), None)
     scanned = sum(scans(members) for members in repeated.values())
     biases = [m.name for m in tree.modules if m.name.endswith("relative_attention_bias")]
-    return Shape(
+    return replace(
+        _plain(config, width),
         blocks=tuple(blocks),
-        hidden=width,
         vocabulary=head.parameters[0].shape[0] if head is not None and head.parameters else 0,
-        heads=heads(config),
         activation=_activation(tree, config),
         head=tree.output_embedding,
         is_rotary=any("rotary" in module.name or "rope" in module.name for module in tree.modules),
@@ -131,17 +114,13 @@ def shape_of(tree: ModuleTree) -> Shape:
         shares_bias=0 < len(biases) < len(blocks),
         position_terms=_position_terms(config),
         positions=2 * _at_least_1(config, "position_buckets", "max_relative_positions", "max_position_embeddings"),
-        drops_states=drops_states(config),
         drops_mlp=drops_states(config) and _drops_behind_mlp(tree.modules, blocks),
-        drops_scores=drops_scores(config),
-        drops_inner=drops_inner(config),
         narrow_loss=takes_loss_as_is(tree.architecture),
-        support=support_of(config.get("model_type")),
         is_inferred=tree.basis == "inferred",
         scans=scanned,
         states=scanned - sum(block.scan is not None for block in blocks),
         wide_sums=_widens_sums(config, blocks),
-        unread=frozenset(repeated) - described,
+        unread=frozenset(repeated.keys() - read.keys()),
         pieces=alone.pieces if alone else None,
         for_layers=_at_least_1(config, "hidden_size_per_layer_input") * len(blocks),
         embedded=0 if alone else _adding(words, outside) + (config.get("embedding_multiplier") is not None),
@@ -152,6 +131,62 @@ def shape_of(tree: ModuleTree) -> Shape:
         looks_in_blocks=any(_IN_BLOCKS.search(module.cls) for module in tree.modules),
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
+    )
+
+
+def _read_layers(
+    tree: ModuleTree,
+    repeated: Mapping[str, list[Module]],
+    outside: Sequence[Module],
+    seeing: Container[str],
+    hidden: int,
+) -> tuple[dict[str, Block], dict[str, Shape]]:
+    """By the layer's name, what can be described of it; and by `Block.tower` the towers that hold such layers.
+
+    outside: the modules that stand in no layer; seeing: the layers that see tokens, `hidden` wide.
+    """
+    config, alike = text_config(tree.config), Counter(map(stack, repeated))
+    read: dict[str, Block] = {}
+    towers: dict[str, Shape] = {}
+    for name, members in repeated.items():
+        if name in seeing:
+            if block := read_block(members, hidden, config):
+                read[name] = replace(block, window=_window(name, alike, config))
+            continue
+        tower = tower_of(stack(name), next((n.width for n in norms_of(members, hidden)), hidden), outside)
+        part = tower_config(tree.config, tower.stack, tower.stem)
+        if block := read_block(members, tower.width, part):
+            read[name] = replace(block, tower=tower.stack)
+            known = towers.setdefault(tower.stack, _tower_shape(tower, part))
+            if known.hidden != tower.width:  # layers that see fewer and fewer pieces
+                towers[tower.stack] = replace(known, pieces=None)
+    return read, towers
+
+
+def _plain(config: Mapping[str, object], hidden: int) -> Shape:
+    """What the config of a stack of layers says of them."""
+    return Shape(
+        blocks=(),
+        hidden=hidden,
+        vocabulary=0,
+        heads=heads(config),
+        activation=activation(config),
+        head=None,
+        drops_states=drops_states(config),
+        drops_mlp=drops_states(config),
+        drops_scores=drops_scores(config),
+        drops_inner=drops_inner(config),
+        support=support_of(config.get("model_type")),
+    )
+
+
+def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:
+    return replace(
+        _plain(config, tower.width),
+        is_rotary=tower.is_rotary,
+        outer_norms=outer_norms(tower.around, tower.width),
+        pieces=tower.pieces,
+        embedded=tower.embedded,
     )
 
 
@@ -220,26 +255,6 @@ def _position_terms(config: Mapping[str, object]) -> int:
 def _at_least_1(config: Mapping[str, object], *names: str) -> int:
     """The first of these fields that is above 0, else 0."""
     return next((value for name in names if type(value := config.get(name)) is int and value > 0), 0)
-
-
-def _tower_shape(tower: Tower, config: Mapping[str, object]) -> Shape:
-    return Shape(
-        blocks=(),
-        hidden=tower.width,
-        vocabulary=0,
-        heads=heads(config),
-        activation=activation(config),
-        head=None,
-        is_rotary=tower.is_rotary,
-        outer_norms=outer_norms(tower.around, tower.width),
-        drops_states=drops_states(config),
-        drops_mlp=drops_states(config),
-        drops_scores=drops_scores(config),
-        drops_inner=drops_inner(config),
-        support=support_of(config.get("model_type")),
-        pieces=tower.pieces,
-        embedded=tower.embedded,
-    )
 
 
 def _convolves_behind(tree: ModuleTree, last_layer: str) -> bool:
