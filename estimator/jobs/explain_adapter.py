@@ -181,7 +181,7 @@ def _counted(parts: Mapping[str, Any]) -> str:
 def _on_its_base(found: Found, request: Request) -> Request:
     config = dict(found.config or {})
     model = request.model or config.get("base_model_name_or_path")
-    if not request.model and not model and not config.get("peft_type"):
+    if not config.get("base_model_name_or_path") and not config.get("peft_type"):
         what = "adapter_config.json has neither a peft_type nor a base_model_name_or_path: it is none of PEFT's."
         raise MalformedConfigError(what, where="--adapter", way_out="name an adapter that PEFT has saved")
     if not isinstance(model, str) or not model:

@@ -218,6 +218,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("optimizer state beside", "training_state_committed", lambda f: bare(f, "optimizer.pt")),
     ("a path of one machine", "base_is_local_path", lambda f: write(f, {"base_model_name_or_path": "/home/me/base"})),
     ("no method", "no_peft_type", lambda f: write(f, {"peft_type": None})),
+    ("mlx-lm's", "no_peft_type", lambda f: write(f, {"peft_type": None, "fine_tune_type": "lora", "iters": 9})),
     ("a norm in a layer, both saved", "loading_fails", lambda f: write(f, NESTED, nested())),
     ("names that PEFT converts once more", "loading_fails", on_laguna),
     ("a rank of nothing", "rank_pattern", lambda f: write(f, {"rank_pattern": {"q_proj": 0}})),

@@ -15,6 +15,7 @@ from estimator.jobs.checking.pairs import pair_problems
 from estimator.jobs.checking.paths import is_training_state, is_whole_model
 from estimator.jobs.checking.weights import wrong_size
 from estimator.report.findings import CheckedPath, Problem, is_not_judged, not_judged, refused
+from estimator.request.other_trainers import why_unread
 from estimator.sizes.adapter_causes import FLOATS
 from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
 from estimator.source.found import Found
@@ -61,6 +62,7 @@ MENDS = {
     "extra_modules": "Set target_modules, or target_parameters, to what was trained, or name the base that it was "
     "trained on.",
 }
+_NO_TYPE = f"{CONFIG} has no peft_type, without which PEFT loads nothing. Name the method, such as LORA."
 _NO_CONFIG = f"There is no {CONFIG}, without which PEFT loads nothing. Add it, or remove what is left of the adapter."
 
 
@@ -115,9 +117,8 @@ def _config_problems(config: Mapping[str, Any]) -> list[Problem]:
     base = config.get("base_model_name_or_path")
     found = []
     if not config.get("peft_type"):
-        message = (
-            "adapter_config.json has no peft_type, without which PEFT loads nothing. Name the method, such as LORA."
-        )
+        why = why_unread(config)
+        message = f"{why}: PEFT loads none of it." if why else _NO_TYPE
         found.append(Problem("no_peft_type", message))
     if isinstance(base, str) and (is_absolute(base) or base.startswith("../")) and not os.path.isdir(base):
         found.append(local_base(base, "base_model_name_or_path"))
