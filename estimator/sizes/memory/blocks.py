@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
-from estimator.architecture.module import Module
+from estimator.architecture.module import Module, Parameter
 from estimator.sizes.memory.fields import experts_per_token, first, heads
 from estimator.sizes.memory.norms import Norm, leaves_out, norms_of
 from estimator.sizes.memory.scans import Scan, read_scan
@@ -82,7 +82,7 @@ def decays(members: Iterable[Module]) -> bool:
     return any(item.name in _DECAYS for module in members for item in (*module.parameters, *module.buffers))
 
 
-def scans(members: list[Module]) -> bool:
+def scans(members: Collection[Module]) -> bool:
     """A state between linear layers; a stack of convolutions alone is another thing."""
     return has_state(members) and any(module.kind == "Linear" for module in members)
 
@@ -126,10 +126,59 @@ def stack(layer: str) -> str:
     return layer.rstrip("0123456789")
 
 
+class _Matrices(NamedTuple):
+    """A layer's matrices by what they are for."""
+
+    attention: tuple[Linear, ...]
+    cross: tuple[Linear, ...]
+    state: tuple[Linear, ...]
+    mlp: tuple[Linear, ...]
+    given: tuple[Linear, ...]
+
+
 def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) -> Block | None:
+    """The layer of these modules; None where no matrix of it mixes tokens or gives `hidden` elements on."""
+    scan = read_scan(members, config)
+    matrices = _matrices(members, hidden, scan)
+    if matrices is None:
+        return None
+    attention, mlp = matrices.attention, matrices.mlp
+    latent = _latent(attention)
+    query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
+    if not attention:
+        query = key_value = 0
+    held = [m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)]
+    attending = [m for m in held if _ATTENTION.search(_tail(m.name)) and not _MLP.search(f"{_tail(m.name)}.")]
+    holder = next((m for m in held if m not in attending), None)
+    fused = [p for p in holder.parameters if len(p.shape) == 3] if holder else []
+    inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
+    outside = [m for m in members if scan is None or not m.name.startswith(f"{scan.mixer}.")]
+    norms = tuple(norm for norm in norms_of(outside, hidden) if attention or norm.width == hidden)
+    return Block(
+        **matrices._asdict(),
+        scan=scan,
+        norms=norms,
+        query=query,
+        key_value=key_value,
+        mixed=query if latent is None else latent[2],
+        latent=0 if latent is None else latent[3],
+        inner=inner,
+        is_gated=is_gated,
+        scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
+        is_parallel=bool(attention or matrices.state) and bool(mlp or fused) and _is_parallel(norms, members, config),
+        sinks=any("sink" in p.name for m in members for p in m.parameters),
+        unread=len(attending),
+        looks_twice=any(p.name == "lambda_q1" for m in members for p in m.parameters),
+        experts=experts,
+        experts_per_token=experts_per_token(config) if experts else 1,
+        fused=_fused(members, holder, fused, experts) if holder else None,
+    )
+
+
+def _matrices(members: Collection[Module], hidden: int, scan: Scan | None) -> _Matrices | None:
+    """None where there is no attention and nothing else that could mix tokens gives `hidden` elements on."""
     linears = [linear(m) for m in members if m.kind in ("Linear", "Conv1D") and m.parameters]
     mixing = [item for item in linears if _ATTENTION.search(_tail(item.name))]
-    scan = read_scan(members, config)
     state = tuple(item for item in linears if scan and item.name.startswith(f"{scan.mixer}."))
     attention = tuple(item for item in mixing if item not in state and not _MLP.search(_tail(item.name)))
     given = tuple(item for item in linears if _GIVEN.search(_tail(item.name)))
@@ -141,50 +190,18 @@ def read_block(members: list[Module], hidden: int, config: Mapping[str, Any]) ->
         return None
     cross = tuple(item for item in attention if _CROSS.search(_tail(item.name)))
     own = tuple(item for item in attention if item not in cross)
-    attention, cross = (own, cross) if own else (attention, ())
-    latent = _latent(attention)
-    query, key_value = _attention_widths(attention, config, hidden) if latent is None else latent[:2]
-    if not attention:
-        query = key_value = 0
-    held = [m for m in members if m.kind == "other" and any(len(p.shape) == 3 for p in m.parameters)]
-    attending = [m for m in held if _ATTENTION.search(_tail(m.name)) and not _MLP.search(f"{_tail(m.name)}.")]
-    holder = next((m for m in held if m not in attending), None)
-    fused = [p for p in holder.parameters if len(p.shape) == 3] if holder else []
-    sizes = [prod(p.shape) for p in fused]
-    inner, is_gated, experts = _fused_experts(fused) if fused else _mlp(mlp, hidden)
-    outside = [m for m in members if scan is None or not m.name.startswith(f"{scan.mixer}.")]
-    norms = tuple(norm for norm in norms_of(outside, hidden) if attention or norm.width == hidden)
-    return Block(
-        attention=attention,
-        cross=cross,
-        given=given,
-        state=state,
-        scan=scan,
-        mlp=mlp,
-        norms=norms,
-        query=query,
-        key_value=key_value,
-        mixed=query if latent is None else latent[2],
-        latent=0 if latent is None else latent[3],
-        inner=inner,
-        is_gated=is_gated,
-        scales_branches=any(_SCALE.search(f"{_tail(m.name)}.{p.name}") for m in members for p in m.parameters),
-        is_parallel=bool(attention or state) and bool(mlp or fused) and _is_parallel(norms, members, config),
-        sinks=any("sink" in p.name for m in members for p in m.parameters),
-        unread=len(attending),
-        looks_twice=any(p.name == "lambda_q1" for m in members for p in m.parameters),
-        experts=experts,
-        experts_per_token=experts_per_token(config) if experts else 1,
-        fused=Fused(
-            holder.name,
-            sum(sizes[:-1]),
-            sizes[-1],
-            _router(members, holder, experts),
-            _chooses_in_float32(members),
-            holder.cls in _SEE_ALL,
-        )
-        if holder
-        else None,
+    return _Matrices(own or attention, cross if own else (), state, mlp, given)
+
+
+def _fused(members: Iterable[Module], holder: Module, parameters: Sequence[Parameter], experts: int) -> Fused:
+    *up, down = (prod(p.shape) for p in parameters)
+    return Fused(
+        holder.name,
+        sum(up),
+        down,
+        _router(members, holder, experts),
+        _chooses_in_float32(members),
+        holder.cls in _SEE_ALL,
     )
 
 
@@ -233,7 +250,7 @@ def _attention_widths(attention: Iterable[Linear], config: Mapping[str, Any], hi
     return width, min((fused.outputs - width) // 2, width)
 
 
-def _fused_experts(parameters: list[Any]) -> tuple[int, bool, int]:
+def _fused_experts(parameters: Sequence[Parameter]) -> tuple[int, bool, int]:
     by_name = {p.name: p for p in parameters}
     down = by_name.get("down_proj") or by_name.get("w2") or parameters[-1]
     widest = max(prod(p.shape) for p in parameters)
