@@ -22,7 +22,7 @@ def check_config(config: LoraConfig) -> None:
             where="peft_type of the adapter's config",
             way_out="give a LoRA config",
         )
-    for broken, what, where, way_out in _checks(config):
+    for broken, where, what, way_out in _checks(config):
         if broken:
             raise InvalidLoraError(what, where=where, way_out=way_out)
     for name, rules in _SUB_CONFIGS.items():
@@ -33,79 +33,43 @@ def check_config(config: LoraConfig) -> None:
         _refuse_megatron(config)
 
 
-Check = tuple[bool, str, str, str]
+Check = tuple[bool, str, str, str]  # broken, where, what, way out
 
 
 def _checks(config: LoraConfig) -> tuple[Check, ...]:
-    regex = isinstance(config.target_modules, str)
+    regex, loftq = isinstance(config.target_modules, str), config.init_lora_weights == "loftq"
     return (
-        (
-            config.task_type is not None and config.task_type not in TASK_TYPES,
-            f"there is no task type {str(config.task_type)[:60]!r}.",
-            "task_type",
-            "one of " + ", ".join(TASK_TYPES),
-        ),
-        (
-            config.lora_dropout > 1,
-            "lora_dropout is above 1; it is a probability.",
-            "lora_dropout",
-            "between 0 and 1",
-        ),
-        (
-            isinstance(config.target_parameters, str),
-            "target_parameters is a text; PEFT takes a list of names and no regular expression.",
-            "target_parameters",
-            "write a list, such as [experts.gate_up_proj]",
-        ),
-        (
-            regex and config.layers_to_transform is not None,
-            "layers_to_transform cannot be used where target_modules is a text (a regular expression or all-linear).",
-            "layers_to_transform",
-            r"put the layers into the expression, such as .*layers\.[0-3]\..*q_proj, or target a list of names",
-        ),
-        (
-            regex and config.layers_pattern is not None,
-            "layers_pattern cannot be used where target_modules is a text (a regular expression or all-linear).",
-            "layers_pattern",
-            "target a list of names",
-        ),
-        (
-            bool(config.layers_pattern) and config.layers_to_transform is None,
-            "layers_pattern says where layers are counted, but no layers_to_transform are given.",
-            "layers_pattern",
-            "give layers_to_transform as well",
-        ),
-        (
-            bool(config.use_dora and config.megatron_config),
-            "DoRA does not work with Megatron's layers.",
-            "use_dora",
-            "leave out use_dora or megatron_config",
-        ),
-        (
-            config.init_lora_weights == "loftq" and not config.loftq_config,
-            "init_lora_weights is loftq, but loftq_config is empty.",
-            "loftq_config",
-            "give loftq_config, such as {loftq_bits: 4, loftq_iter: 1}",
-        ),
-        (
-            config.init_lora_weights == "loftq" and bool(config.loftq_config) and not _is_loftq(config.loftq_config),
-            f"loftq_config is {str(dict(config.loftq_config))[:60]}; PEFT needs both of its fields.",
-            "loftq_config",
-            "give loftq_bits (4 or 8) and loftq_iter (1 or more)",
-        ),
-        (
-            bool(config.lora_bias) and config.init_lora_weights not in (True, False),
-            f"lora_bias works with init_lora_weights true or false alone, not {str(config.init_lora_weights)[:40]!r}.",
-            "lora_bias",
-            "leave out lora_bias or the special initialisation",
-        ),
-        (
-            bool(config.lora_bias and config.use_dora),
-            "lora_bias does not work with DoRA.",
-            "lora_bias",
-            "leave out one of them",
-        ),
-    )
+        (config.task_type is not None and config.task_type not in TASK_TYPES, "task_type",
+         f"there is no task type {str(config.task_type)[:60]!r}.", "one of " + ", ".join(TASK_TYPES)),
+        (config.lora_dropout > 1, "lora_dropout",
+         "lora_dropout is above 1; it is a probability.", "between 0 and 1"),
+        (isinstance(config.target_parameters, str), "target_parameters",
+         "target_parameters is a text; PEFT takes a list of names and no regular expression.",
+         "write a list, such as [experts.gate_up_proj]"),
+        (regex and config.layers_to_transform is not None, "layers_to_transform",
+         "layers_to_transform cannot be used where target_modules is a text (a regular expression or all-linear).",
+         r"put the layers into the expression, such as .*layers\.[0-3]\..*q_proj, or target a list of names"),
+        (regex and config.layers_pattern is not None, "layers_pattern",
+         "layers_pattern cannot be used where target_modules is a text (a regular expression or all-linear).",
+         "target a list of names"),
+        (bool(config.layers_pattern) and config.layers_to_transform is None, "layers_pattern",
+         "layers_pattern says where layers are counted, but no layers_to_transform are given.",
+         "give layers_to_transform as well"),
+        (bool(config.use_dora and config.megatron_config), "use_dora",
+         "DoRA does not work with Megatron's layers.", "leave out use_dora or megatron_config"),
+        (loftq and not config.loftq_config, "loftq_config",
+         "init_lora_weights is loftq, but loftq_config is empty.",
+         "give loftq_config, such as {loftq_bits: 4, loftq_iter: 1}"),
+        (loftq and bool(config.loftq_config) and not _is_loftq(config.loftq_config), "loftq_config",
+         f"loftq_config is {str(dict(config.loftq_config))[:60]}; PEFT needs both of its fields.",
+         "give loftq_bits (4 or 8) and loftq_iter (1 or more)"),
+        (bool(config.lora_bias) and config.init_lora_weights not in (True, False), "lora_bias",
+         "lora_bias works with init_lora_weights true or false alone, not "
+         f"{str(config.init_lora_weights)[:40]!r}.",
+         "leave out lora_bias or the special initialisation"),
+        (bool(config.lora_bias and config.use_dora), "lora_bias",
+         "lora_bias does not work with DoRA.", "leave out one of them"),
+    )  # fmt: skip
 
 
 def _is_loftq(given: Mapping[str, Any]) -> bool:
@@ -114,12 +78,21 @@ def _is_loftq(given: Mapping[str, Any]) -> bool:
     return given.get("loftq_bits") in (4, 8) and isinstance(iterations, int) and iterations > 0
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_RANK
+
+
+def _are_names(value: Any) -> bool:
+    """What a set can be made of and looked up in a name."""
+    return not value or all(isinstance(name, str) for name in value)
+
+
 Rule = tuple[str, Any, Callable[[Any], bool], str]  # field, default, holds, what is allowed
 
 # Sub-configs: every field that __post_init__ looks at.
 _SUB_CONFIGS: Mapping[str, tuple[Rule, ...]] = {
     "velora_config": (
-        ("num_groups", 64, lambda n: _is_count(n), "a whole positive number"),
+        ("num_groups", 64, _is_count, "a whole positive number"),
         ("scale", 1.0, lambda n: n > 0, "a positive number"),
         ("init_type", "batch_average", lambda t: t in ("batch_average_once", "batch_average", "random"),
          "batch_average_once, batch_average or random"),
@@ -137,30 +110,21 @@ _SUB_CONFIGS: Mapping[str, tuple[Rule, ...]] = {
         ("router_temperature", 1.0, lambda n: n > 0, "a positive number"),
     ),
     "monteclora_config": (
-        ("num_samples", 8, lambda n: _is_count(n), "a whole positive number"),
+        ("num_samples", 8, _is_count, "a whole positive number"),
         ("dirichlet_prior", 0.1, lambda n: n > 0, "a positive number"),
-        ("buffer_size", 150, lambda n: _is_count(n), "a whole positive number"),
+        ("buffer_size", 150, _is_count, "a whole positive number"),
     ),
     "corda_config": (),
     "lora_ga_config": (),
     "use_bdlora": (
-        ("target_modules_bd_a", None, lambda names: _are_names(names), "a list of names"),
-        ("target_modules_bd_b", None, lambda names: _are_names(names), "a list of names"),
+        ("target_modules_bd_a", None, _are_names, "a list of names"),
+        ("target_modules_bd_b", None, _are_names, "a list of names"),
     ),
 }  # fmt: skip
 # LoraConfig.__post_init__ hands this one on as it is; of all others it leaves out what it does not know.
 _MONTECLORA = frozenset(
     ("num_samples", "use_entropy", "dirichlet_prior", "sample_scaler", "kl_loss_weight", "buffer_size")
 )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_RANK
-
-
-def _are_names(value: Any) -> bool:
-    """What a set can be made of and looked up in a name."""
-    return not value or all(isinstance(name, str) for name in value)
 
 
 def _check_sub_config(name: str, value: Any, rules: tuple[Rule, ...]) -> None:
