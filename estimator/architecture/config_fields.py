@@ -16,28 +16,48 @@ OVERRIDES = "per_layer_config"  # transformers 5.23.0, integrations/heterogeneit
 
 def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None = None) -> Lookup:
     """Reads a field as the config class would set it. Raises Unfit where it is missing and no default is known."""
-    said, config = _replaced(config, facts), without_overrides(gathered(config, facts), facts)
-    known: dict[str, Any] = {}
-    aliases, rules, seen = facts["aliases"], facts["rules"], facts["seen"]
-    real = {alias: path for path, names in aliases.items() for alias in names}
+    return _Reader(config, facts, num_labels)
 
-    def lookup(path: str) -> Any:
-        path = real.get(path, path)  # what holds the model as a tower asks by the common name
-        if path not in known:
+
+class _Reader:
+    """The fields of one config.json by dotted path, each worked out once."""
+
+    def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: int | None) -> None:
+        self.said, self.config = _replaced(config, facts), without_overrides(gathered(config, facts), facts)
+        self.facts, self.num_labels = facts, num_labels
+        self.real = {alias: path for path, names in facts["aliases"].items() for alias in names}
+        self.known: dict[str, Any] = {}
+
+    def __call__(self, path: str) -> Any:
+        path = self.real.get(path, path)  # what holds the model as a tower asks by the common name
+        if path not in self.known:
             section, _, leaf = path.rpartition(".")
-            known[path] = labels(section) if leaf == "num_labels" else found(path)
-        return known[path]
+            self.known[path] = self._labels(section) if leaf == "num_labels" else self._found(path)
+        return self.known[path]
 
-    def labels(section: str) -> Any:
-        default = facts.get("labels", 2) if not section else 2
-        return labels_of(get(config, section), num_labels, default)
+    def _labels(self, section: str) -> Any:
+        default = self.facts.get("labels", 2) if not section else 2
+        return labels_of(get(self.config, section), self.num_labels, default)
 
-    def called(path: str) -> Any:
+    def _found(self, path: str) -> Any:
+        rule = self.facts["rules"].get(path, {})
+        value = MISSING if "ignored" in rule else self._called(path)
+        if (value is False and _turns(rule)) or (value == [] and "empty" in rule):
+            value = MISSING
+        if isinstance(value, str) and "split" in rule:
+            value = value.split(rule["split"])
+        if value is MISSING or value is None:
+            return self._default(path, value, rule)
+        if isinstance(value, list) and rule.keys() & {"renamed", "last"}:
+            return _reworded(value, rule)
+        return True if isinstance(value, Mapping) else value
+
+    def _called(self, path: str) -> Any:
         """What stands there, or under another name, which wins: PreTrainedConfig.__post_init__ sets it last."""
-        first, *later = names_in_turn(facts, path)
-        value = said = get(config, first)
+        first, *later = names_in_turn(self.facts, path)
+        value = said = get(self.config, first)
         for alias in later:
-            other = get(config, alias)
+            other = get(self.config, alias)
             if other is MISSING or other == value:
                 continue
             if value is not MISSING and (None in (value, other) or value is not said):
@@ -45,37 +65,29 @@ def lookup_for(config: Mapping[str, Any], facts: Mapping[str, Any], num_labels: 
             value = other
         return value
 
-    def found(path: str) -> Any:
-        known = rules.get(path, {})
-        ignored = "ignored" in known
-        value = MISSING if ignored else called(path)
-        if (value is False and _turns(known)) or (value == [] and "empty" in known):
-            value = MISSING
-        if isinstance(value, str) and "split" in known:
-            value = value.split(known["split"])
-        if value is not MISSING and value is not None:
-            if isinstance(value, list) and known.keys() & {"renamed", "last"}:
-                words = known.get("renamed", {})
-                value = [words.get(one, one) if isinstance(one, str) else one for one in value]
-                return [*value[:-1], known.get("last", value[-1])] if value else value
-            return True if isinstance(value, Mapping) else value
-        rule = known.get("null" if value is None else "absent")
-        if "alone" in known and (section := _left_out(said, path)):
-            rule = known["alone"] if "." not in section else None
-        if rule is None or "unknown" in rule:
-            if value is None and "null" in seen.get(path, ()):
+    def _default(self, path: str, value: Any, rule: Mapping[str, Any]) -> Any:
+        """In the place of what is missing or null."""
+        default = rule.get("null" if value is None else "absent")
+        if "alone" in rule and (section := _left_out(self.said, path)):
+            default = rule["alone"] if "." not in section else None
+        if default is None or "unknown" in default:
+            if value is None and "null" in self.facts["seen"].get(path, ()):
                 return None
             raise Unfit(f"{path} is {'null' if value is None else 'missing'}")
-        return by_default(rule, derived)
+        return by_default(default, self._derived)
 
-    def derived(path: str) -> Any:
+    def _derived(self, path: str) -> Any:
         """What a default is worked out from: config classes take a field's other name after they have done so."""
-        for alias in aliases.get(path, ()):
-            if get(config, alias) not in (MISSING, get(config, path)):
+        for alias in self.facts["aliases"].get(path, ()):
+            if get(self.config, alias) not in (MISSING, get(self.config, path)):
                 raise Unfit(f"{path} is called {alias}, which defaults are not worked out from")
-        return lookup(path)
+        return self(path)
 
-    return lookup
+
+def _reworded(value: list[Any], rule: Mapping[str, Any]) -> list[Any]:
+    words = rule.get("renamed", {})
+    value = [words.get(one, one) if isinstance(one, str) else one for one in value]
+    return [*value[:-1], rule.get("last", value[-1])] if value else value
 
 
 def names_in_turn(facts: Mapping[str, Any], path: str) -> Sequence[str]:
