@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -17,12 +17,14 @@ FORMATS = ("table", "json", "markdown", "csv")
 
 
 class _Dtype(click.Choice):
-    """torch's names count as well: bfloat16 and torch.bfloat16 are bf16."""
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        named = from_torch(value)
-        short = next((name for name in self.choices if named and from_torch(name) == named), value)
-        return super().convert(short, param, ctx)
+        return super().convert(short_dtype(value, self.choices), param, ctx)
+
+
+def short_dtype(value: Any, choices: Iterable[str]) -> Any:
+    """torch's names count as well: bfloat16 and torch.bfloat16 are bf16. Any other value comes back as it is."""
+    named = from_torch(value)
+    return next((name for name in choices if named and from_torch(name) == named), value)
 
 
 def named(context: click.Context, option: click.Parameter, value: Any) -> Any:

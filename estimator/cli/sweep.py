@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from estimator.cli.modes import refuse_strays
-from estimator.cli.options import LOADING, LORA, MODEL, OUTPUT, models, named, quiet, request_fields, together
+from estimator.cli.options import (
+    LOADING,
+    LORA,
+    MODEL,
+    OUTPUT,
+    models,
+    named,
+    quiet,
+    request_fields,
+    short_dtype,
+    together,
+)
 from estimator.cli.run_options import GPU, TRAINING, gpu_memory, training_of
 from estimator.cli.sections import SectionedCommand, option_name
 
@@ -147,9 +158,9 @@ def _precisions(text: str | None) -> Sequence[str | None]:
     from estimator.errors import UsageError
     from estimator.request.load_options import PRECISIONS
 
-    if not text:
+    if text is None:
         return [None]
-    names = [part.strip() for part in text.split(",")]
+    names = [short_dtype(part.strip(), PRECISIONS) for part in text.split(",")]
     if unknown := [name for name in names if name not in PRECISIONS]:
         way_out = "one of " + ", ".join(PRECISIONS)
         raise UsageError(f"there is no precision {unknown[0][:40]!r}.", where="--base-precision", way_out=way_out)

@@ -143,6 +143,7 @@ CASES = [
         "lora-size sweep --base-precision nf4,bf16\n",
         id="several precisions",
     ),
+    pytest.param(["sweep", *LLAMA, "--base-precision", ""], 2, "usage", "fp32", id="a precision without a name"),
     pytest.param([*LLAMA, "--num-labels", "2,3"], 2, "usage", "--help\n", id="several of what no sweep crosses"),
     pytest.param([*LLAMA, "--targets", "x"], 2, "no_target_modules", "", id="a name that the model has not"),
     pytest.param([*LLAMA, "--targets", "qz"], 2, "no_target_modules", "", id="an unknown letter"),

@@ -119,3 +119,5 @@ def test_torchs_names_of_dtypes_are_taken(capsys: pytest.CaptureFixture[str], na
     document = json.loads(run(capsys, "-m", "gpt2", "--adapter-dtype", name, "--base-precision", name, "--json"))
     assert set(document["adapter"]["file"]["dtypes"]) == {"BF16"}
     assert document["base"]["loaded"]["precision"] == "bf16"
+    swept = json.loads(run(capsys, "sweep", "-m", "gpt2", "--base-precision", f"nf4,{name}", "--json"))
+    assert [case["base_precision"] for case in swept["sweep"]] == ["nf4", "bf16"]
