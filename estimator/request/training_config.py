@@ -54,7 +54,7 @@ class TrainingConfig:
     optimizer: str | None = None
     mixed_precision: str | None = None  # "no" | "bf16" | "fp16": autocast; None: not said
     attention: str | None = None  # "eager" | "sdpa" | "flash_attention_2"; None: the library's choice
-    loss: str | None = None  # "fused" | "chunked"; None: the library's own
+    loss: str | None = None  # "in_place" | "fused" | "in_rows" | "chunked"; None: the library's own
     gpus: int | None = None  # processes of all machines, where the file says it
     strategy: str | None = None  # "zero1" | "zero2" | "zero3" | "fsdp"
     num_labels: int | None = None

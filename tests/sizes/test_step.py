@@ -13,6 +13,7 @@ from estimator.sizes.memory.activations.matrix import Setting
 from estimator.sizes.memory.activations.step import training_step
 from estimator.sizes.memory.shape import shape_of
 from estimator.sizes.memory.training import Adapter, Training
+from tests.sizes.on_cpu import CPU
 
 ROWS = Path(__file__).parents[2] / "fixtures" / "memory" / "saved_tensors.jsonl"
 LINES = [json.loads(line) for line in ROWS.read_text().splitlines()]
@@ -48,7 +49,7 @@ def test_kept_bytes_are_within_two_percent(row: dict) -> None:
     )
     adapter = Adapter(ranks=dict.fromkeys(row["adapted"], row["r"]), parameters=0, parameter_bytes=0)
     shape = shape_of(tree_of(TREES[row["family"]]))
-    setting = Setting(shape=shape, training=training, adapter=adapter, base_width=2)
+    setting = Setting(shape=shape, training=training, adapter=adapter, base_width=2, software=CPU)
     kept = training_step(setting, gradient_bytes=0).kept
     assert kept == pytest.approx(row["saved_bytes"], rel=0.02)
 

@@ -86,7 +86,7 @@ def _steps_of_the_adapter(answer: Answer) -> Iterator[Step]:
 def _steps_of_the_run(training: Training) -> Iterator[Step]:
     if not training.gradient_checkpointing:
         yield Step("--gradient-checkpointing", {}, {"gradient_checkpointing": True})
-    if training.loss in ("standard", "in_place"):
+    if training.loss in ("standard", "in_place", "in_rows"):
         yield Step("--loss fused", {}, {"loss": "fused"})
     if training.attention == "eager":
         yield Step("--attention sdpa", {}, {"attention": "sdpa"})

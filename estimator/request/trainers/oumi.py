@@ -78,7 +78,7 @@ def read(keys: Keys) -> TrainingConfig:
         optimizer=training.get("optimizer"),
         mixed_precision=str(training.values.get("mixed_precision_dtype") or "no").lower().replace("none", "no"),
         attention=attention_of(model.values.get("attn_implementation")),
-        loss="fused" if model.flag("enable_liger_kernel") else None,
+        loss="fused" if model.flag("enable_liger_kernel") else "in_rows" if trainer == "TRL_SFT" else None,
         strategy=_strategy(keys),
         defaulted=(*model.defaulted, *training.defaulted, *peft.defaulted),
         source=SOURCE,

@@ -63,6 +63,7 @@ def read(keys: Keys) -> TrainingConfig:
         optimizer=keys.get("optim"),
         mixed_precision=autocast_of(keys.flag("bf16") or not keys.flag("fp16"), keys.flag("fp16")),
         attention="flash_attention_2" if keys.flag("use_flash_attn") else None,
+        loss="fused" if keys.flag("use_liger_kernel") else None if unsloth else "in_rows",
         strategy=strategy_of(launcher, "fsdp" in str(launcher)),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,

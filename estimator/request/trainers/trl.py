@@ -68,7 +68,7 @@ def read(keys: Keys) -> TrainingConfig:
             keys.flag("bf16") if "bf16" in keys.values else not keys.flag("fp16"), keys.flag("fp16")
         ),
         attention=attention_of(keys.values.get("attn_implementation")),
-        loss="fused" if keys.flag("use_liger_kernel") else None,
+        loss=None if handbook else _loss(keys, script, method),
         gpus=_gpus(keys),
         strategy=strategy_of(_launch(keys), "fsdp" in _launch(keys)),
         num_labels=1 if method == "reward" else None,
@@ -128,6 +128,14 @@ def _quantization(keys: Keys, dtype: str | None) -> dict[str, Any] | None:
         storage = dtype_name(keys.values.get("bnb_4bit_quant_storage"))
         return bnb4(dtype, keys.flag("use_bnb_nested_quant"), keys.text("bnb_4bit_quant_type"), storage)
     return dict(BNB8) if keys.flag("load_in_8bit") else None
+
+
+def _loss(keys: Keys, script: str, method: str | None) -> str | None:
+    """SFTConfig's default is "chunked_nll", but with Liger; no other method's is (sft_config.py, __post_init__)."""
+    if keys.flag("use_liger_kernel"):
+        return "fused"
+    is_sft = method == "sft" or not (script or any(key in keys.values for key in ONLINE))
+    return "in_rows" if is_sft and keys.values.get("loss_type") in (None, "chunked_nll") else None
 
 
 def _length(keys: Keys, script: str, method: str | None) -> int | None:

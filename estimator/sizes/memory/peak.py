@@ -7,9 +7,9 @@ lower   batches shorter than the limit where nothing packs them; kernels that ke
         that works in place; experts packed one by one (transformers 4); embeddings cast back to 16 bits (trl)
 upper   dropout, which most trainers set; a padding mask, which makes sdpa repeat key and value for each head; value
         as a view of a fused matrix, which then stays; inputs of packed matrices kept (bitsandbytes before 0.43.2);
-        shifted copies of the logits (transformers before 4.50); a loop that names the logits; inputs that want
-        gradients (Unsloth); under a chunked loss, all that litgpt keeps beside; workspaces of cuBLAS; what ZeRO-3 and
-        FSDP gather
+        shifted copies of the logits (transformers before 4.50); a loop that names the logits and fills a cache; inputs
+        that want gradients (Unsloth); under a chunked loss, all that litgpt keeps beside; workspaces of cuBLAS; what
+        ZeRO-3 and FSDP gather
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from estimator.sizes.memory.blocks import is_adapted, layer_of
 from estimator.sizes.memory.optimizers import Trained, step_bytes
 from estimator.sizes.memory.shape import Shape
 from estimator.sizes.memory.sharding import Moments, Resident, gathered, resident
-from estimator.sizes.memory.training import LITGPT, TODAY, Adapter, Software, Training
+from estimator.sizes.memory.training import LEAST, LITGPT, MOST, MOST_OF_LITGPT, TODAY, Adapter, Software, Training
 
 # The driver's context and the kernels that torch and cuBLAS load: smallest, usual and largest. A T4's, with kernels
 # that are loaded as they are used (CUDA 12), has 105 MiB at first and 141 after a step.
@@ -40,30 +40,6 @@ USUAL_DROPOUT = 0.05  # of LoRA in axolotl, LLaMA-Factory, litgpt and ms-swift, 
 _CACHED_HEAD, _CACHED_WALK, _CACHED_KEPT, _CACHED_SMALL = 0.15, 0.5, 0.05, 100 * 10**6
 _MARGIN = 0.02  # what steps of real models may be off by, on either side (fixtures/memory/README.md)
 _LOADING_REST = 2 * 10**9  # upper bound of what loading and evaluation leave in the allocator's cache
-_LEAST = Software(
-    fused_norms=True,
-    fused_mlp=True,
-    fused_activation=True,
-    fused_scans=True,
-    in_place_loss=True,
-    narrow_loss=True,
-    narrow_softmax=True,
-    drops_logits=True,
-    loops_experts=True,
-    narrow_head=True,
-    multiplies_softmax=False,
-)
-_MOST = Software(
-    shifts_logits=True,
-    names_logits=True,
-    keeps_packed_inputs=True,
-    views_fused_value=True,
-    checkpoints_around_fsdp=True,
-    wants_inputs=True,
-    wide_routing=True,
-    names_all=True,
-)
-_MOST_OF_LITGPT = replace(LITGPT, keeps_packed_inputs=True, names_all=True)
 
 
 class Bounds(NamedTuple):
@@ -121,7 +97,7 @@ def training_memory(
     floors = _floors(shape, base)
     saved = (floors[0] if software.loops_experts else 0) + (floors[1] if software.narrow_head else 0)
     whole = (max(base.weight_bytes - sum(floors), 0), base.weight_bytes - saved, base.weight_bytes)
-    outer = _renewed(shape, base, _MOST_OF_LITGPT if training.loss == "chunked" else software)
+    outer = _renewed(shape, base, MOST_OF_LITGPT if training.loss == "chunked" else software)
     whole = (whole[0] + min(outer, 0), whole[1] + _renewed(shape, base, software), whole[2] + max(outer, 0))
     weights = tuple(-(-size // kept.shares) for size in whole)
     steps = _steps(shape, base, adapter, training, software, kept)
@@ -210,7 +186,7 @@ def _steps(
         training=shorter,
         piece_share=SHORTEST_SHARE,
         head_width=base.width,
-        software=replace(_LEAST, offloads_inputs=software.offloads_inputs),
+        software=replace(LEAST, offloads_inputs=software.offloads_inputs),
         padded=False,
         masks=False,
     )
@@ -219,17 +195,22 @@ def _steps(
         adapter=replace(adapter, dropout=adapter.dropout or USUAL_DROPOUT),
         padded=not training.packing,
         pads_decoder=True,
-        software=replace(_MOST, names_logits=not training.drops_outputs),
+        software=replace(MOST, names_logits=not training.drops_outputs),
     )
     steps = [_step(setting, kept) for setting in (low, middle, high)]
+    lows = steps[:2]
+    if not training.gradient_checkpointing:  # a cache has copies, and lets go of one matrix for query, key and value
+        lows.append(_step(replace(low, software=replace(low.software, fills_cache=True)), kept))
     if training.beside and training.loss in ("standard", "in_place"):
         # A reference's logits, as float32, and their log-softmax beside the model's own; usually no gradients yet.
         # ORPO and CPO hold the same of what was chosen, half of all, for its cross-entropy.
         entries = training.tokens * shape.vocabulary // (2 if training.beside == "chosen" else 1)
         steps[1] = steps[1].beside(0, 4 * entries * (middle.autocast and training.beside == "reference"), 0)
         steps[2] = steps[2].beside(0, entries * (middle.head_width + 8), 0)
-    most = [_step(replace(high, software=_MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []
-    least, expected = Step(*map(min, zip(*steps[:2], strict=True))), steps[1]
+    most = [_step(replace(high, software=MOST_OF_LITGPT), kept)] if training.loss == "chunked" else []
+    if training.loss == "in_rows":  # TRL before 1.5 had the logits whole
+        most = [_step(replace(high, training=replace(training, loss="standard")), kept)]
+    least, expected = Step(*map(min, zip(*lows, strict=True))), steps[1]
     return [least, expected, Step(*map(max, zip(*steps[1:], *most, strict=True)))]
 
 

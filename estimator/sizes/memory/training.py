@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from estimator.sizes.memory.optimizers import Trained
@@ -29,6 +29,9 @@ class Software:
     renews_embeddings: bool = False
     shifts_logits: bool = False  # transformers before 4.50 (loss_utils.py): a copy without the last token
     offloads_inputs: bool = False  # those of checkpointed layers lie on the host until they are run again (Unsloth)
+    # Outside checkpointed layers a forward pass copies keys and values to a cache; transformers' Trainer turns it off
+    # (5.23, trainer.py, args.use_cache), a loop of one's own does not
+    fills_cache: bool = False
     names_logits: bool = False  # a loop that names the model's outputs holds their logits until the next step's
     drops_logits: bool = False  # transformers before 4.46: the float32 logits take the name of those in 16 bits
     # bitsandbytes before 0.43.2 (autograd/_functions.py, MatMul4Bit): as long as the loss is named
@@ -59,11 +62,38 @@ LITGPT = Software(
     own_head=True,
     unpacks_as_half=True,
     renews_embeddings=True,
+    fills_cache=True,  # none, but keys and values are copied as for one
     views_fused_value=True,
     fuses_heads=True,
     caps_whole_scores=True,
 )
 UNSLOTH = Software(fused_norms=True, fused_mlp=True, in_place_loss=True, wants_inputs=True, offloads_inputs=True)
+# Floors and ceilings allow for these
+LEAST = Software(
+    fused_norms=True,
+    fused_mlp=True,
+    fused_activation=True,
+    fused_scans=True,
+    in_place_loss=True,
+    narrow_loss=True,
+    narrow_softmax=True,
+    drops_logits=True,
+    loops_experts=True,
+    narrow_head=True,
+    multiplies_softmax=False,
+)
+MOST = Software(
+    shifts_logits=True,
+    names_logits=True,
+    fills_cache=True,
+    keeps_packed_inputs=True,
+    views_fused_value=True,
+    checkpoints_around_fsdp=True,
+    wants_inputs=True,
+    wide_routing=True,
+    names_all=True,
+)
+MOST_OF_LITGPT = replace(LITGPT, keeps_packed_inputs=True, names_all=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +106,7 @@ class Training:
     gradient_checkpointing: bool = False
     attention: str = "sdpa"  # "eager" | "sdpa" | "flash_attention_2"
     # "standard" | "in_place" (the gradient is written over the logits) | "fused" (logits never whole) | "chunked"
+    # (log-softmax a piece at a time) | "in_rows" (TRL's SFT: logits a piece at a time)
     loss: str = "standard"
     optimizer: str = "adamw_torch"
     gpus: int = 1

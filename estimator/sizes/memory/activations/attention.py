@@ -48,7 +48,7 @@ def cross_attention(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Te
     length = setting.encoder_length
     with tape.seeing(setting.training.batch_size * length):
         made = [linear(tape, tape.input(x.elements, x.width), item, setting) for item in others] or [query]
-        if not setting.training.gradient_checkpointing:
+        if setting.caches(block):
             made = [tape.run((t,), block.key_value, t.width) for t in made]
     tape.hold(x)
     looked = replace(setting, training=replace(setting.training, sequence_length=length))

@@ -1,6 +1,6 @@
 """Logits and loss as operations on a tape.
 
-Sources: ForCausalLMLoss of transformers 5.23.0 (loss_utils.py), liger-kernel 0.6, litgpt.
+Sources: ForCausalLMLoss of transformers 5.23.0 (loss_utils.py), liger-kernel 0.6, litgpt, TRL 1.10 (sft_trainer.py).
 """
 
 from math import ceil
@@ -12,7 +12,7 @@ from estimator.sizes.memory.blocks import Linear
 
 def loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     """The loss of what comes out of the last norm, as the training has it."""
-    kinds = {"fused": _fused_loss, "chunked": _chunked_loss}
+    kinds = {"fused": _fused_loss, "in_rows": _loss_in_rows, "chunked": _chunked_loss}
     return kinds.get(setting.training.loss, _whole_loss)(tape, x, setting)
 
 
@@ -95,4 +95,28 @@ def _fused_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
     gradient = tape.tokens * hidden * x.width
     return tape.run(
         (x,), 1, 4, keeps=gradient, scratch=rows * entries * (x.width if setting.software.in_place_loss else 4)
+    )
+
+
+def _loss_in_rows(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
+    """TRL's SFT (1.5 to 1.10, _chunked_cross_entropy_loss): 256 rows at a time, against the head in float32.
+
+    Each is run again on the way back. Releases after that hold no copy of the head (1.16, kernels/chunked_logprob.py).
+    """
+    if setting.software.in_place_loss:
+        return _fused_loss(tape, x, setting)
+    head, rows = setting.shape.vocabulary * x.elements, min(256, tape.tokens) * setting.shape.vocabulary
+    widened, narrowed = 4 * head * (setting.head_width < 4), 2 * head * setting.autocast
+    kept = narrowed or widened  # for the gradient of what comes in
+    opens = setting.shape.head in setting.adapter.opened
+    ordered = tape.run((x,), x.elements, x.width)  # what has a label comes first
+    return tape.run(
+        (ordered,),
+        1,
+        4,
+        saves=(ordered,),
+        # logits, log-softmax, its exponential and their product, all float32, or the logits in 16 bits
+        scratch=kept + max(widened * setting.autocast + 2 * rows, (14 if setting.autocast else 16) * rows),
+        trains=opens,
+        unwinds=head * setting.head_width * opens,
     )

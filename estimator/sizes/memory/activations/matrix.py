@@ -57,7 +57,8 @@ class Setting:
 
     def caches(self, block: Block) -> bool:
         """Whether a forward pass copies keys and values to a cache, as one that trains does too (cache_utils.py)."""
-        return self.shape.support.caches and not block.tower and not self.training.gradient_checkpointing
+        can = self.shape.support.caches and not block.tower and not self.training.gradient_checkpointing
+        return can and self.software.fills_cache
 
     def of(self, tower: str) -> Setting:
         """The same for a tower of images or sound, where an example has another number of pieces than of tokens."""
