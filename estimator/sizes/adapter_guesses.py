@@ -136,15 +136,16 @@ def _solved(
     for rows, first in _solve_rows(parts, head, actual_bytes, size_of):
         message = f"The head has {rows:,} labels, which adapter_config.json does not say."
         yield (Cause("number_of_labels", message, len(head), (rows - first) * _row_bytes(parts, head)),)
-    found = []
+    found: dict[tuple[tuple[str, ...], int, int], list[str]] = {}  # names, their rows, bytes of one -> dtypes that fit
     for names in _choices(tuple(embeddings)):
-        for dtype in ("F32", "BF16"):
+        for dtype in ("F32", *HALVES):
             along = {name: embeddings[name]._replace(dtype=dtype) for name in names}
             for rows, first in _solve_rows({**parts, **along}, names, actual_bytes, size_of):
                 if abs(rows - first) <= first // 10:  # added tokens, or padding cut off
-                    causes = _embedding_causes(names, dtype, rows, first, rows * _row_bytes(along, names))
-                    found.append((abs(rows - first), causes))
-    yield from (causes for _, causes in sorted(found, key=lambda one: one[0]))
+                    found.setdefault((names, rows, _row_bytes(along, names)), []).append(dtype)
+    had = {names: embeddings[names[0]].shape[0] for names, _, _ in found}
+    for (names, rows, row), dtypes in sorted(found.items(), key=lambda one: abs(one[0][1] - had[one[0][0]])):
+        yield _embedding_causes(names, " or ".join(dtypes), rows, had[names], rows * row)
 
 
 def _choices(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -71,6 +71,20 @@ def test_a_size_alone_leads_to_what_may_have_made_it(real, codes):
     assert (None if found is None else [cause.code for cause in found]) == codes
 
 
+@pytest.mark.parametrize(
+    ("dtype", "names", "said"),
+    [
+        pytest.param("F16", 2, "in F16: ", id="a letter shorter twice"),
+        pytest.param("BF16", 2, "in BF16: ", id="a letter longer twice"),
+        pytest.param("F16", 1, "in F16 or BF16: ", id="a letter that the padding hides"),
+    ],
+)
+def test_the_dtype_of_embeddings_saved_along(dtype, names, said):
+    real = along(301, dtype, tuple(EMBEDDINGS)[:names])
+    causes = guess_causes(IMPLIED, size_of(real), size_of, EMBEDDINGS)
+    assert said in causes[0].message
+
+
 def test_a_further_hypothesis_has_to_fit_in_its_data_alone():
     fused = {**IMPLIED, "base_model.model.layers.0.Wqkv.lora_A.weight": Part("F32", (8, 1000))}
     cause = Cause("names_not_in_class", "Wqkv", 1, 32_000)
