@@ -51,6 +51,7 @@ class QuantisedLayer(NamedTuple):
     is_linear: bool = True  # isinstance(torch.nn.Linear): what `all-linear` finds
     refusal: str | None = None  # why PEFT cannot wrap it; None where it can
     compute_dtype: str | None = None  # of a Linear4bit: what PEFT casts an adapter on it to
+    unpacked_dtype: str | None = None  # of a Linear4bit: what its weight was quantised from, and is unpacked to
 
 
 class ModuleTree(NamedTuple):

@@ -98,6 +98,8 @@ def _linear(
     stored = packing.dtype if packing is not None and packing.scheme in PACKED else weight.dtype
     scheme = packing.scheme if packing is not None else None
     weights = _linear_weights(module.name, matrix, rank, settings, stored, scheme)
+    if packing is not None and packing.unpacked not in (None, weight.dtype):
+        weights = _wide_magnitude(weights)
     return [
         LoraLayer(
             module.name, module.kind, "Linear", in_features, out_features, rank, weight.dtype, weights, module.name
@@ -142,6 +144,12 @@ def _plain_linear(
     if lora_bias:
         weights.append(Weight("lora_B.bias", (out_features,), bias=True))
     return tuple(vary_linear(weights, variant, matrix, rank))
+
+
+@lru_cache(maxsize=4096)
+def _wide_magnitude(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    """DoRA's magnitude of a weight that is unpacked to another dtype than LoRA's: torch adds the two in float32."""
+    return tuple(weight._replace(dtype="F32") if weight.part == "dora" else weight for weight in weights)
 
 
 def _embedding(

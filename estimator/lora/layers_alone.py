@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
-from estimator.lora.dtypes import adapter_dtype_of, is_cast
+from estimator.lora.dtypes import is_cast
 from estimator.lora.index import TreeIndex
 from estimator.lora.inject import Prepared
 from estimator.lora.layers import LoraLayer
 from estimator.lora.outcome import AdaptedModule, HeldTensor, Outcome
-from estimator.lora.tensors import PREFIX, SavedTensor, lora_tensors, state_of
+from estimator.lora.tensors import PREFIX, SavedTensor, lora_tensors, state_of, weight_dtype
 from estimator.lora.weights import Weight
 
 
@@ -64,10 +64,9 @@ def with_layers_alone(
 
 def _held(layers: Sequence[LoraLayer], adapter_dtype: str | None) -> Iterator[HeldTensor]:
     for layer in layers:
-        dtype = adapter_dtype_of(layer.dtype, adapter_dtype)
         for weight in layer.weights:
             name = f"{PREFIX}{layer.name}.{weight.suffix}"
-            own = dtype if weight.cast else layer.dtype
+            own = weight_dtype(weight, layer, adapter_dtype)
             yield HeldTensor(name, own, weight.shape, trains(weight, layer, adapter_dtype))
 
 

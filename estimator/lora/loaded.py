@@ -59,7 +59,8 @@ def packing_of(index: TreeIndex, name: str) -> Packing | None:
         )
     weight = _weight_at_run_time(index, name)
     packed_as_float = layer.packed_factor > 1 and weight is not None and is_float(weight.dtype)
-    return Packing(layer.scheme, "F4" if packed_as_float else weight.dtype if weight is not None else "I32")
+    held = "F4" if packed_as_float else weight.dtype if weight is not None else "I32"
+    return Packing(layer.scheme, held, layer.unpacked_dtype)
 
 
 def how_to_spare(index: TreeIndex, name: str) -> str:

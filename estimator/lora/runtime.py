@@ -243,7 +243,7 @@ def lora_node(layer: LoraLayer, base: Node) -> Node:
         node.children[name] = Node("ParameterDict")
     node.children["lora_magnitude_vector"] = Node("ModuleDict")
     for weight in layer.weights:
-        _hold(node, weight, adapter_dtype_of(layer.dtype, "base"))
+        _hold(node, weight, adapter_dtype_of(weight.dtype or layer.dtype, "base"))
     return node
 
 

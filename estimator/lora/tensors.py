@@ -12,6 +12,7 @@ from estimator.lora.dtypes import adapter_dtype_of
 from estimator.lora.index import TreeIndex
 from estimator.lora.layers import LoraLayer
 from estimator.lora.match import EMBEDDING_LAYER_NAMES, INCLUDE_LINEAR_LAYERS_SHORTHAND, is_embedding_layer
+from estimator.lora.weights import Weight
 from estimator.request.lora_config import LoraConfig
 from estimator.request.patterns import fullmatching
 
@@ -34,7 +35,7 @@ def lora_tensors(layers: Sequence[LoraLayer], adapter_dtype: str | None) -> list
     for layer in layers:
         kind = id(layer.weights), layer.dtype
         if kind not in kinds:
-            kinds[kind] = _saved_weights(layer, adapter_dtype_of(layer.dtype, adapter_dtype))
+            kinds[kind] = _saved_weights(layer, adapter_dtype)
         tensors += [
             SavedTensor(f"{PREFIX}{layer.name}.{suffix}", dtype, shape, part)
             for suffix, dtype, shape, part in kinds[kind]
@@ -42,13 +43,18 @@ def lora_tensors(layers: Sequence[LoraLayer], adapter_dtype: str | None) -> list
     return tensors
 
 
-def _saved_weights(layer: LoraLayer, dtype: str) -> list[SavedTensor]:
+def _saved_weights(layer: LoraLayer, adapter_dtype: str | None) -> list[SavedTensor]:
     """Named as they are behind the layer's name."""
     return [
-        SavedTensor(weight.suffix, dtype if weight.cast else layer.dtype, weight.shape, weight.part)
+        SavedTensor(weight.suffix, weight_dtype(weight, layer, adapter_dtype), weight.shape, weight.part)
         for weight in layer.weights
         if weight.saved
     ]
+
+
+def weight_dtype(weight: Weight, layer: LoraLayer, adapter_dtype: str | None) -> str:
+    """In which a weight of LoRA trains and is saved."""
+    return adapter_dtype_of(weight.dtype or layer.dtype, adapter_dtype) if weight.cast else layer.dtype
 
 
 def saved_name(key: str) -> str:

@@ -24,6 +24,7 @@ class Packing(NamedTuple):
 
     scheme: str
     dtype: str  # of the tensor; "F4" for four bits whose bytes are seen as floats
+    unpacked: str | None = None  # of a 4-bit weight: the dtype that PEFT unpacks it to for DoRA
 
 
 class BlockDiagonal(NamedTuple):

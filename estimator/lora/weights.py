@@ -24,6 +24,7 @@ class Weight(NamedTuple):
     saved: bool = True
     cast: bool = True  # whether autocast_adapter_dtype makes it float32
     bias: bool = False  # its run-time name ends in ".bias", which bias="all" looks for
+    dtype: str | None = None  # before autocast, where that is not the layer's
 
     @property
     def in_parameter_dict(self) -> bool:

@@ -90,6 +90,7 @@ def four_bit_layer(module: Module, load: LoadOptions) -> QuantisedLayer:
         saved_anew=saved_state(shape, "F32", load.base_precision, load.double_quant),
         packed_factor=2 * width,
         compute_dtype=load.compute_dtype or "F32",
+        unpacked_dtype=dtype,
     )
 
 

@@ -14,7 +14,9 @@ from estimator.errors import (
     UnsupportedModuleError,
 )
 from estimator.lora.adapt import adapt
+from estimator.request.load_options import LoadOptions
 from estimator.request.lora_config import from_mapping
+from estimator.sizes.bitsandbytes import quantise
 from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V, layer, linear, model
 
 
@@ -261,6 +263,15 @@ def test_whose_embedding_is_saved_where_a_copied_part_has_one_copied_again(tree,
 @pytest.mark.parametrize(("asked", "dtype"), [(None, "F32"), ("base", "BF16"), ("F16", "F16")])
 def test_dtype_of_the_adapter(asked, dtype):
     assert {t.dtype for t in adapt(TREE, from_mapping({}), adapter_dtype=asked).tensors} == {dtype}
+
+
+@pytest.mark.parametrize(("computed", "dtype"), [("BF16", "BF16"), ("F16", "F32"), (None, "F32")])
+def test_dtype_of_magnitudes_beside_4_bits(computed, dtype):
+    """DoraLinearLayer adds what LoRA has in the dtype of the computation to a weight unpacked to bfloat16."""
+    tree = quantise(TREE, LoadOptions(base_precision="nf4", compute_dtype=computed))
+    tensors = adapt(tree, from_mapping({"use_dora": True}), adapter_dtype="base").tensors
+    assert {t.dtype for t in tensors if t.part == "dora"} == {dtype}
+    assert {t.dtype for t in tensors if t.part == "lora"} == {computed or "F32"}
 
 
 def test_a_name_that_matches_nothing_is_noted():

@@ -9,7 +9,13 @@ import pytest
 pytestmark = pytest.mark.judges
 
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-HOW = {"nf4": NF4, "nf4 as bfloat16": {**NF4, "bnb_4bit_quant_storage": "bfloat16"}, "int8": {"load_in_8bit": True}}
+HOW = {
+    "nf4": NF4,
+    "nf4 as bfloat16": {**NF4, "bnb_4bit_quant_storage": "bfloat16"},
+    "nf4 in float16": {**NF4, "bnb_4bit_compute_dtype": "float16"},
+    "int8": {"load_in_8bit": True},
+}
+OPTIONS = {"quant_storage": "bnb_4bit_quant_storage", "compute_dtype": "bnb_4bit_compute_dtype"}
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
 NAMES = {"target_modules": ["q_proj", "down_proj"], "r": 4}
 CONFIGS = [
@@ -39,6 +45,7 @@ CONFIGS = [
 BASES = [
     ("nf4", "bfloat16", None),
     ("nf4", "bfloat16", "base"),
+    ("nf4 in float16", "bfloat16", "base"),
     ("int8", "bfloat16", "base"),
     ("int8", "float32", None),
     ("nf4 as bfloat16", "bfloat16", None),
@@ -54,7 +61,7 @@ def base(request, tmp_path_factory):
     from tests.lora.judge.families import build
 
     how, dtype, adapter_dtype = request.param
-    precision, _, storage = how.partition(" as ")
+    precision = how.partition(" ")[0]
     place = tmp_path_factory.mktemp(precision)
     build("llama", "LlamaForCausalLM", dtype, SIZES).save_pretrained(place)
     config = transformers.BitsAndBytesConfig(**HOW[how])
@@ -62,7 +69,7 @@ def base(request, tmp_path_factory):
         place, dtype="auto", quantization_config=config, device_map="cpu"
     )
     options = {"base_precision": precision}
-    options |= {"quant_storage": storage} if storage else {}
+    options |= {ours: HOW[how][theirs] for ours, theirs in OPTIONS.items() if theirs in HOW[how]}
     options |= {"adapter_dtype": adapter_dtype} if adapter_dtype is not None else {}
     return model, str(place), options
 

@@ -16,7 +16,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter, Quantis
 from estimator.architecture.stored_names import converted_weights, run_time_names
 from estimator.checkpoint.checkpoint import Checkpoint
 from estimator.checkpoint.packed_layouts import LAYOUTS
-from estimator.dtypes import BITS
+from estimator.dtypes import BITS, stated_dtype
 from estimator.lora.closest import listed
 from estimator.notes import Note
 from estimator.sizes.bitsandbytes import OFFSET_BYTES, STATE_TEXT, unquantised
@@ -44,7 +44,7 @@ def as_the_file_has_them(
             plain.append(name)
             filled[name] = unquantised(layer, _plain(modules[name], layers, stored))
         elif scheme == "bitsandbytes_4bit":
-            filled[name] = _with_state(layer, stored.state.get(weight))
+            filled[name] = _with_state(layer, stored.state.get(weight), stated_dtype(tree.config))
         else:
             filled[name] = layer
     return {**filled, **dict(_cast_along(modules, layers, stored))}, tuple(_notes(plain))
@@ -70,14 +70,18 @@ def _stored(layers: Mapping[str, QuantisedLayer], tree: ModuleTree, checkpoint: 
     )
 
 
-def _with_state(layer: QuantisedLayer, state: Sequence[Parameter] | None) -> QuantisedLayer:
-    """The state is unpacked as it lies there, whatever config.json says: all but the text, and the offset in that."""
+def _with_state(layer: QuantisedLayer, state: Sequence[Parameter] | None, dtype: str | None) -> QuantisedLayer:
+    """The state is unpacked as it lies there, whatever config.json says: all but the text, and the offset in that.
+
+    dtype: config.json's, in which the model was when its weights were quantised; the text names it.
+    """
     if state is None:
         return layer._replace(saved_beside=None)
     held = [part for part in state if not part.name.startswith(STATE_TEXT)]
     offset = OFFSET_BYTES if any(part.name == "weight.nested_absmax" for part in held) else 0
     state_bytes = offset + sum(prod(part.shape) * BITS[part.dtype] // 8 for part in held)
-    return layer._replace(saved_beside=tuple(state), state_bytes=state_bytes)
+    unpacked = dtype or layer.unpacked_dtype
+    return layer._replace(saved_beside=tuple(state), state_bytes=state_bytes, unpacked_dtype=unpacked)
 
 
 def _plain(module: Module, layers: Mapping[str, QuantisedLayer], stored: _Stored) -> tuple[Parameter, ...]:
