@@ -31,7 +31,13 @@ def answer_of(request: str) -> Answer:
 
 
 def planned(run: dict):
+    return planned_of(json.dumps(run))
+
+
+@cache
+def planned_of(text: str):
     """Bounds of the options alone, and the middle of the software that ran."""
+    run = json.loads(text)
     answer, training = answer_of(json.dumps(run["request"])), Training(**run["training"])
     told = replace(training, software=Software(**run["software"]))
     return memory_of(answer, training).allocated, memory_of(answer, told).allocated.expected
