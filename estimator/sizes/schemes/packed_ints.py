@@ -47,7 +47,7 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
     if fields.get("bits") not in (2, 3, 4, 8):
         raise _not_loaded("5.23", f"GPTQ weights in {fields.get('bits', 'no')} bits")
     if not _not_text().isdisjoint((tree.architecture, tree.config.get("model_type"))):
-        raise _not_loaded("5.23", f"GPTQ weights of {tree.architecture}: \"We can only quantize pure text model\"")
+        raise _not_loaded("5.23", f'GPTQ weights of {tree.architecture}: "We can only quantize pure text model"')
     inner = tuple(name for group in fields.get("modules_in_block_to_quantize") or () for name in group)
     start, wrapped = _start_of_blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
     inside = [name for name in wrapped if name.startswith(start) and (not inner or name.endswith(inner))]
