@@ -44,7 +44,7 @@ def with_scales(
     check_splitting(tree, own, suffix)
     if checkpoint is None:
         return dict(layers)
-    own = _beside_weights(layers)
+    own = _scales(layers, _ENDS)
     scales = (stack for stack in stacks_of(checkpoint.tensors) if stack.after.endswith(_ENDS))
     try:
         found = loaded_scales(tree, scales, own, suffix)
@@ -135,23 +135,13 @@ def _as_stored(now: Module, before: Module, names: frozenset[str]) -> Module:
     )
 
 
-def _scales(layers: Mapping[str, QuantisedLayer], suffix: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of the layers' scales by their full names."""
+def _scales(layers: Mapping[str, QuantisedLayer], ends: str | tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of what layers have of these endings, by their full names."""
     return {
         f"{name}.{parameter.name}": parameter.shape
         for name, layer in layers.items()
         for parameter in layer.parameters
-        if parameter.name.endswith(suffix)
-    }
-
-
-def _beside_weights(layers: Mapping[str, QuantisedLayer]) -> dict[str, tuple[int, ...]]:
-    """The same of all that a quantiser has beside weights, or in place of them."""
-    return {
-        f"{name}.{parameter.name}": parameter.shape
-        for name, layer in layers.items()
-        for parameter in layer.parameters
-        if parameter.name.endswith(_ENDS)
+        if parameter.name.endswith(ends)
     }
 
 
