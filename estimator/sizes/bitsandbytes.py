@@ -49,6 +49,9 @@ def quantise(tree: ModuleTree, load: LoadOptions, *, where: str = OPTION) -> Mod
                 shell = convert(module, load._replace(quant_storage="U8"))
                 layers[module.name] = unquantised(shell, module.parameters)
                 continue
+            if f"{module.name}.weight" in tree.tied:  # takes another's weight: it has no bytes of its own to fit
+                layers[module.name] = convert(module, load._replace(quant_storage="U8"))
+                continue
             kind = module.kind, module.parameters
             layers[module.name] = alike.get(kind) or alike.setdefault(kind, convert(module, load))
     notes = _spare_nothing(tree, load.skip_modules or (), convertible) if where == OPTION else ()

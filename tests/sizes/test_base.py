@@ -120,6 +120,9 @@ def test_storage_that_the_bytes_do_not_fit_is_refused():
         base_sizes(small, None, LoadOptions(base_precision="nf4", quant_storage="F32"))
     assert "proj" in refused.value.what
     assert refused.value.where == "--quant-storage F32"
+    tied = small._replace(tied={"proj.weight": "norm.weight"})  # and so not packed, JetMoE's head
+    loaded = LoadOptions(base_precision="nf4", quant_storage="F32", skip_modules=("nothing",), dtype="BF16")
+    assert base_sizes(tied, None, loaded).loaded.footprint_bytes == 2 * 6
 
 
 def stored(dtype):
