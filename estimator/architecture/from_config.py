@@ -30,8 +30,9 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
     name, facts, section = _chosen(config, task)
     own = own_config(config, section, name)
     try:
-        tree, unsized, model = grown(name, facts, own, num_labels)
+        model = Model(name, facts, own, num_labels)
         check_refusals(model)
+        tree, unsized = _grown(model)
         return with_buffers(tree, unsized, model, num_labels) if unsized else tree
     except (NoNumber, NoModel) as error:
         way_out = "correct the field, in config.json or in --set"
@@ -63,9 +64,13 @@ def grown(
 ) -> tuple[ModuleTree, list[tuple[str, Slot]], Model]:
     """The tree by these formulas, the buffers whose size they do not know, by module, and the model. Raises Unfit."""
     model = Model(name, facts, config, num_labels)
-    grower = Grower(model, stated_dtype(config) or "F32")
-    grower.module("", len(facts["n"]) - 1, Place())
-    return _tree(model, grower), grower.unsized, model
+    return (*_grown(model), model)
+
+
+def _grown(model: Model) -> tuple[ModuleTree, list[tuple[str, Slot]]]:
+    grower = Grower(model, stated_dtype(model.config) or "F32")
+    grower.module("", len(model.facts["n"]) - 1, Place())
+    return _tree(model, grower), grower.unsized
 
 
 def with_buffers(

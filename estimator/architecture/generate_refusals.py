@@ -12,17 +12,14 @@ leaves out of the fields that they compare, and no formula of a shape knows, is 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from estimator.architecture.refusals import fields_in
-from estimator.architecture.shapes import shapes_of
 from estimator.generated import run
 
 OUTPUT = Path(__file__).with_name("refusals.facts")
@@ -37,8 +34,11 @@ _WIDTHS = (
     "decoder_hidden_size",
 )
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "encoder_attention_heads",
-          "decoder_attention_heads", "decoder_num_attention_heads", "pred_num_attention_heads")  # fmt: skip
-_LAYERS = ("num_hidden_layers", "num_layers")
+          "decoder_attention_heads", "decoder_num_attention_heads", "pred_num_attention_heads",
+          "num_encoder_attention_heads", "num_decoder_attention_heads")  # fmt: skip
+_LAYERS = ("num_hidden_layers", "num_layers", "encoder_layers")
+_POSITIONS = ("max_position_embeddings",)
+_ONE_OR_A_LIST = ("attention_window",)
 _SIZES = ("d_head",)  # of a head, which is the width's share wherever it is stated
 _OF_MLPS = "mlp_layer_types"
 _ODD, _EVEN = 9, 10  # features of a head
@@ -75,40 +75,11 @@ def facts() -> str:
 
 def _defaults(lines: Mapping[str, Sequence[str]], of_type: Mapping[str, Sequence[str]]) -> set[tuple[str, str]]:
     """Each model type or class and "default field value", for the fields that its conditions compare."""
+    from estimator.architecture.learning.field_defaults import default_of
+
     asked = {(said, path) for condition, names in lines.items() for said in names for path in fields_in(condition)}
-    found = {(said, path, _default(next(iter(of_type.get(said, ())), said), path)) for said, path in asked}
+    found = {(said, path, default_of(next(iter(of_type.get(said, ())), said), path)) for said, path in asked}
     return {(said, f"default {path} {text}") for said, path, text in found if text}
-
-
-def _default(name: str, path: str) -> str:
-    """The number or list that a class's config has where config.json leaves the field out, ` unless` and the field's
-    other names; "" where the class's formulas know the field, or it is worked out from others.
-    """
-    from estimator.architecture.learning.fields_used import without
-    from estimator.architecture.surveying import tiny
-
-    facts = shapes_of(name)
-    *parents, leaf = path.split(".")
-    if facts is None or path in facts["rules"]:
-        return ""
-    with contextlib.suppress(Exception):  # a class whose config wants to be told more
-        holder = reduce(getattr, parents, tiny.config_class(name)())
-        names = holder.attribute_map
-        others = [".".join((*parents, alias)) for alias, own in names.items() if own == leaf]
-        alike = [one for one in vars(holder) if one.split("_")[0] == leaf.split("_")[0] and _is_list(holder, one)]
-        ways = [[*parents, alias] for alias, own in names.items() if own == leaf] + [[*parents, one] for one in alike]
-        fields = reduce(without, ([*parents, leaf], *ways), tiny.base_fields(name))
-        beside = reduce(getattr, parents, tiny.make(name, fields))
-        number = type(holder).__dataclass_fields__[leaf].default
-        stated = (number, *(getattr(config, leaf) for config in (holder, beside)))
-        text, *same = (json.dumps(one, separators=(",", ":")) for one in stated)
-        if leaf not in names and type(number) in (int, list, tuple) and same == [text] * 2:
-            return " ".join((text, *(("unless", *others) if others else ())))
-    return ""
-
-
-def _is_list(config: Any, key: str) -> bool:
-    return isinstance(vars(config)[key], (list, tuple))
 
 
 def conditions(name: str, base: Fields) -> Iterator[str]:
@@ -179,12 +150,29 @@ class _Trial:
             even = f"({before}head_dim%2==0) / ({before}head_dim<5)"  # modeling_rope_utils.py, validate_rope
             yield f"{even} unless {before}partial_rotary_factor {before}rope_parameters.partial_rotary_factor"
 
-        rows = fields.get("vocab_size") if "pad_token_id" in fields else None
-        if type(rows) is int and self.minds(section, {"pad_token_id": rows}, {"pad_token_id": rows - 1}):
-            yield f"({before}pad_token_id<{before}vocab_size)"
+        yield from self._padding(section, fields)
         yield from self._repeated(section, fields)
         yield from self._as_long(section, fields)
         yield from self._shares(section, fields)
+
+    def _padding(self, section: Section, fields: Fields) -> Iterator[str]:
+        """A padding token that has its row in the vocabulary, and in positions that are counted on from it."""
+        before = ".".join((*section, ""))
+        rows = fields.get("vocab_size") if "pad_token_id" in fields else None
+        if type(rows) is not int:
+            return
+        positions = _numbers(fields, _POSITIONS)
+        if self.minds(section, {"pad_token_id": rows}, {"pad_token_id": rows - 1}) or self.minds(
+            section,
+            {"pad_token_id": rows, **dict.fromkeys(positions, 2 * rows)},
+            {"pad_token_id": rows - 1, **dict.fromkeys(positions, 2 * rows)},
+        ):
+            yield f"({before}pad_token_id<{before}vocab_size)"
+        for count in positions:
+            most = fields[count] + 2
+            wide = {"vocab_size": 2 * most}
+            if self.minds(section, {"pad_token_id": most, **wide}, {"pad_token_id": most - 1, **wide}):
+                yield f"({before}pad_token_id<{before}{count}+2)"
 
     def _shares(self, section: Section, fields: Fields) -> Iterator[str]:
         """Sizes of a head that have to be the width's share."""
@@ -207,6 +195,10 @@ class _Trial:
             more, less = {key: longer[key]}, {key: lists[key][:-1]}
             if key in others and self.minds(section, more, whole) and not self.builds(section, less):
                 yield f"({before}{first}[]=={before}{key}[])"
+        for key, count in ((key, count) for key in _ONE_OR_A_LIST for count in _numbers(fields, _LAYERS)):
+            each = [2] * fields[count]
+            if type(fields.get(key)) is int and self.minds(section, {key: [*each, 2]}, {key: each}):
+                yield f"({before}{key}[]=={before}{count})"
         for count in _numbers(fields, _LAYERS) if _OF_MLPS in lists else ():
             said = {_OF_MLPS: longer[_OF_MLPS]}
             if len(lists[_OF_MLPS]) == fields[count] and self.minds(section, said, {**said, count: fields[count] + 1}):
@@ -234,6 +226,7 @@ class _Trial:
             yield " ".join((f"({before}{count}=={fields[count]}) unless {before}{key}", *stated))
             parts = [f"{before}{key}[{at}][0][]*{before}{key}[{at}][1]" for at in range(_MOST_PARTS)]
             unless = " ".join((" unless", *stated)) if stated else ""
+            yield f"({before}{key}[]!=0){unless}"
             for many in range(1, _MOST_PARTS + 1):
                 yield f"({before}{key}[]!={many}) / ({'+'.join(parts[:many])}=={before}{count}){unless}"
             yield from (f"({name}[]=={before}{count})" for name in stated)

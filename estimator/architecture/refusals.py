@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from estimator.architecture.by_formulas import Model
-from estimator.architecture.conditions import Place, written
+from estimator.architecture.conditions import Lookup, Place, written
 from estimator.architecture.config_fields import MISSING, get
-from estimator.architecture.formula import NoModel, Unfit, met
+from estimator.architecture.formula import NoModel, NoNumber, Unfit, met
 
 FACTS = Path(__file__).with_name("refusals.facts")
 _FIELD = re.compile(r"[a-z_][\w.]*")
+_IS_NOT_0 = re.compile(r"\([\w.]+!=0\)")
+_LENGTH = re.compile(r"([a-z_][\w.]*)\[\]")
 _DEFAULT = "default "
 
 
@@ -43,19 +45,30 @@ def check_refusals(model: Model) -> None:
             continue
         if _states(model.config, released):
             continue
-        if not _holds(condition, read):
+        if _is_null(condition, model.config) or not _holds(condition, read):
             said = " and ".join(f"{field} is {written(read(field))}" for field in fields)
             raise NoModel(f"{said}, of which transformers builds no {model.name}")
     for _, inner in model.towers.values():
         check_refusals(inner)
 
 
-def _holds(condition: str, read: Any) -> bool:
-    """Whether it holds, or a field that it compares is not known."""
+def _holds(condition: str, read: Lookup) -> bool:
+    """Whether it holds, or a field that it compares is not known; a number may stand for a list that is as long as it
+    has to be (`attention_window`). Raises NoNumber.
+    """
+    if any(type(read(field)) is int for field in _LENGTH.findall(condition)):
+        return True
     try:
         return met(condition, read, Place())
+    except NoNumber:
+        raise
     except Unfit:
         return True
+
+
+def _is_null(condition: str, config: Mapping[str, Any]) -> bool:
+    """Whether config.json has null for a number that must not be 0: no class that refuses the one takes the other."""
+    return _IS_NOT_0.fullmatch(condition) is not None and get(config, condition[1:-4]) is None
 
 
 def fields_in(condition: str) -> Sequence[str]:
@@ -68,10 +81,14 @@ def _states(config: Mapping[str, Any], fields: Sequence[str]) -> bool:
 
 
 def _defaults(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """What fields are that config.json leaves out."""
+    """What fields are that config.json leaves out, of a section that it has: one that it lacks is whole by default."""
     rows = [(row.split()[1:], others) for row, others in _rows(names) if row.startswith(_DEFAULT)]
     left_out = (row for row, others in rows if get(config, row[0]) is MISSING and not _states(config, others))
-    return {path: json.loads(value) for path, value in left_out}
+    return {path: json.loads(value) for path, value in left_out if _has_section(config, path)}
+
+
+def _has_section(config: Mapping[str, Any], path: str) -> bool:
+    return isinstance(get(config, path.rpartition(".")[0]), Mapping)
 
 
 def wanted(*names: str) -> Iterator[tuple[str, list[str]]]:

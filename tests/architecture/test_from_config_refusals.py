@@ -41,7 +41,7 @@ def test_what_is_no_number_is_named(value, said):
     [
         pytest.param(
             {"num_attention_heads": 0, "head_dim": None},
-            "hidden_size//num_attention_heads divides by zero.",
+            "num_attention_heads is 0, of which transformers builds no LlamaForCausalLM.",
             id="heads",
         ),
         pytest.param(

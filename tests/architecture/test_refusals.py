@@ -46,6 +46,16 @@ UNISPEECH = {
     "num_hidden_layers": 1, "num_attention_heads": 6, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
     "conv_dim": [16, 16], "conv_kernel": [3, 3], "conv_stride": [2, 2],
 }  # fmt: skip
+LED = {**BART, "architectures": ["LEDForConditionalGeneration"], "model_type": "led", "encoder_layers": 2,
+       "attention_window": 4, "max_encoder_position_embeddings": 64}  # fmt: skip
+M2M = {**BART, "architectures": ["M2M100ForConditionalGeneration"], "model_type": "m2m_100",
+       "max_position_embeddings": 128}  # fmt: skip
+PROPHET = {"architectures": ["ProphetNetModel"], "model_type": "prophetnet", "hidden_size": 48, "vocab_size": 101,
+           "num_encoder_layers": 1, "num_decoder_layers": 1, "num_attention_heads": 6,
+           "num_decoder_attention_heads": 6}  # fmt: skip
+CLIP = {"architectures": ["CLIPForImageClassification"], "model_type": "clip", "vision_config": {"hidden_size": 48}}
+PALIGEMMA = {"architectures": ["PaliGemmaForConditionalGeneration"], "model_type": "paligemma",
+             "text_config": {**LLAMA, "model_type": "gemma", "head_dim": 8}}  # fmt: skip
 XLNET = {"architectures": ["XLNetModel"], "model_type": "xlnet", "d_model": 48, "n_head": 6, "n_layer": 1,
          "d_inner": 80, "vocab_size": 101, "d_head": 8}  # fmt: skip
 GLM_DSA = {
@@ -79,8 +89,9 @@ LLAVA = {
         pytest.param(LLAMA, {"pad_token_id": None}, None, id="no padding"),
         pytest.param(BERT, {"add_cross_attention": True}, "add_cross_attention is true and is_decoder is", id="BERT"),
         pytest.param(BERT, {"add_cross_attention": True, "is_decoder": True}, None, id="a decoder"),
-        pytest.param(BERT, {"num_attention_heads": 0}, "divides by zero", id="no heads, which a shape divides by"),
+        pytest.param(BERT, {"num_attention_heads": 0}, "num_attention_heads is 0, of", id="no heads, which a shape divides by"),
         pytest.param(NEOX, {"num_attention_heads": 0}, "num_attention_heads is 0, of which", id="no heads"),
+        pytest.param(NEOX, {"num_attention_heads": None}, "num_attention_heads is null, of", id="null, which is no number"),
         pytest.param(BART_DECODER, {"encoder_attention_heads": 0}, None, id="heads of an encoder that is not built"),
         pytest.param(BART_DECODER, {"decoder_attention_heads": 5}, "d_model is 48 and decoder_attent", id="a decoder's"),
         pytest.param(BART_WHOLE, {"encoder_attention_heads": 0}, "encoder_attention_heads is 0, of", id="both are"),
@@ -96,6 +107,25 @@ LLAVA = {
         pytest.param(GPT_NEO, {"attention_types": None, "attention_layers": ["global"] * 4}, None, id="one by one"),
         pytest.param(GPT_NEO, {"num_layers": 3, "attention_layers": ["local"] * 3}, None, id="which decide, then"),
         pytest.param(GPT_NEO, {"attention_layers": ["local"] * 3}, "num_layers is 4, of", id="one by one, too few"),
+        pytest.param(GPT_NEO, {"attention_types": []}, "attention_types is [], of", id="no group"),
+        pytest.param(GPT_NEO, {"attention_types": [["global"], 4]}, "[0] is 'global', where a", id="a list too few"),
+        pytest.param(LED, {}, None, id="one window for all layers"),
+        pytest.param(LED, {"attention_window": [4]}, "[4] and encoder_layers is 2, of", id="a window for each, too few"),
+        pytest.param(LED, {"attention_window": [4, 4]}, None, id="a window for each"),
+        pytest.param(M2M, {"pad_token_id": 101}, "vocab_size is 101, of", id="no such row, whatever the positions"),
+        pytest.param(M2M, {"pad_token_id": 100}, None, id="the last row, of so many positions"),
+        pytest.param(M2M, {"pad_token_id": 66, "max_position_embeddings": 64}, "embeddings is 64, of", id="too few"),
+        pytest.param(PROPHET, {}, None, id="an encoder's heads by another name"),
+        pytest.param(PROPHET, {"num_attention_heads": 5}, "num_attention_heads is 5, of", id="which are too many"),
+        pytest.param(CLIP, {}, None, id="a tower's heads by default"),
+        pytest.param(CLIP, {"vision_config": {"hidden_size": 50}}, "num_attention_heads is 12, of", id="of no such width"),
+        pytest.param(PALIGEMMA, {}, None, id="a whole tower by default, which has other heads"),
+        pytest.param(
+            PALIGEMMA,
+            {"vision_config": {"model_type": "siglip_vision_model", "hidden_size": 64}},
+            "vision_config.num_attention_heads is 12, of",
+            id="but not where the tower is there",
+        ),
         pytest.param(BLENDERBOT, {}, None, id="a decoder's heads that divide the width"),
         pytest.param(
             without(BLENDERBOT, "decoder_attention_heads"), {}, "decoder_attention_heads is 32, of", id="32 by default"
@@ -109,6 +139,7 @@ LLAVA = {
         pytest.param(EUROBERT, {"pad_token_id": None}, None, id="null is no default"),
         pytest.param(UNISPEECH, {}, None, id="convolutions"),
         pytest.param(UNISPEECH, {"conv_kernel": [3, 3, 3]}, "conv_kernel is [3, 3, 3]", id="more kernels"),
+        pytest.param(UNISPEECH, {"conv_kernel": [3]}, "conv_kernel is [3]", id="fewer kernels"),
         pytest.param(UNISPEECH, {"conv_stride": [2, 2, 2]}, "conv_stride is [2, 2, 2]", id="more strides"),
         pytest.param(without(UNISPEECH, "conv_stride"), {}, "conv_stride is [5,", id="seven by default"),
         pytest.param(XLNET, {}, None, id="XLNet's heads share the width"),
