@@ -34,6 +34,17 @@ PREFIX = "base_model.model."
                      2 * Q + 3 * WIDTH, 2 * Q + 3 * WIDTH, id="rows of two tables"),
         pytest.param(TIED, {"trainable_token_indices": [1, 1], "target_modules": ["q_proj"]}, 2 * Q + 2 * WIDTH,
                      2 * Q + 2 * WIDTH, id="tied rows count once, the same row twice"),
+        *(
+            pytest.param(TIED, {"trainable_token_indices": given, "target_modules": ["q_proj"], **more}, 2 * Q + rows * WIDTH,
+                         2 * Q + rows * WIDTH, id=why)
+            for given, more, rows, why in (
+                ({"embed_tokens": [1], "lm_head": [1]}, {}, 1, "the same row of both tables counts once"),
+                ({"embed_tokens": [1], "lm_head": [2]}, {}, 2, "other rows are untied"),
+                ({"lm_head": [1]}, {}, 1, "a row of the head alone"),
+            )
+        ),
+        pytest.param(TREE, {"modules_to_save": ["layers.0", "0.v_proj"], "target_modules": ["1.v_proj"]},
+                     LAYER + V, LAYER + V + 16 * (WIDTH + 1), id="a piece of a copy is copied once more"),
         pytest.param(TIED, {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True, "target_modules": ["q_proj"]},
                      2 * Q + ROWS * WIDTH, 2 * Q + ROWS * WIDTH, id="the tied copy counts once"),
         pytest.param(TIED, {"target_modules": ["embed_tokens"], "rank_pattern": {"lm_head": 3}, "ensure_weight_tying": True},
@@ -75,6 +86,7 @@ def test_rows_of_a_part_that_is_saved_whole_are_tied_in_its_copy(targets, traine
         pytest.param({"modules_to_save": ["layers"], "target_modules": ["lm_head"]}, "ModuleList", id="a list of layers"),
         pytest.param({"trainable_token_indices": {"norm": [0]}}, "no rows of tokens", id="a norm has no tokens"),
         pytest.param({"trainable_token_indices": {"nope": [0]}}, "no module is called", id="no such table"),
+        pytest.param({"trainable_token_indices": {"embed_tokens": [True]}}, "no list of numbers", id="no number"),
         pytest.param({"trainable_token_indices": {"lm_head": [0]}, "modules_to_save": ["lm_head"]}, "modules_to_save",
                      id="a table in both fields"),
         pytest.param({"trainable_token_indices": [0], "target_modules": ["embed_tokens"]}, "wraps already",
@@ -84,6 +96,12 @@ def test_rows_of_a_part_that_is_saved_whole_are_tied_in_its_copy(targets, traine
 def test_wrappers_that_peft_refuses_are_refused(config, said):
     with pytest.raises(InvalidLoraError, match=said):
         adapt(TREE, from_mapping(config))
+
+
+def test_other_rows_of_tied_tables_cannot_stay_tied():
+    config = {"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}, "ensure_weight_tying": True}
+    with pytest.raises(InvalidLoraError, match="tied but given different tokens"):
+        adapt(TIED, from_mapping({**config, "target_modules": ["q_proj"]}))
 
 
 @pytest.mark.parametrize(
