@@ -45,6 +45,17 @@ GATE_UP = transform(["e.*.gate", "e.*.up"], ["e.gate_up"], MERGE, ["Concatenate"
             id="a stack taken apart",
         ),
         pytest.param(
+            transform(
+                ["e.*.gate", "e.*.up"],
+                ["t.gate_up", "v.gate_up"],
+                ["ErnieFuseAndSplitTextVisionExperts", {"stack_dim": 0, "concat_dim": 1}],
+            ),
+            "m.t.gate_up",
+            {"e.*.gate": [(5, 3)] * 4 + [(2, 3)] * 4, "e.*.up": [(5, 3)] * 4 + [(2, 3)] * 4},
+            {"m.t.gate_up": (4, 10, 3), "m.v.gate_up": (4, 4, 3)},
+            id="experts of text and of vision in one list",
+        ),
+        pytest.param(
             transform(["w"], ["v"], ["Transpose", {"dim0": 1, "dim1": 2}]),
             "v",
             {"w": [(2, 3, 4)]},
