@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from estimator.architecture import facts, shapes
 from estimator.cli.group import COMMANDS, cli
+from estimator.source.snapshot import known_models
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README, CHANGELOG = (
+    (Path(__file__).parents[2] / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md")
+)
 SHOWN = re.findall(r"```\n\$ lora-size ((?:.*\\\n)*.*?)(?: \| head -(\d+))?\n((?:.*\n)*?)```", README)
 ROWS = re.findall(r"^\| (?:[^|]+) \| (`.*`) \|$", README, re.MULTILINE)
 WRITTEN = [written for row in ROWS for written in re.findall(r"`([^`]+)`", row)]
@@ -40,3 +44,13 @@ def test_a_command_or_an_option_is_one(written: str) -> None:
 
 def test_every_command_is_named() -> None:
     assert set(COMMANDS) <= {written.split()[1] for written in (*WRITTEN, *IN_TEXT) if written.startswith("lora-size ")}
+
+
+def test_figures_are_those_of_the_facts() -> None:
+    known = sum(line.startswith("=") for line in facts.whole_text().splitlines())
+    sized, bundled = len(shapes.whole_text().splitlines()), len(list(known_models()))
+    assert f"`config.json` alone is enough for {sized:,} classes" in README
+    assert f"`config.json` alone is enough for {sized:,} classes" in CHANGELOG
+    assert f"builds for {known:,} model classes" in CHANGELOG
+    assert f"the {bundled:,} bundled models" in README
+    assert f"{bundled:,} models are known without a network" in CHANGELOG
