@@ -125,6 +125,7 @@ def training_of(row: dict) -> Training:
         optimizer=next((name for word, name in OPTIMIZERS.items() if word in optimizer), "adamw_torch"),
         gpus=row["gpus"],
         strategy="fsdp" if "FSDP" in (row["notes"] or "") else "ddp",
+        offloads=("weights", "optimizer") if "offloaded to CPU" in (row["notes"] or "") else (),
     )
 
 

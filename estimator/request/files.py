@@ -64,10 +64,11 @@ def read_config_file(path: str) -> TrainingConfig:
     if config.gpus is None and "_world" in values:
         config = replace(config, gpus=values["_world"])
     if trainer != "adapter_config":
-        from estimator.request.trainers.run_settings import offload_notes
+        from estimator.request.trainers.run_settings import offloads_of
 
-        added = (*keys.unread(), *offload_notes(values), *_not_sized(config.quantization))
-        config = replace(config, notes=(*config.notes, *added))
+        moved, told = offloads_of(values)
+        added = (*keys.unread(), *told, *_not_sized(config.quantization))
+        config = replace(config, offloads=config.offloads | moved, notes=(*config.notes, *added))
     for name, value in (("the base model", config.base), ("the optimizer", config.optimizer)):
         if value is not None and not isinstance(value, str):
             raise keys.odd(name, value, "its name")

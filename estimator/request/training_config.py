@@ -57,6 +57,7 @@ class TrainingConfig:
     loss: str | None = None  # "in_place" | "fused" | "in_rows" | "chunked"; None: the library's own
     gpus: int | None = None  # processes of all machines, where the file says it
     strategy: str | None = None  # "zero1" | "zero2" | "zero3" | "fsdp"
+    offloads: frozenset[str] = frozenset()  # "weights" | "optimizer", that lie on the CPU
     num_labels: int | None = None
     saved_by_peft: bool = True  # False: the trainer writes the adapter itself, and never the embeddings along
     freezing: Freezing | None = None

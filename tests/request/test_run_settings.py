@@ -98,23 +98,33 @@ def test_of_each_trainer(tmp_path: Path, name: str, text: str, values: tuple) ->
     assert tuple(getattr(config, field) for field in FIELDS) == values
 
 
-OFFLOADS = FACTORY + "deepspeed: {zero_optimization: {stage: 3, offload_optimizer: {device: %s}}}\n"
+ZERO = FACTORY + "deepspeed: {zero_optimization: {stage: 3, %s: {device: %s}}}\n"
+ALL = {"weights", "optimizer"}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "said", "moved"),
     [
-        (FACTORY + "deepspeed: examples/ds_z3_offload_config.json\n", ["examples/ds_z3_offload_config.json"]),
-        (OFFLOADS % "cpu", ["offload_optimizer"]),
-        (OFFLOADS % "none", []),
-        (FACTORY + "deepspeed: examples/ds_z3_config.json\n", []),
+        (FACTORY + "deepspeed: examples/ds_z3_offload_config.json\n", ["examples/ds_z3_offload_config.json"], ALL),
+        (FACTORY + "deepspeed: examples/ds_z2_offload_config.json\n", ["examples/ds_z2_offload_config.json"],
+         {"optimizer"}),
+        (ZERO % ("offload_optimizer", "cpu"), ["offload_optimizer"], {"optimizer"}),
+        (ZERO % ("offload_param", "nvme"), ["offload_param"], {"weights"}),
+        (ZERO % ("offload_optimizer", "none"), [], set()),
+        (FACTORY + "deepspeed: examples/ds_z3_config.json\n", [], set()),
+        (AXOLOTL + "fsdp_config: {fsdp_offload_params: true}\n", ["fsdp_offload_params"], ALL),
+        (AXOLOTL + "fsdp_config: {offload_params: false}\n", [], set()),
+        (FACTORY + "fsdp: full_shard offload\n", ["fsdp"], ALL),
+        (FACTORY + "fsdp: [full_shard, auto_wrap]\n", [], set()),
+        (TUNE + "fsdp_cpu_offload: true\n", ["fsdp_cpu_offload"], ALL),
     ],
-)
-def test_what_lies_on_the_cpu_is_said(tmp_path: Path, text: str, said: list[str]) -> None:
+)  # fmt: skip
+def test_what_lies_on_the_cpu_is_said(tmp_path: Path, text: str, said: list[str], moved: set[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    notes = [note for note in read_config_file(str(path)).notes if note.code == "offloaded"]
-    assert [note.message.partition(" ")[0] for note in notes] == said
+    read = read_config_file(str(path))
+    assert [note.message.partition(" ")[0] for note in read.notes if note.code == "offloaded"] == said
+    assert read.offloads == moved
 
 
 def test_a_run_whose_memory_is_not_modelled(tmp_path: Path) -> None:

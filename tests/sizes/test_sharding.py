@@ -43,6 +43,15 @@ def test_four_gpus_share_what_the_strategy_shares(strategy: str, weights: int, a
     assert (parts.weights, parts.adapter.expected, parts.gradients.expected) == (weights, adapter, gradients)
 
 
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_what_is_offloaded_is_in_the_ceiling_alone(gpus: int) -> None:
+    run = Training(gpus=gpus, strategy="zero3", offloads=("weights", "optimizer"))
+    parts, stays = resident(8_000_000, 2, ADAPTER, TRAINED, run), kept("zero3", gpus)
+    assert (parts.weights, parts.adapter.expected, parts.states.expected) == (0, 0, 0)
+    assert (parts.adapter.upper, parts.states.upper) == (stays.adapter.upper, stays.states.upper)
+    assert parts.gradients == stays.gradients
+
+
 def test_one_gpu_shares_nothing() -> None:
     for strategy in ("ddp", "zero3", "fsdp"):
         parts = kept(strategy, 1)

@@ -23,7 +23,7 @@ _OPTIMIZERS = {
     "PagedAdamW8bit": "paged_adamw_8bit",
     "Muon": "muon",
 }
-_OF_TRAINER = {"software", "drops_outputs", "compares", "beside"}  # what no option says
+_OF_TRAINER = {"software", "drops_outputs", "compares", "beside", "offloads"}  # what no option says
 FIELDS = tuple(field.name for field in fields(Training) if field.name not in _OF_TRAINER)
 _BESIDE = {
     "reference": "; the ceiling has the logits of a reference beside the model's own.",
@@ -60,7 +60,11 @@ def _said(config: str | None) -> dict[str, Any]:
     _refuse(read, config)
     values = {name: getattr(read, name, None) for name in FIELDS}
     values |= {"software": _software(read), "drops_outputs": read.trainer in _DROP_OUTPUTS or None}
-    values |= {"compares": read.compares or None, "beside": read.beside}
+    values |= {
+        "compares": read.compares or None,
+        "beside": read.beside,
+        "offloads": tuple(sorted(read.offloads)) or None,
+    }
     if values["optimizer"]:
         values["optimizer"] = _optimizer(values["optimizer"])
     return {name: value for name, value in values.items() if value is not None}

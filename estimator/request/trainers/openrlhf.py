@@ -86,7 +86,7 @@ def read(keys: Keys) -> TrainingConfig:
     length, gpus = _length(said, program), _gpus(said) if ray else None
     batch = _batch(said, length, gpus) if ray else said.integer("batch")
     if said.flag("offload"):
-        said.note("offloaded", "adam_offload keeps the optimizer's state on the CPU: it is planned on the GPU.")
+        said.note("offloaded", "adam_offload keeps the optimizer's state on the CPU: only the ceiling counts it.")
     return TrainingConfig(
         trainer="openrlhf",
         lora=_lora(said),
@@ -104,6 +104,7 @@ def read(keys: Keys) -> TrainingConfig:
         attention=attention_of(said.values.get("attention")) or "flash_attention_2",
         gpus=gpus,
         strategy=f"zero{said.integer('zero_stage')}" if said.integer("zero_stage") else None,
+        offloads=frozenset({"optimizer"} if said.flag("offload") else ()),
         defaulted=tuple(said.defaulted),
         source=SOURCE,
         notes=(*keys.notes, *said.notes),

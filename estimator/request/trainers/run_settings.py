@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from estimator.notes import Note
 
 _ZERO = re.compile(r"zero[_-]?(?:stage)?[_-]?([123])")
 _SHORT_ZERO = re.compile(r"(?:^|[_-])z([123])")  # ds_z3_config.json
+_EVERYTHING = frozenset({"weights", "optimizer"})
 _ATTENTION = {
     "eager": "eager",
     "disabled": "eager",
@@ -36,20 +37,41 @@ def strategy_of(deepspeed: Any, fsdp: Any = None) -> str | None:
     return "fsdp" if fsdp else None
 
 
-def offload_notes(values: Mapping[str, Any]) -> tuple[Note, ...]:
-    """A word where DeepSpeed's config, or accelerate's, offloads: the object says it, or the file's name."""
+def offloads_of(values: Mapping[str, Any]) -> tuple[frozenset[str], tuple[Note, ...]]:
+    """What DeepSpeed, accelerate or FSDP keep on the CPU, "weights" and "optimizer", and a word on it.
+
+    An object says it, or a file's name: those of LLaMA-Factory and ms-swift keep the optimizer's state there with
+    ZeRO-2, and with ZeRO-3 weights too. FSDP's CPUOffload keeps all (torch 2.13, fully_sharded_data_parallel.py).
+    """
+    said = dict(_offloads_of_zero(values)) | dict(_offloads_of_fsdp(values))
+    moved = frozenset().union(*said.values())
+    if not moved:
+        return moved, ()
+    what = {"weights": "weights", "optimizer": "the optimizer's state"}
+    words = " and ".join(word for part, word in what.items() if part in moved)
+    return moved, (Note("offloaded", f"{next(iter(said))} keeps {words} on the CPU: only the ceiling counts them."),)
+
+
+def _offloads_of_zero(values: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
     deepspeed = values.get("deepspeed")
     zero = deepspeed.get("zero_optimization") if isinstance(deepspeed, Mapping) else None
-    parts = zero.items() if isinstance(zero, Mapping) else ()
-    moved = [key for key, part in parts if str(key).startswith("offload_") and _device(part) != "none"]
-    named = (values.get(key) for key in ("deepspeed", "config_file", "accelerate_config"))
-    moved += [name[:200] for name in named if isinstance(name, str) and "offload" in name.lower()]
-    message = "keeps weights or the optimizer's state on the CPU: a plan has them on the GPU."
-    return (Note("offloaded", f"{moved[0]} {message}"),) if moved else ()
+    parts = zero if isinstance(zero, Mapping) else {}
+    for key, part in (("offload_param", "weights"), ("offload_optimizer", "optimizer")):
+        if isinstance(parts.get(key), Mapping) and str(parts[key].get("device", "none")) != "none":
+            yield key, frozenset({part})
+    for key in ("deepspeed", "config_file", "accelerate_config"):
+        name = values.get(key)
+        if isinstance(name, str) and "offload" in name.lower():
+            yield name[:200], _EVERYTHING if strategy_of(name) == "zero3" else frozenset({"optimizer"})
 
 
-def _device(part: Any) -> str:
-    return str(part.get("device", "none")) if isinstance(part, Mapping) else "none"
+def _offloads_of_fsdp(values: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
+    fields, said = values.get("fsdp_config"), values.get("fsdp")
+    fields = fields if isinstance(fields, Mapping) else {}
+    keys = [key for key in ("offload_params", "fsdp_offload_params") if str(fields.get(key)).lower() == "true"]
+    keys += ["fsdp"] * ("offload" in re.findall("[a-z_]+", str(said).lower()) if said else False)
+    keys += ["fsdp_cpu_offload"] * (str(values.get("fsdp_cpu_offload")).lower() == "true")
+    return ((key, _EVERYTHING) for key in keys)
 
 
 def attention_of(value: Any) -> str | None:

@@ -52,6 +52,7 @@ def read(keys: Keys) -> TrainingConfig:
         mixed_precision="bf16",
         attention="flash_attention_2",
         gpus=step.gpus,
+        offloads=step.offloads,
         strategy="fsdp",
         saved_by_peft=False,
         defaulted=(*model.defaulted, *step.defaulted),

@@ -22,6 +22,7 @@ class Step(NamedTuple):
     batch_size: int | None
     length: int | None
     gpus: int | None
+    offloads: frozenset[str]
     defaulted: tuple[str, ...]
     notes: tuple[Note, ...]
 
@@ -51,10 +52,11 @@ def step_of(keys: Keys, parts: Keys, sharding: Keys, *, engine: bool) -> Step:
             message = f"ulysses_sequence_parallel_size cuts each example over {ulysses} GPUs: they are planned whole."
             notes.append(Note("sequence_parallel", message))
     within, told = _cut(sharding, gpus)
-    notes += [*told, *_offloads(sharding)]
+    away, moved = _offloads(sharding)
+    notes += [*told, *moved]
     read = (data, actor, machines, sharding)
     defaulted = tuple(key for one in read for key in one.defaulted)
-    return Step(batch, length, within, defaulted, (*notes, *(note for one in read for note in one.notes)))
+    return Step(batch, length, within, away, defaulted, (*notes, *(note for one in read for note in one.notes)))
 
 
 def _length(data: Keys) -> int | None:
@@ -102,14 +104,14 @@ def _cut(sharding: Keys, gpus: int | None) -> tuple[int | None, list[Note]]:
     return size, [Note("fsdp_size", message)]
 
 
-def _offloads(sharding: Keys) -> list[Note]:
+def _offloads(sharding: Keys) -> tuple[frozenset[str], list[Note]]:
     moved = [key for key in ("param_offload", "optimizer_offload") if _on(sharding, key)]
     away = [key for key in ("offload_policy", "cpu_offload") if _on(sharding, key)]
     if away:
-        message = f"{away[0]} keeps weights and optimizer on the CPU: they are planned on the GPU."
-        return [Note("offloaded", message)]
+        message = f"{away[0]} keeps weights and the optimizer's state on the CPU: only the ceiling counts them."
+        return frozenset({"weights", "optimizer"}), [Note("offloaded", message)]
     message = f"What {' and '.join(moved)} put on the CPU lies on the GPU while a step runs, as planned."
-    return [Note("offloaded", message)] if moved else []
+    return frozenset(), [Note("offloaded", message)] if moved else []
 
 
 def _on(keys: Keys, key: str) -> bool:

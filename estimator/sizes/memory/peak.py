@@ -100,11 +100,14 @@ def training_memory(
     outer = _renewed(shape, base, MOST_OF_LITGPT if training.loss == "chunked" else software)
     whole = (whole[0] + min(outer, 0), whole[1] + _renewed(shape, base, software), whole[2] + max(outer, 0))
     weights = tuple(-(-size // kept.shares) for size in whole)
+    if "weights" in training.offloads:
+        weights = (0, 0, weights[2])
     steps = _steps(shape, base, adapter, training, software, kept)
     fetched = _fetched(kept, whole, base.outer_bytes, len(shape.blocks), training)
     steps = [step.beside(*more) for step, more in zip(steps, fetched, strict=True)]
     stays = [_stays(kept, upper=upper) for upper in (False, False, True)]
-    scratch = step_bytes(training.optimizer, trained) // kept.shares
+    on_host = "optimizer" in training.offloads
+    scratch = 0 if on_host else step_bytes(training.optimizer, trained) // kept.shares
     update = kept.gradients.expected + scratch
     peaks = [max(step.forward, step.loss, step.backward, update) for step in steps]
     margin = int(_MARGIN * peaks[2])
@@ -137,7 +140,7 @@ def _fetched(
     kept: Resident, whole: tuple[int, ...], outer_bytes: int, layers: int, training: Training
 ) -> list[Moments]:
     """What is gathered at least, usually, and at most; ZeRO-3 may let go of what stands outside the layers."""
-    if kept.shares == 1:
+    if kept.shares == 1 and "weights" not in training.offloads:
         return [Moments(0, 0, 0)] * 3
     outer = (0 if training.strategy == "zero3" else outer_bytes, outer_bytes, outer_bytes)
     return [gathered(w, o, layers, ahead) for w, o, ahead in zip(whole, outer, (0, 1, 1), strict=True)]

@@ -11,6 +11,8 @@ zero   float32 copies of the trained parameters and of their gradients, one shar
 fsdp   parameters cut along their first axis only, so that a rank of 8 on 16 GPUs leaves half of them empty (torch 2.13,
        fully_shard; FullyShardedDataParallel pads flat parameters by less than one element a GPU)
 
+What is offloaded lies on the host: it is in the ceiling alone, and what is gathered as with ZeRO-3 on one GPU too.
+
 ZeRO-3 and FSDP gather what they use beside the shares: what stands outside the layers, the root's, while a step lasts
 (_runtime_utils.py, _post_forward_reshard), one layer forward, and two in the backward pass (BACKWARD_PRE; floor: one).
 """
@@ -28,6 +30,7 @@ _SHARDED = {
     "zero3": ("states", "gradients", "weights", "adapter"),
     "fsdp": ("states", "gradients", "weights", "adapter"),
 }
+_OFFLOADED = {"weights": ("weights", "adapter"), "optimizer": ("states", "paged")}  # the ceiling has them all the same
 _BUCKETS = 2 * 500_000_000  # elements
 _LIVE = 1_000_000_000  # elements
 _PERSISTENT = 100_000  # elements of a parameter that ZeRO-3 leaves whole
@@ -82,6 +85,8 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
     if strategy == "zero3":
         held = (*trained, *adapter.frozen)
         uppers["adapter"] += sum(prod(p.shape) * p.width for p in held if prod(p.shape) < _PERSISTENT)
+    away = {name for part in training.offloads for name in _OFFLOADED[part]}
+    parts |= dict.fromkeys(away, 0)
     return Resident(
         shares=training.gpus if "weights" in cut else 1,
         weights=parts["weights"],

@@ -112,6 +112,7 @@ class Training:
     gpus: int = 1
     strategy: str = "ddp"  # "ddp" | "zero1" | "zero2" | "zero3" | "fsdp"
 
+    offloads: tuple[str, ...] = ()  # "weights" | "optimizer": on the host, and on the GPU while they are used
     software: Software | None = None  # that of the middle; None: what the options imply
     compares: int = 0  # sequences of an example: 2, chosen and rejected, or 1 (KTO)
     beside: str | None = None  # logits held beside theirs: "reference", of each; "chosen", a second loss on those
