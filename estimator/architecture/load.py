@@ -39,7 +39,7 @@ class Load(NamedTuple):
 def load(tensors: Mapping[str, Tensor], facts: ClassFacts, lookup: Lookup) -> Load:
     """Every stored tensor: loaded into which parameter, or left."""
     leaves = leaves_of(facts.root)
-    known = knower(facts.root, lookup, leaves)
+    known = Knower(facts.root, lookup, leaves)
     transforms = [read_transform(number, written) for number, written in enumerate(facts.transforms)]
     rename = Renamer(transforms, facts.prefix, known)
     counted = not rename.minds_indices and leaves is not None and not _has_numbered(facts.root)
@@ -156,66 +156,70 @@ def _convert(
     return {target: Loaded(shape, dtype, names) for target, shape in found.items()}
 
 
-def knower(root: Structure, lookup: Lookup, leaves: Collection[str] | None = None) -> Callable[[str], bool]:
-    """Whether the model may have a parameter or saved buffer of this name; `leaves` are `leaves_of` it, where known."""
-    results: dict[str, bool] = {}
-    counts: dict[str, int | None] = {}
-    top = (root,)
-    places: dict[str, Structures] = {}
-    below_of: dict[tuple[int, str], Structures] = {}  # by id(structures above), name; one object for what is alike
-    alike: dict[tuple[int, ...], Structures] = {}
-    held: dict[tuple[int, str], bool] = {}  # by id(structures), leaf
+class Knower:
+    """Whether the model may have a parameter or saved buffer of a name; `leaves` are `leaves_of` it, where known.
 
-    def below(above: Structures, part: str) -> Structures:
+    What is found is kept: layers that are alike are one object, and each place and leaf is looked at once.
+    """
+
+    def __init__(self, root: Structure, lookup: Lookup, leaves: Collection[str] | None = None) -> None:
+        self._top, self._lookup, self._leaves = (root,), lookup, leaves
+        self._known: dict[str, bool] = {}
+        self._counts: dict[str, int | None] = {}  # by the condition that states them
+        self._places: dict[str, Structures] = {}
+        self._below: dict[tuple[int, str], Structures] = {}  # by id(structures above), name
+        self._alike: dict[tuple[int, ...], Structures] = {}
+        self._held: dict[tuple[int, str], bool] = {}  # by id(structures), leaf
+
+    def __call__(self, name: str) -> bool:
+        found = self._known.get(name)
+        if found is None:
+            path, dot, leaf = name.rpartition(".")
+            if self._leaves is not None and leaf not in self._leaves:
+                return False
+            structures = self._at(path) if dot else self._top
+            found = self._held.get((id(structures), leaf))
+            if found is None:
+                found = self._held[id(structures), leaf] = _holds(structures, leaf)
+            self._known[name] = found
+        return found
+
+    def _at(self, path: str) -> Structures:
+        """What may stand at a module's path; open structures stand for all that is below them."""
+        found = self._places.get(path)
+        if found is None:
+            parent, dot, part = path.rpartition(".")
+            above = self._at(parent) if dot else self._top
+            found = self._below.get((id(above), part))
+            if found is None:
+                is_open = any(structure.is_open for structure in above)
+                found = self._below[id(above), part] = above if is_open else self._under(above, part)
+            self._places[path] = found
+        return found
+
+    def _under(self, above: Structures, part: str) -> Structures:
         found: list[Structure] = []
         for structure in above:
             child = child_of({child.name: child for child in structure.children}, part) or any_child(structure)
-            if child is not None and not (child.name == "*" and _beyond(child, int(part))):
+            if child is not None and not (child.name == "*" and self._is_beyond(child, int(part))):
                 found += [option for _, option in child.options]
-        return alike.setdefault(tuple(map(id, found)), tuple(found))
+        return self._alike.setdefault(tuple(map(id, found)), tuple(found))
 
-    def _beyond(child: Child, index: int) -> bool:
+    def _is_beyond(self, child: Child, index: int) -> bool:
+        """Whether a layer stands behind the last that config.json has built."""
         if child.when is None or not _LAYERS.search(child.when):
             return False
-        if child.when not in counts:
-            counts[child.when] = count_of(child.when, lookup)
-        limit = counts[child.when]
+        if child.when not in self._counts:
+            self._counts[child.when] = count_of(child.when, self._lookup)
+        limit = self._counts[child.when]
         return limit is not None and index >= limit
 
-    def at(path: str) -> Structures:
-        """What may stand at a module's path; open structures stand for all that is below them."""
-        found = places.get(path)
-        if found is None:
-            parent, dot, part = path.rpartition(".")
-            above = at(parent) if dot else top
-            found = below_of.get((id(above), part))
-            if found is None:
-                found = above if any(structure.is_open for structure in above) else below(above, part)
-                below_of[id(above), part] = found
-            places[path] = found
-        return found
 
-    def holds(structures: Structures, leaf: str) -> bool:
-        return any(
-            structure.is_open
-            or any(slot.name == leaf and slot.saved for slot in structure.parameters + structure.buffers)
-            for structure in structures
-        )
-
-    def known(name: str) -> bool:
-        found = results.get(name)
-        if found is None:
-            path, dot, leaf = name.rpartition(".")
-            if leaves is not None and leaf not in leaves:
-                return False
-            structures = at(path) if dot else top
-            found = held.get((id(structures), leaf))
-            if found is None:
-                found = held[id(structures), leaf] = holds(structures, leaf)
-            results[name] = found
-        return found
-
-    return known
+def _holds(structures: Structures, leaf: str) -> bool:
+    return any(
+        structure.is_open or any(slot.name == leaf and slot.saved for slot in structure.parameters + structure.buffers)
+        for structure in structures
+    )
 
 
 def leaves_of(root: Structure) -> set[str] | None:
