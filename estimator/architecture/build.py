@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from estimator.architecture.choose import check_labels, choose, own_config, section_of
+from estimator.architecture.choose import check_labels, choose, class_asked, own_config, section_of
 from estimator.architecture.class_lookup import lookup_for
 from estimator.architecture.conditions import Lookup
 from estimator.architecture.config_fields import own_code, unties
-from estimator.architecture.facts import ClassFacts, class_for, class_outline, classes_for
+from estimator.architecture.facts import ClassFacts, class_outline, classes_for
 from estimator.architecture.grow import Grown, grow
 from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree, named_parameters
@@ -128,7 +128,7 @@ def _is_stand_in(config: Mapping[str, Any], name: str, task: str | None) -> bool
     one's head than the class that its model type usually has.
     """
     named = next(iter(config.get("architectures") or ()), None)
-    known = name in (named, class_for(config.get("model_type"), task) if task is not None else None)
+    known = name in (named, class_asked(config.get("model_type"), task))
     return isinstance(named, str) and not known and class_outline(named) is None
 
 

@@ -26,15 +26,27 @@ def choose(config: Mapping[str, Any], task: str | None) -> ClassFacts | None:
 def candidates(config: Mapping[str, Any], task: str | None) -> list[str]:
     """The names of classes, the first that is known is built.
 
-    The task's class comes first, then `architectures`, then the model type's own. A checkpoint that generates text is
-    loaded as the class that it names: CAUSAL_LM does not make a language model of an image-and-text model.
+    The class that is asked for comes first, then `architectures`, then the model type's own. A checkpoint that
+    generates text is loaded as the class that it names: CAUSAL_LM does not make a language model of an image-and-text
+    model.
     """
     model_type = config.get("model_type")
     model_type = model_type if isinstance(model_type, str) else None
     named = config.get("architectures")
     named = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-    of_task = class_for(model_type, task) if task and not generates(named, task) else None
-    return [name for name in (of_task, named, class_for(model_type, None)) if name]
+    asked = class_asked(model_type, task) if not generates(named, task) else None
+    return [name for name in (asked, named, class_for(model_type, None)) if name]
+
+
+def class_asked(model_type: str | None, task: str | None) -> str | None:
+    """The class that a task of PEFT's has for the model type, or the one of that name where `task` is one of its
+    classes; None where nothing is asked for, or nothing that there is.
+    """
+    if task is None:
+        return None
+    built = class_for(model_type, task)
+    formulas = shapes_of(task) if built is None else None
+    return task if formulas is not None and model_type in formulas["types"] else built
 
 
 def generates(named: str | None, task: str | None) -> bool:

@@ -16,7 +16,7 @@ from estimator.jobs.compare_adapter import EXPLAINED, compare, embedding_parts, 
 from estimator.jobs.estimate import estimate, load_options
 from estimator.lora.adapt import adapt
 from estimator.lora.separate_experts import EXPERT_NAMES, with_separate_experts
-from estimator.request.lora_config import from_mapping
+from estimator.request.lora_config import class_wanted, from_mapping
 from estimator.request.request import Request
 from estimator.sizes.adapter_causes import EXPERT, Cause, is_embedding, resized_vocabulary
 from estimator.source.adapter import WEIGHTS
@@ -29,7 +29,7 @@ _STEP = 64  # rows: two sizes tell what one row takes
 def in_another_layout(request: Request, found: Found, checkpoint: Checkpoint | None, bases: BaseCache) -> Causes | None:
     """The causes in the first layout that leaves nothing open, or that the file's names are of; None where none is."""
     try:
-        base = bases.base(request, from_mapping({"task_type": request.lora.get("task_type")}).task_type)
+        base = bases.base(request, class_wanted(request.lora))
         return _with_other_rows(request, found, checkpoint, base.tree, bases) or _with_experts_one_by_one(
             request, found, checkpoint, bases.sizes(base, load_options(request)).model
         )

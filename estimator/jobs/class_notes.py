@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from estimator.architecture.choose import class_asked
 from estimator.architecture.config_fields import own_code
 from estimator.architecture.facts import class_for, class_outline
 from estimator.architecture.module import ModuleTree
 from estimator.errors import UnsupportedError
 from estimator.notes import Note
+from estimator.request.lora_config import TASK_TYPES
 from estimator.source.found import Found
 
 _ENDS = {
@@ -49,15 +51,15 @@ def _other_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) 
     kind, taken = config.get("model_type"), tree.architecture
     if task is None or tree.basis != "exact" or not isinstance(kind, str):
         return
-    usual = class_for(kind, task)
+    usual = class_asked(kind, task)
     if usual not in (None, taken):
         message = (
             f"{taken} is taken, as the checkpoint has it; transformers' Auto class for {task} would build {usual}."
         )
         yield Note("class_of_checkpoint", message)
     elif usual is None and task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
-        message = f"transformers has no class for {task} of the model type {kind}: {taken} is taken as it is."
-        yield Note("no_class_for_task", message)
+        none = f"transformers has no class for {task}" if task in TASK_TYPES else f"no class {task[:80]} is known"
+        yield Note("no_class_for_task", f"{none} of the model type {kind}: {taken} is taken as it is.")
 
 
 def refuse_without_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> None:
@@ -96,8 +98,8 @@ def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | 
     that: it is inferred, not exact.
     """
     named = next(iter(config.get("architectures") or ()), None)
-    of_task = class_for(config.get("model_type"), task) if task is not None else None
-    if named is None or tree.basis == "inferred" or tree.architecture in (named, of_task):
+    asked = class_asked(config.get("model_type"), task)
+    if named is None or tree.basis == "inferred" or tree.architecture in (named, asked):
         return tree
     message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))

@@ -16,7 +16,7 @@ from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.flags import lora_fields, names_in
 from estimator.request.load_options import DTYPES, STORAGES, LoadOptions
-from estimator.request.lora_config import from_mapping
+from estimator.request.lora_config import class_wanted, from_mapping
 from estimator.request.request import Request, flag
 from estimator.sizes.adapter_file import adapter_file_bytes
 from estimator.sizes.base import BaseSizes, Loaded
@@ -29,7 +29,7 @@ def estimate(request: Request, *, bases: BaseCache | None = None) -> Answer:
     bases = bases or BaseCache()
     given = {**request.lora, **lora_fields(request)}
     load = load_options(request)
-    base = bases.base(request, from_mapping({"task_type": given.get("task_type")}).task_type)
+    base = bases.base(request, class_wanted(given))
     refuse_without_class(base.tree, base.config, request.task and request.task.upper())
     loaded = bases.sizes(base, load)
     try:

@@ -18,7 +18,7 @@ from estimator.jobs.estimate import estimate
 from estimator.lora.closest import listed
 from estimator.report.answer import Answer
 from estimator.report.units import tensors
-from estimator.request.lora_config import from_mapping
+from estimator.request.lora_config import class_wanted, from_mapping
 from estimator.request.request import Request
 from estimator.sizes.adapter_causes import Cause, Parts
 from estimator.sizes.methods.classifier import left_out
@@ -140,8 +140,7 @@ def _of_another_method(
     found: Found, checkpoint: Checkpoint | None, request: Request, bases: BaseCache
 ) -> AdapterExplanation:
     method = str((found.config or {}).get("peft_type"))[:40]
-    task = request.lora.get("task_type")
-    base = bases.base(request, task if isinstance(task, str) else None)
+    base = bases.base(request, class_wanted(request.lora))
     implied = other_method_parts(request.lora, base.tree)
     varies = implied is not None and any(part.shape == VARIES for part in implied.values())
     if implied is None or (varies and checkpoint is None):

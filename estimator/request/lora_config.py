@@ -73,6 +73,18 @@ def from_mapping(given: Mapping[str, Any]) -> LoraConfig:
     return LoraConfig(**{name: value for name, value in known.items() if value is not _DEFAULT}, unknown=unknown)
 
 
+def class_wanted(given: Mapping[str, Any]) -> str | None:
+    """The task_type whose class is built; without one the name of the class that PEFT noted as it saved the adapter.
+
+    peft 0.21.2, auto.py: AutoPeftModel loads the base by `auto_mapping` where there is no task_type.
+
+    Raises InvalidLoraError.
+    """
+    config = from_mapping({name: given[name] for name in ("task_type", "auto_mapping") if name in given})
+    noted = (config.auto_mapping or {}).get("base_model_class")
+    return config.task_type or (noted if isinstance(noted, str) else None)
+
+
 _FIELDS = frozenset(LoraConfig._fields) - {"unknown"}
 _IGNORED = frozenset({"runtime_config"})  # PEFT ignores it in a file
 _DEFAULT = object()

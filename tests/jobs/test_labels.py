@@ -46,6 +46,29 @@ def test_a_task_s_class_has_what_only_the_code_asks_for():
     assert estimate(request).base.parameters == 184_425_989  # with the LayerNorm that norm_rel_ebd asks for
 
 
+VIT, BERT_BASE = "google/vit-base-patch16-224-in21k", "google-bert/bert-base-uncased"  # ViTModel, BertForMaskedLM
+
+
+@pytest.mark.parametrize(
+    ("model", "noted", "task", "parameters", "told"),
+    [
+        pytest.param(VIT, "ViTForImageClassification", None, 768 * 2 + 2, None, id="the class that PEFT noted"),
+        pytest.param(BERT_BASE, "BertForMaskedLM", None, 0, None, id="the checkpoint's own"),
+        pytest.param(BERT_BASE, "BertForMaskedLM", "SEQ_CLS", 768 * 2 + 2, None, id="a task goes before it"),
+        pytest.param(BERT_BASE, "ViTForImageClassification", None, 0, "no_class_for_task", id="of another model type"),
+        pytest.param(BERT_BASE, "MyOwnClassifier", None, 0, "no_class_for_task", id="of somebody's code"),
+    ],
+)
+def test_the_class_that_an_adapter_was_saved_on(model, noted, task, parameters, told):
+    lora = {
+        "target_modules": r".*\.0\..*\.(query|q_proj)", "r": 1, "modules_to_save": ["classifier"],
+        "auto_mapping": {"base_model_class": noted}, "task_type": task,
+    }  # fmt: skip
+    answer = estimate(Request(model=model, lora=lora, offline=True))
+    assert answer.adaptation.trainable_parameters == 2 * 768 + parameters
+    assert (told is None) == ("no_class_for_task" not in {note.code for note in answer.notes})
+
+
 def test_another_number_than_the_checkpoint_s_is_refused():
     with pytest.raises(UnsupportedError, match=r"classifier.out_proj.bias is \[1\], .* has it as \[3\]"):
         head(model=RERANKER, num_labels=3)
