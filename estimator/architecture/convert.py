@@ -150,6 +150,29 @@ def _ernie(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -
     return found
 
 
+def _unpadded(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes | None:
+    """The vocabulary without the rows that fill it up (transformers 5.24.0, Inkling2UnpadVocab)."""
+    rows, *rest = _only(shapes)
+    section = "text_config." if arguments["config"]("text_config") else ""
+    real = arguments["config"](f"{section}unpadded_vocab_size")
+    return {transform.targets[0]: [(min(rows, real), *rest)]} if type(real) is int else None
+
+
+def _dequantized(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    """Two numbers a byte where the largest is stored beside the scales (5.24.0, Inkling2LoopDequantizeExperts)."""
+    weight, _, largest, _ = transform.sources
+    experts, rows, columns = shapes[weight][0]
+    return {transform.targets[0]: [(experts, rows, columns * 2 if largest in shapes else columns)]}
+
+
+def _queries(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> Shapes:
+    """Four of each layer, stored two by two in a row (5.24.0, Inkling2LoopMergeMessageQueries)."""
+    (rows, width), other = (shapes[source][0] for source in transform.sources)
+    if other != (rows, width) or rows % 2:
+        raise ValueError("queries of a layer come in two pairs")
+    return {transform.targets[0]: [(rows // 2, 4, width)]}
+
+
 def _unknown(shapes: Shapes, transform: Transform, arguments: Mapping[str, Any]) -> None:
     return None
 
@@ -167,4 +190,7 @@ _OPERATIONS: Mapping[str, Callable[[Shapes, Transform, Mapping[str, Any]], Shape
     "VisionUnfuseAndPermuteForRope": _chunk,
     "VisionFuseAndPermuteForRope": _concatenate,
     "ErnieFuseAndSplitTextVisionExperts": _ernie,
+    "Inkling2UnpadVocab": _unpadded,
+    "Inkling2LoopDequantizeExperts": _dequantized,
+    "Inkling2LoopMergeMessageQueries": _queries,
 }

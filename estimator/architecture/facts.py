@@ -5,7 +5,7 @@ The file is text, one fact a line, packed as packed.py says:
     LlamaMLP            a module class (structure.py says how it is written); LlamaMLP.2 is another form of it
     =LlamaForCausalLM   what is said of a model class beside its modules
     @llama              the class of each task for a model type
-    ~transform.7        a weight transform;  $legacy: those that every class has
+    ~transforms.7       the weight transforms of classes;  $legacy: those that every class has
     $activations        names of ACT2FN and their classes;  $refused: classes that could not be built, and why
 """
 
@@ -52,6 +52,7 @@ class ClassOutline(NamedTuple):
     is_composite: bool = False
     labels: int | None = None  # the only number of labels that the class takes; None: any
     towers: tuple[Tower, ...] = ()  # parts that an Auto class chooses by a section's model_type
+    release: str | None = None  # of transformers, of a class that the stamp's lacks
 
 
 class ClassFacts(NamedTuple):
@@ -74,6 +75,11 @@ def whole_text() -> str:
     return _LINES.whole_text()
 
 
+def names(mark: str) -> list[str]:
+    """What the file knows of a kind of lines, "=" classes or "@" model types, in order."""
+    return [row.partition("\t")[0][1:] for row in whole_text().splitlines() if row.startswith(mark)]
+
+
 def stamp() -> str:
     """The file's first line: which releases it states."""
     return _LINES.first_line()
@@ -90,6 +96,12 @@ def class_outline(name: str) -> ClassOutline | None:
     return None if said is None else _outlined(name, said)
 
 
+def newer_release(name: str | None) -> str | None:
+    """The release of transformers that brought the class, where that which the file states lacks it."""
+    said = class_outline(name) if name else None
+    return said.release if said else None
+
+
 def class_facts(name: str) -> ClassFacts | None:
     """The facts of a model class; None where the file knows none."""
     said = line(f"={name}")
@@ -97,12 +109,12 @@ def class_facts(name: str) -> ClassFacts | None:
         return None
     root = said.get("root", name)
     parsed = _needed(root)
-    transforms = [line(ref) for ref in said.get("transforms", ())] + line("$legacy")
+    own = line(said["transforms"]) if "transforms" in said else ()
     return ClassFacts(
         said=_outlined(name, said),
         root=read_structure(root, parsed, {}),
         prefix=said.get("prefix", ""),
-        transforms=tuple(transforms),
+        transforms=(*own, *line("$legacy")),
         ties=tuple(map(tuple, said.get("ties", ()))),
         fresh=said.get("fresh", {}),
         defaults=said.get("defaults", {}),
@@ -127,6 +139,7 @@ def _outlined(name: str, said: Mapping[str, Any]) -> ClassOutline:
         is_composite=said.get("composite", False),
         labels=said.get("labels"),
         towers=tuple(Tower(*tower) for tower in said.get("towers", ())),
+        release=said.get("release"),
     )
 
 
@@ -152,7 +165,7 @@ def class_for(model_type: str | None, task: str | None) -> str | None:
 
     Without a task: the causal language model, else the first that there is. None where the model type is unknown.
     """
-    tasks = _tasks(line(f"@{model_type}") or {})
+    tasks = tasks_of(model_type)
     if task is not None:
         return tasks.get(task)
     order = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "any", "FEATURE_EXTRACTION")
@@ -161,11 +174,12 @@ def class_for(model_type: str | None, task: str | None) -> str | None:
 
 def classes_for(model_type: Any) -> frozenset[str]:
     """Every class that an Auto class builds for a model type; none where it is unknown, or no name."""
-    return frozenset(_tasks(line(f"@{model_type}") or {}).values())
+    return frozenset(tasks_of(model_type).values())
 
 
-def _tasks(written: Mapping[str, Any]) -> dict[str, str]:
-    """Task -> class: a name that begins with "-" goes on after the stem that stands first."""
+def tasks_of(model_type: Any) -> dict[str, str]:
+    """Task -> class: in the file a name that begins with "-" goes on after the stem that stands first."""
+    written = line(f"@{model_type}") or {}
     stem = written.get("", "")
     return {task: stem + name[1:] if name[0] == "-" else name for task, name in written.items() if task}
 

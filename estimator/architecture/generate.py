@@ -1,9 +1,10 @@
-"""Writes the facts: python -m estimator.architecture.generate [--check [--sample N]] [--explain CLASS] [--jobs N]
-[--cache FOLDER [--part K/N]]
+"""Writes the facts: python -m estimator.architecture.generate [--newer] [--check [--sample N]] [--explain CLASS]
+[--jobs N] [--cache FOLDER [--part K/N]]
 
 Every class of every Auto mapping of the installed transformers is built tiny, under many configs, without weights; what
 is common becomes one line. Needs torch and transformers, and timm, pillow and torchvision for the classes that wrap
-timm's models. The same releases give the same bytes.
+timm's models. The same releases give the same bytes. With `--newer` the file's classes stay as they are, and those that
+it lacks are added, as the installed release has them; a run without it keeps what a newer release has added.
 """
 
 from __future__ import annotations
@@ -12,12 +13,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from estimator.architecture.facts import BLOCK_CHARACTERS, FACTS, class_facts, explain, line, whole_text
+from estimator.architecture.facts import (
+    BLOCK_CHARACTERS,
+    FACTS,
+    class_facts,
+    explain,
+    line,
+    names,
+    newer_release,
+    stamp,
+    tasks_of,
+    whole_text,
+)
 from estimator.architecture.packed import pack
 from estimator.architecture.structure import Structure, write_list, write_structure
 from estimator.architecture.surveying.surveys import part_of, surveys
@@ -61,6 +73,13 @@ class Lines:
         stem = structure.cls.replace(" ", "_")
         return self.shared(stem, write_structure(stem, structure, self.structure))
 
+    def add(self, name: str, facts: dict[str, Any], structure: Structure) -> None:
+        """The line of a class, whose transforms are in full."""
+        root, transforms = self.structure(structure), facts.get("transforms")
+        facts = {**facts, "root": "" if root == name else root}
+        facts["transforms"] = self.shared("~transforms", transforms) if transforms else ""
+        self.lines[f"={name}"] = dumped({key: value for key, value in facts.items() if keep(key, value)})
+
 
 def keep(key: str, value: Any) -> bool:
     """Whether a fact is written: what is empty or false goes without saying, but for the default of a tie."""
@@ -71,31 +90,47 @@ def dumped(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def generate(jobs: int = 1, folder: Path | None = None) -> str:
-    """The facts file's text; surveys are kept in the folder, and taken from it."""
+def generate(jobs: int = 1, folder: Path | None = None, newer: bool = False) -> str:
+    """The facts file's text; surveys are kept in the folder, and taken from it. `newer`: beside the file's classes."""
     from estimator.architecture.surveying import tiny
     from estimator.architecture.surveying.survey import activations
 
     classes = tiny.classes()
-    lines, refused = Lines(), {}
-    for name, surveyed, reason in surveys(classes, jobs, folder):
-        if surveyed is None:
-            refused[name] = reason
+    lines, refused = Lines(), dict(line("$refused")) if newer else {}
+    kept = {name for name in names("=") if newer or name not in classes and newer_release(name)}
+    asked = classes.keys() - kept - refused.keys()
+    surveyed = surveys(sorted(asked), jobs, folder)
+    for name in sorted(kept | asked):
+        if name in kept and (known := class_facts(name)):
+            lines.add(name, in_full(line(f"={name}")), known.root)
             continue
-        facts = said_of(surveyed, classes[name].mappings)
-        facts["transforms"] = [lines.shared("~transform", transform) for transform in facts["transforms"]]
-        facts["root"] = lines.structure(surveyed.structure)
-        facts["root"] = "" if facts["root"] == name else facts["root"]
-        lines.lines[f"={name}"] = dumped({key: value for key, value in facts.items() if keep(key, value)})
-        for problem in surveyed.unresolved:
+        outcome = next(surveyed)
+        if outcome.surveyed is None:
+            refused[name] = outcome.reason
+            continue
+        facts = said_of(outcome.surveyed, classes[name].mappings)
+        facts["release"] = version("transformers") if newer else ""
+        lines.add(name, facts, outcome.surveyed.structure)
+        for problem in outcome.surveyed.unresolved:
             print(f"{name}: {problem}", file=sys.stderr)
     lines.lines["$refused"] = dumped(refused)
-    lines.lines["$activations"] = dumped(activations())
-    lines.lines["$legacy"] = dumped(_legacy())
-    lines.lines.update(_model_types())
+    lines.lines["$activations"] = dumped(line("$activations") if newer else activations())
+    lines.lines["$legacy"] = dumped(line("$legacy") if newer else _legacy())
+    lines.lines.update(_model_types(asked if newer else kept, newer))
     body = "\n".join(f"{name}\t{text}" for name, text in sorted(lines.lines.items()))
-    stamp = f"# Generated by python -m estimator.architecture.generate from transformers {version('transformers')}"
-    return f"{stamp}, torch {version('torch').partition('+')[0]}\n{body}\n"
+    return f"{stamp() if newer else _stamp()}\n{body}\n"
+
+
+def _stamp() -> str:
+    script = "python -m estimator.architecture.generate"
+    torch = version("torch").partition("+")[0]
+    return f"# Generated by {script} from transformers {version('transformers')}, torch {torch}"
+
+
+def in_full(said: dict[str, Any]) -> dict[str, Any]:
+    """A class's line with its transforms in place of their line's name, and without that of its modules."""
+    said = {key: value for key, value in said.items() if key != "root"}
+    return {**said, "transforms": line(said["transforms"])} if "transforms" in said else said
 
 
 def said_of(surveyed: Any, mappings: Sequence[str]) -> dict[str, Any]:
@@ -115,7 +150,17 @@ def _legacy() -> list[Any]:
     return [written_transform(transform) for transform in get_checkpoint_conversion_mapping("legacy")]
 
 
-def _model_types() -> dict[str, str]:
+def _model_types(added: Collection[str], newer: bool) -> dict[str, str]:
+    """Those of the installed release (`newer`: of the file), and the other's tasks that lead to added classes."""
+    installed, before = _installed_types(), {kind: tasks_of(kind) for kind in names("@")}
+    found, other = (before, installed) if newer else (installed, before)
+    for kind, tasks in other.items():
+        for task in (task for task, name in tasks.items() if name in added):
+            found.setdefault(kind, {}).setdefault(task, tasks[task])
+    return {f"@{kind}": dumped(_by_stem(tasks)) for kind, tasks in found.items()}
+
+
+def _installed_types() -> dict[str, dict[str, str]]:
     from transformers.models.auto import modeling_auto
 
     found: dict[str, dict[str, str]] = {}
@@ -127,13 +172,14 @@ def _model_types() -> dict[str, str]:
         if mapping.endswith("_MAPPING_NAMES") and mapping != "CONFIG_MAPPING_NAMES":
             for model_type, name in names.items():
                 found.setdefault(model_type, {}).setdefault("any", name if isinstance(name, str) else name[0])
-    return {f"@{model_type}": dumped(_by_stem(tasks)) for model_type, tasks in found.items()}
+    return found
 
 
 def _by_stem(tasks: dict[str, str]) -> dict[str, str]:
     """The common beginning of the names said once; what "any" says only where nothing likelier does."""
     if {"CAUSAL_LM", "SEQ_2_SEQ_LM"} & set(tasks):
         tasks = {task: name for task, name in tasks.items() if task != "any"}
+    tasks = {task: tasks[task] for task in (*_TASKS, *_PARTS, "any") if task in tasks}
     stem = os.path.commonprefix(list(tasks.values()))
     return {"": stem, **{task: f"-{name[len(stem) :]}" for task, name in tasks.items()}} if stem else tasks
 
@@ -169,6 +215,7 @@ def _likelihood(mapping: str) -> tuple[int, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 1 where --check finds another text than the file's."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--newer", action="store_true", help="add classes that the file lacks; keep it as it is")
     parser.add_argument("--check", action="store_true", help="compare with the file; write nothing")
     parser.add_argument("--sample", type=int, metavar="N", help="check N classes, spread over the alphabet")
     parser.add_argument("--explain", metavar="CLASS", help="print what the file says of a class")
@@ -183,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _survey_part(options.part, options.jobs, options.cache)
     if options.check and options.sample:
         return _check_sample(options.sample)
-    text = generate(options.jobs, options.cache)
+    text = generate(options.jobs, options.cache, options.newer)
     if not options.check:
         FACTS.write_bytes(pack(text, BLOCK_CHARACTERS))
         return 0
@@ -221,8 +268,8 @@ def differences(name: str) -> list[str]:
         return [] if same else [f"{name}: {'no longer built' if said else 'not in the file'} ({outcome.reason})"]
     facts = said_of(outcome.surveyed, tiny.classes()[name].mappings)
     now = json.loads(dumped({key: value for key, value in facts.items() if keep(key, value)}))
-    then = {**said, **({"transforms": [line(ref) for ref in said["transforms"]]} if "transforms" in said else {})}
-    then.pop("root", None)
+    then = in_full(said)
+    then.pop("release", None)
     found = [
         f"{name}: {key}: {str(then.get(key))[:200]} in the file, {str(now.get(key))[:200]} now"
         for key in sorted({*then, *now})

@@ -12,6 +12,9 @@ _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
 _LITERAL_INDEX = re.compile(r"\[0-9|\[\d|(?:\\\.|\.|\^)\d+(?:\\\.|\.|\(\?|$)|\(\?![^)]*\d")
 _EMPTY: tuple[Any, ...] = ("", (), (), (), None, None, 0)
 _FIRST_STAND_IN = 700_001  # an index that no model has
+# transformers 5.24.0, LayerPairCollapse: a layer is stored as its attention's block and its MLP's
+_LAYER_OF_PAIR = re.compile(r"layers\.(\d+)\.(mixer|attn_alpha|mlp_alpha)(?=\.|$)")
+_ALPHAS = {"attn_alpha": "lambda_1", "mlp_alpha": "lambda_2"}
 
 
 class Transform(NamedTuple):
@@ -145,6 +148,8 @@ class _Plain:
         if scope is None:
             return None
         rest = name[len(scope) :]
+        if transform.kind == "LayerPairCollapse":
+            return scope + _LAYER_OF_PAIR.sub(_collapsed, rest, count=1), transform.sources[0]
         match = transform.expression.search(rest)
         if match is None:
             return None
@@ -158,6 +163,11 @@ class _Plain:
         if branch == 0:
             self.active.add(transform.number)
         return transform.number in self.active
+
+
+def _collapsed(block: re.Match[str]) -> str:
+    index, name = int(block[1]), block[2]
+    return f"layers.{index // 2}.{_ALPHAS.get(name, ('self_attn', 'mlp')[index % 2])}"
 
 
 def renamed_in_full(transforms: Iterable[Transform], name: str) -> str:

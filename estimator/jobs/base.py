@@ -213,14 +213,17 @@ def _from_config(found: Found, config: Mapping[str, Any], task: str | None, num_
     check_experts(tree)
     tree = _without_untied(tree, found)
     if found.source != "snapshot":
-        tree = tree._replace(notes=(*tree.notes, _BY_FORMULAS))
+        tree = tree._replace(notes=(*tree.notes, _by_formulas(tree)))
     return Base(found=found, config=config, checkpoint=None, tree=tree, notes=_notes(found, tree))
 
 
-_BY_FORMULAS = Note(
-    "shapes_from_config",
-    "No headers were read: the shapes are those that transformers 5.23.0 computes from config.json.",
-)
+def _by_formulas(tree: ModuleTree) -> Note:
+    from estimator.architecture.facts import newer_release
+    from estimator.lora.adapt import TRANSFORMERS
+
+    release = newer_release(tree.architecture) or TRANSFORMERS
+    message = f"No headers were read: the shapes are those that transformers {release} computes from config.json."
+    return Note("shapes_from_config", message)
 
 
 def _without_untied(tree: ModuleTree, found: Found) -> ModuleTree:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from estimator.architecture.facts import newer_release
 from estimator.dtypes import BITS
 from estimator.lora.adapt import PEFT, TRANSFORMERS
 from estimator.lora.tensors import SavedTensor
@@ -29,7 +30,7 @@ def to_document(answer: Answer) -> "types.Document":
         "totals": _totals(answer),
         "cross_check": _cross_check(answer),
         "comparison": _comparison(answer),
-        "rules": {"peft": PEFT, "transformers": TRANSFORMERS},
+        "rules": {"peft": PEFT, "transformers": newer_release(answer.tree.architecture) or TRANSFORMERS},
         "notes": [{"code": note.code, "message": note.message} for note in answer.notes],
     }
 

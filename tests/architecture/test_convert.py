@@ -56,6 +56,27 @@ GATE_UP = transform(["e.*.gate", "e.*.up"], ["e.gate_up"], MERGE, ["Concatenate"
             id="experts of text and of vision in one list",
         ),
         pytest.param(
+            transform(["w", "scale", "amax", "denominator"], ["e"], ["Inkling2LoopDequantizeExperts", {}]),
+            "m.e",
+            {"w": [(4, 6, 16)], "scale": [(4, 6, 2)], "amax": [(4,)], "denominator": [()]},
+            {"m.e": (4, 6, 32)},
+            id="experts of two numbers a byte",
+        ),
+        pytest.param(
+            transform(["w", "scale", "amax", "denominator"], ["e"], ["Inkling2LoopDequantizeExperts", {}]),
+            "m.e",
+            {"w": [(4, 6, 32)], "scale": [(4, 6, 1)]},
+            {"m.e": (4, 6, 32)},
+            id="experts of one number a byte",
+        ),
+        pytest.param(
+            transform(["qm", "kv"], ["query"], ["Inkling2LoopMergeMessageQueries", {}]),
+            "m.query",
+            {"qm": [(6, 8)], "kv": [(6, 8)]},
+            {"m.query": (3, 4, 8)},
+            id="four queries of each of three layers",
+        ),
+        pytest.param(
             transform(["w"], ["v"], ["Transpose", {"dim0": 1, "dim1": 2}]),
             "v",
             {"w": [(2, 3, 4)]},
@@ -114,6 +135,26 @@ TOLD_BY_SIZE = transform(
 def test_a_transposition_that_only_sizes_can_tell(stored, hidden_size, expected):
     """`Transpose(check_dims=True)` asks the model; its shape is known by the field that one axis follows."""
     assert converted(TOLD_BY_SIZE, "e.up", {"up": [stored]}, {"hidden_size": hidden_size}.get) == expected
+
+
+UNPADDED = transform(["lm_head.weight"], ["lm_head.weight"], ["Inkling2UnpadVocab", {}])
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        pytest.param({"unpadded_vocab_size": 101}, {"lm_head.weight": (101, 8)}, id="a text model's"),
+        pytest.param(
+            {"text_config": {"vocab_size": 128}, "text_config.unpadded_vocab_size": 101},
+            {"lm_head.weight": (101, 8)},
+            id="its section's",
+        ),
+        pytest.param({}, None, id="the config does not say"),
+    ],
+)
+def test_rows_that_fill_a_vocabulary_up_are_dropped(config, expected):
+    """transformers 5.24.0, Inkling2UnpadVocab."""
+    assert converted(UNPADDED, "lm_head.weight", {"lm_head.weight": [(128, 8)]}, config.get) == expected
 
 
 PERMUTED = transform(["qkv"], ["q_proj", "k_proj", "v_proj"], ["Chunk", {"dim": 0}], ["PermuteForRope", {}])

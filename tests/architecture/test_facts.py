@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-from estimator.architecture.facts import FACTS, class_facts, class_for, explain, line, stamp, whole_text
+from estimator.architecture.facts import (
+    FACTS,
+    class_facts,
+    class_for,
+    explain,
+    line,
+    newer_release,
+    stamp,
+    whole_text,
+)
 from estimator.architecture.module import KINDS
 from estimator.architecture.structure import line_of, read_children, read_structure
 
@@ -71,6 +80,19 @@ def test_classes_that_could_not_be_built_are_listed_with_the_reason():
 )
 def test_a_model_type_and_a_task_lead_to_a_class(model_type, task, name):
     assert class_for(model_type, task) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [
+        pytest.param("LlamaForCausalLM", None, id="as old as the file's release"),
+        pytest.param("DoryForCausalLM", "5.24.0", id="newer than it"),
+        pytest.param("NoSuchModel", None, id="no class"),
+        pytest.param(None, None, id="no name"),
+    ],
+)
+def test_a_class_says_which_newer_release_brought_it(name, release):
+    assert newer_release(name) == release
 
 
 def test_explain_prints_modules_and_reasons():

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
-from estimator.architecture.facts import line, stamp
+from estimator.architecture.facts import line, stamp, whole_text
 from estimator.architecture.surveying.surveys import part_of
 
 PART = [
@@ -58,6 +58,14 @@ def test_the_file_states_the_release_that_is_installed():
     except PackageNotFoundError:
         pytest.skip("transformers is not installed")
     assert f" transformers {installed}," in stamp()
+
+
+@pytest.mark.judges
+def test_a_release_without_newer_classes_adds_none(differences):
+    """And every line of the file is as it is written today."""
+    from estimator.architecture.generate import generate
+
+    assert generate(newer=True) == whole_text()
 
 
 @pytest.mark.judges

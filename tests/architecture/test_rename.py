@@ -10,6 +10,7 @@ from estimator.architecture.stored_names import renamed_modules
 LAYER = ["rename", [r"^h\.(\d+)\."], [r"layers.\1."]]
 SCOPED = ["rename", ["fc1"], ["up"], [], "tower", "model"]
 EXPERTS = ["convert", ["experts.*.w1.weight"], ["experts.up"]]
+PAIRS = ["LayerPairCollapse", [r"layers\.(\d+)"], [r"layers.\1"]]
 GROUP = ["GroupWeightRename", [r"b\.(\d+)\.norm0", r"b\.(\d+)\.norm1"], [r"b.\1.norm1", r"b.\1.norm2"]]
 
 
@@ -28,6 +29,14 @@ GROUP = ["GroupWeightRename", [r"b\.(\d+)\.norm0", r"b\.(\d+)\.norm1"], [r"b.\1.
         ),
         pytest.param(
             EXPERTS, "model", {"model.experts.up"}, "model.experts.7.w1.weight", "model.experts.up", id="experts"
+        ),
+        pytest.param(
+            PAIRS, "m", {"m.layers.3.mlp.up"}, "m.layers.7.mixer.up", "m.layers.3.mlp.up", id="an MLP's block"
+        ),
+        pytest.param(PAIRS, "m", {"m.layers.3.self_attn.q"}, "layers.6.mixer.q", "m.layers.3.self_attn.q", id="pair"),
+        pytest.param(PAIRS, "m", {"layers.0.lambda_2"}, "layers.1.mlp_alpha", "layers.0.lambda_2", id="its scale"),
+        pytest.param(
+            PAIRS, "m", {"layers.5.mlp.up"}, "layers.5.mlp.up", "layers.5.mlp.up", id="a layer as it is built"
         ),
         pytest.param(GROUP, "", {"b.2.norm1"}, "b.2.norm0", "b.2.norm1", id="a group's guard"),
         pytest.param(GROUP, "", {"b.2.norm1"}, "b.2.norm1", "b.2.norm1", id="a group whose guard was not seen"),

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -32,6 +33,18 @@ def test_without_the_extra_the_message_names_the_one_command(monkeypatch, missin
         job.verify(REQUEST, answer, device="meta")
     assert missing in refusal.value.what
     assert refusal.value.way_out == "pip install 'lora-size[verify]'"
+
+
+@pytest.mark.parametrize(
+    ("installed", "is_refused"), [("5.9.1", True), ("5.23.0", True), ("5.24.0", False), ("5.24.1.dev0", False)]
+)
+def test_a_class_that_the_installed_release_lacks_is_refused(monkeypatch, installed: str, is_refused: bool) -> None:
+    monkeypatch.setattr(job.metadata, "version", lambda name: installed)
+    with pytest.raises(UnsupportedError) if is_refused else nullcontext() as refusal:
+        job._require_release("DoryForCausalLM")
+    if refusal:
+        assert refusal.value.way_out == "pip install 'transformers>=5.24.0'"
+    job._require_release("LlamaForCausalLM")
 
 
 TEXT = json.dumps(

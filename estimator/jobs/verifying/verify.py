@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 
+from estimator.architecture.facts import newer_release
 from estimator.checkpoint.header import parse_header
 from estimator.errors import UnsupportedError, UsageError
 from estimator.jobs.estimate import load_options, vocab_size, with_config_file
@@ -51,6 +52,7 @@ def verify(
     training = _step(asked, answer)
     load = load_options(request)
     _require(("torch", "transformers", "peft"))
+    _require_release(answer.tree.architecture)
     device = _device(device, train_step)
     if device != "meta":
         _require(("accelerate", *(("bitsandbytes",) if load.base_precision in BITSANDBYTES else ())))
@@ -111,6 +113,21 @@ def _require(libraries: Sequence[str]) -> None:
             where="--verify",
             way_out="pip install 'lora-size[verify]'",
         )
+
+
+def _require_release(architecture: str | None) -> None:
+    """Raises UnsupportedError where the installed transformers is older than the class."""
+    needed, installed = newer_release(architecture), metadata.version("transformers")
+    if needed and _numbers(installed) < _numbers(needed):
+        raise UnsupportedError(
+            f"{architecture} is a class of transformers {needed}; {installed} is installed here.",
+            where="--verify",
+            way_out=f"pip install 'transformers>={needed}'",
+        )
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")[:3] if part.isdigit()]
 
 
 def _device(device: str | None, train_step: bool) -> str:
