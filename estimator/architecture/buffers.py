@@ -46,7 +46,7 @@ def buffer_exists(wanted: Wanted, read: Read, *, always: bool) -> bool:
 
     always: no config is known without it; a kind of attention needs layers of it all the same.
     """
-    kind = kind_of(wanted.name) if wanted.name.endswith("inv_freq") else ""
+    kind = kind_of(wanted.name)
     if not kind or (always and not kind.endswith("_attention")):
         return True
     layers = section_of_module(wanted.module, read)("layer_types")

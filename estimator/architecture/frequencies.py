@@ -1,5 +1,6 @@
 """Rotary frequencies: one for each pair of dimensions of a head that is rotated (transformers 5.23.0)."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,14 @@ _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
 _DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
 _ROTATED_WHOLE = ("Lfm3RotaryEmbedding",)  # whatever share is said: the frequencies beyond it are noughts
+# Whose own frequencies are of a share of a head (`compute_default_rope_parameters`): those of others are of whole
+# heads, but for the ways to scale them (`ROPE_INIT_FUNCTIONS`), which know the share for all.
+_ROTATED_IN_PART = re.compile(
+    "(Bamba|DeepseekV4|DiffusionGemmaText|Dots3Note(Audio|Text)|EfficientLoFTR|GPTNeoX(Japanese)?|Glm(4(v?Moe|MoeLite)?"
+    "|4v(Moe)?Text|Asr|ImageText|OcrText)?|Laguna|Mellum|MiMoV2Flash|MiniMaxM2|MiniMaxM3VL|Moonshine(Streaming)?"
+    "|MusicFlamingo|Nemotron(3Diarization|3_5Transcribe)?|NeoMME|Persimmon|Phi(3|4Multimodal)?|Qwen3Next"
+    "|Qwen3_5(Moe)?Text|Qwen4ExpText|RecurrentGemma|SolarOpen|StableLm|Step3p7|Zaya)RotaryEmbedding"
+)
 _ROTATED_ALONE = ("MiniMaxM2RotaryEmbedding",)  # rotary_dim is the config's word for the share of a head
 _UNSAID_SHARES = {"MiMoV2FlashRotaryEmbedding": 0.334}  # of a head, where no config says it: a constant of the class
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
@@ -31,7 +40,8 @@ class Wanted(NamedTuple):
 
 def kind_of(name: str) -> str:
     """The kind of layer that rotary frequencies serve: "sliding_attention_original_inv_freq" -> "sliding_attention"."""
-    return name.removesuffix("inv_freq").removesuffix("original_").rstrip("_")
+    stem = name.removesuffix("inv_freq")
+    return stem.removesuffix("original_").rstrip("_") if stem != name else ""
 
 
 def heads_of(config: Read) -> int | None:
@@ -61,7 +71,7 @@ def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Rea
     head = _divided(config) if wanted.cls in _DERIVED_HEADS else _head_dim(config)
     if not head:
         return None
-    share = 1.0 if wanted.cls in _ROTATED_WHOLE else _share(wanted, kind, head, config)
+    share = 1.0 if _rotates_whole(wanted.cls, kind, config) else _share(wanted, kind, head, config)
     if not isinstance(share, (int, float)) or share < 0:
         raise MalformedConfigError(
             f"{repr(share)[:60]} of each head is to be rotated, which is no share of it.",
@@ -81,12 +91,25 @@ def _normalised_head(module: str, kind: str, shapes: Mapping[str, Shape], config
     return norm[0] if norm else None
 
 
+def _rotates_whole(cls: str, kind: str, config: Read) -> bool:
+    """Whether the class rotates whole heads, whatever share config.json says."""
+    if cls in _ROTATED_WHOLE or _ROTATED_IN_PART.fullmatch(cls):
+        return cls in _ROTATED_WHOLE
+    rope = _rope(kind, config)
+    return rope.get("rope_type", rope.get("type", "default")) == "default"
+
+
+def _rope(kind: str, config: Read) -> Mapping[str, Any]:
+    """What is said of rotation, for layers of this kind where there are several."""
+    rope = config("rope_parameters") or config("rope_scaling")
+    rope = rope.get(kind) if kind and isinstance(rope, Mapping) else rope
+    return rope if isinstance(rope, Mapping) else {}
+
+
 def _share(wanted: Wanted, kind: str, head: int, config: Read) -> Any:
     """Of a head that is rotated: as the kind of layer has it, the config, or the dimensions that MiniMax M2 states."""
-    rope = config("rope_parameters") or config("rope_scaling") or {}
-    rope = rope.get(kind, rope) if isinstance(rope, Mapping) else {}
-    factor = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
-    stated = ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
+    factor = _rope(kind, config).get("partial_rotary_factor")
+    stated = () if kind else ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
     rotated = config("rotary_dim") if wanted.cls in _ROTATED_ALONE else None
     if rotated is not None and not isinstance(rotated, (int, float)):
         return rotated

@@ -219,7 +219,7 @@ def test_a_buffer_has_the_shape_that_the_class_gives_it(module, cls, name, dimen
     assert buffer_shape(Wanted(module, cls, name, dimensions), POSITIONS, reader(config)) == shape
 
 
-M2, V2 = "MiniMaxM2RotaryEmbedding", "Swinv2SelfAttention"
+M2, V2, NEOX = "MiniMaxM2RotaryEmbedding", "Swinv2SelfAttention", "GPTNeoXRotaryEmbedding"
 IMAGE = {"window_size": 16, "image_size": 256, "patch_size": 4}
 
 
@@ -229,8 +229,8 @@ IMAGE = {"window_size": 16, "image_size": 256, "patch_size": 4}
         pytest.param(M2, "inv_freq", 1, {**LLAMA, "rotary_dim": -3}, "of each head", id="less than none of a head"),
         pytest.param(M2, "inv_freq", 1, {**LLAMA, "rotary_dim": "64"}, "'64' of each head", id="a text"),
         pytest.param(M2, "inv_freq", 1, {**LLAMA, "rotary_dim": [64]}, r"\[64\] of each head", id="a list"),
-        pytest.param("X", "inv_freq", 1, {**LLAMA, "rotary_pct": "x"}, "'x' of each head", id="a share that is text"),
-        pytest.param("X", "inv_freq", 1, {**LLAMA, "rotary_pct": -0.5}, "-0.5 of each head", id="less than nothing"),
+        pytest.param(NEOX, "inv_freq", 1, {**LLAMA, "rotary_pct": "x"}, "'x' of each head", id="a share that is text"),
+        pytest.param(NEOX, "inv_freq", 1, {**LLAMA, "rotary_pct": -0.5}, "-0.5 of each head", id="less than nothing"),
         pytest.param(V2, "relative_coords_table", 4, {**IMAGE, "window_size": -1}, "window_size is -1", id="no window"),
         pytest.param(
             V2, "relative_coords_table", 4, {**IMAGE, "window_size": [7, 7]}, "window_size is", id="two sides"
