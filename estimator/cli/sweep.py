@@ -26,6 +26,9 @@ from estimator.cli.sections import SectionedCommand, option_name
 
 if TYPE_CHECKING:
     from estimator.errors import LoraSizeError
+    from estimator.jobs.sweep import Case
+    from estimator.notes import Note
+    from estimator.sizes.memory.training import Training
 
 _CROSSED = (
     click.option(
@@ -79,9 +82,7 @@ def command(**options: Any) -> int:
       lora-size sweep -m llama-3.1-8b --base-precision bf16,nf4 --gpu rtx4090
       lora-size sweep -m llama-3.1-8b -m qwen2.5-7b --r 4,8,16 --plot ranks.svg
     """
-    from estimator.jobs.sweep import frontier, sweep
-    from estimator.report.sweep_forms import FORMS, open_questions, terminal
-    from estimator.request.request import Request
+    from estimator.jobs.sweep import frontier
 
     refuse_strays(options)
     if options["plot"]:
@@ -89,41 +90,55 @@ def command(**options: Any) -> int:
 
         require(options["plot"])
     training, notes = training_of(options)
-    precisions, memory = _precisions(options["base_precision"]), gpu_memory(options)
-    lists = {name: options.pop(name) for name in _FIRST}
-    cases = list(
-        sweep(
-            Request(**request_fields(options)),
-            models=lists["model"] or (None,),
-            targets=lists["targets"] or (None,),
-            precisions=precisions,
-            ranks=_ranks(lists["r"]),
-            training=training,
-            gpu_memory=memory,
-        )
-    )
+    memory = gpu_memory(options)
+    cases = _cases(options, training, memory)
     failed = [case.error for case in cases if case.error is not None and case.parameters is None]
-    format_ = "json" if options["json_"] else options["format_"]
+    form = "quiet" if options["quiet"] else "json" if options["json_"] else options["format_"]
     if len(failed) == len(cases):
         _say_others(failed)
-        if format_ == "json" and not options["quiet"]:
-            print(FORMS["json"](cases, (), memory, notes))
+        if form == "json":
+            _print(form, cases, (), memory, notes)
         raise failed[0]
     best = frontier(cases)
     if options["plot"]:
         from estimator.report.sweep_plot import plot
 
         plot(cases, best, memory, options["plot"])
-    if options["quiet"]:
+    _print(form, cases, best, memory, notes)
+    return 1 if failed or any(case.cross_check == "mismatch" for case in cases) else 0
+
+
+def _cases(options: dict[str, Any], training: Training, memory: int | None) -> list[Case]:
+    """Each of what the lists hold with each; training and memory are what every case is planned for."""
+    from estimator.jobs.sweep import sweep
+    from estimator.request.request import Request
+
+    single = {name: value for name, value in options.items() if name not in _FIRST}
+    return list(
+        sweep(
+            Request(**request_fields(single)),
+            models=options["model"] or (None,),
+            targets=options["targets"] or (None,),
+            precisions=_precisions(options["base_precision"]),
+            ranks=_ranks(options["r"]),
+            training=training,
+            gpu_memory=memory,
+        )
+    )
+
+
+def _print(form: str, cases: list[Case], best: Sequence[Case], memory: int | None, notes: Sequence[Note]) -> None:
+    from estimator.report.sweep_forms import FORMS, open_questions, terminal
+
+    if form == "quiet":
         for line in open_questions(cases):
             print(line, file=sys.stderr)
         for case in cases:
             print(quiet(case.parameters, case.file_bytes))
-    else:
-        print(FORMS[format_](cases, best, memory, notes))
-        if format_ == "table":
-            print(terminal(cases, best, memory, _width()))
-    return 1 if failed or any(case.cross_check == "mismatch" for case in cases) else 0
+        return
+    print(FORMS[form](cases, best, memory, notes))
+    if form == "table":
+        print(terminal(cases, best, memory, _width()))
 
 
 def _say_others(failed: list[LoraSizeError]) -> None:
