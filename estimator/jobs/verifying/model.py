@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from estimator.architecture.choose import generates
+from estimator.architecture.choose import class_asked, generates
 from estimator.errors import OfflineError, UnsupportedError
 from estimator.jobs.verifying.folder import temporary_folder
 from estimator.request.load_options import LoadOptions
@@ -143,8 +143,8 @@ def read_config(wanted: Wanted, folder: str) -> Any:
 
 
 def model_class(wanted: Wanted, config: Any) -> Any:
-    """The class that generates text where the task asks for one, else what the task's Auto class chooses, else the
-    first of `architectures`, else AutoModel's.
+    """The class that generates text where the task asks for one, else what the task's Auto class chooses, else the one
+    that the task names, else the first of `architectures`, else AutoModel's.
 
     Raises UnsupportedError where there is none.
     """
@@ -159,7 +159,8 @@ def model_class(wanted: Wanted, config: Any) -> Any:
     named = next(iter(wanted.config.get("architectures") or ()), None)
     own = getattr(transformers, named or "", None)
     of_task = None if generates(named, wanted.task) else _auto_class(AUTO_CLASSES.get(wanted.task or ""), config)
-    for cls in (of_task, own, _auto_class("AutoModel", config)):
+    noted = getattr(transformers, class_asked(config.model_type, wanted.task) or "", None)
+    for cls in (of_task, noted, own, _auto_class("AutoModel", config)):
         if isinstance(cls, type):
             return cls
     raise UnsupportedError(

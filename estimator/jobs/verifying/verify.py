@@ -20,6 +20,7 @@ from estimator.jobs.verifying.step import PEAK
 from estimator.report.answer import Answer
 from estimator.report.verify_result import Comparison, Verification
 from estimator.request.load_options import LoadOptions
+from estimator.request.lora_config import class_wanted
 from estimator.request.request import Request
 from estimator.sizes.loading import FLOAT_PRECISIONS
 from estimator.sizes.memory.training import Training
@@ -157,7 +158,7 @@ def _wanted(request: Request, answer: Answer, load: LoadOptions, trust_remote_co
         place=None if request.set else _place(found.id, found.source),
         subfolder=request.subfolder or "",
         revision=found.revision if found.source in ("hub", "cache") else None,
-        task=answer.adaptation.config.get("task_type"),
+        task=class_wanted({**request.lora, "task_type": answer.adaptation.config.get("task_type")}),
         num_labels=request.num_labels,
         dtype=FLOAT_PRECISIONS.get(load.base_precision, load.dtype),
         untied=found.untied,
