@@ -1,7 +1,7 @@
 """Where two module trees of the same model differ: what headers hold against what config.json promises."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from estimator.architecture.module import ModuleTree, parameter_shapes
@@ -58,6 +58,12 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
         if match := _LAYER.match(name):
             seen.setdefault(match[1], set()).add(match[2])
     return {name: len(indices) for name, indices in seen.items()}
+
+
+def of_held_lists(names: Iterable[str], held: Iterable[str]) -> Iterator[str]:
+    """Those of the names that stand in a list of layers of which something is held."""
+    lists = {match[1] for name in held if (match := _LAYER.match(name))}
+    return (name for name in names if (match := _LAYER.match(name)) and match[1] in lists)
 
 
 def _of_shape(code: str, name: str, one: tuple[int, ...], other: tuple[int, ...]) -> Difference:

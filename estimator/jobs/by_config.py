@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.build import left_out, made_anew
+from estimator.architecture.difference import of_held_lists
 from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
 from estimator.architecture.unfused import has_experts_apart
 from estimator.checkpoint.quantization import quantization_of
@@ -64,7 +65,7 @@ def features_of(config: Mapping[str, Any], layers: Collection[str]) -> dict[str,
         tree = by_config(config, None, None)
     except LoraSizeError:
         return {}
-    weights = {m.name: (m, m.parameters[0].shape) for m in tree.modules if m.kind in ("Linear", "Conv1D")}
+    weights = {m.name: (m, m.parameters[0].shape) for m in tree.modules if m.kind in ("Linear", "Conv1D", "Embedding")}
     shapes = {name: shape[::-1] if m.kind == "Conv1D" else shape for name, (m, shape) in weights.items()}
     names = run_time_names(config, tree, [f"{layer}.weight" for layer in layers])
     built = {layer: names[f"{layer}.weight"].removesuffix(".weight") for layer in layers}
@@ -95,7 +96,9 @@ def with_sized(
     before = {name: root for name, root in tree.tied.items() if {name, root} <= now}
     added = {name: root for name, root in other.tied.items() if {name, root} <= now and not {name, root} <= ours.keys()}
     tied = {**added, **before}  # what is stored may hold values of its own
-    lost = () if other_class else {*tree.lacking, *(now - ours.keys())} - held - tied.keys()
+    lost = {*tree.lacking, *(now - ours.keys())} - held - tied.keys()
+    if other_class:  # whose own parts no file has to hold
+        lost = lost.intersection(of_held_lists(lost, held))
     lacking = tuple(name for name in now if name in lost)
     return tree._replace(
         modules=modules,

@@ -209,6 +209,22 @@ def test_config_json_tells_the_modules_though_the_file_holds_others(task):
     assert unread in "".join(note.message for note in tree.notes if note.code == "unused_tensors")
 
 
+@pytest.mark.parametrize(
+    ("task", "layers", "lacking"),
+    [
+        pytest.param("SEQ_CLS", 2, 0, id="a head of its own, which no file has to hold"),
+        pytest.param("SEQ_CLS", 3, 12, id="and layers that the file should hold"),
+    ],
+)
+def test_a_tasks_class_lacks_layers_of_a_list_that_the_file_holds(task, layers, lacking):
+    names = parameter_shapes(from_config(QWEN2).modules)
+    tensors = {name: Tensor(name, "F32", shape, "model.safetensors") for name, shape in names.items()}
+    config = QWEN2 | {"num_hidden_layers": layers}
+    tree = tree_of_headers(config, Checkpoint(tensors=tensors, files=(), bytes=0), task, None)
+    assert parameter_shapes(tree.modules) == parameter_shapes(from_config(config, task=task).modules)
+    assert len(tree.lacking) == lacking
+
+
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "vocab_size": 100}  # fmt: skip
 OPT = {**TINY, "model_type": "opt", "architectures": ["OPTForCausalLM"], "ffn_dim": 48, "word_embed_proj_dim": 32}
