@@ -5,14 +5,40 @@ from __future__ import annotations
 import pytest
 
 from estimator.errors import UsageError
-from estimator.sizes.memory.gpus import GPUS, gpu_bytes, memory_bytes
+from estimator.sizes.memory.gpus import GPUS, find_gpu, gpu_bytes, memory_bytes
 
 
 @pytest.mark.parametrize(
-    ("name", "same"), [("NVIDIA A100-80GB", "a100"), ("RTX 4090", "rtx4090"), ("GeForce RTX 3090", "3090")]
+    ("name", "key"),
+    [
+        *((key, key) for key in GPUS),
+        ("NVIDIA A100-80GB", "a100-80gb"),
+        ("a100", "a100-80gb"),
+        ("A100 40 GB", "a100-40gb"),
+        ("a100_80g", "a100-80gb"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb"),
+        ("Tesla V100-SXM2-32GB", "v100-32gb"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA A10G", "a10g"),
+        ("L4 (24 GB)", "l4"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("H200 141GB", "h200"),
+        ("RTX 4090", "rtx4090"),
+        ("NVIDIA GeForce RTX 3090", "rtx3090"),
+        ("3090 24GB", "rtx3090"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx6000-ada"),
+        ("NVIDIA RTX A6000", "a6000"),
+    ],
 )
-def test_spellings_of_one_gpu(name: str, same: str) -> None:
-    assert gpu_bytes(name) == gpu_bytes(same)
+def test_spellings_of_one_gpu(name: str, key: str) -> None:
+    assert find_gpu(name) is GPUS[key]
+
+
+@pytest.mark.parametrize("name", ["H100 PCIe", "H100 94GB", "RTX 3090 Ti", "A100 48GB", "4xA100", "nvidia", ""])
+def test_others_are_not_taken_for_one(name: str) -> None:
+    with pytest.raises(UsageError, match="no GPU"):
+        find_gpu(name)
 
 
 def test_cuda_reports_less_than_the_name_says() -> None:

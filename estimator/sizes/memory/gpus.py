@@ -57,22 +57,30 @@ GPUS = {
     "rtx5090": Gpu(31.36, 32_607, 209.5),
 }
 _ALIASES = {
-    "a100": "a100-80gb", "v100": "v100-16gb", "h100-80gb": "h100", "h100-sxm": "h100", "h200-141gb": "h200",
-    "a100-80g": "a100-80gb", "a100-40g": "a100-40gb", "teslat4": "t4", "rtxa6000": "a6000", "rtxa4000": "a4000",
+    "a100": "a100-80gb", "v100": "v100-16gb", "rtxa6000": "a6000", "rtxa4000": "a4000", "rtx6000ada": "rtx6000-ada",
     "4090": "rtx4090", "3090": "rtx3090", "5090": "rtx5090", "4080": "rtx4080",
 }  # fmt: skip
+_SIZE = re.compile(r"(?<![a-z0-9])(\d+)\s*gi?b?(?![a-z0-9])")
+# What nvidia-smi and shops write beside; not "pcie", which is another H100
+_BESIDE = re.compile(r"nvidia|geforce|tesla|gpu|generation|sxm\d?|hbm\d\w?")
+_NEAR = 0.07  # of the size that is said: L4 has 22.5 of 24
 _LEAST_MEMORY = 64 * 2**20
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU of this name. Raises UsageError for a name that is not in the table."""
-    key = re.sub(r"[\s_]", "", name.lower()).removeprefix("nvidia").removeprefix("-").replace("geforce", "")
-    key = _ALIASES.get(key, key)
-    if key not in GPUS:
-        close = get_close_matches(key, GPUS, n=1)
-        way_out = f"did you mean {close[0]}?" if close else f"one of {', '.join(GPUS)}; or --gpu-memory 24GB"
-        raise UsageError(f"there is no GPU {name[:60]!r} in the table.", where="--gpu", way_out=way_out)
-    return GPUS[key]
+    """The GPU of this name, as the table, nvidia-smi or a shop writes it. Raises UsageError for one that is not known."""
+    said = name.lower().replace("_", " ")
+    words = [w for w in re.findall("[a-z0-9]+", _SIZE.sub(" ", said)) if not _BESIDE.fullmatch(w)]
+    model = "".join(words)
+    model = model if model == "h100pcie" else model.removesuffix("pcie")
+    sizes = [int(size) for size in _SIZE.findall(said)]
+    keys = [f"{model}-{size}gb" for size in sizes] or [model]
+    for key in (_ALIASES.get(key, key) for key in (*keys, model)):
+        if key in GPUS and all(abs(GPUS[key].smi_mib / (size * 1024) - 1) < _NEAR for size in sizes):
+            return GPUS[key]
+    close = get_close_matches(keys[0], GPUS, n=1)
+    way_out = f"did you mean {close[0]}?" if close else f"one of {', '.join(GPUS)}; or --gpu-memory 24GB"
+    raise UsageError(f"there is no GPU {name[:60]!r} in the table.", where="--gpu", way_out=way_out)
 
 
 def gpu_bytes(name: str) -> int:
