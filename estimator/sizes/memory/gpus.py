@@ -68,7 +68,7 @@ _LEAST_MEMORY = 64 * 2**20
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU of this name, as the table, nvidia-smi or a shop writes it. Raises UsageError for one that is not known."""
+    """The GPU of this name, as the table, nvidia-smi or a shop writes it. Raises UsageError for others."""
     said = name.lower().replace("_", " ")
     words = [w for w in re.findall("[a-z0-9]+", _SIZE.sub(" ", said)) if not _BESIDE.fullmatch(w)]
     model = "".join(words)
