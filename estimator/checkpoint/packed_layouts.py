@@ -19,6 +19,8 @@ out, in are the layer's features, g the group size, b the bits. Tensor names are
     eetq        weight I8 [in, out]          weight_scales [out]
     aqlm        codes [out/og, in/ig, books] codebooks [books, 2^b, og, ig] scales [out/og, 1, 1, 1]
     hqq         W_q [rows, columns] of groups, not of features              shape I64 [2]
+    gemma       weight I8 [out, in] or U8 [out, in b/8]                     weight_scale F32 [out, 1]
+                embeddings: embedding_quantized, embedding_scale
     quanto      weight._data I8 [out, in], or weight._data._data U8 [out/2, in]         weight._scale [out, 1]
 """
 
@@ -43,6 +45,7 @@ class Layout(NamedTuple):
     logical: str = ".weight"
     needs: tuple[str, ...] = ()  # parts without which it is no packed layer
     is_whole: Callable[[Parts], bool] | None = None  # whether these parts are all that the quantiser needs
+    also: tuple[str, ...] = ()  # markers of layers of another kind
     called: tuple[str, ...] = ()  # other names of the marker, beside a weight of eight bits
     two_a_byte: tuple[str, ...] = ()  # dtypes of weights in which an element is two values
     others: tuple[str, ...] = ()  # ends of names of what the quantiser has besides, of layers with plain weights too
@@ -183,6 +186,16 @@ def _hqq(parts: Parts, _: Fields, checkpoint: Checkpoint) -> Shape | None:
     return shape if all(shape) else None
 
 
+def _gemma(parts: Parts, _: Fields, __: Checkpoint) -> Shape | None:
+    """Bytes hold two or four values, the last of a row perhaps fewer."""
+    packed = parts[".weight"] if ".weight" in parts else parts[".embedding_quantized"]
+    return packed.shape if packed.dtype == "I8" else None
+
+
+def _is_whole_gemma(parts: Parts) -> bool:
+    return ".weight" in parts or ".embedding_quantized" in parts
+
+
 def _read(tensor: Tensor, checkpoint: Checkpoint) -> bytes | None:
     """A small tensor's bytes from the file, None where it is not at hand."""
     file = next((f for f in checkpoint.files if f.path == tensor.file), None)
@@ -225,6 +238,11 @@ _QUANTO_PARTS = (
     ".weight._data", ".weight._data._data", ".weight._scale", ".weight._shift", ".input_scale", ".output_scale",
 )  # fmt: skip
 
+_GEMMA_PARTS = (
+    ".weight", ".weight_scale", ".input_activation_scale", ".output_activation_scale", ".embedding_quantized",
+    ".embedding_scale",
+)  # fmt: skip
+
 _AWQ_OTHERS = (".act.scales", ".gelu_impl.scales")  # of activations
 LAYOUTS: Mapping[str, Layout] = {
     "gptq": Layout(".qweight", _GPTQ_PARTS, _gptq, fields_by_layer=gptq_by_layer),
@@ -265,4 +283,12 @@ LAYOUTS: Mapping[str, Layout] = {
     "aqlm": Layout(".codes", (".codes", ".codebooks", ".scales"), _aqlm, needs=(".codebooks",)),
     "hqq": Layout(".W_q", _HQQ_PARTS, _hqq),
     "quanto": Layout(".weight._scale", _QUANTO_PARTS, _quanto),
+    "gemma": Layout(
+        ".weight_scale",
+        _GEMMA_PARTS,
+        _gemma,
+        is_whole=_is_whole_gemma,
+        also=(".embedding_scale",),
+        others=(".k_cache_scale", ".v_cache_scale"),
+    ),
 }

@@ -58,7 +58,7 @@ _TOP: Rules = {
     "modules_in_block_to_quantize": (_lists_of_texts, "a list of lists of names"),
     "block_name_to_quantize": (lambda value: _text(value) or _texts(value), "a name or a list of names"),
     **dict.fromkeys(("dynamic", "extra_config"), (_object, "an object")),
-    "config_groups": (_objects, "an object of objects"),
+    **dict.fromkeys(("config_groups", "module_quant_configs"), (_objects, "an object of objects")),
     "quant_config": _OBJECT,
 }
 _HQQ_BITS = ("8", "6", "5", "4", "3", "2", "1.58", "1")  # hqq 0.2.8.post1, `Quantizer.SUPPORTED_BITS`
@@ -87,7 +87,8 @@ def check_fields(fields: Mapping[str, Any]) -> None:
         for part in ("weights", "input_activations", "output_activations"):
             inner = group.get(part) or {}
             _check(inner, _IN_A_PART, f"config_groups.{str(name)[:40]}.{part}.", never_null=("num_bits",))
-    for by_layer in (fields, fields.get("dynamic") or {}, fields.get("extra_config") or {}):  # the first: MLX's
+    of_layers = (fields.get(name) or {} for name in ("dynamic", "extra_config", "module_quant_configs"))
+    for by_layer in (fields, *of_layers):  # the first: MLX's
         for name, own in by_layer.items():
             if isinstance(own, Mapping):
                 _check(own, _ANYWHERE, f"{str(name)[:60]}.")

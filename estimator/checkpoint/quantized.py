@@ -90,8 +90,8 @@ def _shape(
 
 
 def _stems(stored: Mapping[str, Tensor], layout: Layout) -> list[str]:
-    marker, end = layout.marker, -len(layout.marker)
-    stems = [name[:end] for name in stored if name.endswith(marker)]
+    markers = (layout.marker, *layout.also)
+    stems = [name.removesuffix(marker) for marker in markers for name in stored if name.endswith(marker)]
     for part in layout.needs:
         stems = [stem for stem in stems if stem + part in stored]
     return stems

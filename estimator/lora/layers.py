@@ -121,6 +121,12 @@ def _linear_weights(
         variant = variant.for_module(name)
     if variant is not None and dtype in EIGHT_BIT_FLOATS:
         refuse_in_8_bit_floats(name, variant)
+    if variant is not None and variant.kind == "use_dora" and dtype == "U8" and scheme not in PACKED:
+        raise InvalidLoraError(
+            f"use_dora does not work on {name}, whose weight holds several values in a byte.",
+            where="use_dora",
+            way_out="leave it out, or load a base that is not packed so",
+        )
     return _plain_linear(matrix, rank, settings.lora_bias, settings.init, variant, dtype, scheme)
 
 

@@ -15,7 +15,7 @@ from estimator.lora.index import TreeIndex, suffixes_of
 from estimator.lora.layers import LoraLayer, Settings, lora_layers, parameter_layer
 from estimator.lora.loaded import loaded, weight_of
 from estimator.lora.match import alphas, ranks
-from estimator.lora.variants import PACKED, asked_variants, heard_unquantised
+from estimator.lora.variants import OWN_LAYERS, asked_variants, heard_unquantised
 from estimator.request.lora_config import LoraConfig
 
 Targeted = tuple[str, Module, Parameter]  # full name of the parameter, its module, itself
@@ -58,7 +58,7 @@ def parameter_layers(
         _refuse_place(index, module, wrapped)
         left[module.name] -= 1  # the first parameter's wrapper is the innermost
         weight, packing = loaded(index, module.name)
-        if packing is not None and packing.scheme in PACKED:  # its own kind of layer goes before ParamWrapper
+        if packing is not None and packing.scheme in OWN_LAYERS:  # its own kind of layer goes before ParamWrapper
             layers += lora_layers(module, chosen[key], Settings.of(config), weight, packing)
             continue
         if not settings_checked:
@@ -125,7 +125,7 @@ def _check_parameter_settings(index: TreeIndex, config: LoraConfig, before: Sequ
 
 def _is_packed(index: TreeIndex, layer: LoraLayer) -> bool:
     _, packing = loaded(index, layer.module)
-    return packing is not None and packing.scheme in PACKED
+    return packing is not None and packing.scheme in OWN_LAYERS
 
 
 def check_alphas(config: LoraConfig, chosen: Mapping[str, int]) -> None:

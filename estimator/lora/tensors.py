@@ -54,7 +54,7 @@ def _saved_weights(layer: LoraLayer, adapter_dtype: str | None) -> list[SavedTen
 
 def weight_dtype(weight: Weight, layer: LoraLayer, adapter_dtype: str | None) -> str:
     """In which a weight of LoRA trains and is saved."""
-    return adapter_dtype_of(weight.dtype or layer.dtype, adapter_dtype) if weight.cast else layer.dtype
+    return adapter_dtype_of(weight.dtype or layer.dtype, adapter_dtype if weight.cast else "base")
 
 
 def saved_name(key: str) -> str:

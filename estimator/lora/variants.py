@@ -103,6 +103,7 @@ _QUANTISED: Mapping[str, Hearing] = {
 }
 WITHOUT_LORA_BIAS = ("hqq", "torchao")
 PACKED = frozenset(_QUANTISED)  # kinds of layers of their own, whose weights are not the logical ones
+OWN_LAYERS = PACKED | {"torchao"}  # kinds of layers of their own, which go before those of parameters
 EIGHT_BIT_FLOATS = ("F8_E4M3", "F8_E5M2")
 INITIALISES_DEQUANTISED = ("bitsandbytes_4bit", "bitsandbytes_8bit")  # OLoRA alone
 

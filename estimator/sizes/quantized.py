@@ -14,6 +14,7 @@ from estimator.sizes import bitsandbytes
 from estimator.sizes.schemes.compressed import check_formats, compressed_layers, untied
 from estimator.sizes.schemes.compressed_experts import check_joined
 from estimator.sizes.schemes.fp8 import fbgemm_layers, fp8_layers
+from estimator.sizes.schemes.gemma import gemma_layers, with_layers
 from estimator.sizes.schemes.held_otherwise import KEEP_THEIR_SHAPES, held_otherwise
 from estimator.sizes.schemes.hqq import hqq_layers
 from estimator.sizes.schemes.others import (
@@ -85,6 +86,8 @@ def quantise_as_stored(
         if checkpoint is not None:
             check_joined(tree, converted, checkpoint, quantization.fields)
         tree = tree._replace(tied=untied(tree, converted, checkpoint))
+    if quantization.scheme == "gemma":
+        tree = with_layers(tree, converted, checkpoint)
     if suffix := SCALES.get(quantization.scheme):
         converted = with_scales(tree, converted, checkpoint, suffix)
         converted = kept_in_float32(tree, converted, dtype)
@@ -167,12 +170,13 @@ SCHEMES: Mapping[str, Layers] = {
     "eetq": eetq_layers,
     "aqlm": aqlm_layers,
     "hqq": hqq_layers,
+    "gemma": gemma_layers,
     "mlx": mlx_layers,
 }
 
 # Of transformers' quantisers (AUTO_QUANTIZATION_CONFIG_MAPPING) those that are not among the schemes.
 _OTHERS = (
-    "auto-round", "fouroversix", "gemma", "gguf", "metal", "quark", *UNADAPTABLE,
+    "auto-round", "fouroversix", "gguf", "metal", "quark", *UNADAPTABLE,
 )  # fmt: skip
 
 _GPTQ = Note("kernel_dependent", "gptqmodel's PyTorch kernels are assumed; CUDA kernels hold other buffers.")

@@ -53,6 +53,9 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
         pytest.param({"modules_in_block_to_quantize": ["q"]}, "lists", id="names for lists of names"),
         pytest.param({"block_name_to_quantize": 7}, "a name", id="a name that is a number"),
         pytest.param(
+            {"quant_method": "gemma", "module_quant_configs": {"mlp": {"num_bits": [2]}}}, "mlp", id="a layer's bits"
+        ),
+        pytest.param(
             {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 7}}},
             "1.58",
             id="HQQ has no 7 bits",

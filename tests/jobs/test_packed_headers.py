@@ -92,6 +92,10 @@ def with_scaled_inputs(out, into):
     return {".weight": ("BF16", out, into), ".input_scale": ("BF16", 1), ".input_zero_point": ("I8", 1)}
 
 
+def gemma(out, into):
+    return {".weight": ("U8", out, into // 2), ".weight_scale": ("F32", out, 1), ".k_cache_scale": ("F32",)}
+
+
 def with_biases(out, into):
     return gptq(out, into) | {".bias": ("F16", out)}
 
@@ -156,6 +160,7 @@ def torchao(packing):
         pytest.param(torchao("PRESHUFFLED"), int4_pairs, "exact", {"logical_footprint"}, id="torchao's pairs of fours"),
         pytest.param(BITNET, with_a_norm, "exact", set(), id="BitNet's norms of inputs beside plain weights"),
         pytest.param(INPUTS, with_scaled_inputs, "exact", set(), id="scales of inputs beside plain weights"),
+        pytest.param({"quant_method": "gemma"}, gemma, "exact", set(), id="Gemma's own, by the class"),
         pytest.param(None, fp8, "exact", {"unused_tensors"}, id="scales that nobody reads"),
     ],
 )

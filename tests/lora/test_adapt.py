@@ -315,6 +315,26 @@ def test_dtype_of_magnitudes_beside_4_bits(computed, dtype):
     assert {t.dtype for t in tensors if t.part == "lora"} == {computed or "F32"}
 
 
+def test_on_weights_in_bytes():
+    """Of Gemma's: DoRA finds another shape; MonteCLoRA's buffers are not cast to the bytes' dtype."""
+    layers = {m.name: QuantisedLayer("gemma", "QuantizedLinear", (Parameter("weight", (48, 4), "U8"),), saved_beside=())
+              for m in TREE.modules if m.kind == "Linear"}  # fmt: skip
+    tree = TREE._replace(quantised=layers)
+    with pytest.raises(InvalidLoraError, match="several values in a byte"):
+        adapt(tree, from_mapping({"use_dora": True}))
+    found = adapt(tree, from_mapping({"monteclora_config": {}})).tensors
+    assert {tensor.dtype for tensor in found} == {"F32"}
+
+
+def test_parameters_that_torchao_packs_are_adapted_as_a_linear():
+    """dispatch_torchao (peft 0.21.2) goes before what wraps a parameter, which takes no DoRA."""
+    layers = {m.name: QuantisedLayer("torchao", "Linear", m.parameters) for m in TREE.modules if m.kind == "Linear"}
+    config = {"target_modules": [], "target_parameters": ["q_proj.weight"], "use_dora": True}
+    assert adapt(TREE._replace(quantised=layers), from_mapping(config)).tensors
+    with pytest.raises(InvalidLoraError, match="use_dora"):
+        adapt(TREE, from_mapping(config))
+
+
 def test_a_name_that_matches_nothing_is_noted():
     notes = adapt(TREE, from_mapping({"target_modules": ["q_proj", "gate_proj"]})).notes
     assert [note.code for note in notes] == ["targets_not_found"]
