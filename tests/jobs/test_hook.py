@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from estimator.jobs.checking.check import check
 from tests.jobs.test_check import write
 
 ROOT = Path(__file__).parents[2]
+HOOK = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())[0]
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -31,6 +34,28 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "axolotl.yaml", "train.sh", "run.slurm",
+        "model.safetensors", "model-00001-of-00002.safetensors", "consolidated.safetensors", "consolidated.00.pth", "pytorch_model.bin",
+        "pytorch_model-00001-of-00002.bin", "optimizer.pt", "optimizer.bin", "scaler.pt", "__0_0.distcp",
+    ],
+)  # fmt: skip
+def test_the_hook_is_handed_what_check_judges(tmp_path: Path, name: str) -> None:
+    assert re.search(HOOK["files"], f"adapters/{name}")
+    (tmp_path / name).write_text("")
+    (row,) = check([str(tmp_path / name)])
+    assert "not_an_adapter" not in [problem.code for problem in row.problems]
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "train.py", "config.json", ".pre-commit-config.yaml", ".github/workflows/a.yml"]
+)
+def test_the_hook_is_not_handed_what_is_nobody_s(name: str) -> None:
+    assert not re.search(HOOK["files"], name) or re.search(HOOK["exclude"], name)
+
+
 @pytest.mark.parametrize(("cut", "code"), [pytest.param(0, 0, id="healthy"), pytest.param(9, 1, id="cut short")])
 def test_pre_commit_fails_a_commit_with_a_file_cut_short(tmp_path: Path, cut: int, code: int) -> None:
     pytest.importorskip("pre_commit")
@@ -38,8 +63,7 @@ def test_pre_commit_fails_a_commit_with_a_file_cut_short(tmp_path: Path, cut: in
         pytest.skip("needs git")
     repository = tmp_path / "repository"
     write(repository / "adapters" / "a", cut=cut)
-    hook = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())[0]
-    config = {"repos": [{"repo": "local", "hooks": [{**hook, "language": "system"}]}]}
+    config = {"repos": [{"repo": "local", "hooks": [{**HOOK, "language": "system"}]}]}
     (repository / ".pre-commit-config.yaml").write_text(yaml.safe_dump(config))
     env = environment(tmp_path)
     for command in (["git", "init", "-q"], ["git", "add", "-A"]):

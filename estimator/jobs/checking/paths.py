@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,9 @@ IN_FOLDERS = (".yaml", ".yml", *SHELL_ENDINGS)
 CONFIG_ENDINGS = (*IN_FOLDERS, ".json", ".py", ".ipynb", ".toml")
 SHORT_BYTES = 20_000
 _PASSED_BY = frozenset({".git", "node_modules", "__pycache__", ".venv", ".tox"})
-_WHOLE_MODELS = ("model.safetensors", "pytorch_model.bin", "consolidated.")
+_WHOLE_MODEL = re.compile(
+    r"((model|consolidated)([.-].*)?\.safetensors|pytorch_model(-.*)?\.bin|consolidated\..*pth)(\.index\.json)?$"
+)
 
 
 class Unit(NamedTuple):
@@ -76,7 +79,7 @@ def _is_short(path: str) -> bool:
 
 
 def is_whole_model(name: str) -> bool:
-    return name.startswith(_WHOLE_MODELS) or (name.startswith("model-") and name.endswith(".safetensors"))
+    return _WHOLE_MODEL.match(name) is not None
 
 
 def is_training_state(name: str) -> bool:
