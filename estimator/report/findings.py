@@ -103,7 +103,8 @@ def as_sarif(checked: Sequence[CheckedPath]) -> str:
 def _sarif_result(path: str, problem: Problem) -> dict[str, Any]:
     from urllib.parse import quote
 
-    place = {"physicalLocation": {"artifactLocation": {"uri": quote(path)}}}
+    uri = quote(path, errors="surrogateescape")  # of names that are no UTF-8, the bytes
+    place = {"physicalLocation": {"artifactLocation": {"uri": uri}}}
     return {"ruleId": problem.code, "level": "error", "message": {"text": problem.message}, "locations": [place]}
 
 

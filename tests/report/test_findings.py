@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from estimator.report.findings import FORMATS, CheckedPath, Problem
 
 ROWS = [
@@ -31,3 +33,12 @@ def test_sarif_names_the_rule_and_the_place_as_an_address() -> None:
     assert result["ruleId"] == "cut_short"
     (place,) = result["locations"]
     assert place["physicalLocation"]["artifactLocation"]["uri"] == "a%20b%2Cc.yaml"
+
+
+@pytest.mark.parametrize(
+    ("form", "written"),
+    [("text", r"a\udcff.yaml"), ("json", r"a\udcff.yaml"), ("github", "a?.yaml"), ("sarif", "a%FF.yaml")],
+)
+def test_a_path_that_is_no_utf_8_is_written(form: str, written: str) -> None:
+    said = FORMATS[form]([CheckedPath("a\udcff.yaml", "failed", (Problem("cut_short", "short"),))])
+    assert written in said.encode(errors="replace").decode()
