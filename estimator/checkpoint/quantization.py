@@ -38,7 +38,7 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | None:
 def _fields(said: Mapping[str, Any], scheme: str) -> Mapping[str, Any]:
     """Raises MalformedConfigError for fields that no quantiser could read."""
     from estimator.checkpoint.packed_layouts import LAYOUTS
-    from estimator.checkpoint.quantization_fields import check_fields
+    from estimator.checkpoint.quantization_fields import check_fields, check_spared
 
     if scheme == "compressed-tensors":
         inner = said.get("quantization_config")
@@ -47,8 +47,7 @@ def _fields(said: Mapping[str, Any], scheme: str) -> Mapping[str, Any]:
             from estimator.checkpoint.compressed_presets import spelt_out
 
             said = {**said, "config_groups": spelt_out(said["config_groups"])}
-    if scheme in LAYOUTS:  # of others no field is read
-        check_fields(said)
+    (check_fields if scheme in LAYOUTS else check_spared)(said)
     return said
 
 

@@ -99,6 +99,11 @@ def check_fields(fields: Mapping[str, Any]) -> None:
         _check(own.get("weight_quant_params") or {}, _OF_HQQ, f"{within}.weight_quant_params.")
 
 
+def check_spared(fields: Mapping[str, Any]) -> None:
+    """The same of a quantiser whose layout is not known, and of which no other field is read."""
+    _check(fields, {"modules_to_not_convert": _NAMES}, "")
+
+
 def _check(fields: Mapping[str, Any], rules: Rules, within: str, *, never_null: Container[str] = ()) -> None:
     """`never_null`: what may not be null; nearly every field may, and is as if it were not there."""
     for name in rules.keys() & fields.keys():

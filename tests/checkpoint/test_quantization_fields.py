@@ -46,6 +46,7 @@ def test_what_quantisers_write(fields: dict[str, object]) -> None:
         pytest.param({"group_size": 0}, "group_size", id="groups of nothing"),
         pytest.param({"group_size": "x"}, "'x'", id="a group in words"),
         pytest.param({"modules_to_not_convert": -1}, "list of names", id="names that are a number"),
+        pytest.param({"quant_method": "higgs", "modules_to_not_convert": -1}, "list of names", id="HIGGS' names"),
         pytest.param({"modules_to_not_convert": ["a", {}]}, "list of names", id="an object among the names"),
         pytest.param({"llm_int8_skip_modules": "lm_head"}, "list of names", id="a name for a list"),
         pytest.param({"weight_block_size": [128, 0]}, "weight_block_size", id="blocks of nothing"),

@@ -76,12 +76,10 @@ def _layer(module: Module, bits: int) -> QuantisedLayer:
     rows, columns = weight.shape
     dtype, packed = ("U8" if bits in _A_BYTE else "I8"), ceil(columns / _A_BYTE.get(bits, 1))
     if module.kind == "Embedding":
-        parameters = (
-            Parameter("embedding_quantized", (rows, packed), dtype, True),
-            Parameter("embedding_scale", (rows, 1), "F32", True),
-        )
+        table = Parameter("embedding_quantized", (rows, packed), dtype, True)
+        scale = Parameter("embedding_scale", (rows, 1), "F32", True)
         refusal = f"PEFT's LoRA supports no {_EMBEDDING}"
-        return QuantisedLayer("gemma", _EMBEDDING, parameters, saved_beside=(), is_linear=False, refusal=refusal)
+        return QuantisedLayer("gemma", _EMBEDDING, (table, scale), saved_beside=(), is_linear=False, refusal=refusal)
     scales = (Parameter(f"{side}_activation_scale", (), "F32", True) for side in ("input", "output"))
     parameters = (
         Parameter("weight", (rows, packed), dtype, True),

@@ -24,7 +24,8 @@ def facts() -> str:
 
     takes_text: dict[str, dict[str, bool]] = defaultdict(dict)
     for name in classes():
-        takes_text[config_class(name).model_type][name] = class_of(name).main_input_name == "input_ids"
+        first = getattr(class_of(name), "main_input_name", None)
+        takes_text[config_class(name).model_type][name] = first == "input_ids"
     others = [kind for kind, named in takes_text.items() if not any(named.values())]
     mixed = [named for named in takes_text.values() if any(named.values())]
     others += [name for named in mixed for name, is_text in named.items() if not is_text]
