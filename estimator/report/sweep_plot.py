@@ -11,6 +11,7 @@ from typing import Any
 
 from estimator.errors import UnsupportedError, UsageError
 from estimator.report.units import decimal_size
+from estimator.source.plain import plain
 
 _GREY = "#808080"
 _COLOURS = ("#3b8fd0", "#d9730d", "#2e9e5b", "#c2569a", "#8a6fd1", "#a08000")
@@ -71,8 +72,10 @@ def _figure(cases: Sequence[Any], frontier: Sequence[Any], gpu_memory: int | Non
         _limit(axes[1], gpu_memory)
         _limit(axes[2], gpu_memory)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels) or 1), fontsize="small",
-                  framealpha=0, labelcolor=_GREY)  # fmt: skip
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels) or 1),
+                           fontsize="small", framealpha=0, labelcolor=_GREY)  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # dollars end expressions here
     return figure
 
 
@@ -98,7 +101,7 @@ def _lines(cases: Sequence[Any]) -> dict[str, list[Any]]:
     lines: dict[str, list[Any]] = {}
     for case in cases:
         if case.parameters is not None:  # the memory alone may be unknown
-            label = f"{case.model}, {case.targets or 'default'}, {case.base_precision or 'stored'}"
+            label = plain(f"{case.model}, {case.targets or 'default'}, {case.base_precision or 'stored'}")
             lines.setdefault(label, []).append(case)
     return {label: sorted(line, key=lambda case: case.r) for label, line in lines.items()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from estimator.errors import UsageError
@@ -39,6 +41,19 @@ def test_what_trains_is_drawn_where_the_memory_is_not_known(tmp_path) -> None:
     path = tmp_path / "chart.svg"
     plot([*CASES, unknown], (), 24 * 10**9, str(path))
     assert "m, all-linear, stored" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "label"),
+    [
+        pytest.param("m", r"re:.*(q)$|.*\w(v)$", r"m, re:.*(q)$|.*\w(v)$, stored", id="dollars are no mathematics"),
+        pytest.param("m\udcff\x1b", "qv", r"m\udcff\x1b, qv, stored", id="letters that can't be drawn"),
+    ],
+)
+def test_labels_are_drawn_as_they_are_said(tmp_path, model: str, targets: str, label: str) -> None:
+    path = tmp_path / "chart.svg"
+    plot([replace(case, model=model, targets=targets) for case in CASES], (), None, str(path))
+    assert label in path.read_text()
 
 
 def test_a_page_follows_light_and_dark(tmp_path) -> None:
