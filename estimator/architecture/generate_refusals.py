@@ -154,6 +154,7 @@ class _Trial:
         yield from self._repeated(section, fields)
         yield from self._as_long(section, fields)
         yield from self._shares(section, fields)
+        yield from self._offsets(section, fields)
 
     def _padding(self, section: Section, fields: Fields) -> Iterator[str]:
         """A padding token that has its row in the vocabulary, and in positions that are counted on from it."""
@@ -173,6 +174,15 @@ class _Trial:
             wide = {"vocab_size": 2 * most}
             if self.minds(section, {"pad_token_id": most, **wide}, {"pad_token_id": most - 1, **wide}):
                 yield f"({before}pad_token_id<{before}{count}+2)"
+
+    def _offsets(self, section: Section, fields: Fields) -> Iterator[str]:
+        """Where in a period layers of a kind begin."""
+        before = ".".join((*section, ""))
+        pairs = ((key, key.removesuffix("offset") + "period") for key in fields if key.endswith("_offset"))
+        for key, period in pairs:
+            last = fields.get(period)
+            if type(last) is int and self.minds(section, {key: last}, {key: last - 1}):
+                yield f"({before}{key}<{before}{period})"
 
     def _shares(self, section: Section, fields: Fields) -> Iterator[str]:
         """Sizes of a head that have to be the width's share."""

@@ -58,6 +58,11 @@ PALIGEMMA = {"architectures": ["PaliGemmaForConditionalGeneration"], "model_type
              "text_config": {**LLAMA, "model_type": "gemma", "head_dim": 8}}  # fmt: skip
 XLNET = {"architectures": ["XLNetModel"], "model_type": "xlnet", "d_model": 48, "n_head": 6, "n_layer": 1,
          "d_inner": 80, "vocab_size": 101, "d_head": 8}  # fmt: skip
+JAMBA = {
+    "architectures": ["JambaModel"], "model_type": "jamba", "hidden_size": 48, "intermediate_size": 80,
+    "num_hidden_layers": 8, "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 101, "num_experts": 2,
+    "mamba_dt_rank": 4, "mamba_expand": 2,
+}  # fmt: skip
 GLM_DSA = {
     "architectures": ["GlmMoeDsaModel"], "model_type": "glm_moe_dsa", "hidden_size": 48, "intermediate_size": 80,
     "moe_intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -145,6 +150,9 @@ LLAVA = {
         pytest.param(XLNET, {}, None, id="XLNet's heads share the width"),
         pytest.param(XLNET, {"d_head": 9}, "d_head is 9", id="and have no other size"),
         pytest.param(XLNET, {"d_head": None}, None, id="which may be left out"),
+        pytest.param(JAMBA, {}, None, id="attention in each eighth layer"),
+        pytest.param(JAMBA, {"attn_layer_offset": 8}, "attn_layer_offset is 8 and attn_layer_period", id="in no layer"),
+        pytest.param(JAMBA, {"attn_layer_period": 4}, "attn_layer_offset is 4 and", id="the fourth by default"),
         pytest.param(GLM_DSA, {}, None, id="a kind of MLP for each layer"),
         pytest.param(GLM_DSA, {"mlp_layer_types": ["dense"] * 3}, "num_hidden_layers is 2, of", id="for one more"),
         pytest.param(without(GLM_DSA, "mlp_layer_types"), {}, None, id="made by the class"),
