@@ -126,3 +126,21 @@ def test_any_edit_of_the_config_is_found_or_harmless(folder: Path, edits: list[t
 @pytest.mark.parametrize(("field", "value", "same"), [pytest.param(*e, id=f"{e[0]} {e[1]}"[:60]) for e in EDITS])
 def test_an_edit_of_the_config(folder: Path, field: str, value: object, same: bool) -> None:
     assert (status(write(folder, {field: value})) == "ok") == same
+
+
+@pytest.mark.parametrize(
+    ("config", "shapes"),
+    [
+        pytest.param({"r": ["*"]}, ([4, 8], [8, 4]), id="a list for a rank"),
+        pytest.param({"rank_pattern": {"q_proj": {}}}, ([4, 8], [8, 4]), id="an object for another"),
+        pytest.param({}, ([4, 8], [8]), id="an output of one dimension"),
+        pytest.param({}, ([4, 8], []), id="and of none"),
+    ],
+)
+@pytest.mark.parametrize("base", [CONFIG["base_model_name_or_path"], "nobody/knows"], ids=["known", "unknown"])
+def test_odd_ranks_and_shapes_are_told(folder: Path, base: str, config: dict, shapes: tuple) -> None:
+    stem = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    held = {f"{stem}{half}.weight": ("F32", shape) for half, shape in zip("AB", shapes, strict=True)}
+    (row,) = check([str(write(folder, {"base_model_name_or_path": base, **config}, held))], bases=BASES)
+    assert row.status in ("failed", "skipped")
+    assert not any("lora-size failed" in problem.message for problem in row.problems)

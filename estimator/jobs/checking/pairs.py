@@ -52,8 +52,8 @@ def _unequal(pairs: list[Pair]) -> Problem | None:
 def _rank(config: Mapping[str, Any], pairs: list[Pair]) -> Problem | None:
     """Fused experts have one rank for each, so they are passed by."""
     pattern = config.get("rank_pattern")
-    ranks = {config.get("r", 8), *(pattern.values() if isinstance(pattern, Mapping) else ())}
-    odd = [p for p in _plain(pairs) if len(p.a) == 2 and p.a[0] == p.b[1] and p.a[0] not in ranks]
+    ranks = [config.get("r", 8), *(pattern.values() if isinstance(pattern, Mapping) else ())]
+    odd = [p for p in _plain(pairs) if len(p.a) == len(p.b) == 2 and p.a[0] == p.b[1] and p.a[0] not in ranks]
     if not odd:
         return None
     message = f"{len(odd)} modules have rank {odd[0].a[0]:,}, {odd[0].module[:200]} among them; the config has no such"
