@@ -9,6 +9,7 @@ from typing import Any
 
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.run_settings import autocast_of, strategy_of
+from estimator.request.trainers.trl import sft_loss
 from estimator.request.training_config import TargetRule, TrainingConfig
 
 SOURCE = "PEFT's examples/sft of August 2026, and SFTConfig of TRL 1.10.0.dev0"
@@ -63,7 +64,7 @@ def read(keys: Keys) -> TrainingConfig:
         optimizer=keys.get("optim"),
         mixed_precision=autocast_of(keys.flag("bf16") or not keys.flag("fp16"), keys.flag("fp16")),
         attention="flash_attention_2" if keys.flag("use_flash_attn") else None,
-        loss="fused" if keys.flag("use_liger_kernel") else None if unsloth else "in_rows",
+        loss=sft_loss(keys) if not unsloth else "fused" if keys.flag("use_liger_kernel") else None,
         strategy=strategy_of(launcher, "fsdp" in str(launcher)),
         defaulted=tuple(keys.defaulted),
         source=SOURCE,

@@ -131,11 +131,17 @@ def _quantization(keys: Keys, dtype: str | None) -> dict[str, Any] | None:
 
 
 def _loss(keys: Keys, script: str, method: str | None) -> str | None:
-    """SFTConfig's default is "chunked_nll", but with Liger; no other method's is (sft_config.py, __post_init__)."""
+    """No other method's is made in rows."""
+    if method == "sft" or not (script or any(key in keys.values for key in ONLINE)):
+        return sft_loss(keys)
+    return "fused" if keys.flag("use_liger_kernel") else None
+
+
+def sft_loss(keys: Keys) -> str | None:
+    """SFTConfig's default is "chunked_nll", but with Liger (sft_config.py, __post_init__)."""
     if keys.flag("use_liger_kernel"):
         return "fused"
-    is_sft = method == "sft" or not (script or any(key in keys.values for key in ONLINE))
-    return "in_rows" if is_sft and keys.values.get("loss_type") in (None, "chunked_nll") else None
+    return "in_rows" if keys.values.get("loss_type") in (None, "chunked_nll") else None
 
 
 def _length(keys: Keys, script: str, method: str | None) -> int | None:
