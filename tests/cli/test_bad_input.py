@@ -156,7 +156,9 @@ CASES = [
     pytest.param([*LLAMA, "--offline", "--online"], 2, "usage", "contradict", id="offline and online"),
     pytest.param([*LLAMA, "--config", "no-such.json"], 3, "not_found", "no-such.json", id="a config that is not there"),
     pytest.param(["batch", "no-such.jsonl"], 3, "not_found", "no-such.jsonl", id="a batch that is not there"),
-    pytest.param(["batch", "/proc/self/mem"], 3, "not_found", "/proc/self/mem", id="a batch that opens but is not read"),
+    pytest.param(
+        ["batch", "/proc/self/mem"], 3, "not_found", "/proc/self/mem", id="a batch that opens but is not read"
+    ),
     pytest.param(["models", "zzzzzz"], 3, "not_found", "lists all of them", id="a pattern that matches nothing"),
     *(
         pytest.param(
