@@ -17,6 +17,7 @@ from estimator.architecture.facts import (
     whole_text,
 )
 from estimator.architecture.module import KINDS
+from estimator.architecture.shapes import SHAPES
 from estimator.architecture.structure import line_of, read_children, read_structure
 
 ROWS = [row.partition("\t") for row in whole_text().rstrip("\n").split("\n")[1:]]
@@ -30,8 +31,9 @@ def test_first_line_says_how_it_was_made():
     )
 
 
-def test_the_file_is_small():
+def test_the_files_are_small():
     assert FACTS.stat().st_size <= 200_000
+    assert FACTS.stat().st_size + SHAPES.stat().st_size <= 500_000
 
 
 def test_lines_are_sorted_and_named_once():
