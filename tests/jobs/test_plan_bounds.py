@@ -175,3 +175,13 @@ def test_pairs_are_two_sequences_an_example_and_their_ceiling_has_what_is_beside
     six = plan(request, replace(run, batch_size=6)).memory.allocated
     assert (pairs.lower, pairs.expected) == (six.lower, six.expected)
     assert pairs.upper - six.upper == pytest.approx(1.02 * 6 * 512 * 128_256 * bytes_of_each, rel=1e-6)
+
+
+def test_what_is_reserved_never_falls_as_the_rank_grows() -> None:
+    """With the rank the peak moves from a layer that looks at images to another: both leave blocks behind."""
+    run = Training(batch_size=1, sequence_length=128, mixed_precision="fp16", gradient_checkpointing=True)
+    request = Request(
+        model="meta-llama/Llama-3.2-11B-Vision-Instruct", targets="all-linear", base_precision="nf4", offline=True
+    )
+    fewer, more = (plan(request._replace(r=r), replace(run, attention="eager")).memory.reserved for r in (16, 17))
+    assert fewer.expected < more.expected

@@ -24,7 +24,7 @@ class Step(NamedTuple):
     forward: int
     loss: int
     backward: int
-    walk: int  # of `backward`, what one layer needs beside what is kept
+    walk: int  # the most that one layer, while it is walked back, needs beside what is kept
     head: int  # of `loss`, what the head needs beside what is kept
     unplaced: int = 0  # matrices of layers that are adapted, or see words, of whose use nothing is known
 
@@ -68,11 +68,10 @@ def training_step(setting: Setting, gradient_bytes: int) -> Step:
         own = wide if checkpointed else own
         here = own + max(part.backward, part.again) if checkpointed else own - part.kept + part.backward
         grown = gradients or first + between * (len(played) - index) // len(played)
-        if before + here + grown > backward:
-            backward, walk = before + here + grown, here - own
+        backward, walk = max(backward, before + here + grown), max(walk, here - own)
     unplaced = sum(number for _, _, number in walked)
     forward += _cached(setting)
-    step = Step(kept + kept_by_head, forward, kept + in_loss, backward, max(walk, 0), in_loss, unplaced)
+    step = Step(kept + kept_by_head, forward, kept + in_loss, backward, walk, in_loss, unplaced)
     mask, named = _mask(setting), _named_logits(setting)
     given = setting.training.tokens * setting.shape.for_layers * setting.residual if _gives_layers(setting) else 0
     given += _shared_zeros(setting)  # their gradient
