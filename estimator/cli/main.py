@@ -101,7 +101,7 @@ def _say(error: LoraSizeError) -> int:
     lines = [
         f"Error: {plain(error.what, 600)}",
         f"  where  {plain(error.where)}",
-        f"  try    {plain(error.way_out, 600)}",
+        "  try    " + "\n         ".join(plain(line, 600) for line in error.way_out.splitlines()),
     ]
     _tell([*lines, f"  code   {error.code}"])
     return error.exit_code

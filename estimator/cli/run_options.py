@@ -44,7 +44,7 @@ def _gpus(context: click.Context, option: click.Parameter, begun: str) -> Any:
 
 GPU = (
     click.option("--gpu", metavar="NAME", callback=named, shell_complete=_gpus,
-                 help="What it has to fit: a100-80gb, h100, rtx4090, t4, ..."),
+                 help="What it has to fit: a100-80gb, rtx4090, mi300x, ..., or as nvidia-smi writes it."),
     click.option("--gpu-memory", metavar="SIZE", help="The same as a size: 24GB, 24GiB or bytes."),
 )  # fmt: skip
 
