@@ -1,11 +1,11 @@
 """GPUs by name: the memory that CUDA reports on them, and their peak at 16 bits.
 
 `cuda_gib` is `torch.cuda.get_device_properties(0).total_memory` under Linux: the smallest figure of public reports, for
-instance of out-of-memory errors ("GPU 0 has a total capacity of ..."): pytorch/torchchat#1341 (RTX 4090),
-TrajectoryCrafter#20 (RTX 5090), vllm#27508 (H100), Control-GIC#8 (A100 80 GB), Qwen3-VL#2097 (L40), RB-Modulation#5
-(A30), VGGT-Long#6 (A4000), ChatGLM-Finetuning#73 (V100 of 32 GB), CogVLM#236 (A10), MTVCrafter#21 (RTX 6000 Ada:
-44.43), pytorch/ao#4002 (B200), ROCm#4203 (MI300X: 191.98). H200, L4, V100 of 16 GB and most others have them in many
-repositories: such errors, and the first lines of llama.cpp ("RTX 3060, ..., VRAM: 11906 MiB"), of Ultralytics
+instance of out-of-memory errors ("GPU 0 has a total capacity of ..."): pytorch/torchchat#1341 (RTX 4090: 23.52),
+TrajectoryCrafter#20 (RTX 5090: 31.36), vllm#27508 (H100), Control-GIC#8 (A100 80 GB), Qwen3-VL#2097 (L40),
+RB-Modulation#5 (A30), VGGT-Long#6 (A4000), ChatGLM-Finetuning#73 (V100 of 32 GB), CogVLM#236 (A10), MTVCrafter#21 (RTX
+6000 Ada: 44.43), pytorch/ao#4002 (B200), ROCm#4203 (MI300X: 191.98). H200, L4, V100 of 16 GB and most others have them
+in many repositories: such errors, and the first lines of llama.cpp ("RTX 3060, ..., VRAM: 11906 MiB"), of Ultralytics
 ("RTX 3070, 7753MiB") and of Unsloth ("RTX PRO 6000 ... Max memory: 94.971 GB"). Newer drivers report 0.1 to 0.2 GiB
 less than older ones, Windows all that nvidia-smi shows. The reports of RTX 4070 Ti, RTX 5000 Ada and the Quadros round
 to 0.1 GiB. None was found for P100, where it is the figure that is usually quoted, nor for H800, which has H100's total
@@ -51,7 +51,7 @@ GPUS = {
     "a10g": Gpu(21.98, 23_028, None),
     "a30": Gpu(23.53, 24_576, 165),
     "a40": Gpu(44.34, 46_068, 149.7),
-    "a100-40gb": Gpu(39.39, 40_960, 312),
+    "a100-40gb": Gpu(39.38, 40_960, 312),
     "a100-80gb": Gpu(79.14, 81_920, 312),
     "a800": Gpu(79.14, 81_920, 312),
     "h20": Gpu(95.00, 97_871, 148),
@@ -95,12 +95,12 @@ GPUS = {
     "rtx4070tisuper": Gpu(15.56, 16_376, 88.2),
     "rtx4080": Gpu(15.57, 16_376, 97.5),
     "rtx4080super": Gpu(15.56, 16_376, 104.4),
-    "rtx4090": Gpu(23.52, 24_564, 165.2),
+    "rtx4090": Gpu(23.49, 24_564, 165.2),
     "rtx5060ti-16gb": Gpu(15.45, 16_311, 47.4),
     "rtx5070": Gpu(11.50, 12_227, 61.7),
     "rtx5070ti": Gpu(15.44, 16_303, 87.9),
     "rtx5080": Gpu(15.47, 16_303, 112.6),
-    "rtx5090": Gpu(31.36, 32_607, 209.5),
+    "rtx5090": Gpu(31.34, 32_607, 209.5),
     "mi210": Gpu(63.98, 65_520, 181),
     "mi250x": Gpu(63.98, 65_520, 191.5),
     "mi300x": Gpu(191.69, 196_592, 1307.4),
