@@ -108,7 +108,7 @@ class _Grower:
         if not text:
             return 1
         if text == "out":
-            return parameters[0].shape[0] if parameters else 1
+            return next((groups for own in parameters[:1] for groups in own.shape[:1]), 1)
         value = int(text) if text.isdigit() else self.lookup(text)
         return value if isinstance(value, int) else 1
 

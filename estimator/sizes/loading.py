@@ -15,7 +15,8 @@ from estimator.request.load_options import LoadOptions
 from estimator.sizes.bitsandbytes import quantise
 
 FLOATS = frozenset({"F32", "F16", "BF16", "F64"})  # what torch accepts as a default dtype
-CAST = FLOATS | {"F8_E4M3", "F8_E5M2"}  # what from_pretrained casts; 8-bit floats stay where a quantiser keeps them
+# What from_pretrained casts; 8-bit floats stay where a quantiser keeps them.
+CAST = FLOATS | {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 FLOAT_PRECISIONS = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 _BFLOAT16_ALONE = ("fbgemm_fp8", "fp_quant")  # quantisers that load nothing in another dtype (`update_dtype`)

@@ -108,6 +108,7 @@ SPARSE = {
     "config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}},
 }  # fmt: skip
 
+EIGHT_BIT_FLOATS = ("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0")
 BITNET = {
     "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online", "use_rms_norm": True,
 }  # fmt: skip
@@ -115,6 +116,10 @@ INPUTS = {
     "quant_method": "compressed-tensors", "quantization_status": "compressed", "ignore": ["lm_head"],
     "config_groups": {"g": {"targets": ["Linear"], "input_activations": {"num_bits": 8, "symmetric": False}}},
 }  # fmt: skip
+
+
+def plain_in(dtype):
+    return lambda out, into: {".weight": (dtype, out, into)}
 
 
 def torchao(packing):
@@ -162,6 +167,11 @@ def torchao(packing):
         pytest.param(INPUTS, with_scaled_inputs, "exact", set(), id="scales of inputs beside plain weights"),
         pytest.param({"quant_method": "gemma"}, gemma, "exact", set(), id="Gemma's own, by the class"),
         pytest.param(None, fp8, "exact", {"unused_tensors"}, id="scales that nobody reads"),
+        *(pytest.param(None, plain_in(dtype), "exact", set(), id=f"{dtype} is cast") for dtype in EIGHT_BIT_FLOATS),
+        *(
+            pytest.param(None, plain_in(dtype), "inferred", {"unknown_packing"}, id=f"{dtype} is no layer's")
+            for dtype in ("BOOL", "C64", "F4", "F6_E2M3", "F6_E3M2", "U16", "U64")
+        ),
     ],
 )
 def test_packed_headers_are_read_or_refused(fields, pack, basis, codes, tmp_path):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from estimator.errors import LoraSizeError
 from estimator.jobs.estimate import estimate
+from estimator.jobs.planning.plan import plan
 from estimator.report.document import to_document
 from estimator.request.request import Request
+from estimator.sizes.memory.training import Training
 from tests.hub.models import CONFIG, TINY, Repo, data_bytes, header_of, text_file, weights_file
 from tests.hub.standin import StandIn
+from tests.jobs.packed import CONFIG as PACKED
+from tests.jobs.packed import write
 
 HEADER = header_of(TINY)
 END = data_bytes(HEADER)
@@ -141,6 +146,20 @@ def tensor(dtype: str = '"F32"', shape: str = "[4]", begin: str = str(END), end:
 )
 def test_a_strange_header_is_refused_by_its_code(hub: StandIn, header: bytes, data: int, code: str) -> None:
     assert code_of(hub, TEXT, header, data) == code
+
+
+def test_a_convolution_of_no_dimensions_is_refused(hub: StandIn) -> None:
+    """Mamba's has as many groups as its weight has rows."""
+    config = json.dumps({"model_type": "mamba", "architectures": ["MambaForCausalLM"], "num_hidden_layers": 1})
+    header = header_of({"backbone.layers.0.mixer.conv1d.weight": ("F32", [])})
+    assert code_of(hub, config.encode(), header, 4) == "malformed_header"
+
+
+def test_a_norm_of_no_elements_is_planned_without(tmp_path: Path) -> None:
+    hollow = {"model.layers.0.input_layernorm.weight": ("BF16", 0)}
+    write(tmp_path, None, lambda out, into: {".weight": ("BF16", out, into)}, PACKED, more=hollow)
+    answer = plan(Request(model=str(tmp_path), targets="qv"), Training(batch_size=1))
+    assert answer.memory.device.lower > 0
 
 
 @pytest.mark.parametrize("data", [END + 1_000, END - 1, 0])

@@ -45,8 +45,9 @@ def norms_of(members: list[Module], hidden: int) -> Iterable[Norm]:
             yield Norm(hidden, "wide", "", module.name)
         elif not module.parameters and _PLAIN_NORM.search(module.cls) and module.name not in holders:
             yield Norm(hidden, "rms", inside, module.name)
-        if is_norm and module.parameters and len(module.parameters[0].shape) == 1:
-            yield Norm(module.parameters[0].shape[0], _norm_kind(module), inside, module.name)
+        shape = module.parameters[0].shape if is_norm and module.parameters else ()
+        if len(shape) == 1 and shape[0]:
+            yield Norm(shape[0], _norm_kind(module), inside, module.name)
 
 
 def _norm_kind(module: Module) -> str:
