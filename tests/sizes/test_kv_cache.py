@@ -107,6 +107,13 @@ DELTA = {"linear_num_key_heads": 6, "linear_num_value_heads": 6, "linear_key_hea
         ),
         pytest.param("DeepseekV4ForCausalLM", V4, 77, 1440, id="compressed keys, and what fills no entry yet"),
         pytest.param("InklingForCausalLM", GROUPED, 12_288, 51_456, id="shifted keys and values"),
+        pytest.param(
+            "ZayaForCausalLM",
+            {**SMALL, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "cca_time0": 4},
+            192,
+            3 * (96 * 4 + 16),
+            id="convolutions beside keys and values, values in halves",
+        ),
         pytest.param("JetMoeForCausalLM", GROUPED, 1536, 0, id="key and value in one"),
         pytest.param("CTRLLMHeadModel", {"n_embd": 96, "n_head": 6, "n_layer": 3}, 576, 0, id="Wk"),
         pytest.param("MoshiForCausalLM", {**GROUPED, "head_dim": 16}, 192, 0, id="a layer around the matrix"),
@@ -130,6 +137,10 @@ GEMMA = {"hidden_size": 24, "intermediate_size": 16, "num_attention_heads": 4, "
 KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 GEMMA_LAYERS = {"num_hidden_layers": 3, "sliding_window": 4, "layer_types": KINDS}
 T5_GEMMA = {"encoder": {**GEMMA, "num_hidden_layers": 1}, "decoder": {**GEMMA, **GEMMA_LAYERS}, "vocab_size": 60}
+SPEECH = {"hidden_size": 24, "encoder_layers": 1, "decoder_layers": 3, "vocab_size": 60}
+DIA = {**GEMMA, "num_hidden_layers": 3, "num_key_value_heads": 4, "head_dim": 10}
+DIA = {**DIA, "cross_num_key_value_heads": 4, "cross_head_dim": 10, "num_channels": 3}
+BLIP = {"text_config": {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 60}}
 SOUND = {"max_source_positions": 20, "max_target_positions": 64, "num_mel_bins": 8}
 
 
@@ -144,6 +155,10 @@ SOUND = {"max_source_positions": 20, "max_target_positions": 64, "num_mel_bins":
             "WhisperForConditionalGeneration", "whisper", {**BART, **SOUND, "pad_token_id": 0}, 144, id="sound"
         ),
         pytest.param("T5GemmaForConditionalGeneration", "t5gemma", T5_GEMMA, 120, id="a window in the decoder"),
+        pytest.param("SpeechT5ForSpeechToText", "speecht5", SPEECH, 144, id="its own name is no tower's"),
+        pytest.param("SpeechT5ForTextToSpeech", "speecht5", SPEECH, 144, id="a head that is no table of words"),
+        pytest.param("DiaForConditionalGeneration", "dia", {"decoder_config": DIA}, 240, id="a head for many channels"),
+        pytest.param("BlipForConditionalGeneration", "blip", BLIP, 144, id="images that text looks at"),
     ],
 )
 def test_a_decoder_keeps_as_much_of_each_position_of_its_encoder(

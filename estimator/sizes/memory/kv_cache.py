@@ -22,7 +22,7 @@ from estimator.sizes.memory.layer_states import layer_state
 from estimator.sizes.memory.towers import seeing_tokens, shared_parts
 from estimator.sizes.memory.windows import is_windowed, window_tokens
 
-_OTHER_TOWER = re.compile(r"vision|visual|image|video|audio|speech|protein|qformer|(?:^|\.)mtp")
+_OTHER_TOWER = re.compile(r"vision|visual|image|video|audio|speech(?![a-z])|protein|qformer|(?:^|\.)mtp")
 _ENCODED = re.compile(r"EncDecAttention|encoder_(?:decoder_)?att|cross_?att")  # keys of what an encoder made
 _NOT_KEPT = re.compile(
     f"{_OTHER_TOWER.pattern}|{_ENCODED.pattern}|cross|linear_attn|mamba|feed_forward|indexer|compressor"
@@ -86,7 +86,7 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
     config = text_config(tree.config)
     masked = (tree.architecture or "").endswith("MaskedLM")
     unlike = any(_HASHES.search(module.cls) for module in tree.modules)
-    if tree.output_embedding is None or masked or unlike:
+    if not _generates(tree) or masked or unlike:
         return None
     if keeps_no_cache(tree.architecture, bool(config.get("is_decoder"))):
         return KvCache(kept=())
@@ -111,6 +111,13 @@ def kv_cache(tree: ModuleTree) -> KvCache | None:
         encoded=sum(look.elements for look in looks if look is not None),
         chosen_by=tuple(width for members in numbered.values() for width in _chosen_by(members)),
     )
+
+
+def _generates(tree: ModuleTree) -> bool:
+    """Heads that get_output_embeddings() does not answer with (modeling_dia.py, modeling_speecht5.py, modeling_blip.py)
+    are told by the class's name, where it is known what the decoder is."""
+    says = (tree.architecture or "").endswith(("ForConditionalGeneration", "ForTextToSpeech"))
+    return tree.output_embedding is not None or (says and _has_two_stacks(tree))
 
 
 def _has_two_stacks(tree: ModuleTree) -> bool:
@@ -161,6 +168,7 @@ def _of_attention(widths: Mapping[str, int], config: Mapping[str, Any]) -> Kept 
     if "kv_b_proj" in widths and "kv_a_proj_with_mqa" in widths:  # latent: kv_lora_rank and what turns
         return Kept(widths["kv_a_proj_with_mqa"], 1)
     key, value, fused = (first(widths, *names) for names in (_KEYS, _VALUES, _FUSED))
+    value = value or sum(widths[name] for name in widths if name.startswith("v_proj_")) or None  # in halves (Zaya)
     value = key if value is None and config.get("attention_k_eq_v") else value
     if key is not None and value is not None:
         return Kept(key + value, _heads_of(key, config))
@@ -184,9 +192,13 @@ def _chosen_by(members: list[Module]) -> Iterator[int]:
 
 
 def _state_holders(members: list[Module]) -> set[str]:
-    """Modules that keep a state of keys and values, and not themselves (Kimi Delta Attention, lightning attention)."""
+    """Modules that keep a state of keys and values, and not themselves (Kimi Delta Attention, lightning attention).
+
+    Convolutions without a decay beside them are attention's own (modeling_zaya.py)."""
     shifted = {module.name.rpartition(".")[0] for module in members if module.kind == "Conv1d"}
-    return shifted | {module.name for module in members if decays([module])}
+    forgets = [f"{module.name}." for module in members if any(p.name == "A_log" for p in module.parameters)]
+    states = {holder for holder in shifted if any(name.startswith(f"{holder}.") for name in forgets)}
+    return states | {module.name for module in members if decays([module])}
 
 
 def _outputs(module: Module, *, encoded: bool) -> Iterator[tuple[str, str, int]]:

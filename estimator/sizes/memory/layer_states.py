@@ -4,7 +4,8 @@ Beside what scans.py knows: the gated delta rule with query, key and value of th
 modeling_olmo_hybrid.py: a convolution over the three, a decay A_log for each head), lightning attention (qkv_proj,
 slope_rate for each head; modeling_minimax.py), Mamba of several heads (A_log [heads, channels, state];
 modeling_zamba.py), the linear recurrence of RecurrentGemma (a number for each channel), RWKV's (three of each, and
-tokens shifted by one in each part; modeling_rwkv.py), and layers that only shift tokens (modeling_inkling.py).
+tokens shifted by one in each part; modeling_rwkv.py), and layers that only shift tokens (modeling_inkling.py; one
+convolution behind another, and half of the value as of the token before: modeling_zaya.py).
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def layer_state(members: list[Module], config: Mapping[str, Any]) -> LayerState 
         return LayerState(3 * prod(held["time_decay"]), sum(shifts))
     if "recurrent_param" in held or len(held.get("A_log", ())) == 3:
         return LayerState(sum(decays) or prod(held["recurrent_param"]), shifted)
+    if "v_proj_delayed" in widths:  # the cache has no place for the token at hand
+        before = sum(channels * (kernel - 1) for channels, *_, kernel in convolutions)
+        return LayerState(widths["v_proj_delayed"], before)
     query, key, value = (widths.get(name, 0) for name in ("q_proj", "k_proj", "v_proj"))
     if len(decays) == 1 and [channels for channels, *_ in convolutions] == [query + key + value]:
         return LayerState(key * value // decays[0], shifted)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-WINDOWED = ("sliding_attention", "chunked_attention")  # kinds of layers
+WINDOWED = ("sliding_attention", "chunked_attention", "hybrid_sliding")  # kinds of layers
 _OF_ALL = "attention_window_size"  # names the window of all attention (configuration_recurrent_gemma.py)
 FIELDS = ("sliding_window", "attention_chunk_size", _OF_ALL)  # that name the window
 
