@@ -12,7 +12,7 @@ from estimator.lora.index import TreeIndex, suffixes_of
 from estimator.lora.inject import Injection, Prepared
 from estimator.lora.match import EMBEDDING_LAYER_NAMES, excluded_modules, layer_numbers
 from estimator.lora.tensors import SavedTensor
-from estimator.lora.ties import saves_depend_on_order
+from estimator.lora.ties import saves_depend_on_order, targets_depend_on_order
 from estimator.notes import Note
 from estimator.request.lora_config import LoraConfig
 
@@ -58,11 +58,17 @@ def remarks(
 
 
 def _by_chance(asked: LoraConfig, request: Prepared) -> list[Note]:
-    if not asked.ensure_weight_tying or not saves_depend_on_order(request.index, asked):
+    if not asked.ensure_weight_tying:
+        return []
+    if saves_depend_on_order(request.index, asked):
+        names, otherwise = "modules_to_save", "saves other modules or ends in an AttributeError"
+    elif targets_depend_on_order(request.index, asked):
+        names, otherwise = "target_modules", "adapts other modules, or saves the embeddings along or not"
+    else:
         return []
     message = (
-        "Python's hash seed decides what ensure_weight_tying leaves of modules_to_save here: with another one PEFT "
-        "saves other modules or ends in an AttributeError. Set PYTHONHASHSEED, or leave ensure_weight_tying out."
+        f"Python's hash seed decides what ensure_weight_tying leaves of {names} here: with another one PEFT "
+        f"{otherwise}. Set PYTHONHASHSEED, or leave ensure_weight_tying out."
     )
     return [Note("depends_on_hash_seed", message)]
 

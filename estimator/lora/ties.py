@@ -96,11 +96,35 @@ def saves_depend_on_order(index: TreeIndex, config: LoraConfig) -> bool:
     return len({frozenset(names) for names in left}) > 1
 
 
+def targets_depend_on_order(index: TreeIndex, config: LoraConfig) -> bool:
+    """The same of targets, which are a set too: whether a name that is left at times has embeddings saved along, or
+    adapts more than what is tied.
+    """
+    targets, embedding = config.target_modules or (), index.tree.input_embedding
+    named = not isinstance(targets, str) and any(map(is_embedding_layer, targets))
+    if not config.ensure_weight_tying or embedding is None or not named:
+        return False
+    if any(map(is_embedding_layer, config.modules_to_save or ())):
+        return False  # which goes first
+    tied = tied_with_embedding(index)
+    said = _said_by([*targets, embedding], tied)
+    doubtful = sorted(frozenset().union(*said.values()))
+    found = index.with_suffixes(doubtful)
+    more = (name for name in doubtful if not {*tied, embedding}.issuperset(found[name]))
+    matter = {*EMBEDDING_LAYER_NAMES, *more}
+    left = (_without(names, keys, said) for names in _orders(doubtful) for keys in _orders(tied))
+    return len({frozenset(matter.intersection(names)) for names in left}) > 1
+
+
+def _orders(names: list[str]) -> Iterable[Iterable[str]]:
+    """Each order; both directions alone where there are many."""
+    return permutations(names) if len(names) <= _ALL_ORDERS else (names, names[::-1])
+
+
 def _left_by_order(names: list[str], tied: list[str]) -> list[list[str]]:
-    """What stays of the names in each order of the tied ones; in both directions alone where there are many."""
+    """What stays of the names in each order of the tied ones."""
     said = _said_by(names, tied)
-    orders = permutations(tied) if len(tied) <= _ALL_ORDERS else (tied, tied[::-1])
-    return [_without(names, order, said) for order in orders]
+    return [_without(names, order, said) for order in _orders(tied)]
 
 
 def _saved_beside(names: list[str], tied: list[str], embedding: str) -> list[str]:
@@ -117,7 +141,7 @@ def _without_tied(names: list[str], tied: list[str]) -> list[str]:
     return _without(names, tied, _said_by(names, tied))
 
 
-def _without(names: list[str], tied: Iterable[str], said: Mapping[str, frozenset[str]]) -> list[str]:
+def _without(names: Iterable[str], tied: Iterable[str], said: Mapping[str, frozenset[str]]) -> list[str]:
     names = list(names)
     for key in tied:
         if (first := next((name for name in names if name in said[key]), None)) is not None:

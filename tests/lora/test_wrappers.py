@@ -10,7 +10,7 @@ from estimator.errors import InvalidLoraError
 from estimator.jobs.estimate import estimate
 from estimator.lora.adapt import adapt
 from estimator.lora.index import TreeIndex
-from estimator.lora.ties import saves_depend_on_order
+from estimator.lora.ties import saves_depend_on_order, targets_depend_on_order
 from estimator.request.lora_config import from_mapping
 from estimator.request.request import Request
 from tests.lora.small import ROWS, TIED, TREE, WIDTH, Q, V
@@ -158,3 +158,20 @@ def test_what_the_order_of_a_set_decides_is_said(ties, saved, said):
     assert saves_depend_on_order(TreeIndex(tree), from_mapping(config)) is said
     if said:
         assert adapt(tree, from_mapping(config)).trainable_parameters == 2 * Q + ROWS * WIDTH
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        pytest.param(["encoder.embed_tokens", "decoder.embed_tokens"], True, id="embed_tokens may be what is left"),
+        pytest.param(["model.encoder.embed_tokens"], False, id="it is taken whichever goes first"),
+        pytest.param([], False, id="one name"),
+    ],
+)
+def test_what_the_order_of_targets_decides_is_said(targets, said):
+    """BartForConditionalGeneration with PEFT 0.21.2: embeddings are saved along under one PYTHONHASHSEED, not another."""
+    declared = {f"model.{part}.embed_tokens.weight": "model.embed_tokens.weight" for part in ("encoder", "decoder")}
+    tree = TIED._replace(declared_ties=declared)
+    config = {"target_modules": ["q_proj", "embed_tokens", *targets], "ensure_weight_tying": True}
+    assert targets_depend_on_order(TreeIndex(tree), from_mapping(config)) is said
+    assert not targets_depend_on_order(TreeIndex(tree), from_mapping(config | {"modules_to_save": ["embed_tokens"]}))
