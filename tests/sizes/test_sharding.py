@@ -13,19 +13,31 @@ TRAINED = [Trained((1000, 1000), 2)]
 ADAPTER = Adapter(ranks={}, parameters=PARAMETERS, parameter_bytes=2 * PARAMETERS, width=2)
 
 
-def kept(strategy: str, gpus: int, trained: list[Trained] = TRAINED, adapter: Adapter = ADAPTER):
-    run = Training(gpus=gpus, strategy=strategy, optimizer="adamw_torch")
+def kept(
+    strategy: str,
+    gpus: int,
+    trained: list[Trained] = TRAINED,
+    adapter: Adapter = ADAPTER,
+    *,
+    optimizer: str = "adamw_torch",
+):
+    run = Training(gpus=gpus, strategy=strategy, optimizer=optimizer)
     return resident(8_000_000, 2, adapter, trained, run)
 
 
 @pytest.mark.parametrize("gpus", [2, 8, 64])
 def test_the_ceiling_of_zero2_is_deepspeeds_estimate(gpus: int) -> None:
-    """2 bytes of parameters, and 18 of gradients, copies and moments, cut; our moments are as wide as the parameters."""
+    """2 bytes of parameters, and 18 of gradients, copies and moments, cut."""
     parts = kept("zero2", gpus)
     deepspeed = 2 * PARAMETERS + 18 * PARAMETERS // gpus
-    ours = parts.adapter.upper + parts.gradients.upper + parts.states.upper
-    narrow_moments = 2 * 2 * PARAMETERS // gpus
-    assert ours + narrow_moments == pytest.approx(deepspeed, rel=1e-5)
+    assert parts.adapter.upper + parts.gradients.upper + parts.states.upper == pytest.approx(deepspeed, rel=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw_torch", 8), ("sgd", 0), ("adafactor", 4)])
+def test_zero_steps_a_flat_float32_copy_of_16_bits(strategy: str, optimizer: str, moments: int) -> None:
+    states = kept(strategy, 4, optimizer=optimizer).states
+    assert states.expected == states.upper == pytest.approx((4 + moments) * PARAMETERS / 4, rel=1e-5)
 
 
 @pytest.mark.parametrize(

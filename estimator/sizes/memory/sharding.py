@@ -1,11 +1,13 @@
 """What each GPU keeps of base, adapter, gradients and optimizer state where several share a run.
 
-Middle: equal shares, rounded up. The ceilings allow for
+Middle: equal shares, rounded up. ZeRO's optimizer steps one flat float32 copy of the trained parameters, whatever their
+dtype, so that its state is float32's (DeepSpeed 0.18, stage_1_and_2.py, single_partition_of_fp32_groups; stage3.py,
+fp32_partitioned_groups_flat). The ceilings allow for
 
 ddp    nothing: the flat buckets beside the gradients are always there (torch 2.13, gradient_as_bucket_view=False)
-zero   float32 copies of the trained parameters and of their gradients, one share each: the 18 bytes of DeepSpeed's own
-       estimate (0.18, stage_1_and_2.py, estimate_zero2_model_states_mem_needs: 2 and 4 of gradients, 4 of parameters,
-       8 of moments); two buckets of 5e8 elements for gradients under way (config.py, reduce_bucket_size, overlap_comm);
+zero   a float32 copy of the gradients' share, as in DeepSpeed's own estimate of 18 bytes (stage_1_and_2.py,
+       estimate_zero2_model_states_mem_needs: 2 and 4 of gradients, 4 of parameters, 8 of moments); two buckets of 5e8
+       elements for gradients under way (config.py, reduce_bucket_size, overlap_comm);
        with zero3, parameters under 1e5 elements, LoRA's matrices among them, which stay whole on every GPU
        (param_persistence_threshold), and up to 1e9 elements that are gathered (max_live_parameters)
 fsdp   parameters cut along their first axis only, so that a rank of 8 on 16 GPUs leaves half of them empty (torch 2.13,
@@ -25,12 +27,13 @@ from estimator.sizes.memory.training import Adapter, Training
 
 _SHARDED = {
     "ddp": (),
-    "zero1": ("states",),
-    "zero2": ("states", "gradients"),
-    "zero3": ("states", "gradients", "weights", "adapter"),
+    "zero1": ("states", "copies"),
+    "zero2": ("states", "copies", "gradients"),
+    "zero3": ("states", "copies", "gradients", "weights", "adapter"),
     "fsdp": ("states", "gradients", "weights", "adapter"),
 }
-_OFFLOADED = {"weights": ("weights", "adapter"), "optimizer": ("states", "paged")}  # the ceiling has them all the same
+# The ceiling has them all the same
+_OFFLOADED = {"weights": ("weights", "adapter"), "optimizer": ("states", "copies", "paged")}
 _BUCKETS = 2 * 500_000_000  # elements
 _LIVE = 1_000_000_000  # elements
 _PERSISTENT = 100_000  # elements of a parameter that ZeRO-3 leaves whole
@@ -71,15 +74,14 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
     """
     strategy = training.strategy if training.gpus > 1 else ""
     cut = _SHARDED.get(strategy, ())
-    states = state_bytes(training.optimizer, trained)
+    is_zero = strategy.startswith("zero")
+    stepped = [Trained((adapter.parameters,), 4)] if is_zero else trained
+    states, paged = state_bytes(training.optimizer, stepped), paged_bytes(training.optimizer, stepped)
     parameters, beside = adapter.parameter_bytes, adapter.added_bytes
-    # ZeRO hands the optimizer one flat tensor
-    steps = [Trained((adapter.parameters,), 4)] if strategy.startswith("zero") else trained
-    paged = paged_bytes(training.optimizer, steps)
     whole = {"weights": weight_bytes, "adapter": beside, "gradients": parameters, "states": states, "paged": paged}
+    whole["copies"] = 4 * adapter.parameters if is_zero else 0
     cut = (*cut, "paged") if "states" in cut else cut
     parts = {name: -(-size // (training.gpus if name in cut else 1)) for name, size in whole.items()}
-    copies = -(-4 * adapter.parameters // training.gpus) if strategy.startswith("zero") else 0
     uneven = _cut_along_rows(trained, training.gpus) / max(parameters, 1) if strategy == "fsdp" else 0.0
     uppers = {name: max(parts[name], int(uneven * whole[name])) for name in parts}
     if strategy == "zero3":
@@ -91,8 +93,8 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
         shares=training.gpus if "weights" in cut else 1,
         weights=parts["weights"],
         adapter=Span(parts["adapter"], uppers["adapter"]),
-        gradients=Span(parts["gradients"], uppers["gradients"] + copies),
-        states=Span(parts["states"], uppers["states"] + copies),
+        gradients=Span(parts["gradients"], uppers["gradients"] + uppers["copies"]),
+        states=Span(parts["states"] + parts["copies"], uppers["states"] + uppers["copies"]),
         paged=min(parts["paged"], parts["states"]),
         buckets=_buckets(strategy, parameters),
         gathers_more=min(_LIVE * width, weight_bytes) if strategy == "zero3" else 0,
