@@ -30,6 +30,22 @@ def check_initialisation(
         raise _refused(init, "does not work for convolutions")
 
 
+def check_on_torchao(name: str, init: bool | str, *, turns: bool) -> None:
+    """Raises InvalidLoraError for what PEFT asks of a torchao weight in vain (torchao 0.18.0).
+
+    It has no decomposition, which PiSSA, OLoRA and MiCA begin with. turns: whether DoRA adds the matrices' product to a
+    weight turned around that is not square: PEFT's layer for torchao keeps fan_in_fan_out, which others set right.
+    """
+    if isinstance(init, str) and (init.startswith("pissa") or init.lower() in ("olora", "mica")):
+        raise _refused(init, f"takes a weight apart, which that of {name} in torchao cannot be")
+    if turns:
+        raise InvalidLoraError(
+            f"use_dora with fan_in_fan_out fails on {name}, whose weight torchao holds and is not square.",
+            where="fan_in_fan_out",
+            way_out="leave it out",
+        )
+
+
 def _check_linear(init: str, rank: int, smaller: int, dtype: str) -> None:
     name = init.lower()
     known = init.startswith(("pissa", "corda")) or name in ("olora", "mica", "gaussian")

@@ -27,6 +27,7 @@ from estimator.lora.match import (
 from estimator.lora.moe import converted
 from estimator.lora.parameters import check_alphas, parameter_layers, targeted_parameters
 from estimator.lora.ties import is_tied_target, with_ties
+from estimator.lora.variants import OWN_LAYERS
 from estimator.request.lora_config import LoraConfig
 
 _TASK_HEADS = {
@@ -203,6 +204,8 @@ def _module_layers(index: TreeIndex, config: LoraConfig, names: Sequence[str]) -
         module = index.modules[name]
         weight, packing = loaded(index, name)
         layers += lora_layers(module, chosen[name], settings, weight, packing)
+        if module.kind in ("Linear", "Conv1D") and (packing is None or packing.scheme not in OWN_LAYERS):
+            settings = settings._replace(turned=module.kind == "Conv1D")
         if module.kind == "MultiheadAttention":
             layers += _attention_output(index, module, chosen[name], settings, chosen)
     return layers

@@ -13,6 +13,7 @@ from estimator.errors import InvalidLoraError, UnsupportedError, UnsupportedModu
 from estimator.lora.facts import conv_classes
 from estimator.lora.initialisation import (
     check_initialisation,
+    check_on_torchao,
     ranks_after_initialisation,
     wrapped_parameter_shapes,
 )
@@ -53,10 +54,11 @@ class Settings(NamedTuple):
     lora_bias: bool
     init: bool | str
     asked: Mapping[str, Variant]
+    turned: bool  # fan_in_fan_out, which every plain Linear and Conv1D that is adapted sets right for those behind it
 
     @classmethod
     def of(cls, config: LoraConfig) -> Self:
-        return cls(lora_bias=config.lora_bias, init=config.init_lora_weights, asked=asked_variants(config))
+        return cls(config.lora_bias, config.init_lora_weights, asked_variants(config), config.fan_in_fan_out)
 
 
 def lora_layers(
@@ -117,6 +119,9 @@ def _linear_weights(
             where="lora_bias",
             way_out="leave it out",
         )
+    if scheme == "torchao":
+        turns = variant is not None and variant.kind == "use_dora" and settings.turned
+        check_on_torchao(name, settings.init, turns=turns and matrix.in_features != matrix.out_features)
     if isinstance(variant, Variant) and variant.kind == "use_bdlora":
         variant = variant.for_module(name)
     if variant is not None and dtype in EIGHT_BIT_FLOATS:

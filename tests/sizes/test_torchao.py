@@ -7,8 +7,10 @@ from contextlib import nullcontext
 import pytest
 
 from estimator.checkpoint.checkpoint import CheckedFile, Checkpoint, Tensor
-from estimator.errors import UnsupportedError
+from estimator.errors import InvalidLoraError, UnsupportedError
+from estimator.lora.adapt import adapt
 from estimator.request.load_options import LoadOptions
+from estimator.request.lora_config import from_mapping
 from estimator.sizes.base import base_sizes
 from tests.sizes.trees import one_linear
 
@@ -68,6 +70,28 @@ def test_what_peft_adapts_of_four_bits(version, said, refused):
     tree = one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": quant_type}})
     layer = base_sizes(tree, None, LoadOptions()).model.quantised["layers.0.q_proj"]
     assert (layer.refusal is not None) == refused
+
+
+@pytest.mark.parametrize(
+    ("lora", "why"),
+    [
+        pytest.param({"use_dora": True}, None, id="DoRA"),
+        pytest.param({"fan_in_fan_out": True}, None, id="turned"),
+        pytest.param({"use_dora": True, "fan_in_fan_out": True}, "not square", id="DoRA, turned"),
+        pytest.param({"init_lora_weights": "orthogonal"}, None, id="no decomposition"),
+        *(
+            pytest.param({"init_lora_weights": init}, "apart", id=init)
+            for init in ("pissa", "pissa_niter_4", "olora", "mica")
+        ),
+    ],
+)
+def test_what_peft_asks_of_a_weight(lora, why):
+    """torchao 0.18.0 and peft 0.21.2: the same of Int8Tensor, Float8Tensor and IntxUnpackedToInt8Tensor."""
+    tree = one_linear({"quantization_config": {"quant_method": "torchao", "quant_type": {"default": INT8}}})
+    model = base_sizes(tree, None, LoadOptions()).model
+    config = from_mapping({"target_modules": ["q_proj"], **lora})
+    with nullcontext() if why is None else pytest.raises(InvalidLoraError, match=why):
+        assert adapt(model, config).trainable_parameters == 8 * (192 + 128) + (192 if "use_dora" in lora else 0)
 
 
 BIAS = '{"_type": "Tensor"}'
