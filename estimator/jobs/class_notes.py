@@ -49,7 +49,7 @@ def _no_head(tree: ModuleTree, task: str | None, num_labels: int | None) -> Iter
 def _other_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> Iterator[Note]:
     """A word where the task's Auto class would not build the class that is taken."""
     kind, taken = config.get("model_type"), tree.architecture
-    if task is None or tree.basis != "exact" or not isinstance(kind, str):
+    if task not in TASK_TYPES or tree.basis != "exact" or not isinstance(kind, str):
         return
     usual = class_asked(kind, task)
     if usual not in (None, taken):
@@ -58,8 +58,8 @@ def _other_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) 
         )
         yield Note("class_of_checkpoint", message)
     elif usual is None and task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
-        none = f"transformers has no class for {task}" if task in TASK_TYPES else f"no class {task[:80]} is known"
-        yield Note("no_class_for_task", f"{none} of the model type {kind}: {taken} is taken as it is.")
+        message = f"transformers has no class for {task} of the model type {kind}: {taken} is taken as it is."
+        yield Note("no_class_for_task", message)
 
 
 def refuse_without_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> None:
@@ -95,8 +95,12 @@ def _code_beside(tree: ModuleTree, config: Mapping[str, Any], found: Found) -> I
 
 def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> ModuleTree:
     """A class that config.json names and nobody knows is taken for its model type's, unless a task's Auto class builds
-    that: it is inferred, not exact.
+    that: it is inferred, not exact. So is what is taken for the class that PEFT noted as it saved an adapter.
     """
+    if task is not None and task not in TASK_TYPES and tree.architecture != task:
+        what = f"PEFT noted the class {task[:80]}, which is not known to be built of this config.json"
+        note = Note("noted_class_not_built", f"{what}: {tree.architecture} was taken in its place.")
+        return tree._replace(basis="inferred", notes=(*tree.notes, note))
     named = next(iter(config.get("architectures") or ()), None)
     asked = class_asked(config.get("model_type"), task)
     if named is None or tree.basis == "inferred" or tree.architecture in (named, asked):
