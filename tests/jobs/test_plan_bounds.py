@@ -185,3 +185,20 @@ def test_what_is_reserved_never_falls_as_the_rank_grows() -> None:
     )
     fewer, more = (plan(request._replace(r=r), replace(run, attention="eager")).memory.reserved for r in (16, 17))
     assert fewer.expected < more.expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        pytest.param({}, 3 + 2, id="of the class: one of three turns, then two"),
+        pytest.param({"H_cycles": 3, "L_cycles": 2, "L_bp_cycles": [1, 2]}, 4 + 3, id="those that are named come last"),
+        pytest.param({"H_cycles": 1, "L_cycles": 2, "L_bp_cycles": [9, 1]}, 2 + 1, id="no more turns than there are"),
+    ],
+)
+def test_stacks_that_take_turns_keep_each_pass_that_wants_gradients(fields: dict, passes: int) -> None:
+    """As transformers 5.23.0 counts them (modeling_hrm_text.py)."""
+    config = {"architectures": ["HrmTextForCausalLM"], "model_type": "hrm_text", "num_layers_per_stack": 3, **fields}
+    shape = shape_of(from_config(config))
+    first, *_, last = shape.blocks
+    assert (len(shape.blocks), shape.runs_again) == (3 * passes, True)
+    assert [block.attention[0].name.split(".")[1] for block in (first, last)] == ["L_module", "H_module"]

@@ -127,7 +127,7 @@ def shape_of(tree: ModuleTree) -> Shape:
         convolves_behind=alone is not None and _convolves_behind(tree, next(reversed(repeated))),
         before=() if towers else _before(tree, hidden),
         behind=None if alone else _behind(tree, outside, head, hidden),
-        runs_again=_at_least_1(config, "num_hidden_layers") > max(len(blocks), len(repeated)),
+        runs_again=_takes_turns(config) or _at_least_1(config, "num_hidden_layers") > max(len(blocks), len(repeated)),
         looks_in_blocks=any(_IN_BLOCKS.search(module.cls) for module in tree.modules),
         one_each=tree.output_embedding is None or _is_read(towers, repeated),
         towers=towers,
@@ -241,9 +241,24 @@ def _widens_sums(config: Mapping[str, object], blocks: list[Block]) -> bool:
 def _run(groups: list[Block], config: Mapping[str, object]) -> list[Block]:
     """The layers that run, where they share the weights of their group (modeling_albert.py, AlbertTransformer)."""
     layers = config.get("num_hidden_layers")
+    if _takes_turns(config):
+        return _taking_turns(groups[: len(groups) // 2], groups[len(groups) // 2 :], config)
     if type(layers) is not int or config.get("num_hidden_groups") != len(groups):
         return groups
     return [groups[at * len(groups) // layers] for at in range(layers)]
+
+
+def _takes_turns(config: Mapping[str, object]) -> bool:
+    return config.get("model_type") == "hrm_text"
+
+
+def _taking_turns(low: list[Block], high: list[Block], config: Mapping[str, object]) -> list[Block]:
+    """Two stacks, of whose passes those count that want gradients (modeling_hrm_text.py, HrmTextModel)."""
+    cycles, most = _at_least_1(config, "H_cycles") or 2, _at_least_1(config, "L_cycles") or 3
+    said = config.get("L_bp_cycles")
+    named = [min(n, most) for n in said if type(n) is int] if isinstance(said, list) else [2]
+    turns = ([1] * (cycles - len(named)) + named)[:cycles]
+    return [block for turn in turns for block in (*low * turn, *high)]
 
 
 def _position_terms(config: Mapping[str, object]) -> int:
