@@ -9,7 +9,7 @@ from estimator.architecture.module import Module, ModuleTree, Parameter
 from estimator.errors import UnsupportedError, UsageError
 from estimator.lora.index import TreeIndex
 from estimator.lora.loaded import how_to_spare
-from estimator.lora.ties import ties_words
+from estimator.lora.ties import declared_ties, ties_words
 from estimator.request.lora_config import LoraConfig
 
 _DRAWN = ("F64", "F32", "F16", "BF16")  # in what torch draws a new Linear's weights
@@ -68,7 +68,30 @@ def resized(index: TreeIndex, rows: int) -> ModuleTree:
     modules = tuple(map(of, tree.modules))
     renewed = {now.name for now, before in zip(modules, tree.modules, strict=True) if now is not before}
     packed = {name: layer for name, layer in tree.quantised.items() if name not in renewed or _is_tied(tree, name)}
-    return tree._replace(modules=modules, tied={**tree.tied, **shared}, quantised=packed)
+    grown = tree._replace(modules=modules, tied={**tree.tied, **shared}, quantised=packed)
+    return _with_tied_scales(grown) if _ties_by_pattern(tree) else grown
+
+
+def _ties_by_pattern(tree: ModuleTree) -> bool:
+    """Whether names that are declared as tied are looked for in those of all parameters, as BERT's that end in `bias`
+    are: resizing ties so anew, and finds `decoder.weight` in `decoder.weight_scale_inv` (`common_case_regex` of
+    get_expanded_tied_weights_keys, whose second half matches none of them).
+    """
+    return any(not name.endswith("weight") for name in declared_ties(tree))
+
+
+def _with_tied_scales(tree: ModuleTree) -> ModuleTree:
+    """The tree where what is beside a tied, packed head's weight and begins with its name is that weight as well."""
+    name, table = tree.output_embedding or "", f"{tree.input_embedding}.weight"
+    layer = tree.quantised.get(name)
+    if layer is None or tree.tied.get(f"{name}.weight") != table:
+        return tree
+    weight = next(p for m in tree.modules if m.name == tree.input_embedding for p in m.parameters)
+    beside = [own.name for own in layer.parameters if own.name.startswith("weight_")]
+    parameters = tuple(weight._replace(name=own.name) if own.name in beside else own for own in layer.parameters)
+    ties = {f"{name}.{own}": table for own in beside}
+    layers = {**tree.quantised, name: layer._replace(parameters=parameters)}
+    return tree._replace(tied={**tree.tied, **ties}, quantised=layers)
 
 
 def _tied_again(index: TreeIndex) -> TreeIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.architecture.module import Module, Parameter
+from estimator.architecture.module import Module, Parameter, QuantisedLayer
 from estimator.errors import (
     UnsupportedError,
     UsageError,
@@ -61,6 +61,25 @@ def test_resizing_ties_a_head_of_other_values_again():
     found = [adapt(tree, from_mapping({}), vocab_size=ROWS + 1) for tree in (apart, apart._replace(tied=HEAD))]
     assert found[0].all_parameters == found[1].all_parameters
     assert found[0].rows_parameters == found[1].rows_parameters - ROWS * WIDTH
+
+
+@pytest.mark.parametrize(
+    ("more", "scale"),
+    [
+        pytest.param({}, ("F32", (1, 1)), id="as the file has it"),
+        pytest.param({"lm_head.bias": "bias"}, ("BF16", (ROWS + 1, WIDTH)), id="BERT's: taken for the weight"),
+    ],
+)
+def test_scales_of_a_tied_head(more, scale):
+    """BertForMaskedLM in 8-bit floats: its ties are patterns, as one of their names ends in bias."""
+    scales = Parameter("weight_scale_inv", (1, 1), "F32", True)
+    weight = Parameter("weight", (ROWS, WIDTH), "F8_E4M3", True)
+    packed = {"lm_head": QuantisedLayer(scheme="fp8", cls="FP8Linear", parameters=(weight, scales), saved_beside=())}
+    tree = TREE._replace(tied=HEAD, declared_ties={**HEAD, **more}, quantised=packed)
+    found = adapt(tree, from_mapping({}), vocab_size=ROWS + 1)
+    assert [(t.dtype, t.shape) for t in found.tensors if t.name.endswith("weight_scale_inv")] == [scale]
+    plain = adapt(tree._replace(quantised={}), from_mapping({}), vocab_size=ROWS + 1).all_parameters
+    assert found.all_parameters == plain + (0 if more else 1)
 
 
 def test_a_table_of_the_same_tokens_gets_the_new_rows_as_well():
