@@ -14,17 +14,19 @@ _IN_ONE_AXIS = ("VisionText", "DeepseekOcr2Vision")  # a text model beside visio
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
 _DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
-_ROTATED_WHOLE = ("Lfm3RotaryEmbedding",)  # whatever share is said: the frequencies beyond it are noughts
 # Whose own frequencies are of a share of a head (`compute_default_rope_parameters`): those of others are of whole
 # heads, but for the ways to scale them (`ROPE_INIT_FUNCTIONS`), which know the share for all.
-_ROTATED_IN_PART = re.compile(
+ROTATED_IN_PART = re.compile(
     "(Bamba|DeepseekV4|DiffusionGemmaText|Dots3Note(Audio|Text)|EfficientLoFTR|GPTNeoX(Japanese)?|Glm(4(v?Moe|MoeLite)?"
     "|4v(Moe)?Text|Asr|ImageText|OcrText)?|Laguna|Mellum|MiMoV2Flash|MiniMaxM2|MiniMaxM3VL|Moonshine(Streaming)?"
     "|MusicFlamingo|Nemotron(3Diarization|3_5Transcribe)?|NeoMME|Persimmon|Phi(3|4Multimodal)?|Qwen3Next"
     "|Qwen3_5(Moe)?Text|Qwen4ExpText|RecurrentGemma|SolarOpen|StableLm|Step3p7|Zaya)RotaryEmbedding"
 )
 _ROTATED_ALONE = ("MiniMaxM2RotaryEmbedding",)  # rotary_dim is the config's word for the share of a head
+_ROTATED_BY_PERCENT = ("GPTNeoXRotaryEmbedding", "GPTNeoXJapaneseRotaryEmbedding")  # rotary_pct is their word for it
 _UNSAID_SHARES = {"MiMoV2FlashRotaryEmbedding": 0.334}  # of a head, where no config says it: a constant of the class
+_ROTATIONS = ("rope_parameters", "rope_scaling")  # today's field, and an older one
+_SCALED_ALIKE = ("ModernBertRotaryEmbedding", "ModernBertDecoderRotaryEmbedding")  # by rope_scaling, in all layers
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
           "encoder_num_attention_heads")  # fmt: skip
 
@@ -93,28 +95,51 @@ def _normalised_head(module: str, kind: str, shapes: Mapping[str, Shape], config
 
 def _rotates_whole(cls: str, kind: str, config: Read) -> bool:
     """Whether the class rotates whole heads, whatever share config.json says."""
-    if cls in _ROTATED_WHOLE or _ROTATED_IN_PART.fullmatch(cls):
-        return cls in _ROTATED_WHOLE
-    rope = _rope(kind, config)
-    return rope.get("rope_type", rope.get("type", "default")) == "default"
+    way = _way(cls, kind, config)
+    return way == "proportional" or (way == "default" and not ROTATED_IN_PART.fullmatch(cls))
 
 
-def _rope(kind: str, config: Read) -> Mapping[str, Any]:
-    """What is said of rotation, for layers of this kind where there are several."""
-    rope = config("rope_parameters") or config("rope_scaling")
-    rope = rope.get(kind) if kind and isinstance(rope, Mapping) else rope
-    return rope if isinstance(rope, Mapping) else {}
+def _way(cls: str, kind: str, config: Read) -> Any:
+    """The way to scale; "proportional" has noughts beyond the share."""
+    rope = _rope(cls, kind, config)
+    return rope.get("rope_type", rope.get("type", "default"))
+
+
+def _rope(cls: str, kind: str, config: Read) -> Mapping[str, Any]:
+    """What is said of rotation, for layers of this kind where there are several.
+
+    `convert_rope_params_to_dict`: rope_scaling is of the layers of full attention, whose rope_type is there before.
+    """
+    said, scaling = (found if isinstance(found, Mapping) else {} for found in map(config, _ROTATIONS))
+    if not kind:
+        return scaling or said
+    own = said.get(kind)
+    own = own if isinstance(own, Mapping) else {}
+    takes_it = scaling and (kind == "full_attention" or cls in _SCALED_ALIKE)
+    return {"rope_type": "default", **own, **scaling} if takes_it else own
 
 
 def _share(wanted: Wanted, kind: str, head: int, config: Read) -> Any:
     """Of a head that is rotated: as the kind of layer has it, the config, or the dimensions that MiniMax M2 states."""
-    factor = _rope(kind, config).get("partial_rotary_factor")
-    stated = () if kind else ("partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor")
+    factor = _rope(wanted.cls, kind, config).get("partial_rotary_factor")
     rotated = config("rotary_dim") if wanted.cls in _ROTATED_ALONE else None
     if rotated is not None and not isinstance(rotated, (int, float)):
         return rotated
     unsaid = _UNSAID_SHARES.get(wanted.cls, 1.0) if rotated is None else rotated / head
-    return next((f for f in (factor, *map(config, stated)) if f is not None), unsaid)
+    return next((f for f in (factor, *map(config, _stated(wanted.cls, kind, config))) if f is not None), unsaid)
+
+
+def _stated(cls: str, kind: str, config: Read) -> tuple[str, ...]:
+    """The config's own fields for the share. Kinds of layers have theirs alone, until one of them, in order of their
+    names, is scaled (`standardize_rope_params`).
+    """
+    if not kind:
+        own = "rotary_pct" if cls in _ROTATED_BY_PERCENT else "partial_rotary_factor"
+        return own, "rope_parameters.partial_rotary_factor"
+    kinds = config("layer_types")
+    kinds = kinds if isinstance(kinds, (list, tuple)) else ()
+    scaled = any(_way(cls, one, config) != "default" for one in {kind, *kinds} if isinstance(one, str) and one <= kind)
+    return ("partial_rotary_factor",) if scaled else ()
 
 
 def _of_boxes(wanted: Wanted, shapes: Mapping[str, Shape]) -> Shape | None:

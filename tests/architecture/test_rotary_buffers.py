@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from estimator.architecture.buffers import Wanted, buffer_exists, buffer_shape
+from estimator.architecture.frequencies import ROTATED_IN_PART
 from tests.architecture.buffer_places import CLIP, LLAMA, LLAMA_4, POSITIONS, SAM_2, reader
+
+YARN = {"rope_type": "yarn", "factor": 2.0}
+WINDOWS = {**LLAMA, "layer_types": ["sliding_attention", "full_attention"]}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +87,113 @@ from tests.architecture.buffer_places import CLIP, LLAMA, LLAMA_4, POSITIONS, SA
             1,
             {**LLAMA, "rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5}}},
             (64,),
+            id="a class that knows no share",
+        ),
+        pytest.param(
+            "r",
+            "Gemma3RotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {**WINDOWS, "rope_scaling": {**YARN, "partial_rotary_factor": 0.5}},
+            (32,),
+            id="rope_scaling is of the full attention",
+        ),
+        pytest.param(
+            "r",
+            "Gemma3RotaryEmbedding",
+            "sliding_attention_inv_freq",
+            1,
+            {**WINDOWS, "rope_scaling": {**YARN, "partial_rotary_factor": 0.5}},
+            (64,),
+            id="and of no other",
+        ),
+        pytest.param(
+            "r",
+            "ModernBertRotaryEmbedding",
+            "sliding_attention_inv_freq",
+            1,
+            {**WINDOWS, "rope_scaling": {**YARN, "partial_rotary_factor": 0.5}},
+            (32,),
+            id="but of all of ModernBERT's",
+        ),
+        pytest.param(
+            "r",
+            "Gemma3RotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {**WINDOWS, "rope_scaling": {"type": "linear", "partial_rotary_factor": 0.5}},
+            (64,),
+            id="whose type of old is not read",
+        ),
+        pytest.param(
+            "r",
+            "Gemma3RotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {**WINDOWS, "rope_parameters": {**YARN, "partial_rotary_factor": 0.5}},
+            (64,),
+            id="nor are parameters of no kind",
+        ),
+        pytest.param(
+            "r",
+            "CohereCompassRotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {**WINDOWS, "partial_rotary_factor": 0.5, "rope_parameters": {"full_attention": YARN}},
+            (32,),
+            id="a kind that is scaled takes the config's share",
+        ),
+        pytest.param(
+            "r",
+            "MellumRotaryEmbedding",
+            "sliding_attention_inv_freq",
+            1,
+            {**WINDOWS, "partial_rotary_factor": 0.5, "rope_parameters": {"full_attention": YARN}},
+            (32,),
+            id="and so does a kind that is set up after it",
+        ),
+        pytest.param(
+            "r",
+            "Lfm3RotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {**LLAMA, "rope_parameters": {"full_attention": {**YARN, "partial_rotary_factor": 0.5}}},
+            (32,),
+            id="LFM3 with a share",
+        ),
+        pytest.param(
+            "r",
+            "Gemma3RotaryEmbedding",
+            "full_attention_inv_freq",
+            1,
+            {
+                **LLAMA,
+                "rope_parameters": {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5}},
+            },
+            (64,),
             id="noughts beyond the share",
+        ),
+        pytest.param(
+            "r",
+            "LlamaRotaryEmbedding",
+            "inv_freq",
+            1,
+            {
+                **LLAMA,
+                "rope_scaling": {**YARN, "partial_rotary_factor": 0.25},
+                "rope_parameters": {"partial_rotary_factor": 0.5},
+            },
+            (16,),
+            id="rope_scaling wins",
+        ),
+        pytest.param(
+            "r",
+            "GPTNeoXRotaryEmbedding",
+            "inv_freq",
+            1,
+            {**LLAMA, "partial_rotary_factor": 0.5, "rotary_pct": 0.25},
+            (16,),
+            id="another word for it",
         ),
         pytest.param(
             "model.pos_emb",
@@ -223,3 +336,18 @@ def test_frequencies_have_the_shape_that_the_class_gives_it(module, cls, name, d
 )
 def test_frequencies_of_a_kind_of_layer(name, always, config, exists):
     assert buffer_exists(Wanted("rotary_emb", "X", name, 1), reader(config), always=always) is exists
+
+
+@pytest.mark.judges
+def test_classes_that_know_a_share_are_those_whose_own_frequencies_read_one():
+    """The source of transformers is read, not run."""
+    transformers = pytest.importorskip("transformers")
+    models = Path(transformers.__file__).parent / "models"
+    known = {}
+    for source in models.glob("*/modeling_*.py"):
+        for cls in re.split(r"^class ", source.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            own = re.search(r"def compute_default_rope_parameters\(.*?\n        return ", cls, re.DOTALL)
+            if own:
+                known[re.match(r"\w+", cls)[0]] = bool(re.search(r"partial_rotary_factor|rotary_pct", own[0]))
+    assert len(known) > 150
+    assert {cls for cls in known if ROTATED_IN_PART.fullmatch(cls)} == {cls for cls, does in known.items() if does}
