@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from estimator.architecture.borrowed import as_lender, takes
 from estimator.architecture.facts import ClassFacts, ClassOutline, class_facts, class_for, classes_for
 from estimator.architecture.shapes import shapes_of
 from estimator.errors import UnsupportedError
@@ -61,7 +62,8 @@ def section_of(config: Mapping[str, Any], name: str) -> str | None:
     transformers 5.23.0, auto_factory.py: `config.get_text_config()` where the class's config is that one's.
     """
     formulas = shapes_of(name)
-    if formulas is not None and config.get("model_type") in (None, *formulas["types"]):
+    kind = config.get("model_type")
+    if formulas is not None and (kind is None or takes(formulas, kind)):
         return ""
     sections = [key for key, value in config.items() if isinstance(value, Mapping) and _is_own(value, name, formulas)]
     return "text_config" if "text_config" in sections else sections[0] if len(sections) == 1 else None
@@ -69,11 +71,12 @@ def section_of(config: Mapping[str, Any], name: str) -> str | None:
 
 def _is_own(section: Mapping[str, Any], name: str, formulas: Mapping[str, Any] | None) -> bool:
     kind = section.get("model_type")
-    return kind in formulas["types"] if formulas is not None else name in classes_for(kind)
+    return takes(formulas, kind) if formulas is not None else name in classes_for(kind)
 
 
 def own_config(config: Mapping[str, Any], section: str, name: str) -> Mapping[str, Any]:
-    """The class's own config as it has it at run time; what stands beside the sections holds of each.
+    """The class's own config as it has it at run time; what stands beside the sections holds of each, and a model type
+    that has no class of its own is read as the class's (borrowed.py).
 
     A config without a model type is loaded by its class, whose config class has one (`GPT2Config.model_type`).
     """
@@ -82,7 +85,7 @@ def own_config(config: Mapping[str, Any], section: str, name: str) -> Mapping[st
     formulas = shapes_of(name) if config.get("model_type") is None else None
     kinds: Sequence[str] = formulas["types"] if formulas is not None else ()
     named = [kind for kind in kinds if kind in name.lower()] or kinds  # GPT-SW3's config is GPT-2's as well
-    return {**config, "model_type": named[0]} if len(named) == 1 else config
+    return as_lender({**config, "model_type": named[0]} if len(named) == 1 else config, name)
 
 
 def check_labels(said: ClassOutline, labels: Any) -> None:

@@ -5,6 +5,7 @@ The file is text, one fact a line, packed as packed.py says:
     LlamaMLP            a module class (structure.py says how it is written); LlamaMLP.2 is another form of it
     =LlamaForCausalLM   what is said of a model class beside its modules
     @llama              the class of each task for a model type
+    %internlm3          how a model type is read whose class is another's, as borrowed.py says
     ~transforms.7       the weight transforms of classes;  $legacy: those that every class has
     $activations        names of ACT2FN and their classes;  $refused: classes that could not be built, and why
 """
@@ -96,10 +97,12 @@ def class_outline(name: str) -> ClassOutline | None:
     return None if said is None else _outlined(name, said)
 
 
-def newer_release(name: str | None) -> str | None:
-    """The release of transformers that brought the class, where that which the file states lacks it."""
-    said = class_outline(name) if name else None
-    return said.release if said else None
+def newer_release(name: str | None, model_type: Any = None) -> str | None:
+    """The release of transformers that brought the class or the model type, where that which the file states lacks
+    it.
+    """
+    said, kind = class_outline(name) if name else None, line(f"%{model_type}") or {}
+    return (said.release if said else None) or kind.get("release")
 
 
 def class_facts(name: str) -> ClassFacts | None:

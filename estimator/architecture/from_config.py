@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from estimator.architecture.borrowed import other_names
 from estimator.architecture.by_formulas import Grower, Model
 from estimator.architecture.choose import candidates, own_config, section_of
 from estimator.architecture.conditions import Place
@@ -43,8 +44,9 @@ def from_config(config: Mapping[str, Any], *, task: str | None = None, num_label
 
 def fields_read(config: Mapping[str, Any], task: str | None = None) -> frozenset[str]:
     """The fields on which the shapes depend, by dotted path, under all their names. Raises NoWeightsError."""
-    _, facts, section = _chosen(config, task)
-    return frozenset(f"{section}.{path}" if section else path for path in _names_read(facts))
+    name, facts, section = _chosen(config, task)
+    others = other_names(name, (config[section] if section else config).get("model_type"))
+    return frozenset(f"{section}.{path}" if section else path for path in (*_names_read(facts), *others))
 
 
 def _names_read(facts: Mapping[str, Any]) -> set[str]:
@@ -53,10 +55,12 @@ def _names_read(facts: Mapping[str, Any]) -> set[str]:
 
 def winning_names(config: Mapping[str, Any], task: str | None = None) -> Mapping[str, Sequence[str]]:
     """Field, by dotted path -> its other names: what stands under one of them wins. Raises NoWeightsError."""
-    _, facts, section = _chosen(config, task)
-    before = f"{section}." if section else ""
-    fields = (names_in_turn(facts, path) for path in facts["aliases"])
-    return {before + first: [before + name for name in later] for first, *later in fields}
+    name, facts, section = _chosen(config, task)
+    before, own = (f"{section}.", config[section]) if section else ("", config)
+    fields = {first: later for first, *later in (names_in_turn(facts, path) for path in facts["aliases"])}
+    for other, path in other_names(name, own.get("model_type")).items():
+        fields[path] = [*fields.get(path, ()), other]
+    return {before + first: [before + name for name in later] for first, later in fields.items()}
 
 
 def grown(

@@ -75,10 +75,14 @@ class Lines:
 
     def add(self, name: str, facts: dict[str, Any], structure: Structure) -> None:
         """The line of a class, whose transforms are in full."""
-        root, transforms = self.structure(structure), facts.get("transforms")
-        facts = {**facts, "root": "" if root == name else root}
-        facts["transforms"] = self.shared("~transforms", transforms) if transforms else ""
-        self.lines[f"={name}"] = dumped({key: value for key, value in facts.items() if keep(key, value)})
+        root = self.structure(structure)
+        self.put(f"={name}", {**facts, "root": "" if root == name else root})
+
+    def put(self, name: str, facts: dict[str, Any]) -> None:
+        """A line whose transforms stand in one of their own."""
+        transforms = facts.get("transforms")
+        facts = {**facts, "transforms": self.shared("~transforms", transforms) if transforms else ""}
+        self.lines[name] = dumped({key: value for key, value in facts.items() if keep(key, value)})
 
 
 def keep(key: str, value: Any) -> bool:
@@ -93,6 +97,7 @@ def dumped(value: Any) -> str:
 def generate(jobs: int = 1, folder: Path | None = None, newer: bool = False) -> str:
     """The facts file's text; surveys are kept in the folder, and taken from it. `newer`: beside the file's classes."""
     from estimator.architecture.surveying import tiny
+    from estimator.architecture.surveying.borrowing import borrowing
     from estimator.architecture.surveying.survey import activations
 
     classes = tiny.classes()
@@ -116,7 +121,11 @@ def generate(jobs: int = 1, folder: Path | None = None, newer: bool = False) -> 
     lines.lines["$refused"] = dumped(refused)
     lines.lines["$activations"] = dumped(line("$activations") if newer else activations())
     lines.lines["$legacy"] = dumped(line("$legacy") if newer else _legacy())
-    lines.lines.update(_model_types(asked if newer else kept, newer))
+    borrowed = borrowing(_installed_types(), {kind: in_full(line(f"%{kind}")) for kind in names("%")}, newer)
+    for kind, said in sorted(borrowed.items()):
+        lines.put(f"%{kind}", said)
+    newest = {kind for kind, said in borrowed.items() if said.get("release")}
+    lines.lines.update(_model_types(asked if newer else kept, newest, newer))
     body = "\n".join(f"{name}\t{text}" for name, text in sorted(lines.lines.items()))
     return f"{stamp() if newer else _stamp()}\n{body}\n"
 
@@ -150,12 +159,14 @@ def _legacy() -> list[Any]:
     return [written_transform(transform) for transform in get_checkpoint_conversion_mapping("legacy")]
 
 
-def _model_types(added: Collection[str], newer: bool) -> dict[str, str]:
-    """Those of the installed release (`newer`: of the file), and the other's tasks that lead to added classes."""
+def _model_types(added: Collection[str], kinds: Collection[str], newer: bool) -> dict[str, str]:
+    """Those of the installed release (`newer`: of the file), and the other's tasks that lead to added classes or are of
+    these types.
+    """
     installed, before = _installed_types(), {kind: tasks_of(kind) for kind in names("@")}
     found, other = (before, installed) if newer else (installed, before)
     for kind, tasks in other.items():
-        for task in (task for task, name in tasks.items() if name in added):
+        for task in (task for task, name in tasks.items() if name in added or kind in kinds):
             found.setdefault(kind, {}).setdefault(task, tasks[task])
     return {f"@{kind}": dumped(_by_stem(tasks)) for kind, tasks in found.items()}
 

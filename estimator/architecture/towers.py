@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from estimator.architecture.borrowed import with_own_transforms
 from estimator.architecture.class_lookup import worked_out
 from estimator.architecture.conditions import under
 from estimator.architecture.facts import ClassFacts, Tower, class_facts
@@ -19,7 +20,7 @@ from estimator.architecture.structure import ACTIVATION, Child, Structure
 
 def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFacts, tuple[str, ...]]:
     """The facts with the parts that config.json names, and the paths of those whose model type has no facts."""
-    unknown = []
+    facts, unknown = with_own_transforms(facts, config), []
     for tower in facts.said.towers:
         section: Any = config
         for key in tower.section.split("."):
@@ -28,7 +29,8 @@ def with_towers(facts: ClassFacts, config: Mapping[str, Any]) -> tuple[ClassFact
         if model_type in (None, tower.model_type):
             continue
         name = tower.class_for(model_type)
-        part = class_facts(name) if name else None
+        known = class_facts(name) if name else None
+        part = None if known is None else with_own_transforms(known, section)
         if part is None:
             unknown.append(tower.module)
         elif name != _class_at(facts.root, tower.module):

@@ -221,7 +221,7 @@ def _by_formulas(tree: ModuleTree) -> Note:
     from estimator.architecture.facts import newer_release
     from estimator.lora.adapt import TRANSFORMERS
 
-    release = newer_release(tree.architecture) or TRANSFORMERS
+    release = newer_release(tree.architecture, tree.config.get("model_type")) or TRANSFORMERS
     message = f"No headers were read: the shapes are those that transformers {release} computes from config.json."
     return Note("shapes_from_config", message)
 

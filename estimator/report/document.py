@@ -21,6 +21,8 @@ _WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 def to_document(answer: Answer) -> "types.Document":
     """A plain object that json.dumps takes."""
+    tree = answer.tree
+    newer = newer_release(tree.architecture, tree.config.get("model_type"))
     return {
         "schema_version": SCHEMA_VERSION,
         "model": _model(answer),
@@ -30,7 +32,7 @@ def to_document(answer: Answer) -> "types.Document":
         "totals": _totals(answer),
         "cross_check": _cross_check(answer),
         "comparison": _comparison(answer),
-        "rules": {"peft": PEFT, "transformers": newer_release(answer.tree.architecture) or TRANSFORMERS},
+        "rules": {"peft": PEFT, "transformers": newer or TRANSFORMERS},
         "notes": [{"code": note.code, "message": note.message} for note in answer.notes],
     }
 

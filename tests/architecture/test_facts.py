@@ -21,7 +21,7 @@ from estimator.architecture.shapes import SHAPES
 from estimator.architecture.structure import line_of, read_children, read_structure
 
 ROWS = [row.partition("\t") for row in whole_text().rstrip("\n").split("\n")[1:]]
-STRUCTURES = {name: line(name) for name, _, _ in ROWS if name[0] not in "=@~$"}
+STRUCTURES = {name: line(name) for name, _, _ in ROWS if name[0] not in "=@%~$"}
 CLASSES = [name[1:] for name, _, _ in ROWS if name[0] == "="]
 
 

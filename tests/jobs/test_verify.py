@@ -41,10 +41,10 @@ def test_without_the_extra_the_message_names_the_one_command(monkeypatch, missin
 def test_a_class_that_the_installed_release_lacks_is_refused(monkeypatch, installed: str, is_refused: bool) -> None:
     monkeypatch.setattr(job.metadata, "version", lambda name: installed)
     with pytest.raises(UnsupportedError) if is_refused else nullcontext() as refusal:
-        job._require_release("DoryForCausalLM")
+        job._require_release("DoryForCausalLM", "dory")
     if refusal:
         assert refusal.value.way_out == "pip install 'transformers>=5.24.0'"
-    job._require_release("LlamaForCausalLM")
+    job._require_release("LlamaForCausalLM", "llama")
 
 
 TEXT = json.dumps(

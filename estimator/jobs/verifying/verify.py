@@ -53,7 +53,7 @@ def verify(
     training = _step(asked, answer)
     load = load_options(request)
     _require(("torch", "transformers", "peft"))
-    _require_release(answer.tree.architecture)
+    _require_release(answer.tree.architecture, answer.tree.config.get("model_type"))
     device = _device(device, train_step)
     if device != "meta":
         _require(("accelerate", *(("bitsandbytes",) if load.base_precision in BITSANDBYTES else ())))
@@ -116,12 +116,12 @@ def _require(libraries: Sequence[str]) -> None:
         )
 
 
-def _require_release(architecture: str | None) -> None:
-    """Raises UnsupportedError where the installed transformers is older than the class."""
-    needed, installed = newer_release(architecture), metadata.version("transformers")
+def _require_release(architecture: str | None, model_type: str | None) -> None:
+    """Raises UnsupportedError where the installed transformers is older than the class, or than the model type."""
+    needed, installed = newer_release(architecture, model_type), metadata.version("transformers")
     if needed and _numbers(installed) < _numbers(needed):
         raise UnsupportedError(
-            f"{architecture} is a class of transformers {needed}; {installed} is installed here.",
+            f"{architecture} for {model_type} needs transformers {needed}; {installed} is installed here.",
             where="--verify",
             way_out=f"pip install 'transformers>={needed}'",
         )
