@@ -128,7 +128,7 @@ def _is_stand_in(config: Mapping[str, Any], name: str, task: str | None) -> bool
     one's head than the class that its model type usually has.
     """
     named = next(iter(config.get("architectures") or ()), None)
-    known = name in (named, class_asked(config.get("model_type"), task))
+    known = name in (named, class_asked(config, task))
     return isinstance(named, str) and not known and class_outline(named) is None
 
 

@@ -35,19 +35,20 @@ def candidates(config: Mapping[str, Any], task: str | None) -> list[str]:
     model_type = model_type if isinstance(model_type, str) else None
     named = config.get("architectures")
     named = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
-    asked = class_asked(model_type, task) if not generates(named, task) else None
+    asked = class_asked(config, task) if not generates(named, task) else None
     return [name for name in (asked, named, class_for(model_type, None)) if name]
 
 
-def class_asked(model_type: str | None, task: str | None) -> str | None:
-    """The class that a task of PEFT's has for the model type, or the one of that name where `task` is one of its
-    classes; None where nothing is asked for, or nothing that there is.
+def class_asked(config: Mapping[str, Any], task: str | None) -> str | None:
+    """The class that a task of PEFT's has for the model type, or the one of that name where `task` is a class that is
+    built of config.json or of one of its sections; None where nothing is asked for, or nothing that there is.
+
+    transformers 5.23.0, `PreTrainedConfig.from_pretrained` of a class's own config: the section of its model type.
     """
     if task is None:
         return None
-    built = class_for(model_type, task)
-    formulas = shapes_of(task) if built is None else None
-    return task if formulas is not None and model_type in formulas["types"] else built
+    built = class_for(config.get("model_type"), task)
+    return task if built is None and shapes_of(task) is not None and section_of(config, task) is not None else built
 
 
 def generates(named: str | None, task: str | None) -> bool:

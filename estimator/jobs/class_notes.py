@@ -51,7 +51,7 @@ def _other_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) 
     kind, taken = config.get("model_type"), tree.architecture
     if task not in TASK_TYPES or tree.basis != "exact" or not isinstance(kind, str):
         return
-    usual = class_asked(kind, task)
+    usual = class_asked(config, task)
     if usual not in (None, taken):
         message = (
             f"{taken} is taken, as the checkpoint has it; transformers' Auto class for {task} would build {usual}."
@@ -102,7 +102,7 @@ def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | 
         note = Note("noted_class_not_built", f"{what}: {tree.architecture} was taken in its place.")
         return tree._replace(basis="inferred", notes=(*tree.notes, note))
     named = next(iter(config.get("architectures") or ()), None)
-    asked = class_asked(config.get("model_type"), task)
+    asked = class_asked(config, task)
     if named is None or tree.basis == "inferred" or tree.architecture in (named, asked):
         return tree
     message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."

@@ -47,18 +47,22 @@ def test_a_task_s_class_has_what_only_the_code_asks_for():
 
 
 VIT, BERT_BASE = "google/vit-base-patch16-224-in21k", "google-bert/bert-base-uncased"  # ViTModel, BertForMaskedLM
+GEMMA = "gemma-3-4b-it"  # Gemma3ForConditionalGeneration
+NOT_BUILT = "noted_class_not_built"
 
 
 @pytest.mark.parametrize(
     ("model", "noted", "task", "parameters", "told"),
     [
-        pytest.param(VIT, "ViTForImageClassification", None, 768 * 2 + 2, None, id="the class that PEFT noted"),
-        pytest.param(BERT_BASE, "BertForMaskedLM", None, 0, None, id="the checkpoint's own"),
-        pytest.param(BERT_BASE, "BertForMaskedLM", "SEQ_CLS", 768 * 2 + 2, None, id="a task goes before it"),
         pytest.param(
-            BERT_BASE, "ViTForImageClassification", None, 0, "noted_class_not_built", id="of another model type"
+            VIT, "ViTForImageClassification", None, 2 * 768 + 768 * 2 + 2, None, id="the class that PEFT noted"
         ),
-        pytest.param(BERT_BASE, "MyOwnClassifier", None, 0, "noted_class_not_built", id="of somebody's code"),
+        pytest.param(BERT_BASE, "BertForMaskedLM", None, 2 * 768, None, id="the checkpoint's own"),
+        pytest.param(BERT_BASE, "BertForMaskedLM", "SEQ_CLS", 2 * 768 + 768 * 2 + 2, None, id="a task goes before it"),
+        pytest.param(GEMMA, "Gemma3ForCausalLM", None, 2_560 + 2_048, None, id="of the text section"),
+        pytest.param(GEMMA, "SiglipVisionModel", None, 2 * 1_152, None, id="of another section"),
+        pytest.param(BERT_BASE, "ViTForImageClassification", None, 2 * 768, NOT_BUILT, id="of another model type"),
+        pytest.param(BERT_BASE, "MyOwnClassifier", None, 2 * 768, NOT_BUILT, id="of somebody's code"),
     ],
 )
 def test_the_class_that_an_adapter_was_saved_on(model, noted, task, parameters, told):
@@ -67,9 +71,26 @@ def test_the_class_that_an_adapter_was_saved_on(model, noted, task, parameters, 
         "auto_mapping": {"base_model_class": noted}, "task_type": task,
     }  # fmt: skip
     answer = estimate(Request(model=model, lora=lora, offline=True))
-    assert answer.adaptation.trainable_parameters == 2 * 768 + parameters
+    assert answer.adaptation.trainable_parameters == parameters
     assert answer.tree.basis == ("exact" if told is None else "inferred")
     assert told is None or told in {note.code for note in answer.notes}
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize("noted", ["CLIPVisionModel", "CLIPTextModelWithProjection"])
+def test_a_class_of_one_section_is_what_from_pretrained_builds(noted, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 1, "num_attention_heads": 4}
+    sections = {
+        "text_config": {**size, "vocab_size": 101},
+        "vision_config": {**size, "image_size": 16, "patch_size": 4},
+    }
+    tiny_model("CLIPModel", sections).save_pretrained(tmp_path)
+    real = getattr(transformers, noted).from_pretrained(tmp_path)
+    lora = {"target_modules": ["q_proj"], "auto_mapping": {"base_model_class": noted}}
+    answer = estimate(Request(model=str(tmp_path), lora=lora))
+    assert (answer.tree.architecture, answer.tree.basis) == (noted, "exact")
+    assert answer.base.parameters == sum(parameter.numel() for parameter in real.parameters())
 
 
 def test_another_number_than_the_checkpoint_s_is_refused():

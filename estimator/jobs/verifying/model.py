@@ -159,7 +159,7 @@ def model_class(wanted: Wanted, config: Any) -> Any:
     named = next(iter(wanted.config.get("architectures") or ()), None)
     own = getattr(transformers, named or "", None)
     of_task = None if generates(named, wanted.task) else _auto_class(AUTO_CLASSES.get(wanted.task or ""), config)
-    noted = getattr(transformers, class_asked(config.model_type, wanted.task) or "", None)
+    noted = getattr(transformers, class_asked(wanted.config, wanted.task) or "", None)
     for cls in (of_task, noted, own, _auto_class("AutoModel", config)):
         if isinstance(cls, type):
             return cls
@@ -216,12 +216,10 @@ def _auto_class(auto: str | None, config: Any) -> Any:
 
 
 def _own_config(cls: Any, config: Any) -> Any:
-    """What the Auto classes hand to the class: the text model's section where the class is built from that."""
-    text = config.sub_configs.get("text_config")
-    if text is None or getattr(cls, "config_class", None) is not text:
-        return config
-    own = config.get_text_config()
-    if getattr(config, "quantization_config", None) is not None:
+    """What transformers hands to the class: the section that is of its config's class, where the whole is not."""
+    wanted, parts = getattr(cls, "config_class", None), (getattr(config, name, None) for name in config.sub_configs)
+    own = next((part for part in (config, *parts) if type(part) is wanted), config)
+    if own is not config and getattr(config, "quantization_config", None) is not None:
         own.quantization_config = config.quantization_config
     return own
 
