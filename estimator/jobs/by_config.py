@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator.architecture.build import left_out, made_anew
+from estimator.architecture.config_fields import own_code
 from estimator.architecture.difference import of_held_lists
 from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
 from estimator.architecture.unfused import has_experts_apart
 from estimator.checkpoint.quantization import quantization_of
-from estimator.errors import LoraSizeError, NoWeightsError
+from estimator.errors import LoraSizeError, MalformedConfigError, NoWeightsError
 from estimator.notes import Note
 
 _KEPT = 8
@@ -44,7 +45,8 @@ def second_opinion(
 ) -> tuple[ModuleTree | None, tuple[Note, ...]]:
     """The tree that config.json alone gives, beside one from headers; None where there are no formulas for it.
 
-    The headers have answered already: a config.json that nothing can be computed from is worth a word, not the answer.
+    Raises MalformedConfigError where transformers builds no model of config.json, whatever the headers hold: but for a
+    class that a repository brings itself, which may take it. What can't be computed else is worth a word.
     """
     if tree.basis != "exact" or has_experts_apart(tree):
         return None, ()
@@ -53,6 +55,8 @@ def second_opinion(
     except NoWeightsError:
         return None, ()
     except LoraSizeError as error:
+        if isinstance(error, MalformedConfigError) and not own_code(config):
+            raise
         return None, (Note("config_not_compared", f"The headers could not be held against config.json: {error.what}"),)
     return (other if other.architecture == tree.architecture else None), ()
 
