@@ -38,6 +38,7 @@ _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_he
           "num_encoder_attention_heads", "num_decoder_attention_heads")  # fmt: skip
 _LAYERS = ("num_hidden_layers", "num_layers", "encoder_layers")
 _POSITIONS = ("max_position_embeddings",)
+_OFFSETS = (0, 2)  # rows of a table of positions beyond them
 _ONE_OR_A_LIST = ("attention_window",)
 _SIZES = ("d_head",)  # of a head, which is the width's share wherever it is stated
 _OF_MLPS = "mlp_layer_types"
@@ -169,11 +170,11 @@ class _Trial:
             {"pad_token_id": rows - 1, **dict.fromkeys(positions, 2 * rows)},
         ):
             yield f"({before}pad_token_id<{before}vocab_size)"
-        for count in positions:
-            most = fields[count] + 2
+        for count, offset in ((count, offset) for count in positions for offset in _OFFSETS):
+            most = fields[count] + offset
             wide = {"vocab_size": 2 * most}
             if self.minds(section, {"pad_token_id": most, **wide}, {"pad_token_id": most - 1, **wide}):
-                yield f"({before}pad_token_id<{before}{count}+2)"
+                yield f"({before}pad_token_id<{before}{count}{f'+{offset}' if offset else ''})"
 
     def _offsets(self, section: Section, fields: Fields) -> Iterator[str]:
         """Where in a period layers of a kind begin."""

@@ -25,6 +25,7 @@ BERT = {
     "architectures": ["BertForMaskedLM"], "model_type": "bert", "hidden_size": 48, "intermediate_size": 80,
     "num_hidden_layers": 1, "num_attention_heads": 6, "vocab_size": 101, "max_position_embeddings": 32,
 }  # fmt: skip
+ROBERTA = {**BERT, "architectures": ["RobertaForMaskedLM"], "model_type": "roberta"}
 NEOX = {**BERT, "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox"}
 GPT_NEO = {
     "architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo", "hidden_size": 48, "num_heads": 6,
@@ -120,6 +121,9 @@ LLAVA = {
         pytest.param(M2M, {"pad_token_id": 101}, "vocab_size is 101, of", id="no such row, whatever the positions"),
         pytest.param(M2M, {"pad_token_id": 100}, None, id="the last row, of so many positions"),
         pytest.param(M2M, {"pad_token_id": 66, "max_position_embeddings": 64}, "embeddings is 64, of", id="too few"),
+        pytest.param(ROBERTA, {"pad_token_id": 32}, "position_embeddings is 32, of", id="no such position"),
+        pytest.param(ROBERTA, {"pad_token_id": 31}, None, id="the last position"),
+        pytest.param(BERT, {"pad_token_id": 32}, None, id="positions that are not counted on from it"),
         pytest.param(PROPHET, {}, None, id="an encoder's heads by another name"),
         pytest.param(PROPHET, {"num_attention_heads": 5}, "num_attention_heads is 5, of", id="which are too many"),
         pytest.param(CLIP, {}, None, id="a tower's heads by default"),
