@@ -1,4 +1,4 @@
-"""What config.json alone says of a model whose headers are read as well: what they leave open, and a second opinion."""
+"""What config.json alone says of a model whose headers are read as well: the class as built, a second opinion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from estimator.architecture.config_fields import own_code
 from estimator.architecture.difference import of_held_lists
 from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
 from estimator.architecture.unfused import has_experts_apart
-from estimator.checkpoint.quantization import quantization_of
 from estimator.errors import LoraSizeError, MalformedConfigError, NoWeightsError
 from estimator.notes import Note
 
@@ -76,15 +75,15 @@ def features_of(config: Mapping[str, Any], layers: Collection[str]) -> dict[str,
     return {layer: shapes[name] for layer, name in built.items() if name in shapes}
 
 
-def with_sized(
+def as_built(
     tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None, stored: Iterable[str] = ()
 ) -> ModuleTree:
     """The tree as the class's formulas build it of config.json, with the shapes and dtypes of what the file holds.
 
     transformers 5.23.0, from_pretrained: what the class has and the file lacks is made anew, be it a task's head, a
-    layer or what a checkpoint fuses (Split); what the file has and the class does not build is not loaded. A quantised
-    file may hold other things in their place: these stay. Without formulas a task's class is inferred. `stored`: the
-    file's names.
+    layer or what a checkpoint fuses (Split); what the file has and the class does not build is not loaded, as the
+    biases of zeros that AutoGPTQ gave to every layer that it packed. Without formulas a task's class is inferred.
+    `stored`: the file's names.
     """
     other_class = task is not None and tree.architecture not in (config.get("architectures") or ())
     other, _ = second_opinion(tree, config, task, num_labels)
@@ -93,9 +92,10 @@ def with_sized(
         return tree._replace(basis="inferred", notes=(*tree.notes, _other_class(tree))) if inferred else tree
     ours, theirs = parameter_shapes(tree.modules), parameter_shapes(other.modules)
     held = _held(tree, other, config, stored) if ours != theirs or tree.lacking else set()
-    odd = ours.keys() - theirs.keys() - (held if quantization_of(config) is not None else set())
+    odd = ours.keys() - theirs.keys()
     fresh = {name for name, shape in theirs.items() if ours.get(name, shape) != shape} - held - tree.tied.keys()
-    modules = _modules(tree, other, odd, fresh)
+    own, is_open = {module.name: module for module in tree.modules}, _is_open(other)
+    modules = tuple(_merged(own.get(m.name, m), m, odd, fresh, is_open=is_open) for m in other.modules)
     now = parameter_shapes(modules).keys()
     before = {name: root for name, root in tree.tied.items() if {name, root} <= now}
     added = {name: root for name, root in other.tied.items() if {name, root} <= now and not {name, root} <= ours.keys()}
@@ -131,7 +131,9 @@ def _notes(tree: ModuleTree, other: ModuleTree, unread: Sequence[str], lacking: 
     """What is left to be said: not what the class's formulas size, but what of the file the class does not read, or
     lacks.
     """
-    settled = ("made_anew", "missing_tensors", "" if _is_open(other) else "unsized_buffers")
+    settled = ["made_anew", "missing_tensors"]
+    if not _is_open(other):
+        settled.append("unsized_buffers")
     kept = (note for note in tree.notes if note.code not in settled)
     name = tree.architecture or ""
     return (*kept, *left_out([(one, 1) for one in unread], name), *made_anew(lacking, name))
@@ -141,20 +143,11 @@ def _is_open(tree: ModuleTree) -> bool:
     return any(note.code == "unsized_buffers" for note in tree.notes)
 
 
-def _modules(tree: ModuleTree, other: ModuleTree, odd: Collection[str], fresh: Collection[str]) -> tuple[Module, ...]:
-    """The class's modules with what the file holds of them. `odd`: parameters that the class does not build; `fresh`:
-    those whose shape is the class's own.
-    """
-    ours, theirs = {module.name: module for module in tree.modules}, {module.name: module for module in other.modules}
-    kept = parameter_shapes(module for module in tree.modules if module.name not in theirs).keys() - odd
-    pairs = [(ours.get(m.name, m), m) for m in other.modules]
-    if kept:  # a quantiser's
-        pairs = [(m, theirs.get(m.name, m)) for m in tree.modules]
-    return tuple(_merged(module, known, odd, fresh, is_open=_is_open(other)) for module, known in pairs)
-
-
 def _merged(module: Module, known: Module, odd: Collection[str], fresh: Collection[str], *, is_open: bool) -> Module:
-    """The module as the class builds it, with the parameters and saved buffers that the file holds of it."""
+    """The module as the class builds it, with the parameters and saved buffers that the file holds of it.
+
+    `odd`: parameters that the class does not build; `fresh`: those whose shape is the class's own.
+    """
     parameters, buffers = {p.name: p for p in known.parameters}, {b.name: b for b in known.buffers}
     for own in module.parameters:
         name = full_name(module.name, own.name)

@@ -10,7 +10,7 @@ from estimator.architecture.build import build
 from estimator.architecture.dimensions import check_dimensions
 from estimator.architecture.formula import NoModel, Unfit
 from estimator.architecture.layer_kinds import check_layer_kinds
-from estimator.architecture.module import Module, ModuleTree, full_name
+from estimator.architecture.module import ModuleTree, full_name
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.stored_names import run_time_names, split_weights, splits_weights
 from estimator.architecture.unfused import check_experts
@@ -21,7 +21,7 @@ from estimator.checkpoint.quantized import Unpacked, packed_layers, unpack
 from estimator.checkpoint.unknown_packing import packed_otherwise
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
 from estimator.errors import LoraSizeError, MalformedConfigError, NoWeightsError, UnsupportedError
-from estimator.jobs.by_config import by_config, features_of, with_sized
+from estimator.jobs.by_config import as_built, by_config, features_of
 from estimator.lora.closest import listed
 from estimator.notes import Note
 
@@ -56,7 +56,7 @@ def tree_of_headers(
             tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
     incomplete = any(note.code == "missing_tensors" for note in tree.notes)
     stored = (*checkpoint.tensors, *unpacked.checkpoint.tensors, *(f"{stem}.weight" for stem in unpacked.unknown))
-    tree = with_sized(tree, config, task, num_labels, stored)
+    tree = as_built(tree, config, task, num_labels, stored)
     if quantized is None or tree.basis != "exact":
         lacks = any(note.code == "missing_tensors" for note in tree.notes)
         return tree._replace(basis="inferred") if lacks else tree
@@ -67,7 +67,7 @@ def tree_of_headers(
     apart = quantized.scheme in _TAKES_EXPERTS_APART and any(note.code == "packed_experts" for note in tree.notes)
     if quantized.scheme not in SCHEMES or apart:
         return tree._replace(basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
-    return _without_unbuilt_biases(tree, config, task, num_labels)
+    return tree
 
 
 def _check_layer_kinds(tree: ModuleTree) -> None:
@@ -213,31 +213,3 @@ def _with_unknown_shapes(
         "The headers do not tell the features of 4-bit layers; they were inferred from their size and the width.",
     )
     return tree._replace(basis="inferred", notes=(*tree.notes, note))
-
-
-def _without_unbuilt_biases(
-    tree: ModuleTree, config: Mapping[str, Any], task: str | None, num_labels: int | None
-) -> ModuleTree:
-    """The tree without biases that the class does not build of this config.json: AutoGPTQ gave one of zeros to every
-    layer that it packed. from_pretrained drops them, as every tensor that the class has no place for.
-    """
-    with_bias = {module.name for module in tree.modules if _has_bias(module)}
-    if not with_bias:
-        return tree
-    try:
-        built = by_config(config, task, num_labels)
-    except LoraSizeError:
-        return tree
-    odd = with_bias & {module.name for module in built.modules if module.kind == "Linear" and not _has_bias(module)}
-    if not odd:
-        return tree
-    message = f"{len(odd)} biases are stored that {tree.architecture} does not build: from_pretrained drops them."
-    modules = tuple(
-        m._replace(parameters=tuple(p for p in m.parameters if p.name != "bias")) if m.name in odd else m
-        for m in tree.modules
-    )
-    return tree._replace(modules=modules, notes=(*tree.notes, Note("biases_dropped", message)))
-
-
-def _has_bias(module: Module) -> bool:
-    return module.kind == "Linear" and any(parameter.name == "bias" for parameter in module.parameters)

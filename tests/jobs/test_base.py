@@ -14,7 +14,7 @@ from estimator.architecture.from_config import from_config
 from estimator.architecture.module import parameter_shapes
 from estimator.errors import LoraSizeError, MalformedConfigError
 from estimator.jobs.base import Base, BaseCache
-from estimator.jobs.by_config import with_sized
+from estimator.jobs.by_config import as_built
 from estimator.jobs.estimate import estimate
 from estimator.notes import Note
 from estimator.report.document import to_document
@@ -252,10 +252,10 @@ def test_what_no_header_holds_and_no_rule_sizes_is_as_the_class_computes_it(part
     whole = from_config(config)
     bare = tuple(module._replace(**{part: ()}) for module in whole.modules)
     unsized = whole._replace(modules=bare, notes=(Note(code, "1 is missing"),))
-    sized = with_sized(unsized, config, None, None, parameter_shapes(whole.modules))
+    sized = as_built(unsized, config, None, None, parameter_shapes(whole.modules))
     assert sized.modules == whole.modules
     assert sized.notes == ()
-    assert with_sized(unsized._replace(notes=()), config, None, None).modules == whole.modules
+    assert as_built(unsized._replace(notes=()), config, None, None).modules == whole.modules
 
 
 def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
@@ -270,9 +270,9 @@ def test_a_tasks_class_has_its_parts_whether_they_are_stored_or_not() -> None:
     whole = from_config(config, task="FEATURE_EXTRACTION")
     decoder = whole._replace(modules=tuple(m for m in whole.modules if not m.name.startswith("encoder")))
     assert whole.architecture == "MBartModel"
-    assert with_sized(decoder, config, "FEATURE_EXTRACTION", None).modules == whole.modules
-    assert with_sized(decoder, config, "FEATURE_EXTRACTION", None).lacking == ()
-    own = with_sized(decoder, {**config, "architectures": ["MBartModel"]}, "FEATURE_EXTRACTION", None)
+    assert as_built(decoder, config, "FEATURE_EXTRACTION", None).modules == whole.modules
+    assert as_built(decoder, config, "FEATURE_EXTRACTION", None).lacking == ()
+    own = as_built(decoder, {**config, "architectures": ["MBartModel"]}, "FEATURE_EXTRACTION", None)
     assert own.modules == whole.modules
     assert own.lacking[0] == "encoder.embed_positions.weight"  # of its own class the file is not whole
 

@@ -7,7 +7,7 @@ import pytest
 from estimator.architecture.from_config import from_config
 from estimator.architecture.module import parameter_shapes
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
-from estimator.jobs.by_config import features_of, with_sized
+from estimator.jobs.by_config import as_built, features_of
 from estimator.jobs.headers import tree_of_headers
 from estimator.notes import Note
 
@@ -54,7 +54,7 @@ def test_parts_made_fresh_leave_the_ties_of_what_is_stored(apart):
         modules=tuple(module for module in whole.modules if not module.name.startswith(("decoder", "lm_head"))),
         tied={name: root for name, root in whole.tied.items() if name.startswith("encoder") and name not in apart},
     )
-    assert with_sized(stored, T5, "SEQ_2_SEQ_LM", None).tied.keys() == whole.tied.keys() - set(apart)
+    assert as_built(stored, T5, "SEQ_2_SEQ_LM", None).tied.keys() == whole.tied.keys() - set(apart)
 
 
 TEXT_HEAD = {"model_type": "flaubert", "architectures": ["FlaubertModel"], "emb_dim": 48, "n_layers": 1, "n_heads": 4,
@@ -69,13 +69,13 @@ def test_a_fresh_head_is_of_its_class_kind_though_nothing_of_it_is_stored():
     stored = whole._replace(
         modules=tuple(m._replace(**blank) if m.name == "sequence_summary.summary" else m for m in whole.modules)
     )
-    assert with_sized(stored, TEXT_HEAD, "SEQ_CLS", None).modules == whole.modules
+    assert as_built(stored, TEXT_HEAD, "SEQ_CLS", None).modules == whole.modules
 
 
 def test_an_embedding_that_only_the_classs_own_source_holds_is_tied():
     whole = from_config(DECODER, task="FEATURE_EXTRACTION")
     stored = whole._replace(modules=tuple(m for m in whole.modules if m.name != "shared"), tied={})
-    assert with_sized(stored, DECODER, "FEATURE_EXTRACTION", None).tied == whole.tied
+    assert as_built(stored, DECODER, "FEATURE_EXTRACTION", None).tied == whole.tied
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_the_shape_of_a_head(stored, width):
     head = modules["sequence_summary.summary"]
     odd = tuple(p._replace(shape=(2, 50)) if p.name == "weight" else p for p in head.parameters)
     guessed = whole._replace(modules=tuple({**modules, head.name: head._replace(parameters=odd)}.values()))
-    found = {m.name: m for m in with_sized(guessed, TEXT_HEAD, "SEQ_CLS", None, stored).modules}
+    found = {m.name: m for m in as_built(guessed, TEXT_HEAD, "SEQ_CLS", None, stored).modules}
     assert found[head.name].parameters[0].shape == (2, width)
 
 
 def test_another_class_without_formulas_is_inferred():
     tree = from_config(DECODER)._replace(architecture="Zamba2Model")
-    found = with_sized(tree, {"model_type": "zamba2", "architectures": ["X"]}, "FEATURE_EXTRACTION", None)
+    found = as_built(tree, {"model_type": "zamba2", "architectures": ["X"]}, "FEATURE_EXTRACTION", None)
     assert (found.basis, [note.code for note in found.notes][-1]) == ("inferred", "class_not_confirmed")
 
 
@@ -130,7 +130,7 @@ def test_a_class_has_its_parts_though_its_file_holds_none_of_them(config, lost, 
         if not m.name.startswith(lost)
     )
     stored = [name for name in parameter_shapes(whole.modules) if not name.startswith(lost)]
-    found = with_sized(whole._replace(modules=kept), config, None, None, stored)
+    found = as_built(whole._replace(modules=kept), config, None, None, stored)
     assert (found.modules, found.tied) == (whole.modules, whole.tied)
     assert list(found.lacking) == [name for name in parameter_shapes(whole.modules) if name.startswith(lost)]
     said = [note.message for note in found.notes if note.code == "made_anew"]
@@ -144,7 +144,7 @@ def test_what_a_file_lacks_has_the_shape_of_its_own_layer():
     neighbours = modules[name.replace("layers.1", "layers.0")].parameters
     guessed = {**modules, name: modules[name]._replace(parameters=neighbours)}
     tree = whole._replace(modules=tuple(guessed.values()), lacking=(f"{name}.weight",))
-    assert with_sized(tree, SWIN, None, None).modules == whole.modules
+    assert as_built(tree, SWIN, None, None).modules == whole.modules
 
 
 def test_parameters_that_are_put_in_are_tied_as_the_class_ties_them():
@@ -158,14 +158,14 @@ def test_parameters_that_are_put_in_are_tied_as_the_class_ties_them():
     )
     tied = {name: root for name, root in whole.tied.items() if name != bias}
     stored = whole._replace(modules=modules, tied=tied, notes=(Note("missing_tensors", "1 is missing"),))
-    assert with_sized(stored, config, None, None).tied == whole.tied
+    assert as_built(stored, config, None, None).tied == whole.tied
 
 
 def test_a_class_is_built_though_the_file_lacks_most_of_it():
     whole = from_config(SWIN)
     bare = tuple(module for module in whole.modules if not module.name.startswith("encoder.layers"))
     lost = [name for name in parameter_shapes(whole.modules) if name.startswith("encoder.layers")]
-    found = with_sized(whole._replace(modules=bare), SWIN, None, None, parameter_shapes(bare))
+    found = as_built(whole._replace(modules=bare), SWIN, None, None, parameter_shapes(bare))
     assert (found.modules, list(found.lacking)) == (whole.modules, lost)
 
 
@@ -186,7 +186,7 @@ def test_a_head_that_the_class_builds_in_another_way_is_gone(older, said):
     head = tuple(module for module in old.modules if module.name.startswith("cls"))
     both = whole._replace(modules=(*whole.modules, *head), output_embedding="cls.predictions.decoder")
     both = both._replace(lacking=("cls.predictions.bias",))
-    found = with_sized(both, DEBERTA, None, None, [*parameter_shapes(whole.modules), *older])
+    found = as_built(both, DEBERTA, None, None, [*parameter_shapes(whole.modules), *older])
     assert (found.modules, found.lacking) == (whole.modules, ())
     assert [note.code for note in found.notes] == said
     assert found.output_embedding == "lm_predictions.lm_head.dense"
@@ -199,11 +199,12 @@ QWEN3_MOE = {**QWEN2, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForC
 
 
 @pytest.mark.parametrize("task", [None, "SEQ_CLS"])
-def test_config_json_tells_the_modules_though_the_file_holds_others(task):
+@pytest.mark.parametrize("quantised", [{}, {"quantization_config": {"quant_method": "gptq", "bits": 4}}])
+def test_config_json_tells_the_modules_though_the_file_holds_others(quantised, task):
     """transformers 5.23.0 builds experts, of fresh weights, and loads neither a dense MLP nor biases beside them."""
     names = parameter_shapes(from_config(QWEN2).modules)
     tensors = {name: Tensor(name, "F32", shape, "model.safetensors") for name, shape in names.items()}
-    tree = tree_of_headers(QWEN3_MOE, Checkpoint(tensors=tensors, files=(), bytes=0), task, None)
+    tree = tree_of_headers(QWEN3_MOE | quantised, Checkpoint(tensors=tensors, files=(), bytes=0), task, None)
     assert parameter_shapes(tree.modules) == parameter_shapes(from_config(QWEN3_MOE, task=task).modules)
     unread = "does not load model.layers.0.mlp.down_proj.weight and 11 more"  # of two layers, three biases in each
     assert unread in "".join(note.message for note in tree.notes if note.code == "unused_tensors")

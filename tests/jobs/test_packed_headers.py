@@ -132,7 +132,7 @@ def torchao(packing):
     ("fields", "pack", "basis", "codes"),
     [
         pytest.param(GPTQ, gptq, "exact", {"kernel_dependent"}, id="GPTQ"),
-        pytest.param(GPTQ, with_biases, "exact", {"kernel_dependent", "biases_dropped"}, id="AutoGPTQ's zero biases"),
+        pytest.param(GPTQ, with_biases, "exact", {"kernel_dependent", "unused_tensors"}, id="AutoGPTQ's zero biases"),
         pytest.param(None, gptq, "inferred", {"unknown_packing"}, id="GPTQ that config.json does not name"),
         pytest.param(AWQ, awq_fast, "exact", {"kernel_dependent", "held_otherwise"}, id="AWQ, sixteen bits to a word"),
         pytest.param(
