@@ -3,7 +3,8 @@
     python -m estimator.lora.generate [--check]
 
 Needs torch, transformers and peft. The same versions write the same bytes; `--check` compares and exits with 1 where
-the file differs.
+the file differs. Lines on what a newer transformers has added stay (architecture.generate --newer); they are put in by
+hand from a run with that release.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import json
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from estimator.architecture.facts import class_for, newer_release
 from estimator.generated import run
 from estimator.lora.facts import FILE
 
@@ -176,9 +178,26 @@ def _subclasses(kind: type) -> list[type]:
     return [found[name] for name in sorted(found)]
 
 
+def with_newer(said: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables with the file's lines on classes and model types that only a newer transformers has."""
+    patterns = {kind: pattern for kind, pattern in before["moe_patterns"].items() if _is_newer(kind)}
+    generate = filter(_is_newer, before["generating"]["as_well"])
+    return {
+        **said,
+        "moe_patterns": dict(sorted({**said["moe_patterns"], **patterns}.items())),
+        "converted": sorted({*said["converted"], *filter(_is_newer, before["converted"])}),
+        "generating": {**said["generating"], "as_well": sorted({*said["generating"]["as_well"], *generate})},
+    }
+
+
+def _is_newer(name: str) -> bool:
+    return any(newer_release(cls, name) for cls in (name, class_for(name, None)))
+
+
 def text() -> str:
     """The file's text."""
-    return json.dumps(tables(), indent=1, ensure_ascii=True) + "\n"
+    before = json.loads(FILE.read_text(encoding="utf-8"))
+    return json.dumps(with_newer(tables(), before), indent=1, ensure_ascii=True) + "\n"
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def model_class(wanted: Wanted, config: Any) -> Any:
     named = next(iter(wanted.config.get("architectures") or ()), None)
     own = getattr(transformers, named or "", None)
     of_task = None if generates(named, wanted.task) else _auto_class(AUTO_CLASSES.get(wanted.task or ""), config)
-    noted = getattr(transformers, class_asked(wanted.config, wanted.task) or "", None)
+    asked = None if wanted.task in AUTO_CLASSES else class_asked(wanted.config, wanted.task)
+    noted = getattr(transformers, asked or "", None)
     for cls in (of_task, noted, own, _auto_class("AutoModel", config)):
         if isinstance(cls, type):
             return cls
