@@ -43,7 +43,7 @@ def as_lender(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """
     said = borrowed(name, config.get("model_type"))
     if said is not None:
-        names = other_names(name, config["model_type"])
+        names = said.get("names", {})
         renamed = {names[key]: value for key, value in config.items() if key in names}
         kept = {key: value for key, value in config.items() if key not in names}
         config = {**said.get("absent", {}), **kept, **renamed}

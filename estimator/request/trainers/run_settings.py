@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from estimator.notes import Note
 
 _ZERO = re.compile(r"zero[_-]?(?:stage)?[_-]?([123])")
 _SHORT_ZERO = re.compile(r"(?:^|[_-])z([123])")  # ds_z3_config.json
-_EVERYTHING = frozenset({"weights", "optimizer"})
+EVERYTHING = frozenset({"weights", "optimizer"})  # that can lie on the CPU
 _ATTENTION = {
     "eager": "eager",
     "disabled": "eager",
@@ -45,11 +45,14 @@ def offloads_of(values: Mapping[str, Any]) -> tuple[frozenset[str], tuple[Note, 
     """
     said = dict(_offloads_of_zero(values)) | dict(_offloads_of_fsdp(values))
     moved = frozenset().union(*said.values())
-    if not moved:
-        return moved, ()
+    return moved, (offload_note(next(iter(said)), moved),) if moved else ()
+
+
+def offload_note(key: str, moved: Collection[str]) -> Note:
+    """A word on what the key keeps on the CPU: "weights", "optimizer" or both."""
     what = {"weights": "weights", "optimizer": "the optimizer's state"}
     words = " and ".join(word for part, word in what.items() if part in moved)
-    return moved, (Note("offloaded", f"{next(iter(said))} keeps {words} on the CPU: only the ceiling counts them."),)
+    return Note("offloaded", f"{key} keeps {words} on the CPU: only the ceiling counts them.")
 
 
 def _offloads_of_zero(values: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
@@ -62,7 +65,7 @@ def _offloads_of_zero(values: Mapping[str, Any]) -> Iterator[tuple[str, frozense
     for key in ("deepspeed", "config_file", "accelerate_config"):
         name = values.get(key)
         if isinstance(name, str) and "offload" in name.lower():
-            yield name[:200], _EVERYTHING if strategy_of(name) == "zero3" else frozenset({"optimizer"})
+            yield name[:200], EVERYTHING if strategy_of(name) == "zero3" else frozenset({"optimizer"})
 
 
 def _offloads_of_fsdp(values: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
@@ -71,7 +74,7 @@ def _offloads_of_fsdp(values: Mapping[str, Any]) -> Iterator[tuple[str, frozense
     keys = [key for key in ("offload_params", "fsdp_offload_params") if str(fields.get(key)).lower() == "true"]
     keys += ["fsdp"] * ("offload" in re.findall("[a-z_]+", str(said).lower()) if said else False)
     keys += ["fsdp_cpu_offload"] * (str(values.get("fsdp_cpu_offload")).lower() == "true")
-    return ((key, _EVERYTHING) for key in keys)
+    return ((key, EVERYTHING) for key in keys)
 
 
 def attention_of(value: Any) -> str | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from estimator.notes import Note
 from estimator.request.trainers.keys import OPEN, Keys
-from estimator.request.trainers.run_settings import filled_batch, tokens_note
+from estimator.request.trainers.run_settings import EVERYTHING, filled_batch, offload_note, tokens_note
 
 _PROMPTS = {"max_prompt_length": 512, "max_response_length": 512}
 _ACTOR = {"ppo_mini_batch_size": 256, "ppo_max_token_len_per_gpu": 16384}
@@ -108,8 +108,7 @@ def _offloads(sharding: Keys) -> tuple[frozenset[str], list[Note]]:
     moved = [key for key in ("param_offload", "optimizer_offload") if _on(sharding, key)]
     away = [key for key in ("offload_policy", "cpu_offload") if _on(sharding, key)]
     if away:
-        message = f"{away[0]} keeps weights and the optimizer's state on the CPU: only the ceiling counts them."
-        return frozenset({"weights", "optimizer"}), [Note("offloaded", message)]
+        return EVERYTHING, [offload_note(away[0], EVERYTHING)]
     message = f"What {' and '.join(moved)} put on the CPU lies on the GPU while a step runs, as planned."
     return frozenset(), [Note("offloaded", message)] if moved else []
 
