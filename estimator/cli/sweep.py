@@ -30,13 +30,23 @@ if TYPE_CHECKING:
     from estimator.notes import Note
     from estimator.sizes.memory.training import Training
 
+
+def _joined(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """`--r 4 --r 8` is `--r 4,8`, as --model and --targets are repeated."""
+    return ",".join(values) if values else None
+
+
 _CROSSED = (
     click.option(
         "-m", "--model", multiple=True, callback=named, shell_complete=models, help="Repeatable: --model A --model B."
     ),
-    click.option("-r", "--r", metavar="4,8,16", help="Ranks. [default: 8, or --config's]"),
+    click.option(
+        "-r", "--r", metavar="4,8,16", multiple=True, callback=_joined, help="Ranks. [default: 8, or --config's]"
+    ),
     click.option("-t", "--targets", multiple=True, help="Repeatable: --targets qv --targets all-linear."),
-    click.option("--base-precision", metavar="bf16,nf4", help="How the base is loaded."),
+    click.option(
+        "--base-precision", metavar="bf16,nf4", multiple=True, callback=_joined, help="How the base is loaded."
+    ),
     click.option(
         "--plot",
         metavar="FILE.svg|png|html",

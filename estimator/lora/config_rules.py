@@ -185,7 +185,8 @@ def check_rank(rank: Any, where: str) -> None:
         )
     if rank <= 0:
         way_out = "give 1 or more" if where == "r" else "exclude the module instead"
-        raise InvalidLoraError("r should be a positive number; it is 0 or less.", where=where, way_out=way_out)
+        what = f"r should be a positive number; it is {'negative' if rank else 0}."
+        raise InvalidLoraError(what, where=where, way_out=way_out)
     if rank > MAX_RANK:
         raise InvalidLoraError(
             f"r is a number of {int(rank.bit_length() * 0.30103) + 1} digits: no such matrix can be made.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from typing import Any
 
 from estimator.dtypes import from_torch
@@ -28,8 +29,10 @@ def to_request(row: dict[str, Any]) -> Request:
 
 
 def _written(name: str, value: Any) -> Any:
-    """What programs have at hand, as JSON would have it: paths, tuples, sets, ranges, a LoraConfig, a torch.dtype."""
+    """What programs have at hand, as JSON has it: paths, tuples, numpy's integers, a LoraConfig, a torch.dtype."""
     value = _listed(value)
+    if _TYPES.get(name) is int and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
     if name in _AS_TEXT and isinstance(value, list) and all(isinstance(one, (str, int)) for one in value):
         return ",".join(map(str, value))
     if name == "layers" and type(value) is int:
@@ -98,9 +101,9 @@ def _check_type(name: str, value: Any) -> None:
     if right and not _holds_names(name, value):
         raise UsageError(f"{name} is {str(value)[:80]!r}.", where=name, way_out="give names, each of them a text")
     if not right or (isinstance(value, str) and value not in _CHOICES.get(name, (value,))):
-        kinds = kinds_in_words(wanted if isinstance(wanted, tuple) else (wanted,))
+        kinds = kinds_in_words((str, list) if name in _AS_TEXT else wanted if isinstance(wanted, tuple) else (wanted,))
         way_out = "one of " + ", ".join(_CHOICES[name]) if name in _CHOICES else f"give {kinds}"
-        shown = "what is no text" if name == "token" else repr(str(value)[:80])  # a secret is not repeated
+        shown = "no text" if name == "token" else repr(value)[:80]  # a secret is not repeated
         raise UsageError(f"{name} is {shown}.", where=name, way_out=way_out)
 
 

@@ -109,7 +109,8 @@ def test_a_price_of_minus_nothing_is_nothing() -> None:
     ],
 )  # fmt: skip
 def test_an_open_verdict_says_where_the_middle_lies(model: str, options: list[str], said: str) -> None:
-    shown = re.search(r"^fits [\d.]+ .B: (.*)$", run("--model", model, *options).output, re.MULTILINE)
+    output = CliRunner().invoke(command, ["--model", model, *options], standalone_mode=False).output
+    shown = re.search(r"^fits [\d.]+ .B: (.*)$", output, re.MULTILINE)
     assert shown
     assert re.sub(r"[\d.]+ GB", "N GB", shown[1]) == said
 

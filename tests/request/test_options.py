@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,14 @@ import pytest
 
 from estimator.errors import UsageError
 from estimator.request.options import to_request
+
+
+@Integral.register
+class Octet:
+    """An integer that is no int, as numpy's and pandas' are."""
+
+    def __int__(self) -> int:
+        return 8
 
 
 @pytest.mark.parametrize(
@@ -28,6 +37,7 @@ from estimator.request.options import to_request
         pytest.param("base_precision", "bfloat16", "bf16", id="torch's name of a precision"),
         pytest.param("base_precision", "torch.float16", "fp16", id="torch's name with its module"),
         pytest.param("base_precision", "nf4", "nf4", id="a precision that is no dtype"),
+        pytest.param("r", Octet(), 8, id="an integer of another library"),
         pytest.param("lora", SimpleNamespace(to_dict=lambda: {"r": 4}), {"r": 4}, id="a LoraConfig"),
         pytest.param("model", Path("some") / "folder", "some/folder", id="a path"),
         pytest.param("targets", r".*\.q_proj", r".*\.q_proj", id="a regex as it is"),
@@ -64,7 +74,10 @@ def test_an_unknown_name_shows_the_way_out(name, way_out):
     ("row", "says"),
     [
         pytest.param({"targets": [["q_proj"]]}, "targets is", id="a list of lists"),
-        pytest.param({"r": "8"}, "r is", id="a text where a number belongs"),
+        pytest.param({"targets": 5}, "targets is 5.", id="a number where names belong"),
+        pytest.param({"token": 5}, "token is no text.", id="a token that is not repeated"),
+        pytest.param({"r": 8.0}, "r is 8.0.", id="a number that is not whole"),
+        pytest.param({"r": "8"}, "r is '8'.", id="a text where a number belongs"),
         pytest.param({"num_labels": 0}, "num_labels is 0", id="no labels"),
         pytest.param({"timeout": "1"}, "timeout is", id="a time in words"),
         pytest.param({"timeout": float("nan")}, "nan is no time", id="a time that is no number"),

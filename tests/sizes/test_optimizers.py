@@ -58,6 +58,7 @@ def test_an_embedding_has_its_8_bit_state_in_32() -> None:
     ("optimizer", "way_out"),
     [
         pytest.param("adamw_trch", "adamw_torch", id="its neighbour"),
+        pytest.param("adam", "adamw_torch", id="the first that begins so"),
         pytest.param("galore_adamw", "optim_target_modules", id="needs what no option says"),
         pytest.param("adamw_torch_npu_fused", "NPUs", id="another device's"),
     ],

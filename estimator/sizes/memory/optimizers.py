@@ -154,7 +154,7 @@ def _unknown(optimizer: str) -> UsageError:
     if reason := _OTHERS.get(optimizer):
         what, way_out = f"the state of optimizer {optimizer!r} is not counted: {reason}.", "--optimizer adamw_torch"
         return UsageError(what, where="--optimizer", way_out=way_out)
-    close = get_close_matches(optimizer, RULES, n=1)
+    close = [name for name in RULES if name.startswith(optimizer)] or get_close_matches(optimizer, RULES, n=1)
     way_out = f"did you mean {close[0]}?" if close else "one of " + ", ".join(RULES)
     return UsageError(f"the state of optimizer {optimizer[:60]!r} is not known.", where="--optimizer", way_out=way_out)
 
