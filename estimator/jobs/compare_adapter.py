@@ -26,7 +26,7 @@ EXPLAINED = frozenset({
     "older_peft_bias", "experts_one_by_one", "bin_file", "names_not_in_class", "saved_modules", "other_rank",
     "other_method", "extra_tensors", "adapter_names", "magnitude_names", "embeddings_left_out",
     "missing_layers", "dora_not_said", "lora_bias_not_said", "bias_not_said", "tokens_not_said", "other_tokens",
-    "converted_names", "names_of_another_class",
+    "converted_names", "names_of_another_class", "other_header",
 })  # fmt: skip
 EMPTY_BYTES = 128  # a header that names one lora_A and one lora_B is longer
 _QKV = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))

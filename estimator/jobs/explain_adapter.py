@@ -124,7 +124,10 @@ def _explanation(
     before: tuple[Cause, ...] = (),
 ) -> AdapterExplanation:
     """causes: None where nothing explains the file's size; `before` are told all the same."""
-    all_causes = (*before, *(_damage(checkpoint) if checkpoint else ()), *(causes or ()))
+    damage = _damage(checkpoint) if checkpoint else ()
+    all_causes = (*before, *damage, *(causes or ()))
+    if causes == () and not damage and checkpoint and implied_bytes is not None:
+        all_causes += _other_header(_actual_bytes(found), implied_bytes)
     return AdapterExplanation(
         adapter=found,
         answer=answer,
@@ -217,6 +220,15 @@ def _damage(checkpoint: Checkpoint) -> tuple[Cause, ...]:
     code, how = ("cut_short", "cut short") if file.actual_bytes < file.expected_bytes else ("too_long", "too long")
     message = f"The file is {how}: its header calls for {file.expected_bytes:,} bytes, {file.actual_bytes:,} are there."
     return (Cause(code, message, 0, file.actual_bytes - file.expected_bytes),)
+
+
+def _other_header(actual_bytes: int | None, implied_bytes: int) -> tuple[Cause, ...]:
+    """Where the tensors are the same: safetensors writes no spaces, and PEFT one field of metadata."""
+    more = 0 if actual_bytes is None else actual_bytes - implied_bytes
+    if not more:
+        return ()
+    message = "The tensors are those implied; their header is written otherwise than by PEFT."
+    return (Cause("other_header", message, 0, more),)
 
 
 def _refused_today(checkpoint: Checkpoint | None, error: LoraSizeError) -> Cause:

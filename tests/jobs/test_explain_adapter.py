@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from pathlib import Path
 
 import pytest
+from safetensors import TensorSpec, serialize
 
 from estimator.errors import InvalidLoraError, NotFoundError
 from estimator.jobs.base import BaseCache
 from estimator.jobs.explain_adapter import explain_adapter
 from estimator.report.explanation import explanation_document, explanation_text
 from estimator.request.request import Request
-from tests.hub.models import safetensors
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "adapters" / "published.jsonl"
 ROWS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
@@ -104,23 +105,28 @@ def test_what_is_said_of_other_methods(adapter, base, said, unsaid, tmp_path):
     assert not unsaid or unsaid not in named.message
 
 
+KNOWN = "differs from what adapter_config.json implies, and it is known why"
+
+
 @pytest.mark.parametrize(
-    ("method", "dtype", "headline"),
+    ("method", "dtype", "metadata", "headline"),
     [
-        pytest.param("HRA", "F32", "is what adapter_config.json implies, to the byte", id="as implied"),
-        pytest.param(
-            "HRA", "BF16", "differs from what adapter_config.json implies, and it is known why", id="narrower"
-        ),
-        pytest.param("NOVEL", "F32", "adapter_config.json does not tell to the byte", id="a method that is not known"),
+        pytest.param("HRA", "float32", {"format": "pt"}, "is what adapter_config.json implies, to the byte",
+                     id="as implied"),
+        pytest.param("HRA", "float32", None, KNOWN, id="the same tensors under another header"),
+        pytest.param("HRA", "bfloat16", {"format": "pt"}, KNOWN, id="narrower"),
+        pytest.param("NOVEL", "float32", None, "adapter_config.json does not tell to the byte", id="an unknown method"),
     ],
-)
-def test_the_headline_of_other_methods(method, dtype, headline, tmp_path):
+)  # fmt: skip
+def test_the_headline_of_other_methods(method, dtype, metadata, headline, tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text(json.dumps({**TINY, "dtype": "bfloat16"}))
     config = {"peft_type": method, "target_modules": ["q_proj"], "r": 4}
     config["base_model_name_or_path"] = str(tmp_path / "base")
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     name = "base_model.model.model.layers.0.self_attn.q_proj.hra_u"
-    (tmp_path / "adapter_model.safetensors").write_bytes(safetensors({name: (dtype, (64, 4))}))
+    zeros = ctypes.create_string_buffer(64 * 4 * (4 if dtype == "float32" else 2))
+    spec = TensorSpec(dtype=dtype, shape=[64, 4], data_ptr=ctypes.addressof(zeros), data_len=len(zeros))
+    (tmp_path / "adapter_model.safetensors").write_bytes(serialize({name: spec}, metadata))
     document = explanation_document(explain_adapter(str(tmp_path), Request(offline=True)))
     assert headline in explanation_text(document).splitlines()[0]
