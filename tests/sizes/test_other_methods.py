@@ -169,6 +169,35 @@ def test_a_shadow_holds_the_buffers_that_are_saved():
     assert found[name] == Part("BF16", (4,))
 
 
+BART = {"architectures": ["BartForCausalLM"], "model_type": "bart", "d_model": 16, "vocab_size": 40, "encoder_layers": 2,
+        "decoder_layers": 3, "decoder_attention_heads": 2, "decoder_ffn_dim": 24, "max_position_embeddings": 20}  # fmt: skip
+AIMV2 = {"architectures": ["Aimv2VisionModel"], "model_type": "aimv2_vision_model", "hidden_size": 16, "patch_size": 4,
+         "image_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("base", "depth"),
+    [
+        pytest.param(BART, 3, id="num_hidden_layers is the encoder's: the decoder stays as deep"),
+        pytest.param(RECORDED["base"], 1, id="one layer of a decoder's own"),
+    ],
+)
+def test_a_shadow_is_as_deep_as_its_class_makes_it(base, depth):
+    """As PEFT 0.21.2 saved them."""
+    found = other_method_parts({"peft_type": "SHADOW", "r": 4, "target_modules": "all-linear"}, from_config(base))
+    layers = {
+        name.split("layers.")[1][0] for name in found if name.startswith("base_model.shadow_backbone.default.layers")
+    }
+    assert len(layers) == depth
+
+
+def test_a_shadow_of_more_than_the_stack_is_not_claimed():
+    """PEFT 0.21.2 takes base_model for the backbone, which is the whole of Aimv2VisionModel."""
+    assert (
+        other_method_parts({"peft_type": "SHADOW", "r": 4, "target_modules": "all-linear"}, from_config(AIMV2)) is None
+    )
+
+
 CONVOLUTION = Adapted("conv", 12, 6, 2, (3, 3))
 CORE = {"use_effective_conv2d": True}
 

@@ -35,17 +35,30 @@ def shadow_parts(config: Mapping[str, Any], tree: ModuleTree, wrapped: Sequence[
     if len(stacks) != 1:
         raise ValueError("no backbone or several")
     (stack,) = stacks
-    _refuse_other_parts(tree, stack.rpartition(".")[0])
+    around = stack.rpartition(".")[0]
+    if around not in _backbones(tree):
+        raise ValueError("a backbone around the stack's own module")
+    _refuse_other_parts(tree, around)
     blocks = [m.name for m in tree.modules if m.name.rpartition(".")[0] == stack]
     layers = config.get("shadow_num_hidden_layers") or 1
     if layers not in range(1, len(blocks) + 1):
         raise ValueError("more layers than the base has, or fewer than one")
-    yield from _backbone(config, tree, stack, blocks[layers:])
     text = tree.config.get("text_config")
     fields = text if isinstance(text, Mapping) else tree.config
+    # Beside encoder_layers, num_hidden_layers is the encoder's: a decoder made anew is as deep as the base's.
+    is_a_decoder = "encoder_layers" in fields and "decoder_layers" in fields
+    yield from _backbone(config, tree, stack, () if is_a_decoder else blocks[layers:])
     width = next(fields[name] for name in ("hidden_size", "n_embd", "d_model") if name in fields)
     for block in wrapped or blocks:
         yield from ((f"model.{block}.shadow_{name}", shape) for name, shape in _of_a_block(config, width))
+
+
+def _backbones(tree: ModuleTree) -> tuple[str, str]:
+    """What `_get_backbone` takes: a decoder in the first of these modules, or that module; the model has them all."""
+    facts, names = class_facts(tree.architecture or ""), {module.name for module in tree.modules}
+    candidates = ("model", "transformer", facts.prefix if facts else "")
+    found = next((name for name in candidates if name and name in names), "")
+    return found, f"{found}.decoder".removeprefix(".")
 
 
 def _refuse_other_parts(tree: ModuleTree, around: str) -> None:
@@ -64,9 +77,9 @@ def _backbone(config: Mapping[str, Any], tree: ModuleTree, stack: str, left_out:
     """In the dtype of the base's first parameter, whole numbers apart."""
     around, dtype = stack.rpartition(".")[0], next(m.parameters[0].dtype for m in tree.modules if m.parameters)
     prefix = f"{around}." if around else ""
-    shared = f"{prefix}embed_tokens" if config.get("share_embeddings", True) else None
+    shared = (f"{prefix}embed_tokens.",) if config.get("share_embeddings", True) else ()
     for module in tree.modules:
-        here = module.name.startswith(prefix) and module.name != shared
+        here = module.name.startswith(prefix) and not f"{module.name}.".startswith(shared)
         if here and not f"{module.name}.".startswith(tuple(f"{block}." for block in left_out)):
             name = module.name.removeprefix(prefix)
             kept = (*module.parameters, *(p for p in module.buffers if p.persistent))
