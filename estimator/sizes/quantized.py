@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, QuantisedLayer
@@ -56,7 +56,43 @@ def quantise_as_stored(
     quantization = quantization_of(tree.config)
     if quantization is None:
         return tree
-    layers = SCHEMES.get(quantization.scheme)
+    _check(tree, quantization, checkpoint)
+    scheme = quantization.scheme
+    if scheme in UNADAPTABLE:
+        converted = unadaptable_layers(tree, quantization)
+        return tree._replace(quantised=converted, notes=(*tree.notes, _unknown(scheme)))
+    if any(note.code == "unknown_packing" for note in tree.notes):
+        return tree
+    layers = SCHEMES.get(scheme)
+    if layers is None:
+        return tree._replace(notes=(*tree.notes, _unknown(scheme)))
+    tree = tree._replace(modules=tuple(upright(module) for module in tree.modules))
+    if scheme == "torchao" and checkpoint is not None:
+        converted = as_stored(tree, quantization, dtype, checkpoint)
+    else:
+        converted = layers(tree, quantization, dtype)
+    if scheme in REASSEMBLED and converted and checkpoint is not None:
+        check_against_file(converted, tree, checkpoint)
+        converted, notes = as_the_file_has_them(converted, tree, checkpoint)
+        return tree._replace(quantised=converted, notes=(*tree.notes, *notes))
+    if scheme == "bitsandbytes_4bit":
+        converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
+    if scheme == "compressed-tensors":
+        if checkpoint is not None:
+            check_joined(tree, converted, checkpoint, quantization.fields)
+        tree = tree._replace(tied=untied(tree, converted, checkpoint))
+    if scheme == "gemma":
+        tree = with_layers(tree, converted, checkpoint)
+    if suffix := SCALES.get(scheme):
+        converted = kept_in_float32(tree, with_scales(tree, converted, checkpoint, suffix), dtype)
+        if stored is not None and checkpoint is not None:
+            tree = with_stored_dtypes(tree, stored, converted, checkpoint, suffix)
+    notes = (*tree.notes, *_remarks(tree, quantization, converted, checkpoint))
+    return tree._replace(quantised=converted, notes=notes)
+
+
+def _check(tree: ModuleTree, quantization: Quantization, checkpoint: Checkpoint | None) -> None:
+    """Raises LoraSizeError for what from_pretrained fails on before it converts a layer."""
     check_loads(quantization.scheme)
     if quantization.scheme in KEPT_BY_NONE:
         check_splitting(tree, {}, "")
@@ -64,47 +100,26 @@ def quantise_as_stored(
         check_names(tree, checkpoint.tensors)
     if quantization.scheme == "compressed-tensors":
         check_formats(quantization.fields)
-    if quantization.scheme in UNADAPTABLE:
-        converted = unadaptable_layers(tree, quantization)
-        return tree._replace(quantised=converted, notes=(*tree.notes, _unknown(quantization.scheme)))
-    if any(note.code == "unknown_packing" for note in tree.notes):
-        return tree
-    if layers is None:
-        return tree._replace(notes=(*tree.notes, _unknown(quantization.scheme)))
-    tree = tree._replace(modules=tuple(upright(module) for module in tree.modules))
-    if quantization.scheme == "torchao" and checkpoint is not None:
-        converted = as_stored(tree, quantization, dtype, checkpoint)
-    else:
-        converted = layers(tree, quantization, dtype)
-    if quantization.scheme in REASSEMBLED and converted and checkpoint is not None:
-        check_against_file(converted, tree, checkpoint)
-        converted, notes = as_the_file_has_them(converted, tree, checkpoint)
-        return tree._replace(quantised=converted, notes=(*tree.notes, *notes))
-    if quantization.scheme == "bitsandbytes_4bit":
-        converted = {name: layer._replace(saved_beside=None) for name, layer in converted.items()}
-    if quantization.scheme == "compressed-tensors":
-        if checkpoint is not None:
-            check_joined(tree, converted, checkpoint, quantization.fields)
-        tree = tree._replace(tied=untied(tree, converted, checkpoint))
-    if quantization.scheme == "gemma":
-        tree = with_layers(tree, converted, checkpoint)
-    if suffix := SCALES.get(quantization.scheme):
-        converted = with_scales(tree, converted, checkpoint, suffix)
-        converted = kept_in_float32(tree, converted, dtype)
-        if stored is not None and checkpoint is not None:
-            tree = with_stored_dtypes(tree, stored, converted, checkpoint, suffix)
-    caution = CAUTIONS.get(quantization.scheme) if converted else _unconverted(quantization.scheme)
-    notes = (*tree.notes, caution) if caution else tree.notes
-    if quantization.scheme == "gptq" and quantization.fields.get("dynamic"):
-        notes = (*notes, _DYNAMIC)
+
+
+def _remarks(
+    tree: ModuleTree,
+    quantization: Quantization,
+    converted: Mapping[str, QuantisedLayer],
+    checkpoint: Checkpoint | None,
+) -> Iterator[Note]:
+    scheme = quantization.scheme
+    if caution := CAUTIONS.get(scheme) if converted else _unconverted(scheme):
+        yield caution
+    if scheme == "gptq" and quantization.fields.get("dynamic"):
+        yield _DYNAMIC
     if anew := [name for name, layer in converted.items() if layer.cls == WITHOUT_KERNEL]:
         message = f"AutoRound has no kernel for {listed(anew)}: from_pretrained makes these layers anew, unquantised."
-        notes = (*notes, Note("packed_missing", message))
-    if quantization.scheme == "torchao" and is_first_version(quantization.fields):
-        notes = (*notes, _FIRST_VERSION)
-    if quantization.scheme in KEEP_THEIR_SHAPES and checkpoint is not None:
-        notes = (*notes, *held_otherwise(tree, converted, checkpoint))
-    return tree._replace(quantised=converted, notes=notes)
+        yield Note("packed_missing", message)
+    if scheme == "torchao" and is_first_version(quantization.fields):
+        yield _FIRST_VERSION
+    if scheme in KEEP_THEIR_SHAPES and checkpoint is not None:
+        yield from held_otherwise(tree, converted, checkpoint)
 
 
 def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
