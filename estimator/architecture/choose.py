@@ -33,8 +33,7 @@ def candidates(config: Mapping[str, Any], task: str | None) -> list[str]:
     """
     model_type = config.get("model_type")
     model_type = model_type if isinstance(model_type, str) else None
-    named = config.get("architectures")
-    named = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+    named = _named(config)
     asked = class_asked(config, task) if not generates(named, task) else None
     return [name for name in (asked, named, class_for(model_type, None)) if name]
 
@@ -47,8 +46,13 @@ def class_asked(config: Mapping[str, Any], task: str | None) -> str | None:
     """
     if task is None:
         return None
-    built = class_for(config.get("model_type"), task)
+    built = class_for(config.get("model_type"), task, _named(config))
     return task if built is None and shapes_of(task) is not None and section_of(config, task) is not None else built
+
+
+def _named(config: Mapping[str, Any]) -> str | None:
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
 
 
 def generates(named: str | None, task: str | None) -> bool:

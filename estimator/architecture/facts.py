@@ -163,28 +163,31 @@ def _needed(root: str) -> dict[str, Sequence[Any]]:
     return parsed
 
 
-def class_for(model_type: str | None, task: str | None) -> str | None:
+def class_for(model_type: str | None, task: str | None, named: str | None = None) -> str | None:
     """The class that transformers' Auto class of a task (PEFT's name for it) builds for a model type.
 
-    Without a task: the causal language model, else the first that there is. None where the model type is unknown.
+    `named`: by config.json, which is built where a task has several classes (`_get_model_class`: Funnel's). Without a
+    task: the causal language model, else the first that there is. None where the model type is unknown.
     """
     tasks = tasks_of(model_type)
-    if task is not None:
-        return tasks.get(task)
-    order = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "any", "FEATURE_EXTRACTION")
-    return next((tasks[kind] for kind in order if kind in tasks), None)
+    order = (task,) if task is not None else ("CAUSAL_LM", "SEQ_2_SEQ_LM", "any", "FEATURE_EXTRACTION")
+    built = next((tasks[kind] for kind in order if kind in tasks), (None,))
+    return named if named in built else built[0]
 
 
 def classes_for(model_type: Any) -> frozenset[str]:
     """Every class that an Auto class builds for a model type; none where it is unknown, or no name."""
-    return frozenset(tasks_of(model_type).values())
+    return frozenset(name for built in tasks_of(model_type).values() for name in built)
 
 
-def tasks_of(model_type: Any) -> dict[str, str]:
-    """Task -> class: in the file a name that begins with "-" goes on after the stem that stands first."""
+def tasks_of(model_type: Any) -> dict[str, tuple[str, ...]]:
+    """Task -> class, the usual one first where there are several: in the file a name that begins with "-" goes on after
+    the stem that stands first, and "|" parts two names.
+    """
     written = line(f"@{model_type}") or {}
     stem = written.get("", "")
-    return {task: stem + name[1:] if name[0] == "-" else name for task, name in written.items() if task}
+    names = ((task, name.split("|")) for task, name in written.items() if task)
+    return {task: tuple(stem + one[1:] if one[0] == "-" else one for one in built) for task, built in names}
 
 
 def explain(name: str) -> str:

@@ -166,33 +166,34 @@ def _model_types(added: Collection[str], kinds: Collection[str], newer: bool) ->
     installed, before = _installed_types(), {kind: tasks_of(kind) for kind in names("@")}
     found, other = (before, installed) if newer else (installed, before)
     for kind, tasks in other.items():
-        for task in (task for task, name in tasks.items() if name in added or kind in kinds):
+        for task in (task for task, built in tasks.items() if kind in kinds or built[0] in added):
             found.setdefault(kind, {}).setdefault(task, tasks[task])
     return {f"@{kind}": dumped(_by_stem(tasks)) for kind, tasks in found.items()}
 
 
-def _installed_types() -> dict[str, dict[str, str]]:
+def _installed_types() -> dict[str, dict[str, tuple[str, ...]]]:
     from transformers.models.auto import modeling_auto
 
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
     for task, mapping in {**_TASKS, **_PARTS}.items():
         for model_type, name in getattr(modeling_auto, mapping).items():
-            found.setdefault(model_type, {})[task] = name if isinstance(name, str) else name[0]
+            found.setdefault(model_type, {})[task] = (name,) if isinstance(name, str) else name
     for mapping in sorted(vars(modeling_auto), key=_likelihood):
         names = getattr(modeling_auto, mapping)
         if mapping.endswith("_MAPPING_NAMES") and mapping != "CONFIG_MAPPING_NAMES":
             for model_type, name in names.items():
-                found.setdefault(model_type, {}).setdefault("any", name if isinstance(name, str) else name[0])
+                found.setdefault(model_type, {}).setdefault("any", (name,) if isinstance(name, str) else name)
     return found
 
 
-def _by_stem(tasks: dict[str, str]) -> dict[str, str]:
+def _by_stem(tasks: dict[str, tuple[str, ...]]) -> dict[str, str]:
     """The common beginning of the names said once; what "any" says only where nothing likelier does."""
     if {"CAUSAL_LM", "SEQ_2_SEQ_LM"} & set(tasks):
         tasks = {task: name for task, name in tasks.items() if task != "any"}
     tasks = {task: tasks[task] for task in (*_TASKS, *_PARTS, "any") if task in tasks}
-    stem = os.path.commonprefix(list(tasks.values()))
-    return {"": stem, **{task: f"-{name[len(stem) :]}" for task, name in tasks.items()}} if stem else tasks
+    stem = os.path.commonprefix([name for built in tasks.values() for name in built])
+    cut = {task: "|".join(f"-{name[len(stem) :]}" if stem else name for name in built) for task, built in tasks.items()}
+    return {"": stem, **cut} if stem else cut
 
 
 def _needed_fresh(fresh: dict[str, Any], mappings: Sequence[str]) -> dict[str, Any]:

@@ -85,6 +85,18 @@ def test_a_model_type_and_a_task_lead_to_a_class(model_type, task, name):
 
 
 @pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        pytest.param("FunnelBaseModel", "FunnelBaseModel", id="the one that config.json names"),
+        pytest.param("FunnelForMaskedLM", "FunnelModel", id="the usual one beside another task's"),
+        pytest.param(None, "FunnelModel", id="the usual one"),
+    ],
+)
+def test_of_several_classes_for_a_task_config_json_chooses(named, name):
+    assert class_for("funnel", "FEATURE_EXTRACTION", named) == name
+
+
+@pytest.mark.parametrize(
     ("name", "release"),
     [
         pytest.param("LlamaForCausalLM", None, id="as old as the file's release"),

@@ -7,7 +7,7 @@ Rules' source: transformers 5.23.0, modeling_auto.py, `PreTrainedConfig.attribut
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -22,7 +22,7 @@ _SHARE = "partial_rotary_factor"  # stands in config.json beside the fields, or 
 
 
 def borrowing(
-    tasks: Mapping[str, Mapping[str, str]], before: Mapping[str, dict[str, Any]], newer: bool
+    tasks: Mapping[str, Mapping[str, Sequence[str]]], before: Mapping[str, dict[str, Any]], newer: bool
 ) -> dict[str, dict[str, Any]]:
     """By model type, as borrowed.py reads it. `before`: the file's, which stay where the installed release's are added
     (`newer`); else those alone stay that a newer release has added.
@@ -33,10 +33,10 @@ def borrowing(
     return {kind: said for kind, said in before.items() if said.get("release")} | found
 
 
-def borrowing_types(tasks: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+def borrowing_types(tasks: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(model type, what a config of it has otherwise than the class's own) of those that these tasks lead to."""
     for kind, names in tasks.items():
-        for name in dict.fromkeys(names.values()):
+        for name in dict.fromkeys(name for built in names.values() for name in built):
             with contextlib.suppress(Exception):  # the class takes no such config
                 if kind in CONFIG_MAPPING and (said := said_of(kind, name)):
                     yield kind, said
