@@ -84,6 +84,10 @@ def _unknown(values: Mapping[str, Any], path: str) -> UnknownTrainerError:
             "a model of transformers" if why == DIFFUSION else "the language model"
         )
         return UnknownTrainerError(f"{why}: not counted.", where=path, way_out=way_out)
+    file = values.get("_file") or values.get("config") if "_program" in values else None
+    if _is_file_of_options(file):
+        way_out = f"name {str(file)[:200]} itself, if it holds the options"
+        return UnknownTrainerError("the command is of no trainer that is known.", where=path, way_out=way_out)
     way_out = "known: PEFT, Axolotl, LLaMA-Factory, TRL, torchtune, Unsloth, ms-swift, AutoTrain, NeMo, litgpt, Oumi, "
     way_out += "Ludwig, verl, OpenRLHF, EasyR1, AReaL, H2O LLM Studio, Firefly, LMFlow, FastChat, alpaca-lora, qlora.py"
     return UnknownTrainerError("this is no config of a trainer that is known.", where=path, way_out=way_out)

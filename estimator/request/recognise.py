@@ -29,6 +29,7 @@ _TRL = frozenset(
         "lora_task_type",
     )
 )  # fmt: skip
+_NO_TRL = ("target_modules", "lora", "use_adalora")
 # PeftParams of Oumi (August 2026), which takes no other key in its section `peft`.
 _OUMI = frozenset(
     (
@@ -132,6 +133,7 @@ def _litgpt(values: Mapping[str, Any]) -> bool:
 
 def _axolotl(values: Mapping[str, Any]) -> bool:
     foreign = any(key in values for key in ("target_modules", "lora_rank", "lora", "peft_config", "use_peft"))
+    foreign = foreign or isinstance(values.get("adapter"), Mapping)
     file = "base_model" in values and not _program(values) and not foreign and any(key in values for key in _AXOLOTL)
     return file or (_program(values).startswith("axolotl train") and "config" in values)
 
@@ -166,7 +168,7 @@ def _peft_sft(values: Mapping[str, Any]) -> bool:
 
 
 def _trl(values: Mapping[str, Any]) -> bool:
-    foreign = {key for key in values if key.startswith(("lora_", "peft_")) or key in ("target_modules", "lora")} - _TRL
+    foreign = {key for key in values if key.startswith(("lora_", "peft_")) or key in _NO_TRL} - _TRL
     recipe = "model_name_or_path" in values and any(key in values for key in _TRL_DATA) and not _program(values)
     return not foreign and ("use_peft" in values or recipe or _program(values).startswith("trl "))
 

@@ -217,6 +217,11 @@ def test_null_in_an_adapter_config_is_what_it_is_to_peft(tmp_path: Path, fields:
             id="torchrun",
         ),
         pytest.param(
+            "srun --gpus=4 --label megatron sft --model a/b",
+            {"_program": "megatron sft", "model": "a/b"},
+            id="srun's options come first",
+        ),
+        pytest.param(
             "torchrun --nproc_per_node 2 $(which swift) sft --model a/b",
             {"_program": "swift sft", "model": "a/b"},
             id="torchrun of what lies on the path",

@@ -48,6 +48,7 @@ SWIFT = "model: a/b\ntuner_type: lora\n"
 LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
 TUNE = "model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b, lora_attn_modules: [q_proj]}\n"
 NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
+V1 = "model: meta-llama/Llama-3.1-8B-Instruct\nmodel_class: VALUE\npeft_config: {name: lora, target_modules: q_proj}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
 
@@ -61,6 +62,10 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
         pytest.param(PEFT_SFT + "lora_target_modules: q_proj,v_proj\n", 64 * (QUERY + VALUE), id="PEFT's example"),
         pytest.param(AXOLOTL + "lora_target_parameters: [down_proj.weight]\n", 32 * 8 * (14336 + 4096),
                      id="Axolotl asks for no defaults beside parameters"),
+        pytest.param(AXOLOTL + "lora_target_modules: [q_proj, v_proj]\nlora_exclude_modules: [v_proj]\n",
+                     8 * (QUERY + VALUE), id="Axolotl's schema knows no modules to leave out"),
+        pytest.param(V1.replace("VALUE", "llm"), 8 * QUERY, id="LLaMA-Factory's v1 takes a text for one name"),
+        pytest.param(V1.replace("VALUE", "cls"), 8 * QUERY + 4096 + 1, id="and scores tokens by one label"),
         pytest.param(FACTORY + "add_special_tokens: <a>,<b>\n", 8 * QUERY + 2 * 128_256 * 4096,
                      id="LLaMA-Factory trains both embeddings where tokens are new"),
         pytest.param(FACTORY + "add_tokens: a\nadditional_target: norm\n", 8 * QUERY + (2 * 32 + 1) * 4096,
@@ -124,6 +129,9 @@ IN_4 = "load_in_4bit: true\n"
          {"base_precision": "nf4", "double_quant": True, "quant_storage": "bfloat16", "adapter_dtype": "bfloat16"}),
         (TUNE.replace("lora_llama", "qlora_llama"), {"base_precision": "nf4", "double_quant": True, "adapter_dtype": "bfloat16"}),
         (FACTORY + "quantization_bit: 3\nquantization_method: hqq\n", {"base_precision": None}),
+        (V1, {"base_precision": None, "dtype": None, "adapter_dtype": None}),
+        (V1 + "quant_config: {name: bnb, quantization_type: fp4}\n",
+         {"base_precision": "fp4", "compute_dtype": "float16", "quant_storage": "float16", "double_quant": True}),
         (LUDWIG, {"base_precision": None, "dtype": "fp32", "prepare_kbit": None}),
         (LUDWIG + "quantization: {bits: 4}\n", {"base_precision": "nf4", "dtype": "fp16", "double_quant": True,
                                                "prepare_kbit": True, "adapter_dtype": None}),

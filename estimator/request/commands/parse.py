@@ -1,10 +1,10 @@
 """A shell script that starts a training, read as words; nothing of it is run.
 
 What comes back are the options of the last command that trains, and beside them `_program` (what is started),
-`_command` (its words before the options), `_world` (processes of all machines, where the line says it), `_hidden`
-(variables behind the options that may hold further ones) and `_others` (how many more commands train). A file of
-options that a trainer takes without a name for it is `config`, litgpt's base `checkpoint_dir`. verl's overrides
-(`a.b=1`) come as sections.
+`_command` (its words before the options), `_world` (processes of all machines, where the line says it), `_file` (a
+file that may hold options, given to a script without a name for it), `_hidden` (variables behind the options that may
+hold further ones) and `_others` (how many more commands train). Such a file of a known trainer's program is `config`,
+litgpt's base `checkpoint_dir`. verl's overrides (`a.b=1`) come as sections.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def _read(command: list[str]) -> dict[str, Any]:
         **_options(named),
         "_program": program,
         "_command": " ".join(_before_options(words)),
+        "_file": next((word for word in behind[:1] if word.endswith(_OPTION_FILES)), None),
         "_world": processes(variables, start if len(start) > 1 else words, program),
     }
 
@@ -165,11 +166,10 @@ def _program(words: list[str]) -> tuple[str, list[str]]:
             return f"{'megatron' if match[3] else match[1] or match[2]} {match[4]}", words[index + 1 :]
     if scripts:
         return words[scripts[0]].rpartition("/")[2], words[scripts[0] + 1 :]
-    if words[:1] == ["torchrun"]:  # its own options come first
-        for index, (name, does) in enumerate(pairwise(words)):
-            leaf = name.rpartition("/")[2]
-            if leaf in _COMMANDS and f"{leaf} {does}".endswith(TRAINING):
-                return f"{leaf} {does}", words[index + 2 :]
+    for index, (name, does) in enumerate(pairwise(words)):  # behind a launcher's own options: torchrun, srun, docker
+        leaf = name.rpartition("/")[2]
+        if leaf in _COMMANDS and f"{leaf} {does}".endswith(TRAINING):
+            return f"{leaf} {does}", words[index + 2 :]
     return (words[0] if words else ""), words[1:]
 
 

@@ -43,6 +43,9 @@ def read(keys: Keys) -> TrainingConfig:
     if keys.values.get("lora_modules_to_save"):
         keys.may_grow("tokens", "special_tokens", "added_tokens_overrides", "resize_token_embeddings_to_32x")
     keys.continues(keys.values.get("lora_model_dir"))
+    if keys.values.get("lora_exclude_modules"):  # utils/schemas/peft.py has no such field, so validation drops it
+        message = "Axolotl drops lora_exclude_modules, which its schema does not know: what it names is adapted too."
+        keys.note("not_read", message)
     dtype = _dtype(keys)
     quantization = _quantization(keys, adapter, dtype)
     rl = keys.values.get("rl") in ("dpo", "ipo", "kto")
@@ -106,7 +109,6 @@ def _lora(keys: Keys) -> dict[str, Any]:
         "target_modules": targets if targets and isinstance(targets, str) else keys.names("lora_target_modules") or [],
         "target_parameters": keys.names("lora_target_parameters"),
         "modules_to_save": keys.names("lora_modules_to_save"),
-        "exclude_modules": keys.values.get("lora_exclude_modules"),
         "bias": "none",
         "use_dora": keys.flag("peft_use_dora"),
         "use_rslora": keys.flag("peft_use_rslora"),

@@ -27,12 +27,23 @@ DEFAULTS = {
     "quantization_method": "bnb",
     "quantization_type": "nf4",
     "finetuning_type": "lora",
+    "micro_batch_size": 1,  # this and the next are v1's
+    "enable_activation_checkpointing": True,
 }
 # What grows the vocabulary; the last is what an earlier release calls the third.
 RESIZING = ("resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config", "new_special_tokens")
+# hparams/parser.py takes these where USE_MEGATRON_BRIDGE or USE_MCA is set, and refuses them elsewhere.
+_MEGATRON = (
+    "tensor_model_parallel_size",
+    "pipeline_model_parallel_size",
+    "expert_model_parallel_size",
+    "context_parallel_size",
+    "use_distributed_optimizer",
+)
 # model/model_utils/quantization.py: what each method takes.
 _BITS = {"bnb": (4, 8), "hqq": (1, 2, 3, 4, 5, 6, 8), "eetq": (8,)}
 V1_DEFAULTS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": "all"}
+_V1_QUANT = {"double_quantization": True, "quantization_type": "nf4", "compute_dtype": "float16"}
 
 
 def read(keys: Keys) -> TrainingConfig:
@@ -116,10 +127,12 @@ def _refuse(keys: Keys) -> None:
         if keys.flag(name):
             what = f"LLaMA-Factory refuses {name} with LoRA."
             raise UsageError(what, where=f"{name} in {keys.where}", way_out="leave out one of them")
-    own = "use_megatron_bridge" if keys.flag("use_megatron_bridge") else "mixture_of_depths"
-    if own == "use_megatron_bridge" or keys.values.get(own):
-        what = f"{own} builds modules of its own: not counted."
-        raise UnsupportedError(what, where=f"{own} in {keys.where}", way_out="leave it out")
+    own = [name for name in _MEGATRON if name in keys.values]
+    own += ["use_megatron_bridge"] * keys.flag("use_megatron_bridge")
+    own += ["mixture_of_depths"] * bool(keys.values.get("mixture_of_depths"))
+    if own:
+        what = f"{own[0]} is of a training that builds modules of its own: not counted."
+        raise UnsupportedError(what, where=f"{own[0]} in {keys.where}", way_out="leave it out")
     program = str(keys.values.get("_program") or "")
     earlier = program.endswith(".py") and program not in ("train.py", "launcher.py")
     if earlier and keys.values.get("lora_target") is None:
@@ -198,46 +211,52 @@ def _quantization(keys: Keys, dtype: str) -> dict[str, Any] | None:
 
 
 def _read_v1(keys: Keys) -> TrainingConfig:
+    """v1/core/model_engine.py and v1/plugins/model_plugins/peft.py."""
     peft = Keys(keys.section("peft_config"), keys.where, V1_DEFAULTS)
     if peft.values.get("name") != "lora":
         raise keys.no_lora(
             "peft_config names no LoRA: this config trains something else.", "set peft_config.name: lora"
         )
-    quant = Keys(keys.section("quant_config"), keys.where, {"quantization_bit": 4, "double_quantization": True})
+    if peft.values.get("export_dir"):
+        raise keys.no_lora("peft_config.export_dir merges an adapter: this config trains nothing.", "leave it out")
+    keys.continues(peft.values.get("adapter_name_or_path"))
+    quant = Keys(keys.section("quant_config"), keys.where, {"quantization_bit": 4, **_V1_QUANT})
     quantization = None
     if quant.values.get("name") == "bnb" or quant.values.get("quantization_bit"):
-        compute = dtype_name(quant.get("compute_dtype")) or "float16"
+        compute = dtype_name(quant.get("compute_dtype"))
         bits, double = quant.integer("quantization_bit"), quant.flag("double_quantization")
-        quantization = bnb4(compute, double, storage=compute) if bits == 4 else {"method": "bnb", "bits": bits}
-    targets = peft.names("target_modules")
-    all_linear = targets in (["all"], ["all-linear"])
+        kind = quant.text("quantization_type")
+        quantization = bnb4(compute, double, kind, compute) if bits == 4 else {"method": "bnb", "bits": bits}
+    given = peft.get("target_modules")
+    targets = [given] if isinstance(given, str) else peft.names("target_modules")
     skip = ["lm_head", "output_layer", "output", "score", "classifier"]
+    classifies = keys.values.get("model_class") == "cls"
     return TrainingConfig(
         trainer="llamafactory",
         lora={
             "r": peft.integer("r"),
             "lora_alpha": peft.number("lora_alpha"),
             "lora_dropout": peft.number("lora_dropout"),
-            "target_modules": "all-linear" if all_linear else targets,
+            "target_modules": "all-linear" if given == "all" else targets,
             "target_parameters": None,
             "modules_to_save": peft.names("modules_to_save"),
             "bias": "none",
             "use_dora": peft.flag("use_dora"),
             "use_rslora": peft.flag("use_rslora"),
             "init_lora_weights": True,
-            "task_type": "CAUSAL_LM",
+            "task_type": "TOKEN_CLS" if classifies else "CAUSAL_LM",
         },
         target_rule=TargetRule(name="llamafactory", settings={"targets": ["all"], "skip": skip})
-        if all_linear
+        if given == "all"
         else None,
         base=keys.values.get("model"),
-        base_precision="bfloat16",
         quantization=quantization,
         batch_size=keys.integer("micro_batch_size"),
         sequence_length=keys.integer("cutoff_len"),
-        gradient_checkpointing=True,
+        gradient_checkpointing=keys.flag("enable_activation_checkpointing"),
         gradient_accumulation=1,
         optimizer="torch.optim.AdamW",
+        num_labels=1 if classifies else None,
         defaulted=(*keys.defaulted, *peft.defaulted),
         source="LLaMA-Factory 0.9.6.dev0, v1/config",
         notes=tuple(keys.notes),
