@@ -45,7 +45,8 @@ class QuantisedLayer(NamedTuple):
     parameters: tuple[Parameter, ...]  # as run-time tensors, packed; bias included
     buffers: tuple[Parameter, ...] = ()
     state_bytes: int = 0  # tensors beside the weight that are neither parameter nor buffer
-    saved_beside: tuple[Parameter, ...] | None = None  # what state_dict() has of all these; None: of a size not known
+    # what state_dict() has beside parameters and persistent buffers; None: of a size not known
+    saved_beside: tuple[Parameter, ...] | None = None
     saved_anew: tuple[Parameter, ...] | None = None  # the same once OLoRA has quantised the weight again
     packed_factor: int = 1  # PEFT counts an element of `weight` this often: 2 x itemsize for Params4bit
     is_linear: bool = True  # isinstance(torch.nn.Linear): what `all-linear` finds

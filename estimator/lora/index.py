@@ -105,6 +105,11 @@ class TreeIndex:
         packed = self.packed(module.name)
         return module.parameters if packed is None else tuple(self._owned(module.name, p) for p in packed.parameters)
 
+    def beside(self, name: str) -> tuple[Parameter, ...]:
+        """What state_dict() has of a packed module next to its parameters."""
+        packed = self.packed(name)
+        return () if packed is None else (*(packed.saved_beside or ()), *(b for b in packed.buffers if b.persistent))
+
     def _owned(self, name: str, parameter: Parameter) -> Parameter:
         full = f"{name}.{parameter.name}"
         owner, _, last = self.root(full).rpartition(".")

@@ -195,7 +195,7 @@ def base_model(index: TreeIndex) -> Node:
                 counted = packed.packed_factor if packed is not None and own.name == "weight" else 1
                 shared[full] = Leaf(own.shape, own.dtype, "bias", trainable=False, counted=counted)
             node.leaves[own.name] = shared[full]
-        for own in (packed.saved_beside if packed is not None else None) or ():
+        for own in index.beside(module.name):
             node.leaves[own.name] = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False)
         for own in module.buffers:
             leaf = Leaf(own.shape, own.dtype, "bias", trainable=False, parameter=False, saved=own.persistent)

@@ -67,9 +67,8 @@ def saved_name(key: str) -> str:
 
 def state_of(index: TreeIndex, module: Module) -> Iterator[Parameter]:
     """What state_dict() has of a module's own."""
-    layer = index.packed(module.name)
     yield from index.held(module)
-    yield from (layer.saved_beside if layer is not None else None) or ()
+    yield from index.beside(module.name)
     yield from (buffer for buffer in module.buffers if buffer.persistent)
 
 

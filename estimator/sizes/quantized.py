@@ -23,6 +23,7 @@ from estimator.sizes.schemes.others import (
     bitnet_layers,
     check_loads,
     eetq_layers,
+    is_unpacked,
     mlx_layers,
     mxfp4_layers,
     quanto_layers,
@@ -125,11 +126,13 @@ def _remarks(
 def keeps_stored_dtype(config: Mapping[str, Any]) -> bool:
     """Whether tensors with the word `weight` in their name keep the file's dtype, whatever dtype is asked for.
 
-    So it is where the quantiser reassembles `weight` from several tensors (transformers 5.23.0,
+    So it is where the quantiser reassembles `weight` from several tensors, or unpacks it (transformers 5.23.0,
     `HfQuantizer.get_new_dtype` and `get_weight_conversions`).
     """
     quantization = quantization_of(config)
-    return quantization is not None and quantization.scheme in REASSEMBLED
+    if quantization is None:
+        return False
+    return quantization.scheme in REASSEMBLED or (quantization.scheme == "bitnet" and is_unpacked(quantization.fields))
 
 
 def _bitsandbytes(tree: ModuleTree, quantization: Quantization, _dtype: str) -> dict[str, QuantisedLayer]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 
 from estimator.architecture.from_config import from_config
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
+from estimator.errors import UnsupportedError
+from estimator.lora.adapt import adapt
 from estimator.request.load_options import LoadOptions
+from estimator.request.lora_config import from_mapping
 from estimator.sizes.base import base_sizes
 from tests.sizes.trees import one_linear
 
@@ -48,6 +53,60 @@ def test_scales_of_activations_are_not_missed():
     sizes = base_sizes(tree, Checkpoint(tensors=tensors, files=(), bytes=0), LoadOptions())
     assert "packed_missing" not in {note.code for note in sizes.notes}
     assert "gpt_neox.layers.0.mlp.act.scales" not in unpack(config, Checkpoint(tensors, (), 0)).checkpoint.tensors
+
+
+QWEN = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 64,
+    "tie_word_embeddings": False, "dtype": "bfloat16",
+}  # fmt: skip
+BITNET = {"quant_method": "bitnet"}
+UNPACKED = {**BITNET, "linear_class": "autobitlinear"}
+IN_WORDS = {"bits": 4, "group_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("fields", "saved", "biases"),
+    [  # transformers 5.23.0, gptqmodel 7.7.0, optimum 2.3.0, PEFT 0.21.2: what trains, and elements in the file
+        pytest.param(BITNET, (192, 481), (192, 288), id="BitNet"),
+        pytest.param(UNPACKED, (1248, 1249), (288, 288), id="BitNet, unpacked: a scale is a buffer"),
+        pytest.param({"quant_method": "awq", **IN_WORDS}, (192, 388), (192, 288), id="AWQ"),
+        pytest.param({"quant_method": "gptq", **IN_WORDS}, (192, 420), (192, 288), id="GPTQ"),
+    ],
+)
+def test_what_lies_in_buffers_is_saved_and_does_not_train(fields, saved, biases):
+    base = base_sizes(from_config({**QWEN, "quantization_config": fields}), None, LoadOptions(dtype="F16")).model
+    asked = {"r": 2, "target_modules": ["lm_head"]}
+    for more, (trained, elements) in (({"modules_to_save": ["q_proj"]}, saved), ({"bias": "all"}, biases)):
+        done = adapt(base, from_mapping({**asked, **more}), save_embedding_layers="no")
+        assert (done.trainable_parameters, sum(prod(t.shape) for t in done.tensors)) == (trained, elements)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        pytest.param(UNPACKED, True, id="unpacked"),
+        pytest.param(BITNET, False, id="packed"),
+        pytest.param({**UNPACKED, "quantization_mode": "online"}, False, id="stored as it was trained"),
+    ],
+)
+def test_what_bitnet_unpacks_keeps_the_dtype_of_the_file(fields, kept):
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": fields})
+    stored = {f"{m.name}.weight": m.parameters[0] for m in tree.modules if m.parameters}
+    tensors = {name: Tensor(name, own.dtype, own.shape, "one") for name, own in stored.items()}
+    loaded = base_sizes(tree, Checkpoint(tensors, (), 0), LoadOptions(dtype="F32")).model
+    head = next(m for m in loaded.modules if m.name == "lm_head")
+    assert head.parameters[0].dtype == ("BF16" if kept else "F32")
+
+
+def test_a_packed_weight_that_is_tied_does_not_load_as_bitnet():
+    """transformers 5.23.0: "`weight` is not an nn.Parameter"; the default list spares the head."""
+    config = {**QWEN, "tie_word_embeddings": True}
+    spares_all = from_config({**config, "quantization_config": BITNET})
+    assert "lm_head" not in base_sizes(spares_all, None, LoadOptions()).model.quantised
+    spares_none = from_config({**config, "quantization_config": {**BITNET, "modules_to_not_convert": []}})
+    with pytest.raises(UnsupportedError, match="tied to another, lm_head"):
+        base_sizes(spares_none, None, LoadOptions())
 
 
 LLAVA = {

@@ -24,10 +24,23 @@ def bitnet_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> d
     """BitLinear: weight U8 [out/4, in] and a scale, all buffers. AutoBitLinear keeps a plain weight.
 
     With `use_rms_norm` each has a norm of its inputs, a parameter in both.
+    Raises UnsupportedError for a packed weight that is tied to another's: transformers finds no parameter there.
     """
-    fields = quantization.fields
-    make = _auto_bit_linear if fields.get("linear_class") == "autobitlinear" else _bit_linear
-    return {m.name: make(m, dtype, fields) for m in linears(tree, fields)}
+    fields, tied = quantization.fields, {*tree.tied, *tree.tied.values()}
+    converted = linears(tree, fields)
+    if fields.get("linear_class") == _AUTO:
+        return {m.name: _auto_bit_linear(m, dtype, fields) for m in converted}
+    if name := next((m.name for m in converted if f"{m.name}.weight" in tied), None):
+        raise no_checkpoint(f"packed weight that is tied to another, {name}", "modules_to_not_convert")
+    return {m.name: _bit_linear(m, dtype, fields) for m in converted}
+
+
+_AUTO = "autobitlinear"
+
+
+def is_unpacked(fields: Mapping[str, Any]) -> bool:
+    """Whether BitNet's weights are unpacked as they load (`BitNetHfQuantizer.get_load_operations`)."""
+    return fields.get("linear_class") == _AUTO and fields.get("quantization_mode", "offline") == "offline"
 
 
 def _bit_linear(module: Module, dtype: str, fields: Mapping[str, Any]) -> QuantisedLayer:
@@ -39,6 +52,7 @@ def _bit_linear(module: Module, dtype: str, fields: Mapping[str, Any]) -> Quanti
         cls="BitLinear",
         parameters=_norm(columns, dtype, fields),
         buffers=(Parameter("weight", (out // 4, columns), "U8", True), scale, *rest),
+        saved_beside=(),
         is_linear=False,
         refusal=BITLINEAR,
     )
@@ -46,8 +60,9 @@ def _bit_linear(module: Module, dtype: str, fields: Mapping[str, Any]) -> Quanti
 
 def _auto_bit_linear(module: Module, dtype: str, fields: Mapping[str, Any]) -> QuantisedLayer:
     scale = () if fields.get("quantization_mode") == "online" else (Parameter("weight_scale", (1,), dtype),)
-    parameters = (*module.parameters, *_norm(module.parameters[0].shape[1], dtype, fields))
-    return QuantisedLayer(scheme="bitnet", cls="AutoBitLinear", parameters=parameters, buffers=scale)
+    weight = module.parameters[0]
+    parameters = (*module.parameters, *_norm(weight.shape[1], weight.dtype, fields))
+    return QuantisedLayer(scheme="bitnet", cls="AutoBitLinear", parameters=parameters, buffers=scale, saved_beside=())
 
 
 def _norm(columns: int, dtype: str, fields: Mapping[str, Any]) -> tuple[Parameter, ...]:

@@ -128,9 +128,10 @@ def _gptq_layer(module: Module, fields: Fields) -> QuantisedLayer:
             Parameter("scales", (groups, columns), "F16", True),
             Parameter("g_idx", (rows,), "I32", True),
             *(bias._replace(dtype="F16", fixed=True) for bias in module.parameters[1:]),
-            Parameter("wf_unsqueeze_zero", _shifts(bits), "I32", True),
-            Parameter("wf_unsqueeze_neg_one", _shifts(bits), "I32", True),
+            Parameter("wf_unsqueeze_zero", _shifts(bits), "I32", True, persistent=False),
+            Parameter("wf_unsqueeze_neg_one", _shifts(bits), "I32", True, persistent=False),
         ),
+        saved_beside=(),
         is_linear=False,
     )
 
@@ -190,7 +191,7 @@ def _scaled_activations(tree: ModuleTree, dtype: str) -> dict[str, QuantisedLaye
         parent, _, own = module.name.rpartition(".")
         if own == activation and f"{parent}.{before}" in linears:
             scales = Parameter("scales", linears[f"{parent}.{before}"].parameters[0].shape[:1], dtype)
-            found[module.name] = QuantisedLayer("awq", "ScaledActivation", (scales,), is_linear=False)
+            found[module.name] = QuantisedLayer("awq", "ScaledActivation", (scales,), saved_beside=(), is_linear=False)
     return found
 
 
@@ -201,6 +202,7 @@ def _awq_layer(module: Module, fields: Fields) -> QuantisedLayer:
         cls="AwqQuantLinear",
         parameters=(),
         buffers=(*_awq_tensors(*_in_out(module), fields), *bias),
+        saved_beside=(),
         is_linear=False,
     )
 
