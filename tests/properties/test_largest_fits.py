@@ -67,10 +67,11 @@ def test_the_largest_batch_fits_and_one_more_does_not(gpu: int, checkpointing: b
         assert largest == 4096 or not holds(largest + 1)
 
 
-@given(limit=st.integers(1, 300), threshold=st.integers(0, 400))
-def test_search_finds_the_threshold(limit: int, threshold: int) -> None:
+@given(limit=st.integers(1, 300), threshold=st.integers(0, 400), near=st.none() | st.integers(-2, 2))
+def test_search_finds_the_threshold(limit: int, threshold: int, near: int | None) -> None:
+    guess = None if near is None else threshold + near
     expected = min(limit, threshold) or None
-    assert plan.largest_value(lambda n: n <= threshold, limit) == expected
+    assert plan.largest_value(lambda n: n <= threshold, limit, guess) == expected
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from estimator.errors import LoraSizeError
@@ -37,11 +38,13 @@ def likely_fits(memory: Memory, gpu_memory: int) -> bool | None:
     return None if likely and memory.unbounded else likely
 
 
-def largest_value(holds: Callable[[int], bool], limit: int) -> int | None:
+def largest_value(holds: Callable[[int], bool], limit: int, guess: int | None = None) -> int | None:
     """An n of 1..limit for which `holds` and for n + 1 does not: the largest, where it never holds again above.
 
-    None where it does not hold for 1.
+    None where it does not hold for 1. guess: where it may lie, which is looked at first.
     """
+    if guess is not None and 1 <= guess < limit and holds(guess) and not holds(guess + 1):
+        return guess
     if not holds(1):
         return None
     low, high = 1, 2
@@ -88,6 +91,15 @@ class Limits:
         small = self.parameters is None or answer.adaptation.trainable_parameters <= self.parameters
         return small and (self.file_bytes is None or (answer.file_bytes or 0) <= self.file_bytes)
 
+    def guess(self, first: Answer | None, second: Answer | None) -> int | None:
+        """The largest rank, if every rank added what the second did: all but some bytes of the header."""
+        if first is None or second is None:
+            return None
+        one, two = first.adaptation.trainable_parameters, second.adaptation.trainable_parameters
+        sizes = ((self.parameters, one, two), (self.file_bytes, first.file_bytes or 0, second.file_bytes or 0))
+        ranks = [1 + (limit - one) // (two - one) for limit, one, two in sizes if limit is not None and two > one]
+        return min(ranks, default=None)
+
 
 class Within(NamedTuple):
     """A set of targets below the limits, at its largest rank."""
@@ -117,6 +129,7 @@ def within_limits(request: Request, limits: Limits) -> tuple[Within, ...]:
 def _within(request: Request, targets: str | None, limits: Limits, bases: BaseCache) -> Within | None:
     """None where PEFT would refuse these targets on this model."""
 
+    @cache
     def ask(rank: int) -> Answer | None:
         try:
             return estimate(request._replace(r=rank), bases=bases)
@@ -125,7 +138,8 @@ def _within(request: Request, targets: str | None, limits: Limits, bases: BaseCa
 
     if ask(1) is None:
         return None
-    rank = largest_value(lambda n: (answer := ask(n)) is not None and limits.hold(answer), MAX_RANK)
+    guess = limits.guess(ask(1), ask(2))
+    rank = largest_value(lambda n: (answer := ask(n)) is not None and limits.hold(answer), MAX_RANK, guess)
     if rank is None:
         return Within(targets, None)
     answer = ask(rank)
