@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from estimator.report.units import decimal_size
+from estimator.report.units import decimal_size, size_range
 from estimator.source.plain import plain
 
 Document = Mapping[str, Any]
@@ -73,9 +73,9 @@ def _rows(plan: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
 def _lines(plan: Mapping[str, Any]) -> Iterator[str]:
     yield from _serving_head(plan["serving"]) if "serving" in plan else _training_head(plan["training"])
     for part in plan["components"]:
-        yield f"  {part['name']:<32}{_range(part['lower_bytes'], part['upper_bytes']):>24}  {part['basis']}"
+        yield f"  {part['name']:<32}{size_range(part['lower_bytes'], part['upper_bytes']):>24}  {part['basis']}"
     for counter, peak in plan["peak"].items():
-        bounds = _range(peak["lower_bytes"], peak["upper_bytes"])
+        bounds = size_range(peak["lower_bytes"], peak["upper_bytes"])
         yield f"  {'peak ' + counter:<32}{decimal_size(peak['expected_bytes']):>24}  {bounds}"
     if "peak_moment" in plan:
         yield f"  the peak is in: {plan['peak_moment']}"
@@ -181,9 +181,5 @@ def _serving_tail(serving: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {'adapters':<32}{decimal_size(peft['adapter_bytes']):>24}  {decimal_size(peft['bytes_each'])} each"
     yield f"  {'KV cache':<32}{decimal_size(peft['kv_bytes']):>24}  {peft['kv_bytes_per_token']:,} bytes a token"
     peak = peft["device"]
-    bounds = _range(peak["lower_bytes"], peak["upper_bytes"])
+    bounds = size_range(peak["lower_bytes"], peak["upper_bytes"])
     yield f"  {'peak device':<32}{decimal_size(peak['expected_bytes']):>24}  {bounds}"
-
-
-def _range(lower: int, upper: int) -> str:
-    return decimal_size(lower) if lower == upper else f"{decimal_size(lower)} to {decimal_size(upper)}"

@@ -15,6 +15,11 @@ def decimal_size(size: int) -> str:
     return f"{value:.1f} {_UNITS[power]}"
 
 
+def size_range(lower: int, upper: int) -> str:
+    """The two with a "to" between, one where both read the same."""
+    return " to ".join(dict.fromkeys((decimal_size(lower), decimal_size(upper))))
+
+
 def exact_size(size: int) -> str:
     return f"{size:,} bytes"
 

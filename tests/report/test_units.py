@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.report.units import decimal_size, exact_size, percent
+from estimator.report.units import decimal_size, exact_size, percent, size_range
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,17 @@ from estimator.report.units import decimal_size, exact_size, percent
 )
 def test_sizes_are_decimal(size: int, shown: str) -> None:
     assert decimal_size(size) == shown
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "shown"),
+    [
+        pytest.param(0, 67_108_864, "0 bytes to 67.1 MB", id="two bounds"),
+        pytest.param(3_221_225_472, 3_230_000_000, "3.2 GB", id="bounds that read the same"),
+    ],
+)
+def test_a_range_has_two_ends_where_they_differ(lower: int, upper: int, shown: str) -> None:
+    assert size_range(lower, upper) == shown
 
 
 def test_exact_sizes_have_separators() -> None:
