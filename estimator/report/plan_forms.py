@@ -75,8 +75,7 @@ def _lines(plan: Mapping[str, Any]) -> Iterator[str]:
     for part in plan["components"]:
         yield f"  {part['name']:<32}{size_range(part['lower_bytes'], part['upper_bytes']):>24}  {part['basis']}"
     for counter, peak in plan["peak"].items():
-        bounds = size_range(peak["lower_bytes"], peak["upper_bytes"])
-        yield f"  {'peak ' + counter:<32}{decimal_size(peak['expected_bytes']):>24}  {bounds}"
+        yield _peak(f"peak {counter}", peak)
     if "peak_moment" in plan:
         yield f"  the peak is in: {plan['peak_moment']}"
     yield from _judgement(plan)
@@ -180,6 +179,9 @@ def _serving_tail(serving: Mapping[str, Any]) -> Iterator[str]:
     yield "the same in PEFT"
     yield f"  {'adapters':<32}{decimal_size(peft['adapter_bytes']):>24}  {decimal_size(peft['bytes_each'])} each"
     yield f"  {'KV cache':<32}{decimal_size(peft['kv_bytes']):>24}  {peft['kv_bytes_per_token']:,} bytes a token"
-    peak = peft["device"]
+    yield _peak("peak device", peft["device"])
+
+
+def _peak(name: str, peak: Mapping[str, int]) -> str:
     bounds = size_range(peak["lower_bytes"], peak["upper_bytes"])
-    yield f"  {'peak device':<32}{decimal_size(peak['expected_bytes']):>24}  {bounds}"
+    return f"  {name:<32}{decimal_size(peak['expected_bytes']):>24}  likely, within {bounds}"

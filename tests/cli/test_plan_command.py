@@ -80,6 +80,12 @@ def test_limits_name_ranks_and_targets() -> None:
     assert all(row["file_bytes"] <= 100_000_000 for row in plan["within_limits"])
 
 
+@pytest.mark.parametrize(("mode", "peaks"), [([], 3), (["--infer"], 4)], ids=["training", "vLLM's and PEFT's"])
+def test_a_peak_says_which_number_is_the_middle(mode: list[str], peaks: int) -> None:
+    said = re.findall(r"^  peak \w+ +[\d.]+ .B  likely, within [\d.]+ .B", run(*mode).stdout, re.MULTILINE)
+    assert len(said) == peaks
+
+
 def test_bounds_of_time_and_money_are_ordered() -> None:
     cost = json.loads(run("--tokens", "1000000", "--gpu", "h100", "--price", "2", "--json").stdout)["plan"]["cost"]
     assert set(cost["bounds"]) == {"flops", "hours", "price"}
