@@ -49,6 +49,7 @@ LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
 TUNE = "model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b, lora_attn_modules: [q_proj]}\n"
 NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
 V1 = "model: meta-llama/Llama-3.1-8B-Instruct\nmodel_class: VALUE\npeft_config: {name: lora, target_modules: q_proj}\n"
+AUTOTRAIN = "task: TASK\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nparams: {peft: true, lora_r: 4, target_modules: 'q_proj, v_proj'}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
 
@@ -66,6 +67,9 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
                      8 * (QUERY + VALUE), id="Axolotl's schema knows no modules to leave out"),
         pytest.param(V1.replace("VALUE", "llm"), 8 * QUERY, id="LLaMA-Factory's v1 takes a text for one name"),
         pytest.param(V1.replace("VALUE", "cls"), 8 * QUERY + 4096 + 1, id="and scores tokens by one label"),
+        pytest.param(AUTOTRAIN.replace("TASK", "llm-sft"), 4 * QUERY, id="AutoTrain keeps the blank beside a comma"),
+        pytest.param(PEFT_SFT + "lora_target_modules: q_proj, v_proj\n", 64 * QUERY, id="so does PEFT's example"),
+        pytest.param(FACTORY.replace("q_proj", "q_proj, v_proj"), 8 * (QUERY + VALUE), id="LLaMA-Factory drops it"),
         pytest.param(FACTORY + "add_special_tokens: <a>,<b>\n", 8 * QUERY + 2 * 128_256 * 4096,
                      id="LLaMA-Factory trains both embeddings where tokens are new"),
         pytest.param(FACTORY + "add_tokens: a\nadditional_target: norm\n", 8 * QUERY + (2 * 32 + 1) * 4096,
@@ -89,6 +93,16 @@ def test_what_trains(tmp_path: Path, text: str, parameters: int) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
     assert estimate(Request(config=str(path), offline=True)).adaptation.trainable_parameters == parameters
+
+
+@pytest.mark.parametrize("names", ["q_proj,v_proj", "q_proj v_proj"])
+@pytest.mark.parametrize("keys", ["model: openai-community/gpt2\ntuner_type: lora\ntarget_modules",
+                                  "model_name_or_path: openai-community/gpt2\nuse_peft: true\nlora_target_modules"])  # fmt: skip
+def test_text_is_one_name_where_a_list_is_wanted(tmp_path: Path, keys: str, names: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"{keys}: {names.replace('q_proj', 'c_attn').replace('v_proj', 'c_fc')}\n")
+    with pytest.raises(NoTargetModulesError):
+        estimate(Request(config=str(path), offline=True))
 
 
 GPT_OSS = (

@@ -86,12 +86,15 @@ def _as_yaml(keys: Keys) -> Keys:
 
 
 def _lora(keys: Keys, task: str) -> dict[str, Any]:
-    """Targets given as null or empty are PEFT's own for the model."""
-    targets: Any = keys.values.get("target_modules", "all-linear")
-    if isinstance(targets, str) and targets.strip().lower() != "all-linear":
-        targets = keys.names("target_modules") or None
-    if keys.flag("unsloth") and targets == "all-linear":
-        targets = UNSLOTH_TARGETS
+    """Targets given as null or empty are PEFT's own for the model (trainers/clm/utils.py, get_target_modules)."""
+    given = keys.values.get("target_modules", "all-linear") or ""
+    if not isinstance(given, str):
+        raise keys.odd("target_modules", given, "text, with commas between the names")
+    targets: Any = given.split(",") if given.strip() else None  # a blank beside a comma stays in its name
+    if task == "seq2seq":
+        targets = keys.names("target_modules")
+    if given.strip().lower() == "all-linear":
+        targets = UNSLOTH_TARGETS if keys.flag("unsloth") else "all-linear"
     rewards = _method(keys, task) == "reward"
     return {
         "r": keys.integer("lora_r"),

@@ -63,7 +63,7 @@ def _lora(lora: Keys) -> dict[str, Any]:
     return {
         "r": lora.integer("rank"),
         "lora_alpha": lora.number("alpha"),
-        "target_modules": lora.targets("target_modules"),
+        "target_modules": lora.targets("target_modules", commas=True),
         "exclude_modules": lora.text("exclude_modules"),
         "bias": "none",
         "task_type": "CAUSAL_LM",

@@ -143,7 +143,7 @@ def _fastchat(values: Mapping[str, Any], where: str) -> TrainingConfig:
         trainer="fastchat",
         lora={
             **_lora(keys),
-            "target_modules": keys.names("lora_target_modules"),
+            "target_modules": keys.names("lora_target_modules", commas=False),
             "bias": keys.text("lora_bias"),
         },
         base=keys.values.get("model_name_or_path"),

@@ -99,20 +99,20 @@ class Keys:
             raise self.odd(key, value, "a text")
         return value
 
-    def names(self, key: str) -> list[str] | None:
-        """A list, or text with commas or spaces between the names."""
+    def names(self, key: str, *, commas: bool = True) -> list[str] | None:
+        """A list, or text with commas between the names; without `commas` text is one name, as argparse has it."""
         value = self.get(key)
         if isinstance(value, str):
-            return [name for name in value.replace(",", " ").split() if name]
+            return [name.strip() for name in (value.split(",") if commas else [value]) if name.strip()]
         if value is None:
             return None
         if not isinstance(value, list) or not all(isinstance(name, (str, int, float)) for name in value):
             raise self.odd(key, value, "a list of names")
         return [str(name) for name in value]
 
-    def targets(self, key: str) -> Any:
+    def targets(self, key: str, *, commas: bool = False) -> Any:
         """Names as above; all-linear, where it is the only one, is PEFT's own word and no name."""
-        names = self.names(key)
+        names = self.names(key, commas=commas)
         return "all-linear" if names == ["all-linear"] else names
 
     def section(self, key: str) -> Mapping[str, Any]:

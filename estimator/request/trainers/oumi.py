@@ -88,7 +88,7 @@ def read(keys: Keys) -> TrainingConfig:
 
 def _lora(peft: Keys) -> dict[str, Any]:
     """PeftParams.to_lora: the names that are left out are joined into one expression."""
-    excluded = peft.names("lora_exclude_modules")
+    excluded = peft.names("lora_exclude_modules", commas=False)
     init = str(peft.get("lora_init_weights")).lower()
     return {
         "r": peft.integer("lora_r"),
@@ -96,8 +96,8 @@ def _lora(peft: Keys) -> dict[str, Any]:
         "lora_dropout": peft.number("lora_dropout"),
         "target_modules": peft.targets("lora_target_modules"),
         "exclude_modules": "|".join(f"({name})" for name in excluded) if excluded else None,
-        "target_parameters": peft.names("lora_target_parameters"),
-        "modules_to_save": peft.names("lora_modules_to_save"),
+        "target_parameters": peft.names("lora_target_parameters", commas=False),
+        "modules_to_save": peft.names("lora_modules_to_save", commas=False),
         "bias": str(peft.get("lora_bias")),
         "task_type": str(peft.get("lora_task_type")),
         "init_lora_weights": _INIT.get(init, init),
@@ -107,7 +107,7 @@ def _lora(peft: Keys) -> dict[str, Any]:
 def _quantization(peft: Keys) -> dict[str, Any] | None:
     if not peft.flag("q_lora"):
         return None
-    skipped = peft.names("llm_int8_skip_modules")
+    skipped = peft.names("llm_int8_skip_modules", commas=False)
     skips = {"skip_modules": skipped} if skipped else {}
     bits = peft.integer("q_lora_bits")
     if bits == 8:

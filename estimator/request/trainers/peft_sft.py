@@ -75,15 +75,16 @@ def read(keys: Keys) -> TrainingConfig:
 def _rule(keys: Keys, unsloth: bool) -> TargetRule:
     if not unsloth:
         return TargetRule(name="causal", settings={"multimodal": ()})
-    return TargetRule(name="unsloth", settings={"all_linear": keys.targets("lora_target_modules") == "all-linear"})
+    return TargetRule(name="unsloth", settings={"all_linear": keys.text("lora_target_modules") == "all-linear"})
 
 
 def _lora(keys: Keys) -> dict[str, Any]:
+    targets = keys.text("lora_target_modules")
     return {
         "r": keys.integer("lora_r"),
         "lora_alpha": keys.number("lora_alpha"),
         "lora_dropout": keys.number("lora_dropout"),
-        "target_modules": keys.targets("lora_target_modules"),
+        "target_modules": targets if targets in (None, "all-linear") else targets.split(","),
         "bias": "none",
         "task_type": "CAUSAL_LM",
     }
