@@ -13,7 +13,8 @@ from estimator.errors import UnsupportedError, UsageError
 from estimator.notes import Note
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.attention_support import checkpoints
-from estimator.sizes.loading import FLOAT_PRECISIONS, as_loaded, dtypes, load_dtype
+from estimator.sizes.dtype_plan import dtypes
+from estimator.sizes.loading import FLOAT_PRECISIONS, as_loaded, load_dtype
 
 QUANTISED = ("int8", "nf4")
 

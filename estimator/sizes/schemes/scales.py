@@ -15,7 +15,7 @@ from estimator.architecture.stored_names import parts_by_source
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.errors import MalformedHeaderError, UnsupportedError
 from estimator.lora.closest import listed
-from estimator.sizes.loading import CAST, dtypes
+from estimator.sizes.dtype_plan import CAST, dtypes
 
 # What the names of scales add to their weights': the first of `serialized_names` that do, of quantisers that unpack.
 SCALES: Mapping[str, str] = {"fp8": "_scale_inv", "mxfp8": "_scale_inv", "compressed-tensors": "_scale"}
