@@ -31,7 +31,8 @@ from estimator.sizes.memory.training import Software, Training
 COUNTERS = ("allocated", "reserved", "device")
 LITGPT = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "projection": "o_proj", "head": "lm_head"}
 LITGPT_MLP = ("gate_proj", "up_proj", "down_proj")
-FUSED = {  # what litgpt holds apart and transformers as one, by the beginning of the base's name
+NAMED = {  # what transformers names otherwise, or holds as one, by the beginning of the base's name
+    "phi-2": {"o_proj": "dense", "gate_proj": "fc1", "up_proj": "fc1", "down_proj": "fc2"},
     "falcon": dict.fromkeys(("q_proj", "k_proj", "v_proj"), "query_key_value"),
     "phi-3": dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj")
     | dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
@@ -69,10 +70,10 @@ def targets_of(row: dict) -> str:
     if isinstance(targets, str):
         return "re:" + targets.replace("(_checkpoint_wrapped_module.)?", "")
     names = [LITGPT.get(name, name) for name in targets if name != "mlp"]
-    fused = next(
-        (names for start, names in FUSED.items() if row["base"].lower().partition("/")[2].startswith(start)), {}
+    named = next(
+        (names for start, names in NAMED.items() if row["base"].lower().partition("/")[2].startswith(start)), {}
     )
-    names = [fused.get(name, name) for name in (*names, *(LITGPT_MLP if "mlp" in targets else ()))]
+    names = [named.get(name, name) for name in (*names, *(LITGPT_MLP if "mlp" in targets else ()))]
     return ",".join(dict.fromkeys(names))
 
 

@@ -136,6 +136,12 @@ def test_inputs_of_checkpointed_layers_that_lie_on_the_host(tmp_path, config: st
     assert ("activations_offloaded" in [note.code for note in notes]) is away
 
 
+def test_torchtune_without_checkpointing_is_not_taken_for_litgpt(tmp_path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(TORCHTUNE.replace("checkpointing: true", "checkpointing: false").replace("VALUE", "false"))
+    assert training_from(str(path), {})[0].software == TODAY
+
+
 def test_a_file_that_limits_no_sequence_says_what_is_taken(tmp_path) -> None:
     path = tmp_path / "torchtune.yaml"
     path.write_text("model:\n  _component_: torchtune.models.llama3_1.lora_llama3_1_8b\n  lora_rank: 8\n"

@@ -31,6 +31,7 @@ def head_bytes(loss: str, software: Software, ranks: dict[str, int] | None = Non
         pytest.param("in_place", Software(shifts_logits=True), 10, id="the shifted copy becomes it"),
         pytest.param("in_place", Software(shifts_logits=True, drops_logits=True), 8, id="without those in 16 bits"),
         pytest.param("chunked", TODAY, 6, id="16 bits and log-softmax in float32, whose chunks become gradients"),
+        pytest.param("chunked", Software(in_place_loss=True), 2, id="16 bits, whose chunks become gradients"),
         pytest.param("chunked", LITGPT, 10, id="16 bits, float32, and the float32 of the step before"),
     ],
 )

@@ -142,7 +142,7 @@ def _tower_notes(answer: Answer, shape: Shape) -> Iterator[Note]:
         yield Note(
             "pieces_counted",
             f"{len(seeing)} adapted layers see {said} pieces of the image or sound in each example, as many as the "
-            "model has positions for, whatever --sequence-length says; the floor allows for an eighth of them.",
+            "model has positions for, whatever --sequence-length says; the floor allows for a sixteenth of them.",
         )
 
 

@@ -29,7 +29,8 @@ _BESIDE = {
     "reference": "; the ceiling has the logits of a reference beside the model's own.",
     "chosen": "; the ceiling has a second loss on the chosen ones.",
 }
-_SOFTWARE = {"litgpt": LITGPT, "unsloth": UNSLOTH}  # trainers with a step of their own
+# Trainers with a step of their own; of torchtune's no option must be taken for litgpt's
+_SOFTWARE = {"litgpt": LITGPT, "torchtune": TODAY, "unsloth": UNSLOTH}
 # Those on transformers' Trainer, whose compute_loss hands back the loss alone (5.23, training_step), and torchtune
 # (0.7, recipes/lora_finetune_single_device.py, _loss_step). Oumi has a loop of its own beside, NeMo, OpenRLHF and verl
 # name what comes out while they walk back.

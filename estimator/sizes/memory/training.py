@@ -18,8 +18,7 @@ class Software:
     # One of torch's in place of those that transformers writes in Python (litgpt/model.py, GptNeoxMLP)
     fused_activation: bool = False
     fused_scans: bool = False  # mamba-ssm's and flash-linear-attention's, in place of torch
-    in_place_loss: bool = False  # a standard loss whose kernel writes the gradient over the logits
-    narrow_loss: bool = False  # log-softmax in the dtype of the logits
+    in_place_loss: bool = False  # a standard or chunked loss whose kernel writes the gradient over the logits
     # Logits are copied to float32, and named until the next step's (lightning 2, fabric's Precision.convert_output)
     copies_logits: bool = False
     names_last_step: bool = False  # logits and loss of the step before live until then (litgpt, finetune/lora.py, fit)
@@ -75,7 +74,6 @@ LEAST = Software(
     fused_activation=True,
     fused_scans=True,
     in_place_loss=True,
-    narrow_loss=True,
     narrow_softmax=True,
     drops_logits=True,
     loops_experts=True,

@@ -71,7 +71,10 @@ def _handed_over(tape: Tape, logits: Tensor, out: Tensor, setting: Setting) -> T
 
 
 def _chunked_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
-    """Logits whole, log-softmax a chunk at a time, in float32; litgpt's logits are copied to float32 before."""
+    """Logits whole, log-softmax a chunk at a time, in float32; litgpt's logits are copied to float32 before.
+
+    torchtune's, compiled, makes a chunk's gradient as its logits go (0.7, CEWithChunkedOutputLoss).
+    """
     software, entries = setting.software, setting.shape.vocabulary
     before = tape.run((), entries, 4) if software.names_last_step else None
     logits = _logits(tape, x, setting)
@@ -81,8 +84,9 @@ def _chunked_loss(tape: Tape, x: Tensor, setting: Setting) -> Tensor:
         logits = wide
     if before is not None:
         tape.hold(before)
-    width = logits.width if software.narrow_loss else 4
-    chances = tape.run((logits,), entries, width, passes=True)
+    if software.in_place_loss:
+        return tape.run((logits,), 1, 4, saves=(logits,), overwrites=True)
+    chances = tape.run((logits,), entries, 4, passes=True)
     tape.hold(logits)
     return tape.run((chances,), 1, 4, saves=(chances,), overwrites=True)  # a chunk's gradient is made as its own goes
 
