@@ -13,7 +13,11 @@ _IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT", "Sapiens2")  # rows and columns tak
 _IN_ONE_AXIS = ("VisionText", "DeepseekOcr2Vision")  # a text model beside vision; learned queries in a row
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
-_DERIVED_HEADS = ("FalconRotaryEmbedding",)  # FalconConfig.head_dim is computed, whatever its default comes to
+# Whose config's head_dim is computed of width and heads, whatever config.json states or its default comes to.
+_DERIVED_HEADS = ("Blt", "Cohere2", "CohereCompass", "DeepseekOcr2Text", "Falcon", "RecurrentGemma", "UnlimitedOcrText")
+# Whose config's head_dim is that of the part of a head that is rotated, whatever config.json states.
+_ROTATED_HEADS = ("AXK2", "BailingHybrid", "DeepseekV2", "DeepseekV32", "GlmMoeDsa", "HYV4", "HYV4VL", "MiniCPM3",
+                  "MistralLarge4Text")  # fmt: skip
 # Whose own frequencies are of a share of a head (`compute_default_rope_parameters`): those of others are of whole
 # heads, but for the ways to scale them (`ROPE_INIT_FUNCTIONS`), which know the share for all.
 ROTATED_IN_PART = re.compile(
@@ -22,10 +26,14 @@ ROTATED_IN_PART = re.compile(
     "|MusicFlamingo|Nemotron(3Diarization|3_5Transcribe)?|NeoMME|Persimmon|Phi(3|4Multimodal)?|Qwen3Next"
     "|Qwen3_5(Moe)?Text|Qwen4ExpText|RecurrentGemma|SolarOpen|StableLm|Step3p7|Zaya)RotaryEmbedding"
 )
-_ROTATED_ALONE = ("MiniMaxM2RotaryEmbedding",)  # rotary_dim is the config's word for the share of a head
+_ROTATED = {  # the config's word for the dimensions of a head that are rotated
+    "DeepseekV4RotaryEmbedding": "qk_rope_head_dim",
+    "MiniMaxM2RotaryEmbedding": "rotary_dim",
+}
 _ROTATED_BY_PERCENT = ("GPTNeoXRotaryEmbedding", "GPTNeoXJapaneseRotaryEmbedding")  # rotary_pct is their word for it
 _UNSAID_SHARES = {"MiMoV2FlashRotaryEmbedding": 0.334}  # of a head, where no config says it: a constant of the class
-_ROTATIONS = ("rope_parameters", "rope_scaling")  # today's field, and an older one
+ROTATIONS = ("rope_parameters", "rope_scaling")  # today's field, and an older one
+_UNSCALED = ("Cohere2MoeRotaryEmbedding",)  # whose config has a field rope_scaling that nothing reads
 _SCALED_ALIKE = ("ModernBertRotaryEmbedding", "ModernBertDecoderRotaryEmbedding")  # by rope_scaling, in all layers
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
           "encoder_num_attention_heads")  # fmt: skip
@@ -70,7 +78,7 @@ def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Rea
     if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
         head = first_number(config, "global_head_dim") or _normalised_head(wanted.module, kind, shapes, config)
         return (_pairs(head),) if head else None
-    head = _divided(config) if wanted.cls in _DERIVED_HEADS else _head_dim(config)
+    head = _head_of(wanted.cls, config)
     if not head:
         return None
     share = 1.0 if _rotates_whole(wanted.cls, kind, config) else _share(wanted, kind, head, config)
@@ -81,6 +89,15 @@ def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Rea
             way_out="correct the field, in config.json or in --set",
         )
     return (_pairs(int(head * share)),)
+
+
+def _head_of(cls: str, config: Read) -> int | None:
+    """The head_dim of the class's config."""
+    family = cls.removesuffix("RotaryEmbedding")
+    rotated = first_number(config, "qk_rope_head_dim") if family in _ROTATED_HEADS else None
+    if rotated is not None:
+        return rotated
+    return _divided(config) if family in _DERIVED_HEADS else _head_dim(config)
 
 
 def _normalised_head(module: str, kind: str, shapes: Mapping[str, Shape], config: Read) -> int | None:
@@ -95,24 +112,24 @@ def _normalised_head(module: str, kind: str, shapes: Mapping[str, Shape], config
 
 def _rotates_whole(cls: str, kind: str, config: Read) -> bool:
     """Whether the class rotates whole heads, whatever share config.json says."""
-    way = _way(cls, kind, config)
+    way = way_of(cls, kind, config)
     return way == "proportional" or (way == "default" and not ROTATED_IN_PART.fullmatch(cls))
 
 
-def _way(cls: str, kind: str, config: Read) -> Any:
+def way_of(cls: str, kind: str, config: Read) -> Any:
     """The way to scale; "proportional" has noughts beyond the share."""
-    rope = _rope(cls, kind, config)
+    rope = rope_of(cls, kind, config)
     return rope.get("rope_type", rope.get("type", "default"))
 
 
-def _rope(cls: str, kind: str, config: Read) -> Mapping[str, Any]:
+def rope_of(cls: str, kind: str, config: Read) -> Mapping[str, Any]:
     """What is said of rotation, for layers of this kind where there are several.
 
     `convert_rope_params_to_dict`: rope_scaling is of the layers of full attention, whose rope_type is there before.
     """
-    said, scaling = (found if isinstance(found, Mapping) else {} for found in map(config, _ROTATIONS))
+    said, scaling = (found if isinstance(found, Mapping) else {} for found in map(config, ROTATIONS))
     if not kind:
-        return scaling or said
+        return said if cls in _UNSCALED else scaling or said
     own = said.get(kind)
     own = own if isinstance(own, Mapping) else {}
     takes_it = scaling and (kind == "full_attention" or cls in _SCALED_ALIKE)
@@ -120,9 +137,9 @@ def _rope(cls: str, kind: str, config: Read) -> Mapping[str, Any]:
 
 
 def _share(wanted: Wanted, kind: str, head: int, config: Read) -> Any:
-    """Of a head that is rotated: as the kind of layer has it, the config, or the dimensions that MiniMax M2 states."""
-    factor = _rope(wanted.cls, kind, config).get("partial_rotary_factor")
-    rotated = config("rotary_dim") if wanted.cls in _ROTATED_ALONE else None
+    """Of a head that is rotated: as the kind of layer has it, the config, or the dimensions that it states."""
+    factor = rope_of(wanted.cls, kind, config).get("partial_rotary_factor")
+    rotated = config(_ROTATED[wanted.cls]) if wanted.cls in _ROTATED else None
     if rotated is not None and not isinstance(rotated, (int, float)):
         return rotated
     unsaid = _UNSAID_SHARES.get(wanted.cls, 1.0) if rotated is None else rotated / head
@@ -138,7 +155,8 @@ def _stated(cls: str, kind: str, config: Read) -> tuple[str, ...]:
         return own, "rope_parameters.partial_rotary_factor"
     kinds = config("layer_types")
     kinds = kinds if isinstance(kinds, (list, tuple)) else ()
-    scaled = any(_way(cls, one, config) != "default" for one in {kind, *kinds} if isinstance(one, str) and one <= kind)
+    before = (one for one in {kind, *kinds} if isinstance(one, str) and one <= kind)
+    scaled = any(way_of(cls, one, config) != "default" for one in before)
     return ("partial_rotary_factor",) if scaled else ()
 
 

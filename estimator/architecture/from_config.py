@@ -87,6 +87,7 @@ def with_buffers(
     from estimator.architecture.class_lookup import lookup_for
     from estimator.architecture.facts import class_facts
     from estimator.architecture.fresh import buffer_note, fill_buffers
+    from estimator.architecture.rotation import check_rotation
     from estimator.architecture.towers import with_towers
 
     dtype = stated_dtype(tree.config) or "F32"
@@ -108,6 +109,7 @@ def with_buffers(
             return model.lookup(path) if value is None else value
 
     left = fill_buffers(modules, missing, shapes, read, dtype)
+    check_rotation(modules, read)
     return tree._replace(modules=tuple(modules), notes=(*tree.notes, *buffer_note(left)))
 
 

@@ -122,7 +122,8 @@ def _forget_buffers(facts: Mapping[str, Any]) -> None:
 
 
 def _leave_to_the_rule(name: str, facts: Mapping[str, Any], builds: Sequence[Build]) -> None:
-    """Forgets formulas of rotary frequencies that buffers.py sizes as well: it reads what few experiments vary.
+    """Forgets formulas of rotary frequencies that buffers.py sizes as well: it reads what few experiments vary. It is
+    made for those that `ROPE_INIT_FUNCTIONS` may scale, which keep their first values beside them.
 
     Where a switch stands for a head's size, nobody's model is built.
     """
@@ -136,7 +137,8 @@ def _leave_to_the_rule(name: str, facts: Mapping[str, Any], builds: Sequence[Bui
         sizes = [slot[2] for slot in slots]
         for slot in slots:
             slot[2] = [UNKNOWN] * len(slot[2])
-        if slots and not all(ruled(name, facts, one) for one in builds):
+        scaled = any(slot[0].endswith("original_inv_freq") for slot in slots)
+        if slots and not scaled and not all(ruled(name, facts, one) for one in builds):
             for slot, size in zip(slots, sizes, strict=True):
                 slot[2] = size
 

@@ -1,0 +1,67 @@
+"""Rotations of which transformers builds no model, and those that it builds: the same rows before lora-size and it."""
+
+from __future__ import annotations
+
+import pytest
+
+from estimator.architecture.from_config import from_config
+from estimator.architecture.module import named_buffers
+from estimator.errors import MalformedConfigError
+
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1,
+         "num_attention_heads": 4, "intermediate_size": 32, "vocab_size": 99}  # fmt: skip
+GEMMA_3 = {**LLAMA, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "head_dim": 16}
+LAGUNA = {**LLAMA, "architectures": ["LagunaForCausalLM"], "model_type": "laguna", "head_dim": 16,
+          "num_key_value_heads": 2, "num_attention_heads_per_layer": [4], "mlp_layer_types": ["dense"],
+          "layer_types": ["full_attention"], "num_experts": 2, "moe_intermediate_size": 8}  # fmt: skip
+DEEPSEEK = {**LLAMA, "architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "q_lora_rank": None,
+            "first_k_dense_replace": 1}  # fmt: skip
+LINEAR = {"rope_type": "linear", "factor": 2.0}
+LONG = {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+ROWS = [  # config, how many frequencies; None: no model
+    pytest.param({**LLAMA, "rope_scaling": LINEAR}, 8, id="a factor"),
+    pytest.param({**LLAMA, "rope_scaling": {"rope_type": "linear"}}, None, id="no factor"),
+    pytest.param({**LLAMA, "rope_scaling": {"type": "llama3", "factor": 8.0}}, None, id="a factor alone, of Llama 3.1"),
+    pytest.param({**LLAMA, "rope_scaling": LONG}, 8, id="a factor for each frequency"),
+    pytest.param({**LLAMA, "rope_scaling": LONG | {"short_factor": [1.0] * 6}}, None, id="factors of other heads"),
+    pytest.param({**GEMMA_3, "rope_scaling": LINEAR}, 8, id="of kinds of layers, which share it out"),
+    pytest.param({**LAGUNA, "rope_parameters": {"full_attention": LINEAR}}, 8, id="by kind of layer"),
+    pytest.param({**LAGUNA, "rope_parameters": {"full_attention": {**LINEAR, "rope_type": "yarn"}}}, None,
+                 id="by kind of layer, without the length before"),
+    pytest.param({**LLAMA, "rope_scaling": {**LINEAR, "rope_type": "yarn"}}, 8, id="the length before is the length"),
+    pytest.param({**LAGUNA, "rope_scaling": LINEAR}, None, id="by no kind"),
+    pytest.param({**LAGUNA, "rope_parameters": {"sliding_attention": LINEAR}}, None, id="by another kind"),
+    pytest.param({**DEEPSEEK, "qk_rope_head_dim": 8, "head_dim": 32}, 4, id="the rotated part is the head"),
+    pytest.param({**DEEPSEEK, "qk_rope_head_dim": 8, "rope_scaling": LINEAR, "partial_rotary_factor": 0.5}, 2,
+                 id="a share of that part"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "frequencies"), ROWS)
+def test_a_rotation_has_so_many_frequencies_or_is_refused(config, frequencies):
+    if frequencies is None:
+        with pytest.raises(MalformedConfigError, match="transformers builds no such model"):
+            from_config(config)
+        return
+    tree = from_config(config)
+    assert {b.shape[0] for name, b in named_buffers(tree.modules) if name.endswith("inv_freq")} == {frequencies}
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize(("config", "frequencies"), ROWS)
+def test_transformers_builds_and_refuses_the_same(config, frequencies):
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    def built():
+        fields = {key: value for key, value in config.items() if key != "model_type"}
+        with torch.device("meta"):
+            cls = getattr(transformers, config["architectures"][0])
+            return cls(transformers.CONFIG_MAPPING[config["model_type"]].from_dict(fields))
+
+    if frequencies is None:
+        with pytest.raises((KeyError, RuntimeError)):
+            built()
+        return
+    sizes = {b.shape[0] for name, b in built().named_buffers() if name.endswith("original_inv_freq")}
+    assert sizes == {frequencies}
