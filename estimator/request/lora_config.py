@@ -74,15 +74,21 @@ def from_mapping(given: Mapping[str, Any]) -> LoraConfig:
 
 
 def class_wanted(given: Mapping[str, Any]) -> str | None:
-    """The task_type whose class is built; without one the name of the class that PEFT noted as it saved the adapter.
+    """The task_type whose class is built; without one the name of the class that PEFT noted as it saved the adapter,
+    with its module where that is none of transformers: code of a repository may call its class as transformers does.
 
     peft 0.21.2, auto.py: AutoPeftModel loads the base by `auto_mapping` where there is no task_type.
 
     Raises InvalidLoraError.
     """
     config = from_mapping({name: given[name] for name in ("task_type", "auto_mapping") if name in given})
-    noted = (config.auto_mapping or {}).get("base_model_class")
-    return config.task_type or (noted if isinstance(noted, str) else None)
+    noted, module = (
+        said if isinstance(said, str) else None
+        for said in map((config.auto_mapping or {}).get, ("base_model_class", "parent_library"))
+    )
+    if noted and module and module.partition(".")[0] != "transformers":
+        noted = f"{noted} of {module}"
+    return config.task_type or noted
 
 
 _FIELDS = frozenset(LoraConfig._fields) - {"unknown"}

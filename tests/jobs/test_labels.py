@@ -76,6 +76,22 @@ def test_the_class_that_an_adapter_was_saved_on(model, noted, task, parameters, 
     assert told is None or told in {note.code for note in answer.notes}
 
 
+@pytest.mark.parametrize(
+    ("module", "basis"),
+    [
+        pytest.param("transformers.models.bert.modeling_bert", "exact", id="transformers' own"),
+        pytest.param("transformers_modules.me.mine.modeling_bert", "inferred", id="a repository's, called the same"),
+        pytest.param(None, "exact", id="not said"),
+    ],
+)
+def test_whose_code_an_adapter_was_saved_on(module, basis):
+    noted = {"base_model_class": "BertModel", "parent_library": module}
+    lora = {"target_modules": ["query"], "auto_mapping": noted}
+    answer = estimate(Request(model=BERT_BASE, lora=lora, offline=True))
+    assert answer.tree.basis == basis
+    assert basis == "exact" or NOT_BUILT in {note.code for note in answer.notes}
+
+
 @pytest.mark.judges
 @pytest.mark.parametrize("noted", ["CLIPVisionModel", "CLIPTextModelWithProjection"])
 def test_a_class_of_one_section_is_what_from_pretrained_builds(noted, tmp_path):
