@@ -29,11 +29,10 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
+def imported(path: Path) -> set[str]:
+    """Whatever is imported, inside of functions too."""
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -66,9 +65,7 @@ def test_the_plain_modules_import_no_room() -> None:
 
 def test_no_cycle_between_modules() -> None:
     known = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in modules()}
-    edges = {
-        name: {found for found in imported(path, top_level_only=True) if found in known} for name, path in known.items()
-    }
+    edges = {name: {found for found in imported(path) if found in known} for name, path in known.items()}
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:

@@ -23,7 +23,8 @@ from estimator.request.request import Request
 from estimator.sizes.adapter_causes import Cause, Parts
 from estimator.sizes.methods.classifier import left_out
 from estimator.sizes.methods.saved import other_method_parts
-from estimator.source.adapter import PICKLED, WEIGHTS, find_adapter
+from estimator.source.adapter import PICKLED, WEIGHTS
+from estimator.source.find_adapter import find_adapter
 from estimator.source.found import Found
 
 DAMAGED = frozenset({"cut_short", "too_long", "no_tensors", "empty_tensors"})

@@ -8,7 +8,8 @@ import struct
 import pytest
 
 from estimator.errors import MalformedConfigError, MalformedHeaderError, NotFoundError
-from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
+from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS
+from estimator.source.find_adapter import find_adapter
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00ff\nsize 109069176\n"
 

@@ -10,8 +10,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from estimator.errors import LoraSizeError, UsageError
-from estimator.source.adapter import find_adapter
 from estimator.source.find import closest_names, find
+from estimator.source.find_adapter import find_adapter
 from estimator.source.place import is_id
 from estimator.source.snapshot import find_in_snapshot, known_models
 

@@ -17,7 +17,7 @@ from estimator.errors import (
     NotFoundError,
     OfflineError,
 )
-from estimator.source.adapter import find_adapter
+from estimator.source.find_adapter import find_adapter
 from estimator.source.hub_adapter import find_adapter_on_hub
 from tests.hub.checks import SHORT, TIMEOUT
 from tests.hub.faults import header, refuse, say, silence

@@ -17,7 +17,8 @@ from estimator.jobs.checking.weights import wrong_size
 from estimator.report.findings import CheckedPath, Problem, is_not_judged, not_judged, refused
 from estimator.request.other_trainers import why_unread
 from estimator.sizes.adapter_causes import FLOATS
-from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS, find_adapter
+from estimator.source.adapter import CONFIG, PICKLED, WEIGHTS
+from estimator.source.find_adapter import find_adapter
 from estimator.source.found import Found
 
 # Differences that other releases, other dtypes and other heads make: the file is right by its own layout.
