@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
 import click
 
@@ -37,7 +38,10 @@ def way_out(written: str, ctx: click.Context) -> str | None:
         return "leave it out: no size depends on it"
     if field is not None:
         return f"it has no option: give it as {field} in an adapter_config.json, with --config"
-    return "write the answer into a file with > FILE" if theirs in _INTO_A_FILE else None
+    if theirs in _INTO_A_FILE:
+        return "write the answer into a file with > FILE"
+    close = get_close_matches(written, sorted(_options(ctx.command, ctx)), n=1, cutoff=0.75)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def of_a_list(error: click.BadParameter) -> str | None:

@@ -59,6 +59,7 @@ CASES = [
             ([], "--output", "write the answer into a file with > FILE"),
             ([], "-o", "write the answer into a file with > FILE"),
             (["plan"], "--per_device_train_batch_size", "--batch-size"),
+            ([], "--frmat", "did you mean --format?"),
             (["plan"], "--bf16", "--mixed-precision bf16"),
             (["batch"], "--base-precision", "lora-size --base-precision"),
             (["check"], "--offline", "leave it out: check never asks the network"),
