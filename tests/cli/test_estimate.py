@@ -121,3 +121,10 @@ def test_torchs_names_of_dtypes_are_taken(capsys: pytest.CaptureFixture[str], na
     assert document["base"]["loaded"]["precision"] == "bf16"
     swept = json.loads(run(capsys, "sweep", "-m", "gpt2", "--base-precision", f"nf4,{name}", "--json"))
     assert [case["base_precision"] for case in swept["sweep"]] == ["nf4", "bf16"]
+
+
+def test_what_a_sweep_crosses_may_be_said_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    lists = run(capsys, "sweep", "-m", "gpt2", "--r", "4,8", "--base-precision", "fp32,nf4", "--format", "csv")
+    each = ("--r", "4", "--r", "8", "--base-precision", "fp32", "--base-precision", "nf4")
+    assert run(capsys, "sweep", "-m", "gpt2", *each, "--format", "csv") == lists
+    assert len(lists.splitlines()) == 5
