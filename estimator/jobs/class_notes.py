@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from estimator.architecture.choose import class_asked
+from estimator.architecture.borrowed import borrowed
+from estimator.architecture.choose import class_asked, generates
 from estimator.architecture.config_fields import own_code
 from estimator.architecture.facts import class_for, class_outline
 from estimator.architecture.module import ModuleTree
+from estimator.architecture.newer import built_otherwise
 from estimator.errors import UnsupportedError
 from estimator.notes import Note
 from estimator.request.lora_config import TASK_TYPES
@@ -25,13 +27,15 @@ _WITH_HEADS = ("Classification", "QuestionAnswering")
 def notes_on_class(
     tree: ModuleTree, config: Mapping[str, Any], found: Found, asked: tuple[str | None, int | None]
 ) -> Iterator[Note]:
-    """Where a task's Auto class would build another, where a folder's own code would, and where its head is not known.
+    """Where a task's Auto class would build another, where a folder's own code would, where its head is not known, and
+    where a newer transformers builds it otherwise.
 
     `asked`: the task and the number of labels.
     """
     yield from _other_class(tree, config, asked[0])
     yield from _code_beside(tree, config, found)
     yield from _no_head(tree, *asked)
+    yield from built_otherwise(tree)
 
 
 def _no_head(tree: ModuleTree, task: str | None, num_labels: int | None) -> Iterator[Note]:
@@ -95,7 +99,8 @@ def _code_beside(tree: ModuleTree, config: Mapping[str, Any], found: Found) -> I
 
 def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> ModuleTree:
     """A class that config.json names and nobody knows is taken for its model type's, unless a task's Auto class builds
-    that: it is inferred, not exact. So is what is taken for the class that PEFT noted as it saved an adapter.
+    that, or both generate and transformers has only another type's for this one (EXAONE's): it is inferred, not exact.
+    So is what is taken for the class that PEFT noted as it saved an adapter.
     """
     if task is not None and task not in TASK_TYPES and tree.architecture != task:
         what = f"PEFT noted the class {task[:80]}, which is not known to be built of this config.json"
@@ -104,6 +109,8 @@ def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | 
     named = next(iter(config.get("architectures") or ()), None)
     asked = class_asked(config, task)
     if named is None or tree.basis == "inferred" or tree.architecture in (named, asked):
+        return tree
+    if generates(named, "CAUSAL_LM") and borrowed(str(tree.architecture), config.get("model_type")) is not None:
         return tree
     message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))

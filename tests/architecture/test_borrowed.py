@@ -27,9 +27,11 @@ ROWS = [
 
 @pytest.mark.parametrize(("model_type", "fields", "parameters", "trained"), ROWS)
 def test_config_json_alone_gives_what_transformers_builds(model_type, fields, parameters, trained, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **fields}))
+    named = {"architectures": ["OfItsOwnForCausalLM"]}  # in the repository's code, which is not run
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **named, **fields}))
     answer = estimate(tmp_path, targets=["o_proj", "q_proj"], r=4)
     assert (answer["base"]["parameters"], answer["adapter"]["parameters"]) == (parameters, trained)
+    assert answer["model"]["basis"] == "exact"
     newer = model_type in ("exaone", "sarvam_mla", "sarvam_moe")
     assert answer["rules"]["transformers"] == ("5.24.0" if newer else "5.23.0")
 
@@ -52,5 +54,5 @@ def test_weights_are_renamed_by_the_model_type(tmp_path):
     text = json.dumps(header).encode()
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
     answer = estimate(tmp_path, targets=["o_proj", "gate_proj"], r=4)
-    assert answer["adapter"]["parameters"] == 3 * 4 * (48 + 48 + 48 + 64)
+    assert (answer["adapter"]["parameters"], answer["model"]["basis"]) == (3 * 4 * (48 + 48 + 48 + 64), "exact")
     assert not {"unused_tensors", "made_anew"} & {note["code"] for note in answer["notes"]}

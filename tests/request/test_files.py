@@ -226,6 +226,12 @@ def test_null_in_an_adapter_config_is_what_it_is_to_peft(tmp_path: Path, fields:
             {"_program": "swift sft", "model": "a/b"},
             id="torchrun of what lies on the path",
         ),
+        pytest.param("swift sft --model a/b --no_freeze_vit", {"freeze_vit": False}, id="a switch that is turned off"),
+        pytest.param(
+            "megatron sft --model a/b --no_save_optim true",
+            {"no_save_optim": True, "save_optim": None},
+            id="one that says no by itself",
+        ),
         pytest.param("python -m swift.cli.rlhf --model a/b", {"_program": "swift rlhf"}, id="a module"),
         pytest.param(
             "python my/sft.py --model_name_or_path a/b --hub_name trl --plugin other.py",

@@ -97,6 +97,12 @@ def test_keys_tell_the_trainer(text: str, trainer: str | None) -> None:
         pytest.param("a.sh", b"bash -c ''\n", UnknownTrainerError, id="a shell without a text"),
         pytest.param("a.sh", b"axolotl fetch examples --dest a\n", UnknownTrainerError, id="Axolotl fetches"),
         pytest.param("a.sh", b"litgpt download a/b --token c\n", UnknownTrainerError, id="litgpt downloads"),
+        pytest.param(
+            "a.yaml",
+            b"checkpoint_dir: a/b\nlora_query: false\nlora_value: false\n",
+            UsageError,
+            id="litgpt adapts nothing",
+        ),
         pytest.param("a.sh", b"litgpt finetune_full a/b\n", NoLoraError, id="litgpt trains all"),
         pytest.param("a.sh", b"litgpt finetune full a/b --epochs 1\n", NoLoraError, id="an older litgpt trains all"),
     ],

@@ -49,7 +49,7 @@ LITGPT = "checkpoint_dir: checkpoints/a/b\nlora_r: 4\n"
 TUNE = "model: {_component_: torchtune.models.llama3_1.lora_llama3_1_8b, lora_attn_modules: [q_proj]}\n"
 NEMO = "model: {_target_: nemo_a, pretrained_model_name_or_path: a/b}\npeft: {_target_: nemo_b, dim: 8}\n"
 V1 = "model: meta-llama/Llama-3.1-8B-Instruct\nmodel_class: VALUE\npeft_config: {name: lora, target_modules: q_proj}\n"
-AUTOTRAIN = "task: TASK\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nparams: {peft: true, lora_r: 4, target_modules: 'q_proj, v_proj'}\n"
+AUTO = "task: TASK\nbase_model: meta-llama/Llama-3.1-8B-Instruct\nparams: {peft: true, lora_r: 4, target_modules: 'q_proj, v_proj'}\n"
 PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\nuse_peft_lora: true\n"
 
 
@@ -67,7 +67,9 @@ PEFT_SFT = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nsplits: train\
                      8 * (QUERY + VALUE), id="Axolotl's schema knows no modules to leave out"),
         pytest.param(V1.replace("VALUE", "llm"), 8 * QUERY, id="LLaMA-Factory's v1 takes a text for one name"),
         pytest.param(V1.replace("VALUE", "cls"), 8 * QUERY + 4096 + 1, id="and scores tokens by one label"),
-        pytest.param(AUTOTRAIN.replace("TASK", "llm-sft"), 4 * QUERY, id="AutoTrain keeps the blank beside a comma"),
+        pytest.param(AUTO.replace("TASK", "llm-sft"), 4 * QUERY, id="AutoTrain keeps the blank beside a comma"),
+        pytest.param("task: llm\nbase_model: microsoft/Phi-3-mini-4k-instruct\nparams: {peft: true, lora_r: 1, unsloth: true}\n",
+                     32 * ((3072 + 9216) + 2 * 3072 + (3072 + 16384) + (8192 + 3072)), id="and has Unsloth for four types alone"),
         pytest.param(PEFT_SFT + "lora_target_modules: q_proj, v_proj\n", 64 * QUERY, id="so does PEFT's example"),
         pytest.param(FACTORY.replace("q_proj", "q_proj, v_proj"), 8 * (QUERY + VALUE), id="LLaMA-Factory drops it"),
         pytest.param(FACTORY + "add_special_tokens: <a>,<b>\n", 8 * QUERY + 2 * 128_256 * 4096,

@@ -207,6 +207,8 @@ def _options(words: list[str]) -> dict[str, Any]:
         if word.startswith("--"):
             if key is not None:
                 options[key] = _value(values)
+            if key is not None and key.startswith("no_") and not values:  # HfArgumentParser's, of a switch that is on
+                options[key.removeprefix("no_")] = False
             name, equals, value = word[2:].partition("=")
             key, values = name.replace("-", "_"), [value] if equals else []
         elif started and _HIDDEN.fullmatch(word) and (values or key is None or _needs_none(key, word)):

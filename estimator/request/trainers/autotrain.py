@@ -21,7 +21,6 @@ DEFAULTS = {
     "optimizer": "adamw_torch",
     "block_size": 1024,
 }
-UNSLOTH_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CAUSAL = ("llm", "clm", "lm_training")
 SEQ2SEQ = {"quantization": "int8", "gradient_accumulation": 1}  # where its defaults are others
 
@@ -93,8 +92,10 @@ def _lora(keys: Keys, task: str) -> dict[str, Any]:
     targets: Any = given.split(",") if given.strip() else None  # a blank beside a comma stays in its name
     if task == "seq2seq":
         targets = keys.names("target_modules")
-    if given.strip().lower() == "all-linear":
-        targets = UNSLOTH_TARGETS if keys.flag("unsloth") else "all-linear"
+    if (
+        given.strip().lower() == "all-linear"
+    ):  # Unsloth's seven names are all that Llama, Mistral, Gemma and Qwen 2 have
+        targets = "all-linear"
     rewards = _method(keys, task) == "reward"
     return {
         "r": keys.integer("lora_r"),

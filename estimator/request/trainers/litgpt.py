@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from estimator.errors import UsageError
 from estimator.request.trainers.keys import Keys, dtype_name
 from estimator.request.training_config import TargetRule, TrainingConfig
 
@@ -24,11 +25,15 @@ SWITCHES = ("lora_query", "lora_key", "lora_value", "lora_projection", "lora_mlp
 
 
 def read(keys: Keys) -> TrainingConfig:
+    """Raises NoLoraError for another method's config, UsageError where every switch is off."""
     if not any(key in keys.values for key in (*SWITCHES, "lora_r")) and not _starts_lora(keys):
         raise keys.no_lora("no lora_ key: this config trains no LoRA.", "use the keys of litgpt finetune_lora")
     dotted = {key.removeprefix("train."): value for key, value in keys.values.items() if key.startswith("train.")}
     train = Keys({**keys.section("train"), **dotted}, keys.where, TRAIN_DEFAULTS)
     own = {name: keys.flag(name) for name in SWITCHES}
+    if not any(own.values()):
+        what = "every lora_ switch is off: litgpt has nothing to train, and its first step fails."
+        raise UsageError(what, where=keys.where, way_out="set lora_query: true, or another")
     precision = str(keys.get("precision"))
     mixed = precision.removesuffix("-mixed") if precision.endswith("-mixed") else None
     if mixed and keys.values.get("quantize"):

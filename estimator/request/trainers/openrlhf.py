@@ -10,7 +10,7 @@ from typing import Any
 from estimator.errors import NoTargetModulesError, UnsupportedError
 from estimator.request.trainers.keys import Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.preferences import compared, method_of
-from estimator.request.trainers.run_settings import attention_of, filled_batch, tokens_note
+from estimator.request.trainers.run_settings import attention_of, filled_batch, offload_note, tokens_note
 from estimator.request.training_config import TrainingConfig
 
 SOURCE = "OpenRLHF 0.11.0, openrlhf/cli"
@@ -85,8 +85,9 @@ def read(keys: Keys) -> TrainingConfig:
     base = said.values.get("base")
     length, gpus = _length(said, program), _gpus(said) if ray else None
     batch = _batch(said, length, gpus) if ray else said.integer("batch")
-    if said.flag("offload"):
-        said.note("offloaded", "adam_offload keeps the optimizer's state on the CPU: only the ceiling counts it.")
+    offloads = frozenset({"optimizer"} if said.flag("offload") else ())
+    if offloads:
+        said.notes.append(offload_note("adam_offload", offloads))
     return TrainingConfig(
         trainer="openrlhf",
         lora=_lora(said),
@@ -104,7 +105,7 @@ def read(keys: Keys) -> TrainingConfig:
         attention=attention_of(said.values.get("attention")) or "flash_attention_2",
         gpus=gpus,
         strategy=f"zero{said.integer('zero_stage')}" if said.integer("zero_stage") else None,
-        offloads=frozenset({"optimizer"} if said.flag("offload") else ()),
+        offloads=offloads,
         defaulted=tuple(said.defaulted),
         source=SOURCE,
         notes=(*keys.notes, *said.notes),
