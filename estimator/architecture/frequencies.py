@@ -14,7 +14,7 @@ _IN_ONE_AXIS = ("VisionText", "DeepseekOcr2Vision")  # a text model beside visio
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
 # Whose config's head_dim is computed of width and heads, whatever config.json states or its default comes to.
-_DERIVED_HEADS = ("Blt", "Cohere2", "CohereCompass", "DeepseekOcr2Text", "Falcon", "RecurrentGemma", "UnlimitedOcrText")
+_DERIVED_HEADS = ("DeepseekOcr2Text", "Falcon", "UnlimitedOcrText")
 # Whose config's head_dim is that of the part of a head that is rotated, whatever config.json states.
 _ROTATED_HEADS = ("AXK2", "BailingHybrid", "DeepseekV2", "DeepseekV32", "GlmMoeDsa", "HYV4", "HYV4VL", "MiniCPM3",
                   "MistralLarge4Text")  # fmt: skip

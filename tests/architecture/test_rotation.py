@@ -18,6 +18,7 @@ DEEPSEEK = {**LLAMA, "architectures": ["DeepseekV2ForCausalLM"], "model_type": "
             "first_k_dense_replace": 1}  # fmt: skip
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 LONG = {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+COHERE = {**LLAMA, "architectures": ["Cohere2ForCausalLM"], "model_type": "cohere2"}
 ROWS = [  # config, how many frequencies; None: no model
     pytest.param({**LLAMA, "rope_scaling": LINEAR}, 8, id="a factor"),
     pytest.param({**LLAMA, "rope_scaling": {"rope_type": "linear"}}, None, id="no factor"),
@@ -31,6 +32,8 @@ ROWS = [  # config, how many frequencies; None: no model
     pytest.param({**LLAMA, "rope_scaling": {**LINEAR, "rope_type": "yarn"}}, 8, id="the length before is the length"),
     pytest.param({**LAGUNA, "rope_scaling": LINEAR}, None, id="by no kind"),
     pytest.param({**LAGUNA, "rope_parameters": {"sliding_attention": LINEAR}}, None, id="by another kind"),
+    pytest.param({**COHERE, "head_dim": 32}, 16, id="heads as stated, which the class works out else"),
+    pytest.param(COHERE, 8, id="heads as worked out"),
     pytest.param({**DEEPSEEK, "qk_rope_head_dim": 8, "head_dim": 32}, 4, id="the rotated part is the head"),
     pytest.param({**DEEPSEEK, "qk_rope_head_dim": 8, "rope_scaling": LINEAR, "partial_rotary_factor": 0.5}, 2,
                  id="a share of that part"),
