@@ -1,6 +1,6 @@
 """What transformers refuses to build, as conditions on config.json that have to hold, found by trying.
 
-    python -m estimator.architecture.generate_refusals [--check]
+    python -m estimator.architecture.generate_refusals [--newer] [--check]
 
 Writes refusals.facts, as refusals.py reads it: the model types all of whose classes want a condition kept, and other
 classes. Tried are heads that divide the width and are not zero, a decoder for cross attention, even heads for rotary
@@ -19,10 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from estimator.architecture.newer import is_newer
 from estimator.architecture.refusals import fields_in
-from estimator.generated import run
+from estimator.generated import Rows, run
 
 OUTPUT = Path(__file__).with_name("refusals.facts")
+_ROWS = Rows(r"(?P<said>[^\t]+)\t(?P<names>.+)", "{said}\t{names}", is_newer)
 _WIDTHS = (
     "hidden_size",
     "d_model",
@@ -279,4 +281,4 @@ def _numbers(fields: Fields, names: Iterable[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, OUTPUT, facts))
+    sys.exit(run(__doc__, OUTPUT, facts, _ROWS))

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from estimator.architecture.facts import class_for, newer_release
+from estimator.architecture.newer import is_newer
 from estimator.generated import run
 from estimator.lora.facts import FILE
 
@@ -180,18 +180,14 @@ def _subclasses(kind: type) -> list[type]:
 
 def with_newer(said: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """The tables with the file's lines on classes and model types that only a newer transformers has."""
-    patterns = {kind: pattern for kind, pattern in before["moe_patterns"].items() if _is_newer(kind)}
-    generate = filter(_is_newer, before["generating"]["as_well"])
+    patterns = {kind: pattern for kind, pattern in before["moe_patterns"].items() if is_newer(kind)}
+    generate = filter(is_newer, before["generating"]["as_well"])
     return {
         **said,
         "moe_patterns": dict(sorted({**said["moe_patterns"], **patterns}.items())),
-        "converted": sorted({*said["converted"], *filter(_is_newer, before["converted"])}),
+        "converted": sorted({*said["converted"], *filter(is_newer, before["converted"])}),
         "generating": {**said["generating"], "as_well": sorted({*said["generating"]["as_well"], *generate})},
     }
-
-
-def _is_newer(name: str) -> bool:
-    return any(newer_release(cls, name) for cls in (name, class_for(name, None)))
 
 
 def text() -> str:

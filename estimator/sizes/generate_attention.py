@@ -1,7 +1,7 @@
 """What model types lack of transformers' kinds of attention and of gradient checkpointing, which keep their scores'
 softmax in 16 bits, and which classes take their loss in the logits' own dtype.
 
-    python -m estimator.sizes.generate_attention [--check]
+    python -m estimator.sizes.generate_attention [--newer] [--check]
 
 Writes attention.facts, a model type a line and its letters: s no sdpa (`_supports_sdpa`), f no flash attention
 (`_supports_flash_attn`), c no gradient checkpointing in any of its classes (`supports_gradient_checkpointing`), n eager
@@ -22,10 +22,12 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from estimator.generated import run
+from estimator.architecture.newer import is_newer
+from estimator.generated import Rows, run
 from estimator.sizes.memory.fields import experts_per_token
 
 OUTPUT = Path(__file__).with_name("attention.facts")
+_ROWS = Rows(r"(?P<names>\S+) (?P<said>\S+)", "{names} {said}", is_newer)
 _MAPPINGS = (
     "MODEL_MAPPING",
     "MODEL_FOR_CAUSAL_LM_MAPPING",
@@ -277,4 +279,4 @@ def _input_size(kind: str, config: Any) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, OUTPUT, facts))
+    sys.exit(run(__doc__, OUTPUT, facts, _ROWS))

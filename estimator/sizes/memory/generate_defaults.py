@@ -1,6 +1,6 @@
 """Heads and activation that config classes have of themselves: config.json leaves them out where a part has no others.
 
-    python -m estimator.sizes.memory.generate_defaults [--check]
+    python -m estimator.sizes.memory.generate_defaults [--newer] [--check]
 
 Writes defaults.facts, heads of attention and an activation a line, then the model types that have both. --check exits
 1 where the file is not what would be written.
@@ -14,10 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from estimator.generated import run
+from estimator.architecture.newer import is_newer
+from estimator.generated import Rows, run
 from estimator.sizes.memory.fields import activation, heads
 
 OUTPUT = Path(__file__).with_name("defaults.facts")
+
+
+def _order(said: str) -> tuple[int, str]:
+    heads, _, activation = said.partition(" ")
+    return int(heads), activation
+
+
+_ROWS = Rows(r"(?P<said>\S+ \S+) (?P<names>.+)", "{said} {names}", is_newer, _order)
 
 
 def facts() -> str:
@@ -60,4 +69,4 @@ def _said(config: Any) -> tuple[int, str] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, OUTPUT, facts))
+    sys.exit(run(__doc__, OUTPUT, facts, _ROWS))

@@ -1,6 +1,6 @@
 """Which layers of a model type keep a window of tokens where config.json says nothing: defaults of transformers.
 
-    python -m estimator.sizes.memory.generate_windows [--check]
+    python -m estimator.sizes.memory.generate_windows [--newer] [--check]
 
 Writes windows.facts, a model type a line: the window (- for none), and the layers: `all`, or one period of them (s: a
 window, f: all tokens), behind a + the last layer where it is of another kind. Each config class is built with 23, 24
@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from estimator.generated import run
+from estimator.architecture.newer import is_newer
+from estimator.generated import Rows, run
 from estimator.sizes.memory.windows import FIELDS, WINDOWED
 
 OUTPUT = Path(__file__).with_name("windows.facts")
 _LETTERS = {**dict.fromkeys(WINDOWED, "s"), "full_attention": "f"}
+_ROWS = Rows(r"(?P<names>\S+) (?P<said>.+)", "{names} {said}", is_newer)
 _LAYERS = (23, 24, 25)
 _LONGEST = 12  # layers of a period
 
@@ -104,4 +106,4 @@ def _rule(letters: list[str]) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, OUTPUT, facts))
+    sys.exit(run(__doc__, OUTPUT, facts, _ROWS))
