@@ -13,7 +13,8 @@ zero   a float32 copy of the gradients' share, as in DeepSpeed's own estimate of
 fsdp   parameters cut along their first axis only, so that a rank of 8 on 16 GPUs leaves half of them empty (torch 2.13,
        fully_shard; FullyShardedDataParallel pads flat parameters by less than one element a GPU)
 
-What is offloaded lies on the host: it is in the ceiling alone, and what is gathered as with ZeRO-3 on one GPU too.
+On one GPU nothing is cut, but ZeRO's optimizer has its copy and its buckets all the same. What is offloaded lies on the
+host: it is in the ceiling alone, and what is gathered as with ZeRO-3 on one GPU too.
 
 ZeRO-3 and FSDP gather what they use beside the shares: what stands outside the layers, the root's, while a step lasts
 (_runtime_utils.py, _post_forward_reshard), one layer forward, and two in the backward pass (BACKWARD_PRE; floor: one).
@@ -72,9 +73,9 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
 
     Raises UsageError for an optimizer that is not known.
     """
+    is_zero = training.strategy.startswith("zero")
     strategy = training.strategy if training.gpus > 1 else ""
     cut = _SHARDED.get(strategy, ())
-    is_zero = strategy.startswith("zero")
     stepped = [Trained((adapter.parameters,), 4)] if is_zero else trained
     states, paged = state_bytes(training.optimizer, stepped), paged_bytes(training.optimizer, stepped)
     parameters, beside = adapter.parameter_bytes, adapter.added_bytes
@@ -87,6 +88,7 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
     if strategy == "zero3":
         held = (*trained, *adapter.frozen)
         uppers["adapter"] += sum(prod(p.shape) * p.width for p in held if prod(p.shape) < _PERSISTENT)
+    buckets = parameters if strategy == "ddp" else 0
     away = {name for part in training.offloads for name in _OFFLOADED[part]}
     parts |= dict.fromkeys(away, 0)
     return Resident(
@@ -96,15 +98,9 @@ def resident(weight_bytes: int, width: int, adapter: Adapter, trained: list[Trai
         gradients=Span(parts["gradients"], uppers["gradients"] + uppers["copies"]),
         states=Span(parts["states"] + parts["copies"], uppers["states"] + uppers["copies"]),
         paged=min(parts["paged"], parts["states"]),
-        buckets=_buckets(strategy, parameters),
+        buckets=Span(0, 2 * _BUCKETS) if is_zero else Span(buckets, buckets),
         gathers_more=min(_LIVE * width, weight_bytes) if strategy == "zero3" else 0,
     )
-
-
-def _buckets(strategy: str, parameter_bytes: int) -> Span:
-    if strategy == "ddp":
-        return Span(parameter_bytes, parameter_bytes)
-    return Span(0, 2 * _BUCKETS if strategy.startswith("zero") else 0)
 
 
 def _cut_along_rows(trained: list[Trained], gpus: int) -> int:
