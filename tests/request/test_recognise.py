@@ -99,6 +99,12 @@ def test_keys_tell_the_trainer(text: str, trainer: str | None) -> None:
         pytest.param("a.sh", b"litgpt download a/b --token c\n", UnknownTrainerError, id="litgpt downloads"),
         pytest.param(
             "a.yaml",
+            b"model_name_or_path: a\nuse_peft: true\nload_in_4bit: true\nload_in_8bit: true\n",
+            UsageError,
+            id="TRL in 4 and in 8 bits",
+        ),
+        pytest.param(
+            "a.yaml",
             b"checkpoint_dir: a/b\nlora_query: false\nlora_value: false\n",
             UsageError,
             id="litgpt adapts nothing",

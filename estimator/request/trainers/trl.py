@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from estimator.errors import UsageError
 from estimator.request.trainers.keys import BNB8, Keys, bnb4, dtype_name, stored_quantization
 from estimator.request.trainers.preferences import compared, method_of
 from estimator.request.trainers.run_settings import attention_of, autocast_of, strategy_of
@@ -124,6 +125,9 @@ def _lora(keys: Keys, method: str | None) -> dict[str, Any]:
 def _quantization(keys: Keys, dtype: str | None) -> dict[str, Any] | None:
     if stored := stored_quantization(keys.values.get("model_name_or_path")):
         return stored
+    if keys.flag("load_in_4bit") and keys.flag("load_in_8bit"):  # trainer/model_config.py, __post_init__
+        what = "TRL refuses load_in_8bit with load_in_4bit."
+        raise UsageError(what, where=f"load_in_8bit in {keys.where}", way_out="leave out one of them")
     if keys.flag("load_in_4bit"):
         storage = dtype_name(keys.values.get("bnb_4bit_quant_storage"))
         return bnb4(dtype, keys.flag("use_bnb_nested_quant"), keys.text("bnb_4bit_quant_type"), storage)
