@@ -81,7 +81,8 @@ def _of_dtypes(rows: Rows, sizes: Mapping[str, int]) -> Iterator[str]:
         rest = (row for own in rows.values() for row in own if row.mark == mark)
         found = {name for row in rest for name in row.tensors}
         if found:
-            many = f"{len(found):,} tensors ({_listed(sorted({'.'.join(name.split('.')[-2:]) for name in found}))})"
+            ends = sorted({".".join([part for part in name.split(".") if not part.isdigit()][-2:]) for name in found})
+            many = f"{len(found):,} tensors ({_listed(ends)})"
             count = 2 * sum(sizes[name] for name in found)
             yield f"{many} are {mark} there, {count:,} bytes {comparison} wherever the unquantised rest is in 16 bits"
 

@@ -35,6 +35,11 @@ BAILING = {
     "num_experts": 4, "num_experts_per_tok": 2, "topk_group": 1, "n_group": 1, "head_dim": 8, "first_k_dense_replace": 1,
     "layer_types": ["full_attention", "full_attention"], "q_lora_rank": 16, "pad_token_id": 1,
 }  # fmt: skip
+SAM = {
+    "architectures": ["Sam3ViTModel"], "model_type": "sam3_vit_model", "hidden_size": 48, "intermediate_size": 80,
+    "num_hidden_layers": 2, "num_attention_heads": 6, "image_size": 112, "patch_size": 14, "window_size": 4,
+    "global_attn_indexes": [1], "pretrain_image_size": 112,
+}  # fmt: skip
 SEQUENCES = {**DEEPSEEK, "architectures": ["DeepseekV2ForSequenceClassification"]}
 
 
@@ -46,6 +51,9 @@ SEQUENCES = {**DEEPSEEK, "architectures": ["DeepseekV2ForSequenceClassification"
         ),
         pytest.param(SEQUENCES, "2 tensors (gate.weight) are float32 there, 768 bytes more", id="under another head"),
         pytest.param({**DEEPSEEK, "first_k_dense_replace": 3}, None, id="no layer has a router"),
+        pytest.param(
+            SAM, "2 tensors (layers.position_ids) are float32 there, 320 bytes more", id="2 of 4 x 4, 2 of 8 x 8 places"
+        ),
         pytest.param(
             GPTJ,
             "GPTJAttention no longer has the buffer embed_positions (the footprint alone follows)",
