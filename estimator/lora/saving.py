@@ -146,7 +146,7 @@ def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> S
         raise SavingError(f"{NO_EMBEDDING}, once a layer stands around it")
     for layer in (embedding, get_submodule(owner, head) if head is not None else None):
         base = child_of(layer, "base_layer") if layer is not None else None
-        if layer is None or (targeted and not _is_plain(base)):
+        if layer is None or (targeted and not _is_plain(base, index.tree.quantised)):
             continue
         wanted = (base,) if targeted else (layer, base)
         name = next((name for name, node in named_modules(root) if any(node is one for one in wanted)), None)
@@ -163,8 +163,9 @@ def _asked(root: Node) -> Node:
     return node
 
 
-def _is_plain(base: Node | None) -> bool:
+def _is_plain(base: Node | None, quantised: Mapping[str, QuantisedLayer]) -> bool:
     """has_valid_embedding_base_layer."""
-    return (
-        base is not None and not base.role and base.module is not None and base.module.kind in ("Linear", "Embedding")
-    )
+    if base is None or base.role or base.module is None:
+        return False
+    layer = quantised.get(base.module.name)
+    return base.module.kind == "Embedding" or (base.module.kind == "Linear" and (layer is None or layer.is_linear))

@@ -28,6 +28,7 @@ from estimator.sizes.schemes.others import (
     mxfp4_layers,
     quanto_layers,
     unadaptable_layers,
+    with_stored_scales,
 )
 from estimator.sizes.schemes.packed_ints import WITHOUT_KERNEL, auto_round_layers, awq_layers, gptq_layers
 from estimator.sizes.schemes.saved_config import bitsandbytes_options
@@ -84,6 +85,8 @@ def quantise_as_stored(
         tree = tree._replace(tied=untied(tree, converted, checkpoint))
     if scheme == "gemma":
         tree = with_layers(tree, converted, checkpoint)
+    if scheme == "quanto" and checkpoint is not None:
+        converted = with_stored_scales(converted, dtype, checkpoint.tensors)
     if suffix := SCALES.get(scheme):
         converted = kept_in_float32(tree, with_scales(tree, converted, checkpoint, suffix), dtype)
         if stored is not None and checkpoint is not None:

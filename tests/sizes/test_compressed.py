@@ -7,11 +7,12 @@ from contextlib import nullcontext
 import pytest
 
 from estimator.architecture.from_config import from_config
+from estimator.architecture.module import Module
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.errors import MalformedConfigError, UnsupportedError
 from estimator.request.load_options import LoadOptions
 from estimator.sizes.base import base_sizes
-from estimator.sizes.schemes.compressed import _check_unread
+from estimator.sizes.schemes.read_weights import first_read
 from tests.real_models import SMALL, tiny_model
 
 CONFIG = {
@@ -210,6 +211,7 @@ VISION = {**{k: v for k, v in SMALL.items() if k != "vocab_size"}, "image_size":
         ("ModernBertForMaskedLM", {**SMALL, "pad_token_id": 0}),
         ("GPTBigCodeForCausalLM", {"n_embd": 48, "n_layer": 1, "n_head": 4, "vocab_size": 101}),
         ("NanoChatForCausalLM", SMALL),
+        ("GPT2LMHeadModel", {"n_embd": 48, "n_layer": 1, "n_head": 4, "vocab_size": 101}),
         ("LlamaForCausalLM", SMALL),
         ("ViTForImageClassification", VISION),
         ("BertForMaskedLM", SMALL),
@@ -219,25 +221,27 @@ def test_what_is_initialised_by_its_weight(cls, config):
     """A model whose Linear has no weight, as one that is packed, before what runs on every module as it loads."""
     torch = pytest.importorskip("torch")
     model = tiny_model(cls, config)
-    own_classes = {name: type(module).__name__ for name, module in model.named_modules()}
-    linears = {name: module for name, module in model.named_modules() if type(module) is torch.nn.Linear}
-    assert linears
-    for name, linear in linears.items():
-        with pytest.raises(UnsupportedError, match=name) if reads_weight(model, linear) else nullcontext():
-            _check_unread(name, own_classes)
+    modules = [Module(name, type(module).__name__, "other") for name, module in model.named_modules()]
+    packable = [name for name, module in model.named_modules() if type(module).__name__ in ("Linear", "Conv1D")]
+    assert packable
+    for name in packable:
+        plain = model.get_submodule(name)
+        weight = plain.weight
+        del plain.weight
+        assert (first_read(modules, [name], linear=True) is not None) == reads_weight(model)
+        plain.weight = weight
+        model.set_submodule(name, torch.nn.Module())
+        assert (first_read(modules, [name], linear=False) is not None) == reads_weight(model)
+        model.set_submodule(name, plain)
 
 
-def reads_weight(model, linear):
-    weight = linear.weight
-    del linear.weight
+def reads_weight(model):
     for module in model.modules():
         vars(module).pop("_is_hf_initialized", None)
     try:
         model.initialize_weights()
     except AttributeError:
         return True
-    finally:
-        linear.weight = weight
     return False
 
 

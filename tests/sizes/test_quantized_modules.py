@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import prod
 
 import pytest
@@ -99,14 +100,66 @@ def test_what_bitnet_unpacks_keeps_the_dtype_of_the_file(fields, kept):
     assert head.parameters[0].dtype == ("BF16" if kept else "F32")
 
 
-def test_a_packed_weight_that_is_tied_does_not_load_as_bitnet():
-    """transformers 5.23.0: "`weight` is not an nn.Parameter"; the default list spares the head."""
-    config = {**QWEN, "tie_word_embeddings": True}
-    spares_all = from_config({**config, "quantization_config": BITNET})
-    assert "lm_head" not in base_sizes(spares_all, None, LoadOptions()).model.quantised
-    spares_none = from_config({**config, "quantization_config": {**BITNET, "modules_to_not_convert": []}})
-    with pytest.raises(UnsupportedError, match="tied to another, lm_head"):
-        base_sizes(spares_none, None, LoadOptions())
+AQLM = {"quant_method": "aqlm", "in_group_size": 8, "nbits_per_codebook": 8}
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        pytest.param(BITNET, False, id="BitNet's default list spares the head"),
+        pytest.param({**BITNET, "modules_to_not_convert": []}, True, id="BitNet: `weight` is not an nn.Parameter"),
+        pytest.param({**AQLM, "linear_weights_not_to_quantize": ["lm_head"]}, False, id="AQLM: a head that is spared"),
+        pytest.param(AQLM, True, id="AQLM: QuantizedLinear has no attribute `weight`"),
+    ],
+)
+def test_a_packed_weight_that_is_tied_does_not_load(fields, refused):
+    tree = from_config({**QWEN, "tie_word_embeddings": True, "quantization_config": fields})
+    with pytest.raises(UnsupportedError, match="tied to another, lm_head") if refused else nullcontext():
+        base_sizes(tree, None, LoadOptions())
+
+
+def test_a_packed_head_that_is_adapted_is_not_saved_along():
+    """PEFT's has_valid_embedding_base_layer: aqlm's QuantizedLinear is no Linear."""
+    tree = from_config({**QWEN, "quantization_config": AQLM})
+    done = adapt(base_sizes(tree, None, LoadOptions()).model, from_mapping({"target_modules": ["lm_head"], "r": 2}))
+    assert {t.name.rpartition(".lm_head.")[2] for t in done.tensors} == {"lora_A.weight", "lora_B.weight"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"), [(("weight", "input_scale", "output_scale"), "BF16"), (("weight",), "F32")]
+)
+def test_scales_of_quanto_that_are_read_take_the_load_dtype(stored, dtype):
+    """transformers 5.23.0 with optimum-quanto 0.2.7, whose own files have them; the class makes ones in float32."""
+    tree = one_linear({"dtype": "bfloat16", "quantization_config": {"quant_method": "quanto", "weights": "int8"}})
+    tensors = {f"layers.0.q_proj.{own}": Tensor(f"layers.0.q_proj.{own}", "F32", (), "one") for own in stored}
+    layer = base_sizes(tree, Checkpoint(tensors, (), 0), LoadOptions(dtype="BF16")).model.quantised["layers.0.q_proj"]
+    assert {buffer.dtype for buffer in layer.buffers} == {dtype}
+
+
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 96, "n_embd": 64, "n_layer": 1, "n_head": 2,
+}  # fmt: skip
+T5 = {
+    "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "vocab_size": 96, "d_model": 64, "d_kv": 16,
+    "d_ff": 128, "num_layers": 1, "num_heads": 4,
+}  # fmt: skip
+HIERA = {"architectures": ["HieraForImageClassification"], "model_type": "hiera"}
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "cls"),
+    [  # loaded by transformers 5.23.0: "object has no attribute 'weight'", or whole
+        pytest.param(GPT2, {"quant_method": "gptq", **IN_WORDS}, "GPT2MLP|GPT2Attention", id="GPT-2 in GPTQ"),
+        pytest.param(T5, {"quant_method": "awq", **IN_WORDS}, "T5", id="T5 in AWQ"),
+        pytest.param(T5, {**AQLM, "linear_weights_not_to_quantize": ["lm_head"]}, "T5", id="T5 in AQLM"),
+        pytest.param(HIERA, {"quant_method": "awq", **IN_WORDS}, None, id="Hiera asks Linear alone"),
+        pytest.param(QWEN, {"quant_method": "gptq", **IN_WORDS}, None, id="Qwen2"),
+    ],
+)
+def test_classes_that_read_the_weight_of_what_is_packed(config, fields, cls):
+    tree = from_config({**config, "quantization_config": fields})
+    with pytest.raises(UnsupportedError, match=f"initialises ({cls})") if cls else nullcontext():
+        base_sizes(tree, None, LoadOptions())
 
 
 LLAVA = {

@@ -9,11 +9,8 @@ config.json does not say "compressed", weights stay as they are, every scale wit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from estimator.architecture.module import Module, ModuleTree, Parameter, QuantisedLayer
@@ -30,6 +27,7 @@ from estimator.sizes.schemes.compressed_attention import (
     classes_of,
     is_narrow,
 )
+from estimator.sizes.schemes.read_weights import first_read
 
 NO_WEIGHT = "compressed-tensors keeps it packed, without the `weight` that PEFT's LoRA layer reads"
 _REMOVED_ORDERS = ("group", "dynamic", True)  # `QuantizationArgs`: each weight had the number of its group
@@ -56,17 +54,18 @@ def compressed_layers(tree: ModuleTree, quantization: Quantization, dtype: str) 
     groups = compressed_groups(fields, classes)
     ignored = named(fields.get("ignore") or (), classes)
     make = _layer if is_compressed(fields) else _plain_layer
-    own_classes = {module.name: module.cls for module in tree.modules}
     layers = dict(caches(tree, attention, fields.get("kv_cache_scheme"), dtype))
     for name, group in groups.items():
         if name in ignored or not any(isinstance(group.get(part), Mapping) for part in _PARTS):
             continue
         if name not in attention:
             layers[name] = _not_tied(make(targetable[name], group, dtype), name, tree)
-            if layers[name].refusal == NO_WEIGHT:
-                _check_unread(name, own_classes)
         elif is_narrow(tree, name, group.get("targets") or ()):
             layers[name] = attention_layer(tree, targetable[name], group, dtype, zeros=not is_compressed(fields))
+    if read := first_read(
+        tree.modules, (name for name, layer in layers.items() if layer.refusal == NO_WEIGHT), linear=True
+    ):
+        raise _not_read(f"{read[0]} packed, as what initialises {read[1]} reads its `weight`", "ignore")
     return layers
 
 
@@ -79,24 +78,6 @@ def _not_tied(layer: QuantisedLayer, name: str, tree: ModuleTree) -> QuantisedLa
 
 def _tied(held: str, name: str, tree: ModuleTree) -> UnsupportedError:
     return _not_read(f"{name} {held}, which is tied to {tree.tied[f'{name}.weight']}", "ignore")
-
-
-def _check_unread(name: str, own_classes: Mapping[str, str]) -> None:
-    """Raises UnsupportedError for what is packed where the class's `_init_weights` reads `weight` as it loads."""
-    parts = name.split(".")
-    for depth in reversed(range(len(parts))):
-        cls = own_classes.get(".".join(parts[:depth]), "")
-        own = re.sub(r"\b\d+\b", "#", ".".join(parts[depth:]))
-        if own in _read_weights().get(cls, ()):
-            raise _not_read(f"{name} packed, as what initialises {cls} reads its `weight`", "ignore")
-
-
-@cache
-def _read_weights() -> dict[str, tuple[str, ...]]:
-    """The Linears whose `weight` is read as a model loads, by the class around them (read_weights.facts)."""
-    text = Path(__file__).with_name("read_weights.facts").read_text(encoding="utf-8")
-    lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
-    return {cls: tuple(names) for cls, *names in lines}
 
 
 def untied(tree: ModuleTree, layers: Mapping[str, QuantisedLayer], checkpoint: Checkpoint | None) -> dict[str, str]:

@@ -1,12 +1,12 @@
-"""Which Linears `_init_weights` of transformers reads the `weight` of without asking whether there is one.
+"""Which layers `_init_weights` of transformers reads the `weight` of without asking whether there is one.
 
     python -m estimator.sizes.schemes.generate_read_weights [--check]
 
-Writes read_weights.facts, a module class a line and the Linears in it, by their names from there; # stands for a
-number. `initialize_weights` (modeling_utils.py) hands every module that a model has, loaded or not, to the class's
-`_init_weights`, which fails on a Linear that is packed if it reads its weight. Each class is built tiny on the meta
-device, and `_init_weights` is run without that weight on the Linear and on all that it is in. --check exits 1 where the
-file is not what would be written.
+Writes read_weights.facts, a module class a line and the Linears and Conv1Ds in it, by their names from there; # stands
+for a number, and = is before what is read only while its class is one of the two. `initialize_weights`
+(modeling_utils.py) hands every module that a model has, loaded or not, to the class's `_init_weights`, which fails on a
+layer that is packed if it reads its weight. Each class is built tiny on the meta device, and `_init_weights` is run
+without that weight on the layer and on all that it is in. --check exits 1 where the file is not what would be written.
 """
 
 from __future__ import annotations
@@ -52,20 +52,25 @@ def _of_class(name: str, asked: set[tuple[str, ...]]) -> Iterator[tuple[str, str
 
 
 def read_weights(model: Any, asked: set[tuple[str, ...]]) -> Iterator[tuple[str, str]]:
-    """(class of the innermost module of transformers' own around it, name from there) of each Linear whose weight is
+    """(class of the innermost module of transformers' own around it, name from there) of each layer whose weight is
     read. `asked`: the places that were seen in models before, which are not asked again.
     """
     import torch
+    from transformers.pytorch_utils import Conv1D
 
-    for name, linear in model.named_modules():
-        if not isinstance(linear, torch.nn.Linear):
+    for name, layer in model.named_modules():
+        if not isinstance(layer, (torch.nn.Linear, Conv1D)):
             continue
         around = _around(model, name)
         inner = next(i for i, (_, module) in enumerate(around) if not _is_container(module))
         own = re.sub(r"\b\d+\b", "#", name[len(around[inner][0]) :].lstrip("."))
-        place = (type(linear).__name__, own, *(type(module).__name__ for _, module in around[inner:]))
-        if place not in asked and _is_read(linear, [module for _, module in around]):
-            yield type(around[inner][1]).__name__, own
+        place = (type(layer).__name__, own, *(type(module).__name__ for _, module in around[inner:]))
+        if place not in asked:
+            outer = [module for _, module in around]
+            if _is_read(layer, outer):
+                yield type(around[inner][1]).__name__, own
+            elif _is_read(layer, [layer, *outer]):
+                yield type(around[inner][1]).__name__, f"={own}"
         asked.add(place)
 
 
@@ -82,12 +87,12 @@ def _is_container(module: Any) -> bool:
     return type(module).__module__.startswith("torch.")
 
 
-def _is_read(linear: Any, around: list[Any]) -> bool:
+def _is_read(layer: Any, modules: list[Any]) -> bool:
+    """Whether what initialises one of these modules reads the layer's weight."""
     from transformers import PreTrainedModel
 
-    weight = linear.weight
-    del linear.weight
-    modules = [linear, *around]
+    weight = layer.weight
+    del layer.weight
     try:
         for i, module in enumerate(modules):
             owner = next((outer for outer in modules[i:] if isinstance(outer, PreTrainedModel)), None)
@@ -98,7 +103,7 @@ def _is_read(linear: Any, around: list[Any]) -> bool:
     except Exception:  # what fails on the meta device for another reason is not known
         return False
     finally:
-        linear.weight = weight
+        layer.weight = weight
     return False
 
 

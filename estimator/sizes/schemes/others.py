@@ -5,7 +5,7 @@ Sources: transformers 5.23.0 (quantizers and integrations of the same names); fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from math import ceil
 from typing import Any
 
@@ -14,6 +14,7 @@ from estimator.architecture.stored_names import by_module
 from estimator.checkpoint.layer_fields import mlx_by_layer
 from estimator.checkpoint.quantization import Quantization
 from estimator.errors import UnsupportedError
+from estimator.sizes.schemes.read_weights import first_read
 from estimator.sizes.skipping import CONFIG, skipped_by, skips
 
 NOT_LOADABLE = "MLX wrote this checkpoint, and transformers cannot load its packed weights"
@@ -26,13 +27,18 @@ def bitnet_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> d
     With `use_rms_norm` each has a norm of its inputs, a parameter in both.
     Raises UnsupportedError for a packed weight that is tied to another's: transformers finds no parameter there.
     """
-    fields, tied = quantization.fields, {*tree.tied, *tree.tied.values()}
+    fields = quantization.fields
     converted = linears(tree, fields)
     if fields.get("linear_class") == _AUTO:
         return {m.name: _auto_bit_linear(m, dtype, fields) for m in converted}
-    if name := next((m.name for m in converted if f"{m.name}.weight" in tied), None):
-        raise no_checkpoint(f"packed weight that is tied to another, {name}", "modules_to_not_convert")
+    _check_untied(tree, (module.name for module in converted), "modules_to_not_convert")
     return {m.name: _bit_linear(m, dtype, fields) for m in converted}
+
+
+def _check_untied(tree: ModuleTree, packed: Iterable[str], field: str) -> None:
+    tied = {*tree.tied, *tree.tied.values()}
+    if name := next((name for name in packed if f"{name}.weight" in tied), None):
+        raise no_checkpoint(f"packed weight that is tied to another, {name}", field)
 
 
 _AUTO = "autobitlinear"
@@ -114,8 +120,21 @@ def quanto_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> d
             cls="QLinear",
             parameters=(m.parameters[0]._replace(dtype=dtype), *m.parameters[1:]),
             buffers=scales,
+            saved_beside=(),
         )
         for m in linears(tree, quantization.fields)
+    }
+
+
+def with_stored_scales(
+    layers: Mapping[str, QuantisedLayer], dtype: str, stored: Container[str]
+) -> dict[str, QuantisedLayer]:
+    """quanto's layers, in which scales that the file holds have the load dtype, as any float that is read."""
+    return {
+        name: layer._replace(
+            buffers=tuple(b._replace(dtype=dtype) if f"{name}.{b.name}" in stored else b for b in layer.buffers)
+        )
+        for name, layer in layers.items()
     }
 
 
@@ -144,7 +163,7 @@ def eetq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
             Parameter("weight_scales", (out,), "F16", True),
             *(bias._replace(dtype="F16", fixed=True) for bias in rest),
         )
-        layers[module.name] = QuantisedLayer(scheme="eetq", cls="EetqLinear", parameters=parameters, is_linear=False)
+        layers[module.name] = QuantisedLayer("eetq", "EetqLinear", parameters, saved_beside=(), is_linear=False)
     return layers
 
 
@@ -152,12 +171,13 @@ def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dic
     """aqlm.QuantizedLinear: codes [out/og, in/ig, books], codebooks [books, 2^b, og, ig], scales [out/og, 1, 1, 1].
 
     `linear_weights_not_to_quantize` is read as names of modules: one that ends with .weight, as AQLM writes them,
-    spares none (`replace_with_aqlm_linear`).
+    spares none (`replace_with_aqlm_linear`). Raises UnsupportedError for a weight that is tied, or read on loading:
+    there is none.
     """
     fields = quantization.fields
     out_group, in_group = int(fields.get("out_group_size") or 1), int(fields.get("in_group_size") or 8)
     books, bits = int(fields.get("num_codebooks") or 1), int(fields.get("nbits_per_codebook") or 16)
-    spared = skipped_by(tree, fields.get("linear_weights_not_to_quantize") or (), where=CONFIG)
+    spared = skipped_by(tree, fields.get(_SPARED) or (), where=CONFIG)
     layers = {}
     for module in tree.modules:
         if module.kind != "Linear" or not module.parameters or any(module.name in names for names in spared.values()):
@@ -170,10 +190,14 @@ def aqlm_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dic
             Parameter("scales", (out // out_group, 1, 1, 1), dtype),
             *rest,
         )
-        layers[module.name] = QuantisedLayer(
-            scheme="aqlm", cls="QuantizedLinear", parameters=parameters, is_linear=False
-        )
+        layers[module.name] = QuantisedLayer("aqlm", "QuantizedLinear", parameters, saved_beside=(), is_linear=False)
+    _check_untied(tree, layers, _SPARED)
+    if read := first_read(tree.modules, layers, linear=False):
+        raise no_checkpoint(f"packed weight of {read[0]}, which what initialises {read[1]} reads", _SPARED)
     return layers
+
+
+_SPARED = "linear_weights_not_to_quantize"  # AQLM's
 
 
 # Modules of classes that are no torch.nn.Linear and that PEFT 0.21.2 has no layer for, in place of every Linear: of

@@ -14,7 +14,7 @@ none of them. Where none fits a layer's shape it is left with a weight that is d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -25,6 +25,7 @@ from estimator.checkpoint.layer_fields import Fields, auto_round_by_layer, gptq_
 from estimator.checkpoint.packed_layouts import awq_format, packs_as_awq
 from estimator.checkpoint.quantization import Quantization
 from estimator.errors import UnsupportedError
+from estimator.sizes.schemes.read_weights import first_read
 from estimator.sizes.skipping import skips
 
 # optimum 2.3.0, gptq/constants.py: where blocks are looked for when the config does not say.
@@ -51,7 +52,15 @@ def gptq_layers(tree: ModuleTree, quantization: Quantization, _dtype: str) -> di
     inner = tuple(name for group in fields.get("modules_in_block_to_quantize") or () for name in group)
     start, wrapped = _start_of_blocks(tree, fields.get("block_name_to_quantize")), _wrapped(tree)
     inside = [name for name in wrapped if name.startswith(start) and (not inner or name.endswith(inner))]
-    return _by_layer(wrapped, inside, gptq_by_layer(fields, inside), fields, _gptq_layer)
+    layers = _by_layer(wrapped, inside, gptq_by_layer(fields, inside), fields, _gptq_layer)
+    _check_unread(tree, layers, "5.23 with optimum 2.3", "GPTQ")
+    return layers
+
+
+def _check_unread(tree: ModuleTree, packed: Iterable[str], release: str, scheme: str) -> None:
+    if read := first_read(tree.modules, packed, linear=False):
+        name, cls = read
+        raise _not_loaded(release, f"{scheme} weights of {name}: what initialises {cls} reads its `weight`")
 
 
 @cache
@@ -180,6 +189,7 @@ def awq_layers(tree: ModuleTree, quantization: Quantization, dtype: str) -> dict
     linears = [m for m in tree.modules if m.kind == "Linear" and m.parameters and not skipped(m.name)]
     if not linears:
         raise _no_awq(f"{tree.architecture}, where no Linear is to be converted")
+    _check_unread(tree, (module.name for module in linears), "5.23 with gptqmodel 7.7", "AWQ")
     return {module.name: _awq_layer(module, fields) for module in linears} | _scaled_activations(tree, dtype)
 
 
