@@ -11,7 +11,7 @@ from estimator.architecture.borrowed import other_names
 from estimator.architecture.by_formulas import Grower, Model
 from estimator.architecture.choose import candidates, own_config, section_of
 from estimator.architecture.conditions import Place
-from estimator.architecture.config_fields import fields_of, names_in_turn, sections_of, unties
+from estimator.architecture.config_fields import LAYER_KINDS, fields_of, names_in_turn, sections_of, unties
 from estimator.architecture.facts import line
 from estimator.architecture.formula import NoModel, NoNumber, Unfit, choose, evaluate, met
 from estimator.architecture.module import Module, ModuleTree, Parameter, full_name, named_parameters, parameter_shapes
@@ -105,8 +105,9 @@ def with_buffers(
         value = plain(path)
         if value is None and path in sections:
             return {}  # left out: each of its fields is as the class has it
-        with suppress(Unfit):
-            return model.lookup(path) if value is None else value
+        with suppress(Unfit):  # Gemma 4 makes its last layer one of full attention, whatever layer_types says
+            return model.lookup(path) if value is None or path.rpartition(".")[2] in LAYER_KINDS else value
+        return value
 
     left = fill_buffers(modules, missing, shapes, read, dtype)
     check_rotation(modules, read)

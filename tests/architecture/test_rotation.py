@@ -18,6 +18,9 @@ DEEPSEEK = {**LLAMA, "architectures": ["DeepseekV2ForCausalLM"], "model_type": "
             "first_k_dense_replace": 1}  # fmt: skip
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 LONG = {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+GEMMA_4 = {**LLAMA, "architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text", "num_key_value_heads": 2,
+           "head_dim": 16, "global_head_dim": 16, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0,
+           "num_hidden_layers": 2, "layer_types": ["sliding_attention"] * 2}  # fmt: skip
 COHERE = {**LLAMA, "architectures": ["Cohere2ForCausalLM"], "model_type": "cohere2"}
 ROWS = [  # config, how many frequencies; None: no model
     pytest.param({**LLAMA, "rope_scaling": LINEAR}, 8, id="a factor"),
@@ -48,6 +51,26 @@ def test_a_rotation_has_so_many_frequencies_or_is_refused(config, frequencies):
         return
     tree = from_config(config)
     assert {b.shape[0] for name, b in named_buffers(tree.modules) if name.endswith("inv_freq")} == {frequencies}
+
+
+GEMMA_4_S = {"rotary_emb.full_attention_inv_freq", "rotary_emb.sliding_attention_inv_freq"}
+
+
+def test_frequencies_of_kinds_of_layers_are_those_of_the_layers_that_are_built():
+    found = {name.removeprefix("model.") for name, _ in named_buffers(from_config(GEMMA_4).modules)}
+    assert {name for name in found if name.endswith("attention_inv_freq")} == GEMMA_4_S
+
+
+@pytest.mark.judges
+def test_gemma_4_makes_its_last_layer_one_of_full_attention():
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    fields = {key: value for key, value in GEMMA_4.items() if key != "model_type"}
+    with torch.device("meta"):
+        model = transformers.Gemma4ForCausalLM(transformers.CONFIG_MAPPING["gemma4_text"].from_dict(fields))
+    found = {name.removeprefix("model.") for name, _ in model.named_buffers()}
+    assert {name for name in found if name.endswith("attention_inv_freq")} == GEMMA_4_S
 
 
 @pytest.mark.judges
