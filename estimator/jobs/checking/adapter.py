@@ -28,6 +28,7 @@ FINE = frozenset(
         "other_dtype",
         "older_peft_names",
         "magnitude_names",
+        "other_header",
         "embeddings_left_out",
         "base_layer_names",
         "older_names",
