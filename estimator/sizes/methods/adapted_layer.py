@@ -16,6 +16,7 @@ class Adapted(NamedTuple):
     kernel: tuple[int, ...] = ()  # of a convolution, whose `into` are the channels that one group reads
     dtype: str = "F32"
     has_bias: bool = False
+    is_embedding: bool = False  # `out` are its rows, `into` their width
 
 
 Config = Mapping[str, Any]

@@ -137,6 +137,8 @@ def _gralora(config: Config, layer: Adapted) -> Shapes:
 
 def _hira(config: Config, layer: Adapted) -> Shapes:
     """Of rank r whatever rank_pattern says, which `dispatch_default` does not hand on."""
+    if layer.is_embedding:
+        return {"hira_embedding_A": (config["r"], layer.out), "hira_embedding_B": (layer.into, config["r"])}
     return {"hira_A": (config["r"], layer.into), "hira_B": (layer.out, config["r"])}
 
 

@@ -41,7 +41,8 @@ def oft(config: Config, layer: Adapted) -> Shapes:
         size = layer.into // blocks
     if "use_cayley_neumann" not in config:
         return {"oft_r": (1 if share else blocks, size, size), "oft_s": (layer.out, 1)}
-    return {"oft_R.weight": (1 if share else blocks, size * (size - 1) // 2)}
+    name = "oft_embedding_R" if layer.is_embedding else "oft_R"
+    return {f"{name}.weight": (1 if share else blocks, size * (size - 1) // 2)}
 
 
 @lru_cache(maxsize=4096)

@@ -40,7 +40,9 @@ Config = Mapping[str, Any]
 Named = Iterator[tuple[str, "tuple[int, ...] | Part"]]
 _ROOT = "base_model."
 _MATRICES, _CONVOLUTIONS = ("Linear", "Conv1D"), ("Conv1d", "Conv2d")
-_OF_KERNELS = ("LOHA", "LOKR")  # methods whose convolutions are stated here
+# Methods that take more than matrices, and have it stated here.
+_KINDS = {"HIRA": ("Embedding",), "OFT": ("Embedding",), "TINYLORA": ("Embedding",),
+          "LOHA": _CONVOLUTIONS, "LOKR": _CONVOLUTIONS}  # fmt: skip
 # Configs without a modules_to_save, to which PEFT adds no head of a task either.
 _WITHOUT_MODULES = ("ADAPTION_PROMPT", "TRAINABLE_TOKENS", "XLORA")
 _WHICH = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
@@ -104,14 +106,14 @@ def _targeted(config: Config, tree: ModuleTree) -> tuple[TreeIndex, list[Module]
 
 
 def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
-    """Raises ValueError for a layer that is no matrix: what most methods make of convolutions is not stated here."""
+    """Raises ValueError for a layer that is no matrix: what most methods make of others is not stated here."""
     _, modules = _targeted(config, tree)
     said = LoraConfig(r=0)
     if config["peft_type"] in NUMBERS:
         field, pattern = NUMBERS[config["peft_type"]]
         said = LoraConfig(r=config[field], rank_pattern=config.get(pattern) or {})
     numbers = ranks([module.name for module in modules], said)
-    known = (*_MATRICES, *_CONVOLUTIONS) if config["peft_type"] in _OF_KERNELS else _MATRICES
+    known = (*_MATRICES, *_KINDS.get(config["peft_type"], ()))
     if any(module.kind not in known for module in modules):
         raise ValueError("no matrix")
     return [_one(module, numbers[module.name]) for module in modules]
@@ -120,7 +122,7 @@ def _adapted(config: Config, tree: ModuleTree) -> list[Adapted]:
 def _one(module: Module, number: int) -> Adapted:
     weight, *rest = module.parameters
     kernel = weight.shape[2:] if module.kind in _CONVOLUTIONS else ()
-    return Adapted(module.name, *_sides(module), number, kernel, weight.dtype, bool(rest))
+    return Adapted(module.name, *_sides(module), number, kernel, weight.dtype, bool(rest), module.kind == "Embedding")
 
 
 def _sides(module: Module) -> tuple[int, int]:
