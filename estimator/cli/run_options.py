@@ -26,8 +26,8 @@ TRAINING = (
                  help="Keep one input a layer and compute the rest twice. [default: off]"),
     click.option("--attention", type=click.Choice(_ATTENTION), help="attn_implementation. [default: sdpa]"),
     click.option("--loss", type=click.Choice(("standard", "in_place", "fused", "in_rows", "chunked")),
-                 help="in_place: gradient over logits; fused: logits never whole, as Liger's; in_rows: TRL's own. "
-                      "[default: standard]"),
+                 help="in_place: gradient over logits; fused: logits never whole, as Liger's; in_rows: TRL's own; "
+                      "chunked: litgpt's, and torchtune's under checkpointing. [default: standard]"),
     click.option("--optimizer", metavar="NAME",
                  help="transformers' `optim`: adamw_torch, paged_adamw_8bit, adafactor, ... [default: adamw_torch]"),
     click.option("--gpus", type=click.IntRange(1, 100_000), metavar="N",
