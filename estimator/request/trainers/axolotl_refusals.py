@@ -5,6 +5,7 @@ from __future__ import annotations
 from estimator.errors import UnsupportedError, UsageError
 from estimator.request.trainers.keys import Keys
 
+_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
 _RL = ("dpo", "gdpo", "grpo", "ipo", "orpo", "kto", "simpo", "ebft")
 
 
@@ -15,6 +16,7 @@ def refuse(keys: Keys, adapter: str) -> None:
         raise UnsupportedError(what, where=f"llama4_linearized_experts in {keys.where}", way_out="leave it out")
     values = keys.values
     four, eight = keys.flag("load_in_4bit"), keys.flag("load_in_8bit")
+    kernels = any(keys.flag(name) for name in _KERNELS)
     faults = (
         (
             adapter == "qlora" and eight,
@@ -63,6 +65,18 @@ def refuse(keys: Keys, adapter: str) -> None:
             "unfrozen_parameters",
             "Axolotl refuses unfrozen_parameters beside peft_layers_to_transform",
             "leave one of them out",
+        ),
+        (
+            kernels and ((adapter == "lora" and eight) or keys.flag("trust_remote_code")),
+            "lora_mlp_kernel",
+            "Axolotl refuses its LoRA kernels with load_in_8bit and with trust_remote_code",
+            "turn lora_mlp_kernel, lora_qkv_kernel and lora_o_kernel off",
+        ),
+        (
+            values.get("model_quantization_config") and (four or eight),
+            "model_quantization_config",
+            "Axolotl refuses model_quantization_config with load_in_4bit or load_in_8bit",
+            "leave out one of them",
         ),
         (
             values.get("rl") and values.get("rl") not in _RL,
