@@ -63,6 +63,9 @@ def quantise_as_stored(
     if scheme in UNADAPTABLE:
         converted = unadaptable_layers(tree, quantization)
         return tree._replace(quantised=converted, notes=(*tree.notes, _unknown(scheme)))
+    if scheme.startswith("auto-round ("):  # of other numbers than integers
+        converted = auto_round_layers(tree, quantization, dtype)
+        return tree._replace(quantised=converted, notes=(*tree.notes, _unknown(scheme)))
     if any(note.code == "unknown_packing" for note in tree.notes):
         return tree
     layers = SCHEMES.get(scheme)
@@ -165,10 +168,11 @@ def _unknown(scheme: str) -> Note:
             f"transformers 5.23 knows no quantiser {scheme[:60]!r} and loads this model as if its weights were plain."
         )
         return Note("unknown_quantisation", what)
+    refused = scheme.startswith(("auto-round", *UNADAPTABLE))
     return Note(
         "unknown_quantisation",
         f"No rule is known for weights stored by {scheme!r}: the base's bytes in memory are those of the plain model, "
-        f"and PEFT {'refuses its layers' if scheme in UNADAPTABLE else 'may refuse layers that are counted here'}.",
+        f"and PEFT {'refuses its layers' if refused else 'may refuse layers that are counted here'}.",
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from estimator.architecture.from_config import from_config
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
 from estimator.checkpoint.quantized import unpack
-from estimator.errors import UnsupportedError
+from estimator.errors import UnsupportedError, UnsupportedModuleError
 from estimator.lora.adapt import adapt
 from estimator.request.load_options import LoadOptions
 from estimator.request.lora_config import from_mapping
@@ -98,6 +98,24 @@ def test_what_bitnet_unpacks_keeps_the_dtype_of_the_file(fields, kept):
     loaded = base_sizes(tree, Checkpoint(tensors, (), 0), LoadOptions(dtype="F32")).model
     head = next(m for m in loaded.modules if m.name == "lm_head")
     assert head.parameters[0].dtype == ("BF16" if kept else "F32")
+
+
+@pytest.mark.parametrize(
+    ("data_type", "refused"),
+    [  # auto-round 0.16.1: MXFP4QuantLinear, NVFP4QuantLinear and WeightFP8ActFP8StaticQuantLinear, whatever the device
+        ("int", False), ("mx_fp", True), ("nv_fp", True), ("fp", True),
+    ],
+)  # fmt: skip
+def test_layers_of_auto_round_that_peft_does_not_know(data_type, refused):
+    fields = {
+        "quant_method": "auto-round",
+        **IN_WORDS,
+        "data_type": data_type,
+        "block_name_to_quantize": "model.layers",
+    }
+    base = base_sizes(from_config({**QWEN, "quantization_config": fields}), None, LoadOptions()).model
+    with pytest.raises(UnsupportedModuleError, match=data_type) if refused else nullcontext():
+        adapt(base, from_mapping({"target_modules": ["q_proj"]}))
 
 
 AQLM = {"quant_method": "aqlm", "in_group_size": 8, "nbits_per_codebook": 8}

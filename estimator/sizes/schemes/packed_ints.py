@@ -77,12 +77,13 @@ def auto_round_layers(tree: ModuleTree, quantization: Quantization, _dtype: str)
     inside = [name for name in wrapped if name.startswith(blocks)]
     outside = [name for name in wrapped if not name.startswith(blocks)]
     own = auto_round_by_layer(fields, inside, outside)
+    make = _auto_round_layer if quantization.scheme == "auto-round" else _layer_in_floats
     return _by_layer(
         wrapped,
         [*inside, *(name for name in outside if name in own)],
         own,
         fields,
-        _auto_round_layer,
+        make,
     )
 
 
@@ -143,6 +144,13 @@ def _gptq_layer(module: Module, fields: Fields) -> QuantisedLayer:
         saved_beside=(),
         is_linear=False,
     )
+
+
+def _layer_in_floats(module: Module, fields: Fields) -> QuantisedLayer:
+    """A layer of AutoRound's own, on every device; with plain parameters, as how it is packed is not known."""
+    packed = str(fields.get("data_type") or fields.get("packing_format"))[:40]
+    refusal = f"PEFT's LoRA supports none of AutoRound's layers in {packed}"
+    return QuantisedLayer("auto-round", "QuantLinear", module.parameters, is_linear=False, refusal=refusal)
 
 
 def _auto_round_layer(module: Module, fields: Fields) -> QuantisedLayer:
