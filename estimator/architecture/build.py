@@ -17,7 +17,7 @@ from estimator.architecture.load import Load, load
 from estimator.architecture.module import ModuleTree, named_parameters
 from estimator.architecture.shapes import shapes_of
 from estimator.architecture.tie_names import expanded
-from estimator.architecture.ties import resolve_ties
+from estimator.architecture.ties import filled_by_ties, resolve_ties
 from estimator.architecture.towers import opened, with_towers
 from estimator.architecture.unfused import with_experts_apart
 from estimator.checkpoint.checkpoint import Checkpoint
@@ -62,7 +62,8 @@ def build(
     never = dict(facts.said.declared_ties) if unties(own, shapes_of(facts.said.name)) else {}
     facts = facts._replace(ties=tuple(tie for tie in facts.ties if tie[0] not in never)) if never else facts
     tied, tie_notes = resolve_ties(facts, loaded, grown, lookup, checkpoint)
-    absent = [name for name in grown.absent if name not in tied]
+    filled = filled_by_ties(tied, loaded.parameters)
+    absent = [name for name in grown.absent if name not in filled]
     lacking = absent if facts.said.name in (config.get("architectures") or ()) else []  # else a head is made anew
     if its_own and _of_layers(name for name, _ in left) and _of_layers(absent):
         return _guessed(config, checkpoint)

@@ -5,7 +5,7 @@ Rule's source: transformers 5.23.0, `PreTrainedModel.tie_weights`: where both ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 
 from estimator.architecture.conditions import Lookup, Place, holds
@@ -34,6 +34,11 @@ def resolve_ties(
         if equal is not False:
             tied[target] = source
     return tied, _note(assumed, shapes)
+
+
+def filled_by_ties(tied: Mapping[str, str], held: Collection[str]) -> set[str]:
+    """The parameters that take another's values, of any that is stored: a head's, where the embedding is not."""
+    return {*tied, *(source for target, source in tied.items() if target in held)}
 
 
 def _pairs(

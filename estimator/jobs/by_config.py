@@ -9,6 +9,7 @@ from estimator.architecture.build import left_out, made_anew
 from estimator.architecture.config_fields import own_code
 from estimator.architecture.difference import of_held_lists
 from estimator.architecture.module import Module, ModuleTree, full_name, parameter_shapes
+from estimator.architecture.ties import filled_by_ties
 from estimator.architecture.unfused import has_experts_apart
 from estimator.errors import LoraSizeError, MalformedConfigError, NoWeightsError
 from estimator.notes import Note
@@ -100,7 +101,7 @@ def as_built(
     before = {name: root for name, root in tree.tied.items() if {name, root} <= now}
     added = {name: root for name, root in other.tied.items() if {name, root} <= now and not {name, root} <= ours.keys()}
     tied = {**added, **before}  # what is stored may hold values of its own
-    lost = {*tree.lacking, *(now - ours.keys())} - held - tied.keys()
+    lost = {*tree.lacking, *(now - ours.keys())} - held - filled_by_ties(tied, held)
     if other_class:  # whose own parts no file has to hold
         lost = lost.intersection(of_held_lists(lost, held))
     lacking = tuple(name for name in now if name in lost)

@@ -258,6 +258,16 @@ def test_a_file_of_another_config_json_is_loaded_as_the_class_is_built(config, c
     assert ("unused_tensors" in codes, "made_anew" in codes) == (lost > 0, anew > 0)
 
 
+def test_an_embedding_is_no_loss_where_the_head_that_is_tied_to_it_is_stored():
+    """transformers 5.23.0, tie_weights: "We're missing the source but we have the target -> we swap them"."""
+    config = QWEN2 | {"tie_word_embeddings": True}
+    names = parameter_shapes(from_config(QWEN2).modules)
+    head = {name: shape for name, shape in names.items() if name != "model.embed_tokens.weight"}
+    stored = {name: Tensor(name, "F32", shape, "model.safetensors") for name, shape in head.items()}
+    tree = tree_of_headers(config, Checkpoint(tensors=stored, files=(), bytes=0), None, None)
+    assert (tree.lacking, [note.code for note in tree.notes]) == ((), [])
+
+
 @pytest.mark.parametrize("fields", [{}, {"num_hidden_layers": 2}])
 def test_headers_tell_how_many_layers_there_are_where_no_default_does(fields):
     """Zamba's number is 76 by default, which its formulas have no use for."""
