@@ -203,10 +203,13 @@ VISION = {**{k: v for k, v in SMALL.items() if k != "vocab_size"}, "image_size":
     [
         ("T5ForConditionalGeneration", {name: size for name, size in T5.items() if type(size) is int}),
         ("T5ForTokenClassification", {name: size for name, size in T5.items() if type(size) is int}),
+        ("MT5EncoderModel", {"d_model": 16, "d_kv": 8, "d_ff": 72, "num_layers": 1, "feed_forward_proj": "relu"}),
+        ("T5EncoderModel", {"d_model": 16, "d_kv": 8, "d_ff": 72, "num_layers": 1, "feed_forward_proj": "gated-gelu"}),
         ("SiglipVisionModel", VISION),
         ("MLCDVisionModel", VISION),
         ("TimesformerModel", {**VISION, "num_frames": 2}),
         ("Dinov2ForImageClassification", VISION),
+        ("Dinov2ForImageClassification", {**VISION, "use_swiglu_ffn": True}),
         ("MambaForCausalLM", {**SMALL, "state_size": 8}),
         ("ModernBertForMaskedLM", {**SMALL, "pad_token_id": 0}),
         ("GPTBigCodeForCausalLM", {"n_embd": 48, "n_layer": 1, "n_head": 4, "vocab_size": 101}),
