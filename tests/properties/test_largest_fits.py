@@ -55,23 +55,45 @@ def memory(rank: int, **settings_of_run):
     length=st.integers(1, 4096),
 )
 def test_the_largest_batch_fits_and_one_more_does_not(gpu: int, checkpointing: bool, loss: str, length: int) -> None:
-    def holds(batch: int) -> bool:
+    def excess(batch: int) -> int | None:
         run = memory(8, batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, loss=loss)
-        return plan.fits(run, gpu) == "yes"
+        return plan.excess(run, gpu)
 
-    largest = plan.largest_value(holds, 4096)
+    largest = plan.largest_value(excess, 4096)
     if largest is None:
-        assert not holds(1)
+        assert excess(1) > 0
     else:
-        assert holds(largest)
-        assert largest == 4096 or not holds(largest + 1)
+        assert excess(largest) <= 0
+        assert largest == 4096 or excess(largest + 1) > 0
 
 
-@given(limit=st.integers(1, 300), threshold=st.integers(0, 400), near=st.none() | st.integers(-2, 2))
-def test_search_finds_the_threshold(limit: int, threshold: int, near: int | None) -> None:
-    guess = None if near is None else threshold + near
-    expected = min(limit, threshold) or None
-    assert plan.largest_value(lambda n: n <= threshold, limit, guess) == expected
+@given(
+    limit=st.integers(0, 2**24),
+    threshold=st.integers(0, 2**17),
+    power=st.sampled_from((1, 2, 3)),
+    jump=st.integers(0, 10**6),
+    refused=st.booleans(),
+)
+def test_search_finds_the_threshold(limit: int, threshold: int, power: int, jump: int, refused: bool) -> None:
+    """Of what grows straight or faster, or leaps, or is refused behind it."""
+
+    def excess(n: int) -> int | None:
+        if n <= threshold:
+            return n**power - threshold**power
+        return None if refused else n**power - threshold**power + jump
+
+    assert plan.largest_value(excess, limit) == (min(limit, threshold) or None)
+
+
+def test_search_asks_few_questions_of_what_grows_straight() -> None:
+    asked: list[int] = []
+
+    def excess(n: int) -> int:
+        asked.append(n)
+        return 48 * n - 100_000
+
+    assert plan.largest_value(excess, 2**17) == 2083
+    assert len(asked) == 4
 
 
 @given(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from math import floor, isqrt
 from typing import NamedTuple
 
 from estimator.errors import LoraSizeError
@@ -38,23 +38,29 @@ def likely_fits(memory: Memory, gpu_memory: int) -> bool | None:
     return None if likely and memory.unbounded else likely
 
 
-def largest_value(holds: Callable[[int], bool], limit: int, guess: int | None = None) -> int | None:
-    """An n of 1..limit for which `holds` and for n + 1 does not: the largest, where it never holds again above.
+def excess(memory: Memory | None, gpu_memory: int) -> int | None:
+    """Bytes of the upper bound beyond a GPU's: "yes" where at most 0. None where it can't be "yes"."""
+    return None if memory is None or memory.unbounded else memory.device.upper - gpu_memory
 
-    None where it does not hold for 1. guess: where it may lie, which is looked at first.
+
+def largest_value(excess: Callable[[int], float | None], limit: int) -> int | None:
+    """An n of 1..limit for which `excess` is at most 0 and for n + 1 is not: the largest, where it never is above that.
+
+    None where it is not for 1. Looked for where the line through the last two is 0, and every third time in the middle
+    of what is left: memory and files grow all but straight.
     """
-    if guess is not None and 1 <= guess < limit and holds(guess) and not holds(guess + 1):
-        return guess
-    if not holds(1):
-        return None
-    low, high = 1, 2
-    while high <= limit and holds(high):
-        low, high = high, high * 2
-    high = min(high, limit + 1)
+    low, high, n, turn = 0, limit + 1, 1, 0
+    last: tuple[int, float] | None = None
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
+        value = excess(n)
+        low, high = (n, high) if value is not None and value <= 0 else (low, n)
+        guess = isqrt(low * high)
+        if value is not None and last is not None and turn % 3:
+            slope = (value - last[1]) / (n - last[0])
+            guess = floor(n - value / slope) if slope > 0 else guess
+        last, turn = None if value is None else (n, value), turn + 1
+        n = min(max(guess, low + 1), high - 1)
+    return low or None
 
 
 def largest(answer: Answer, shape: Shape, gpu_memory: int | None, ask: Ask) -> dict[str, int | None]:
@@ -64,14 +70,11 @@ def largest(answer: Answer, shape: Shape, gpu_memory: int | None, ask: Ask) -> d
     if gpu_memory is None:
         return {"batch_size": None, "sequence_length": None, "r": None}
 
-    def sure(memory: Memory | None) -> bool:
-        return memory is not None and fits(memory, gpu_memory) == "yes"
-
     lengths = (positions(answer) or MAX_LENGTH) if shape.pieces is None else 0
     return {
-        "batch_size": largest_value(lambda n: sure(ask(batch_size=n)), MAX_BATCH),
-        "sequence_length": largest_value(lambda n: sure(ask(sequence_length=n)), lengths) if lengths else None,
-        "r": largest_value(lambda n: sure(ask({"r": n})), MAX_RANK),
+        "batch_size": largest_value(lambda n: excess(ask(batch_size=n), gpu_memory), MAX_BATCH),
+        "sequence_length": largest_value(lambda n: excess(ask(sequence_length=n), gpu_memory), lengths),
+        "r": largest_value(lambda n: excess(ask({"r": n}), gpu_memory), MAX_RANK),
     }
 
 
@@ -87,18 +90,10 @@ class Limits:
     file_bytes: int | None = None  # of adapter_model.safetensors
     parameters: int | None = None  # trainable
 
-    def hold(self, answer: Answer) -> bool:
-        small = self.parameters is None or answer.adaptation.trainable_parameters <= self.parameters
-        return small and (self.file_bytes is None or (answer.file_bytes or 0) <= self.file_bytes)
-
-    def guess(self, first: Answer | None, second: Answer | None) -> int | None:
-        """The largest rank, if every rank added what the second did: all but some bytes of the header."""
-        if first is None or second is None:
-            return None
-        one, two = first.adaptation.trainable_parameters, second.adaptation.trainable_parameters
-        sizes = ((self.parameters, one, two), (self.file_bytes, first.file_bytes or 0, second.file_bytes or 0))
-        ranks = [1 + (limit - one) // (two - one) for limit, one, two in sizes if limit is not None and two > one]
-        return min(ranks, default=None)
+    def excess(self, answer: Answer) -> float:
+        """The largest share of a limit that lies beyond it; at most 0 where all hold."""
+        held = ((answer.adaptation.trainable_parameters, self.parameters), (answer.file_bytes or 0, self.file_bytes))
+        return max(((value - limit) / max(limit, 1) for value, limit in held if limit is not None), default=0.0)
 
 
 class Within(NamedTuple):
@@ -115,32 +110,43 @@ def within_limits(request: Request, limits: Limits) -> tuple[Within, ...]:
 
     Raises what an estimate of the request raises.
     """
-    request = with_config_file(request)
-    bases = BaseCache()
-    estimate(request._replace(r=1), bases=bases)
-    rows = [_within(request, None, limits, bases)]
-    rows += [_within(request._replace(targets=name), name, limits, bases) for name in TARGET_SETS]
-    distinct: dict[object, Within] = {}
-    for row in filter(None, rows):  # sets that come to the same modules stand once, the request's own first
-        distinct.setdefault((row.r, row.parameters) if row.r else row.targets, row)
+    request, bases = with_config_file(request), BaseCache()
+    known: dict[object, Within] = {}  # sets that come to the same modules are looked at once
+    distinct: dict[object, Within] = {}  # and stand once, the request's own first
+    for targets in (None, *TARGET_SETS):
+        asked = request if targets is None else request._replace(targets=targets)
+        try:
+            first = estimate(asked._replace(r=1), bases=bases)
+        except LoraSizeError:
+            if targets is None:
+                raise
+            continue  # PEFT would refuse these targets on this model
+        key = _outcome(first)
+        if key not in known:
+            known[key] = _within(asked, limits, first, bases)
+        row = known[key]._replace(targets=targets)
+        distinct.setdefault((row.r, row.parameters) if row.r else targets, row)
     return tuple(distinct.values())
 
 
-def _within(request: Request, targets: str | None, limits: Limits, bases: BaseCache) -> Within | None:
-    """None where PEFT would refuse these targets on this model."""
+def _outcome(answer: Answer) -> object:
+    """What the same settings made of the model, whatever the targets are called."""
+    done = answer.adaptation
+    return repr({**done.config, "target_modules": None}), done.modules, done.tensors
 
-    @cache
-    def ask(rank: int) -> Answer | None:
+
+def _within(request: Request, limits: Limits, first: Answer, bases: BaseCache) -> Within:
+    """first: the answer for r 1."""
+    answers = {1: first}
+
+    def over(rank: int) -> float | None:
         try:
-            return estimate(request._replace(r=rank), bases=bases)
+            answers[rank] = answers.get(rank) or estimate(request._replace(r=rank), bases=bases)
         except LoraSizeError:
             return None
+        return limits.excess(answers[rank])
 
-    if ask(1) is None:
-        return None
-    guess = limits.guess(ask(1), ask(2))
-    rank = largest_value(lambda n: (answer := ask(n)) is not None and limits.hold(answer), MAX_RANK, guess)
+    rank = largest_value(over, MAX_RANK)
     if rank is None:
-        return Within(targets, None)
-    answer = ask(rank)
-    return Within(targets, rank, answer.adaptation.trainable_parameters, answer.file_bytes) if answer else None
+        return Within(None, None)
+    return Within(None, rank, answers[rank].adaptation.trainable_parameters, answers[rank].file_bytes)

@@ -45,17 +45,22 @@ def memory_or_assumed(
     if answer.base.loaded.footprint_bytes is not None:
         return memory_of(answer, training, bases), None
     assumed = request._replace(dtype="bf16")
-    memory = memory_of(estimate(assumed, bases=bases), training, bases)
-    return with_assumed_weights(memory, assumed, bases), assumed.dtype
+    answer = estimate(assumed, bases=bases)
+    memory = memory_of(answer, training, bases)
+    return with_weights(memory, as_float32(assumed, answer, bases)), assumed.dtype
 
 
-def with_assumed_weights(memory: Memory, request: Request, bases: BaseCache) -> Memory:
-    """Weights whose dtype is assumed are not exact: the ceilings are those of float32."""
-    as_assumed, as_float32 = (
-        (answer.base.loaded.footprint_bytes or 0) + _bytes_of_rows(answer)
-        for answer in (estimate(request._replace(dtype=dtype), bases=bases) for dtype in ("bf16", "fp32"))
+def as_float32(request: Request, answer: Answer, bases: BaseCache) -> int:
+    """Bytes by which the weights of this answer, whose dtype is assumed, would be larger in float32."""
+    larger = estimate(request._replace(dtype="fp32"), bases=bases)
+    as_larger, as_assumed = (
+        (each.base.loaded.footprint_bytes or 0) + _bytes_of_rows(each) for each in (larger, answer)
     )
-    more = as_float32 - as_assumed
+    return as_larger - as_assumed
+
+
+def with_weights(memory: Memory, more: int) -> Memory:
+    """Weights that are not exact: so many bytes more at most."""
     components = tuple(
         part._replace(upper_bytes=part.upper_bytes + more, basis="modelled") if part.name == "base weights" else part
         for part in memory.components

@@ -11,7 +11,7 @@ from estimator.jobs.estimate import estimate, with_config_file
 from estimator.jobs.planning.changes import Change, changes
 from estimator.jobs.planning.disk import disk
 from estimator.jobs.planning.largest import fits, largest, likely_fits
-from estimator.jobs.planning.memory import loaded_of, trained_of, with_assumed_weights
+from estimator.jobs.planning.memory import as_float32, loaded_of, with_weights
 from estimator.jobs.planning.plan_notes import notes_of, stops
 from estimator.notes import Note
 from estimator.report.answer import Answer
@@ -60,7 +60,7 @@ def plan(
         largest=most,
         changes=singles,
         together=together,
-        disk=disk(answer, training, trained_of(answer), save_total_limit),
+        disk=disk(answer, training, asked.loaded.trained, save_total_limit),
         notes=(*assumed, *notes_of(answer, shape, training, most["sequence_length"], memory.unplaced), *stops(most)),
     )
 
@@ -82,15 +82,16 @@ class _Asked:
     def __init__(
         self, request: Request, training: Training, bases: BaseCache, answer: Answer, *, assumed: bool
     ) -> None:
-        self._request, self._training, self._bases, self._assumed = request, training, bases, assumed
-        self._loaded = loaded_of(answer, bases)
+        self._request, self._training, self._bases = request, training, bases
+        self.loaded = loaded_of(answer, bases)
+        self._more = as_float32(request, answer, bases) if assumed else None
 
     def memory(self, changes: dict[str, Any] | None = None, **settings: Any) -> Memory:
         """Raises what an estimate raises, and what `memory_of` raises."""
         request = self._request._replace(**changes) if changes else self._request
-        loaded = loaded_of(estimate(request, bases=self._bases), self._bases) if changes else self._loaded
+        loaded = loaded_of(estimate(request, bases=self._bases), self._bases) if changes else self.loaded
         memory = training_memory(*loaded, replace(self._training, **settings))
-        return with_assumed_weights(memory, request, self._bases) if self._assumed else memory
+        return memory if self._more is None else with_weights(memory, self._more)
 
     def ask(self, changes: dict[str, Any] | None = None, **settings: Any) -> Memory | None:
         """None where the change would be refused."""

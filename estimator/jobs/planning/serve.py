@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from estimator.dtypes import BITS
 from estimator.errors import LoraSizeError, UsageError
 from estimator.jobs.planning.disk import disk
-from estimator.jobs.planning.largest import MAX_BATCH, MAX_LENGTH, fits, largest_value, likely_fits, positions
+from estimator.jobs.planning.largest import MAX_BATCH, MAX_LENGTH, excess, fits, largest_value, likely_fits, positions
 from estimator.jobs.planning.memory import added_bytes, trained_of
 from estimator.jobs.planning.plan import sized
 from estimator.jobs.planning.plan_notes import POSITIONS_UNKNOWN
@@ -174,20 +174,19 @@ def _largest(
     if gpu_memory is None or cache is None:
         return {"batch_size": None, "sequence_length": None, "r": None}
 
-    def sure(**changes: Any) -> bool:
+    def over(**changes: Any) -> int | None:
         try:
             served = _served(answer, shape, replace(serving, **changes))
             served = _as_vllm_loads(answer, served) if _downcasts(request, answer) else served
-            memory = vllm_memory(shape, cache, served, _lora_width(request, served))
+            return excess(vllm_memory(shape, cache, served, _lora_width(request, served)), _share(gpu_memory))
         except LoraSizeError:
-            return False
-        return fits(memory, _share(gpu_memory)) == "yes"
+            return None
 
-    ranks = [rank for rank in RANKS if sure(max_lora_rank=rank)]
+    ranks = [rank for rank in RANKS if (more := over(max_lora_rank=rank)) is not None and more <= 0]
     longest = positions(answer) or MAX_LENGTH
     return {
-        "batch_size": largest_value(lambda n: sure(batch_size=n), MAX_BATCH),
-        "sequence_length": largest_value(lambda n: sure(sequence_length=n), longest),
+        "batch_size": largest_value(lambda n: over(batch_size=n), MAX_BATCH),
+        "sequence_length": largest_value(lambda n: over(sequence_length=n), longest),
         "r": max(ranks, default=None),
     }
 

@@ -18,6 +18,7 @@ from math import ceil
 from typing import NamedTuple
 
 from estimator.sizes.attention_support import Support
+from estimator.sizes.memory.activations.kinds import kinds_of
 from estimator.sizes.memory.activations.matrix import Setting
 from estimator.sizes.memory.activations.step import Step, training_step
 from estimator.sizes.memory.blocks import is_adapted, layer_of
@@ -131,7 +132,7 @@ def training_memory(
         or shape.looks_in_blocks
         or middle.unplaced > 0
         or any(is_adapted(b, adapter.trained_modules) for b in shape.uncounted)
-        or any(layer_of(name) in shape.unread for name in adapter.ranks),
+        or (bool(shape.unread) and any(layer_of(name) in shape.unread for name in adapter.ranks)),
         unplaced=middle.unplaced,
         moment=max(moments, key=lambda name: moments[name]),
     )
@@ -183,6 +184,7 @@ def _steps(
         packed=base.packed,
         padded=not training.packing and training.batch_size > 1,
         software=software,
+        kinds=kinds_of(shape.blocks, adapter, base.packed),
     )
     kernels = Support(narrow_scores=shape.support.narrow_scores)
     earlier = replace(shape, support=kernels)  # releases before had kernels for some

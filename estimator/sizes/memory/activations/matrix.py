@@ -34,6 +34,7 @@ class Setting:
     # What a decoder makes is padded too; DataCollatorForSeq2Seq gives no mask for it (data_collator.py)
     pads_decoder: bool = False
     software: Software = TODAY
+    kinds: tuple[int, ...] = ()  # of the layers, as `kinds_of` has them, where they are known already
 
     @property
     def autocast(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from estimator.errors import UnsupportedError
+from estimator.sizes.memory.activations.kinds import kinds_of
 from estimator.sizes.memory.activations.layer import activated, layer
 from estimator.sizes.memory.activations.loss import loss
 from estimator.sizes.memory.activations.matrix import Setting, linear, normed
@@ -173,12 +174,12 @@ def _layers(setting: Setting) -> Iterator[tuple[Played, int, int]]:
 
     Nothing before the first adapted matrix needs a gradient.
     """
-    known: dict[object, tuple[Played, int]] = {}
+    known: dict[tuple[bool, int, int], tuple[Played, int]] = {}
     trained, needs_grad = _trained(setting), _reaches_the_layers(setting)
-    for index, block in enumerate(_walked(setting)):
+    for index, (block, kind) in enumerate(_walked(setting)):
         own = setting.of(block.tower)
         width = own.residual if index else own.embedded
-        key = (needs_grad, width, block.tower, _likeness(block, setting))
+        key = (needs_grad, width, kind)
         if key not in known:
             tape = Tape(own.training.tokens, names_all=own.software.names_all)
             x = tape.input(own.shape.hidden, width, needs_grad=needs_grad)
@@ -211,18 +212,21 @@ def _reaches_the_layers(setting: Setting) -> bool:
 def _reaches_the_head(setting: Setting) -> bool:
     """Whether what comes out of the last layer needs one."""
     trained = _trained(setting)
-    return _reaches_the_layers(setting) or any(not trained.isdisjoint(on_the_tape(b)) for b in _walked(setting))
+    return _reaches_the_layers(setting) or any(not trained.isdisjoint(on_the_tape(b)) for b, _ in _walked(setting))
 
 
-def _walked(setting: Setting) -> list[Block]:
-    """Without a tower of images or sound that is frozen; with checkpointing its inputs are made to need gradients.
+def _walked(setting: Setting) -> list[tuple[Block, int]]:
+    """The layers, each with its kind; a tower of images or sound that is frozen is none of them.
+
+    With checkpointing its inputs are made to need gradients.
 
     transformers 5.23, modeling_utils.py, enable_input_require_grads.
     """
-    blocks, trained = setting.shape.blocks, setting.adapter.trained_modules
+    kinds = setting.kinds or kinds_of(setting.shape.blocks, setting.adapter, setting.packed)
+    blocks, trained = list(zip(setting.shape.blocks, kinds, strict=True)), setting.adapter.trained_modules
     if setting.training.gradient_checkpointing:
-        return list(blocks)
-    return [block for block in blocks if not block.tower or is_adapted(block, trained)]
+        return blocks
+    return [(block, kind) for block, kind in blocks if not block.tower or is_adapted(block, trained)]
 
 
 def _cached(setting: Setting) -> int:
@@ -242,22 +246,6 @@ def _cached(setting: Setting) -> int:
         width = 4 if is_wide else 2 if setting.autocast else setting.base_width
         total += 2 * training.tokens * block.key_value * width if copied or block.looks_twice else 0
     return total
-
-
-def _likeness(block: Block, setting: Setting) -> object:
-    adapter, ranks = setting.adapter, setting.adapter.ranks
-    every = (setting.packed, adapter.still, adapter.still_down, adapter.still_up, adapter.biased_up, adapter.opened,
-             adapter.biased)  # fmt: skip
-    parts = [part for part in every if part]
-    matrices = tuple(
-        (i.name.rpartition(".")[2], i.inputs, i.outputs, ranks.get(i.name), *[i.name in part for part in parts])
-        for i in (*block.attention, *block.cross, *block.state, *block.mlp, *block.given)
-    )
-    fused = block.fused and (block.fused.name, f"{block.fused.name}.base_layer", block.fused.router)
-    experts = [(ranks.get(name), adapter.wrapped.get(name), *[name in part for part in parts]) for name in fused or ()]
-    norms = [(*norm[:3], norm.name.rpartition(".")[2], norm.name in adapter.open_norms) for norm in block.norms]
-    widths = (block.query, block.key_value, block.window, block.inner, block.experts)
-    return matrices, tuple(norms), widths, tuple(experts)
 
 
 def _head(setting: Setting, named: int, *, needs_grad: bool) -> Played:
