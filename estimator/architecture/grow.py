@@ -139,16 +139,18 @@ class _Grower:
         ]
         stored = sorted(int(end) for end in ends if end.isdigit())
         count = count_of(child.when, self.lookup) if child.when is not None else None
-        total = max(count or 0, stored[-1] + 1 if stored else 0)
+        least = stored[-1] + 1 if stored else 0
+        total = max(count or 0, least)
         gaps = any(map(_weightless, (option for _, option in child.options)))
         before = f"{parent}.{stem}" if parent else stem
-        if (total if gaps else count or 0) > _MOST:
+        if total > _MOST:
             raise UnsupportedError(
                 f"{total:,} modules would be called {before}0 and on, and lora-size lays out {_MOST:,} at most.",
                 where="config.json and the headers",
                 way_out="check that config.json belongs to these weights: the limit is lora-size's own",
             )
-        held = {*stored, *(index for index in range(count or 0) if self.sharing.is_tied(f"{before}{index}"))}
+        there = stored if stem else range(least)  # a list has no gaps: what is not stored below the last is made anew
+        held = {*there, *(index for index in range(count or 0) if self.sharing.is_tied(f"{before}{index}"))}
         indices = range(total) if gaps else sorted(held)
         return [(f"{stem}{index}", place.inner(index, total)) for index in indices]
 

@@ -111,6 +111,18 @@ def test_what_the_file_lacks_is_made_anew(case, lost, expected):
     assert [message.partition(":")[0] for message in found] == expected
 
 
+UDOP = {"model_type": "udop", "architectures": ["UdopModel"], "tie_word_embeddings": False, "d_model": 48, "d_kv": 8,
+        "num_layers": 1, "num_heads": 6}  # fmt: skip
+
+
+def test_what_is_not_stored_of_a_list_below_its_last_is_made_anew():
+    """transformers 5.23.0, UdopStack: biases for one and two dimensions; another class's file ties the first."""
+    held = {f"{stack}.relative_bias.biases.{at}.relative_attention_bias.weight": (32, 6)
+            for stack in ("encoder", "decoder") for at in (1, 2)}  # fmt: skip
+    shapes = full_names(build(UDOP, stored(**held)))
+    assert {name.replace(".1.", ".0.") for name in held} <= shapes.keys()
+
+
 @pytest.mark.parametrize(
     ("fields", "cls"),
     [
