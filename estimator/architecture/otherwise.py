@@ -63,7 +63,7 @@ def _holds(row: Otherwise, config: Mapping[str, Any]) -> bool:
 
 def _of_modules(rows: Rows) -> Iterator[str]:
     """Parameters and buffers that are others; counts, targets and files follow parameters alone."""
-    for kind, follows in (("", "targets, counts and files follow"), ("-buffer", "the footprint alone follows")):
+    for kind, follows in (("", "targets, counts and files may differ"), ("-buffer", "the footprint alone differs")):
         clauses = [clause for cls, own in rows.items() for clause in _of_class(cls.lstrip("^"), kind, own)]
         if clauses:
             yield f"{', '.join(clauses)} ({follows})"
@@ -84,7 +84,8 @@ def _of_dtypes(rows: Rows, sizes: Mapping[str, int]) -> Iterator[str]:
             ends = sorted({".".join([part for part in name.split(".") if not part.isdigit()][-2:]) for name in found})
             many = f"{len(found):,} tensors ({_listed(ends)})"
             count = 2 * sum(sizes[name] for name in found)
-            yield f"{many} are {mark} there, {count:,} bytes {comparison} wherever the unquantised rest is in 16 bits"
+            loaded = "loaded in bf16 or fp16, parameters and the adapter's file the same"
+            yield f"{many} are {mark} in it, {count:,} bytes {comparison} where the model is {loaded}"
 
 
 def _listed(names: list[str]) -> str:

@@ -14,7 +14,6 @@ from estimator.request.lora_config import TASK_TYPES
 from estimator.request.request import MOST
 
 FORMATS = ("table", "json", "markdown", "csv")
-_CROSSED = ("--model", "--r", "--base-precision")  # of which sweep takes several
 
 
 class _Dtype(click.Choice):
@@ -40,22 +39,18 @@ def named(context: click.Context, option: click.Parameter, value: Any) -> Any:
 
 
 def once(context: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
-    """The one value, or None. Raises UsageError for a second one, for which click would drop the first unsaid."""
+    """The one list, or None. Raises UsageError for a second one: click's last would stand alone, and half be lost."""
     if len(values) > 1 and not context.resilient_parsing:
         from estimator.errors import UsageError
 
         name = max(option.opts, key=len)
-        several = " ".join(f"{name} {value}" for value in values)
-        way_out = f"lora-size sweep {several}" if name in _CROSSED else f"write {name} {','.join(values)}"
-        raise UsageError(f"{name} is given {len(values)} times and takes one value.", where=several, way_out=way_out)
+        message = f"{name} is given {len(values)} times, and each would replace the one before."
+        way_out = f"give {name} once, with commas between what it lists"
+        raise UsageError(message, where=" ".join(f"{name} {value}" for value in values), way_out=way_out)
     return values[0] if values else None
 
 
-def _one_named(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Any:
-    return once(context, option, named(context, option, values))
-
-
-_ONE: dict[str, Any] = {"multiple": True, "callback": once}
+_LIST: dict[str, Any] = {"multiple": True, "callback": once}
 
 
 def models(context: click.Context, option: click.Parameter, begun: str) -> Any:
@@ -69,8 +64,7 @@ MODEL = (
     click.option(
         "-m",
         "--model",
-        multiple=True,
-        callback=_one_named,
+        callback=named,
         shell_complete=models,
         help="Hub id (org/name, org/name@revision), alias, folder or config.json.",
     ),
@@ -92,22 +86,22 @@ MODEL = (
     ),
 )
 LORA = (
-    click.option("-r", "--r", type=int, metavar="N", **_ONE, help="Rank. [default: 8]"),
-    click.option("-t", "--targets", **_ONE,
+    click.option("-r", "--r", type=int, metavar="N", help="Rank. [default: 8]"),
+    click.option("-t", "--targets", **_LIST,
                  help="Letters (qkvo), names (q_proj,v_proj), all-linear, default, re:REGEX. "
                  "[default: PEFT's for the model]"),
-    click.option("--exclude", metavar="NAMES|re:REGEX", **_ONE, help="Modules that are not adapted."),
-    click.option("--layers", metavar="0-15,31", **_ONE, help="Only these layers (layers_to_transform)."),
+    click.option("--exclude", metavar="NAMES|re:REGEX", **_LIST, help="Modules that are not adapted."),
+    click.option("--layers", metavar="0-15,31", **_LIST, help="Only these layers (layers_to_transform)."),
     click.option("--rank-pattern", metavar="NAME=RANK", multiple=True,
                  help="Another rank for some modules. Repeatable."),
     click.option("--dora/--no-dora", default=None, help="DoRA (use_dora)."),
     click.option("--bias", type=click.Choice(("none", "all", "lora_only")), help="Which biases train. [default: none]"),
     click.option("--lora-bias/--no-lora-bias", default=None, help="A bias in lora_B."),
-    click.option("--modules-to-save", metavar="NAMES", **_ONE,
+    click.option("--modules-to-save", metavar="NAMES", **_LIST,
                  help="Modules that are trained and saved whole: lm_head,embed_tokens."),
-    click.option("--target-parameters", metavar="NAMES", **_ONE,
+    click.option("--target-parameters", metavar="NAMES", **_LIST,
                  help="Parameters to adapt, such as mlp.experts.gate_up_proj."),
-    click.option("--trainable-tokens", metavar="IDS", **_ONE,
+    click.option("--trainable-tokens", metavar="IDS", **_LIST,
                  help="Embedding rows to train: 0,1,2 or embed_tokens=0,1."),
     click.option("-c", "--config", type=click.Path(), callback=named,
                  help="An adapter_config.json or a trainer's config file."),
@@ -123,14 +117,14 @@ LORA = (
     click.option("--adapter-dtype", type=_Dtype((*DTYPES, "base")), help="The adapter's. [default: PEFT's]"),
 )  # fmt: skip
 LOADING = (
-    click.option("--base-precision", type=_Dtype(PRECISIONS), **_ONE,
+    click.option("--base-precision", type=_Dtype(PRECISIONS),
                  help="How the base is loaded. [default: stored]"),
     click.option("--dtype", type=_Dtype(("auto", *DTYPES)),
                  help="from_pretrained's dtype, for what is not quantised. [default: auto]"),
     click.option("--double-quant/--no-double-quant", default=None, help="bnb_4bit_use_double_quant."),
     click.option("--quant-storage", type=_Dtype(STORAGES), help="bnb_4bit_quant_storage."),
     click.option("--compute-dtype", type=_Dtype(DTYPES), help="bnb_4bit_compute_dtype."),
-    click.option("--skip-modules", metavar="NAMES", **_ONE, help="llm_int8_skip_modules."),
+    click.option("--skip-modules", metavar="NAMES", **_LIST, help="llm_int8_skip_modules."),
     click.option("--prepare-kbit/--no-prepare-kbit", default=None, help="prepare_model_for_kbit_training was called."),
 )  # fmt: skip
 

@@ -168,7 +168,7 @@ def _unknown(scheme: str) -> Note:
             f"transformers 5.23 knows no quantiser {scheme[:60]!r} and loads this model as if its weights were plain."
         )
         return Note("unknown_quantisation", what)
-    refused = scheme.startswith(("auto-round", *UNADAPTABLE))
+    refused = scheme in UNADAPTABLE or scheme.startswith("auto-round (")
     return Note(
         "unknown_quantisation",
         f"No rule is known for weights stored by {scheme!r}: the base's bytes in memory are those of the plain model, "

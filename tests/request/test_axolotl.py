@@ -81,7 +81,7 @@ def test_fields_of_axolotl(tmp_path: Path, fields: str, parameters: int) -> None
     ("fields", "where"),
     [
         ("rl: cpo", "rl"),
-        ("load_in_8bit: true\nlora_o_kernel: true", "lora_mlp_kernel"),
+        ("load_in_8bit: true\nlora_o_kernel: true", "lora_o_kernel"),
         ("load_in_4bit: true\nmodel_quantization_config: Mxfp4Config", "model_quantization_config"),
         ("unfrozen_parameters: [lora_]\npeft_layers_to_transform: [0]", "unfrozen_parameters"),
         ("lora_target_parameters: [mlp.experts.down_proj]\nlora_dropout: 0.1", "lora_dropout"),

@@ -347,10 +347,12 @@ def test_gptq_by_layer_says_who_loads_it():
     assert "dynamic_gptq" in [note.code for note in notes]
 
 
-def test_an_unknown_scheme_says_so():
-    notes = base_sizes(one_linear({"quantization_config": {"quant_method": "novel"}}), None, LoadOptions()).notes
+@pytest.mark.parametrize("scheme", ["novel", "sinq_of_mine"])
+def test_an_unknown_scheme_says_so(scheme):
+    notes = base_sizes(one_linear({"quantization_config": {"quant_method": scheme}}), None, LoadOptions()).notes
     assert [note.code for note in notes] == ["unknown_quantisation"]
-    assert "novel" in notes[0].message
+    assert scheme in notes[0].message
+    assert "PEFT refuses" not in notes[0].message
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,8 @@ def _lora(keys: Keys, task: str) -> dict[str, Any]:
     targets: Any = given.split(",") if given.strip() else None  # a blank beside a comma stays in its name
     if task == "seq2seq":
         targets = keys.names("target_modules")
-    if (
-        given.strip().lower() == "all-linear"
-    ):  # Unsloth's seven names are all that Llama, Mistral, Gemma and Qwen 2 have
+    # Unsloth's seven names are all that Llama, Mistral, Gemma and Qwen 2 have.
+    if given.strip().lower() == "all-linear":
         targets = "all-linear"
     rewards = _method(keys, task) == "reward"
     return {

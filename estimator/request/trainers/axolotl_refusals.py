@@ -16,7 +16,7 @@ def refuse(keys: Keys, adapter: str) -> None:
         raise UnsupportedError(what, where=f"llama4_linearized_experts in {keys.where}", way_out="leave it out")
     values = keys.values
     four, eight = keys.flag("load_in_4bit"), keys.flag("load_in_8bit")
-    kernels = any(keys.flag(name) for name in _KERNELS)
+    kernel = next((name for name in _KERNELS if keys.flag(name)), "")
     faults = (
         (
             adapter == "qlora" and eight,
@@ -67,8 +67,8 @@ def refuse(keys: Keys, adapter: str) -> None:
             "leave one of them out",
         ),
         (
-            kernels and ((adapter == "lora" and eight) or keys.flag("trust_remote_code")),
-            "lora_mlp_kernel",
+            kernel and ((adapter == "lora" and eight) or keys.flag("trust_remote_code")),
+            kernel,
             "Axolotl refuses its LoRA kernels with load_in_8bit and with trust_remote_code",
             "turn lora_mlp_kernel, lora_qkv_kernel and lora_o_kernel off",
         ),
