@@ -48,17 +48,21 @@ def second_opinion(
     Raises MalformedConfigError where transformers builds no model of config.json, whatever the headers hold: but for a
     class that a repository brings itself, which may take it. What can't be computed else is worth a word.
     """
-    if tree.basis != "exact" or has_experts_apart(tree):
+    if tree.basis != "exact":
         return None, ()
     try:
         other = by_config(config, task, num_labels)
     except NoWeightsError:
-        return None, ()
+        return None, (_not_compared(f"no formulas tell what {tree.architecture} builds of it"),)
     except LoraSizeError as error:
         if isinstance(error, MalformedConfigError) and not own_code(config):
             raise
-        return None, (Note("config_not_compared", f"The headers could not be held against config.json: {error.what}"),)
-    return (other if other.architecture == tree.architecture else None), ()
+        return None, (_not_compared(error.what.removesuffix(".")),)
+    return (None if other.architecture != tree.architecture or has_experts_apart(tree) else other), ()
+
+
+def _not_compared(why: str) -> Note:
+    return Note("config_not_compared", f"The headers could not be held against config.json: {why}.")
 
 
 def features_of(config: Mapping[str, Any], layers: Collection[str]) -> dict[str, tuple[int, ...]]:

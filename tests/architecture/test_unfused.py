@@ -8,7 +8,7 @@ from estimator.architecture.build import build
 from estimator.architecture.from_config import from_config
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, Tensor
-from estimator.errors import UnsupportedError
+from estimator.errors import MalformedConfigError, UnsupportedError
 from estimator.jobs.by_config import second_opinion
 
 CONFIG = {
@@ -49,6 +49,8 @@ def test_experts_stored_one_by_one_are_built_so(quantization):
     assert (tree.basis, tree.notes) == ("exact", ())
     check_experts(tree)
     assert second_opinion(tree, tree.config, None, None) == (None, ())  # of fused experts
+    with pytest.raises(MalformedConfigError):  # all the same
+        second_opinion(tree, tree.config | {"vocab_size": "many"}, None, None)
 
 
 def test_experts_stored_fused_are_loaded_by_nobody():
