@@ -172,7 +172,7 @@ def differing_dtypes(implied: Parts, real: Parts, shared: list[str]) -> list[Cau
     return [
         Cause(
             _why_dtype(was, is_),
-            f"{count} tensors are {is_}; PEFT's own default would have saved {was}.",
+            f"{count} {'tensor is' if count == 1 else 'tensors are'} {is_}; PEFT's own default would have saved {was}.",
             count,
             grown[was, is_],
         )
@@ -269,9 +269,12 @@ def _resized(was: int, rows: int) -> str:
 
 
 def is_embedding(name: str, embeddings: Iterable[str]) -> bool:
-    """Whether a tensor of the file is one of these, within PEFT's layer or not, or of a module of that last name."""
+    """Whether a tensor of the file is one of these, within PEFT's layer or not, or of a module of that last name.
+
+    The prefix may stand before it more than once.
+    """
     module, *known = (
-        one.removeprefix(PREFIX).removesuffix(".weight").removesuffix(".bias") for one in (name, *embeddings)
+        one.replace(PREFIX, "").removesuffix(".weight").removesuffix(".bias") for one in (name, *embeddings)
     )
     module = module.removesuffix(".base_layer").removesuffix(".token_adapter")
     return any(module == one or one.endswith("." + module.rpartition(".")[2]) for one in known)

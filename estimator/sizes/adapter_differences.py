@@ -130,7 +130,7 @@ _EXTRA = {
     "dora_not_said": "DoRA's magnitudes are in the file, and adapter_config.json does not set use_dora: {}.",
     "lora_bias_not_said": "LoRA's own biases are in the file, and adapter_config.json does not set lora_bias: {}.",
     "bias_not_said": "Biases of the base are in the file, which adapter_config.json's bias does not save: {}.",
-    "tokens_not_said": "Trained tokens are in the file, and adapter_config.json has no trainable_token_indices: {}.",
+    "tokens_not_said": "Trained tokens are in the file that trainable_token_indices in adapter_config.json lacks: {}.",
 }
 _WRAPPED_BIAS = ".base_layer.bias"
 # How a tensor ends, how the one ends without which it stands for nothing, and what the config then does not say.

@@ -175,3 +175,12 @@ def test_other_names_go_before_halves_with_other_labels():
     longer = {"x" * 16 + name: part for name, part in implied.items()}
     causes = guess_causes(implied, size_of(longer), size_of, EMBEDDINGS)
     assert [cause.code for cause in causes or ()] == ["older_names"]
+
+
+def test_a_head_of_tokens_has_no_labels_under_a_doubled_prefix():
+    head = "base_model.model.lm_head.base_layer.weight"
+    implied = {**{name: part for name, part in IMPLIED.items() if "lora" in name}, head: Part("F32", (300, 64))}
+    doubled = {"base_model.model." + name: part for name, part in implied.items()}
+    real = {name: part._replace(shape=(290, 64)) if "lm_head" in name else part for name, part in doubled.items()}
+    found = guess_causes(implied, size_of(real), size_of, EMBEDDINGS) or ()
+    assert "number_of_labels" not in [cause.code for cause in found]
