@@ -138,7 +138,8 @@ def _solved(
         yield (Cause("number_of_labels", message, len(head), (rows - first) * _row_bytes(parts, head)),)
     found: dict[tuple[tuple[str, ...], int, int], list[str]] = {}  # names, their rows, bytes of one -> dtypes that fit
     for names in _choices(tuple(embeddings)):
-        for dtype in ("F32", *HALVES):
+        held = {parts[name].dtype for name in names if name in parts}  # what is saved anyway keeps its dtype
+        for dtype in held if len(held) == 1 else ("F32", *HALVES):
             along = {name: embeddings[name]._replace(dtype=dtype) for name in names}
             for rows, first in _solve_rows({**parts, **along}, names, actual_bytes, size_of):
                 if abs(rows - first) <= first // 10:  # added tokens, or padding cut off

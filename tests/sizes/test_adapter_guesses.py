@@ -184,3 +184,8 @@ def test_a_head_of_tokens_has_no_labels_under_a_doubled_prefix():
     real = {name: part._replace(shape=(290, 64)) if "lm_head" in name else part for name, part in doubled.items()}
     found = guess_causes(implied, size_of(real), size_of, EMBEDDINGS) or ()
     assert "number_of_labels" not in [cause.code for cause in found]
+
+
+@pytest.mark.parametrize(("dtype", "found"), [("F32", True), ("F16", False)])
+def test_an_embedding_that_is_saved_anyway_keeps_its_dtype(dtype, found):
+    assert (guess_causes(along(300), size_of(along(310, dtype)), size_of, EMBEDDINGS) is not None) is found
