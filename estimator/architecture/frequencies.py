@@ -9,7 +9,7 @@ from estimator.errors import MalformedConfigError
 
 Shape = tuple[int, ...]
 
-_IN_TWO_AXES = ("Vision", "MLCD", "Sam3ViT", "Sapiens2")  # rows and columns take half of the head each
+_IN_TWO_AXES = ("Vision", "MLCD", "EomtDinov3", "Sam3ViT", "Sapiens2")  # rows and columns take half of the head each
 _IN_ONE_AXIS = ("VisionText", "DeepseekOcr2Vision")  # a text model beside vision; learned queries in a row
 _IN_THREE_AXES = ("MiniMaxM3VLVision",)  # and time
 _WIDER_FULL_ATTENTION = ("Gemma4", "DiffusionGemma", "EmbeddingGemma2")  # heads of global_head_dim, rotated whole
@@ -18,6 +18,7 @@ _DERIVED_HEADS = ("DeepseekOcr2Text", "Falcon", "UnlimitedOcrText")
 # Whose config's head_dim is that of the part of a head that is rotated, whatever config.json states.
 _ROTATED_HEADS = ("AXK2", "BailingHybrid", "DeepseekV2", "DeepseekV32", "GlmMoeDsa", "HYV4", "HYV4VL", "MiniCPM3",
                   "MistralLarge4Text")  # fmt: skip
+_OF_SOUND = "MusicFlamingo"  # whose config's head_dim is its audio encoder's width
 # Whose own frequencies are of a share of a head (`compute_default_rope_parameters`): those of others are of whole
 # heads, but for the ways to scale them (`ROPE_INIT_FUNCTIONS`), which know the share for all.
 ROTATED_IN_PART = re.compile(
@@ -31,9 +32,17 @@ _ROTATED = {  # the config's word for the dimensions of a head that are rotated
     "MiniMaxM2RotaryEmbedding": "rotary_dim",
 }
 _ROTATED_BY_PERCENT = ("GPTNeoXRotaryEmbedding", "GPTNeoXJapaneseRotaryEmbedding")  # rotary_pct is their word for it
-_UNSAID_SHARES = {"MiMoV2FlashRotaryEmbedding": 0.334}  # of a head, where no config says it: a constant of the class
+# Of a head, where no config says it: a constant of the class.
+_UNSAID_SHARES = {"DeepseekV4RotaryEmbedding": 64 / 512, "MiMoV2FlashRotaryEmbedding": 0.334}
+# What config classes take where config.json states no rotation, by family.
+_OWN_ROTATIONS: Mapping[str, Mapping[str, Any]] = {
+    "DiffusionGemmaText": {"full_attention": {"rope_type": "proportional"}},
+    "MistralLarge4Text": {"rope_type": "yarn", "factor": 2048.0, "original_max_position_embeddings": 512},
+    "NeoMME": {"full_attention": {"partial_rotary_factor": 0.25}},
+    "Zaya": {"hybrid": {"partial_rotary_factor": 0.5}, "hybrid_sliding": {"partial_rotary_factor": 0.5}},
+}
 ROTATIONS = ("rope_parameters", "rope_scaling")  # today's field, and an older one
-_UNSCALED = ("Cohere2MoeRotaryEmbedding",)  # whose config has a field rope_scaling that nothing reads
+UNSCALED = ("Cohere2MoeRotaryEmbedding",)  # whose config has a field rope_scaling that nothing reads
 _SCALED_ALIKE = ("ModernBertRotaryEmbedding", "ModernBertDecoderRotaryEmbedding")  # by rope_scaling, in all layers
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads",
           "encoder_num_attention_heads")  # fmt: skip
@@ -68,12 +77,17 @@ def _divided(config: Read) -> int | None:
     return width // heads if width and heads else None
 
 
+def in_two_axes(cls: str) -> bool:
+    """Whether it rotates by the rows and columns of an image."""
+    return any(word in cls for word in _IN_TWO_AXES) and not any(word in cls for word in _IN_ONE_AXIS)
+
+
 def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Read) -> Shape | None:
     """One for each pair of rotated dimensions. `shapes`: of all parameters, by full name."""
     kind = kind_of(wanted.name)
     if wanted.cls.endswith("PositionRelationEmbedding"):
         return _of_boxes(wanted, shapes)
-    if any(word in wanted.cls for word in _IN_TWO_AXES) and not any(word in wanted.cls for word in _IN_ONE_AXIS):
+    if in_two_axes(wanted.cls):
         return _of_a_vision_tower(wanted, config)
     if kind == "full_attention" and any(family in wanted.cls for family in _WIDER_FULL_ATTENTION):
         head = first_number(config, "global_head_dim") or _normalised_head(wanted.module, kind, shapes, config)
@@ -95,6 +109,8 @@ def _head_of(cls: str, config: Read) -> int | None:
     """The head_dim of the class's config."""
     family = cls.removesuffix("RotaryEmbedding")
     rotated = first_number(config, "qk_rope_head_dim") if family in _ROTATED_HEADS else None
+    if family == _OF_SOUND:
+        rotated = first_number(config, "audio_config.hidden_size")
     if rotated is not None:
         return rotated
     return _divided(config) if family in _DERIVED_HEADS else _head_dim(config)
@@ -128,8 +144,10 @@ def rope_of(cls: str, kind: str, config: Read) -> Mapping[str, Any]:
     `convert_rope_params_to_dict`: rope_scaling is of the layers of full attention, whose rope_type is there before.
     """
     said, scaling = (found if isinstance(found, Mapping) else {} for found in map(config, ROTATIONS))
+    if not said and not scaling:
+        said = _OWN_ROTATIONS.get(cls.removesuffix("RotaryEmbedding"), {})
     if not kind:
-        return said if cls in _UNSCALED else scaling or said
+        return said if cls in UNSCALED else scaling or said
     own = said.get(kind)
     own = own if isinstance(own, Mapping) else {}
     takes_it = scaling and (kind == "full_attention" or cls in _SCALED_ALIKE)

@@ -76,6 +76,37 @@ WINDOWS = {**LLAMA, "layer_types": ["sliding_attention", "full_attention"]}
         pytest.param(
             "r", "MiMoV2FlashRotaryEmbedding", "inv_freq", 1, {"head_dim": 192}, (32,), id="a share of the class's own"
         ),
+        pytest.param("r", "DeepseekV4RotaryEmbedding", "main_inv_freq", 1, {"head_dim": 512}, (32,), id="an eighth"),
+        pytest.param(
+            "r", "ZayaRotaryEmbedding", "hybrid_inv_freq", 1, {"head_dim": 64}, (16,), id="the class's rotation"
+        ),
+        pytest.param(
+            "r",
+            "ZayaRotaryEmbedding",
+            "hybrid_inv_freq",
+            1,
+            {"head_dim": 64, "rope_parameters": {"hybrid": {"rope_type": "default"}}},
+            (32,),
+            id="but where one is stated",
+        ),
+        pytest.param(
+            "r",
+            "MistralLarge4TextRotaryEmbedding",
+            "inv_freq",
+            1,
+            {"qk_rope_head_dim": 64, "partial_rotary_factor": 0.25},
+            (8,),
+            id="a share of what the class scales",
+        ),
+        pytest.param(
+            "r",
+            "MusicFlamingoRotaryEmbedding",
+            "inv_freq",
+            1,
+            {**LLAMA, "audio_config": {"hidden_size": 40}, "partial_rotary_factor": 0.5},
+            (10,),
+            id="of an encoder's width",
+        ),
         pytest.param("r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": 0}, (0,), id="none of it"),
         pytest.param(
             "r", "MiniMaxM2RotaryEmbedding", "inv_freq", 1, {**LLAMA, "rotary_dim": True}, (1,), id="true is 1"
