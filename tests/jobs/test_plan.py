@@ -15,7 +15,7 @@ from estimator.jobs.planning.plan import plan
 from estimator.request.request import Request
 from estimator.sizes.memory.gpus import gpu_bytes
 from estimator.sizes.memory.peak import WORKSPACE_BYTES
-from estimator.sizes.memory.training import Training
+from estimator.sizes.memory.training import LITGPT, TODAY, Training
 
 REQUEST = Request(model="llama-3.1-8b", r=16, targets="qkvo", base_precision="nf4")
 TRAINING = Training(batch_size=2, gradient_checkpointing=True, mixed_precision="bf16")
@@ -127,6 +127,27 @@ def test_changes_say_which_of_them_suffice() -> None:
     assert saved == sorted(saved, reverse=True)
     assert all(change.saves_bytes > 0 for change in answer.changes)
     assert answer.together
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "change", "changed", "whose"),
+    [
+        pytest.param(False, "--gradient-checkpointing", {"gradient_checkpointing": True}, "litgpt", id="litgpt's"),
+        pytest.param(True, "--base-precision nf4 --double-quant", {}, "torchtune", id="torchtune's"),
+    ],
+)
+def test_changes_keep_to_the_software_that_is_said(checkpointing: bool, change: str, changed: dict, whose: str) -> None:
+    """A loss in chunks is litgpt's or torchtune's; which of them would change with checkpointing, or 4 bits."""
+    run = Training(batch_size=2, loss="chunked", gradient_checkpointing=checkpointing)
+    request = Request(model="llama-3.2-1b", offline=True, dtype="bf16")
+    after = request if changed else request._replace(base_precision="nf4", double_quant=True)
+    told = replace(run, software=LITGPT if whose == "litgpt" else TODAY)
+    answer, before, then = plan(request, run), plan(request, told), plan(after, replace(told, **changed))
+    saved = {c.words: c.saves_bytes for c in answer.changes}
+    assert saved[change] == before.memory.device.expected - then.memory.device.expected
+    said = [note.message for note in answer.notes if note.code == "software_assumed"]
+    assert [f"{whose}'s" in message.split(";")[0] for message in said] == [True]
+    assert "software_assumed" not in {note.code for note in before.notes}
 
 
 def test_nothing_is_proposed_where_it_fits() -> None:

@@ -12,12 +12,12 @@ from estimator.jobs.planning.changes import Change, changes
 from estimator.jobs.planning.disk import disk
 from estimator.jobs.planning.largest import fits, largest, likely_fits
 from estimator.jobs.planning.memory import as_float32, loaded_of, with_weights
-from estimator.jobs.planning.plan_notes import notes_of, stops
+from estimator.jobs.planning.plan_notes import notes_of, software_notes, stops
 from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.request.request import Request
-from estimator.sizes.memory.peak import Memory, training_memory
-from estimator.sizes.memory.training import Training
+from estimator.sizes.memory.peak import Memory, implied_software, training_memory
+from estimator.sizes.memory.training import Software, Training
 
 _ASSUMED_DTYPE = Note(
     "dtype_assumed",
@@ -61,7 +61,12 @@ def plan(
         changes=singles,
         together=together,
         disk=disk(answer, training, asked.loaded.trained, save_total_limit),
-        notes=(*assumed, *notes_of(answer, shape, training, most["sequence_length"], memory.unplaced), *stops(most)),
+        notes=(
+            *assumed,
+            *software_notes(training, asked.software),
+            *notes_of(answer, shape, training, most["sequence_length"], memory.unplaced),
+            *stops(most),
+        ),
     )
 
 
@@ -77,13 +82,15 @@ def sized(request: Request) -> tuple[Request, BaseCache, Answer, tuple[Note, ...
 
 
 class _Asked:
-    """A plan's questions: the memory of the same run under other settings."""
+    """A plan's questions: the memory of the same run, in the same software, under other settings."""
 
     def __init__(
         self, request: Request, training: Training, bases: BaseCache, answer: Answer, *, assumed: bool
     ) -> None:
-        self._request, self._training, self._bases = request, training, bases
+        self._request, self._bases = request, bases
         self.loaded = loaded_of(answer, bases)
+        self.software: Software = training.software or implied_software(training, self.loaded.base)
+        self._training = replace(training, software=self.software)
         self._more = as_float32(request, answer, bases) if assumed else None
 
     def memory(self, changes: dict[str, Any] | None = None, **settings: Any) -> Memory:

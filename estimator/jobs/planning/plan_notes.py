@@ -8,7 +8,7 @@ from estimator.notes import Note
 from estimator.report.answer import Answer
 from estimator.sizes.memory.blocks import is_adapted, layer_of
 from estimator.sizes.memory.shape import Shape
-from estimator.sizes.memory.training import Training
+from estimator.sizes.memory.training import LITGPT, Software, Training
 
 POSITIONS_UNKNOWN = Note(
     "positions_unknown",
@@ -39,6 +39,18 @@ def notes_of(answer: Answer, shape: Shape, training: Training, most: int | None,
             f"The {experts:,} weights of this model's fused experts stay unquantised in transformers 5; earlier "
             "releases kept experts one by one and quantised them: the lower bound allows for that.",
         )
+
+
+def software_notes(training: Training, software: Software) -> Iterator[Note]:
+    """Whose step is counted where an option leaves it open. software: what was taken."""
+    if training.loss != "chunked" or training.software is not None:
+        return
+    if software == LITGPT:
+        taken = "litgpt's step is counted, as nothing is checkpointed or the base is packed; a config of torchtune's"
+    else:
+        taken = "torchtune's is counted, as layers are checkpointed; a config of litgpt's"
+    message = f"Whose loss in chunks this is, no option says: {taken} by --config says another. Changes keep to it."
+    yield Note("software_assumed", message)
 
 
 def stops(largest: Mapping[str, int | None]) -> Iterator[Note]:

@@ -94,7 +94,7 @@ def training_memory(
     trained = list(trained)
     if training.compares > 1:  # one batch of all (trl's concatenated_forward)
         training = replace(training, batch_size=training.compares * training.batch_size)
-    software = training.software or _implied(training, base)
+    software = training.software or implied_software(training, base)
     kept = resident(base.weight_bytes, base.width, adapter, trained, training)
     floors = _floors(shape, base)
     saved = (floors[0] if software.loops_experts else 0) + (floors[1] if software.narrow_head else 0)
@@ -148,7 +148,7 @@ def _fetched(
     return [gathered(w, o, layers, ahead) for w, o, ahead in zip(whole, outer, (0, 1, 1), strict=True)]
 
 
-def _implied(training: Training, base: BaseInMemory) -> Software:
+def implied_software(training: Training, base: BaseInMemory) -> Software:
     """litgpt alone cuts the loss of a base that bitsandbytes packed, and on one GPU it checkpoints no layer; torchtune
     packs with torchao, and most of its LoRA configs checkpoint (0.7, recipes/configs)."""
     is_litgpt = training.loss == "chunked" and (base.packed or not training.gradient_checkpointing)
