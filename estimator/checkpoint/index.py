@@ -142,16 +142,17 @@ def _total_parameters(index: Mapping[str, Any] | None) -> int | None:
 def _check_weight_map(tensors: Mapping[str, Tensor], weight_map: Mapping[str, Any]) -> None:
     """Raises MalformedHeaderError where the index and the headers put a tensor in different files."""
     again = "fetch or write the index and the shards again"
-    if missing := [name for name in weight_map if name not in tensors]:
+    files = {name: tensor.file for name, tensor in tensors.items()}
+    if missing := [name for name in weight_map if name not in files]:
         shard, more = str(weight_map[missing[0]])[:80], len(missing)
         what = f"the index puts {missing[0][:200]!r} into {shard!r}, whose header does not have it ({more:,} such)."
         raise _contradiction(what, again)
-    if extra := [name for name in tensors if name not in weight_map]:
-        file, more = tensors[extra[0]].file, len(extra)
+    if extra := [name for name in files if name not in weight_map]:
+        file, more = files[extra[0]], len(extra)
         what = f"the header of {file} has {extra[0][:200]!r}, which the index does not name ({more:,} such)."
         raise _contradiction(what, again)
     for name, shard in weight_map.items():
-        file = tensors[name].file
+        file = files[name]
         if file != shard and not file.endswith(f"/{shard}"):
             what = f"the index puts {name[:200]!r} into {str(shard)[:80]!r}; the header that has it is that of {file}."
             raise _contradiction(what, again)

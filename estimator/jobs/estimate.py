@@ -69,11 +69,11 @@ def _of_damaged_files(error: NoTargetModulesError, check: CrossCheck) -> NoTarge
 
 
 def with_config_file(request: Request) -> Request:
-    """The request with what --config says filled in where the request itself says nothing.
+    """The request with what --config says filled in, once, where the request itself says nothing.
 
     Raises UsageError for a file that can't be read or has no LoRA in it.
     """
-    if request.config is None:
+    if request.config is None or request.config_notes is not None:
         return request
     from estimator.request.files import read_config_file, to_request
 

@@ -177,7 +177,8 @@ def _inside_wrappers(layers: list[LoraLayer]) -> list[LoraLayer]:
             outer[layer.module] = outer.get(layer.module, 0) + 1
     if not outer:
         return layers
-    return [layer._replace(name=_inside(layer, outer)) for layer in layers]
+    named = ((layer, _inside(layer, outer)) for layer in layers)
+    return [layer if layer.name == name else layer._replace(name=name) for layer, name in named]
 
 
 def _inside(layer: LoraLayer, outer: dict[str, int]) -> str:

@@ -11,7 +11,7 @@ get_submodule, state_dict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
@@ -108,31 +108,30 @@ def get_submodule(root: Node, name: str) -> Node | None:
     return node
 
 
-def walk(root: Node) -> list[tuple[str, Node]]:
+def walk(root: Node) -> Iterator[tuple[str, Node]]:
     """named_modules(remove_duplicate=False)."""
     return _visited(root, once=False)
 
 
-def named_modules(root: Node) -> list[tuple[str, Node]]:
+def named_modules(root: Node) -> Iterator[tuple[str, Node]]:
     """Each module once, under its first name."""
     return _visited(root, once=True)
 
 
-def _visited(root: Node, *, once: bool) -> list[tuple[str, Node]]:
-    seen: set[int] = set()
-    found: list[tuple[str, Node]] = []
+def _visited(root: Node, *, once: bool, seen: set[Node] | None = None) -> Iterator[tuple[str, Node]]:
+    """seen: what was visited before, and is not once more."""
+    seen = set() if seen is None else seen
     left = [("", root)]
     while left:
-        name, node = left.pop()
+        named = name, node = left.pop()
         if once:
-            if id(node) in seen:
+            if node in seen:
                 continue
-            seen.add(id(node))
-        found.append((name, node))
+            seen.add(node)
+        yield named
         if node.children:
             prefix = f"{name}." if name else ""
-            left += [(prefix + part, node.children[part]) for part in reversed(node.children)]
-    return found
+            left += [(prefix + part, child) for part, child in reversed(node.children.items())]
 
 
 def leaves(root: Node) -> list[Leaf]:
@@ -274,10 +273,9 @@ def cast_adapter_dtype(root: Node, adapter_dtype: str | None) -> None:
 
     What a ParameterDict is given as a plain tensor becomes a new parameter, which trains even where the old did not.
     """
+    below: set[Node] = set()
     for _, tuner in named_modules(root):
-        if not tuner.is_tuner_layer:
-            continue
-        for _, node in named_modules(tuner):
+        for _, node in _visited(tuner, once=True, seen=below) if tuner.is_tuner_layer else ():
             if node.cls in DICTS and ADAPTER in node.leaves:
                 _cast(node, ADAPTER, adapter_dtype, revived=node.cls == "ParameterDict")
             if node.cls in DICTS and ADAPTER in node.children:

@@ -7,7 +7,7 @@ AuxiliaryTrainingWrapper.adapter_state_dict (peft/utils/other.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from estimator.architecture.module import QuantisedLayer
 from estimator.lora.index import TreeIndex
@@ -20,7 +20,6 @@ from estimator.lora.runtime import (
     Node,
     child_of,
     get_submodule,
-    named_modules,
     state_dict,
     walk,
 )
@@ -29,6 +28,7 @@ from estimator.lora.ties import NO_EMBEDDING
 from estimator.request.lora_config import LoraConfig
 
 State = dict[str, Leaf]
+Named = Sequence[tuple[str, Node]]
 _UNWRITABLE = frozenset({"torchao"})  # schemes whose weights have no storage that safetensors could write
 _WRITTEN_APART = frozenset({"ValueHead"})  # of TRL: trainers write it to value_head.safetensors
 
@@ -38,17 +38,17 @@ class SavingError(Exception):
 
 
 def saved_tensors(
-    root: Node, index: TreeIndex, config: LoraConfig, *, with_embeddings: bool, targeted: bool
+    named: Named, index: TreeIndex, config: LoraConfig, *, with_embeddings: bool, targeted: bool
 ) -> tuple[SavedTensor, ...]:
-    """Tensors of the file. `root` is the PeftModel; embeddings go along where asked for.
+    """Tensors of the file. `named` is named_modules() of the PeftModel; embeddings go along where asked for.
 
     Raises SavingError where PEFT asks for an embedding that a layer around it hides, and for a saved module whose
     weight safetensors cannot write.
     """
-    state = state_dict(root)
-    kept = _adapter(root, state, config)
-    kept.update(_wrappers(root, state, index.tree.quantised))
-    along = _embeddings(root, state, index, targeted) if with_embeddings else {}
+    state = state_dict(named[0][1])
+    kept = _adapter(named, state, config)
+    kept.update(_wrappers(named, state, index.tree.quantised))
+    along = _embeddings(named, state, index, targeted) if with_embeddings else {}
     tensors: dict[str, SavedTensor] = {}
     for found, part in ((kept, None), (along, "embeddings")):
         for key, leaf in found.items():
@@ -57,15 +57,15 @@ def saved_tensors(
     return tuple(tensors.values())
 
 
-def _adapter(root: Node, state: State, config: LoraConfig) -> State:
+def _adapter(named: Named, state: State, config: LoraConfig) -> State:
     """Everything on tuner layers but their base_layer, wrappers and what lies in them apart; then biases."""
-    layers = _outside_wrappers(root)
+    layers = _outside_wrappers(named)
     prefixes = {f"{name}.{child}" for name, node in layers.items() for child in node.children if child != "base_layer"}
     kept = {key: leaf for key, leaf in state.items() if _is_under(key, prefixes)}
     if config.bias == "all":
         kept.update((key, leaf) for key, leaf in state.items() if key.endswith(".bias"))
     elif config.bias.endswith("_only"):
-        names = [f"{name}.base_layer.bias" for name, node in named_modules(root) if node.is_tuner_layer]
+        names = [f"{name}.base_layer.bias" for name, node in named if node.is_tuner_layer]
         kept.update((name, state[name]) for name in names if name in state)
     if config.peft_type == "ADALORA":
         return {key: leaf for key, leaf in kept.items() if not key.endswith(f".ranknum.{ADAPTER}")}
@@ -75,10 +75,10 @@ def _adapter(root: Node, state: State, config: LoraConfig) -> State:
     return kept
 
 
-def _outside_wrappers(root: Node) -> Mapping[str, Node]:
+def _outside_wrappers(named: Named) -> Mapping[str, Node]:
     wrappers: set[str] = set()
     layers = {}
-    for name, node in named_modules(root):
+    for name, node in named:
         if node.is_wrapper:
             wrappers.add(name)
         elif node.is_tuner_layer and not _is_under(name, wrappers):
@@ -94,10 +94,10 @@ def _is_under(key: str, prefixes: set[str]) -> bool:
     return False
 
 
-def _wrappers(root: Node, state: State, quantised: Mapping[str, QuantisedLayer]) -> State:
+def _wrappers(named: Named, state: State, quantised: Mapping[str, QuantisedLayer]) -> State:
     """What each wrapper says is its own: the state of its copy, or its rows of tokens."""
     kept: State = {}
-    for name, node in named_modules(root):
+    for name, node in named:
         if node.role == SAVED:
             copy = node.children["modules_to_save"].children[ADAPTER]
             if copy.cls in _WRITTEN_APART:
@@ -119,12 +119,12 @@ def _check_writable(copy: Node, quantised: Mapping[str, QuantisedLayer]) -> None
             )
 
 
-def unread_tensor(root: Node, tensors: Iterable[SavedTensor]) -> str | None:
+def unread_tensor(named: Named, tensors: Iterable[SavedTensor]) -> str | None:
     """set_peft_model_state_dict: each wrapper takes the tensors of its copy out of the file, and ends in a KeyError
     where one is not there, or has been taken: a wrapper within a wrapper. None where the file is loaded again.
     """
     left = {tensor.name for tensor in tensors}
-    for name, node in named_modules(root):
+    for name, node in named:
         if node.role == SAVED:
             copy = node.children["modules_to_save"].children[ADAPTER]
             wanted = [] if copy.cls in _WRITTEN_APART else [f"{name}.{key}" for key in state_dict(copy)]
@@ -137,10 +137,10 @@ def unread_tensor(root: Node, tensors: Iterable[SavedTensor]) -> str | None:
     return None
 
 
-def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> State:
+def _embeddings(named: Named, state: State, index: TreeIndex, targeted: bool) -> State:
     """The input and the output embedding: base layers of targeted ones, else all that stands in their place."""
     kept: State = {}
-    owner, head = _asked(root), index.tree.output_embedding
+    owner, head = _asked(named[0][1]), index.tree.output_embedding
     embedding = input_embedding(owner, index.tree)
     if embedding is None:
         raise SavingError(f"{NO_EMBEDDING}, once a layer stands around it")
@@ -149,7 +149,7 @@ def _embeddings(root: Node, state: State, index: TreeIndex, targeted: bool) -> S
         if layer is None or (targeted and not _is_plain(base, index.tree.quantised)):
             continue
         wanted = (base,) if targeted else (layer, base)
-        name = next((name for name, node in named_modules(root) if any(node is one for one in wanted)), None)
+        name = next((name for name, node in named if any(node is one for one in wanted)), None)
         kept.update((key, leaf) for key, leaf in state.items() if name is not None and key.startswith(f"{name}."))
     return kept
 

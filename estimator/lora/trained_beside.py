@@ -49,7 +49,8 @@ def with_all_beside(
     inject(base, layers)
     if str(config.init_lora_weights).lower() == "olora":
         _quantise_anew(base, index, layers)
-    _train_biases(base, config.bias)
+    if config.bias != "none":
+        _train_biases(base, config.bias)
     save_modules(base, index, config.modules_to_save or ())
     tie_saved_modules(base, index, request.tied_saves)
     if config.trainable_token_indices is not None:
@@ -59,22 +60,22 @@ def with_all_beside(
     if config.task_type in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
         save_modules(model, index, (*(config.modules_to_save or ()), *request.later_saves))
     frozen = 0 if freezing is None else freeze(model, freezing)
+    named, held = list(named_modules(model)), leaves(model)
     try:
-        tensors, fault = saved_tensors(model, index, config, with_embeddings=with_embeddings, targeted=targeted), None
+        tensors, fault = saved_tensors(named, index, config, with_embeddings=with_embeddings, targeted=targeted), None
     except SavingError as error:
         tensors, fault = (), str(error)
     trained: dict[str, int] = {}
-    for leaf in leaves(model):
+    for leaf in held:
         if leaf.trainable:
             trained[leaf.part] = trained.get(leaf.part, 0) + leaf.elements
-    named = named_modules(model)
     return Outcome(
         modules=tuple(_described(named)),
         trained=trained,
-        all_parameters=index.all_parameters() + sum(leaf.elements for leaf in leaves(model)) - before,
+        all_parameters=index.all_parameters() + sum(leaf.elements for leaf in held) - before,
         tensors=tensors,
         save_error=fault,
-        unread=unread_tensor(model, tensors) if fault is None else None,
+        unread=unread_tensor(named, tensors) if fault is None else None,
         frozen=frozen,
         apart=tuple(_held(named)),
     )

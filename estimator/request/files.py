@@ -141,7 +141,7 @@ def to_request(config: TrainingConfig) -> dict[str, Any]:
         # PEFT's own file is handed on as it is: null is no default to PEFT everywhere.
         "lora": {name: value for name, value in config.lora.items() if value is not None or config.trainer == "peft"},
         "target_rule": config.target_rule,
-        "config_notes": config.notes or None,
+        "config_notes": config.notes,
         "freezing": config.freezing,
         "base_precision": precision,
         "dtype": dtype,

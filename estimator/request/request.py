@@ -21,7 +21,7 @@ class Request(NamedTuple):
     lora: Mapping[str, Any] = {}  # fields of adapter_config.json
     config: str | None = None  # path of an adapter_config.json or a trainer's config
     target_rule: Any = None  # training_config.TargetRule of --config: a trainer's own way to name targets
-    config_notes: Sequence[Note] | None = None  # what the reader of --config must know of that file
+    config_notes: Sequence[Note] | None = None  # on --config, what its reader must know; None: it was not read yet
     trainer_skips: Sequence[str] | None = None  # skip_modules of --config's trainer, for all models: none need match
     freezing: Any = None  # training_config.Freezing of --config: what is frozen or cast once the adapter is made
     r: int | None = None
