@@ -16,7 +16,7 @@ from estimator.architecture.stored_names import run_time_names, split_weights, s
 from estimator.architecture.unfused import check_experts
 from estimator.checkpoint.checkpoint import Checkpoint, stacks_of
 from estimator.checkpoint.packed_layouts import LAYOUTS
-from estimator.checkpoint.quantization import quantization_of
+from estimator.checkpoint.quantization import Quantization, quantization_of
 from estimator.checkpoint.quantized import Unpacked, packed_layers, unpack
 from estimator.checkpoint.unknown_packing import packed_otherwise
 from estimator.checkpoint.unknown_shapes import infer_unknown, put_known
@@ -44,30 +44,46 @@ def tree_of_headers(
     check_experts(tree)
     _check_layer_kinds(tree)
     quantized = quantization_of(config)
-    if quantized is not None and quantized.scheme not in _SPLIT_WITH_THEIR_SCALES and splits_weights(tree):
-        packed = [f"{stem}.weight" for stem in packed_layers(config, checkpoint)]
-        _check_splitting(tree, packed, unpacked.checkpoint.tensors)
-    if quantized is not None and not _has_separate_experts(tree):
-        if quantized.scheme == "compressed-tensors" and tree.basis == "exact":
-            from estimator.sizes.schemes.compressed_experts import check_compressed_experts
-
-            check_compressed_experts(checkpoint, quantized.fields)
-        if _packs_experts(quantized.scheme, checkpoint):
-            tree = tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
-    incomplete = any(note.code == "missing_tensors" for note in tree.notes)
+    if quantized is not None:
+        tree = _with_packed_parts(tree, quantized, config, checkpoint, unpacked)
+    incomplete = _lacks_sizes(tree)
     stored = (*checkpoint.tensors, *unpacked.checkpoint.tensors, *(f"{stem}.weight" for stem in unpacked.unknown))
     tree = as_built(tree, config, task, num_labels, stored)
-    if quantized is None or tree.basis != "exact":
-        lacks = any(note.code == "missing_tensors" for note in tree.notes)
-        return tree._replace(basis="inferred") if lacks else tree
+    if quantized is not None and tree.basis == "exact":
+        return _of_known_layout(tree, quantized.scheme, incomplete=incomplete)
+    return tree._replace(basis="inferred") if _lacks_sizes(tree) else tree
+
+
+def _with_packed_parts(
+    tree: ModuleTree, quantized: Quantization, config: Mapping[str, Any], checkpoint: Checkpoint, unpacked: Unpacked
+) -> ModuleTree:
+    """The tree with a note on packed experts. Raises UnsupportedError for what transformers fails to split or fuse."""
+    if quantized.scheme not in _SPLIT_WITH_THEIR_SCALES and splits_weights(tree):
+        packed = [f"{stem}.weight" for stem in packed_layers(config, checkpoint)]
+        _check_splitting(tree, packed, unpacked.checkpoint.tensors)
+    if _has_separate_experts(tree):
+        return tree
+    if quantized.scheme == "compressed-tensors" and tree.basis == "exact":
+        from estimator.sizes.schemes.compressed_experts import check_compressed_experts
+
+        check_compressed_experts(checkpoint, quantized.fields)
+    if _packs_experts(quantized.scheme, checkpoint):
+        return tree._replace(notes=(*tree.notes, _packed_experts(quantized.scheme)))
+    return tree
+
+
+def _of_known_layout(tree: ModuleTree, scheme: str, *, incomplete: bool) -> ModuleTree:
+    """The tree, inferred where what transformers makes of packed weights, and so what PEFT finds, is not known."""
     if incomplete:
-        return tree._replace(basis="inferred", notes=(*tree.notes, _other_layout(quantized.scheme)))
+        return tree._replace(basis="inferred", notes=(*tree.notes, _other_layout(scheme)))
     from estimator.sizes.quantized import SCHEMES  # few need all its schemes
 
-    apart = quantized.scheme in _TAKES_EXPERTS_APART and any(note.code == "packed_experts" for note in tree.notes)
-    if quantized.scheme not in SCHEMES or apart:
-        return tree._replace(basis="inferred")  # what transformers makes of it, and so what PEFT finds, is not known
-    return tree
+    apart = scheme in _TAKES_EXPERTS_APART and any(note.code == "packed_experts" for note in tree.notes)
+    return tree._replace(basis="inferred") if scheme not in SCHEMES or apart else tree
+
+
+def _lacks_sizes(tree: ModuleTree) -> bool:
+    return any(note.code == "missing_tensors" for note in tree.notes)
 
 
 def _check_layer_kinds(tree: ModuleTree) -> None:
