@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from estimator.jobs.estimate import estimate, with_config_file
 from estimator.jobs.planning.training import _optimizer, training_from
+from estimator.request.request import Request
 from estimator.sizes.memory.training import TODAY, Training
 
 AXOLOTL = """base_model: NousResearch/Llama-3.2-1B
@@ -29,6 +31,14 @@ def test_a_trainers_file_says_how_it_trains(tmp_path) -> None:
     assert (training.sequence_length, training.optimizer) == (2048, "adamw_bnb_8bit")
     assert training.gradient_checkpointing
     assert [note.code for note in notes] == ["training_from_config"]
+
+
+def test_a_trainers_file_is_read_once(tmp_path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(AXOLOTL)
+    filled = with_config_file(Request(model="llama-3.2-1b", config=str(path), offline=True))
+    path.unlink()
+    assert estimate(filled).adaptation.trainable_parameters == 11_272_192  # 16 x (in + out), summed over 112 matrices
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,14 @@ def _adapter(answer: Answer, shape: Shape) -> Adapter:
         name = _INSIDE.sub("", _lora_of(tensor)[0] or _module_of(tensor))
         return 0 if is_repeated(name) else 1 if name in behind else -1
 
+    placed = [(place(tensor), _bytes(p)) for tensor, p in trained]
     return Adapter(
         ranks=ranks,
         parameters=adaptation.trainable_parameters,
         parameter_bytes=sum(_bytes(p) for _, p in trained),
         base_bytes=sum(_bytes(p) for tensor, p in trained if not tensor.added),
-        behind_bytes=sum(_bytes(p) for tensor, p in trained if place(tensor) > 0),
-        before_bytes=sum(_bytes(p) for tensor, p in trained if place(tensor) < 0),
+        behind_bytes=sum(size for at, size in placed if at > 0),
+        before_bytes=sum(size for at, size in placed if at < 0),
         frozen=tuple(_in_memory(tensor, answer) for tensor in frozen),
         still=frozenset(ranks) - adapted,
         still_down=_with(frozen, "A"),

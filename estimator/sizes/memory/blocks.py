@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -116,6 +117,7 @@ def layers(modules: Iterable[Module]) -> dict[str, list[Module]]:
     return found
 
 
+@lru_cache(maxsize=2**16)  # one name is asked about many times while a run is planned
 def layer_of(name: str) -> str | None:
     """The outermost numbered module that holds a module."""
     return match[0] if (match := _BLOCK.match(name)) else None
