@@ -44,6 +44,7 @@ _OFFSETS = (0, 2)  # rows of a table of positions beyond them
 _ONE_OR_A_LIST = ("attention_window",)
 _SIZES = ("d_head",)  # of a head, which is the width's share wherever it is stated
 _OF_MLPS = "mlp_layer_types"
+_OF_LAYERS = (_OF_MLPS, "indexer_types")  # one for each layer, which a class asks for by its index
 _ODD, _EVEN = 9, 10  # features of a head
 _MOST_PARTS = 4  # of kinds of layers that are repeated; published configs have one or two
 Section = tuple[str, ...]
@@ -216,6 +217,11 @@ class _Trial:
             said = {_OF_MLPS: longer[_OF_MLPS]}
             if len(lists[_OF_MLPS]) == fields[count] and self.minds(section, said, {**said, count: fields[count] + 1}):
                 yield f"({before}{_OF_MLPS}[]=={before}{count})"
+        for key, count in ((key, count) for key in _OF_LAYERS for count in _numbers(fields, _LAYERS)):
+            less = {key: lists.get(key, [])[:-1]}
+            each = len(lists.get(key, ())) == fields[count]
+            if each and self.minds(section, less, {**less, count: fields[count] - 1}):
+                yield f"({before}{key}[]>={before}{count})"
 
     def _repeated(self, section: Section, fields: Fields) -> Iterator[str]:
         """Kinds of layers and how often to repeat them, [[["global", "local"], 12]], beside the number of layers."""

@@ -159,6 +159,8 @@ LLAVA = {
         pytest.param(JAMBA, {"attn_layer_period": 4}, "attn_layer_offset is 4 and", id="the fourth by default"),
         pytest.param(GLM_DSA, {}, None, id="a kind of MLP for each layer"),
         pytest.param(GLM_DSA, {"mlp_layer_types": ["dense"] * 3}, "num_hidden_layers is 2, of", id="for one more"),
+        pytest.param(GLM_DSA, {"mlp_layer_types": ["dense"]}, "num_hidden_layers is 2, of", id="for one fewer"),
+        pytest.param(GLM_DSA, {"indexer_types": ["full"]}, "num_hidden_layers is 2, of", id="an indexer for one fewer"),
         pytest.param(without(GLM_DSA, "mlp_layer_types"), {}, None, id="made by the class"),
     ],
 )  # fmt: skip

@@ -85,6 +85,11 @@ def test_configs_drawn_at_random_give_the_tree_that_transformers_builds(name, se
             id="two lists of as many, one of which spells the kinds of layers",
         ),
         pytest.param(
+            "GlmMoeDsaForCausalLM",
+            {"num_hidden_layers": 8, "index_topk_freq": 3, "index_skip_topk_offset": 3},
+            id="a field that matters beside another one alone",
+        ),
+        pytest.param(
             "Qwen3MoeForCausalLM", {"num_experts": 3, "num_local_experts": 5}, id="two names, the first one declared"
         ),
         pytest.param(

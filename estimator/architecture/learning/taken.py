@@ -33,7 +33,7 @@ class Taken(NamedTuple):
     values: Mapping[str, list[Any]]  # the values that were seen to change them and can be learnt from
     defaults: Mapping[str, Any]  # the value that does what leaving it out does
     aliases: Mapping[str, str]  # the field that becomes what is given
-    beside: Mapping[str, tuple[str, bool]]  # the switch that has to be turned for it to change anything
+    beside: Mapping[str, tuple[str, Any]]  # the field that has to be set so for it to change anything
     unclear: set[str]  # what an object may hold and was not seen to change anything
 
 
@@ -73,11 +73,13 @@ def _try(
     for values in tries:
         if not any(changes.values()):
             changes |= {repr(value): _changed(name, bases, path, value) or set() for value in values}
-    for switch, on in () if any(changes.values()) else _switches(name, bases[0], path):
-        turned = [tiny.changed(fields, tuple(switch.split(".")), on) for fields in bases]
-        changes = {repr(value): _changed(name, turned, path, value) or set() for values in tries for value in values}
+    for other, on in () if any(changes.values()) else _others_beside(name, bases[0], path, found):
+        turned = [tiny.changed(fields, tuple(other.split(".")), on) for fields in bases]
+        numbers = [value for value in _NUMBERS if type(value) is int]
+        beside = tries if type(on) is bool else [numbers]  # a number's company is one
+        changes = {repr(value): _changed(name, turned, path, value) or set() for values in beside for value in values}
         if any(changes.values()):
-            bases, found.beside[text] = turned, (switch, on)
+            bases, found.beside[text] = turned, (other, on)
             break
     effects = set().union(*changes.values())
     if not effects:
@@ -103,14 +105,18 @@ def _by_layer(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> list
     return [[(at + turn) % 2 for at in range(count)] for turn in (0, 1)] if type(count) is int else []
 
 
-def _switches(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """The switches that the code looks at where it takes the field, each the other way about."""
+def _others_beside(
+    name: str, fields: Mapping[str, Any], path: Sequence[str], found: Taken
+) -> Iterator[tuple[str, Any]]:
+    """What the code looks at where it takes the field: each switch the other way about, what else it takes set."""
     functions = by_function(_section(name, fields, path))
     beside = {one for held, names in functions if path[-1] in held for one in (*held, *names)}
-    for key, value in (_filled(name, fields) or {}).items():
+    known = [(key, not value) for key, value in (_filled(name, fields) or {}).items() if type(value) is bool]
+    known += [(key, values[-1]) for key, values in found.values.items() if type(values[-1]) is int]
+    for key, value in known:
         section, _, leaf = key.rpartition(".")
-        if type(value) is bool and section == ".".join(path[:-1]) and leaf in beside:
-            yield key, not value
+        if section == ".".join(path[:-1]) and leaf in beside:
+            yield key, value
 
 
 def _is_object(name: str, fields: Mapping[str, Any], path: Sequence[str]) -> bool:
