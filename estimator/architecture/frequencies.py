@@ -18,6 +18,8 @@ _DERIVED_HEADS = ("DeepseekOcr2Text", "Falcon", "UnlimitedOcrText")
 # Whose config's head_dim is that of the part of a head that is rotated, whatever config.json states.
 _ROTATED_HEADS = ("AXK2", "BailingHybrid", "DeepseekV2", "DeepseekV32", "GlmMoeDsa", "HYV4", "HYV4VL", "MiniCPM3",
                   "MistralLarge4Text")  # fmt: skip
+_ROTATED_UNLESS_STATED = ("AXK1", "DeepseekV3", "Glm4MoeLite", "Youtu")  # of that part where config.json states none
+_UNSTATED = (None, 64)  # the default of qk_rope_head_dim, which stands for the head_dim of these
 _OF_SOUND = "MusicFlamingo"  # whose config's head_dim is its audio encoder's width
 # Whose own frequencies are of a share of a head (`compute_default_rope_parameters`): those of others are of whole
 # heads, but for the ways to scale them (`ROPE_INIT_FUNCTIONS`), which know the share for all.
@@ -37,7 +39,9 @@ _UNSAID_SHARES = {"DeepseekV4RotaryEmbedding": 64 / 512, "MiMoV2FlashRotaryEmbed
 # What config classes take where config.json states no rotation, by family.
 _OWN_ROTATIONS: Mapping[str, Mapping[str, Any]] = {
     "DiffusionGemmaText": {"full_attention": {"rope_type": "proportional"}},
+    "Mistral4": {"rope_type": "yarn", "factor": 128.0, "original_max_position_embeddings": 8192},
     "MistralLarge4Text": {"rope_type": "yarn", "factor": 2048.0, "original_max_position_embeddings": 512},
+    "Nemotron3_5Transcribe": {"partial_rotary_factor": 0.5},
     "NeoMME": {"full_attention": {"partial_rotary_factor": 0.25}},
     "Zaya": {"hybrid": {"partial_rotary_factor": 0.5}, "hybrid_sliding": {"partial_rotary_factor": 0.5}},
 }
@@ -108,7 +112,8 @@ def inverse_frequencies(wanted: Wanted, shapes: Mapping[str, Shape], config: Rea
 def _head_of(cls: str, config: Read) -> int | None:
     """The head_dim of the class's config."""
     family = cls.removesuffix("RotaryEmbedding")
-    rotated = first_number(config, "qk_rope_head_dim") if family in _ROTATED_HEADS else None
+    in_part = family in _ROTATED_HEADS or (family in _ROTATED_UNLESS_STATED and config("head_dim") in _UNSTATED)
+    rotated = first_number(config, "qk_rope_head_dim") if in_part else None
     if family == _OF_SOUND:
         rotated = first_number(config, "audio_config.hidden_size")
     if rotated is not None:

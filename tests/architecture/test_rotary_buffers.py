@@ -301,7 +301,7 @@ WINDOWS = {**LLAMA, "layer_types": ["sliding_attention", "full_attention"]}
             "inv_freq",
             1,
             {"audio_config": {"asr_config": LLAMA}, "text_config": {"head_dim": 256}},
-            (64,),
+            (32,),
             id="a section within a section",
         ),
         pytest.param(
@@ -310,7 +310,7 @@ WINDOWS = {**LLAMA, "layer_types": ["sliding_attention", "full_attention"]}
             "inv_freq",
             1,
             {"word_timestamp_config": LLAMA, "text_config": {"head_dim": 256}},
-            (64,),
+            (32,),
             id="a section that the module's name begins like",
         ),
         pytest.param(
@@ -331,6 +331,7 @@ WINDOWS = {**LLAMA, "layer_types": ["sliding_attention", "full_attention"]}
             (32,),
             id="heads of the memory, not of the tower",
         ),
+        pytest.param("r", "EomtDinov3RotaryEmbedding", "inv_freq", 1, LLAMA, (32,), id="axes of EoMT-DINOv3"),
         pytest.param("r", "Sapiens2RopePositionEmbedding", "inv_freq", 1, LLAMA, (32,), id="axes of Sapiens 2"),
         pytest.param(
             "rel_bias_module",

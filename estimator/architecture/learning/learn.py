@@ -122,8 +122,8 @@ def _forget_buffers(facts: Mapping[str, Any]) -> None:
 
 
 def _leave_to_the_rule(name: str, facts: Mapping[str, Any], builds: Sequence[Build]) -> None:
-    """Forgets formulas of rotary frequencies that buffers.py sizes as well: it reads what few experiments vary. It is
-    made for those that `ROPE_INIT_FUNCTIONS` may scale, which keep their first values beside them.
+    """Forgets formulas of rotary frequencies that buffers.py sizes as well: it reads what few experiments vary. Those
+    that may be scaled keep their first values beside them: most builds are enough there, as mixes vary what is scaled.
 
     Where a switch stands for a head's size, nobody's model is built.
     """
@@ -138,9 +138,13 @@ def _leave_to_the_rule(name: str, facts: Mapping[str, Any], builds: Sequence[Bui
         for slot in slots:
             slot[2] = [UNKNOWN] * len(slot[2])
         scaled = any(slot[0].endswith("original_inv_freq") for slot in slots)
-        if slots and not scaled and not all(ruled(name, facts, one) for one in builds):
+        if slots and not _ruled_enough(scaled, [ruled(name, facts, one) for one in builds]):
             for slot, size in zip(slots, sizes, strict=True):
                 slot[2] = size
+
+
+def _ruled_enough(scaled: bool, said: Sequence[bool]) -> bool:
+    return 2 * sum(said) > len(said) if scaled else all(said)
 
 
 def _facts(seen: Experiments, builds: Sequence[Build]) -> dict[str, Any]:
