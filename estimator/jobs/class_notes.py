@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from estimator.architecture.borrowed import borrowed
-from estimator.architecture.choose import class_asked, generates
+from estimator.architecture.choose import class_asked
 from estimator.architecture.config_fields import own_code
 from estimator.architecture.facts import class_for, class_outline
 from estimator.architecture.module import ModuleTree
@@ -73,18 +73,23 @@ def refuse_without_class(tree: ModuleTree, config: Mapping[str, Any], task: str 
     (an image classifier's), and a class that the repository brings itself, are taken as they are; so is a published
     adapter's task_type, which PEFT puts on any class.
     """
-    kind, auto = config.get("model_type"), f"AutoModel{_ENDS.get(task or '')}"
+    kind = config.get("model_type")
     if task not in _ENDS or tree.basis != "exact" or not isinstance(kind, str) or class_for(kind, task) is not None:
         return
-    brought = config.get("auto_map")
-    if str(tree.architecture).endswith(_WITH_HEADS) or (isinstance(brought, Mapping) and auto in brought):
+    if str(tree.architecture).endswith(_WITH_HEADS) or _brings(config, task):
         return
     others = [name for name in (*_ENDS, "CAUSAL_LM", "SEQ_2_SEQ_LM") if class_for(kind, name) is not None]
     raise UnsupportedError(
-        f"transformers has no class for {task} of the model type {kind[:80]}: {auto} refuses it.",
+        f"transformers has no class for {task} of the model type {kind[:80]}: AutoModel{_ENDS[task]} refuses it.",
         where="--task",
         way_out=f"--task {' or '.join(others)}" if others else f"leave --task out: {tree.architecture} is counted",
     )
+
+
+def _brings(config: Mapping[str, Any], task: str | None) -> bool:
+    """Whether a class with the head that the task asks for is among the code that the repository brings itself."""
+    brought = config.get("auto_map")
+    return task in _ENDS and isinstance(brought, Mapping) and f"AutoModel{_ENDS[task]}" in brought
 
 
 def _code_beside(tree: ModuleTree, config: Mapping[str, Any], found: Found) -> Iterator[Note]:
@@ -99,8 +104,9 @@ def _code_beside(tree: ModuleTree, config: Mapping[str, Any], found: Found) -> I
 
 def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | None) -> ModuleTree:
     """A class that config.json names and nobody knows is taken for its model type's, unless a task's Auto class builds
-    that, or both generate and transformers has only another type's for this one (EXAONE's): it is inferred, not exact.
-    So is what is taken for the class that PEFT noted as it saved an adapter.
+    that, or both are language models and transformers has only another type's for this one (EXAONE's): it is inferred,
+    not exact. So is what is taken for the class that PEFT noted as it saved an adapter, and for code of one's own that
+    the task asks for, where transformers has no class for it.
     """
     if task is not None and task not in TASK_TYPES and tree.architecture != task:
         what = f"PEFT noted the class {task[:80]}, which is not known to be built of this config.json"
@@ -108,9 +114,15 @@ def of_the_named_class(tree: ModuleTree, config: Mapping[str, Any], task: str | 
         return tree._replace(basis="inferred", notes=(*tree.notes, note))
     named = next(iter(config.get("architectures") or ()), None)
     asked = class_asked(config, task)
+    if asked is None and _brings(config, task) and not str(tree.architecture).endswith(_WITH_HEADS):
+        message = f"What {task} asks for is code of its own (auto_map), not run: {tree.architecture} was taken."
+        return tree._replace(basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))
     if named is None or tree.basis == "inferred" or tree.architecture in (named, asked):
         return tree
-    if generates(named, "CAUSAL_LM") and borrowed(str(tree.architecture), config.get("model_type")) is not None:
+    language_models = task in (None, "CAUSAL_LM") and all(
+        name.endswith("ForCausalLM") for name in (str(named), str(tree.architecture))
+    )
+    if language_models and borrowed(str(tree.architecture), config.get("model_type")) is not None:
         return tree
     message = f"{named} is not a class that is known; {tree.architecture} was taken, as the model type has it."
     return tree._replace(basis="inferred", notes=(*tree.notes, Note("class_assumed", message)))

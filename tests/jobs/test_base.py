@@ -158,6 +158,11 @@ def test_code_of_its_own_beside_a_class_of_transformers_is_named(tmp_path: Path,
         pytest.param("llama", "LlamaForRewards", "SEQ_CLS", "LlamaForSequenceClassification", "exact", id="the task's"),
         pytest.param("bloom", "BloomOfOurs", "SEQ_2_SEQ_LM", "BloomForCausalLM", "inferred", id="none for the task"),
         pytest.param("bloom", "BloomForCausalLM", "SEQ_2_SEQ_LM", "BloomForCausalLM", "exact", id="a known class"),
+        pytest.param(
+            "exaone", "ExaoneForCausalLM", "CAUSAL_LM", "LlamaForCausalLM", "exact", id="another type's class"
+        ),
+        pytest.param("exaone", "ExaoneForCausalLM", "SEQ_CLS", "LlamaForCausalLM", "inferred", id="not for the task"),
+        pytest.param("exaone", "XForConditionalGeneration", None, "LlamaForCausalLM", "inferred", id="not of its kind"),
     ],
 )
 def test_a_class_that_nobody_knows_is_inferred_unless_a_task_chooses_its_own(
@@ -168,6 +173,15 @@ def test_a_class_that_nobody_knows_is_inferred_unless_a_task_chooses_its_own(
     tree = BaseCache().base(Request(model=str(tmp_path)), task).tree
     assert (tree.architecture, tree.basis) == (built, basis)
     assert any(note.code == "class_assumed" for note in tree.notes) == (basis == "inferred")
+
+
+def test_a_head_of_code_of_its_own_is_inferred_where_transformers_has_no_class_with_it(tmp_path: Path) -> None:
+    code = {"auto_map": {"AutoModelForTokenClassification": "modeling.LlamaTokens"}}
+    document(tmp_path, **code, architectures=["CohereForCausalLM"], model_type="cohere")
+    (tmp_path / "model.safetensors").unlink()
+    tasks = (None, "CAUSAL_LM", "TOKEN_CLS")
+    found = [BaseCache().base(Request(model=str(tmp_path)), task).tree.basis for task in tasks]
+    assert found == ["exact", "exact", "inferred"]
 
 
 @pytest.mark.parametrize(
