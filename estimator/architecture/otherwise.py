@@ -82,10 +82,11 @@ def _of_dtypes(rows: Rows, sizes: Mapping[str, int]) -> Iterator[str]:
         found = {name for row in rest for name in row.tensors}
         if found:
             ends = sorted({".".join([part for part in name.split(".") if not part.isdigit()][-2:]) for name in found})
-            many = f"{len(found):,} tensors ({_listed(ends)})"
+            tensors, are = ("tensor", "is") if len(found) == 1 else ("tensors", "are")
             count = 2 * sum(sizes[name] for name in found)
             loaded = "loaded in bf16 or fp16, parameters and the adapter's file the same"
-            yield f"{many} are {mark} in it, {count:,} bytes {comparison} where the model is {loaded}"
+            many = f"{len(found):,} {tensors} ({_listed(ends)}) {are}"
+            yield f"{many} {mark} in it, {count:,} bytes {comparison} where the model is {loaded}"
 
 
 def _listed(names: list[str]) -> str:
