@@ -63,8 +63,8 @@ def check_rotation(modules: Iterable[Module], read: Read) -> None:
 
 
 def _check_said(config: Read) -> None:
-    said = next((found for found in map(config, reversed(ROTATIONS)) if found), {})
-    if not isinstance(said, Mapping):
+    said = next((found for found in map(config, reversed(ROTATIONS)) if found), None)
+    if said is not None and not isinstance(said, Mapping):
         raise _no_model(f"rotation is {repr(said)[:60]}, which is no object")
 
 
@@ -78,7 +78,7 @@ def _check_kind(kind: str, config: Read) -> None:
 def _check_scaling(cls: str, stated: Any, rope: Mapping[str, Any], frequencies: int) -> str:
     """The way that is taken."""
     family = cls.removesuffix("RotaryEmbedding")
-    way = _READ_AS.get(family, {}).get(stated, stated) if isinstance(stated, str) else None
+    way = _READ_AS.get(family, {}).get(stated, stated) if isinstance(stated, str) else ""
     if way not in _ways(cls, family):
         raise _no_model(f"{repr(stated)[:60]} is no way to scale the rotary frequencies of {family}")
     if way in _UNSCALED_WAYS:
