@@ -22,7 +22,7 @@ NEMO = (
 TEXT, VISION = 34 * 8 * (2560 + 2048), 27 * 8 * (1152 + 1152)  # Gemma 3 4B's layers; its tower's
 AUTOTRAIN = (
     "task: vlm:captioning\nbase_model: google/gemma-3-4b-it\n"
-    "params: {peft: true, lora_r: 8, quantization: null, target_modules: [q_proj]}\n"
+    "params: {peft: true, lora_r: 8, quantization: null, target_modules: q_proj}\n"
 )
 WTE = 50_257 * 768
 GPT2 = "base_model: gpt2\nadapter: lora\nlora_r: 8\nlora_alpha: 8\nlora_target_modules: [c_attn]\n"
