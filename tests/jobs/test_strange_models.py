@@ -81,7 +81,7 @@ def with_(**fields: Any) -> bytes:
         pytest.param(with_(quantization_config={"quant_method": []}), "answered", id="a list of quantisers"),
         pytest.param(with_(text_config=[1]), "answered", id="a list for the text model"),
         pytest.param(with_(id2label=[1]), "answered", id="a list of labels"),
-        pytest.param(with_(rope_scaling="x"), "answered", id="a word for the scaling"),
+        pytest.param(with_(rope_scaling="x"), "malformed_config", id="a word for the scaling"),
         pytest.param(with_(layer_types=["full_attention"] * 100_000), "malformed_config", id="100,000 types of layers"),
         pytest.param(with_(**{f"k{number}": number for number in range(50_000)}), "answered", id="50,000 more fields"),
         pytest.param(with_(note="x" * 3_000_000), "answered", id="3 MB of text"),
