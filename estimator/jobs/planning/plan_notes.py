@@ -46,10 +46,13 @@ def software_notes(training: Training, software: Software) -> Iterator[Note]:
     if training.loss != "chunked" or training.software is not None:
         return
     if software == LITGPT:
-        taken = "litgpt's step is counted, as nothing is checkpointed or the base is packed; a config of torchtune's"
+        taken, why, other = "litgpt", "nothing is checkpointed or the base is packed", "torchtune"
     else:
-        taken = "torchtune's is counted, as layers are checkpointed; a config of litgpt's"
-    message = f"Whose loss in chunks this is, no option says: {taken} by --config says another. Changes keep to it."
+        taken, why, other = "torchtune", "layers are checkpointed", "litgpt"
+    message = (
+        f"The chunked loss is taken to be {taken}'s, as {why}, and the whole step is {taken}'s; "
+        f"--config with a file of {other}'s counts that one. What would save memory keeps to it."
+    )
     yield Note("software_assumed", message)
 
 
