@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from unittest.mock import patch
 
 import pytest
@@ -55,7 +56,7 @@ def memory(rank: int, **settings_of_run):
     length=st.integers(1, 4096),
 )
 def test_the_largest_batch_fits_and_one_more_does_not(gpu: int, checkpointing: bool, loss: str, length: int) -> None:
-    def excess(batch: int) -> int | None:
+    def excess(batch: int) -> float:
         run = memory(8, batch_size=batch, sequence_length=length, gradient_checkpointing=checkpointing, loss=loss)
         return plan.excess(run, gpu)
 
@@ -77,10 +78,10 @@ def test_the_largest_batch_fits_and_one_more_does_not(gpu: int, checkpointing: b
 def test_search_finds_the_threshold(limit: int, threshold: int, power: int, jump: int, refused: bool) -> None:
     """Of what grows straight or faster, or leaps, or is refused behind it."""
 
-    def excess(n: int) -> int | None:
+    def excess(n: int) -> float:
         if n <= threshold:
             return n**power - threshold**power
-        return None if refused else n**power - threshold**power + jump
+        return inf if refused else n**power - threshold**power + jump
 
     assert plan.largest_value(excess, limit) == (min(limit, threshold) or None)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import floor, isqrt
+from math import floor, inf, isqrt
 from typing import NamedTuple
 
 from estimator.errors import LoraSizeError
@@ -27,7 +27,7 @@ def fits(memory: Memory, gpu_memory: int) -> str:
 
     Never "yes" where something has no upper bound.
     """
-    if memory.device.upper <= gpu_memory and not memory.unbounded:
+    if excess(memory, gpu_memory) <= 0:
         return "yes"
     return "no" if memory.device.lower > gpu_memory else "maybe"
 
@@ -38,12 +38,12 @@ def likely_fits(memory: Memory, gpu_memory: int) -> bool | None:
     return None if likely and memory.unbounded else likely
 
 
-def excess(memory: Memory | None, gpu_memory: int) -> int | None:
-    """Bytes of the upper bound beyond a GPU's: "yes" where at most 0. None where it can't be "yes"."""
-    return None if memory is None or memory.unbounded else memory.device.upper - gpu_memory
+def excess(memory: Memory | None, gpu_memory: int) -> float:
+    """Bytes of the upper bound beyond a GPU's: "yes" where at most 0. Infinite where there is no bound, or no run."""
+    return inf if memory is None or memory.unbounded else memory.device.upper - gpu_memory
 
 
-def largest_value(excess: Callable[[int], float | None], limit: int) -> int | None:
+def largest_value(excess: Callable[[int], float], limit: int) -> int | None:
     """An n of 1..limit for which `excess` is at most 0 and for n + 1 is not: the largest, where it never is above that.
 
     None where it is not for 1. Looked for where the line through the last two is 0, and every third time in the middle
@@ -53,12 +53,12 @@ def largest_value(excess: Callable[[int], float | None], limit: int) -> int | No
     last: tuple[int, float] | None = None
     while high - low > 1:
         value = excess(n)
-        low, high = (n, high) if value is not None and value <= 0 else (low, n)
+        low, high = (n, high) if value <= 0 else (low, n)
         guess = isqrt(low * high)
-        if value is not None and last is not None and turn % 3:
+        if last is not None and turn % 3:
             slope = (value - last[1]) / (n - last[0])
-            guess = floor(n - value / slope) if slope > 0 else guess
-        last, turn = None if value is None else (n, value), turn + 1
+            guess = floor(n - value / slope) if 0 < slope < inf else guess
+        last, turn = (n, value), turn + 1
         n = min(max(guess, low + 1), high - 1)
     return low or None
 
@@ -139,11 +139,11 @@ def _within(request: Request, limits: Limits, first: Answer, bases: BaseCache) -
     """first: the answer for r 1."""
     answers = {1: first}
 
-    def over(rank: int) -> float | None:
+    def over(rank: int) -> float:
         try:
             answers[rank] = answers.get(rank) or estimate(request._replace(r=rank), bases=bases)
         except LoraSizeError:
-            return None
+            return inf
         return limits.excess(answers[rank])
 
     rank = largest_value(over, MAX_RANK)

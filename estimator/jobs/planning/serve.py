@@ -1,6 +1,7 @@
 """Serving adapters beside a base: does it fit, how many tokens are left for the cache, what can't be served."""
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, NamedTuple
 
 from estimator.dtypes import BITS
@@ -174,15 +175,15 @@ def _largest(
     if gpu_memory is None or cache is None:
         return {"batch_size": None, "sequence_length": None, "r": None}
 
-    def over(**changes: Any) -> int | None:
+    def over(**changes: Any) -> float:
         try:
             served = _served(answer, shape, replace(serving, **changes))
             served = _as_vllm_loads(answer, served) if _downcasts(request, answer) else served
             return excess(vllm_memory(shape, cache, served, _lora_width(request, served)), _share(gpu_memory))
         except LoraSizeError:
-            return None
+            return inf
 
-    ranks = [rank for rank in RANKS if (more := over(max_lora_rank=rank)) is not None and more <= 0]
+    ranks = [rank for rank in RANKS if over(max_lora_rank=rank) <= 0]
     longest = positions(answer) or MAX_LENGTH
     return {
         "batch_size": largest_value(lambda n: over(batch_size=n), MAX_BATCH),
