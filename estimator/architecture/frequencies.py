@@ -133,13 +133,12 @@ def _normalised_head(module: str, kind: str, shapes: Mapping[str, Shape], config
 
 def _rotates_whole(cls: str, kind: str, config: Read) -> bool:
     """Whether the class rotates whole heads, whatever share config.json says."""
-    way = way_of(cls, kind, config)
+    way = way_of(rope_of(cls, kind, config))
     return way == "proportional" or (way == "default" and not ROTATED_IN_PART.fullmatch(cls))
 
 
-def way_of(cls: str, kind: str, config: Read) -> Any:
+def way_of(rope: Mapping[str, Any]) -> Any:
     """The way to scale; "proportional" has noughts beyond the share."""
-    rope = rope_of(cls, kind, config)
     return rope.get("rope_type", rope.get("type", "default"))
 
 
@@ -179,7 +178,7 @@ def _stated(cls: str, kind: str, config: Read) -> tuple[str, ...]:
     kinds = config("layer_types")
     kinds = kinds if isinstance(kinds, (list, tuple)) else ()
     before = (one for one in {kind, *kinds} if isinstance(one, str) and one <= kind)
-    scaled = any(way_of(cls, one, config) != "default" for one in before)
+    scaled = any(way_of(rope_of(cls, one, config)) != "default" for one in before)
     return ("partial_rotary_factor",) if scaled else ()
 
 

@@ -15,7 +15,7 @@ from estimator.architecture.facts import class_for, newer_release
 from estimator.architecture.module import ModuleTree
 from estimator.notes import Note
 
-FACTS = Path(__file__).with_name("newer.facts")
+_FACTS = Path(__file__).with_name("newer.facts")
 
 
 def is_newer(name: str) -> bool:
@@ -25,19 +25,19 @@ def is_newer(name: str) -> bool:
 
 def built_otherwise(tree: ModuleTree) -> Iterator[Note]:
     """A word where the newer release builds something of this very model otherwise, and what changes by it."""
-    rows = _rows()
+    stamp, rows = _rows()
     if not rows.keys().isdisjoint([*(module.cls for module in tree.modules), f"^{tree.architecture}"]):
         from estimator.architecture.otherwise import note  # few classes need it
 
-        first = FACTS.read_text(encoding="utf-8").partition("\n")[0]
-        yield from note(tree, rows, first)
+        yield from note(tree, rows, stamp)
 
 
 @cache
-def _rows() -> dict[str, list[str]]:
-    """Module class -> what follows it in its lines."""
+def _rows() -> tuple[str, dict[str, list[str]]]:
+    """The file's first line; module class -> what follows it in its lines."""
+    stamp, *lines = _FACTS.read_text(encoding="utf-8").splitlines()
     rows: dict[str, list[str]] = {}
-    for line in FACTS.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in lines:
         cls, _, said = line.partition(" ")
         rows.setdefault(cls, []).append(said)
-    return rows
+    return stamp, rows

@@ -52,32 +52,25 @@ def check_rotation(modules: Iterable[Module], read: Read) -> None:
         family = module.cls.removesuffix("RotaryEmbedding")
         for buffer in (one for one in module.buffers if one.name.endswith(_SCALED)):
             config, kind = section_of_module(module.name, read), kind_of(buffer.name)
-            if kind and family not in _SPREAD:
-                _check_kind(kind, config)
-            _check_said(config)
+            _check_said("" if family in _SPREAD else kind, config)
             if module.cls not in UNSCALED:
-                way = way_of(module.cls, kind, config)
-                way = _check_scaling(module.cls, way, rope_of(module.cls, kind, config), buffer.shape[0])
+                way = _check_scaling(module.cls, rope_of(module.cls, kind, config), buffer.shape[0])
                 if way in _OF_HEADS and family in _HEADS_UNSAID and config("head_dim") is None:
                     raise _no_model(f"the {way} scaling of rotary frequencies needs head_dim, which is null")
 
 
-def _check_said(config: Read) -> None:
-    said = next((found for found in map(config, reversed(ROTATIONS)) if found), None)
-    if said is not None and not isinstance(said, Mapping):
+def _check_said(kind: str, config: Read) -> None:
+    """kind: of the layers whose own has to be there. `rope_parameters[layer_type]`: rope_scaling is in place of all."""
+    said: Any = next((found for found in map(config, reversed(ROTATIONS)) if found), {})
+    if not isinstance(said, Mapping):
         raise _no_model(f"rotation is {repr(said)[:60]}, which is no object")
-
-
-def _check_kind(kind: str, config: Read) -> None:
-    """`rope_parameters[layer_type]`: rope_scaling stands in the place of them all."""
-    said = next((found for found in map(config, reversed(ROTATIONS)) if isinstance(found, Mapping) and found), None)
-    if said is not None and kind not in said:
+    if kind and said and kind not in said:
         raise _no_model(f"rotation is stated by kind of layer, and {kind} has none")
 
 
-def _check_scaling(cls: str, stated: Any, rope: Mapping[str, Any], frequencies: int) -> str:
+def _check_scaling(cls: str, rope: Mapping[str, Any], frequencies: int) -> str:
     """The way that is taken."""
-    family = cls.removesuffix("RotaryEmbedding")
+    family, stated = cls.removesuffix("RotaryEmbedding"), way_of(rope)
     way = _READ_AS.get(family, {}).get(stated, stated) if isinstance(stated, str) else ""
     if way not in _ways(cls, family):
         raise _no_model(f"{repr(stated)[:60]} is no way to scale the rotary frequencies of {family}")
